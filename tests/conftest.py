@@ -1,0 +1,11 @@
+"""Every test runs on two simulated devices, refuses implicit rank promotion, and sees warnings as errors."""
+
+import os
+
+# Keras is an oracle here, on the JAX backend; it reads this when it is imported.
+os.environ["KERAS_BACKEND"] = "jax"
+
+import jax
+
+jax.config.update("jax_num_cpu_devices", 2)
+jax.config.update("jax_numpy_rank_promotion", "raise")
