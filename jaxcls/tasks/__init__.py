@@ -1,0 +1,20 @@
+"""The tasks by name. A new task is one file here and one line in this dict."""
+
+from jaxcls.errors import unknown_name
+from jaxcls.tasks import fashion_mnist
+from jaxcls.tasks.task import Task
+
+TASKS: dict[str, Task] = {
+    "fashion_mnist": fashion_mnist.TASK,
+}
+
+
+def get(name: str) -> Task:
+    """The task of that name.
+
+    >>> get("fashion_mnist").problem
+    'multiclass'
+    """
+    if name not in TASKS:
+        raise unknown_name("task", name, TASKS)
+    return TASKS[name]

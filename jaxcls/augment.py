@@ -1,0 +1,86 @@
+"""Augmentations of a batch of images, each a pure function ``(key, images) -> images`` for the compiled step.
+
+Images are (N, height, width, channels) of any dtype; every image draws for itself.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+Augmentation = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def chain(*augmentations: Augmentation) -> Augmentation:
+    """One augmentation after the other, each with a key of its own.
+
+    >>> import jax
+    >>> images = jax.numpy.ones((4, 28, 28, 1))
+    >>> chain(horizontal_flip, shift(2))(jax.random.key(0), images).shape
+    (4, 28, 28, 1)
+    """
+
+    def augment(key: jax.Array, images: jax.Array) -> jax.Array:
+        for place, augmentation in enumerate(augmentations):
+            images = augmentation(jax.random.fold_in(key, place), images)
+        return images
+
+    return augment
+
+
+def horizontal_flip(key: jax.Array, images: jax.Array) -> jax.Array:
+    """Mirrors half of the images, left to right.
+
+    >>> import jax
+    >>> images = jax.numpy.arange(4.0).reshape(2, 1, 2, 1)
+    >>> horizontal_flip(jax.random.key(1), images).ravel().tolist()
+    [0.0, 1.0, 3.0, 2.0]
+    """
+    flip = jax.random.bernoulli(key, shape=(images.shape[0], 1, 1, 1))
+    return jnp.where(flip, images[:, :, ::-1], images)
+
+
+def shift(pixels: int) -> Augmentation:
+    """Moves each image by up to ``pixels`` in both directions; what comes in from outside is zero.
+
+    >>> import jax
+    >>> images = jax.numpy.ones((1, 4, 4, 1))
+    >>> float(shift(1)(jax.random.key(0), images).sum()) in (9.0, 12.0, 16.0)
+    True
+    """
+
+    def augment(key: jax.Array, images: jax.Array) -> jax.Array:
+        _, height, width, _ = images.shape
+        padded = jnp.pad(images, ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0)))
+        offsets = jax.random.randint(key, (images.shape[0], 2), 0, 2 * pixels + 1)
+
+        def crop(image: jax.Array, offset: jax.Array) -> jax.Array:
+            return jax.lax.dynamic_slice(image, (offset[0], offset[1], 0), (height, width, image.shape[-1]))
+
+        return jax.vmap(crop)(padded, offsets)
+
+    return augment
+
+
+def cutout(size: int) -> Augmentation:
+    """Blackens a square of ``size`` pixels whose centre is anywhere in the image (DeVries & Taylor 2017).
+
+    >>> import jax
+    >>> images = jax.numpy.ones((1, 8, 8, 1))
+    >>> float(cutout(2)(jax.random.key(0), images).sum()) >= 60
+    True
+    """
+
+    def augment(key: jax.Array, images: jax.Array) -> jax.Array:
+        count, height, width, _ = images.shape
+        rows, columns = jax.random.split(key)
+
+        def hit(key: jax.Array, length: int) -> jax.Array:
+            first = jax.random.randint(key, (count, 1), 0, length) - size // 2
+            places = jnp.arange(length)[None, :]
+            return (places >= first) & (places < first + size)
+
+        inside = hit(rows, height)[:, :, None, None] & hit(columns, width)[:, None, :, None]
+        return jnp.where(inside, jnp.zeros((), images.dtype), images)
+
+    return augment

@@ -1,0 +1,56 @@
+"""The process that a run happens in: what is set before jax is imported, and what is recorded of it."""
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+# XLA's experimental fusions make plain convolutions on a CPU up to twice as fast. An XLA that does not know a
+# flag aborts the process: these are the versions of jaxlib that it was tried with.
+_FLAGS_OF_JAXLIB = {"0.10": "--xla_cpu_experimental_ynn_fusion_type=individual_dot"}
+
+
+def prepare() -> None:
+    """Sets what must be set before jax is imported. What the user set stands."""
+    assert "jax" not in sys.modules, "too late: jax has read its environment"
+    version = importlib.metadata.version("jaxlib")
+    flag = _FLAGS_OF_JAXLIB.get(version.rpartition(".")[0])
+    given = os.environ.get("XLA_FLAGS", "")
+    if flag and flag.partition("=")[0] not in given:
+        os.environ["XLA_FLAGS"] = f"{given} {flag}".strip()
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_cache_folder() / "compiled"))
+    # By default only what took over a second to compile is kept; a run compiles dozens of smaller programs.
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
+
+def record() -> dict[str, Any]:
+    """The versions and devices that a result depends on, as plain JSON values."""
+    import jax
+
+    packages = (
+        "jaxcls",
+        "jax",
+        "jaxlib",
+        "flax",
+        "optax",
+        "orbax-checkpoint",
+        "numpy",
+        "tensorflow-datasets",
+    )
+    return {
+        "python": platform.python_version(),
+        "packages": {name: importlib.metadata.version(name) for name in packages},
+        "platform": jax.default_backend(),
+        "devices": [device.device_kind for device in jax.devices()],
+        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "system": platform.platform(),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+    }
+
+
+def _cache_folder() -> Path:
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "jaxcls"

@@ -1,0 +1,223 @@
+"""The loop: epochs of compiled steps, validation, stopping, checkpoints, and going on where a run stopped."""
+
+import dataclasses
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, Literal, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcls.checkpoints import Checkpoints
+from jaxcls.data.pipeline import Examples, chunk_length, steps_per_epoch
+from jaxcls.steps import StepMetrics, TrainState, TrainStep, epoch_order, make_train_chunk
+
+# Steps in one dispatch at the most: long enough to hide the cost of a dispatch, short enough for a progress bar
+# that moves and a run that stops soon after it is told to.
+MOST_STEPS_A_CHUNK = 64
+
+
+class Interrupted(Exception):
+    """The run was told to stop, and its state is saved.
+
+    Attributes:
+      step: the one that the saved state is at.
+    """
+
+    def __init__(self, step: int):
+        super().__init__(f"stopped at step {step}; the state is saved")
+        self.step = step
+
+
+class DivergedError(RuntimeError):
+    """So many steps in a row had a loss or gradient that is not finite that training was stopped."""
+
+
+class Reporter(Protocol):
+    """Who wants to hear how a run goes."""
+
+    def chunk(self, step: int, loss: float) -> None: ...
+    def epoch(self, entry: Mapping[str, Any]) -> None: ...
+
+
+@dataclasses.dataclass
+class Progress:
+    """Where a run is, beside its state: what is saved with a checkpoint and continued from.
+
+    Attributes:
+      history: an entry for each epoch that is complete.
+      loss_sum, applied: over the steps of the epoch under way whose update was applied.
+      skipped: steps of the epoch under way whose update was not finite, and so was not applied.
+      skipped_in_row: such steps since the last one that was applied.
+      seconds: spent training in the epoch under way.
+    """
+
+    history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    loss_sum: float = 0.0
+    applied: int = 0
+    skipped: int = 0
+    skipped_in_row: int = 0
+    seconds: float = 0.0
+
+    def count(self, loss: np.ndarray, applied: np.ndarray) -> None:
+        """Adds the steps of one dispatch."""
+        self.loss_sum += float(loss[applied].sum(dtype=np.float64))
+        self.applied += int(applied.sum())
+        self.skipped += int((~applied).sum())
+        last_applied = np.flatnonzero(applied)[-1:]
+        self.skipped_in_row = (
+            len(applied) - 1 - int(last_applied[0])
+            if len(last_applied)
+            else self.skipped_in_row + len(applied)
+        )
+
+    def close_epoch(self, step: int, examples: int, validation: Mapping[str, float]) -> dict[str, Any]:
+        """Turns the epoch under way into an entry of the history."""
+        entry = {
+            "epoch": len(self.history) + 1,
+            "step": step,
+            "loss": self.loss_sum / self.applied if self.applied else None,
+            **{f"val_{name}": value for name, value in validation.items()},
+            "skipped_steps": self.skipped,
+            "seconds": round(self.seconds, 3),
+            "examples_per_second": round(examples / self.seconds, 1) if self.seconds else 0.0,
+        }
+        self.history.append(entry)
+        self.loss_sum, self.applied, self.skipped, self.seconds = 0.0, 0, 0, 0.0
+        return entry
+
+
+def fit(
+    state: TrainState,
+    train_step: TrainStep,
+    data: Examples,
+    *,
+    epochs: int,
+    batch_size: int,
+    validate: Callable[[TrainState], Mapping[str, float]],
+    monitor: str | None = None,
+    mode: Literal["max", "min"] = "max",
+    patience: int | None = None,
+    max_skipped_steps: int = 20,
+    checkpoints: Checkpoints | None = None,
+    checkpoint_seconds: float = 60.0,
+    reporter: Reporter | None = None,
+    sharding: jax.sharding.Sharding | None = None,
+) -> tuple[TrainState, list[dict[str, Any]]]:
+    """Trains for so many epochs, going on from the newest checkpoint if there is one.
+
+    The state that comes out, and the history but for its times, are the same bit for bit however often the run
+    was interrupted and continued.
+
+    Args:
+      state: before the first step; it is donated.
+      data: the training examples, on the device.
+      validate: ``state -> {name: value}``, called after each epoch.
+      monitor: the name of the value by which ``patience`` and the best checkpoint are decided, greater being
+        better if ``mode`` is 'max'.
+      patience: stop after so many epochs without a better value.
+      max_skipped_steps: stop with an error after so many steps in a row that are not finite.
+      checkpoint_seconds: save within an epoch when so much time has passed since the last save.
+
+    Returns:
+      The last state, and an entry for each epoch.
+
+    Raises:
+      Interrupted: SIGTERM or SIGINT came; the state was saved.
+      DivergedError: the loss or gradient stayed non-finite.
+    """
+    steps = steps_per_epoch(len(data), batch_size)
+    length = chunk_length(steps, MOST_STEPS_A_CHUNK)
+    train_chunk = make_train_chunk(train_step, batch_size=batch_size, length=length, sharding=sharding)
+    order_of = jax.jit(epoch_order, static_argnames="count")
+    progress = Progress()
+    if checkpoints is not None and (restored := checkpoints.restore(like=state)):
+        state, progress = restored.state, Progress(**restored.metadata)
+
+    def save(metrics: Mapping[str, float] | None = None) -> None:
+        if checkpoints is not None:
+            checkpoints.save(int(state.step), state, metadata=dataclasses.asdict(progress), metrics=metrics)
+
+    with _stop_requests() as stop:
+        saved_at = time.monotonic()
+        while len(progress.history) < epochs and not _exhausted(progress.history, monitor, mode, patience):
+            epoch = len(progress.history)
+            order = order_of(state.key, epoch, count=len(data))
+            for first in range(int(state.step) - epoch * steps, steps, length):
+                began = time.monotonic()
+                state, metrics = train_chunk(state, data, order, jnp.int32(first))
+                loss, applied = _of_real_steps(metrics, steps - first)
+                progress.seconds += time.monotonic() - began
+                progress.count(loss, applied)
+                if reporter is not None:
+                    reporter.chunk(int(state.step), float(loss[-1]))
+                if progress.skipped_in_row >= max_skipped_steps:
+                    save()
+                    raise DivergedError(_diverged(progress, int(state.step)))
+                within = first + length < steps
+                if within and (stop.is_set() or time.monotonic() - saved_at > checkpoint_seconds):
+                    save()
+                    saved_at = time.monotonic()
+                    if stop.is_set():
+                        raise Interrupted(int(state.step))
+            entry = progress.close_epoch(int(state.step), len(data), validate(state))
+            if reporter is not None:
+                reporter.epoch(entry)
+            save({monitor: entry[f"val_{monitor}"]} if monitor else None)
+            saved_at = time.monotonic()
+            if stop.is_set() and len(progress.history) < epochs:
+                raise Interrupted(int(state.step))
+    return state, progress.history
+
+
+def _of_real_steps(metrics: StepMetrics, left: int) -> tuple[np.ndarray, np.ndarray]:
+    """Loss and whether it was applied, of the steps that lie within the epoch."""
+    return np.asarray(metrics.loss)[:left], np.asarray(metrics.applied)[:left]
+
+
+def _exhausted(history: list[dict[str, Any]], monitor: str | None, mode: str, patience: int | None) -> bool:
+    if patience is None or monitor is None or not history:
+        return False
+    sign = 1 if mode == "max" else -1
+    values = [sign * entry[f"val_{monitor}"] for entry in history]
+    # A NaN is worse than everything, and compares with nothing.
+    scores = [value if np.isfinite(value) else -np.inf for value in values]
+    return len(scores) - 1 - int(np.argmax(scores)) >= patience
+
+
+def _diverged(progress: Progress, step: int) -> str:
+    return (
+        f"the loss or its gradient was not finite in the last {progress.skipped_in_row} steps (up to step {step}). "
+        "None of them changed the weights, and the checkpoint holds the last good ones. A lower learning rate or "
+        "gradient clipping (--learning-rate, --global-clipnorm) is the usual cure; else look for NaN in the data."
+    )
+
+
+@contextmanager
+def _stop_requests() -> Iterator[threading.Event]:
+    """An event that SIGTERM and SIGINT set. A second SIGINT raises KeyboardInterrupt at once.
+
+    Nothing is installed outside of the main thread, where Python cannot, nor with several processes: JAX has a
+    synchronised way of its own there, which a handler of ours would break.
+    """
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread() or jax.process_count() > 1:
+        yield stop
+        return
+
+    def request(number: int, frame: FrameType | None) -> None:
+        if stop.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = {number: signal.signal(number, request) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

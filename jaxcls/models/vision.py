@@ -1,0 +1,137 @@
+"""Image classifiers: a multilayer perceptron, a small convolutional network, and the ResNet family.
+
+Each is a Flax NNX module that takes float images (N, height, width, channels) and returns float32 logits
+(N, num_classes). ``dtype`` is that of the computation; parameters are kept in float32.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxcls import ops
+
+# He et al. 2015, for layers that a ReLU follows.
+_he_normal = nnx.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
+_Conv = functools.partial(nnx.Conv, kernel_size=(3, 3), kernel_init=_he_normal, conv_general_dilated=ops.conv)
+
+
+class MLP(nnx.Module):
+    """A multilayer perceptron on the flattened pixels."""
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        num_classes: int,
+        *,
+        hidden: Sequence[int] = (512, 256),
+        dropout: float = 0.0,
+        dtype: Any = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        layers: list[Callable[..., Any]] = []
+        width = functools.reduce(lambda a, b: a * b, input_shape)
+        for features in hidden:
+            layers += [nnx.Linear(width, features, kernel_init=_he_normal, dtype=dtype, rngs=rngs), nnx.relu]
+            layers += [nnx.Dropout(dropout, rngs=rngs)] if dropout else []
+            width = features
+        self.hidden = nnx.Sequential(*layers)
+        self.head = nnx.Linear(width, num_classes, rngs=rngs)
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        return self.head(self.hidden(images.reshape(images.shape[0], -1)).astype(jnp.float32))
+
+
+class CNN(nnx.Module):
+    """Convolutions of 3 x 3 with ReLU, each followed by a maximum over 2 x 2, and one dense layer."""
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        num_classes: int,
+        *,
+        channels: Sequence[int] = (32, 64),
+        dense: int = 256,
+        dropout: float = 0.5,
+        dtype: Any = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        height, width, previous = input_shape
+        layers: list[Callable[..., Any]] = []
+        for features in channels:
+            layers += [_Conv(previous, features, dtype=dtype, rngs=rngs), nnx.relu, ops.max_pool]
+            height, width, previous = height // 2, width // 2, features
+        self.features = nnx.Sequential(*layers)
+        self.dense = nnx.Linear(
+            height * width * previous, dense, kernel_init=_he_normal, dtype=dtype, rngs=rngs
+        )
+        self.dropout = nnx.Dropout(dropout, rngs=rngs)
+        self.head = nnx.Linear(dense, num_classes, rngs=rngs)
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        features = self.features(images)
+        hidden = nnx.relu(self.dense(features.reshape(features.shape[0], -1)))
+        return self.head(self.dropout(hidden).astype(jnp.float32))
+
+
+class ResNet(nnx.Module):
+    """A residual network with pre-activation (He et al. 2016, arXiv 1603.05027) for small images.
+
+    Args:
+      widths: channels of each stage; every stage but the first halves height and width.
+      blocks: residual blocks a stage. Depth is ``2 * len(widths) * blocks + 2``.
+    """
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        num_classes: int,
+        *,
+        widths: Sequence[int] = (32, 64, 128),
+        blocks: int = 1,
+        dropout: float = 0.0,
+        dtype: Any = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.stem = _Conv(input_shape[-1], widths[0], use_bias=False, dtype=dtype, rngs=rngs)
+        layers = []
+        previous = widths[0]
+        for stage, features in enumerate(widths):
+            for block in range(blocks):
+                strides = 2 if stage and not block else 1
+                layers.append(_ResidualBlock(previous, features, strides, dtype=dtype, rngs=rngs))
+                previous = features
+        self.stages = nnx.Sequential(*layers)
+        self.norm = nnx.BatchNorm(previous, momentum=_MOMENTUM, dtype=dtype, rngs=rngs)
+        self.dropout = nnx.Dropout(dropout, rngs=rngs)
+        self.head = nnx.Linear(previous, num_classes, rngs=rngs)
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        features = nnx.relu(self.norm(self.stages(self.stem(images))))
+        pooled = features.astype(jnp.float32).mean(axis=(1, 2))
+        return self.head(self.dropout(pooled))
+
+
+class _ResidualBlock(nnx.Module):
+    def __init__(self, previous: int, features: int, strides: int, *, dtype: Any, rngs: nnx.Rngs):
+        norm = functools.partial(nnx.BatchNorm, momentum=_MOMENTUM, dtype=dtype, rngs=rngs)
+        # A bias before a normalisation has no effect and a gradient of pure rounding noise: there is none.
+        conv = functools.partial(_Conv, use_bias=False, dtype=dtype, rngs=rngs)
+        self.norm1, self.norm2 = norm(previous), norm(features)
+        self.conv1 = conv(previous, features, strides=strides)
+        self.conv2 = conv(features, features)
+        self.shortcut = (
+            conv(previous, features, kernel_size=(1, 1), strides=strides) if previous != features else None
+        )
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        activated = nnx.relu(self.norm1(x))
+        shortcut = x if self.shortcut is None else self.shortcut(activated)
+        return shortcut + self.conv2(nnx.relu(self.norm2(self.conv1(activated))))
+
+
+# The running statistics settle within a few hundred steps, so that a short run evaluates with its own.
+_MOMENTUM = 0.9

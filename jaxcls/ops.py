@@ -1,0 +1,136 @@
+"""Operations whose fastest sound form depends on the platform; the models ask here and know nothing of it."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax import lax
+
+_NHWC = lax.ConvDimensionNumbers(lhs_spec=(0, 3, 1, 2), rhs_spec=(3, 2, 0, 1), out_spec=(0, 3, 1, 2))
+_Padding = tuple[tuple[int, int], tuple[int, int]]
+
+
+def conv(
+    lhs: jax.Array,
+    rhs: jax.Array,
+    window_strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    lhs_dilation: Sequence[int] | None = None,
+    rhs_dilation: Sequence[int] | None = None,
+    dimension_numbers: Any = None,
+    feature_group_count: int = 1,
+    **options: Any,
+) -> jax.Array:
+    """``lax.conv_general_dilated``, with gradients that are fast inside a loop on a CPU as well.
+
+    Takes the place of the ``conv_general_dilated`` of ``flax.nnx.Conv``. Two-dimensional NHWC convolutions
+    without dilation or groups get the hand-written gradients; everything else is lax's own. Reverse mode
+    differentiates it to any order; forward mode (``jax.jvp``) is for lax's own alone.
+
+    >>> import jax.numpy as jnp
+    >>> from flax import nnx
+    >>> layer = nnx.Conv(1, 8, (3, 3), conv_general_dilated=conv, rngs=nnx.Rngs(0))
+    >>> layer(jnp.ones((2, 28, 28, 1))).shape
+    (2, 28, 28, 8)
+    """
+    dilated = any(d != 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ())))
+    numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
+    if (
+        numbers != _NHWC
+        or dilated
+        or feature_group_count != 1
+        or any(v is not None for v in options.values())
+    ):
+        return lax.conv_general_dilated(
+            lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers,
+            feature_group_count, **options,
+        )  # fmt: skip
+    strides = (window_strides[0], window_strides[1])
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], strides, padding)
+    (top, bottom), (left, right) = padding
+    return _conv(lhs, rhs, strides, ((top, bottom), (left, right)))
+
+
+def max_pool(images: jax.Array, window: int = 2) -> jax.Array:
+    """The maximum over windows that do not overlap, (N, H, W, C) to (N, H // window, W // window, C).
+
+    As a reshape and a maximum, since the gradient of ``lax.reduce_window`` (a select and scatter) takes ten
+    times as long on a CPU. A tie divides its gradient evenly.
+
+    >>> import jax.numpy as jnp
+    >>> max_pool(jnp.arange(16.0).reshape(1, 4, 4, 1))[0, :, :, 0].tolist()
+    [[5.0, 7.0], [13.0, 15.0]]
+    """
+    count, height, width, channels = images.shape
+    rows, columns = height // window, width // window
+    whole = images[:, : rows * window, : columns * window]
+    return whole.reshape(count, rows, window, columns, window, channels).max(axis=(2, 4))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _conv(x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: _Padding) -> jax.Array:
+    return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=_NHWC)
+
+
+def _conv_forward(x, kernel, strides, padding):  # type: ignore[no-untyped-def]
+    return _conv(x, kernel, strides, padding), (x, kernel)
+
+
+def _conv_backward(strides, padding, saved, cotangent):  # type: ignore[no-untyped-def]
+    x, kernel = saved
+
+    def of_lax(x, kernel, cotangent):  # type: ignore[no-untyped-def]
+        plain = functools.partial(
+            lax.conv_general_dilated, window_strides=strides, padding=padding, dimension_numbers=_NHWC
+        )
+        return jax.vjp(plain, x, kernel)[1](cotangent)
+
+    def of_cpu(x, kernel, cotangent):  # type: ignore[no-untyped-def]
+        return (
+            _input_gradient(x, kernel, cotangent, strides, padding),
+            _kernel_gradient(x, kernel, cotangent, strides, padding),
+        )
+
+    return lax.platform_dependent(x, kernel, cotangent, cpu=of_cpu, default=of_lax)
+
+
+_conv.defvjp(_conv_forward, _conv_backward)
+
+
+# XLA's CPU backend is fast for one layout of a convolution only: NHWC inputs, HWIO kernels, NHWC outputs. lax
+# writes the gradients as convolutions with permuted dimension numbers, which inside a loop take a path that is
+# 25 times slower; here the same convolutions stand with the permutations spelled out.
+
+
+def _input_gradient(
+    x: jax.Array, kernel: jax.Array, cotangent: jax.Array, strides: tuple[int, int], padding: _Padding
+) -> jax.Array:
+    """The cotangent, spread out by the strides, convolved with the kernel turned by 180 degrees."""
+    pads = []
+    for axis in range(2):
+        before = kernel.shape[axis] - 1 - padding[axis][0]
+        spread = (cotangent.shape[1 + axis] - 1) * strides[axis] + 1
+        after = x.shape[1 + axis] + kernel.shape[axis] - 1 - spread - before
+        pads.append((before, after))
+    turned = kernel[::-1, ::-1].swapaxes(2, 3)
+    return lax.conv_general_dilated(
+        cotangent, turned, (1, 1), pads, lhs_dilation=strides, dimension_numbers=_NHWC
+    )
+
+
+def _kernel_gradient(
+    x: jax.Array, kernel: jax.Array, cotangent: jax.Array, strides: tuple[int, int], padding: _Padding
+) -> jax.Array:
+    """The inputs convolved with the cotangent: channels take the place of the batch, the batch of channels."""
+    pads = []
+    for axis in range(2):
+        spread = (cotangent.shape[1 + axis] - 1) * strides[axis] + 1
+        after = kernel.shape[axis] - 1 + spread - x.shape[1 + axis] - padding[axis][0]
+        pads.append((padding[axis][0], after))
+    gradient = lax.conv_general_dilated(
+        x.transpose(3, 1, 2, 0), cotangent.transpose(1, 2, 0, 3), (1, 1), pads,
+        rhs_dilation=strides, dimension_numbers=_NHWC,
+    )  # fmt: skip
+    return gradient.transpose(1, 2, 0, 3)

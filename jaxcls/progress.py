@@ -1,0 +1,56 @@
+"""How a run is shown while it goes: a bar in a terminal, plain lines elsewhere."""
+
+import sys
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+from tqdm import tqdm
+
+
+class ProgressBar:
+    """Shows the loss, the rate and the time left, and a line for each epoch.
+
+    Args:
+      total: the steps of the whole run.
+      done: those that an earlier process has made.
+      batch_size: for the rate in examples a second.
+      out: where the bar goes, if that is a terminal. The lines go to standard output.
+    """
+
+    def __init__(self, total: int, *, epochs: int, batch_size: int, out: TextIO = sys.stderr):
+        self._epochs = epochs
+        self._bar = tqdm(
+            total=total * batch_size,
+            unit=" examples",
+            unit_scale=True,
+            file=out,
+            disable=not out.isatty(),
+            dynamic_ncols=True,
+            bar_format="{l_bar}{bar}| {elapsed}<{remaining}, {rate_fmt}{postfix}",
+        )
+        self._batch_size = batch_size
+        self._started = False
+
+    def chunk(self, step: int, loss: float) -> None:
+        if not self._started:
+            # What was done before this process counts for the bar, and not for the rate.
+            self._bar.initial = self._bar.n = max(0, step - 1) * self._batch_size
+            self._started = True
+        self._bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
+        self._bar.update(step * self._batch_size - self._bar.n)
+
+    def epoch(self, entry: Mapping[str, Any]) -> None:
+        values = "  ".join(
+            f"{name} {value:.4f}"
+            for name, value in entry.items()
+            if value is not None and (name == "loss" or name.startswith("val_"))
+        )
+        skipped = f"  {entry['skipped_steps']} steps skipped" if entry["skipped_steps"] else ""
+        self._bar.write(  # to standard output, with the bar out of its way
+            f"epoch {entry['epoch']:{len(str(self._epochs))}}/{self._epochs}  {values}{skipped}  "
+            f"{entry['seconds']:.1f} s, {entry['examples_per_second']:,.0f} examples/s"
+        )
+        sys.stdout.flush()
+
+    def close(self) -> None:
+        self._bar.close()

@@ -1,0 +1,115 @@
+"""What a run leaves on the disk: its settings, environment and data source, its history, and its results.
+
+config.toml        the resolved settings; --config takes it back
+environment.json   versions and devices
+data.json          where the data came from, with checksums
+metrics.jsonl      one line an epoch
+results.json       the scores on the test examples
+checkpoints/       the states
+"""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from jaxcls import settings as settings_module
+from jaxcls.errors import InputError
+from jaxcls.settings import Settings
+
+
+class RunDirectory:
+    """The directory of one run; opening one that is there already continues the run that it holds.
+
+    Args:
+      path: created if it is missing.
+      settings: resolved. Those that decide the result must be the ones that the directory was begun with.
+      environment: of this process.
+      data: the provenance of the data; its checksums must be those that the run was begun with.
+
+    Raises:
+      InputError: the directory holds another run, or ``settings.resume`` is off and it holds one.
+
+    Attributes:
+      continued: whether there was a run.
+      warnings: what differs in the environment and may change the last bits of the result.
+    """
+
+    def __init__(
+        self, path: Path, settings: Settings, environment: Mapping[str, Any], data: Mapping[str, Any]
+    ):
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self.continued = (path / "config.toml").exists()
+        self.warnings: list[str] = []
+        if self.continued:
+            if not settings.resume:
+                raise InputError(
+                    f"--run-dir {path} holds a run and --no-resume was given: give another directory, or "
+                    "delete this one."
+                )
+            self._check_same_run(settings, environment, data)
+        else:
+            path.mkdir(parents=True, exist_ok=True)
+            _write(path / "environment.json", _json(environment))
+            _write(path / "data.json", _json(data))
+            record = settings_module.as_record(settings)
+            of_the_command = ("config", "list_tasks", "resume")
+            kept = {name: value for name, value in record.items() if name not in of_the_command}
+            _write(path / "config.toml", tomli_w.dumps(kept))
+
+    def write_history(self, history: Iterable[Mapping[str, Any]]) -> None:
+        """Writes metrics.jsonl anew: whatever was interrupted, each epoch stands in it once."""
+        _write(self.path / "metrics.jsonl", "".join(json.dumps(entry) + "\n" for entry in history))
+
+    def write_results(self, results: Mapping[str, Any]) -> None:
+        _write(self.path / "results.json", _json(results))
+
+    def _check_same_run(
+        self, settings: Settings, environment: Mapping[str, Any], data: Mapping[str, Any]
+    ) -> None:
+        begun = settings_module.identity(settings_module.from_toml(self.path / "config.toml"))
+        asked = settings_module.identity(settings)
+        differing = [
+            f"{name} (begun with {begun.get(name)!r}, now {asked.get(name)!r})"
+            for name in sorted(begun.keys() | asked.keys())
+            if begun.get(name) != asked.get(name)
+        ]
+        if differing:
+            raise InputError(
+                f"--run-dir {self.path} holds a run with other settings: {', '.join(differing)}. Give another "
+                f"--run-dir, or continue that run with --config {self.path / 'config.toml'}."
+            )
+        checksums = _read(self.path / "data.json")["sha256"]
+        if checksums != data["sha256"]:
+            raise InputError(
+                f"--run-dir {self.path} holds a run on other data: its files had the checksums {checksums}, "
+                f"these have {data['sha256']}. Give the same data, or another --run-dir."
+            )
+        for name, before in _read(self.path / "environment.json").items():
+            if before != environment.get(name):
+                self.warnings.append(f"{name} was {before}, is {environment.get(name)}")
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, indent=2) + "\n"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError) as error:
+        raise InputError(f"{path} is damaged ({error}); give another --run-dir.") from None
+
+
+def _write(path: Path, text: str) -> None:
+    """All of the text or what was there before, whatever happens in between."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

@@ -1,0 +1,243 @@
+"""The settings of a run: one frozen dataclass, from which the command line, the TOML file and the record follow."""
+
+import dataclasses
+import hashlib
+import json
+import tomllib
+import types
+import typing
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import tyro
+
+from jaxcls.errors import InputError, did_you_mean
+
+
+_Value = TypeVar("_Value")
+# A setting that need not be given, most often because the recipe of the task fills it in; the help says so once.
+Maybe = Annotated[_Value | None, tyro.conf.DisallowNone, tyro.conf.arg(help_behavior_hint="")]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Train a classifier. What is not given follows the task's recipe."""
+
+    task: str = "fashion_mnist"
+    """What to learn; --list-tasks lists them."""
+    list_tasks: bool = False
+    """List the tasks with their models and recipes, and stop."""
+    preset: str = "default"
+    """One of the task's recipes: default, or best, which takes longer."""
+    config: Maybe[Path] = None
+    """A TOML file of these settings; flags win over it. A run directory holds its own as config.toml."""
+    run_dir: Maybe[Path] = None
+    """Where the run is kept; the same command continues it. By default runs/ and a name made of the settings."""
+    resume: bool = True
+    """Continue the run that --run-dir holds; --no-resume refuses a directory that holds one."""
+    seed: int = 0
+    """Everything random follows from it: initial weights, order, augmentation, dropout, the validation split."""
+
+    source: Literal["auto", "files", "tfds", "sample"] = "auto"
+    """Where the data comes from: your files or the system's, a download by TFDS, the sample in the package, or
+    the first of these that is there."""
+    data_dir: Maybe[Path] = None
+    """The folder that holds the data's own files (--source files)."""
+    validation_fraction: Maybe[float] = None
+    """The share of the training examples that is held out for choices: stopping, the best epoch, thresholds."""
+
+    model: Maybe[str] = None
+    """The network, one of the task's."""
+    dropout: Maybe[float] = None
+    """The rate of dropout in the network."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """The type that the network computes in. Parameters, losses and statistics stay float32."""
+
+    epochs: Maybe[int] = None
+    """Passes over the training examples."""
+    batch_size: Maybe[int] = None
+    """Examples a step, on all devices together."""
+    eval_batch_size: int = 500
+    """Examples that are predicted together. It changes the speed, not the result."""
+    patience: Maybe[int] = None
+    """Stop after this many epochs without a better --monitor; without it, all epochs are run."""
+    monitor: Maybe[str] = None
+    """The metric of the validation examples that decides which epoch is best, such as accuracy."""
+    restore_best: Maybe[bool] = None
+    """Test the weights of the best epoch, not of the last."""
+    max_skipped_steps: int = 20
+    """Stop after so many steps in a row whose loss or gradient was not finite. Such a step changes nothing."""
+    checkpoint_seconds: float = 60.0
+    """Save at least this often within an epoch; the end of an epoch is always saved."""
+
+    loss: Maybe[str] = None
+    """The loss, by our name, Keras's, or the cheat sheet's (focal_loss, weighted_crossentropy)."""
+    label_smoothing: Maybe[float] = None
+    """Moves this share of each label to the others."""
+    class_weight: Maybe[Literal["balanced", "effective"]] = None
+    """Weighs the classes by their frequency in the training examples."""
+    pos_weight: Maybe[float] = None
+    """Weighs the positive class of binary and multi-label losses."""
+    gamma: Maybe[float] = None
+    """How much a focal loss turns from easy examples."""
+    alpha: Maybe[float] = None
+    """The weight of the positive class in a focal loss."""
+    normalizer: Maybe[Literal["batch", "weights", "positives"]] = None
+    """What the sum of a batch's losses is divided by."""
+
+    optimizer: Maybe[str] = None
+    """The optimizer: sgd, rmsprop, adam, adamw, adagrad, nadam, lion, muon or schedule_free."""
+    semantics: Maybe[Literal["optax", "keras"]] = None
+    """Whose update to follow where Optax and Keras differ."""
+    learning_rate: Maybe[float] = None
+    """The highest rate of the schedule."""
+    schedule: Maybe[str] = None
+    """How the rate changes: constant, linear, cosine, one_cycle, warmup_cosine, exponential."""
+    warmup: Maybe[float] = None
+    """The share of the steps over which warmup_cosine raises the rate from zero."""
+    momentum: Maybe[float] = None
+    """Momentum of sgd and rmsprop."""
+    nesterov: Maybe[bool] = None
+    """Nesterov's form of momentum."""
+    b1: Maybe[float] = None
+    """Decay of the mean of the gradients (adam and its kin)."""
+    b2: Maybe[float] = None
+    """Decay of the mean of their squares."""
+    eps: Maybe[float] = None
+    """The small number that keeps a division finite."""
+    weight_decay: Maybe[float] = None
+    """Decoupled decay of the weights; biases and normalisation scales are left alone."""
+    clipnorm: Maybe[float] = None
+    """Clips the gradient of each variable to this norm."""
+    global_clipnorm: Maybe[float] = None
+    """Clips the gradient of all variables together to this norm."""
+    clipvalue: Maybe[float] = None
+    """Clips each element of the gradient to this size."""
+    gradient_accumulation_steps: Maybe[int] = None
+    """Batches whose gradients make one update."""
+    ema_decay: Maybe[float] = None
+    """Keeps an exponential average of the weights with this decay, and evaluates with it."""
+
+
+# How and where a run is made, not what it computes.
+_LOGISTICS = frozenset(
+    {
+        "list_tasks",
+        "config",
+        "run_dir",
+        "resume",
+        "source",
+        "data_dir",
+        "eval_batch_size",
+        "checkpoint_seconds",
+    }
+)
+LOSS_SETTINGS = ("label_smoothing", "class_weight", "pos_weight", "gamma", "alpha", "normalizer")
+OPTIMIZER_SETTINGS = (
+    "momentum", "nesterov", "b1", "b2", "eps", "weight_decay", "clipnorm", "global_clipnorm", "clipvalue",
+    "gradient_accumulation_steps", "ema_decay", "semantics",
+)  # fmt: skip
+
+
+def resolve(given: Settings, recipe: Settings) -> Settings:
+    """What was given, and where nothing was, the recipe.
+
+    The recipe's settings for its own optimizer, the learning rate among them, or for its own loss are no
+    guide for another one and are left out when another one is given.
+
+    >>> recipe = Settings(optimizer="adamw", learning_rate=3e-3, weight_decay=0.05, epochs=10)
+    >>> resolve(Settings(epochs=3), recipe).weight_decay
+    0.05
+    >>> resolved = resolve(Settings(optimizer="sgd"), recipe)
+    >>> resolved.weight_decay, resolved.learning_rate, resolved.epochs
+    (None, None, 10)
+    """
+    dropped: set[str] = set()
+    if given.optimizer not in (None, recipe.optimizer):
+        dropped |= {*OPTIMIZER_SETTINGS, "learning_rate"}
+    if given.loss not in (None, recipe.loss):
+        dropped |= set(LOSS_SETTINGS)
+    missing = {
+        field.name: getattr(recipe, field.name)
+        for field in dataclasses.fields(Settings)
+        if getattr(given, field.name) is None and field.name not in dropped
+    }
+    return dataclasses.replace(given, **missing)
+
+
+def select(settings: Settings, names: tuple[str, ...]) -> dict[str, Any]:
+    """Those of the named settings that have a value.
+
+    >>> select(Settings(momentum=0.9), OPTIMIZER_SETTINGS)
+    {'momentum': 0.9}
+    """
+    return {name: value for name in names if (value := getattr(settings, name)) is not None}
+
+
+def identity(settings: Settings) -> dict[str, Any]:
+    """The settings that decide what is computed, for telling one run from another."""
+    return {name: value for name, value in as_record(settings).items() if name not in _LOGISTICS}
+
+
+def digest(settings: Settings) -> str:
+    """Eight hexadecimal digits that are the same for the same computation.
+
+    >>> digest(Settings(run_dir=Path("a"))) == digest(Settings()) != digest(Settings(seed=1))
+    True
+    """
+    return hashlib.sha256(json.dumps(identity(settings), sort_keys=True).encode()).hexdigest()[:8]
+
+
+def as_record(settings: Settings) -> dict[str, Any]:
+    """All settings that have a value, as plain JSON and TOML values."""
+    values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+    return {k: str(v) if isinstance(v, Path) else v for k, v in values.items() if v is not None}
+
+
+def from_toml(path: Path) -> Settings:
+    """Reads settings from a TOML file.
+
+    Raises:
+      InputError: the file is missing or no TOML, a name is unknown, or a value has the wrong type.
+    """
+    try:
+        record = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"--config {path}: there is no such file.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"--config {path}: not a TOML file: {error}") from None
+    return from_record(record, where=f"--config {path}")
+
+
+def from_record(record: dict[str, Any], *, where: str) -> Settings:
+    """The settings of a record such as :func:`as_record` makes.
+
+    >>> from_record({"epoch": 3}, where="run.toml")
+    Traceback (most recent call last):
+    ...
+    jaxcls.errors.InputError: run.toml: unknown setting 'epoch'. Did you mean 'epochs'?
+    """
+    kinds = typing.get_type_hints(Settings)
+    for name in record:
+        if name not in kinds:
+            raise InputError(f"{where}: unknown setting {name!r}.{did_you_mean(name, kinds)}")
+    return Settings(
+        **{name: _converted(value, kinds[name], f"{where}: {name}") for name, value in record.items()}
+    )
+
+
+def _converted(value: Any, kind: Any, where: str) -> Any:
+    options = [option for option in typing.get_args(kind) if option is not types.NoneType]
+    if typing.get_origin(kind) is Literal:
+        if value not in options:
+            raise InputError(f"{where} = {value!r}: must be one of {', '.join(map(repr, options))}.")
+        return value
+    if options:  # X | None
+        return _converted(value, options[0], where)
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not kind:
+        raise InputError(f"{where} = {value!r}: must be a value of type {kind.__name__}.")
+    return value

@@ -1,0 +1,63 @@
+"""The platform's convolution equals lax's own, in value, gradient and gradient of the gradient."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+from jax import lax
+
+from jaxcls import ops
+
+NHWC = ("NHWC", "HWIO", "NHWC")
+SHAPES = [
+    # height, width, kernel, strides, padding
+    (7, 9, (3, 3), (1, 1), "SAME"),
+    (8, 6, (3, 3), (2, 2), "SAME"),
+    (7, 9, (3, 3), (2, 2), "SAME"),
+    (8, 7, (1, 1), (2, 2), "SAME"),
+    (9, 8, (5, 2), (1, 3), "VALID"),
+    (10, 10, (4, 4), (3, 3), "VALID"),
+    (6, 6, (3, 3), (1, 1), [(2, 0), (1, 3)]),
+]
+
+
+def pair(shape):
+    height, width, window, strides, padding = shape
+    x = jax.random.normal(jax.random.key(0), (3, height, width, 2))
+    kernel = jax.random.normal(jax.random.key(1), (*window, 2, 4))
+
+    def of(conv):
+        return lambda x, kernel: conv(x, kernel, strides, padding, dimension_numbers=NHWC)
+
+    return of(ops.conv), of(lax.conv_general_dilated), x, kernel
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_value_and_gradients_are_those_of_lax(shape):
+    ours, reference, x, kernel = pair(shape)
+    value, pullback = jax.vjp(ours, x, kernel)
+    expected, expected_pullback = jax.vjp(reference, x, kernel)
+    cotangent = jax.random.normal(jax.random.key(2), value.shape)
+    chex.assert_trees_all_equal(value, expected)
+    chex.assert_trees_all_close(pullback(cotangent), expected_pullback(cotangent), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", SHAPES[1:2])
+def test_reverse_over_reverse_is_that_of_lax(shape):
+    ours, reference, x, kernel = pair(shape)
+
+    def second(f):
+        first = jax.grad(lambda x, kernel: jnp.sum(jnp.sin(f(x, kernel))), argnums=1)
+        return jax.jit(jax.grad(lambda x, kernel: jnp.sum(first(x, kernel) ** 2), argnums=(0, 1)))(x, kernel)
+
+    chex.assert_trees_all_close(second(ours), second(reference), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("options", [{"feature_group_count": 2}, {"kernel_dilation": 2}])
+def test_what_it_does_not_write_by_hand_is_lax_own(options):
+    def outputs(conv):
+        layer = nnx.Conv(2, 4, (3, 3), **options, conv_general_dilated=conv, rngs=nnx.Rngs(0))
+        return layer(jax.random.normal(jax.random.key(3), (2, 8, 8, 2)))
+
+    chex.assert_trees_all_equal(outputs(ops.conv), outputs(lax.conv_general_dilated))
