@@ -70,8 +70,7 @@ class SigmoidWeighting(Weighting, total=False):
     pos_weight: ArrayLike | None
 
 
-# The sigmoid family. For a hard label each loss is a function of the margin z, the logit with the sign of
-# its label.
+# The sigmoid family: for a hard label each loss is a function of the margin z, the logit signed by its label.
 
 
 def sigmoid_cross_entropy(
@@ -451,11 +450,11 @@ def _categorical_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Arr
 def _log_p_and_rest(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
     """log p and log(1 - p) of every class, stable at any logits, in time linear in the number of classes."""
     log_p = jax.nn.log_softmax(logits)
-    top = jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1], dtype=bool)
-    # Any class but the top one has p <= 1/2, where log1p(-p) is exact. For the top one 1 - p cancels: sum
-    # the others.
-    others = jax.nn.logsumexp(log_p, axis=-1, keepdims=True, where=~top)
-    return log_p, jnp.where(top, others, jnp.log1p(-jnp.where(top, 0, jnp.exp(log_p))))
+    # 1 - p cancels where p is near 1: there the others are summed. At most one class is that likely (p > 0.6);
+    # for all the rest log1p(-p) is exact.
+    likely = log_p > -0.5
+    others = jax.nn.logsumexp(log_p, axis=-1, keepdims=True, where=~likely)
+    return log_p, jnp.where(likely, others, jnp.log1p(-jnp.exp(jnp.where(likely, -1, log_p))))
 
 
 # What the families share: the check at the door, the mask, the weights, the reduction.
@@ -633,7 +632,7 @@ def _side_weights(
         weight = _as_weight("pos_weight", weighting["pos_weight"], x)
         allowed = [()] if per_label is None else [(), per_label]
         _require(weight.shape in allowed, f"pos_weight {weight.shape} must have shape {_either(allowed)}.")
-        positive *= jnp.broadcast_to(weight, x.shape)
+        positive = positive * jnp.broadcast_to(weight, x.shape)
     if alpha is not None:
         negative, positive = negative * (1 - alpha), positive * alpha
     return negative, positive
@@ -692,11 +691,8 @@ def _reduce(terms: _Terms, weighting: Weighting) -> jax.Array:
 
 # Labels and weights on the host, in NumPy.
 
-LABELLED = (
-    "binary",
-    "multiclass",
-    "multilabel",
-)  # The problems whose labels are an array of one value a place.
+# The problems whose labels stand in one array; those of detection do not.
+LABELLED = ("binary", "multiclass", "multilabel")
 
 
 def validate_labels(
@@ -717,13 +713,9 @@ def validate_labels(
     ...
     jaxcls.errors.InputError: labels: row 2 holds 3; multiclass indices lie in 0 to 2.
     """
-    array = np.asarray(labels)
     if problem not in LABELLED:
         raise unknown_name("problem", problem, LABELLED)
-    _require(
-        array.dtype.kind in "biuf",
-        f"labels are of type {array.dtype}; they must be numbers. Map names to the integers 0 to K-1 first.",
-    )
+    array = _as_numbers(labels)
     shapes = {
         "binary": [array.shape[:1]],
         "multilabel": [(*array.shape[:1], num_classes)],
@@ -775,7 +767,7 @@ def class_weights(
     >>> print(class_weights([0, 0, 0, 1], 2))
     [0.66666667 2.        ]
     """
-    array = np.asarray(labels)
+    array = _as_numbers(labels)
     multilabel = array.ndim == 2
     _require(
         array.ndim == 1 or (multilabel and array.shape[1] == num_classes),
@@ -786,12 +778,11 @@ def class_weights(
     good = (array == np.floor(array)) & (array >= 0) & (array < classes)
     _reject_first(kept & ~good, array, f"class weights count hard labels, integers in 0 to {classes - 1}.")
 
-    columns = array.reshape(len(array), -1).T
-    kept_columns = kept.reshape(len(array), -1).T
+    columns, kept = (array, kept) if multilabel else (array[:, None], kept[:, None])
     counts = np.stack(
         [
             np.bincount(column[keep].astype(int), minlength=classes)
-            for column, keep in zip(columns, kept_columns, strict=True)
+            for column, keep in zip(columns.T, kept.T, strict=True)
         ]
     )
     for label, empty in np.argwhere(counts == 0):
@@ -866,6 +857,15 @@ def resolve_class_weight(
         bool(np.all(good)), f"class_weight holds {weights[~good][:1]}; weights are finite and not negative."
     )
     return weights
+
+
+def _as_numbers(labels: npt.ArrayLike) -> npt.NDArray[Any]:
+    array = np.asarray(labels)
+    _require(
+        array.dtype.kind in "biuf",
+        f"labels are of type {array.dtype}; they must be numbers. Map names to the integers 0 to K-1 first.",
+    )
+    return array
 
 
 def _reject_first(bad: npt.NDArray[np.bool_], array: npt.NDArray[Any], right: str) -> None:
@@ -951,15 +951,12 @@ def get(name: str, problem: Problem | None = None, **settings: Any) -> Loss:
     for setting in settings:
         if setting not in own and setting not in shared.__annotations__:
             raise _unknown_setting(name, setting, [*own, *shared.__annotations__])
-    needed = [option for option, default in own.items() if default is inspect.Parameter.empty]
-    for option in needed:
-        _require(option in settings, f"loss {name!r} needs the setting {option}.")
-    if name == "weighted_crossentropy" and all(
-        settings.get(w) is None for w in ("class_weight", "pos_weight")
-    ):
-        raise InputError(
-            f"loss {name!r} needs class_weight or, for binary and multi-label labels, pos_weight."
-        )
+    for option, default in own.items():
+        given = option in settings or default is not inspect.Parameter.empty
+        _require(given, f"loss {name!r} needs the setting {option}.")
+    if name == "weighted_crossentropy":
+        weighted = any(settings.get(weight) is not None for weight in ("class_weight", "pos_weight"))
+        _require(weighted, f"loss {name!r} needs class_weight or, if binary or multi-label, pos_weight.")
     return functools.partial(loss, **settings)
 
 

@@ -607,7 +607,7 @@ def test_jit_vmap_and_shards_give_the_same(loss):
     np.testing.assert_allclose(jax.jit(jax.vmap(total))(*stacked), [plain, plain], rtol=1e-6)
 
 
-@every_loss
+@pytest.mark.parametrize("loss", [losses.sigmoid_focal, losses.softmax_focal])
 def test_leading_axes_are_free(loss):
     logits, labels = batch(loss)
     deep = loss(logits.reshape(2, 3, 3), labels.reshape(2, 3, *labels.shape[1:]), mask=jnp.ones((2, 3), bool))
@@ -762,6 +762,8 @@ def test_multilabel_weights_are_those_of_each_label():
     ("call", "message"),
     [
         (lambda: losses.class_weights([0, 2], 3), "class 1 has no row"),
+        (lambda: losses.class_weights([], 2), "class 0 has no row"),
+        (lambda: losses.class_weights(["cat", "dog"], 2), "must be numbers"),
         (lambda: losses.class_weights([[1, 1], [0, 1]], 2), "class 0 of label 1 has no row"),
         (lambda: losses.class_weights([0, 1, 2], 2), "row 2 holds 2; .* integers in 0 to 1"),
         (lambda: losses.class_weights([0, 1, np.nan], 2), "row 2 holds nan"),
@@ -803,6 +805,7 @@ def test_bad_weights_are_refused(call, message):
         ({1: 5.0, 0: 1.0}, "multilabel", 3, None, [1, 5]),
         (np.ones((3, 2)), "multilabel", 3, None, np.ones((3, 2))),
         ("balanced", "binary", 1, [0.0, 0.0, 0.0, 1.0], [2 / 3, 2]),
+        ("balanced", "binary", 1, [False, False, False, True], [2 / 3, 2]),
         ("effective", "multiclass", 2, [0, 1], [1, 1]),
         ("balanced", "multilabel", 1, [[0], [0], [0], [1]], [[2 / 3, 2]]),
     ],
