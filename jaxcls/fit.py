@@ -17,8 +17,8 @@ from jaxcls.checkpoints import Checkpoints
 from jaxcls.data.pipeline import Examples, chunk_length, steps_per_epoch
 from jaxcls.steps import StepMetrics, TrainState, TrainStep, epoch_order, make_train_chunk
 
-# Steps in one dispatch at the most: long enough to hide the cost of a dispatch, short enough for a progress bar
-# that moves and a run that stops soon after it is told to.
+# Steps in one dispatch at the most: long enough to hide the cost of a dispatch, short enough for a progress
+# bar that moves and a run that stops soon after it is told to.
 MOST_STEPS_A_CHUNK = 64
 
 
@@ -71,9 +71,7 @@ class Progress:
         self.skipped += int((~applied).sum())
         last_applied = np.flatnonzero(applied)[-1:]
         self.skipped_in_row = (
-            len(applied) - 1 - int(last_applied[0])
-            if len(last_applied)
-            else self.skipped_in_row + len(applied)
+            len(applied) - 1 - int(last_applied[0]) if len(last_applied) else self.skipped_in_row + len(applied)
         )
 
     def close_epoch(self, step: int, examples: int, validation: Mapping[str, float]) -> dict[str, Any]:
@@ -111,8 +109,8 @@ def fit(
 ) -> tuple[TrainState, list[dict[str, Any]]]:
     """Trains for so many epochs, going on from the newest checkpoint if there is one.
 
-    The state that comes out, and the history but for its times, are the same bit for bit however often the run
-    was interrupted and continued.
+    The state that comes out, and the history but for its times, are the same bit for bit however often the
+    run was interrupted and continued.
 
     Args:
       state: before the first step; it is donated.
@@ -192,9 +190,10 @@ def _exhausted(history: list[dict[str, Any]], monitor: str | None, mode: str, pa
 
 def _diverged(progress: Progress, step: int) -> str:
     return (
-        f"the loss or its gradient was not finite in the last {progress.skipped_in_row} steps (up to step {step}). "
-        "None of them changed the weights, and the checkpoint holds the last good ones. A lower learning rate or "
-        "gradient clipping (--learning-rate, --global-clipnorm) is the usual cure; else look for NaN in the data."
+        f"the loss or its gradient was not finite in the last {progress.skipped_in_row} steps, up to step "
+        f"{step}. None of them changed the weights, and the checkpoint holds the last good ones. A lower "
+        "learning rate or gradient clipping (--learning-rate, --global-clipnorm) is the usual cure; else look "
+        "for NaN in the data."
     )
 
 
@@ -202,8 +201,8 @@ def _diverged(progress: Progress, step: int) -> str:
 def _stop_requests() -> Iterator[threading.Event]:
     """An event that SIGTERM and SIGINT set. A second SIGINT raises KeyboardInterrupt at once.
 
-    Nothing is installed outside of the main thread, where Python cannot, nor with several processes: JAX has a
-    synchronised way of its own there, which a handler of ours would break.
+    Nothing is installed outside of the main thread, where Python cannot, nor with several processes: JAX has
+    a synchronised way of its own there, which a handler of ours would break.
     """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread() or jax.process_count() > 1:

@@ -434,9 +434,7 @@ def logit_adjusted_cross_entropy(
     frequencies = _per_class("prior", prior, scores)
     if _is_concrete(prior):
         bad = np.flatnonzero(~(np.asarray(prior) > 0))
-        _require(
-            bad.size == 0, f"prior of class {bad[:1]} is not positive: drop the class, or smooth the counts."
-        )
+        _require(bad.size == 0, f"prior of class {bad[:1]} is not positive: drop the class, or smooth the counts.")
     # Next to a logit of 1e4 the adjustment would round away; the loss does not change when all logits shift.
     centred = scores - jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
     adjusted = centred + tau * jnp.log(frequencies)
@@ -521,9 +519,7 @@ def _softmax_loss(
     _check_classes(x, y)
     indices = y.ndim < x.ndim
     if not indices and weighting.get("ignore_label") is not None:
-        raise InputError(
-            "ignore_label needs integer labels; leave out rows of one-hot or soft labels with mask."
-        )
+        raise InputError("ignore_label needs integer labels; leave out rows of one-hot or soft labels with mask.")
 
     # A narrow type would wrap: as uint8, the ignored label -1 is 255.
     y = y.astype(int) if indices else y.astype(x.dtype)
@@ -601,9 +597,7 @@ def _counted(weighting: Weighting, y: jax.Array, mask_shapes: list[tuple[int, ..
     counted = jnp.ones(shape, bool)
     if weighting.get("mask") is not None:
         mask = jnp.asarray(weighting["mask"])
-        _require(
-            mask.dtype == bool, f"mask is {mask.dtype}; it must be bool. Fractions go into sample_weight."
-        )
+        _require(mask.dtype == bool, f"mask is {mask.dtype}; it must be bool. Fractions go into sample_weight.")
         _require(mask.shape in mask_shapes, f"mask {mask.shape} must have shape {_either(mask_shapes)}.")
         counted = jnp.broadcast_to(mask.reshape(mask.shape + (1,) * (len(shape) - mask.ndim)), shape)
     ignore_label = weighting.get("ignore_label")
@@ -830,9 +824,7 @@ def resolve_class_weight(
     classes = num_classes if problem == "multiclass" else 2
     if isinstance(class_weight, str):
         if labels is None:
-            raise InputError(
-                f"class_weight {class_weight!r} is computed from the training labels: pass labels=."
-            )
+            raise InputError(f"class_weight {class_weight!r} is computed from the training labels: pass labels=.")
         _require(
             np.ndim(labels) == (2 if multilabel else 1),
             f"class_weight {class_weight!r} needs {problem} labels of shape "
@@ -853,9 +845,7 @@ def resolve_class_weight(
         f"class_weight {weights.shape} must have shape {_either(shapes)} for {problem}.",
     )
     good = np.isfinite(weights) & (weights >= 0)
-    _require(
-        bool(np.all(good)), f"class_weight holds {weights[~good][:1]}; weights are finite and not negative."
-    )
+    _require(bool(np.all(good)), f"class_weight holds {weights[~good][:1]}; weights are finite and not negative.")
     return weights
 
 
@@ -937,9 +927,7 @@ def get(name: str, problem: Problem | None = None, **settings: Any) -> Loss:
     family = _family(problem)
     forms = [form for form in _BY_NAME[name] if form in family]
     if not forms:
-        raise InputError(
-            f"loss {name!r} does not fit a {problem} problem; these do: {', '.join(names(problem))}."
-        )
+        raise InputError(f"loss {name!r} does not fit a {problem} problem; these do: {', '.join(names(problem))}.")
     loss = forms[0]
 
     own = {

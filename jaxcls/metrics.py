@@ -675,9 +675,7 @@ def report(
         "problem": problem,
         "examples": len(data.weights),
         "metrics": {name: _json(value) for name, value in values.items()},
-        "labels": {
-            label: {name: _json(column[i]) for name, column in table.items()} for i, label in enumerate(names)
-        },
+        "labels": {label: {name: _json(column[i]) for name, column in table.items()} for i, label in enumerate(names)},
         "undefined_labels": {
             name: [names[i] for i in np.flatnonzero(np.isnan(vector))]
             for name, vector in vectors.items()
@@ -867,9 +865,7 @@ def _predict(data: _Collected, threshold: ArrayLike) -> NDArray[np.int64]:
     _require_probabilities(data)
     shapes = [(), data.scores.shape[1:]] if data.problem == "multilabel" else [()]
     if cut.shape not in shapes or not np.isfinite(cut).all():
-        raise InputError(
-            f"threshold must be finite and of shape {' or '.join(map(str, shapes))}, got {threshold!r}"
-        )
+        raise InputError(f"threshold must be finite and of shape {' or '.join(map(str, shapes))}, got {threshold!r}")
     return (data.scores >= cut).astype(np.int64)
 
 
@@ -990,9 +986,7 @@ def _rank(scores: FloatArray, positive: NDArray[np.bool_], weights: FloatArray) 
     return _Ranking(scores[last_of_ties], true_positives, false_positives)
 
 
-def _ranked(
-    statistic: Callable[[_Ranking], float], data: _Collected, average: Average | None
-) -> float | FloatArray:
+def _ranked(statistic: Callable[[_Ranking], float], data: _Collected, average: Average | None) -> float | FloatArray:
     """The statistic of the ranking of each label, averaged."""
     _check_average(average, data.problem)
     positive = _one_vs_rest(data)

@@ -36,12 +36,7 @@ def conv(
     """
     dilated = any(d != 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ())))
     numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
-    if (
-        numbers != _NHWC
-        or dilated
-        or feature_group_count != 1
-        or any(v is not None for v in options.values())
-    ):
+    if numbers != _NHWC or dilated or feature_group_count != 1 or any(v is not None for v in options.values()):
         return lax.conv_general_dilated(
             lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers,
             feature_group_count, **options,
@@ -115,9 +110,7 @@ def _input_gradient(
         after = x.shape[1 + axis] + kernel.shape[axis] - 1 - spread - before
         pads.append((before, after))
     turned = kernel[::-1, ::-1].swapaxes(2, 3)
-    return lax.conv_general_dilated(
-        cotangent, turned, (1, 1), pads, lhs_dilation=strides, dimension_numbers=_NHWC
-    )
+    return lax.conv_general_dilated(cotangent, turned, (1, 1), pads, lhs_dilation=strides, dimension_numbers=_NHWC)
 
 
 def _kernel_gradient(

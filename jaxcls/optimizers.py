@@ -102,9 +102,7 @@ def rmsprop(
     >>> print(updates["kernel"][0])
     [-0.2 -0.2]
     """
-    settings = _settled(
-        rmsprop, learning_rate, common, decay=decay, eps=eps, momentum=momentum, centered=centered
-    )
+    settings = _settled(rmsprop, learning_rate, common, decay=decay, eps=eps, momentum=momentum, centered=centered)
     scale = optax.scale_by_stddev if centered else optax.scale_by_rms
     core = optax.chain(
         scale(decay, _eps(eps, settings)),
@@ -178,9 +176,7 @@ def adagrad(
     >>> print(updates["kernel"][0])
     [-0.05 -0.05]
     """
-    settings = _settled(
-        adagrad, learning_rate, common, initial_accumulator_value=initial_accumulator_value, eps=eps
-    )
+    settings = _settled(adagrad, learning_rate, common, initial_accumulator_value=initial_accumulator_value, eps=eps)
     core = optax.adagrad(learning_rate, initial_accumulator_value, eps)
     return _assembled(core, learning_rate, settings)
 
@@ -268,9 +264,7 @@ def muon(
 
     def dimensions(params: PyTree) -> PyTree:
         mask = (muon_mask or _hidden_matrices)(params)
-        return jax.tree.map(
-            lambda taken, leaf: _last_axis_against_the_rest(leaf) if taken else None, mask, params
-        )
+        return jax.tree.map(lambda taken, leaf: _last_axis_against_the_rest(leaf) if taken else None, mask, params)
 
     core = optax.contrib.muon(
         learning_rate,
@@ -678,9 +672,7 @@ def _settled(optimizer: Callable[..., Any], learning_rate: Rate, common: Common,
     _check(name, **given)
     clips = [key for key in ("clipnorm", "global_clipnorm", "clipvalue") if key in given]
     if len(clips) > 1:
-        raise InputError(
-            f"{name}: only one of clipnorm, global_clipnorm and clipvalue; got {', '.join(clips)}."
-        )
+        raise InputError(f"{name}: only one of clipnorm, global_clipnorm and clipvalue; got {', '.join(clips)}.")
     return cast(Common, {**_DEFAULTS, **given})
 
 

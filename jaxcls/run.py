@@ -94,16 +94,10 @@ def run(given: Settings, *, say: Callable[[str], None] = print) -> Result:
     )
     say(f"{'continuing' if directory.continued else 'keeping'} this run in {directory.path}")
     for difference in directory.warnings:
-        say(
-            f"warning: {difference}; the last bits of the result may differ from those of an uninterrupted run"
-        )
+        say(f"warning: {difference}; the last bits of the result may differ from those of an uninterrupted run")
 
-    train_step = steps.make_train_step(
-        model, loss, optimizer, prepare=prepare, augment=task.augment[resolved.preset]
-    )
-    evaluation_step = steps.make_evaluation_step(
-        model, loss, problem=task.problem, prepare=prepare, views=task.views
-    )
+    train_step = steps.make_train_step(model, loss, optimizer, prepare=prepare, augment=task.augment[resolved.preset])
+    evaluation_step = steps.make_evaluation_step(model, loss, problem=task.problem, prepare=prepare, views=task.views)
 
     def evaluate(state: steps.TrainState, data: pipeline.Examples) -> tuple[np.ndarray, np.ndarray]:
         params = optimizers.evaluation_params(state.opt_state, state.params)

@@ -38,9 +38,7 @@ class RunDirectory:
       warnings: what differs in the environment and may change the last bits of the result.
     """
 
-    def __init__(
-        self, path: Path, settings: Settings, environment: Mapping[str, Any], data: Mapping[str, Any]
-    ):
+    def __init__(self, path: Path, settings: Settings, environment: Mapping[str, Any], data: Mapping[str, Any]):
         self.path = path
         self.checkpoints = path / "checkpoints"
         self.continued = (path / "config.toml").exists()
@@ -68,9 +66,7 @@ class RunDirectory:
     def write_results(self, results: Mapping[str, Any]) -> None:
         _write(self.path / "results.json", _json(results))
 
-    def _check_same_run(
-        self, settings: Settings, environment: Mapping[str, Any], data: Mapping[str, Any]
-    ) -> None:
+    def _check_same_run(self, settings: Settings, environment: Mapping[str, Any], data: Mapping[str, Any]) -> None:
         begun = settings_module.identity(settings_module.from_toml(self.path / "config.toml"))
         asked = settings_module.identity(settings)
         differing = [

@@ -7,16 +7,20 @@ import tomllib
 import types
 import typing
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import tyro
 
 from jaxcls.errors import InputError, did_you_mean
 
-
 _Value = TypeVar("_Value")
-# A setting that need not be given, most often because the recipe of the task fills it in; the help says so once.
-Maybe = Annotated[_Value | None, tyro.conf.DisallowNone, tyro.conf.arg(help_behavior_hint="")]
+# A setting that need not be given. The task's recipe fills it in, unless it is optional (its type holds None).
+# To the type checker it has its value: whoever reads settings reads resolved ones.
+if TYPE_CHECKING:
+    Maybe = Annotated[_Value, "filled in"]
+else:
+    Maybe = Annotated[_Value | None, tyro.conf.DisallowNone, tyro.conf.arg(help_behavior_hint="")]
+UNSET: Any = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,9 +33,9 @@ class Settings:
     """List the tasks with their models and recipes, and stop."""
     preset: str = "default"
     """One of the task's recipes: default, or best, which takes longer."""
-    config: Maybe[Path] = None
+    config: Maybe[Path | None] = None
     """A TOML file of these settings; flags win over it. A run directory holds its own as config.toml."""
-    run_dir: Maybe[Path] = None
+    run_dir: Maybe[Path | None] = None
     """Where the run is kept; the same command continues it. By default runs/ and a name made of the settings."""
     resume: bool = True
     """Continue the run that --run-dir holds; --no-resume refuses a directory that holds one."""
@@ -41,81 +45,81 @@ class Settings:
     source: Literal["auto", "files", "tfds", "sample"] = "auto"
     """Where the data comes from: your files or the system's, a download by TFDS, the sample in the package, or
     the first of these that is there."""
-    data_dir: Maybe[Path] = None
+    data_dir: Maybe[Path | None] = None
     """The folder that holds the data's own files (--source files)."""
-    validation_fraction: Maybe[float] = None
+    validation_fraction: Maybe[float] = UNSET
     """The share of the training examples that is held out for choices: stopping, the best epoch, thresholds."""
 
-    model: Maybe[str] = None
+    model: Maybe[str] = UNSET
     """The network, one of the task's."""
-    dropout: Maybe[float] = None
+    dropout: Maybe[float] = UNSET
     """The rate of dropout in the network."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """The type that the network computes in. Parameters, losses and statistics stay float32."""
 
-    epochs: Maybe[int] = None
+    epochs: Maybe[int] = UNSET
     """Passes over the training examples."""
-    batch_size: Maybe[int] = None
+    batch_size: Maybe[int] = UNSET
     """Examples a step, on all devices together."""
     eval_batch_size: int = 500
     """Examples that are predicted together. It changes the speed, not the result."""
-    patience: Maybe[int] = None
+    patience: Maybe[int | None] = None
     """Stop after this many epochs without a better --monitor; without it, all epochs are run."""
-    monitor: Maybe[str] = None
+    monitor: Maybe[str] = UNSET
     """The metric of the validation examples that decides which epoch is best, such as accuracy."""
-    restore_best: Maybe[bool] = None
+    restore_best: Maybe[bool] = UNSET
     """Test the weights of the best epoch, not of the last."""
     max_skipped_steps: int = 20
     """Stop after so many steps in a row whose loss or gradient was not finite. Such a step changes nothing."""
     checkpoint_seconds: float = 60.0
     """Save at least this often within an epoch; the end of an epoch is always saved."""
 
-    loss: Maybe[str] = None
+    loss: Maybe[str] = UNSET
     """The loss, by our name, Keras's, or the cheat sheet's (focal_loss, weighted_crossentropy)."""
-    label_smoothing: Maybe[float] = None
+    label_smoothing: Maybe[float | None] = None
     """Moves this share of each label to the others."""
-    class_weight: Maybe[Literal["balanced", "effective"]] = None
+    class_weight: Maybe[Literal["balanced", "effective"] | None] = None
     """Weighs the classes by their frequency in the training examples."""
-    pos_weight: Maybe[float] = None
+    pos_weight: Maybe[float | None] = None
     """Weighs the positive class of binary and multi-label losses."""
-    gamma: Maybe[float] = None
+    gamma: Maybe[float | None] = None
     """How much a focal loss turns from easy examples."""
-    alpha: Maybe[float] = None
+    alpha: Maybe[float | None] = None
     """The weight of the positive class in a focal loss."""
-    normalizer: Maybe[Literal["batch", "weights", "positives"]] = None
+    normalizer: Maybe[Literal["batch", "weights", "positives"] | None] = None
     """What the sum of a batch's losses is divided by."""
 
-    optimizer: Maybe[str] = None
+    optimizer: Maybe[str] = UNSET
     """The optimizer: sgd, rmsprop, adam, adamw, adagrad, nadam, lion, muon or schedule_free."""
-    semantics: Maybe[Literal["optax", "keras"]] = None
+    semantics: Maybe[Literal["optax", "keras"] | None] = None
     """Whose update to follow where Optax and Keras differ."""
-    learning_rate: Maybe[float] = None
+    learning_rate: Maybe[float] = UNSET
     """The highest rate of the schedule."""
-    schedule: Maybe[str] = None
+    schedule: Maybe[str] = UNSET
     """How the rate changes: constant, linear, cosine, one_cycle, warmup_cosine, exponential."""
-    warmup: Maybe[float] = None
+    warmup: Maybe[float | None] = None
     """The share of the steps over which warmup_cosine raises the rate from zero."""
-    momentum: Maybe[float] = None
+    momentum: Maybe[float | None] = None
     """Momentum of sgd and rmsprop."""
-    nesterov: Maybe[bool] = None
+    nesterov: Maybe[bool | None] = None
     """Nesterov's form of momentum."""
-    b1: Maybe[float] = None
+    b1: Maybe[float | None] = None
     """Decay of the mean of the gradients (adam and its kin)."""
-    b2: Maybe[float] = None
+    b2: Maybe[float | None] = None
     """Decay of the mean of their squares."""
-    eps: Maybe[float] = None
+    eps: Maybe[float | None] = None
     """The small number that keeps a division finite."""
-    weight_decay: Maybe[float] = None
+    weight_decay: Maybe[float | None] = None
     """Decoupled decay of the weights; biases and normalisation scales are left alone."""
-    clipnorm: Maybe[float] = None
+    clipnorm: Maybe[float | None] = None
     """Clips the gradient of each variable to this norm."""
-    global_clipnorm: Maybe[float] = None
+    global_clipnorm: Maybe[float | None] = None
     """Clips the gradient of all variables together to this norm."""
-    clipvalue: Maybe[float] = None
+    clipvalue: Maybe[float | None] = None
     """Clips each element of the gradient to this size."""
-    gradient_accumulation_steps: Maybe[int] = None
+    gradient_accumulation_steps: Maybe[int | None] = None
     """Batches whose gradients make one update."""
-    ema_decay: Maybe[float] = None
+    ema_decay: Maybe[float | None] = None
     """Keeps an exponential average of the weights with this decay, and evaluates with it."""
 
 
@@ -221,9 +225,7 @@ def from_record(record: dict[str, Any], *, where: str) -> Settings:
     for name in record:
         if name not in kinds:
             raise InputError(f"{where}: unknown setting {name!r}.{did_you_mean(name, kinds)}")
-    return Settings(
-        **{name: _converted(value, kinds[name], f"{where}: {name}") for name, value in record.items()}
-    )
+    return Settings(**{name: _converted(value, kinds[name], f"{where}: {name}") for name, value in record.items()})
 
 
 def _converted(value: Any, kind: Any, where: str) -> Any:

@@ -92,9 +92,7 @@ def make_train_step(
         norm = optax.global_norm(gradient)
         apply = real & jnp.isfinite(value) & jnp.isfinite(norm)
         old = (state.params, state.model_state, state.opt_state)
-        kept = jax.tree.map(
-            lambda new, old: jnp.where(apply, new, old), (params, model_state, opt_state), old
-        )
+        kept = jax.tree.map(lambda new, old: jnp.where(apply, new, old), (params, model_state, opt_state), old)
         return TrainState(state.step + real, state.key, *kept), StepMetrics(value, norm, apply)
 
     return train_step
@@ -183,12 +181,9 @@ def collect(
     Batches have one size, so that one compiled program serves sets of every size.
     """
     parts = [
-        evaluation_step(params, model_state, jax.device_put(batch, sharding))
-        for batch in in_order(data, batch_size)
+        evaluation_step(params, model_state, jax.device_put(batch, sharding)) for batch in in_order(data, batch_size)
     ]
-    scores, losses = (
-        np.concatenate([np.asarray(part) for part in column]) for column in zip(*parts, strict=True)
-    )
+    scores, losses = (np.concatenate([np.asarray(part) for part in column]) for column in zip(*parts, strict=True))
     return scores[: len(data)], losses[: len(data)]
 
 

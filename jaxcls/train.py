@@ -79,7 +79,7 @@ def _list_tasks() -> int:
 def _table(report: dict) -> str:
     """The scores of the test examples, as a terminal shows them."""
     synthetic = "SYNTHETIC " if report["synthetic"] else ""
-    lines = [f"", f"{synthetic}test, {report['examples']:,} examples", ""]
+    lines = ["", f"{synthetic}test, {report['examples']:,} examples", ""]
     lines += [f"  {name:28} {value:.4f}" for name, value in report["metrics"].items() if value is not None]
     columns = ("precision", "recall", "f1", "roc_auc")
     width = max(len(label) for label in report["labels"])

@@ -1,4 +1,4 @@
-"""From the compact form in which data is kept to what a model takes, with statistics of training examples only."""
+"""From the compact form of the data to what a model takes, with statistics of the training examples only."""
 
 from collections.abc import Callable
 
@@ -19,9 +19,7 @@ def standardise(images: np.ndarray) -> Callable[[jax.Array], jax.Array]:
     """
     # From a histogram: exact in integers, and without a float copy of the whole set.
     values = np.arange(256)
-    counts = np.stack(
-        [np.bincount(images[..., channel].ravel(), minlength=256) for channel in range(images.shape[-1])]
-    )
+    counts = np.stack([np.bincount(images[..., channel].ravel(), minlength=256) for channel in range(images.shape[-1])])
     mean = counts @ values / counts.sum(axis=1)
     variance = counts @ values**2 / counts.sum(axis=1) - mean**2
     scale = 1 / np.sqrt(np.maximum(variance, 1.0))  # an image of one grey stays finite

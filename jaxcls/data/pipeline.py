@@ -72,9 +72,7 @@ def chunk_length(steps: int, most: int) -> int:
     return min(range(most, most // 2, -1), key=lambda length: -steps % length)
 
 
-def batch_rows(
-    order: jax.Array, first: jax.Array, *, batch_size: int, length: int
-) -> tuple[jax.Array, jax.Array]:
+def batch_rows(order: jax.Array, first: jax.Array, *, batch_size: int, length: int) -> tuple[jax.Array, jax.Array]:
     """The rows of the batches ``first`` to ``first + length`` of an epoch, and their mask.
 
     Both are (length, batch_size). The tail of the epoch is filled with examples from its beginning, which are

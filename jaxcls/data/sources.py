@@ -111,9 +111,7 @@ FASHION_MNIST = IdxImages(
 )
 
 
-def load_idx_images(
-    spec: IdxImages, source: str = "auto", data_dir: str | os.PathLike[str] | None = None
-) -> Dataset:
+def load_idx_images(spec: IdxImages, source: str = "auto", data_dir: str | os.PathLike[str] | None = None) -> Dataset:
     """Loads a data set of images from the first source that has it, decoded, in the order of its IDX files.
 
     Args:
@@ -140,9 +138,7 @@ def load_idx_images(
         raise unknown_name("source", source, SOURCES)
     if data_dir is not None:
         if source not in ("auto", "files"):
-            raise InputError(
-                f"data_dir goes with source 'files' or 'auto', not with {source!r}: leave one out."
-            )
+            raise InputError(f"data_dir goes with source 'files' or 'auto', not with {source!r}: leave one out.")
         return _from_data_dir(spec, Path(data_dir).expanduser())
 
     loaders = {"files": _from_debian, "tfds": _from_tfds, "sample": _from_sample}
@@ -244,9 +240,7 @@ def _from_tfds(spec: IdxImages) -> Dataset:
     downloads = Path(tfds.core.constants.get_default_data_dir()).expanduser() / "downloads"
 
     cached = all(
-        resource.is_locally_cached(
-            downloads / spec.tfds / resource.get_dl_fname(url, registered[url].checksum)
-        )
+        resource.is_locally_cached(downloads / spec.tfds / resource.get_dl_fname(url, registered[url].checksum))
         for url in urls.values()
     )
     # TFDS alone would try for minutes, ten times with growing pauses and no timeout.
@@ -304,9 +298,7 @@ def _find(folder: Path, names: Iterable[str]) -> dict[str, Path]:
     return found
 
 
-def _decode(
-    spec: IdxImages, files: Mapping[str, Path], *, source: Source, location: str, note: str
-) -> Dataset:
+def _decode(spec: IdxImages, files: Mapping[str, Path], *, source: Source, location: str, note: str) -> Dataset:
     paths = [files[name] for name in spec.sha256]
     arrays = [formats.read_idx(path) for path in paths]
     digests = {name: formats.idx_sha256(array) for name, array in zip(spec.sha256, arrays, strict=True)}
@@ -326,9 +318,7 @@ def _differing(dataset: Dataset, expected: Mapping[str, str]) -> list[str]:
     return [name for name in expected if found[name] != expected[name]]
 
 
-def _split(
-    images_path: Path, images: np.ndarray, labels_path: Path, labels: np.ndarray, classes: int
-) -> Arrays:
+def _split(images_path: Path, images: np.ndarray, labels_path: Path, labels: np.ndarray, classes: int) -> Arrays:
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.size == 0:
         raise InputError(
             f"{images_path}: {images.dtype} of shape {images.shape}; images must be uint8 of shape "

@@ -38,9 +38,7 @@ def stratified(labels: np.ndarray, fraction: float, *, seed: int) -> tuple[np.nd
         raise InputError(f"seed is {seed}; it must be 0 or above.")
     _, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
     if not np.any(counts >= 2):
-        raise InputError(
-            f"{len(labels)} rows are too few to split: no class has two, and it takes one on each side."
-        )
+        raise InputError(f"{len(labels)} rows are too few to split: no class has two, and it takes one on each side.")
 
     # Raw words of PCG64 as sort keys: NumPy promises this stream for ever (NEP 19), while those of
     # Generator.permutation and Generator.shuffle may change with any version.

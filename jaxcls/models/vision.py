@@ -65,9 +65,7 @@ class CNN(nnx.Module):
             layers += [_Conv(previous, features, dtype=dtype, rngs=rngs), nnx.relu, ops.max_pool]
             height, width, previous = height // 2, width // 2, features
         self.features = nnx.Sequential(*layers)
-        self.dense = nnx.Linear(
-            height * width * previous, dense, kernel_init=_he_normal, dtype=dtype, rngs=rngs
-        )
+        self.dense = nnx.Linear(height * width * previous, dense, kernel_init=_he_normal, dtype=dtype, rngs=rngs)
         self.dropout = nnx.Dropout(dropout, rngs=rngs)
         self.head = nnx.Linear(dense, num_classes, rngs=rngs)
 
@@ -123,9 +121,7 @@ class _ResidualBlock(nnx.Module):
         self.norm1, self.norm2 = norm(previous), norm(features)
         self.conv1 = conv(previous, features, strides=strides)
         self.conv2 = conv(features, features)
-        self.shortcut = (
-            conv(previous, features, kernel_size=(1, 1), strides=strides) if previous != features else None
-        )
+        self.shortcut = conv(previous, features, kernel_size=(1, 1), strides=strides) if previous != features else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
         activated = nnx.relu(self.norm1(x))

@@ -16,9 +16,7 @@ def make(spec: sources.IdxImages, train: int, test: int, folder: Path) -> None:
     full = sources.load_idx_images(spec, "files")
     parts = [(full.train, train), (full.test, test)]
     arrays = [
-        array
-        for split, rows in parts
-        for array in (split.inputs[:rows, ..., 0], split.labels[:rows].astype(np.uint8))
+        array for split, rows in parts for array in (split.inputs[:rows, ..., 0], split.labels[:rows].astype(np.uint8))
     ]
     sums = {}
     for name, array in zip(spec.sha256, arrays, strict=True):
