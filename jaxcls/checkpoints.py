@@ -1,0 +1,582 @@
+"""Exact, verified checkpoints of a training state: Orbax behind one small module.
+
+Orbax writes and reads the arrays (asynchronously, atomically, on any sharding), one directory a step, named
+by the step. It does not notice a flipped bit, so a record with a hash of every leaf is stored beside the
+arrays and compared when they are read: a state that is restored is, bit for bit, the state that was saved.
+"""
+
+import contextlib
+import copy
+import fcntl
+import hashlib
+import itertools
+import json
+import logging
+import math
+import operator
+import os
+import shutil
+import socket
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcls.errors import InputError, unknown_name
+
+logger = logging.getLogger(__name__)
+
+PyTree = Any
+
+# The file that a run locks. It also marks the directory as ours: numbered directories without it are not.
+LOCK_FILE = "jaxcls.lock"
+
+# The directory of the state in a checkpoint: it tells our checkpoints from others, however damaged.
+_STATE = "jaxcls_state"
+
+# What Orbax and TensorStore raise when a write fails: a full disk is an OSError or a ValueError, by version.
+_WRITE_ERRORS = (OSError, ValueError, RuntimeError)
+
+# What Orbax, TensorStore and the JSON parser raise on damaged files (found by flipping, cutting, deleting).
+# Of the file system's own errors only a missing file is damage; the others may pass.
+_READ_ERRORS = (
+    FileNotFoundError,
+    ValueError,
+    RuntimeError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    AssertionError,
+)
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint could not be saved, or none of those there are can be restored."""
+
+
+class SetAside(NamedTuple):
+    """A damaged checkpoint: where it was moved to, and what is wrong with it."""
+
+    path: str
+    reason: str
+
+
+class Restored(NamedTuple):
+    """A state as it was saved, and the damaged checkpoints that were passed over on the way to it."""
+
+    step: int
+    state: PyTree
+    metadata: dict[str, Any]
+    metrics: dict[str, float]
+    set_aside: tuple[SetAside, ...]
+
+
+class Checkpoints:
+    """The checkpoints of one run, in one directory that no other run uses at the same time.
+
+    Kept are the newest `keep` checkpoints and, if `best_metric` is named, the one where that metric is best:
+    the earliest of equals, and never one where it is not finite.
+
+    A state is any pytree of jax arrays with at least one element each, typed keys among them. `save` returns
+    as soon as the state is copied: its buffers may be donated at once. A save that fails does not stop
+    training: it is logged, and the next takes its place; `wait` and `close` raise if the last one failed.
+
+    A checkpoint that cannot be loaded, or whose bits are not those that were saved, is renamed to
+    `<step>.damaged-<n>`, never deleted, and the next one is tried. An error that may pass (permission, I/O,
+    memory) is raised as it is and moves nothing.
+
+    Args:
+      directory: where the checkpoints are, on a local or mounted file system; created if it is missing.
+      keep: how many of the newest checkpoints to keep, at least 1.
+      best_metric: the metric, of those given to `save`, that says which checkpoint is best.
+      mode: 'max' if a greater metric is better, 'min' if a smaller one is.
+
+    Raises:
+      InputError: an argument is wrong, another run uses the directory, or it holds checkpoints that jaxcls
+        did not write.
+
+    >>> import tempfile
+    >>> state = {"w": jnp.ones(3), "key": jax.random.key(0)}
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     with Checkpoints(directory, best_metric="accuracy") as checkpoints:
+    ...         checkpoints.save(10, state, metadata={"epoch": 1}, metrics={"accuracy": 0.9})
+    ...         checkpoints.wait()
+    ...         restored = checkpoints.restore(like=state)
+    >>> restored.step, restored.metadata, restored.state["w"]
+    (10, {'epoch': 1}, Array([1., 1., 1.], dtype=float32))
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        keep: int = 2,
+        best_metric: str | None = None,
+        mode: str = "max",
+    ) -> None:
+        if "://" in str(directory):
+            raise InputError(
+                f"checkpoint directory {str(directory)!r} is an address; give a path of a local or mounted "
+                "file system (a lock on it keeps two runs apart)."
+            )
+        if keep < 1:
+            raise InputError(f"keep={keep} would delete every checkpoint; give 1 or more.")
+        if mode not in ("max", "min"):
+            raise unknown_name("mode", mode, ("max", "min"))
+        self._keep = keep
+        self._best_metric = best_metric
+        self._sign = 1 if mode == "max" else -1
+        self._records: dict[int, _Record] = {}
+        self._set_aside: list[SetAside] = []
+        self._pending: tuple[int, _Record, Any] | None = None
+        self._failure: CheckpointError | None = None
+        self._directory = _own_directory(directory)
+        self._lock = _take_lock(self._directory) if _is_first_process() else None
+        try:
+            self._remove_leftovers()
+            for step in _steps_in(self._directory):
+                self._read_record(step)
+        except BaseException:
+            self._release()
+            raise
+
+    @property
+    def latest_step(self) -> int | None:
+        """The step of the newest checkpoint that is complete, or None."""
+        return max(self._records, default=None)
+
+    @property
+    def best_step(self) -> int | None:
+        """The step of the best complete checkpoint, or None where none has a finite `best_metric`."""
+        best = min(self._records, key=self._worst_last, default=None)
+        return None if best is None or self._score(best) == -math.inf else best
+
+    def save(
+        self,
+        step: int,
+        state: PyTree,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        metrics: Mapping[str, float] | None = None,
+        wait: bool = False,
+    ) -> None:
+        """Starts to save the state; what of it takes time is done in the background.
+
+        A step that is there already, with the same state, is left as it is: a resumed run may save it again.
+
+        Args:
+          step: the step that the state is at, not negative and greater than that of every other checkpoint.
+          state: a pytree of jax arrays.
+          metadata: anything that JSON can hold, given back by `restore`.
+          metrics: numbers by name; `best_metric`, if there are any, must be among them.
+          wait: return when the checkpoint is on the disk, and raise if it could not be written.
+
+        Raises:
+          InputError: an argument is wrong, or a newer checkpoint or another state of this step is there.
+          CheckpointError: only if `wait`: the checkpoint could not be written.
+        """
+        from orbax.checkpoint import v1 as ocp
+
+        step = operator.index(step)
+        if step < 0:
+            raise InputError(f"step is {step}; it must be 0 or more.")
+        if metrics and self._best_metric is not None and self._best_metric not in metrics:
+            raise unknown_name("best_metric", self._best_metric, metrics)
+        leaves = _leaves_by_path(state)
+        _check_storable(leaves)
+        custom_metadata = _pack(step, _described(leaves), metadata or {}, metrics or {})
+        record = _unpack(step, custom_metadata)
+
+        self._finish_pending()
+        if self._records and step <= max(self._records):
+            if step in self._records and self._records[step].leaves == record.leaves:
+                return
+            raise InputError(
+                f"{self._directory} already holds a checkpoint of step {max(self._records)}, and step {step} "
+                "is not that state: restore it and go on from there, or give another directory."
+            )
+        try:
+            # A flat list: Orbax joins nested names by dots, and so confuses {"a.b": x} with {"a": {"b": x}}.
+            response = ocp.save_async(
+                self._path(step),
+                list(leaves.values()),
+                checkpointable_name=_STATE,
+                custom_metadata=custom_metadata,
+            )
+        except _WRITE_ERRORS as error:
+            self._save_failed(step, error)
+        else:
+            self._pending = (step, record, response)
+        if wait:
+            self.wait()
+
+    def restore(self, like: PyTree) -> Restored | None:
+        """The newest checkpoint that loads and verifies, or None where there never was one.
+
+        Args:
+          like: a state of the same structure: arrays, or `jax.ShapeDtypeStruct`. A leaf goes to the sharding
+            that it names here, and without one to the first device.
+
+        Raises:
+          InputError: the checkpoint is of another model or optimizer; the leaves that differ are named.
+          CheckpointError: there are checkpoints, and every one is damaged.
+        """
+        return self._restore(like, order=operator.neg)
+
+    def restore_best(self, like: PyTree) -> Restored | None:
+        """The best checkpoint that loads and verifies, else the next best; otherwise as `restore`."""
+        if self._best_metric is None:
+            raise InputError("restore_best needs Checkpoints(..., best_metric=NAME) to know which one is best.")
+        return self._restore(like, order=self._worst_last)
+
+    def wait(self) -> None:
+        """Blocks until the last save is on the disk.
+
+        Raises:
+          CheckpointError: it could not be written.
+        """
+        self._finish_pending()
+        if self._failure is not None:
+            raise self._failure
+
+    def close(self) -> None:
+        """Waits for the last save, and leaves the directory to other runs. Raises as `wait` does."""
+        try:
+            self.wait()
+        finally:
+            self._release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.close()
+        except CheckpointError:
+            # It is in the log. An error that is on its way already is the one to show.
+            if kind is None:
+                raise
+
+    def _path(self, step: int) -> Path:
+        return self._directory / str(step)
+
+    def _score(self, step: int) -> float:
+        # A NaN compares with nothing: as the worst of all scores it cannot displace the best checkpoint.
+        value = self._records[step].metrics.get(self._best_metric or "", math.nan)
+        return self._sign * value if math.isfinite(value) else -math.inf
+
+    def _worst_last(self, step: int) -> tuple[float, int]:
+        return -self._score(step), step
+
+    def _finish_pending(self) -> None:
+        if self._pending is None:
+            return
+        step, record, response = self._pending
+        try:
+            response.result()
+        except _WRITE_ERRORS as error:
+            self._save_failed(step, error)
+        else:
+            self._pending = None
+            self._failure = None
+            self._records[step] = record
+            self._delete_old()
+
+    def _save_failed(self, step: int, error: Exception) -> None:
+        self._pending = None
+        self._failure = CheckpointError(f"the checkpoint of step {step} could not be saved: {_summary(error)}")
+        self._failure.__cause__ = error
+        logger.error("%s", self._failure)
+        self._remove_leftovers()  # on a full disk they would be in the way of the next save
+
+    def _delete_old(self) -> None:
+        kept = {*sorted(self._records)[-self._keep :], self.best_step}
+        for step in set(self._records) - kept:
+            del self._records[step]
+            # Someone may have deleted it by hand.
+            with contextlib.suppress(FileNotFoundError):
+                if _is_first_process():
+                    # Renamed first: a kill in the middle must not leave what looks like a damaged checkpoint.
+                    dying = self._path(step).rename(self._directory / f"{step}.deleted")
+                    shutil.rmtree(dying, ignore_errors=True)
+
+    def _remove_leftovers(self) -> None:
+        """Removes what a killed or failed save, or a killed deletion, left behind."""
+        if _is_first_process():
+            for path in self._directory.iterdir():
+                number, _, rest = path.name.partition(".")
+                if number.isdecimal() and rest.startswith(("orbax-checkpoint-tmp", "deleted")):
+                    shutil.rmtree(path, ignore_errors=True)
+
+    def _read_record(self, step: int) -> None:
+        from orbax.checkpoint import v1 as ocp
+
+        path = self._path(step)
+        if not (path / _STATE).is_dir():
+            raise InputError(f"jaxcls did not write {path}; move it away, or give another directory.")
+        try:
+            custom_metadata = _read(path, lambda: ocp.checkpointables_metadata(path).custom_metadata)
+            self._records[step] = _unpack(step, custom_metadata)
+        except _Damaged as damage:
+            self._move_aside(step, str(damage))
+
+    def _restore(self, like: PyTree, order: Callable[[int], Any]) -> Restored | None:
+        self._finish_pending()
+        leaves = _leaves_by_path(like)
+        for step in sorted(self._records, key=order):
+            record = self._records[step]
+            _check_same_model(self._path(step), record.leaves, leaves)
+            try:
+                loaded = self._load(step, leaves)
+            except _Damaged as damage:
+                self._move_aside(step, str(damage))
+            else:
+                state = jax.tree.unflatten(jax.tree.structure(like), [loaded[path] for path in leaves])
+                # Copies: what the caller changes in them is not what the next call gives.
+                metadata, metrics = copy.deepcopy((record.metadata, record.metrics))
+                return Restored(step, state, metadata, metrics, tuple(self._set_aside))
+        if any(self._directory.glob("*.damaged-*")):
+            reasons = "".join(f"\n  {path}: {reason}" for path, reason in self._set_aside)
+            raise CheckpointError(
+                f"every checkpoint in {self._directory} is damaged; to start afresh, give another directory "
+                f"or delete them.{reasons}"
+            )
+        return None
+
+    def _load(self, step: int, like: dict[str, Any]) -> dict[str, jax.Array]:
+        from orbax.checkpoint import v1 as ocp
+
+        path, saved = self._path(step), self._records[step].leaves
+        abstract = [_abstract(name, like[name]) for name in saved]
+        arrays = _read(path, lambda: ocp.load(path, abstract, checkpointable_name=_STATE))
+        loaded = dict(zip(saved, arrays, strict=True))
+        changed = [name for name, description in _described(loaded).items() if description != saved[name]]
+        if changed:
+            raise _Damaged(f"the bits of {len(changed)} of {len(saved)} leaves have changed: {changed[0]} first")
+        return loaded
+
+    def _move_aside(self, step: int, reason: str) -> None:
+        names = (self._directory / f"{step}.damaged-{n}" for n in itertools.count(1))
+        target = next(path for path in names if not path.exists())
+        if _is_first_process():
+            self._path(step).rename(target)
+        self._records.pop(step, None)
+        self._set_aside.append(SetAside(str(target), reason))
+        logger.warning("the checkpoint of step %d is damaged (%s); it is now %s", step, reason, target)
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+class _Damaged(Exception):
+    """The files of a checkpoint can be read, and are not what was written."""
+
+
+class _Record(NamedTuple):
+    """What is known of a checkpoint: each leaf's type and hash by its path, and what the caller gave."""
+
+    leaves: dict[str, list[Any]]
+    metadata: dict[str, Any]
+    metrics: dict[str, float]
+
+
+def _pack(
+    step: int, leaves: dict[str, list[Any]], metadata: Mapping[str, Any], metrics: Mapping[str, float]
+) -> dict[str, str]:
+    """The record as text with its digest, so that a flipped bit in the record itself is noticed as well."""
+    try:
+        numbers = {name: float(value) for name, value in metrics.items()}
+        text = json.dumps({"step": step, "leaves": leaves, "metadata": dict(metadata), "metrics": numbers})
+    except (TypeError, ValueError) as error:
+        raise InputError(f"metadata must be what JSON can hold, and metrics numbers: {error}.") from error
+    return {"record": text, "sha256": _sha256(text)}
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
+
+
+def _unpack(step: int, custom_metadata: Mapping[str, Any] | None) -> _Record:
+    # Orbax gives None where its own file is no longer JSON.
+    match custom_metadata:
+        case {"record": str(text), "sha256": digest} if digest == _sha256(text):
+            record = json.loads(text)
+        case _:
+            raise _Damaged("its record is not the one that was saved")
+    if record.pop("step") != step:
+        raise _Damaged("it is a checkpoint of another step")
+    return _Record(**record)
+
+
+def _read(path: Path, load: Callable[[], Any]) -> Any:
+    """What `load` gives; raises _Damaged, in every process, if the files are at fault in any one."""
+    result, reason = None, ""
+    try:
+        result = load()
+    except _READ_ERRORS as error:
+        if "RESOURCE_EXHAUSTED" in str(error):  # memory, or open files
+            raise
+        _read_through(path)
+        reason = _summary(error)
+    if not _in_every_process(not reason):
+        raise _Damaged(reason or "another process could not load it")
+    return result
+
+
+def _read_through(directory: Path) -> None:
+    """Reads every file: an error of the file system, as opposed to damaged content, is raised from here."""
+    for path in directory.rglob("*"):
+        if not path.is_dir():
+            with path.open("rb") as file:
+                while file.read(1 << 20):
+                    pass
+
+
+def _leaves_by_path(tree: PyTree) -> dict[str, Any]:
+    pairs = [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
+    leaves = dict(pairs)
+    if not leaves:
+        raise InputError("the state of a checkpoint has no leaves; give a pytree of jax arrays.")
+    if len(leaves) < len(pairs):
+        raise InputError("two leaves of the state have the same path; a checkpoint tells leaves by their paths.")
+    for path, leaf in leaves.items():
+        if not isinstance(leaf, jax.Array | jax.ShapeDtypeStruct):
+            raise InputError(
+                f"leaf {path} of the state is a {type(leaf).__name__}; make it a jax array, by jnp.asarray."
+            )
+    return leaves
+
+
+def _check_storable(leaves: dict[str, Any]) -> None:
+    for path, leaf in leaves.items():
+        if not isinstance(leaf, jax.Array):
+            raise InputError(f"leaf {path} of the state is a shape without values; give the array.")
+        if leaf.size == 0:
+            raise InputError(f"leaf {path} of the state has shape {leaf.shape}: an empty array cannot be saved.")
+        if getattr(leaf, "weak_type", False):  # keys have none
+            raise InputError(
+                f"leaf {path} of the state is weakly typed, which a checkpoint would lose (and a resumed run "
+                f"would promote otherwise); give it a type: jnp.asarray(x, jnp.{leaf.dtype})."
+            )
+
+
+def _check_same_model(path: Path, saved: dict[str, list[Any]], like: dict[str, Any]) -> None:
+    have = {name: spec for name, (spec, _) in saved.items()}
+    want = {name: _spec(leaf) for name, leaf in like.items()}
+    differing = [name for name in {**have, **want} if have.get(name) != want.get(name)]
+    if differing:
+        lines = [f"\n  {n}: saved {have.get(n, 'nothing')}, now {want.get(n, 'nothing')}" for n in differing[:10]]
+        more = f"\n  and {len(differing) - 10} more" if len(differing) > 10 else ""
+        raise InputError(
+            f"checkpoint {path} is of another model or optimizer ({len(differing)} leaves differ); use the "
+            f"settings that it was saved with, or another directory.{''.join(lines)}{more}"
+        )
+
+
+def _abstract(name: str, leaf: Any) -> jax.ShapeDtypeStruct:
+    sharding = leaf.sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    try:
+        sharding.shard_shape(leaf.shape)
+    except ValueError as error:
+        raise InputError(f"leaf {name} of the state does not fit the sharding asked for: {error}") from error
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def _spec(leaf: Any) -> str:
+    return f"{leaf.dtype}{list(leaf.shape)}"
+
+
+def _described(leaves: Mapping[str, jax.Array]) -> dict[str, list[Any]]:
+    """The type and the hash of every leaf, by path."""
+    hashes = jax.device_get([_fingerprint(leaf) for leaf in leaves.values()])
+    return {path: [_spec(leaf), int(h)] for (path, leaf), h in zip(leaves.items(), hashes, strict=True)}
+
+
+@jax.jit
+def _fingerprint(x: jax.Array) -> jax.Array:
+    """A hash of the bits of an array: the sum, modulo 2^32, of a hash of every element and its position.
+
+    An integer sum is the same in any order, thus on any sharding. An element is hashed one to one, by the
+    finalizer of MurmurHash3, so whatever happens to a single element changes the sum; without it, two flipped
+    signs cancel. Jitted by the leaf, not by the tree: parameters and their moments share a compilation.
+    """
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        x = jax.random.key_data(x)
+    if x.dtype == jnp.bool_:
+        x = x.astype(jnp.uint8)
+    # An 8-byte type becomes two words, along a new last axis.
+    word = {1: jnp.uint8, 2: jnp.uint16}.get(x.dtype.itemsize, jnp.uint32)
+    words = jax.lax.bitcast_convert_type(x, word).astype(jnp.uint32)
+    # The position in row-major order, from an iota for each axis: flattening would gather a sharded array.
+    position = jnp.uint32(0)
+    for axis, size in enumerate(words.shape):
+        position = position * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
+    h = words + position * jnp.uint32(0x9E3779B9)
+    h = (h ^ (h >> 16)) * jnp.uint32(0x85EBCA6B)
+    h = (h ^ (h >> 13)) * jnp.uint32(0xC2B2AE35)
+    return jnp.sum(h ^ (h >> 16), dtype=jnp.uint32)
+
+
+def _own_directory(directory: str | os.PathLike[str]) -> Path:
+    path = Path(directory).expanduser().resolve()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InputError(f"checkpoint directory {path} is a file, or inside one; give a directory.") from error
+    if _steps_in(path) and not (path / LOCK_FILE).exists():
+        raise InputError(
+            f"{path} holds numbered directories and no {LOCK_FILE}: jaxcls did not write them. Give another "
+            f"directory; or, if they are copies of jaxcls's checkpoints, create an empty {LOCK_FILE} there."
+        )
+    return path
+
+
+def _steps_in(directory: Path) -> list[int]:
+    numbered = [path for path in directory.iterdir() if path.name.isdecimal() and path.is_dir()]
+    return sorted(int(path.name) for path in numbered if path.name == str(int(path.name)))
+
+
+def _take_lock(directory: Path) -> int:
+    """Locks the directory until the descriptor is closed, or the process ends, however it ends."""
+    descriptor = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.read(descriptor, 200).decode(errors="replace")
+        os.close(descriptor)
+        raise InputError(
+            f"{directory} is in use by another run ({holder}); give another directory, or end that run."
+        ) from None
+    except OSError as error:
+        logger.warning("%s cannot be locked (%s): see to it that no other run uses it", directory, error)
+        return descriptor
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
+    return descriptor
+
+
+def _is_first_process() -> bool:
+    """Whether this process is the one that renames and deletes, of those that train together."""
+    return jax.process_index() == 0
+
+
+def _in_every_process(ok: bool) -> bool:
+    """Whether all processes that train together say so; none goes on before the last has said it."""
+    if jax.process_count() == 1:
+        return ok
+    from jax.experimental import multihost_utils
+
+    return bool(np.all(multihost_utils.process_allgather(np.array(ok))))
+
+
+def _summary(error: Exception) -> str:
+    """The first line, not too long: TensorStore's messages hold whole specifications."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
