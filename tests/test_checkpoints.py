@@ -55,8 +55,7 @@ def make_state(seed: int = 0) -> State:
 
 def bits(tree) -> list[tuple]:
     leaves = [
-        jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
-        for x in jax.tree.leaves(tree)
+        jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x for x in jax.tree.leaves(tree)
     ]
     return [(str(x.dtype), x.shape, np.asarray(x).tobytes()) for x in leaves]
 
@@ -149,11 +148,7 @@ class TestRoundTrip:
                 restored = saved.restore({"x": jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=after)})
                 assert (restored.step, restored.state["x"].sharding) == (step, after)
                 np.testing.assert_array_equal(restored.state["x"], x)
-            odd = {
-                "x": jax.ShapeDtypeStruct(
-                    (3, 8), x.dtype, sharding=NamedSharding(mesh, PartitionSpec("data"))
-                )
-            }
+            odd = {"x": jax.ShapeDtypeStruct((3, 8), x.dtype, sharding=NamedSharding(mesh, PartitionSpec("data")))}
             with pytest.raises(InputError, match=r"leaf \['x'\] of the state does not fit the sharding"):
                 saved.restore(odd)
 
@@ -188,9 +183,7 @@ class TestDamage:
                     restored = saved.restore(make_state())
                 assert_same(restored.state, make_state(restored.step))
                 assert restored.metadata == {"step": restored.step}
-                assert [Path(bad.path).name for bad in restored.set_aside] == ["2.damaged-1"] * (
-                    2 - restored.step
-                )
+                assert [Path(bad.path).name for bad in restored.set_aside] == ["2.damaged-1"] * (2 - restored.step)
                 outcomes.add(restored.step)
                 shutil.rmtree(directory)
         assert outcomes == {1, 2}
@@ -516,15 +509,11 @@ class TestFingerprint:
     @settings(max_examples=20, deadline=None)
     @given(data=st.data())
     def test_any_change_of_one_element_shows(self, dtype, data):
-        x = np.frombuffer(np.random.default_rng(0).bytes(24 * np.dtype(dtype).itemsize), dtype).reshape(
-            2, 3, 4
-        )
+        x = np.frombuffer(np.random.default_rng(0).bytes(24 * np.dtype(dtype).itemsize), dtype).reshape(2, 3, 4)
         y = bytearray(x.tobytes())
         size = x.dtype.itemsize
         at = data.draw(st.integers(0, x.size - 1)) * size
-        y[at : at + size] = data.draw(
-            st.binary(min_size=size, max_size=size).filter(lambda b: b != y[at : at + size])
-        )
+        y[at : at + size] = data.draw(st.binary(min_size=size, max_size=size).filter(lambda b: b != y[at : at + size]))
         y = np.frombuffer(bytes(y), dtype).reshape(x.shape)
         assert checkpoints._fingerprint(jnp.asarray(x)) != checkpoints._fingerprint(jnp.asarray(y))
 
