@@ -448,7 +448,7 @@ def _categorical_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Arr
 def _log_p_and_rest(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
     """log p and log(1 - p) of every class, stable at any logits, in time linear in the number of classes."""
     log_p = jax.nn.log_softmax(logits)
-    # 1 - p cancels where p is near 1: there the others are summed. At most one class is that likely (p > 0.6);
+    # 1 - p cancels where p is near 1: there the others are summed. Only one class can be so likely (p > 0.6);
     # for all the rest log1p(-p) is exact.
     likely = log_p > -0.5
     others = jax.nn.logsumexp(log_p, axis=-1, keepdims=True, where=~likely)

@@ -69,9 +69,7 @@ def case(loss, truth, **options):
 SIGMOID = [
     case(losses.sigmoid_cross_entropy, lambda x, y: -y * log_sigmoid(x) - (1 - y) * log_sigmoid(-x)),
     case(losses.hinge, lambda x, y: y * np.maximum(0, 1 - x) + (1 - y) * np.maximum(0, 1 + x)),
-    case(
-        losses.squared_hinge, lambda x, y: y * np.maximum(0, 1 - x) ** 2 + (1 - y) * np.maximum(0, 1 + x) ** 2
-    ),
+    case(losses.squared_hinge, lambda x, y: y * np.maximum(0, 1 - x) ** 2 + (1 - y) * np.maximum(0, 1 + x) ** 2),
     case(losses.sigmoid_focal, lambda x, y: y * focal(x, 2) + (1 - y) * focal(-x, 2)),
     case(losses.sigmoid_focal, lambda x, y: y * focal(x, 0) + (1 - y) * focal(-x, 0), gamma=0.0),
     case(
@@ -91,8 +89,7 @@ SIGMOID = [
     case(
         losses.sigmoid_poly,
         lambda x, y: (
-            y * (np.exp(log_sigmoid(-x)) - log_sigmoid(x))
-            + (1 - y) * (np.exp(log_sigmoid(x)) - log_sigmoid(-x))
+            y * (np.exp(log_sigmoid(-x)) - log_sigmoid(x)) + (1 - y) * (np.exp(log_sigmoid(x)) - log_sigmoid(-x))
         ),
     ),
 ]
@@ -100,9 +97,7 @@ SOFTMAX = [
     case(losses.softmax_cross_entropy, lambda s, y: -np.sum(y * log_p(s), axis=-1)),
     case(losses.softmax_focal, softmax_focal),
     case(losses.softmax_focal, functools.partial(softmax_focal, gamma=0), gamma=0.0),
-    case(
-        losses.softmax_focal, functools.partial(softmax_focal, gamma=0.5, alpha=ALPHA), gamma=0.5, alpha=ALPHA
-    ),
+    case(losses.softmax_focal, functools.partial(softmax_focal, gamma=0.5, alpha=ALPHA), gamma=0.5, alpha=ALPHA),
     case(losses.categorical_hinge, categorical_hinge),
     case(losses.softmax_poly, lambda s, y: np.sum(y * (np.exp(log_not_p(s)) - log_p(s)), axis=-1)),
     case(
@@ -160,9 +155,7 @@ def logits_of(shape):
 @given(logits_of((3, 4)), hnp.arrays(np.float32, (3, 4), elements=st.sampled_from([0, 1, 0.25])))
 def test_sigmoid_values_are_the_mean_over_labels_of_the_formula(loss, truth, x, y):
     expected = truth(x.astype(np.float64), y.astype(np.float64)).mean(axis=-1)
-    chex.assert_trees_all_close(
-        np.asarray(compiled(loss)(x, y)), expected.astype(np.float32), rtol=2e-5, atol=1e-6
-    )
+    chex.assert_trees_all_close(np.asarray(compiled(loss)(x, y)), expected.astype(np.float32), rtol=2e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(("loss", "truth"), SOFTMAX)
@@ -406,12 +399,8 @@ def test_masked_is_subset_and_what_is_masked_reaches_nothing(loss):
         return loss(logits, labels, normalizer="batch", label_smoothing=0.1, **weighting)
 
     value_and_gradient = jax.jit(jax.value_and_grad(total))
-    value, gradient = value_and_gradient(
-        jnp.where(row_mask, logits, jnp.nan), labels, mask=mask, sample_weight=weight
-    )
-    value_of_subset, gradient_of_subset = value_and_gradient(
-        logits[mask], labels[mask], sample_weight=weight[mask]
-    )
+    value, gradient = value_and_gradient(jnp.where(row_mask, logits, jnp.nan), labels, mask=mask, sample_weight=weight)
+    value_of_subset, gradient_of_subset = value_and_gradient(logits[mask], labels[mask], sample_weight=weight[mask])
     np.testing.assert_allclose(value, value_of_subset, rtol=1e-6)
     np.testing.assert_allclose(gradient[mask], gradient_of_subset, rtol=1e-5, atol=1e-7)
     assert not np.any(gradient[~mask])
@@ -425,9 +414,7 @@ def test_masked_elements_leave_the_mean_of_their_example(loss):
     dirty = jnp.where(mask, logits, jnp.inf)
     expected = [np.mean(loss(logits[0, ::2], labels[0, ::2])), 0]
     np.testing.assert_allclose(loss(dirty, labels, mask=mask), expected, rtol=1e-6)
-    np.testing.assert_allclose(
-        loss(logits, jnp.where(mask, labels, -1), ignore_label=-1), expected, rtol=1e-6
-    )
+    np.testing.assert_allclose(loss(logits, jnp.where(mask, labels, -1), ignore_label=-1), expected, rtol=1e-6)
     missing = jnp.where(mask, labels, jnp.nan)
     np.testing.assert_allclose(loss(logits, missing, ignore_label=float("nan")), expected, rtol=1e-6)
     gradient = jax.grad(lambda x: loss(x, labels, mask=mask, normalizer="batch"))(dirty)
@@ -502,9 +489,7 @@ def test_side_weights_of_binary_and_multilabel_losses_multiply(loss):
         ({"pos_weight": 4.0}, np.where(y == 1, 4, 1)),
         ({"pos_weight": pos, "class_weight": shared}, shared[y] * np.where(y == 1, pos, 1)),
     ]:
-        np.testing.assert_allclose(
-            loss(logits, labels, **weighting), (weight * plain).mean(axis=1), rtol=1e-5
-        )
+        np.testing.assert_allclose(loss(logits, labels, **weighting), (weight * plain).mean(axis=1), rtol=1e-5)
         mean = (weight * plain).sum() / weight.sum()
         np.testing.assert_allclose(loss(logits, labels, normalizer="weights", **weighting), mean, rtol=1e-5)
 
@@ -559,8 +544,7 @@ def test_positives_follow_retinanet():
     """A sum over all anchors and classes over the positive anchors, and over 1 when there are none."""
     logits, labels = batch(losses.sigmoid_focal)
     sums = [
-        losses.sigmoid_focal(logits, y, alpha=0.25, normalizer="positives")
-        for y in (labels, jnp.zeros_like(labels))
+        losses.sigmoid_focal(logits, y, alpha=0.25, normalizer="positives") for y in (labels, jnp.zeros_like(labels))
     ]
     expected = [
         optax.sigmoid_focal_loss(logits, labels.astype(float), alpha=0.25).sum() / labels.sum(),
@@ -896,10 +880,6 @@ def test_bad_names_and_settings_are_refused(call, message):
 
 
 def test_importing_losses_adds_none_of_the_heavy_libraries():
-    program = (
-        "import jax, sys; from jaxcls import losses; print(*{'optax', 'chex', 'flax'} & sys.modules.keys())"
-    )
-    output = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    ).stdout
+    program = "import jax, sys; from jaxcls import losses; print(*{'optax', 'chex', 'flax'} & sys.modules.keys())"
+    output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert not output.split()
