@@ -1,7 +1,6 @@
 """The process that a run happens in: what is set before jax is imported, and what is recorded of it."""
 
 import importlib.metadata
-import importlib.util
 import os
 import platform
 import sys
@@ -14,8 +13,12 @@ _FLAGS_OF_JAXLIB = {"0.10": "--xla_cpu_experimental_ynn_fusion_type=individual_d
 
 
 def prepare() -> None:
-    """Sets what must be set before jax is imported. What the user set stands."""
-    assert "jax" not in sys.modules, "too late: jax has read its environment"
+    """Sets what must be set before jax is imported. What the user set stands.
+
+    In a process that has imported jax already, such as a notebook, it leaves everything as it is.
+    """
+    if "jax" in sys.modules:
+        return
     version = importlib.metadata.version("jaxlib")
     flag = _FLAGS_OF_JAXLIB.get(version.rpartition(".")[0])
     given = os.environ.get("XLA_FLAGS", "")

@@ -347,6 +347,31 @@ def get(name: str, *, learning_rate: Rate, **settings: Any) -> optax.GradientTra
     return OPTIMIZERS[name](learning_rate, **settings)
 
 
+# Keras's defaults. Lion's is a tenth of Adam's (arXiv 2302.06675); the others' are those of their sources.
+_DEFAULT_LEARNING_RATES = {
+    "adagrad": 1e-3,
+    "adam": 1e-3,
+    "adamw": 1e-3,
+    "lion": 1e-4,
+    "muon": 1e-3,
+    "nadam": 1e-3,
+    "rmsprop": 1e-3,
+    "schedule_free": 2.5e-3,
+    "sgd": 1e-2,
+}
+
+
+def default_learning_rate(name: str) -> float:
+    """A rate to begin with, where none is given for the optimizer of this name.
+
+    >>> default_learning_rate("sgd")
+    0.01
+    """
+    if name not in OPTIMIZERS:
+        raise unknown_name("optimizer", name, OPTIMIZERS)
+    return _DEFAULT_LEARNING_RATES[name]
+
+
 def evaluation_params(opt_state: PyTree, params: PyTree) -> PyTree:
     """The weights to evaluate with: the moving average if kept, schedule-free's average, else `params`.
 

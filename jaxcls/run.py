@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,16 +14,42 @@ import optax
 
 from jaxcls import environment, losses, metrics, optimizers, settings, steps, tasks
 from jaxcls.checkpoints import Checkpoints
-from jaxcls.data import pipeline, sources, splits
+from jaxcls.data import sources, splits
+from jaxcls.data.pipeline import Examples, examples, steps_per_epoch
+from jaxcls.data.sources import Dataset
 from jaxcls.errors import InputError, unknown_name
 from jaxcls.fit import fit
 from jaxcls.models.functional import Model, functional
 from jaxcls.progress import ProgressBar
 from jaxcls.run_directory import RunDirectory
 from jaxcls.settings import LOSS_SETTINGS, OPTIMIZER_SETTINGS, Settings
+from jaxcls.steps import TrainState, TrainStep
 from jaxcls.tasks.task import Task
 
-PyTree = Any
+
+class Splits(NamedTuple):
+    """The three disjoint parts of a data set: one to learn from, one to choose by, one to be judged by."""
+
+    train: Examples
+    validation: Examples
+    test: Examples
+
+
+class Program(NamedTuple):
+    """What a run computes: the pure functions of it, and the state that it starts from.
+
+    Attributes:
+      state: before the first step, on every device.
+      train_step: ``(state, batch) -> (state, metrics)``.
+      evaluate: ``(state, examples) -> (scores, losses)``, one row for each example, on the host.
+      replicated, sharded: an array whole on every device, and one whose first axis is split over them.
+    """
+
+    state: TrainState
+    train_step: TrainStep
+    evaluate: Callable[[TrainState, Examples], tuple[np.ndarray, np.ndarray]]
+    replicated: jax.sharding.Sharding
+    sharded: jax.sharding.Sharding
 
 
 class Result(NamedTuple):
@@ -32,11 +59,11 @@ class Result(NamedTuple):
       directory: the run's.
       state: the one that was tested.
       history: an entry for each epoch.
-      report: of the test examples, as :func:`jaxcls.metrics.report` makes it, with the data's source.
+      report: of the test examples, as :func:`jaxcls.metrics.report` makes it.
     """
 
     directory: Path
-    state: steps.TrainState
+    state: TrainState
     history: list[dict[str, Any]]
     report: dict[str, Any]
 
@@ -53,32 +80,11 @@ def run(given: Settings, *, say: Callable[[str], None] = print) -> Result:
       fit.Interrupted, fit.DivergedError: see :func:`jaxcls.fit.fit`.
     """
     task = tasks.get(given.task)
-    if given.preset not in task.presets:
-        raise unknown_name("preset", given.preset, task.presets)
-    resolved = settings.resolve(given, task.presets[given.preset])
-    _check(resolved, task)
-
+    resolved = resolve(task, given)
     dataset = task.load(resolved.source, resolved.data_dir)
     say(sources.describe(dataset))
-    num_classes = len(dataset.class_names)
-    for split in (dataset.train, dataset.test):
-        losses.validate_labels(split.labels, task.problem, num_classes)
-    assert resolved.validation_fraction is not None
-    train_rows, validation_rows = splits.stratified(
-        dataset.train.labels, resolved.validation_fraction, seed=resolved.seed
-    )
-    train, validation = (
-        pipeline.examples(dataset.train.inputs[rows], dataset.train.labels[rows])
-        for rows in (train_rows, validation_rows)
-    )
-    test = pipeline.examples(dataset.test.inputs, dataset.test.labels)
-
-    model = _build_model(task, resolved, train.inputs.shape[1:], num_classes)
-    loss = _build_loss(task, resolved, num_classes, train.labels)
-    total_steps = resolved.epochs * pipeline.steps_per_epoch(len(train), resolved.batch_size)
-    optimizer = _build_optimizer(resolved, total_steps)
-    prepare = task.prepare(train.inputs)
-    whole, split_over_devices = _shardings(resolved)
+    data = split(task, resolved, dataset)
+    program = build(task, resolved, data.train, len(dataset.class_names))
 
     directory = RunDirectory(
         resolved.run_dir or Path("runs") / f"{task.name}-{settings.digest(resolved)}",
@@ -86,54 +92,107 @@ def run(given: Settings, *, say: Callable[[str], None] = print) -> Result:
         environment.record(),
         dataclasses.asdict(dataset.provenance),
     )
-    state = jax.device_put(steps.init_state(model, optimizer, resolved.seed), whole)
     say(
-        f"{resolved.model}: {sum(leaf.size for leaf in jax.tree.leaves(state.params)):,} parameters, "
+        f"{resolved.model}: {sum(leaf.size for leaf in jax.tree.leaves(program.state.params)):,} parameters, "
         f"{resolved.dtype}, on {jax.device_count()} {jax.devices()[0].device_kind}; "
-        f"{len(train):,} examples to train on, {len(validation):,} to validate"
+        f"{len(data.train):,} examples to train on, {len(data.validation):,} to validate"
     )
     say(f"{'continuing' if directory.continued else 'keeping'} this run in {directory.path}")
     for difference in directory.warnings:
         say(f"warning: {difference}; the last bits of the result may differ from those of an uninterrupted run")
 
-    train_step = steps.make_train_step(model, loss, optimizer, prepare=prepare, augment=task.augment[resolved.preset])
-    evaluation_step = steps.make_evaluation_step(model, loss, problem=task.problem, prepare=prepare, views=task.views)
-
-    def evaluate(state: steps.TrainState, data: pipeline.Examples) -> tuple[np.ndarray, np.ndarray]:
-        params = optimizers.evaluation_params(state.opt_state, state.params)
-        return steps.collect(
-            evaluation_step, params, state.model_state, data,
-            batch_size=_rounded_up(resolved.eval_batch_size, jax.device_count()), sharding=split_over_devices,
-        )  # fmt: skip
-
-    def validate(state: steps.TrainState) -> dict[str, float]:
-        scores, example_losses = evaluate(state, validation)
-        values = {name: metrics.get(name, task.problem)(scores, validation.labels) for name in task.metrics}
-        return {"loss": float(example_losses.mean(dtype=np.float64)), **values}
-
-    bar = ProgressBar(total_steps, epochs=resolved.epochs, batch_size=resolved.batch_size)
-    try:
-        with Checkpoints(
-            directory.checkpoints, best_metric=resolved.monitor, mode=metrics.direction(resolved.monitor)
-        ) as checkpoints:
-            state, history = fit(
-                state, train_step, jax.device_put(train, whole),
-                epochs=resolved.epochs, batch_size=resolved.batch_size, validate=validate,
-                monitor=resolved.monitor, mode=metrics.direction(resolved.monitor), patience=resolved.patience,
-                max_skipped_steps=resolved.max_skipped_steps, checkpoints=checkpoints,
-                checkpoint_seconds=resolved.checkpoint_seconds, reporter=bar, sharding=split_over_devices,
-            )  # fmt: skip
-            directory.write_history(history)
-            if resolved.restore_best and (best := checkpoints.restore_best(like=state)):
-                state = best.state
-    finally:
-        bar.close()
-
-    scores, _ = evaluate(state, test)
-    report = metrics.report(scores, test.labels, problem=task.problem, class_names=dataset.class_names)
-    report |= {"step": int(state.step), "synthetic": dataset.provenance.synthetic}
+    state, history = _fit(task, resolved, data, program, directory)
+    scores, _ = program.evaluate(state, data.test)
+    report = metrics.report(scores, data.test.labels, problem=task.problem, class_names=dataset.class_names)
+    report |= {
+        "step": int(state.step),
+        "synthetic": dataset.provenance.synthetic,
+        "params_sha256": _sha256(state.params),
+    }
     directory.write_results(report)
     return Result(directory.path, state, history, report)
+
+
+def resolve(task: Task, given: Settings) -> Settings:
+    """The settings with the task's recipe filled in, checked as far as they can be before the data is read."""
+    if given.preset not in task.presets:
+        raise unknown_name("preset", given.preset, task.presets)
+    resolved = settings.resolve(given, task.presets[given.preset])
+    if resolved.learning_rate is None:
+        rate = optimizers.default_learning_rate(resolved.optimizer)
+        resolved = dataclasses.replace(resolved, learning_rate=rate)
+    _check(resolved, task)
+    return resolved
+
+
+def split(task: Task, resolved: Settings, dataset: Dataset) -> Splits:
+    """Checks the labels, and cuts the validation examples from the training ones, class by class."""
+    for part in (dataset.train, dataset.test):
+        losses.validate_labels(part.labels, task.problem, len(dataset.class_names))
+    labels = dataset.train.labels
+    train, validation = (
+        examples(dataset.train.inputs[rows], labels[rows])
+        for rows in splits.stratified(labels, resolved.validation_fraction, seed=resolved.seed)
+    )
+    return Splits(train, validation, examples(dataset.test.inputs, dataset.test.labels))
+
+
+def build(task: Task, resolved: Settings, train: Examples, num_classes: int) -> Program:
+    """The functions of a run. Statistics and class weights are those of the training examples."""
+    model = _build_model(task, resolved, train.inputs.shape[1:], num_classes)
+    loss = _build_loss(task, resolved, num_classes, train.labels)
+    optimizer = _build_optimizer(resolved, len(train))
+    prepare = task.prepare(train.inputs)
+    train_step = steps.make_train_step(model, loss, optimizer, prepare=prepare, augment=task.augment[resolved.preset])
+    evaluation_step = steps.make_evaluation_step(model, loss, problem=task.problem, prepare=prepare, views=task.views)
+    replicated, sharded = _shardings(resolved)
+
+    def evaluate(state: TrainState, data: Examples) -> tuple[np.ndarray, np.ndarray]:
+        params = optimizers.evaluation_params(state.opt_state, state.params)
+        batch_size = _rounded_up(resolved.eval_batch_size, jax.device_count())
+        return steps.collect(evaluation_step, params, state.model_state, data, batch_size=batch_size, sharding=sharded)
+
+    state = jax.device_put(steps.init_state(model, optimizer, resolved.seed), replicated)
+    return Program(state, train_step, evaluate, replicated, sharded)
+
+
+def _fit(
+    task: Task, resolved: Settings, data: Splits, program: Program, directory: RunDirectory
+) -> tuple[TrainState, list[dict[str, Any]]]:
+    def validate(state: TrainState) -> dict[str, float]:
+        scores, example_losses = program.evaluate(state, data.validation)
+        values = {name: metrics.get(name, task.problem)(scores, data.validation.labels) for name in task.metrics}
+        return {"loss": float(example_losses.mean(dtype=np.float64)), **values}
+
+    mode = metrics.direction(resolved.monitor)
+    with (
+        Checkpoints(directory.checkpoints, best_metric=resolved.monitor, mode=mode) as checkpoints,
+        ProgressBar(
+            resolved.epochs * steps_per_epoch(len(data.train), resolved.batch_size),
+            epochs=resolved.epochs,
+            batch_size=resolved.batch_size,
+        ) as bar,
+    ):
+        state, history = fit(
+            program.state,
+            program.train_step,
+            jax.device_put(data.train, program.replicated),
+            epochs=resolved.epochs,
+            batch_size=resolved.batch_size,
+            validate=validate,
+            monitor=resolved.monitor,
+            mode=mode,
+            patience=resolved.patience,
+            max_skipped_steps=resolved.max_skipped_steps,
+            checkpoints=checkpoints,
+            checkpoint_seconds=resolved.checkpoint_seconds,
+            reporter=bar,
+            sharding=program.sharded,
+        )
+        directory.write_history(history)
+        if resolved.restore_best and (best := checkpoints.restore_best(like=state)):
+            state = best.state
+    return state, history
 
 
 def _check(resolved: Settings, task: Task) -> None:
@@ -176,8 +235,9 @@ def _build_loss(task: Task, resolved: Settings, num_classes: int, labels: np.nda
     return losses.get(resolved.loss, task.problem, **{"normalizer": "batch", **chosen})
 
 
-def _build_optimizer(resolved: Settings, total_steps: int) -> optax.GradientTransformation:
+def _build_optimizer(resolved: Settings, count: int) -> optax.GradientTransformation:
     chosen = settings.select(resolved, OPTIMIZER_SETTINGS)
+    total_steps = resolved.epochs * steps_per_epoch(count, resolved.batch_size)
     # A schedule counts updates, of which several batches together may make one.
     updates = max(1, total_steps // chosen.get("gradient_accumulation_steps", 1))
     rate = optimizers.schedule(
@@ -197,6 +257,14 @@ def _shardings(resolved: Settings) -> tuple[jax.sharding.Sharding, jax.sharding.
     mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     spec = jax.sharding.PartitionSpec
     return jax.sharding.NamedSharding(mesh, spec()), jax.sharding.NamedSharding(mesh, spec("data"))
+
+
+def _sha256(tree: Any) -> str:
+    """A hash of every bit of the leaves, by which two runs can be compared."""
+    total = hashlib.sha256()
+    for leaf in jax.tree.leaves(tree):
+        total.update(np.asarray(leaf).tobytes())
+    return total.hexdigest()
 
 
 def _rounded_up(number: int, multiple: int) -> int:

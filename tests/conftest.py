@@ -5,7 +5,12 @@ import os
 # Keras is an oracle here, on the JAX backend; it reads this when it is imported.
 os.environ["KERAS_BACKEND"] = "jax"
 
+import hypothesis
 import jax
 
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# The first example pays for a compilation, and the machine may be busy: time is no criterion.
+hypothesis.settings.register_profile("jaxcls", deadline=None)
+hypothesis.settings.load_profile("jaxcls")
