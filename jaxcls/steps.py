@@ -89,7 +89,7 @@ def make_train_step(
         params = optax.apply_updates(state.params, updates)
 
         real = batch.mask.any()
-        norm = optax.global_norm(gradient)
+        norm = optax.tree.norm(gradient)
         apply = real & jnp.isfinite(value) & jnp.isfinite(norm)
         old = (state.params, state.model_state, state.opt_state)
         kept = jax.tree.map(lambda new, old: jnp.where(apply, new, old), (params, model_state, opt_state), old)

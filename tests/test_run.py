@@ -1,0 +1,168 @@
+"""A whole run: what it keeps, what it reports, and what it refuses before it begins."""
+
+import json
+
+import chex
+import numpy as np
+import pytest
+import small_data
+
+from jaxcls import metrics, run, settings, tasks
+from jaxcls.data import formats
+from jaxcls.errors import InputError
+from jaxcls.settings import Settings
+
+QUICK = {"model": "mlp", "epochs": 2, "batch_size": 16, "validation_fraction": 0.2, "eval_batch_size": 32}
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return small_data.write(tmp_path_factory.mktemp("data"))
+
+
+def train(data_dir, run_dir, lines=None, **changes):
+    given = Settings(data_dir=data_dir, run_dir=run_dir, **(QUICK | changes))
+    return run.run(given, say=(lines if lines is not None else []).append)
+
+
+@pytest.fixture(scope="module")
+def finished(data_dir, tmp_path_factory):
+    lines: list[str] = []
+    return train(data_dir, tmp_path_factory.mktemp("runs") / "finished", lines), lines
+
+
+def test_the_output_begins_with_the_source_of_the_data(finished):
+    _, lines = finished
+    assert lines[0].startswith(f"fashion_mnist: {small_data.TRAIN} + {small_data.TEST} examples from ")
+    assert "192 examples to train on, 48 to validate" in lines[1]
+
+
+def test_a_run_keeps_its_settings_its_source_its_environment_and_its_history(finished):
+    result, _ = finished
+    kept = settings.from_toml(result.directory / "config.toml")
+    assert kept == settings.resolve(kept, tasks.get("fashion_mnist").presets["default"])
+    assert kept.epochs == 2
+    data = json.loads((result.directory / "data.json").read_text())
+    assert data["source"] == "files"
+    assert all(len(checksum) == 64 for checksum in data["sha256"].values())
+    environment = json.loads((result.directory / "environment.json").read_text())
+    assert {"jax", "flax", "optax", "orbax-checkpoint"} <= set(environment["packages"])
+    lines = (result.directory / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == result.history
+    assert [entry["step"] for entry in result.history] == [12, 24]
+
+
+def test_the_results_are_the_exact_metrics_of_the_test_images(finished, data_dir):
+    result, _ = finished
+    task = tasks.get("fashion_mnist")
+    resolved = settings.from_toml(result.directory / "config.toml")
+    dataset = task.load("files", data_dir)
+    data = run.split(task, resolved, dataset)
+    scores, _ = run.build(task, resolved, data.train, 10).evaluate(result.state, data.test)
+    assert result.report["metrics"]["accuracy"] == metrics.accuracy(scores, data.test.labels, problem="multiclass")
+    assert result.report["examples"] == small_data.TEST
+    assert result.report["synthetic"] is False
+    assert json.loads((result.directory / "results.json").read_text()) == result.report
+
+
+def test_training_validation_and_test_examples_are_disjoint(data_dir):
+    task = tasks.get("fashion_mnist")
+    dataset = task.load("files", data_dir)
+    data = run.split(task, settings.resolve(Settings(), task.presets["default"]), dataset)
+    train, validation, test = ({image.tobytes() for image in part.inputs} for part in data)
+    assert train | validation == {image.tobytes() for image in dataset.train.inputs}
+    assert not train & validation
+    assert not (train | validation) & test
+
+
+def test_the_same_command_does_not_train_again(finished, data_dir):
+    result, _ = finished
+    again = train(data_dir, result.directory)
+    chex.assert_trees_all_equal(again.state, result.state)
+    assert again.history == result.history
+    assert again.report == result.report
+
+
+def test_another_seed_is_another_run_and_the_same_seed_the_same(finished, data_dir, tmp_path):
+    result, _ = finished
+    same = train(data_dir, tmp_path / "same")
+    other = train(data_dir, tmp_path / "other", seed=1)
+    assert same.report == result.report
+    assert other.report["params_sha256"] != result.report["params_sha256"]
+
+
+def test_the_best_epoch_is_tested_if_asked_for(data_dir, tmp_path):
+    # At such a rate the first epochs are bad, and the last is not the best of many.
+    result = train(data_dir, tmp_path / "best", epochs=6, learning_rate=0.05, schedule="constant", restore_best=True)
+    values = [entry["val_accuracy"] for entry in result.history]
+    assert int(result.state.step) == result.history[int(np.argmax(values))]["step"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer": "sgd", "momentum": 0.9, "nesterov": True, "semantics": "keras"},
+        {"optimizer": "schedule_free", "schedule": "constant"},
+        {"loss": "focal_loss", "gamma": 1.0, "class_weight": "effective"},
+        {"loss": "weighted_crossentropy", "ema_decay": 0.9},
+        {"loss": "categorical_crossentropy", "gradient_accumulation_steps": 3, "global_clipnorm": 1.0},
+        {"model": "cnn", "epochs": 1, "dtype": "bfloat16", "preset": "best", "monitor": "loss"},
+    ],
+    ids=lambda changes: "-".join(map(str, changes.values())),
+)
+def test_losses_and_optimizers_are_chosen_by_name_with_their_settings(data_dir, tmp_path, changes):
+    result = train(data_dir, tmp_path / "run", **changes)
+    assert all(np.isfinite(entry["loss"]) for entry in result.history)
+    assert result.report["metrics"]["accuracy"] > 0.15
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"task": "fashion_mnst"}, "Did you mean 'fashion_mnist'?"),
+        ({"model": "resnett"}, "Did you mean 'resnet'?"),
+        ({"preset": "bets"}, "Did you mean 'best'?"),
+        ({"monitor": "acuracy"}, "Did you mean 'accuracy'?"),
+        ({"optimizer": "adamm"}, "Did you mean 'adam"),
+        ({"loss": "hinge"}, "does not fit a multiclass problem"),
+        ({"optimizer": "adam", "momentum": 0.9}, "adam takes no setting 'momentum'"),
+        ({"pos_weight": 2.0}, "pos_weight"),
+        ({"epochs": 0}, "--epochs is 0; it must be 1 or more"),
+        ({"validation_fraction": 1.0}, "--validation-fraction is 1.0; it must be"),
+        ({"dropout": 1.0}, "--dropout is 1.0"),
+        ({"batch_size": 17}, "give 18"),
+        ({"source": "tfds"}, "data_dir"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_written(data_dir, tmp_path, changes, message):
+    with pytest.raises(InputError) as error:
+        train(data_dir, tmp_path / "run", **changes)
+    assert message in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_directory_takes_no_other_settings(finished, data_dir):
+    with pytest.raises(InputError, match=r"learning_rate \(begun with 0\.003, now 0\.1\)"):
+        train(data_dir, finished[0].directory, learning_rate=0.1)
+
+
+def test_a_directory_takes_no_other_data(finished, data_dir, tmp_path):
+    other = small_data.write(tmp_path / "data")
+    labels = formats.read_idx(other / "t10k-labels-idx1-ubyte.gz")
+    formats.write_idx(other / "t10k-labels-idx1-ubyte.gz", labels[::-1])
+    with pytest.raises(InputError, match="holds a run on other data"):
+        train(other, finished[0].directory)
+
+
+def test_a_directory_is_not_continued_if_that_is_not_wanted(finished, data_dir):
+    with pytest.raises(InputError, match="--no-resume"):
+        train(data_dir, finished[0].directory, resume=False)
+
+
+def test_a_label_out_of_range_is_named_with_its_row(data_dir, tmp_path):
+    other = small_data.write(tmp_path / "data")
+    labels = formats.read_idx(other / "train-labels-idx1-ubyte.gz").copy()
+    labels[17] = 10
+    formats.write_idx(other / "train-labels-idx1-ubyte.gz", labels)
+    with pytest.raises(InputError, match="row 17 holds 10"):
+        train(other, tmp_path / "run")

@@ -1,0 +1,177 @@
+"""The step does what its formula says, and many steps in one dispatch are the same steps."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from jaxcls import losses, steps
+from jaxcls.data import pipeline
+from jaxcls.models.functional import functional
+
+
+class Net(nnx.Module):
+    def __init__(self, rngs):
+        self.dense1 = nnx.Linear(5, 16, use_bias=False, rngs=rngs)
+        self.norm = nnx.BatchNorm(16, rngs=rngs)
+        self.dropout = nnx.Dropout(0.2, rngs=rngs)
+        self.dense2 = nnx.Linear(16, 3, rngs=rngs)
+
+    def __call__(self, x):
+        return self.dense2(self.dropout(nnx.relu(self.norm(self.dense1(x)))))
+
+
+LOSS = losses.get("softmax_cross_entropy", normalizer="batch")
+COUNT, BATCH = 37, 8
+STEPS = pipeline.steps_per_epoch(COUNT, BATCH)
+
+
+def linear(rngs):
+    return nnx.Linear(5, 3, rngs=rngs)
+
+
+def make(build=Net, optimizer=None, **options):
+    model = functional(build)
+    optimizer = optimizer or optax.adam(1e-2)
+    step = steps.make_train_step(model, LOSS, optimizer, **options)
+    return model, step, steps.init_state(model, optimizer, seed=0)
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(COUNT, 5)).astype(np.float32)
+    return jax.device_put(pipeline.examples(inputs, rng.integers(0, 3, COUNT).astype(np.int32)))
+
+
+def run_epoch(step, state, data, length, **options):
+    chunk = steps.make_train_chunk(step, batch_size=BATCH, length=length, **options)
+    order = steps.epoch_order(state.key, 0, len(data))
+    collected = []
+    for first in range(0, STEPS, length):
+        state, metrics = chunk(state, data, order, jnp.int32(first))
+        collected.append(jax.tree.map(lambda leaf, first=first: np.asarray(leaf)[: STEPS - first], metrics))
+    return state, jax.tree.map(lambda *parts: np.concatenate(parts), *collected)
+
+
+def test_a_step_of_gradient_descent_is_the_formula_in_float64(data):
+    _, step, state = make(linear, optax.sgd(0.5))
+    mask = np.arange(COUNT) % 3 > 0
+    weights = np.linspace(0.5, 2, COUNT, dtype=np.float32)
+    batch = pipeline.Batch(data.inputs, data.labels, jnp.asarray(mask), jnp.asarray(weights))
+    after, metrics = jax.jit(step)(state, batch)
+
+    kernel, bias = (np.asarray(state.params[name], np.float64) for name in ("kernel", "bias"))
+    x, y = np.asarray(data.inputs, np.float64), np.eye(3)[np.asarray(data.labels)]
+    logits = x @ kernel + bias
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    scale = (weights * mask / mask.sum())[:, None]
+    gradient = {"kernel": x.T @ (scale * (p - y)), "bias": (scale * (p - y)).sum(0)}
+    expected = {"kernel": kernel - 0.5 * gradient["kernel"], "bias": bias - 0.5 * gradient["bias"]}
+    chex.assert_trees_all_close(after.params, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(metrics.loss, -(scale * np.log(p) * y).sum(), rtol=1e-5)
+    norm = np.sqrt(sum((leaf**2).sum() for leaf in gradient.values()))
+    np.testing.assert_allclose(metrics.gradient_norm, norm, rtol=1e-5)
+    assert int(after.step) == 1
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 7])
+def test_any_chunking_gives_the_same_bits(data, length):
+    _, step, state = make()
+    expected = run_epoch(step, jax.tree.map(jnp.copy, state), data, STEPS)
+    chex.assert_trees_all_equal(run_epoch(step, state, data, length), expected)
+
+
+def test_the_order_is_new_each_epoch_and_follows_from_the_key():
+    key = jax.random.key(5)
+    orders = [np.asarray(steps.epoch_order(key, epoch, COUNT)) for epoch in (0, 1, 0)]
+    assert sorted(orders[0]) == list(range(COUNT))
+    assert np.array_equal(orders[0], orders[2])
+    assert not np.array_equal(orders[0], orders[1])
+
+
+def test_a_batch_masked_whole_changes_nothing(data):
+    _, step, state = make()
+    batch = pipeline.take(data, jnp.arange(BATCH), jnp.zeros(BATCH, bool))
+    after, metrics = jax.jit(step)(state, batch)
+    chex.assert_trees_all_equal(after, state)
+    assert not metrics.applied
+
+
+def test_padding_counts_nowhere_for_a_model_without_batch_statistics(data):
+    _, step, state = make(linear)
+    rows = jnp.arange(BATCH)
+    padded = pipeline.take(data, rows, rows < 5)
+    padded = padded._replace(inputs=padded.inputs.at[5:].set(1e3))
+    alone = pipeline.take(data, rows[:5], jnp.ones(5, bool))
+    chex.assert_trees_all_close(step(state, padded)[0], step(state, alone)[0], rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_step_that_is_not_finite_moves_only_the_number_of_the_step(data, value):
+    _, step, state = make()
+    batch = pipeline.take(data, jnp.arange(BATCH), jnp.ones(BATCH, bool))
+    after, metrics = jax.jit(step)(state, batch._replace(inputs=batch.inputs.at[2, 1].set(value)))
+    chex.assert_trees_all_equal(after._replace(step=state.step), state)
+    assert int(after.step) == 1
+    assert not metrics.applied
+
+
+def test_augmentation_comes_before_preparation_and_its_key_changes_with_the_step(data):
+    seen = []
+
+    def augment(key, inputs):
+        seen.append(jax.random.key_data(key))
+        return inputs + 1
+
+    _, step, state = make(linear, optax.sgd(0.1), augment=augment, prepare=lambda inputs: inputs * 2)
+    _, plain_step, _ = make(linear, optax.sgd(0.1))
+    batch = pipeline.take(data, jnp.arange(BATCH), jnp.ones(BATCH, bool))
+    after, _ = step(state, batch)
+    expected, _ = plain_step(state, batch._replace(inputs=(batch.inputs + 1) * 2))
+    chex.assert_trees_all_close(after.params, expected.params)
+    step(after, batch)
+    assert not jnp.array_equal(*seen)
+
+
+def test_two_devices_agree_with_one(data):
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
+    replicated, sharded = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
+    _, step, state = make()
+    one = run_epoch(step, jax.tree.map(jnp.copy, state), data, STEPS)
+    two = run_epoch(step, jax.device_put(state, replicated), jax.device_put(data, replicated), STEPS, sharding=sharded)
+    chex.assert_trees_all_close(jax.device_get(two[0].params), jax.device_get(one[0].params), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(two[1].loss, one[1].loss, rtol=1e-5)
+
+
+def test_training_traces_once_whatever_the_epoch_and_the_place_in_it(data):
+    _, step, state = make()
+    traces = []
+
+    def counted(state, batch):
+        traces.append(None)
+        return step(state, batch)
+
+    chunk = steps.make_train_chunk(counted, batch_size=BATCH, length=2)
+    for epoch in range(2):
+        order = steps.epoch_order(state.key, epoch, len(data))
+        for first in range(0, STEPS, 2):
+            state, _ = chunk(state, data, order, jnp.int32(first))
+    assert len(traces) == 1
+
+
+@pytest.mark.parametrize("count", [1, 8, 37])
+def test_collected_scores_are_those_of_the_whole_set_at_once_in_its_order(data, count):
+    model, _, state = make()
+    evaluate = steps.make_evaluation_step(model, LOSS, problem="multiclass", views=[lambda inputs: -inputs])
+    host = pipeline.examples(np.asarray(data.inputs)[:count], np.asarray(data.labels)[:count])
+    scores, values = steps.collect(evaluate, state.params, state.model_state, host, batch_size=BATCH)
+    logits = [model.apply(state.params, state.model_state, sign * host.inputs)[0] for sign in (1, -1)]
+    np.testing.assert_allclose(scores, (jax.nn.softmax(logits[0]) + jax.nn.softmax(logits[1])) / 2, atol=1e-6)
+    np.testing.assert_allclose(
+        values, optax.softmax_cross_entropy_with_integer_labels(logits[0], host.labels), rtol=1e-5
+    )
