@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxcls import environment, losses, metrics, optimizers, settings, steps, tasks
+from jaxcls import environment, labels, losses, metrics, optimizers, settings, steps, tasks
 from jaxcls.checkpoints import Checkpoints
 from jaxcls.data import sources, splits
 from jaxcls.data.pipeline import Examples, examples, steps_per_epoch
@@ -128,11 +128,11 @@ def resolve(task: Task, given: Settings) -> Settings:
 def split(task: Task, resolved: Settings, dataset: Dataset) -> Splits:
     """Checks the labels, and cuts the validation examples from the training ones, class by class."""
     for part in (dataset.train, dataset.test):
-        losses.validate_labels(part.labels, task.problem, len(dataset.class_names))
-    labels = dataset.train.labels
+        labels.validate(part.labels, task.problem, len(dataset.class_names))
+    train_labels = dataset.train.labels
     train, validation = (
-        examples(dataset.train.inputs[rows], labels[rows])
-        for rows in splits.stratified(labels, resolved.validation_fraction, seed=resolved.seed)
+        examples(dataset.train.inputs[rows], train_labels[rows])
+        for rows in splits.stratified(train_labels, resolved.validation_fraction, seed=resolved.seed)
     )
     return Splits(train, validation, examples(dataset.test.inputs, dataset.test.labels))
 

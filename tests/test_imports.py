@@ -11,7 +11,8 @@ import jaxcls
 
 FLOORS = [
     {"errors"},
-    {"settings", "environment", "losses", "metrics", "optimizers", "augment", "ops"},
+    {"settings", "environment", "labels"},
+    {"losses", "metrics", "optimizers", "augment", "ops"},
     {"models", "data"},
     {"steps", "checkpoints"},
     {"tasks"},
