@@ -1,12 +1,8 @@
 """The loop: epochs of compiled steps, validation, stopping, checkpoints, and going on where a run stopped."""
 
 import dataclasses
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol
 
 import jax
@@ -105,6 +101,7 @@ def fit(
     checkpoints: Checkpoints | None = None,
     checkpoint_seconds: float = 60.0,
     reporter: Reporter | None = None,
+    stop: Callable[[], bool] = lambda: False,
     sharding: jax.sharding.Sharding | None = None,
 ) -> tuple[TrainState, list[dict[str, Any]]]:
     """Trains for so many epochs, going on from the newest checkpoint if there is one.
@@ -121,12 +118,13 @@ def fit(
       patience: stop after so many epochs without a better value.
       max_skipped_steps: stop with an error after so many steps in a row that are not finite.
       checkpoint_seconds: save within an epoch when so much time has passed since the last save.
+      stop: asked between two dispatches whether to save and stop here.
 
     Returns:
       The last state, and an entry for each epoch.
 
     Raises:
-      Interrupted: SIGTERM or SIGINT came; the state was saved.
+      Interrupted: ``stop`` said so; the state was saved.
       DivergedError: the loss or gradient stayed non-finite.
     """
     steps = steps_per_epoch(len(data), batch_size)
@@ -141,35 +139,34 @@ def fit(
         if checkpoints is not None:
             checkpoints.save(int(state.step), state, metadata=dataclasses.asdict(progress), metrics=metrics)
 
-    with _stop_requests() as stop:
-        saved_at = time.monotonic()
-        while len(progress.history) < epochs and not _exhausted(progress.history, monitor, mode, patience):
-            epoch = len(progress.history)
-            order = order_of(state.key, epoch, count=len(data))
-            for first in range(int(state.step) - epoch * steps, steps, length):
-                began = time.monotonic()
-                state, metrics = train_chunk(state, data, order, jnp.int32(first))
-                loss, applied = _of_real_steps(metrics, steps - first)
-                progress.seconds += time.monotonic() - began
-                progress.count(loss, applied)
-                if reporter is not None:
-                    reporter.chunk(int(state.step), float(loss[-1]))
-                if progress.skipped_in_row >= max_skipped_steps:
-                    save()
-                    raise DivergedError(_diverged(progress, int(state.step)))
-                within = first + length < steps
-                if within and (stop.is_set() or time.monotonic() - saved_at > checkpoint_seconds):
-                    save()
-                    saved_at = time.monotonic()
-                    if stop.is_set():
-                        raise Interrupted(int(state.step))
-            entry = progress.close_epoch(int(state.step), len(data), validate(state))
+    saved_at = time.monotonic()
+    while len(progress.history) < epochs and not _exhausted(progress.history, monitor, mode, patience):
+        epoch = len(progress.history)
+        order = order_of(state.key, epoch, count=len(data))
+        for first in range(int(state.step) - epoch * steps, steps, length):
+            began = time.monotonic()
+            state, metrics = train_chunk(state, data, order, jnp.int32(first))
+            loss, applied = _of_real_steps(metrics, steps - first)
+            progress.seconds += time.monotonic() - began
+            progress.count(loss, applied)
             if reporter is not None:
-                reporter.epoch(entry)
-            save({monitor: entry[f"val_{monitor}"]} if monitor else None)
-            saved_at = time.monotonic()
-            if stop.is_set() and len(progress.history) < epochs:
-                raise Interrupted(int(state.step))
+                reporter.chunk(int(state.step), float(loss[-1]))
+            if progress.skipped_in_row >= max_skipped_steps:
+                save()
+                raise DivergedError(_diverged(progress, int(state.step)))
+            within = first + length < steps
+            if within and (stop() or time.monotonic() - saved_at > checkpoint_seconds):
+                save()
+                saved_at = time.monotonic()
+                if stop():
+                    raise Interrupted(int(state.step))
+        entry = progress.close_epoch(int(state.step), len(data), validate(state))
+        if reporter is not None:
+            reporter.epoch(entry)
+        save({monitor: entry[f"val_{monitor}"]} if monitor else None)
+        saved_at = time.monotonic()
+        if stop() and len(progress.history) < epochs:
+            raise Interrupted(int(state.step))
     return state, progress.history
 
 
@@ -195,28 +192,3 @@ def _diverged(progress: Progress, step: int) -> str:
         "learning rate or gradient clipping (--learning-rate, --global-clipnorm) is the usual cure; else look "
         "for NaN in the data."
     )
-
-
-@contextmanager
-def _stop_requests() -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGINT set. A second SIGINT raises KeyboardInterrupt at once.
-
-    Nothing is installed outside of the main thread, where Python cannot, nor with several processes: JAX has
-    a synchronised way of its own there, which a handler of ours would break.
-    """
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread() or jax.process_count() > 1:
-        yield stop
-        return
-
-    def request(number: int, frame: FrameType | None) -> None:
-        if stop.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        stop.set()
-
-    before = {number: signal.signal(number, request) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

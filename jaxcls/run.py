@@ -68,12 +68,13 @@ class Result(NamedTuple):
     report: dict[str, Any]
 
 
-def run(given: Settings, *, say: Callable[[str], None] = print) -> Result:
+def run(given: Settings, *, say: Callable[[str], None] = print, stop: Callable[[], bool] = lambda: False) -> Result:
     """Trains, or goes on training, and tests at the end.
 
     Args:
       given: what was asked for; the task's recipe fills in the rest.
       say: takes each line of output.
+      stop: asked now and then whether to save and stop.
 
     Raises:
       InputError: something given is wrong; nothing was compiled yet.
@@ -101,7 +102,7 @@ def run(given: Settings, *, say: Callable[[str], None] = print) -> Result:
     for difference in directory.warnings:
         say(f"warning: {difference}; the last bits of the result may differ from those of an uninterrupted run")
 
-    state, history = _fit(task, resolved, data, program, directory)
+    state, history = _fit(task, resolved, data, program, directory, stop)
     scores, _ = program.evaluate(state, data.test)
     report = metrics.report(scores, data.test.labels, problem=task.problem, class_names=dataset.class_names)
     report |= {
@@ -157,14 +158,19 @@ def build(task: Task, resolved: Settings, train: Examples, num_classes: int) -> 
 
 
 def _fit(
-    task: Task, resolved: Settings, data: Splits, program: Program, directory: RunDirectory
+    task: Task,
+    resolved: Settings,
+    data: Splits,
+    program: Program,
+    directory: RunDirectory,
+    stop: Callable[[], bool],
 ) -> tuple[TrainState, list[dict[str, Any]]]:
     def validate(state: TrainState) -> dict[str, float]:
         scores, example_losses = program.evaluate(state, data.validation)
         values = {name: metrics.get(name, task.problem)(scores, data.validation.labels) for name in task.metrics}
         return {"loss": float(example_losses.mean(dtype=np.float64)), **values}
 
-    mode = metrics.direction(resolved.monitor)
+    mode = "min" if resolved.monitor == "loss" else metrics.direction(resolved.monitor)
     with (
         Checkpoints(directory.checkpoints, best_metric=resolved.monitor, mode=mode) as checkpoints,
         ProgressBar(
@@ -187,6 +193,7 @@ def _fit(
             checkpoints=checkpoints,
             checkpoint_seconds=resolved.checkpoint_seconds,
             reporter=bar,
+            stop=stop,
             sharding=program.sharded,
         )
         directory.write_history(history)
@@ -199,8 +206,8 @@ def _check(resolved: Settings, task: Task) -> None:
     """Everything that can be said of the settings before the data is read."""
     if resolved.model not in task.models:
         raise unknown_name(f"model of {task.name}", str(resolved.model), task.models)
-    if resolved.monitor not in task.metrics:
-        raise unknown_name("--monitor", str(resolved.monitor), task.metrics)
+    if resolved.monitor not in ("loss", *task.metrics):
+        raise unknown_name("--monitor", str(resolved.monitor), ("loss", *task.metrics))
     for name, good, right in (
         ("epochs", resolved.epochs >= 1, "1 or more"),
         ("batch_size", resolved.batch_size >= 1, "1 or more"),

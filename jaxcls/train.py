@@ -16,6 +16,7 @@ import tyro
 from jaxcls import environment
 from jaxcls.errors import InputError
 from jaxcls.settings import Settings, from_toml
+from jaxcls.signals import stop_requests
 
 # Exit statuses, beside 0 and Python's own 1.
 BAD_INPUT = 2
@@ -54,7 +55,8 @@ def _train(settings: Settings, arguments: list[str]) -> int:
     from jaxcls.run import run
 
     try:
-        result = run(settings, say=lambda line: print(line, flush=True))
+        with stop_requests() as stop:
+            result = run(settings, say=lambda line: print(line, flush=True), stop=stop)
     except Interrupted as stop:
         command = shlex.join(["python", "-m", "jaxcls.train", *arguments])
         print(f"{stop}. To go on: {command}", file=sys.stderr)

@@ -5,6 +5,11 @@ import os
 # Keras is an oracle here, on the JAX backend; it reads this when it is imported.
 os.environ["KERAS_BACKEND"] = "jax"
 
+from jaxcls import environment
+
+# What the command lines set: the compiler's flags, and the cache that keeps what it compiled.
+environment.prepare()
+
 import hypothesis
 import jax
 

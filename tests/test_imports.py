@@ -11,7 +11,7 @@ import jaxcls
 
 FLOORS = [
     {"errors"},
-    {"settings", "environment", "labels"},
+    {"settings", "environment", "signals", "labels"},
     {"losses", "metrics", "optimizers", "augment", "ops"},
     {"models", "data"},
     {"steps", "checkpoints"},

@@ -1,0 +1,223 @@
+"""Training examples a second, side by side with the peers: the same models on the same real images.
+
+    python experiments/throughput.py
+
+Expected: jaxcls trains the MLP at 1.2 times the rate of Keras 3 on JAX or more, the small CNN at twice or more.
+Writes experiments/throughput.md. Takes about four minutes on 2 cores.
+
+Every contender runs in a process of its own, as its users would run it, and trains on the Fashion-MNIST images
+with Adam at batch size 128, shuffling and feeding included. Compiling comes first and is reported beside. Then
+the contenders take turns, one measurement each, for several rounds: what slows the machine slows all of them.
+The rate is the median over the rounds; a ratio is the median of the ratios of each round.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from jaxcls import environment
+
+# Images in one measurement: a few seconds of work for the slowest contender.
+IMAGES = {"mlp": 60_000, "cnn": 12_800}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", choices=IMAGES, default=list(IMAGES))
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=7, help="measurements of each contender")
+    parser.add_argument("--worker", choices=CONTENDERS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        work(options.worker, options.models[0], options.batch_size)
+        return
+    rows = []
+    for model in options.models:
+        rows += compare(model, options.batch_size, options.rounds)
+    table = report(rows, options)
+    print(table)
+    Path(__file__).with_suffix(".md").write_text(table, encoding="utf-8")
+
+
+@dataclasses.dataclass
+class Row:
+    model: str
+    contender: str
+    rates: list[float]
+    first_call_seconds: float
+    ratios: list[float]
+
+
+def compare(model: str, batch_size: int, rounds: int) -> list[Row]:
+    """Lets the contenders take turns on one model."""
+    workers = {name: Worker(name, model, batch_size) for name in CONTENDERS}
+    rows = {name: Row(model, name, [], worker.first_call_seconds, []) for name, worker in workers.items()}
+    for number in range(rounds):
+        print(f"{model}: round {number + 1} of {rounds}", file=sys.stderr)
+        for name, worker in workers.items():
+            rows[name].rates.append(worker.measure())
+    for worker in workers.values():
+        worker.close()
+    for row in rows.values():
+        row.ratios = [rate / base for rate, base in zip(row.rates, rows["keras-jax"].rates, strict=True)]
+    return list(rows.values())
+
+
+class Worker:
+    """A contender in a process of its own, which measures when it is told to."""
+
+    def __init__(self, contender: str, model: str, batch_size: int):
+        command = [sys.executable, __file__, "--worker", contender, "--models", model, "--batch-size", str(batch_size)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.first_call_seconds = self._answer()
+
+    def measure(self) -> float:
+        assert self._process.stdin is not None
+        self._process.stdin.write("measure\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def close(self) -> None:
+        self._process.communicate()
+
+    def _answer(self) -> float:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the contender ended with status {self._process.wait()}")
+        return json.loads(line)
+
+
+def work(contender: str, model: str, batch_size: int) -> None:
+    """The other end of :class:`Worker`: the first call's seconds, then a rate for each line of input."""
+    images = IMAGES[model]
+    measure = CONTENDERS[contender](model, batch_size, images)
+    began = time.perf_counter()
+    measure()
+    first = time.perf_counter() - began
+    print(json.dumps(first), flush=True)
+    for _ in sys.stdin:
+        began = time.perf_counter()
+        measure()
+        print(json.dumps(images / (time.perf_counter() - began)), flush=True)
+
+
+def load(images: int):
+    from jaxcls.data import sources
+
+    train = sources.load_idx_images(sources.FASHION_MNIST, "auto").train
+    if len(train.labels) < images:
+        raise SystemExit("this experiment needs the real Fashion-MNIST: install Debian's dataset-fashion-mnist")
+    return train.inputs[:images], train.labels[:images]
+
+
+def jaxcls_contender(model: str, batch_size: int, images: int) -> Callable[[], None]:
+    """The functions that the command line trains with."""
+    environment.prepare()
+    import jax
+    import jax.numpy as jnp
+
+    from jaxcls import losses, optimizers, steps
+    from jaxcls.data import pipeline
+    from jaxcls.data.normalise import standardise
+    from jaxcls.fit import MOST_STEPS_A_CHUNK
+    from jaxcls.models import vision
+    from jaxcls.models.functional import functional
+
+    inputs, labels = load(images)
+    build = {"mlp": vision.MLP, "cnn": vision.CNN}[model]
+    network = functional(lambda rngs: build((28, 28, 1), 10, dropout=0.0, rngs=rngs))
+    optimizer = optimizers.adam(1e-3)
+    loss = losses.get("sparse_categorical_crossentropy", normalizer="batch")
+    step = steps.make_train_step(network, loss, optimizer, prepare=standardise(inputs))
+    count = pipeline.steps_per_epoch(images, batch_size)
+    length = pipeline.chunk_length(count, MOST_STEPS_A_CHUNK)
+    chunk = steps.make_train_chunk(step, batch_size=batch_size, length=length)
+    data = jax.device_put(pipeline.examples(inputs, labels))
+    order_of = jax.jit(steps.epoch_order, static_argnames="count")
+    state = steps.init_state(network, optimizer, seed=0)
+
+    epoch = 0
+
+    def train_epoch() -> None:
+        nonlocal state, epoch
+        order = order_of(state.key, epoch, count=images)
+        for first in range(0, count, length):
+            state, _ = chunk(state, data, order, jnp.int32(first))
+        jax.block_until_ready(state)
+        epoch += 1
+
+    return train_epoch
+
+
+def keras_contender(model: str, batch_size: int, images: int) -> Callable[[], None]:
+    """Keras 3 on JAX, as its guides train on arrays: model.compile and model.fit."""
+    os.environ["KERAS_BACKEND"] = "jax"
+    import keras
+    from keras import layers
+
+    inputs, labels = load(images)
+    inputs = (inputs.astype("float32") - inputs.mean()) / inputs.std()
+    stacks = {
+        "mlp": [
+            layers.Flatten(),
+            layers.Dense(512, activation="relu"),
+            layers.Dense(256, activation="relu"),
+        ],
+        "cnn": [
+            layers.Conv2D(32, 3, padding="same", activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Conv2D(64, 3, padding="same", activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Flatten(),
+            layers.Dense(256, activation="relu"),
+        ],
+    }
+    network = keras.Sequential([keras.Input((28, 28, 1)), *stacks[model], layers.Dense(10)])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    network.compile(optimizer=keras.optimizers.Adam(1e-3), loss=loss)
+    return lambda: network.fit(inputs, labels, batch_size=batch_size, epochs=1, shuffle=True, verbose=0)
+
+
+CONTENDERS: dict[str, Callable[[str, int, int], Callable[[], object]]] = {
+    "jaxcls": jaxcls_contender,
+    "keras-jax": keras_contender,
+}
+
+
+def report(rows: list[Row], options: argparse.Namespace) -> str:
+    from importlib.metadata import version
+
+    setting = (
+        f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}, jax {version('jax')}, "
+        f"Keras {version('keras')}. Real Fashion-MNIST, batch size {options.batch_size}, Adam, float32; medians of "
+        f"{options.rounds} rounds, in brackets the least and the most."
+    )
+    lines = [
+        "# Throughput",
+        "",
+        f"Written by `python {' '.join(sys.argv)}`.",
+        setting,
+        "",
+        "| model | contender | examples a second | against Keras on JAX | first call with compiling, s |",
+        "|---|---|---|---|---|",
+    ]
+    for row in rows:
+        low, high = min(row.rates), max(row.rates)
+        lines.append(
+            f"| {row.model} | {row.contender} | {statistics.median(row.rates):,.0f} ({low:,.0f} to {high:,.0f}) "
+            f"| {statistics.median(row.ratios):.2f} | {row.first_call_seconds:.1f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
