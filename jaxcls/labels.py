@@ -31,7 +31,7 @@ def validate(labels: npt.ArrayLike, problem: Problem, num_classes: int, *, ignor
     ...
     jaxcls.errors.InputError: labels: row 2 holds 3; multiclass indices lie in 0 to 2.
     """
-    _check_problem(problem)
+    check_problem(problem)
     array = _as_numbers(labels)
     shapes = {
         "binary": [array.shape[:1]],
@@ -138,7 +138,7 @@ def resolve_class_weight(
     >>> print(resolve_class_weight("balanced", "multiclass", 2, labels=[0, 0, 0, 1]))
     [0.66666667 2.        ]
     """
-    _check_problem(problem)
+    check_problem(problem)
     multilabel = problem == "multilabel"
     classes = num_classes if problem == "multiclass" else 2
     if isinstance(class_weight, str):
@@ -167,6 +167,12 @@ def resolve_class_weight(
     return weights
 
 
+def check_problem(problem: str) -> None:
+    """Refuses a name that is not one of a problem whose labels stand in one array."""
+    if problem not in get_args(Problem):
+        raise unknown_name("problem", problem, get_args(Problem))
+
+
 def squeeze_hint(name: str, shape: tuple[int, ...], right: tuple[int, ...]) -> str:
     """What to do about an axis of size 1 too many, or an empty string.
 
@@ -183,11 +189,6 @@ def holds(labels: Any, label: float) -> Any:
     array([False,  True])
     """
     return labels != labels if math.isnan(label) else labels == label
-
-
-def _check_problem(problem: str) -> None:
-    if problem not in get_args(Problem):
-        raise unknown_name("problem", problem, get_args(Problem))
 
 
 def _as_numbers(labels: npt.ArrayLike) -> npt.NDArray[Any]:

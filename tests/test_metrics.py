@@ -119,9 +119,7 @@ def test_counts_and_rankings_of_each_label_are_scikit_learns(problem_and_data):
     s, t, w = kept(scores, labels, weights, mask)
     columns = one_vs_rest(problem, s, t)
     support = np.array([w[truth].sum() for _, truth, _ in columns])
-    expected = [
-        (ours, [oracle(truth, chosen, w) for _, truth, chosen in columns]) for ours, oracle in DECIDING
-    ]
+    expected = [(ours, [oracle(truth, chosen, w) for _, truth, chosen in columns]) for ours, oracle in DECIDING]
     for ours, oracle in RANKING:
         expected.append((ours, [oracle(tr, sc, w) if tr.any() else math.nan for sc, tr, _ in columns]))
     for ours, vector in expected:
@@ -133,9 +131,7 @@ def test_counts_and_rankings_of_each_label_are_scikit_learns(problem_and_data):
         if problem != "binary":
             close(metric(average="macro"), mean)
             total = support[defined].sum()
-            close(
-                metric(average="weighted"), vector[defined] @ support[defined] / total if total else math.nan
-            )
+            close(metric(average="weighted"), vector[defined] @ support[defined] / total if total else math.nan)
 
 
 @several
@@ -230,9 +226,7 @@ def test_curves_are_scikit_learns(data):
     s, t, w = kept(*data)
     scores, labels, weights, mask = data
     roc = metrics.roc_curve(scores, labels, weights=weights, mask=mask)
-    for ours, theirs in zip(
-        roc, quietly(sk.roc_curve, t, s, sample_weight=w, drop_intermediate=False), strict=True
-    ):
+    for ours, theirs in zip(roc, quietly(sk.roc_curve, t, s, sample_weight=w, drop_intermediate=False), strict=True):
         close(ours, theirs)
     if t.any():
         curve = metrics.precision_recall_curve(scores, labels, weights=weights, mask=mask)
@@ -279,9 +273,7 @@ def test_calibration_error_is_its_definition(problem_and_data, bins):
     if problem == "multiclass":
         decisions = [(s.max(axis=1), s.argmax(axis=1) == t)]
     else:
-        decisions = [
-            (np.maximum(c, 1 - c), truth == chosen) for c, truth, chosen in one_vs_rest(problem, s, t)
-        ]
+        decisions = [(np.maximum(c, 1 - c), truth == chosen) for c, truth, chosen in one_vs_rest(problem, s, t)]
     expected = np.mean([calibration_error_by_hand(c, right, w, bins) for c, right in decisions])
     options = {"problem": problem, "bins": bins, "weights": weights, "mask": mask}
     close(metrics.expected_calibration_error(scores, labels, **options), expected)
@@ -328,9 +320,7 @@ def test_auc_of_rare_positives_is_exact_where_200_bins_are_not():
 def test_a_label_of_one_class_is_nan_left_out_and_named():
     scores = np.array([[0.9, 0.2, 0.8], [0.1, 0.3, 0.7], [0.8, 0.1, 0.9]])
     labels = np.array([[1, 0, 1], [0, 0, 1], [0, 0, 1]])
-    assert_array_equal(
-        metrics.roc_auc(scores, labels, problem="multilabel", average=None), [1, math.nan, math.nan]
-    )
+    assert_array_equal(metrics.roc_auc(scores, labels, problem="multilabel", average=None), [1, math.nan, math.nan])
     assert metrics.roc_auc(scores, labels, problem="multilabel") == 1
     summary = metrics.report(scores, labels, problem="multilabel", class_names=["cat", "dog", "fish"])
     assert summary["undefined_labels"] == {
@@ -349,9 +339,7 @@ def test_undefinedness_survives_weights_whose_sums_round():
     scores, weights = rng.dirichlet(np.ones(30), 200), rng.random(200)
     labels = np.full(200, 4)
     options = {"problem": "multiclass", "weights": weights}
-    assert_array_equal(
-        np.isnan(metrics.specificity(scores, labels, average=None, **options)), np.arange(30) == 4
-    )
+    assert_array_equal(np.isnan(metrics.specificity(scores, labels, average=None, **options)), np.arange(30) == 4)
     assert math.isnan(metrics.matthews_correlation(scores, labels, **options))
     constant = np.eye(30)[np.zeros(200, int)]
     assert metrics.matthews_correlation(constant, np.arange(200) % 30, **options) == 0
@@ -392,9 +380,7 @@ def test_bootstrap_is_repeatable_and_brackets_the_truth():
     rng = np.random.default_rng(1)
     right = rng.random(400) < 0.8
     scores, labels = np.full(400, 0.9), right.astype(int)
-    interval = partial(
-        metrics.bootstrap_interval, metrics.get("accuracy", "binary"), scores, labels, resamples=400
-    )
+    interval = partial(metrics.bootstrap_interval, metrics.get("accuracy", "binary"), scores, labels, resamples=400)
     low, high, undefined = interval(seed=0)
     assert interval(seed=0) == (low, high, undefined)
     # The standard error of a share: the percentile interval is close to the normal one.
@@ -409,9 +395,7 @@ def test_bootstrap_leaves_out_undefined_resamples_and_masked_rows():
     scores, labels = np.array([0.9, 0.2, 0.3, np.nan]), np.array([1, 0, 0, 1])
     mask, weights = np.array([True, True, True, False]), np.array([1.0, 2.0, 1.0, 1.0])
     auc = metrics.get("auc", "binary")
-    result = metrics.bootstrap_interval(
-        auc, scores, labels, seed=0, resamples=200, mask=mask, weights=weights
-    )
+    result = metrics.bootstrap_interval(auc, scores, labels, seed=0, resamples=200, mask=mask, weights=weights)
     assert result[:2] == (1, 1)
     # A resample of three rows is undefined without the one positive, (2/3)^3, or with nothing else, (1/3)^3.
     assert result.undefined / 200 == pytest.approx(1 / 3, abs=0.1)
@@ -457,9 +441,10 @@ def test_the_problem_and_not_the_shape_decides_what_accuracy_means():
 def test_every_registered_metric_takes_rows_and_knows_its_direction(name, problem):
     parameters = inspect.signature(metrics.get(name, problem)).parameters
     assert {"weights", "mask"} <= parameters.keys()
-    perfect, wrong = {"binary": ([1.0, 0.0], [0.0, 1.0]), "multilabel": (np.eye(2), 1 - np.eye(2))}.get(
-        problem
-    ) or (np.eye(6), np.roll(np.eye(6), 1, axis=1))
+    perfect, wrong = {"binary": ([1.0, 0.0], [0.0, 1.0]), "multilabel": (np.eye(2), 1 - np.eye(2))}.get(problem) or (
+        np.eye(6),
+        np.roll(np.eye(6), 1, axis=1),
+    )
     if name == "top_k_accuracy":
         wrong = 1 - np.eye(6)
     labels = np.arange(6) if problem == "multiclass" else np.asarray(perfect).astype(int)
@@ -491,9 +476,7 @@ HALVES = [[0.5, 0.5], [0.5, 0.5]]
         (lambda: binary([0.1, 2.5], [0, 1]), "Apply sigmoid to logits first"),
         (lambda: metrics.log_loss([[1.0, 3.0]], [0], problem="multiclass"), "Apply softmax to logits"),
         (
-            lambda: metrics.brier_score(
-                [[9, 9], [0.9, 0.9]], [0, 0], problem="multiclass", mask=[False, True]
-            ),
+            lambda: metrics.brier_score([[9, 9], [0.9, 0.9]], [0, 0], problem="multiclass", mask=[False, True]),
             "sum to 1; row 1 sums to 1.8",
         ),
         (lambda: binary([[0.1], [0.2]], [0, 1]), r"must have shape \(examples,\), got \(2, 1\)"),

@@ -1,0 +1,47 @@
+"""Averages over labels, some of which may have no value: a ratio that is 0/0 is nan."""
+
+import math
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from jaxcls.errors import InputError, unknown_name
+from jaxcls.labels import Problem
+from jaxcls.metrics.collected import FloatArray
+
+Average = Literal["auto", "binary", "micro", "macro", "weighted"]
+
+
+def averaged(vector: FloatArray, support: FloatArray, average: Average | None) -> float | FloatArray:
+    """The vector itself, or its mean, for 'weighted' by the support of each label."""
+    if average is None:
+        return vector
+    return mean_of_defined(vector, support if average == "weighted" else None)
+
+
+def mean_of_defined(vector: FloatArray, weights: FloatArray | None = None) -> float:
+    """The mean of the values that are not nan, and nan if none is left."""
+    weights = np.ones_like(vector) if weights is None else weights
+    defined = ~np.isnan(vector)
+    total = weights[defined].sum()
+    return float(weights[defined] @ vector[defined] / total) if total > 0 else math.nan
+
+
+def check_average(average: Average | None, problem: Problem) -> None:
+    """Refuses an average that is unknown, or means nothing for the problem."""
+    if average is not None and average not in get_args(Average):
+        raise unknown_name("average", average, get_args(Average))
+    if problem == "binary" and average in ("micro", "macro", "weighted"):
+        raise InputError(
+            f"average={average!r} needs several labels and a binary problem has one: use 'binary', or "
+            "problem='multiclass' with two columns of scores to average over both classes"
+        )
+    if problem != "binary" and average == "binary":
+        raise InputError("average='binary' is for a binary problem: use 'micro', 'macro', 'weighted' or None")
+
+
+def ratio(numerator: ArrayLike, denominator: ArrayLike) -> FloatArray:
+    """numerator / denominator, nan where the denominator is 0."""
+    top, bottom = np.broadcast_arrays(np.asarray(numerator, np.float64), np.asarray(denominator, np.float64))
+    return np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom > 0)

@@ -1,0 +1,112 @@
+"""What was collected, checked once, in one form for the three problems."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from jaxcls.errors import InputError
+from jaxcls.labels import Problem, check_problem
+
+FloatArray = NDArray[np.float64]
+Rows = ArrayLike | None  # one value a row, or None for the default of every row
+
+
+class Collected(NamedTuple):
+    """The rows that count. A row of a multiclass problem is one decision, any other row is one a column.
+
+    scores (N, C); truth (N, decisions), the class of each decision; weights (N,), all above 0; rows (N,),
+    where each row stood, for messages.
+    """
+
+    scores: FloatArray
+    truth: NDArray[np.int64]
+    weights: FloatArray
+    rows: NDArray[np.intp]
+    problem: Problem
+
+
+def collect(scores: ArrayLike, labels: ArrayLike, problem: Problem, weights: Rows, mask: Rows) -> Collected:
+    """The rows that count, after a check of every row that is not masked."""
+    check_problem(problem)
+    values, truth = numbers(scores, "scores"), np.asarray(labels)
+    _check_shapes(values.shape, truth.shape, problem)
+    row_weights, row_mask = weights_and_mask(len(values), weights, mask)
+    values, truth = values.reshape(len(values), -1), truth.reshape(len(truth), -1)
+    _check_rows(np.isfinite(values), row_mask, values, "scores", "must be finite")
+    if problem == "multiclass":
+        if truth.dtype.kind not in "iu":
+            raise InputError(f"multiclass labels must be integer class indices, got {truth.dtype}")
+        last = values.shape[1] - 1
+        rule = f"must be from 0 to {last}, one for each column of scores"
+        _check_rows((truth >= 0) & (truth <= last), row_mask, truth, "labels", rule)
+    else:
+        _check_rows((truth == 0) | (truth == 1), row_mask, truth, "labels", "must be 0 or 1")
+    kept = np.flatnonzero(row_mask & (row_weights > 0))
+    return Collected(values[kept], truth[kept].astype(np.int64), row_weights[kept], kept, problem)
+
+
+def weights_and_mask(rows: int, weights: Rows, mask: Rows) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """The weight of each row and whether it is read at all; at least one row has a weight."""
+    row_mask = np.ones(rows, dtype=bool) if mask is None else np.asarray(mask)
+    if row_mask.shape != (rows,) or row_mask.dtype != bool:
+        raise InputError(f"mask must be {rows} booleans, got {row_mask.dtype} of shape {row_mask.shape}")
+    row_weights = np.ones(rows) if weights is None else numbers(weights, "weights")
+    if row_weights.shape != (rows,):
+        raise InputError(f"weights must have shape ({rows},), got {row_weights.shape}")
+    valid = np.isfinite(row_weights) & (row_weights >= 0)
+    _check_rows(valid[:, None], row_mask, row_weights[:, None], "weights", "must be finite and not negative")
+    if not (row_weights[row_mask] > 0).any():
+        raise InputError("no example is left: every row is masked or has weight 0")
+    return row_weights, row_mask
+
+
+def require_probabilities(data: Collected) -> None:
+    """Refuses logits, which are not in [0, 1], or do not sum to 1."""
+    remedy = f"Apply {'softmax' if data.problem == 'multiclass' else 'sigmoid'} to logits first."
+    outside = ((data.scores < 0) | (data.scores > 1)).any(axis=1)
+    if outside.any():
+        i = outside.argmax()
+        where = f"row {data.rows[i]} holds {data.scores[i]}"
+        raise InputError(f"scores must be probabilities in [0, 1]; {where}. {remedy}")
+    # A softmax in bfloat16 sums to 1 only to about 0.4%.
+    excess = np.abs(data.scores.sum(axis=1) - 1)
+    if data.problem == "multiclass" and (excess > 0.01).any():
+        i = excess.argmax()
+        where = f"row {data.rows[i]} sums to {data.scores[i].sum()}"
+        raise InputError(f"multiclass scores must be probabilities that sum to 1; {where}. {remedy}")
+
+
+def one_vs_rest(data: Collected) -> NDArray[np.bool_]:
+    """Which example is a positive of which column, (N, C)."""
+    return data.truth == (np.arange(data.scores.shape[1]) if data.problem == "multiclass" else 1)
+
+
+def numbers(values: ArrayLike, argument: str) -> FloatArray:
+    """Whatever was given as an array of float64."""
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{argument} must be an array of numbers: {error}") from error
+
+
+def _check_shapes(scores: tuple[int, ...], labels: tuple[int, ...], problem: Problem) -> None:
+    columns = {"binary": "", "multiclass": "classes", "multilabel": "labels"}[problem]
+    form = f"(examples, {columns})" if columns else "(examples,)"
+    if len(scores) != (2 if columns else 1) or (problem == "multiclass" and scores[1] < 2):
+        least = ", at least two classes" if problem == "multiclass" else ""
+        raise InputError(f"scores of a {problem} problem must have shape {form}{least}, got {scores}")
+    if 0 in scores:
+        raise InputError(f"scores are empty: their shape is {scores}")
+    expected = scores if problem == "multilabel" else scores[:1]
+    if labels != expected:
+        raise InputError(f"labels must have shape {expected} for {problem} scores {scores}, got {labels}")
+
+
+def _check_rows(
+    valid: NDArray[np.bool_], mask: NDArray[np.bool_], values: NDArray[Any], argument: str, rule: str
+) -> None:
+    bad = ~valid & mask[:, None]
+    if bad.any():
+        row, column = np.argwhere(bad)[0]
+        raise InputError(f"{argument} {rule}; row {row} holds {values[row, column]}")

@@ -1,0 +1,98 @@
+"""Confusion matrices (..., K, K), and the counts and values that they hold, one for each label."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from jaxcls.errors import InputError
+from jaxcls.metrics.averages import ratio
+from jaxcls.metrics.collected import Collected, FloatArray, numbers, require_probabilities
+
+
+class Counts(NamedTuple):
+    """The weight of the true and false positives and negatives of each label."""
+
+    tp: FloatArray
+    fp: FloatArray
+    fn: FloatArray
+    tn: FloatArray
+
+
+def predict(data: Collected, threshold: ArrayLike) -> NDArray[np.int64]:
+    """The predicted class of each decision, in the shape of `data.truth`."""
+    cut = numbers(threshold, "threshold")
+    if data.problem == "multiclass":
+        if not np.array_equal(cut, 0.5):
+            raise InputError("a multiclass prediction is the highest score of its row: it takes no threshold")
+        return data.scores.argmax(axis=1)[:, None]
+    require_probabilities(data)
+    shapes = [(), data.scores.shape[1:]] if data.problem == "multilabel" else [()]
+    if cut.shape not in shapes or not np.isfinite(cut).all():
+        raise InputError(f"threshold must be finite and of shape {' or '.join(map(str, shapes))}, got {threshold!r}")
+    return (data.scores >= cut).astype(np.int64)
+
+
+def matrices_of(data: Collected, threshold: ArrayLike) -> FloatArray:
+    """One confusion matrix for each decision of a row: (1, 2, 2), (1, K, K) or (L, 2, 2)."""
+    predicted = predict(data, threshold)
+    decisions = data.truth.shape[1]
+    classes = data.scores.shape[1] if data.problem == "multiclass" else 2
+    cells = (np.arange(decisions) * classes + data.truth) * classes + predicted
+    weights = np.repeat(data.weights, decisions)
+    totals = np.bincount(cells.ravel(), weights=weights, minlength=decisions * classes**2)
+    return totals.reshape(decisions, classes, classes).astype(np.float64, copy=False)
+
+
+def counts_of_classes(matrices: FloatArray) -> Counts:
+    """The counts of each class against the rest, (..., K)."""
+    tp = np.diagonal(matrices, axis1=-2, axis2=-1)
+    rows, columns = matrices.sum(axis=-1), matrices.sum(axis=-2)
+    fp = columns - tp
+    # The total is that of `rows`, so that a class that is alone has exactly 0 negatives, and no rounding.
+    tn = np.maximum(rows.sum(axis=-1, keepdims=True) - rows - fp, 0)
+    return Counts(tp, fp, rows - tp, tn)
+
+
+def counts_of_positives(matrices: FloatArray) -> Counts:
+    """The counts of class 1 in (..., 2, 2), which are (...)."""
+    return Counts(*(count[..., 1] for count in counts_of_classes(matrices)))
+
+
+def precision(counts: Counts) -> FloatArray:
+    nothing_found = (counts.tp + counts.fp == 0) & (counts.fn > 0)
+    return np.where(nothing_found, 0.0, ratio(counts.tp, counts.tp + counts.fp))
+
+
+def recall(counts: Counts) -> FloatArray:
+    return ratio(counts.tp, counts.tp + counts.fn)
+
+
+def specificity(counts: Counts) -> FloatArray:
+    return ratio(counts.tn, counts.tn + counts.fp)
+
+
+def f_beta(counts: Counts, beta: float = 1.0) -> FloatArray:
+    found = (1 + beta**2) * counts.tp
+    return ratio(found, found + beta**2 * counts.fn + counts.fp)
+
+
+def accuracy(matrices: FloatArray) -> FloatArray:
+    return ratio(np.trace(matrices, axis1=-2, axis2=-1), matrices.sum(axis=(-2, -1)))
+
+
+def balanced_accuracy(matrices: FloatArray) -> FloatArray:
+    recalls = recall(counts_of_classes(matrices))
+    occurring = (~np.isnan(recalls)).sum(axis=-1)
+    return np.where(occurring > 1, ratio(np.nansum(recalls, axis=-1), occurring), np.nan)
+
+
+def matthews_correlation(matrices: FloatArray) -> FloatArray:
+    rows, columns = matrices.sum(axis=-1), matrices.sum(axis=-2)
+    total = rows.sum(axis=-1)
+    covariance = np.trace(matrices, axis1=-2, axis2=-1) * total - (rows * columns).sum(axis=-1)
+    # As a sum of products, and each with its own total, a variance of one class only is exactly 0.
+    variance_of_truth = (rows * (total[..., None] - rows)).sum(axis=-1)
+    variance_of_prediction = (columns * (columns.sum(axis=-1, keepdims=True) - columns)).sum(axis=-1)
+    correlation = ratio(covariance, np.sqrt(variance_of_truth * variance_of_prediction))
+    return np.where((variance_of_truth > 0) & (variance_of_prediction == 0), 0.0, correlation)

@@ -1,0 +1,80 @@
+"""Metrics of probabilities: what the values themselves are worth."""
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from jaxcls.errors import InputError
+from jaxcls.labels import Problem
+from jaxcls.metrics.collected import Rows, collect, one_vs_rest, require_probabilities
+from jaxcls.metrics.confusion import predict
+
+
+def log_loss(
+    scores: ArrayLike, labels: ArrayLike, *, problem: Problem, weights: Rows = None, mask: Rows = None
+) -> float:
+    """The mean of -log of the probability of the truth, in nats; for multilabel the mean over the labels.
+
+    A probability of 0 counts as 2.2e-16 (36.04 nats), as in scikit-learn.
+
+    >>> log_loss([0.8, 0.4], [1, 0], problem="binary")
+    0.366...
+    """
+    data = collect(scores, labels, problem, weights, mask)
+    require_probabilities(data)
+    if problem == "multiclass":
+        of_truth = np.take_along_axis(data.scores, data.truth, axis=1)
+    else:
+        of_truth = np.where(data.truth == 1, data.scores, 1 - data.scores)
+    losses = -np.log(np.maximum(of_truth, np.finfo(np.float64).eps))
+    return float(np.average(losses.mean(axis=1), weights=data.weights))
+
+
+def brier_score(
+    scores: ArrayLike, labels: ArrayLike, *, problem: Problem, weights: Rows = None, mask: Rows = None
+) -> float:
+    """The mean squared error of the probabilities; for multilabel the mean over the labels.
+
+    Multiclass sums the squares over the classes and runs from 0 to 2; the other two run from 0 to 1.
+    Source: Brier (1950), "Verification of forecasts expressed in terms of probability".
+
+    >>> brier_score([0.5, 0.0], [1, 0], problem="binary")
+    0.125
+    """
+    data = collect(scores, labels, problem, weights, mask)
+    require_probabilities(data)
+    squares = (data.scores - one_vs_rest(data)) ** 2
+    errors = squares.sum(axis=1) if problem == "multiclass" else squares.mean(axis=1)
+    return float(np.average(errors, weights=data.weights))
+
+
+def expected_calibration_error(
+    scores: ArrayLike,
+    labels: ArrayLike,
+    *,
+    problem: Problem,
+    bins: int = 15,
+    weights: Rows = None,
+    mask: Rows = None,
+) -> float:
+    """The mean gap between confidence and accuracy over equal-width bins of top-1 confidence.
+
+    The confidence of a binary decision is max(p, 1 - p); for multilabel it is the mean over the labels. A bin
+    holds its upper edge. Source: Guo et al. (2017), "On calibration of modern neural networks", arXiv
+    1706.04599.
+
+    >>> round(expected_calibration_error([0.8, 0.8, 0.8, 0.8], [1, 1, 1, 0], problem="binary"), 6)
+    0.05
+    """
+    if bins < 1:
+        raise InputError(f"bins must be at least 1, got {bins}")
+    data = collect(scores, labels, problem, weights, mask)
+    require_probabilities(data)
+    if problem == "multiclass":
+        confidence = data.scores.max(axis=1, keepdims=True)
+    else:
+        confidence = np.maximum(data.scores, 1 - data.scores)
+    surplus = data.weights[:, None] * (confidence - (predict(data, 0.5) == data.truth))
+    inner_edges = np.linspace(0, 1, bins + 1)[1:-1]
+    cells = np.digitize(confidence, inner_edges, right=True)
+    gaps = [np.abs(np.bincount(c, weights=s)).sum() for c, s in zip(cells.T, surplus.T, strict=True)]
+    return float(np.mean(gaps) / data.weights.sum())

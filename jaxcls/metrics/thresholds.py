@@ -1,0 +1,68 @@
+"""Choosing a threshold: every way to cut the ranking of a label, judged by its confusion matrix."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from jaxcls.errors import InputError, unknown_name
+from jaxcls.labels import Problem
+from jaxcls.metrics import confusion
+from jaxcls.metrics.collected import FloatArray, Rows, collect, require_probabilities
+from jaxcls.metrics.ranking import Ranking, rank
+
+
+def tune_threshold(
+    scores: ArrayLike,
+    labels: ArrayLike,
+    *,
+    problem: Problem,
+    metric: Literal["f1", "accuracy", "balanced_accuracy", "mcc"] = "f1",
+    weights: Rows = None,
+    mask: Rows = None,
+) -> float | FloatArray:
+    """The threshold that maximises `metric`: one for binary, (L,) for multilabel, each label for itself.
+
+    Exact: every way to cut the sorted probabilities is tried, in O(n log n). A threshold lies midway between
+    the two distinct scores that it parts (0 and 1 at the ends; just above 1 if even a score of 1 is better
+    taken as negative); of equally good cuts the highest is taken. A label with one class only keeps 0.5. Tune
+    on validation data, never on the data of the final score.
+
+    >>> tune_threshold([0.1, 0.25, 0.5, 0.75], [0, 0, 1, 1], problem="binary")
+    0.375
+    """
+    if metric not in _TUNABLE:
+        raise unknown_name("metric to tune a threshold for", metric, _TUNABLE)
+    data = collect(scores, labels, problem, weights, mask)
+    if problem == "multiclass":
+        raise InputError("a multiclass prediction is the highest score of its row: it takes no threshold")
+    require_probabilities(data)
+    columns = zip(data.scores.T, data.truth.T == 1, strict=True)
+    best = np.array([_best_threshold(rank(s, p, data.weights), _TUNABLE[metric]) for s, p in columns])
+    return float(best[0]) if problem == "binary" else best
+
+
+_TUNABLE: dict[str, Callable[[FloatArray], FloatArray]] = {
+    "f1": lambda matrices: confusion.f_beta(confusion.counts_of_positives(matrices)),
+    "accuracy": confusion.accuracy,
+    "balanced_accuracy": confusion.balanced_accuracy,
+    "mcc": confusion.matthews_correlation,
+}
+
+
+def _best_threshold(ranking: Ranking, metric: Callable[[FloatArray], FloatArray]) -> float:
+    if not (ranking.positives > 0 and ranking.negatives > 0):
+        return 0.5
+    tp, fp = np.append(0.0, ranking.true_positives), np.append(0.0, ranking.false_positives)
+    matrices = np.stack([ranking.negatives - fp, fp, ranking.positives - tp, tp], axis=-1).reshape(-1, 2, 2)
+    # Cut i takes the i highest distinct scores as positive.
+    cut = int(metric(matrices).argmax())
+    highest = ranking.thresholds[0]
+    just_above_one = float(np.nextafter(np.float32(1), np.float32(2)))
+    lowest_positive = ranking.thresholds[cut - 1] if cut else (1.0 if highest < 1 else just_above_one)
+    highest_negative = ranking.thresholds[cut] if cut < len(ranking.thresholds) else 0.0
+    # Rounded to float32, so that a model that compares in float32 decides the same; where that rounds
+    # onto the score below, the score above is the threshold.
+    middle = float(np.float32((highest_negative + lowest_positive) / 2))
+    return middle if highest_negative < middle <= lowest_positive else float(lowest_positive)
