@@ -1,9 +1,5 @@
 """Optimizers against Keras, Optax and plain NumPy; schedules against their formulas; settings at the door."""
 
-import os
-
-os.environ["KERAS_BACKEND"] = "jax"
-
 import chex
 import jax
 import jax.numpy as jnp
@@ -48,9 +44,7 @@ def trajectory(transform, params, grads):
         params = optax.apply_updates(params, updates)
         return (params, state), (params, state)
 
-    return jax.jit(lambda carry, grads: jax.lax.scan(step, carry, grads)[1])(
-        (params, transform.init(params)), grads
-    )
+    return jax.jit(lambda carry, grads: jax.lax.scan(step, carry, grads)[1])((params, transform.init(params)), grads)
 
 
 def keras_trajectory(optimizer, params, grads):
@@ -221,10 +215,10 @@ def test_micro_batches_equal_one_large_batch(semantics):
     many = get("adamw", gradient_accumulation_steps=micro, **options)
     path, states = trajectory(many, params, grads)
     expected_path, expected_states = trajectory(get("adamw", **options), params, means)
-    actual = {"params": path, "average": jax.vmap(evaluation_params)(states, path)}
+    actual = {"params": path, "average": jax.jit(jax.vmap(evaluation_params))(states, path)}
     expected = {
         "params": expected_path,
-        "average": jax.vmap(evaluation_params)(expected_states, expected_path),
+        "average": jax.jit(jax.vmap(evaluation_params))(expected_states, expected_path),
     }
     applied = jax.tree.map(lambda leaf: leaf[micro - 1 :: micro], actual)
     chex.assert_trees_all_close(applied, expected, rtol=1e-5, atol=1e-7)
@@ -237,26 +231,22 @@ def test_ema_is_the_debiased_mean_of_the_parameters_so_far():
     transform = get("sgd", learning_rate=0.1, ema_decay=decay)
     chex.assert_trees_all_equal(evaluation_params(transform.init(params), params), params)
     path, states = trajectory(transform, params, some_grads())
-    average = jax.vmap(evaluation_params)(states, path)
+    average = jax.jit(jax.vmap(evaluation_params))(states, path)
     for t in (1, 2, STEPS):
         weights = decay ** np.arange(t - 1, -1, -1.0)
-        mean = jax.tree.map(
-            lambda leaf, t=t, weights=weights: np.average(np.float64(leaf[:t]), 0, weights), path
-        )
-        chex.assert_trees_all_close(
-            jax.tree.map(lambda leaf, t=t: np.float64(leaf[t - 1]), average), mean, rtol=1e-5
-        )
+        mean = jax.tree.map(lambda leaf, t=t, weights=weights: np.average(np.float64(leaf[:t]), 0, weights), path)
+        chex.assert_trees_all_close(jax.tree.map(lambda leaf, t=t: np.float64(leaf[t - 1]), average), mean, rtol=1e-5)
 
 
 def test_schedule_free_is_evaluated_at_its_average_also_below_clipping_and_accumulation():
     params, grads = some_params(), some_grads()
     oracle = optax.contrib.schedule_free_adamw(0.02)
     path, states = trajectory(oracle, params, grads)
-    expected = jax.vmap(optax.contrib.schedule_free_eval_params)(states, path)
+    expected = jax.jit(jax.vmap(optax.contrib.schedule_free_eval_params))(states, path)
     doubled = jax.tree.map(lambda leaf: jnp.repeat(leaf, 2, axis=0), grads)
     transform = get("schedule_free", learning_rate=0.02, gradient_accumulation_steps=2, global_clipnorm=1e6)
     path, states = trajectory(transform, params, doubled)
-    actual = jax.vmap(evaluation_params)(states, path)
+    actual = jax.jit(jax.vmap(evaluation_params))(states, path)
     assert_same_path(jax.tree.map(lambda leaf: leaf[1::2], actual), expected)
 
 
@@ -271,9 +261,7 @@ def signature(tree):
 
 EVERYTHING = {"clipnorm": 1.0, "weight_decay": 0.1, "gradient_accumulation_steps": 2}
 VARIANTS = [(name, {}) for name in optimizers.OPTIMIZERS]
-VARIANTS += [
-    (name, {"semantics": "keras"}) for name in ("sgd", "rmsprop", "adam", "adagrad", "nadam", "lion")
-]
+VARIANTS += [(name, {"semantics": "keras"}) for name in ("sgd", "rmsprop", "adam", "adagrad", "nadam", "lion")]
 VARIANTS += [("adamw", {"ema_decay": 0.99} | EVERYTHING), ("schedule_free", EVERYTHING), ("muon", EVERYTHING)]
 
 
@@ -342,10 +330,7 @@ TOTAL, WARMUP = 40, 10
 def test_a_schedule_warms_up_follows_its_formula_and_holds_its_end(name, options, formula):
     rate = schedule(name, learning_rate=0.3, total_steps=TOTAL, warmup_steps=WARMUP, **options)
     steps = np.arange(TOTAL + 5)
-    expected = [
-        0.3 * (k / WARMUP if k < WARMUP else formula(min((k - WARMUP) / (TOTAL - WARMUP), 1.0)))
-        for k in steps
-    ]
+    expected = [0.3 * (k / WARMUP if k < WARMUP else formula(min((k - WARMUP) / (TOTAL - WARMUP), 1.0))) for k in steps]
     np.testing.assert_allclose(jax.vmap(rate)(steps), expected, rtol=1e-5, atol=1e-7)
 
 

@@ -1,0 +1,117 @@
+"""Learning rates as functions of the number of updates, by name."""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import optax
+
+from jaxcls.errors import InputError, unknown_name
+from jaxcls.optimizers.checks import check, check_names, keywords
+
+
+def schedule(
+    name: str, *, learning_rate: float, total_steps: int, warmup_steps: int = 0, **options: Any
+) -> optax.Schedule:
+    """The learning rate as a function of the number of updates applied before, from its name.
+
+    The rate rises linearly from 0 at step 0 to `learning_rate` at `warmup_steps`, then follows the named
+    curve to its end at `total_steps`, and stays there: the warm-up is part of `total_steps`. With gradient
+    accumulation a step is an applied update.
+
+    - 'constant'.
+    - 'linear', 'cosine', 'exponential': falling to `learning_rate * end_factor` (default 0, 0 and 0.01).
+    - 'warmup_cosine': 'cosine', with `warmup_steps` required.
+    - 'one_cycle': a cosine rise from `learning_rate / div_factor` (25) over `warmup_steps` (0: 30% of all),
+      then a cosine fall to that value over `final_div_factor` (1e4).
+    - 'piecewise': multiplied by `scales[i]` from step `boundaries[i]` of the whole training on.
+
+    Errors: InputError. Source: `optax.schedules`; one_cycle: arXiv 1708.07120.
+
+    >>> rate = schedule("cosine", learning_rate=0.1, total_steps=10, warmup_steps=2)
+    >>> [round(float(rate(step)), 4) for step in (0, 1, 2, 6, 10, 11)]
+    [0.0, 0.05, 0.1, 0.05, 0.0, 0.0]
+    """
+    if name not in SCHEDULES:
+        raise unknown_name("schedule", name, SCHEDULES)
+    curve = SCHEDULES[name]
+    check_names(name, options, keywords(curve))
+    check(name, learning_rate=learning_rate, total_steps=total_steps, warmup_steps=warmup_steps, **options)
+    if warmup_steps >= total_steps:
+        raise InputError(
+            f"{name}: warmup_steps must be below total_steps, of which it is a part;"
+            f" got {warmup_steps} of {total_steps}."
+        )
+    return curve(learning_rate, total_steps, warmup_steps, **options)
+
+
+def _constant(peak: float, total: int, warmup: int) -> optax.Schedule:
+    return _warmed_up(optax.constant_schedule(peak), peak, warmup)
+
+
+def _linear(peak: float, total: int, warmup: int, *, end_factor: float = 0.0) -> optax.Schedule:
+    return _warmed_up(optax.linear_schedule(peak, peak * end_factor, total - warmup), peak, warmup)
+
+
+def _cosine(peak: float, total: int, warmup: int, *, end_factor: float = 0.0) -> optax.Schedule:
+    return _warmed_up(optax.cosine_decay_schedule(peak, total - warmup, end_factor), peak, warmup)
+
+
+def _warmup_cosine(peak: float, total: int, warmup: int, *, end_factor: float = 0.0) -> optax.Schedule:
+    if warmup == 0:
+        raise InputError("warmup_cosine: warmup_steps must be at least 1; without a warm-up use 'cosine'.")
+    return _cosine(peak, total, warmup, end_factor=end_factor)
+
+
+def _exponential(peak: float, total: int, warmup: int, *, end_factor: float = 0.01) -> optax.Schedule:
+    if end_factor == 0:
+        raise InputError("exponential: end_factor must be above 0: an exponential does not reach 0.")
+    curve = optax.exponential_decay(peak, total - warmup, end_factor, end_value=peak * end_factor)
+    return _warmed_up(curve, peak, warmup)
+
+
+def _one_cycle(
+    peak: float, total: int, warmup: int, *, div_factor: float = 25.0, final_div_factor: float = 1e4
+) -> optax.Schedule:
+    # optax.cosine_onecycle_schedule interpolates with a dot product, which an accelerator rounds to bfloat16.
+    start = peak / div_factor
+    rising = warmup or int(0.3 * total)
+    fall = optax.cosine_decay_schedule(peak, total - rising, alpha=1 / (div_factor * final_div_factor))
+    if rising == 0:
+        return fall
+    rise = optax.cosine_decay_schedule(start, rising, alpha=div_factor)
+    return optax.join_schedules([rise, fall], [rising])
+
+
+def _piecewise(
+    peak: float, total: int, warmup: int, *, boundaries: Sequence[int] = (), scales: Sequence[float] = ()
+) -> optax.Schedule:
+    if not boundaries or len(boundaries) != len(scales):
+        raise InputError(
+            f"piecewise: give boundaries and as many scales, got {len(boundaries)} and {len(scales)} of them."
+        )
+    edges = [warmup, *boundaries, total]
+    if any(left >= right for left, right in pairwise(edges)):
+        raise InputError(
+            f"piecewise: boundaries must rise, above warmup_steps ({warmup}) and below total_steps ({total}),"
+            f" got {list(boundaries)}."
+        )
+    after_warmup = {edge - warmup: scale for edge, scale in zip(boundaries, scales, strict=True)}
+    return _warmed_up(optax.piecewise_constant_schedule(peak, after_warmup), peak, warmup)
+
+
+SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {
+    "constant": _constant,
+    "cosine": _cosine,
+    "exponential": _exponential,
+    "linear": _linear,
+    "one_cycle": _one_cycle,
+    "piecewise": _piecewise,
+    "warmup_cosine": _warmup_cosine,
+}
+
+
+def _warmed_up(curve: optax.Schedule, peak: float, warmup: int) -> optax.Schedule:
+    if warmup == 0:
+        return curve
+    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), curve], [warmup])
