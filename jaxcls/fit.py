@@ -37,8 +37,11 @@ class DivergedError(RuntimeError):
 class Reporter(Protocol):
     """Who wants to hear how a run goes."""
 
-    def chunk(self, step: int, loss: float) -> None: ...
-    def epoch(self, entry: Mapping[str, Any]) -> None: ...
+    def chunk(self, step: int, loss: float) -> None:
+        """After each dispatch: the step that the run is at, and the loss of that step."""
+
+    def epoch(self, history: list[dict[str, Any]]) -> None:
+        """After each epoch: the entries of all epochs."""
 
 
 @dataclasses.dataclass
@@ -119,6 +122,7 @@ def fit(
       max_skipped_steps: stop with an error after so many steps in a row that are not finite.
       checkpoint_seconds: save within an epoch when so much time has passed since the last save.
       stop: asked between two dispatches whether to save and stop here.
+      sharding: how a batch lies on several devices.
 
     Returns:
       The last state, and an entry for each epoch.
@@ -126,6 +130,7 @@ def fit(
     Raises:
       Interrupted: ``stop`` said so; the state was saved.
       DivergedError: the loss or gradient stayed non-finite.
+      CheckpointError: see :mod:`jaxcls.checkpoints`.
     """
     steps = steps_per_epoch(len(data), batch_size)
     length = chunk_length(steps, MOST_STEPS_A_CHUNK)
@@ -135,9 +140,10 @@ def fit(
     if checkpoints is not None and (restored := checkpoints.restore(like=state)):
         state, progress = restored.state, Progress(**restored.metadata)
 
-    def save(metrics: Mapping[str, float] | None = None) -> None:
+    def save(metrics: Mapping[str, float] | None = None, *, wait: bool = False) -> None:
         if checkpoints is not None:
-            checkpoints.save(int(state.step), state, metadata=dataclasses.asdict(progress), metrics=metrics)
+            metadata = dataclasses.asdict(progress)
+            checkpoints.save(int(state.step), state, metadata=metadata, metrics=metrics, wait=wait)
 
     saved_at = time.monotonic()
     while len(progress.history) < epochs and not _exhausted(progress.history, monitor, mode, patience):
@@ -152,20 +158,22 @@ def fit(
             if reporter is not None:
                 reporter.chunk(int(state.step), float(loss[-1]))
             if progress.skipped_in_row >= max_skipped_steps:
-                save()
+                save(wait=True)
                 raise DivergedError(_diverged(progress, int(state.step)))
             within = first + length < steps
-            if within and (stop() or time.monotonic() - saved_at > checkpoint_seconds):
+            if within and stop():
+                save(wait=True)
+                raise Interrupted(int(state.step))
+            if within and time.monotonic() - saved_at > checkpoint_seconds:
                 save()
                 saved_at = time.monotonic()
-                if stop():
-                    raise Interrupted(int(state.step))
         entry = progress.close_epoch(int(state.step), len(data), validate(state))
         if reporter is not None:
-            reporter.epoch(entry)
-        save({monitor: entry[f"val_{monitor}"]} if monitor else None)
+            reporter.epoch(progress.history)
+        stopping = stop() and len(progress.history) < epochs
+        save({monitor: entry[f"val_{monitor}"]} if monitor else None, wait=stopping)
         saved_at = time.monotonic()
-        if stop() and len(progress.history) < epochs:
+        if stopping:
             raise Interrupted(int(state.step))
     return state, progress.history
 

@@ -1,7 +1,6 @@
 """How a run is shown while it goes: a bar in a terminal, plain lines elsewhere."""
 
 import sys
-from collections.abc import Mapping
 from typing import Any, Self, TextIO
 
 from tqdm import tqdm
@@ -39,7 +38,8 @@ class ProgressBar:
         self._bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
         self._bar.update(step * self._batch_size - self._bar.n)
 
-    def epoch(self, entry: Mapping[str, Any]) -> None:
+    def epoch(self, history: list[dict[str, Any]]) -> None:
+        entry = history[-1]
         values = "  ".join(
             f"{name} {value:.4f}"
             for name, value in entry.items()

@@ -103,6 +103,7 @@ def run(given: Settings, *, say: Callable[[str], None] = print, stop: Callable[[
         say(f"warning: {difference}; the last bits of the result may differ from those of an uninterrupted run")
 
     state, history = _fit(task, resolved, data, program, directory, stop)
+    directory.write_history(history)
     scores, _ = program.evaluate(state, data.test)
     report = metrics.report(scores, data.test.labels, problem=task.problem, class_names=dataset.class_names)
     report |= {
@@ -192,14 +193,27 @@ def _fit(
             max_skipped_steps=resolved.max_skipped_steps,
             checkpoints=checkpoints,
             checkpoint_seconds=resolved.checkpoint_seconds,
-            reporter=bar,
+            reporter=_Reports(bar, directory),
             stop=stop,
             sharding=program.sharded,
         )
-        directory.write_history(history)
         if resolved.restore_best and (best := checkpoints.restore_best(like=state)):
             state = best.state
     return state, history
+
+
+class _Reports(NamedTuple):
+    """Shows how a run goes, and keeps the history as it grows."""
+
+    bar: ProgressBar
+    directory: RunDirectory
+
+    def chunk(self, step: int, loss: float) -> None:
+        self.bar.chunk(step, loss)
+
+    def epoch(self, history: list[dict[str, Any]]) -> None:
+        self.bar.epoch(history)
+        self.directory.write_history(history)
 
 
 def _check(resolved: Settings, task: Task) -> None:

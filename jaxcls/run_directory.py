@@ -51,8 +51,11 @@ class RunDirectory:
                 )
             self._check_same_run(settings, environment, data)
         else:
-            path.mkdir(parents=True, exist_ok=True)
-            _write(path / "environment.json", _json(environment))
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+                _write(path / "environment.json", _json(environment))
+            except OSError as error:
+                raise InputError(f"--run-dir {path} cannot be written to ({error}); give another one.") from None
             _write(path / "data.json", _json(data))
             record = settings_module.as_record(settings)
             of_the_command = ("config", "list_tasks", "resume")

@@ -51,6 +51,7 @@ def _parse(arguments: list[str]) -> Settings:
 
 
 def _train(settings: Settings, arguments: list[str]) -> int:
+    from jaxcls.checkpoints import CheckpointError
     from jaxcls.fit import DivergedError, Interrupted
     from jaxcls.run import run
 
@@ -61,7 +62,7 @@ def _train(settings: Settings, arguments: list[str]) -> int:
         command = shlex.join(["python", "-m", "jaxcls.train", *arguments])
         print(f"{stop}. To go on: {command}", file=sys.stderr)
         return INTERRUPTED
-    except DivergedError as error:
+    except (DivergedError, CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(_table(result.report))

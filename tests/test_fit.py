@@ -36,7 +36,7 @@ class Steps:
     def chunk(self, step, loss):
         self.step = step
 
-    def epoch(self, entry):
+    def epoch(self, history):
         pass
 
 

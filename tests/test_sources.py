@@ -22,17 +22,13 @@ from jaxcls.errors import InputError
 
 NAMES = tuple(sources.FASHION_MNIST.sha256)
 DEBIAN = Path(sources.FASHION_MNIST.debian[1])
-needs_debian_package = pytest.mark.skipif(
-    not DEBIAN.is_dir(), reason="dataset-fashion-mnist is not installed"
-)
+needs_debian_package = pytest.mark.skipif(not DEBIAN.is_dir(), reason="dataset-fashion-mnist is not installed")
 
 
 def tiny_arrays(seed=0):
     rng = np.random.default_rng(seed)
     return {
-        name: rng.integers(0, 256, (rows, 4, 3), np.uint8)
-        if "images" in name
-        else np.arange(rows, dtype=np.uint8)
+        name: rng.integers(0, 256, (rows, 4, 3), np.uint8) if "images" in name else np.arange(rows, dtype=np.uint8)
         for name, rows in zip(NAMES, (6, 6, 4, 4), strict=True)
     }
 
@@ -114,9 +110,7 @@ def registered_in_tfds(spec, monkeypatch, tmp_path, port):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.setenv(name, "127.0.0.1")
-    return dataclasses.replace(spec, tfds="fashion_mnist"), {
-        name: path.read_bytes() for name, path in files.items()
-    }
+    return dataclasses.replace(spec, tfds="fashion_mnist"), {name: path.read_bytes() for name, path in files.items()}
 
 
 def check_tiny(dataset):

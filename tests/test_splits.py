@@ -21,9 +21,7 @@ labels_of_few_classes = hnp.arrays(np.int32, st.integers(0, 60), elements=st.int
 @given(labels=labels_of_few_classes, fraction=st.floats(0.01, 0.99), seed=st.integers(0, 2**64))
 def test_every_row_is_in_one_split_and_every_class_in_proportion(labels, fraction, seed):
     train_rows, validation_rows = splits.stratified(labels, fraction, seed=seed)
-    np.testing.assert_array_equal(
-        np.sort(np.concatenate([train_rows, validation_rows])), np.arange(len(labels))
-    )
+    np.testing.assert_array_equal(np.sort(np.concatenate([train_rows, validation_rows])), np.arange(len(labels)))
     for rows in (train_rows, validation_rows):
         assert rows.dtype == np.int64
         assert np.all(np.diff(rows) > 0)
