@@ -22,7 +22,6 @@ from jaxcls.losses.weighting import SigmoidWeighting, Weighting, require, unknow
 Loss = Callable[..., jax.Array]
 Problem = Literal[labels.Problem, "detection"]
 
-
 SIGMOID_FAMILY: tuple[Loss, ...] = (
     sigmoid_cross_entropy,
     hinge,
@@ -31,8 +30,6 @@ SIGMOID_FAMILY: tuple[Loss, ...] = (
     asymmetric,
     sigmoid_poly,
 )
-
-
 SOFTMAX_FAMILY: tuple[Loss, ...] = (
     softmax_cross_entropy,
     softmax_focal,
@@ -40,8 +37,6 @@ SOFTMAX_FAMILY: tuple[Loss, ...] = (
     softmax_poly,
     logit_adjusted_cross_entropy,
 )
-
-
 ALIASES: dict[str, tuple[Loss, ...]] = {
     "binary_crossentropy": (sigmoid_cross_entropy,),
     "sparse_categorical_crossentropy": (softmax_cross_entropy,),
@@ -51,8 +46,6 @@ ALIASES: dict[str, tuple[Loss, ...]] = {
     "focal_loss": (sigmoid_focal, softmax_focal),
     "weighted_crossentropy": (sigmoid_cross_entropy, softmax_cross_entropy),
 }
-
-
 _BY_NAME = {loss.__name__: (loss,) for loss in (*SIGMOID_FAMILY, *SOFTMAX_FAMILY)} | ALIASES
 
 

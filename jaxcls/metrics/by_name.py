@@ -55,8 +55,6 @@ METRICS = {
     "brier_score": Metric(brier_score, direction="min"),
     "ece": Metric(expected_calibration_error, direction="min"),
 }
-
-
 ALIASES = {"auc": "roc_auc"}
 
 
