@@ -5,6 +5,7 @@ Images are (N, height, width, channels) of any dtype; every image draws for itse
 
 from collections.abc import Callable
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -36,6 +37,7 @@ def horizontal_flip(key: jax.Array, images: jax.Array) -> jax.Array:
     >>> horizontal_flip(jax.random.key(0), image).ravel().tolist() in ([1, 2], [2, 1])
     True
     """
+    chex.assert_rank(images, 4)
     flip = jax.random.bernoulli(key, shape=(images.shape[0], 1, 1, 1))
     return jnp.where(flip, images[:, :, ::-1], images)
 
@@ -50,6 +52,7 @@ def shift(pixels: int) -> Augmentation:
     """
 
     def augment(key: jax.Array, images: jax.Array) -> jax.Array:
+        chex.assert_rank(images, 4)
         _, height, width, _ = images.shape
         padded = jnp.pad(images, ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0)))
         offsets = jax.random.randint(key, (images.shape[0], 2), 0, 2 * pixels + 1)
@@ -72,6 +75,7 @@ def cutout(size: int) -> Augmentation:
     """
 
     def augment(key: jax.Array, images: jax.Array) -> jax.Array:
+        chex.assert_rank(images, 4)
         count, height, width, _ = images.shape
         rows, columns = jax.random.split(key)
 

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
+import chex
 import jax
 from jax import lax
 
@@ -58,6 +59,7 @@ def max_pool(images: jax.Array, window: int = 2) -> jax.Array:
     >>> max_pool(jnp.arange(16.0).reshape(1, 4, 4, 1))[0, :, :, 0].tolist()
     [[5.0, 7.0], [13.0, 15.0]]
     """
+    chex.assert_rank(images, 4)
     count, height, width, channels = images.shape
     rows, columns = height // window, width // window
     whole = images[:, : rows * window, : columns * window]

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -76,6 +77,7 @@ def make_train_step(
     """
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
+        _check_batch(batch)
         step_key, _ = _streams(state.key)
         augment_key, model_key = jax.random.split(jax.random.fold_in(step_key, state.step))
         inputs = prepare(augment(augment_key, batch.inputs))
@@ -85,6 +87,7 @@ def make_train_step(
             return loss(outputs, batch.labels, sample_weight=batch.weights, mask=batch.mask), model_state
 
         (value, model_state), gradient = jax.value_and_grad(objective, has_aux=True)(state.params)
+        chex.assert_rank(value, 0)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
 
@@ -158,11 +161,14 @@ def make_evaluation_step(
     probabilities = jax.nn.softmax if problem == "multiclass" else jax.nn.sigmoid
 
     def evaluation_step(params: PyTree, model_state: PyTree, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        _check_batch(batch)
         outputs, _ = model.apply(params, model_state, prepare(batch.inputs))
         scores = probabilities(outputs)
         for view in views:
             scores += probabilities(model.apply(params, model_state, prepare(view(batch.inputs)))[0])
-        return scores / (1 + len(views)), loss(outputs, batch.labels, normalizer="none")
+        losses = loss(outputs, batch.labels, normalizer="none")
+        chex.assert_shape(losses, batch.mask.shape)
+        return scores / (1 + len(views)), losses
 
     return jax.jit(evaluation_step)
 
@@ -185,6 +191,13 @@ def collect(
     ]
     scores, losses = (np.concatenate([np.asarray(part) for part in column]) for column in zip(*parts, strict=True))
     return scores[: len(data)], losses[: len(data)]
+
+
+def _check_batch(batch: Batch) -> None:
+    """Costs nothing when the compiled step runs: shapes and types are checked while it is traced."""
+    chex.assert_rank([batch.mask, batch.weights], 1)
+    chex.assert_type([batch.mask, batch.weights], [bool, float])
+    chex.assert_equal_shape_prefix([*jax.tree.leaves(batch.inputs), batch.labels, batch.mask, batch.weights], 1)
 
 
 def _streams(key: jax.Array) -> tuple[jax.Array, jax.Array]:

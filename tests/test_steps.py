@@ -124,6 +124,18 @@ def test_a_step_that_is_not_finite_moves_only_the_number_of_the_step(data, value
     assert not metrics.applied
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [{"mask": jnp.ones(BATCH)}, {"mask": jnp.ones(BATCH - 1, bool)}, {"weights": jnp.ones((BATCH, 1))}],
+    ids=lambda wrong: next(iter(wrong)),
+)
+def test_a_batch_of_the_wrong_form_is_refused_while_the_step_is_traced(data, wrong):
+    _, step, state = make()
+    batch = pipeline.take(data, jnp.arange(BATCH), jnp.ones(BATCH, bool))
+    with pytest.raises(AssertionError, match="Chex"):
+        jax.eval_shape(step, state, batch._replace(**wrong))
+
+
 def test_augmentation_comes_before_preparation_and_its_key_changes_with_the_step(data):
     seen = []
 

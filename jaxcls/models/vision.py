@@ -8,6 +8,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -42,6 +43,7 @@ class MLP(nnx.Module):
         self.head = nnx.Linear(width, num_classes, rngs=rngs)
 
     def __call__(self, images: jax.Array) -> jax.Array:
+        chex.assert_rank(images, 4)
         return self.head(self.hidden(images.reshape(images.shape[0], -1)).astype(jnp.float32))
 
 
@@ -70,6 +72,7 @@ class CNN(nnx.Module):
         self.head = nnx.Linear(dense, num_classes, rngs=rngs)
 
     def __call__(self, images: jax.Array) -> jax.Array:
+        chex.assert_rank(images, 4)
         features = self.features(images)
         hidden = nnx.relu(self.dense(features.reshape(features.shape[0], -1)))
         return self.head(self.dropout(hidden).astype(jnp.float32))
@@ -108,6 +111,7 @@ class ResNet(nnx.Module):
         self.head = nnx.Linear(previous, num_classes, rngs=rngs)
 
     def __call__(self, images: jax.Array) -> jax.Array:
+        chex.assert_rank(images, 4)
         features = nnx.relu(self.norm(self.stages(self.stem(images))))
         pooled = features.astype(jnp.float32).mean(axis=(1, 2))
         return self.head(self.dropout(pooled))
