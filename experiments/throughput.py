@@ -13,6 +13,7 @@ The rate is the median over the rounds; a ratio is the median of the ratios of e
 
 import argparse
 import dataclasses
+import functools
 import json
 import os
 import platform
@@ -133,7 +134,7 @@ def jaxcls_contender(model: str, batch_size: int, images: int) -> Callable[[], N
     from jaxcls.models.functional import functional
 
     inputs, labels = load(images)
-    build = {"mlp": vision.MLP, "cnn": vision.CNN}[model]
+    build = {"mlp": vision.MLP, "cnn": functools.partial(vision.CNN, channels=(32, 64))}[model]
     network = functional(lambda rngs: build((28, 28, 1), 10, dropout=0.0, rngs=rngs))
     optimizer = optimizers.adam(1e-3)
     loss = losses.get("sparse_categorical_crossentropy", normalizer="batch")

@@ -245,13 +245,13 @@ def _build_model(task: Task, resolved: Settings, input_shape: tuple[int, ...], n
     return functional(lambda rngs: build(rngs=rngs))
 
 
-def _build_loss(task: Task, resolved: Settings, num_classes: int, labels: np.ndarray) -> steps.Loss:
+def _build_loss(task: Task, resolved: Settings, num_classes: int, train_labels: np.ndarray) -> steps.Loss:
     chosen = settings.select(resolved, LOSS_SETTINGS)
     if resolved.loss == "weighted_crossentropy" and "pos_weight" not in chosen:
         chosen.setdefault("class_weight", "balanced")
     if "class_weight" in chosen:
         chosen["class_weight"] = losses.resolve_class_weight(
-            chosen["class_weight"], task.problem, num_classes, labels=labels
+            chosen["class_weight"], task.problem, num_classes, labels=train_labels
         ).astype(np.float32)
     return losses.get(resolved.loss, task.problem, **{"normalizer": "batch", **chosen})
 

@@ -142,7 +142,7 @@ def test_what_is_wrong_is_said_before_anything_is_written(data_dir, tmp_path, ch
 
 
 def test_a_directory_takes_no_other_settings(finished, data_dir):
-    with pytest.raises(InputError, match=r"learning_rate \(begun with 0\.003, now 0\.1\)"):
+    with pytest.raises(InputError, match=r"learning_rate \(begun with 0\.004, now 0\.1\)"):
         train(data_dir, finished[0].directory, learning_rate=0.1)
 
 

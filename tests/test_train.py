@@ -123,7 +123,7 @@ def test_flags_win_over_the_file_and_the_file_over_the_recipe(tmp_path, data_dir
     done = run("--config", config, "--epochs", 1, "--data-dir", data_dir, "--run-dir", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     kept = (tmp_path / "run" / "config.toml").read_text()
-    for line in ('model = "mlp"', "epochs = 1", "batch_size = 32", "learning_rate = 0.003"):
+    for line in ('model = "mlp"', "epochs = 1", "batch_size = 32", "learning_rate = 0.004"):
         assert line in kept
 
 

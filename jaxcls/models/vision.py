@@ -55,7 +55,7 @@ class CNN(nnx.Module):
         input_shape: Sequence[int],
         num_classes: int,
         *,
-        channels: Sequence[int] = (32, 64),
+        channels: Sequence[int] = (32, 64, 128),
         dense: int = 256,
         dropout: float = 0.5,
         dtype: Any = jnp.float32,
