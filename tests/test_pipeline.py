@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxcls.data import pipeline
@@ -11,6 +11,7 @@ from jaxcls.data import pipeline
 SIZES = {"count": st.integers(1, 50), "batch_size": st.integers(1, 20)}
 
 
+@settings(max_examples=25)  # each shape is compiled
 @given(**SIZES, length=st.integers(1, 8))
 def test_an_epoch_of_dispatches_holds_each_row_once_unmasked(count, batch_size, length):
     order = jnp.asarray(np.random.default_rng(count).permutation(count))
