@@ -1,5 +1,6 @@
 """The process that a run happens in: what is set before jax is imported, and what is recorded of it."""
 
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -24,7 +25,7 @@ def prepare() -> None:
     given = os.environ.get("XLA_FLAGS", "")
     if flag and flag.partition("=")[0] not in given:
         os.environ["XLA_FLAGS"] = f"{given} {flag}".strip()
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_cache_folder() / "compiled"))
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_cache_folder() / f"compiled-{_processor()}"))
     # By default only what took over a second to compile is kept; a run compiles dozens of smaller programs.
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
@@ -52,6 +53,16 @@ def record() -> dict[str, Any]:
         "system": platform.platform(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
     }
+
+
+def _processor() -> str:
+    """Eight digits for this kind of processor: what was compiled for one can crash on another."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        lines = [platform.processor()]
+    features = next((line for line in lines if line.startswith(("flags", "Features"))), lines[0])
+    return hashlib.sha256(features.encode()).hexdigest()[:8]
 
 
 def _cache_folder() -> Path:

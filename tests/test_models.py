@@ -11,6 +11,7 @@ BUILDERS = {
     "mlp": lambda rngs, **o: vision.MLP((12, 10, 1), 7, hidden=(16, 8), dropout=0.1, rngs=rngs, **o),
     "cnn": lambda rngs, **o: vision.CNN((12, 10, 1), 7, channels=(4, 8), dense=16, rngs=rngs, **o),
     "resnet": lambda rngs, **o: vision.ResNet((12, 10, 1), 7, widths=(4, 8), blocks=2, rngs=rngs, **o),
+    "resnet-pooled": lambda rngs, **o: vision.ResNet((12, 10, 1), 7, widths=(4, 8), pooled_stem=True, rngs=rngs, **o),
 }
 
 

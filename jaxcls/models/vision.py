@@ -84,6 +84,8 @@ class ResNet(nnx.Module):
     Args:
       widths: channels of each stage; every stage but the first halves height and width.
       blocks: residual blocks a stage. Depth is ``2 * len(widths) * blocks + 2``.
+      pooled_stem: halves height and width after the first convolution. Wide stages on few pixels reach twice
+        the share of a CPU that narrow ones on many do.
     """
 
     def __init__(
@@ -93,12 +95,13 @@ class ResNet(nnx.Module):
         *,
         widths: Sequence[int] = (32, 64, 128),
         blocks: int = 1,
+        pooled_stem: bool = False,
         dropout: float = 0.0,
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
         self.stem = _Conv(input_shape[-1], widths[0], use_bias=False, dtype=dtype, rngs=rngs)
-        layers = []
+        layers: list[Callable[..., Any]] = [ops.max_pool] if pooled_stem else []
         previous = widths[0]
         for stage, features in enumerate(widths):
             for block in range(blocks):
