@@ -113,8 +113,9 @@ def work(contender: str, model: str, batch_size: int) -> None:
 
 def load(images: int):
     from jaxcls.data import sources
+    from jaxcls.tasks.fashion_mnist import IMAGES as FASHION_MNIST
 
-    train = sources.load_idx_images(sources.FASHION_MNIST, "auto").train
+    train = sources.load_idx_images(FASHION_MNIST, "auto").train
     if len(train.labels) < images:
         raise SystemExit("this experiment needs the real Fashion-MNIST: install Debian's dataset-fashion-mnist")
     return train.inputs[:images], train.labels[:images]

@@ -17,11 +17,11 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download.checksums import compute_url_info
 
 from jaxcls.data import formats, sources
-from jaxcls.data.samples import make
 from jaxcls.errors import InputError
+from jaxcls.tasks.fashion_mnist import IMAGES
 
-NAMES = tuple(sources.FASHION_MNIST.sha256)
-DEBIAN = Path(sources.FASHION_MNIST.debian[1])
+NAMES = tuple(IMAGES.sha256)
+DEBIAN = Path(IMAGES.debian[1])
 needs_debian_package = pytest.mark.skipif(not DEBIAN.is_dir(), reason="dataset-fashion-mnist is not installed")
 
 
@@ -170,13 +170,13 @@ def test_the_debian_package_must_hold_the_official_content(tiny):
 @needs_debian_package
 def test_fashion_mnist_of_debian_is_the_official_one_and_decodes_fast():
     start = time.perf_counter()
-    dataset = sources.load_idx_images(sources.FASHION_MNIST, "files")
+    dataset = sources.load_idx_images(IMAGES, "files")
     # 0.3 s on an idle machine.
     assert time.perf_counter() - start < 3
     assert dataset.train.inputs.shape == (60_000, 28, 28, 1)
     np.testing.assert_array_equal(np.bincount(dataset.train.labels), [6000] * 10)
     np.testing.assert_array_equal(np.bincount(dataset.test.labels), [1000] * 10)
-    assert dataset.provenance.sha256 == sources.FASHION_MNIST.sha256
+    assert dataset.provenance.sha256 == IMAGES.sha256
     assert sources.describe(dataset) == (
         "fashion_mnist: 60,000 + 10,000 examples from /usr/share/datasets/fashion-mnist "
         "(Debian package dataset-fashion-mnist, SHA-256 verified)"
@@ -219,7 +219,7 @@ def test_a_source_that_is_unknown_or_contradicts_data_dir_is_refused(tiny, tmp_p
 
 
 def test_the_sample_is_real_and_is_called_a_part():
-    dataset = sources.load_idx_images(sources.FASHION_MNIST, "sample")
+    dataset = sources.load_idx_images(IMAGES, "sample")
     assert dataset.train.inputs.shape == (10_000, 28, 28, 1)
     assert dataset.test.inputs.shape == (2_000, 28, 28, 1)
     assert np.all(np.bincount(dataset.train.labels, minlength=10) > 900)
@@ -228,21 +228,20 @@ def test_the_sample_is_real_and_is_called_a_part():
 
 
 def test_a_damaged_sample_is_refused(tiny, monkeypatch, tmp_path):
-    folder = tmp_path / "samples" / "tiny"
-    folder.mkdir(parents=True)
-    make.make(tiny, 3, 2, folder)
+    folder = write(tmp_path / "samples" / "tiny", tiny_arrays())
+    (folder / "SHA256SUMS").write_text("".join(f"{digest}  {name}\n" for name, digest in tiny.sha256.items()))
     monkeypatch.setattr(sources.resources, "files", lambda package: tmp_path / "samples")
     spec = dataclasses.replace(tiny, sample="tiny")
-    assert len(sources.load_idx_images(spec, "sample").train.labels) == 3
-    write(folder, {NAMES[3]: np.array([1, 1], np.uint8)})
+    check_tiny(sources.load_idx_images(spec, "sample"))
+    write(folder, {NAMES[3]: np.zeros(4, np.uint8)})
     with pytest.raises(InputError, match=f"tiny: {NAMES[3]}: the SHA-256 .* SHA256SUMS"):
         sources.load_idx_images(spec, "sample")
 
 
 @needs_debian_package
 def test_the_sample_is_the_head_of_the_official_files():
-    full = sources.load_idx_images(sources.FASHION_MNIST, "files")
-    sample = sources.load_idx_images(sources.FASHION_MNIST, "sample")
+    full = sources.load_idx_images(IMAGES, "files")
+    sample = sources.load_idx_images(IMAGES, "sample")
     chex.assert_trees_all_equal(
         (sample.train, sample.test),
         (
@@ -309,7 +308,7 @@ def test_a_server_that_never_answers_is_given_up(tiny, monkeypatch, tmp_path):
 def test_without_network_tfds_fails_fast_says_what_helps_and_leaves_nothing(nowhere, tmp_path):
     start = time.perf_counter()
     with pytest.raises(InputError) as caught:
-        sources.load_idx_images(sources.FASHION_MNIST, "tfds")
+        sources.load_idx_images(IMAGES, "tfds")
     assert time.perf_counter() - start < 5
     for remedy in ("--data-dir", "Debian package dataset-fashion-mnist", "--source sample", "out of reach"):
         assert remedy in str(caught.value)
@@ -329,14 +328,14 @@ def test_fashion_mnist_through_tfds_is_the_data_of_debian(monkeypatch, tmp_path)
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     with serving(contents) as (port, _):
         use_proxy(monkeypatch, port)
-        fetched = sources.load_idx_images(sources.FASHION_MNIST, "tfds")
-    installed = sources.load_idx_images(sources.FASHION_MNIST, "files")
+        fetched = sources.load_idx_images(IMAGES, "tfds")
+    installed = sources.load_idx_images(IMAGES, "files")
     chex.assert_trees_all_equal((fetched.train, fetched.test), (installed.train, installed.test))
-    assert fetched.provenance.sha256 == sources.FASHION_MNIST.sha256
+    assert fetched.provenance.sha256 == IMAGES.sha256
 
 
 def test_auto_falls_to_the_sample_and_says_why(nowhere, tmp_path):
-    spec = dataclasses.replace(sources.FASHION_MNIST, debian=("dataset-absent", str(tmp_path / "absent")))
+    spec = dataclasses.replace(IMAGES, debian=("dataset-absent", str(tmp_path / "absent")))
     dataset = sources.load_idx_images(spec, "auto")
     assert dataset.provenance.source == "sample"
     files, download = dataset.provenance.passed_over

@@ -84,33 +84,6 @@ class IdxImages:
     sample: str | None = None
 
 
-FASHION_MNIST = IdxImages(
-    name="fashion_mnist",
-    class_names=(
-        "T-shirt/top",
-        "Trouser",
-        "Pullover",
-        "Dress",
-        "Coat",
-        "Sandal",
-        "Shirt",
-        "Sneaker",
-        "Bag",
-        "Ankle boot",
-    ),
-    sha256={
-        "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
-        "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
-        "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
-        "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
-    },
-    debian=("dataset-fashion-mnist", "/usr/share/datasets/fashion-mnist"),
-    torchvision="FashionMNIST",
-    tfds="fashion_mnist",
-    sample="fashion_mnist",
-)
-
-
 def load_idx_images(spec: IdxImages, source: str = "auto", data_dir: str | os.PathLike[str] | None = None) -> Dataset:
     """Loads a data set of images from the first source that has it, decoded, in the order of its IDX files.
 
@@ -128,7 +101,10 @@ def load_idx_images(spec: IdxImages, source: str = "auto", data_dir: str | os.Pa
     Raises InputError if the data is not there, is corrupt, or does not fit together. Given a `data_dir`, that
     is never passed over for another source.
 
-    >>> data = load_idx_images(FASHION_MNIST, "sample")
+    >>> parts = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
+    >>> official = {f"{part}-ubyte": "SHA-256 of the full file" for part in parts}
+    >>> spec = IdxImages("fashion_mnist", tuple("0123456789"), official, sample="fashion_mnist")
+    >>> data = load_idx_images(spec, "sample")
     >>> data.train.inputs.shape, data.test.labels.dtype
     ((10000, 28, 28, 1), dtype('int32'))
     >>> print(describe(data))

@@ -1,0 +1,36 @@
+"""Cuts the sample of Fashion-MNIST that comes with the package from the official files.
+
+    python experiments/make_fashion_mnist_sample.py
+
+Expected: the files in jaxcls/data/samples/fashion_mnist as they were committed, byte for byte. It needs Debian's
+dataset-fashion-mnist, whose content is verified to be the official one.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+import jaxcls
+from jaxcls.data import formats, sources
+from jaxcls.tasks.fashion_mnist import IMAGES
+
+TRAIN, TEST = 10_000, 2_000
+FOLDER = Path(jaxcls.__file__).parent / "data" / "samples" / "fashion_mnist"
+
+
+def main() -> None:
+    full = sources.load_idx_images(IMAGES, "files")
+    arrays = [
+        array
+        for split, count in ((full.train, TRAIN), (full.test, TEST))
+        for array in (split.inputs[:count, ..., 0], split.labels[:count].astype(np.uint8))
+    ]
+    sums = []
+    for name, array in zip(IMAGES.sha256, arrays, strict=True):
+        formats.write_idx(FOLDER / f"{name}.gz", array)
+        sums.append(f"{formats.idx_sha256(array)}  {name}\n")
+    (FOLDER / "SHA256SUMS").write_text("".join(sums), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
