@@ -10,8 +10,8 @@ class ProgressBar:
     """Shows the loss, the rate and the time left, and a line for each epoch.
 
     Args:
-      total: the steps of the whole run.
-      done: those that an earlier process has made.
+      total: the steps of the whole run, those that an earlier process has made among them.
+      epochs: of the whole run.
       batch_size: for the rate in examples a second.
       out: where the bar goes, if that is a terminal. The lines go to standard output.
     """
@@ -31,12 +31,17 @@ class ProgressBar:
         self._started = False
 
     def chunk(self, step: int, loss: float) -> None:
-        if not self._started:
-            # What was done before this process counts for the bar, and not for the rate.
-            self._bar.initial = self._bar.n = max(0, step - 1) * self._batch_size
-            self._started = True
-        self._bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
-        self._bar.update(step * self._batch_size - self._bar.n)
+        bar, done = self._bar, step * self._batch_size
+        bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
+        if self._started:
+            bar.update(done - bar.n)
+            return
+        # What an earlier process did counts for the bar and not for the rate, nor does the first dispatch, which
+        # compiles. Without last_print_n, tqdm's moving average would take it all for the work of this moment.
+        bar.initial = bar.n = bar.last_print_n = done
+        bar.unpause()
+        bar.refresh()
+        self._started = True
 
     def epoch(self, history: list[dict[str, Any]]) -> None:
         entry = history[-1]
