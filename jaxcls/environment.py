@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jaxcls
+
 # XLA's experimental fusions make plain convolutions on a CPU up to twice as fast. An XLA that does not know a
 # flag aborts the process: these are the versions of jaxlib that it was tried with.
 _FLAGS_OF_JAXLIB = {"0.10": "--xla_cpu_experimental_ynn_fusion_type=individual_dot"}
@@ -35,7 +37,6 @@ def record() -> dict[str, Any]:
     import jax
 
     packages = (
-        "jaxcls",
         "jax",
         "jaxlib",
         "flax",
@@ -46,7 +47,8 @@ def record() -> dict[str, Any]:
     )
     return {
         "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in packages},
+        # A checkout on PYTHONPATH has no metadata.
+        "packages": {"jaxcls": jaxcls.__version__} | {name: importlib.metadata.version(name) for name in packages},
         "platform": jax.default_backend(),
         "devices": [device.device_kind for device in jax.devices()],
         "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
