@@ -1,0 +1,63 @@
+"""Normalisation: mean 0 and variance 1 in each channel, by the training images alone."""
+
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import numpy as np
+import pytest
+
+from jaxcls.data.normalise import standardise
+
+
+def images_of(seed, shape, low=0, high=256):
+    return np.random.default_rng(seed).integers(low, high, shape, np.uint8)
+
+
+def float64_statistics(images):
+    values = images.astype(np.float64)
+    return values.mean(axis=(0, 1, 2)), values.std(axis=(0, 1, 2))
+
+
+@hypothesis.given(
+    seed=st.integers(0, 2**32 - 1),
+    count=st.integers(2, 9),
+    channels=st.integers(1, 4),
+    low=st.integers(0, 200),
+    width=st.integers(10, 56),
+)
+@hypothesis.settings(max_examples=25)
+def test_each_channel_is_standardised_as_in_float64(seed, count, channels, low, width):
+    images = images_of(seed, (count, 5, 3, channels), low, low + width)
+    images[..., 0] //= 2  # the channels differ
+    mean, deviation = float64_statistics(images)
+    normalised = np.asarray(standardise(images)(images))
+    assert normalised.dtype == np.float32
+    np.testing.assert_allclose(normalised, (images - mean) / deviation, rtol=1e-5, atol=1e-5)
+
+
+def test_the_statistics_are_those_of_the_training_images_only():
+    train, test = images_of(0, (20, 4, 4, 3), 0, 100), images_of(1, (6, 4, 4, 3), 100, 256)
+    normalise = standardise(train)
+    mean, deviation = float64_statistics(train)
+    expected = (test - mean) / deviation
+    np.testing.assert_allclose(normalise(test), expected, rtol=1e-5)
+    # An image does not depend on those that it is normalised with.
+    np.testing.assert_allclose(jax.jit(normalise)(test[:1]), expected[:1], rtol=1e-5)
+
+
+@pytest.mark.parametrize("grey", [0, 7, 255])
+def test_images_of_one_grey_stay_finite(grey):
+    train = np.full((3, 4, 4, 2), grey, np.uint8)
+    train[..., 1] = images_of(0, (3, 4, 4))
+    normalise = standardise(train)
+    np.testing.assert_array_equal(normalise(train)[..., 0], 0)
+    assert np.isfinite(normalise(images_of(1, (2, 4, 4, 2)))).all()
+
+
+def test_the_sums_of_many_bright_images_do_not_overflow():
+    # Stands for any large set: the sum of squares is beyond 2**32.
+    images = np.full((100, 32, 32, 1), 255, np.uint8)
+    images[::2] = 254
+    mean, deviation = float64_statistics(images)
+    scale = max(deviation[0], 1.0)
+    np.testing.assert_allclose(standardise(images)(images), (images - mean) / scale, rtol=1e-5)
