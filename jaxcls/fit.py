@@ -15,7 +15,7 @@ from jaxcls.steps import StepMetrics, TrainState, TrainStep, epoch_order, make_t
 
 # Steps in one dispatch at the most: long enough to hide the cost of a dispatch, short enough for a progress
 # bar that moves and a run that stops soon after it is told to.
-MOST_STEPS_A_CHUNK = 64
+MOST_STEPS_A_CHUNK = 32
 
 
 class Interrupted(Exception):
@@ -50,42 +50,44 @@ class Progress:
 
     Attributes:
       history: an entry for each epoch that is complete.
-      loss_sum, applied: over the steps of the epoch under way whose update was applied.
+      loss_sum, examples: over the steps of the epoch under way whose update was applied.
       skipped: steps of the epoch under way whose update was not finite, and so was not applied.
       skipped_in_row: such steps since the last one that was applied.
+      most_in_row: the most of them in a row so far.
       seconds: spent training in the epoch under way.
     """
 
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     loss_sum: float = 0.0
-    applied: int = 0
+    examples: int = 0
     skipped: int = 0
     skipped_in_row: int = 0
+    most_in_row: int = 0
     seconds: float = 0.0
 
-    def count(self, loss: np.ndarray, applied: np.ndarray) -> None:
+    def count(self, metrics: StepMetrics) -> None:
         """Adds the steps of one dispatch."""
-        self.loss_sum += float(loss[applied].sum(dtype=np.float64))
-        self.applied += int(applied.sum())
-        self.skipped += int((~applied).sum())
-        last_applied = np.flatnonzero(applied)[-1:]
-        self.skipped_in_row = (
-            len(applied) - 1 - int(last_applied[0]) if len(last_applied) else self.skipped_in_row + len(applied)
-        )
+        applied = metrics.applied
+        self.loss_sum += float(np.sum(metrics.loss * metrics.examples, where=applied, dtype=np.float64))
+        self.examples += int(np.sum(metrics.examples, where=applied))
+        self.skipped += int(np.sum(~applied))
+        for was_applied in applied:
+            self.skipped_in_row = 0 if was_applied else self.skipped_in_row + 1
+            self.most_in_row = max(self.most_in_row, self.skipped_in_row)
 
     def close_epoch(self, step: int, examples: int, validation: Mapping[str, float]) -> dict[str, Any]:
         """Turns the epoch under way into an entry of the history."""
         entry = {
             "epoch": len(self.history) + 1,
             "step": step,
-            "loss": self.loss_sum / self.applied if self.applied else None,
+            "loss": self.loss_sum / self.examples if self.examples else None,
             **{f"val_{name}": value for name, value in validation.items()},
             "skipped_steps": self.skipped,
             "seconds": round(self.seconds, 3),
             "examples_per_second": round(examples / self.seconds, 1) if self.seconds else 0.0,
         }
         self.history.append(entry)
-        self.loss_sum, self.applied, self.skipped, self.seconds = 0.0, 0, 0, 0.0
+        self.loss_sum, self.examples, self.skipped, self.seconds = 0.0, 0, 0, 0.0
         return entry
 
 
@@ -139,6 +141,8 @@ def fit(
     progress = Progress()
     if checkpoints is not None and (restored := checkpoints.restore(like=state)):
         state, progress = restored.state, Progress(**restored.metadata)
+        if progress.most_in_row >= max_skipped_steps:
+            raise DivergedError(_diverged(progress, restored.step))
 
     def save(metrics: Mapping[str, float] | None = None, *, wait: bool = False) -> None:
         if checkpoints is not None:
@@ -152,12 +156,13 @@ def fit(
         for first in range(int(state.step) - epoch * steps, steps, length):
             began = time.monotonic()
             state, metrics = train_chunk(state, data, order, jnp.int32(first))
-            loss, applied = _of_real_steps(metrics, steps - first)
+            # Those past the end of the epoch are dropped.
+            metrics = jax.tree.map(lambda values, left=steps - first: np.asarray(values)[:left], metrics)
             progress.seconds += time.monotonic() - began
-            progress.count(loss, applied)
+            progress.count(metrics)
             if reporter is not None:
-                reporter.chunk(int(state.step), float(loss[-1]))
-            if progress.skipped_in_row >= max_skipped_steps:
+                reporter.chunk(int(state.step), float(metrics.loss[-1]))
+            if progress.most_in_row >= max_skipped_steps:
                 save(wait=True)
                 raise DivergedError(_diverged(progress, int(state.step)))
             within = first + length < steps
@@ -178,11 +183,6 @@ def fit(
     return state, progress.history
 
 
-def _of_real_steps(metrics: StepMetrics, left: int) -> tuple[np.ndarray, np.ndarray]:
-    """Loss and whether it was applied, of the steps that lie within the epoch."""
-    return np.asarray(metrics.loss)[:left], np.asarray(metrics.applied)[:left]
-
-
 def _exhausted(history: list[dict[str, Any]], monitor: str | None, mode: str, patience: int | None) -> bool:
     if patience is None or monitor is None or not history:
         return False
@@ -195,8 +195,8 @@ def _exhausted(history: list[dict[str, Any]], monitor: str | None, mode: str, pa
 
 def _diverged(progress: Progress, step: int) -> str:
     return (
-        f"the loss or its gradient was not finite in the last {progress.skipped_in_row} steps, up to step "
-        f"{step}. None of them changed the weights, and the checkpoint holds the last good ones. A lower "
-        "learning rate or gradient clipping (--learning-rate, --global-clipnorm) is the usual cure; else look "
-        "for NaN in the data."
+        f"the loss, its gradient or the update was not finite in {progress.most_in_row} steps in a row, up to about "
+        f"step {step}. None of them changed the weights, and the checkpoint holds the last good ones. A lower "
+        "learning rate or gradient clipping (--learning-rate, --global-clipnorm) is the usual cure; else look for NaN "
+        "in the data."
     )

@@ -22,7 +22,7 @@ from jaxcls.settings import Settings
 
 
 class RunDirectory:
-    """The directory of one run; opening one that is there already continues the run that it holds.
+    """The directory of one run; one that is there already is continued. Nothing is written before ``begin``.
 
     Args:
       path: created if it is missing.
@@ -43,6 +43,13 @@ class RunDirectory:
         self.checkpoints = path / "checkpoints"
         self.continued = (path / "config.toml").exists()
         self.warnings: list[str] = []
+        record = settings_module.as_record(settings)
+        of_the_command = ("config", "list_tasks", "resume")
+        self._records = {
+            "environment.json": _json(environment),
+            "data.json": _json(data),
+            "config.toml": tomli_w.dumps({name: record[name] for name in record if name not in of_the_command}),
+        }
         if self.continued:
             if not settings.resume:
                 raise InputError(
@@ -50,17 +57,12 @@ class RunDirectory:
                     "delete this one."
                 )
             self._check_same_run(settings, environment, data)
-        else:
-            try:
-                path.mkdir(parents=True, exist_ok=True)
-                _write(path / "environment.json", _json(environment))
-            except OSError as error:
-                raise InputError(f"--run-dir {path} cannot be written to ({error}); give another one.") from None
-            _write(path / "data.json", _json(data))
-            record = settings_module.as_record(settings)
-            of_the_command = ("config", "list_tasks", "resume")
-            kept = {name: value for name, value in record.items() if name not in of_the_command}
-            _write(path / "config.toml", tomli_w.dumps(kept))
+
+    def begin(self) -> None:
+        """Writes what the run begins with, unless it is continued; config.toml, which marks a run, comes last."""
+        if not self.continued:
+            for name, text in self._records.items():
+                _write(self.path / name, text)
 
     def write_history(self, history: Iterable[Mapping[str, Any]]) -> None:
         """Writes metrics.jsonl anew: whatever was interrupted, each epoch stands in it once."""
@@ -82,15 +84,17 @@ class RunDirectory:
                 f"--run-dir {self.path} holds a run with other settings: {', '.join(differing)}. Give another "
                 f"--run-dir, or continue that run with --config {self.path / 'config.toml'}."
             )
-        checksums = _read(self.path / "data.json")["sha256"]
-        if checksums != data["sha256"]:
+        before = _read(self.path / "data.json")
+        files = before["sha256"].keys() | data["sha256"].keys()
+        others = sorted(name for name in files if before["sha256"].get(name) != data["sha256"].get(name))
+        if others:
             raise InputError(
-                f"--run-dir {self.path} holds a run on other data: its files had the checksums {checksums}, "
-                f"these have {data['sha256']}. Give the same data, or another --run-dir."
+                f"--run-dir {self.path} holds a run on other data, from {before['location']}: now "
+                f"{', '.join(others)} from {data['location']} differ. Give the same data, or another --run-dir."
             )
-        for name, before in _read(self.path / "environment.json").items():
-            if before != environment.get(name):
-                self.warnings.append(f"{name} was {before}, is {environment.get(name)}")
+        for name, value in _read(self.path / "environment.json").items():
+            if value != environment.get(name):
+                self.warnings.append(f"{name} was {value}, is {environment.get(name)}")
 
 
 def _json(value: Mapping[str, Any]) -> str:

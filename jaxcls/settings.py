@@ -6,6 +6,7 @@ import json
 import tomllib
 import types
 import typing
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -62,17 +63,17 @@ class Settings:
     batch_size: Maybe[int] = UNSET
     """Examples a step, on all devices together."""
     eval_batch_size: int = 500
-    """Examples that are predicted together. It changes the speed, not the result."""
+    """Examples that are predicted together."""
     patience: Maybe[int | None] = None
     """Stop after this many epochs without a better --monitor; without it, all epochs are run."""
     monitor: Maybe[str] = UNSET
-    """The metric of the validation examples that decides which epoch is best, such as accuracy."""
+    """What decides which epoch is best: a metric of the validation examples, such as accuracy, or their loss."""
     restore_best: Maybe[bool] = UNSET
     """Test the weights of the best epoch, not of the last."""
     max_skipped_steps: int = 20
     """Stop after so many steps in a row whose loss or gradient was not finite. Such a step changes nothing."""
     checkpoint_seconds: float = 60.0
-    """Save at least this often within an epoch; the end of an epoch is always saved."""
+    """Save this often within an epoch, at the next boundary; the end of an epoch is always saved."""
 
     loss: Maybe[str] = UNSET
     """The loss, by our name, Keras's, or the cheat sheet's (focal_loss, weighted_crossentropy)."""
@@ -86,6 +87,16 @@ class Settings:
     """How much a focal loss turns from easy examples."""
     alpha: Maybe[float | None] = None
     """The weight of the positive class in a focal loss."""
+    epsilon: Maybe[float | None] = None
+    """The first coefficient of a poly loss."""
+    gamma_negative: Maybe[float | None] = None
+    """How much the asymmetric loss turns from easy negatives."""
+    gamma_positive: Maybe[float | None] = None
+    """How much the asymmetric loss turns from easy positives."""
+    clip: Maybe[float | None] = None
+    """The probability below which the asymmetric loss ignores negatives."""
+    tau: Maybe[float | None] = None
+    """The strength of the logit adjustment; the class frequencies are those of the training examples."""
     normalizer: Maybe[Literal["batch", "weights", "positives"] | None] = None
     """What the sum of a batch's losses is divided by."""
 
@@ -96,9 +107,15 @@ class Settings:
     learning_rate: Maybe[float] = UNSET
     """The highest rate of the schedule."""
     schedule: Maybe[str] = UNSET
-    """How the rate changes: constant, linear, cosine, one_cycle, warmup_cosine, exponential."""
+    """How the rate changes: constant, linear, cosine, warmup_cosine, one_cycle, exponential or piecewise."""
     warmup: Maybe[float | None] = None
-    """The share of the steps over which warmup_cosine raises the rate from zero."""
+    """The share of the steps over which the rate rises from zero before the schedule begins."""
+    end_factor: Maybe[float | None] = None
+    """Where linear, cosine and exponential end, as a share of the highest rate."""
+    boundaries: Maybe[tuple[int, ...] | None] = None
+    """The steps at which piecewise changes the rate."""
+    scales: Maybe[tuple[float, ...] | None] = None
+    """What piecewise multiplies the rate by, at each of the boundaries."""
     momentum: Maybe[float | None] = None
     """Momentum of sgd and rmsprop."""
     nesterov: Maybe[bool | None] = None
@@ -109,8 +126,14 @@ class Settings:
     """Decay of the mean of their squares."""
     eps: Maybe[float | None] = None
     """The small number that keeps a division finite."""
+    decay: Maybe[float | None] = None
+    """Decay of the mean of the squares in rmsprop."""
+    centered: Maybe[bool | None] = None
+    """Divide rmsprop's gradient by its standard deviation, not by its root mean square."""
+    initial_accumulator_value: Maybe[float | None] = None
+    """Where adagrad's sum of squares begins."""
     weight_decay: Maybe[float | None] = None
-    """Decoupled decay of the weights; biases and normalisation scales are left alone."""
+    """Decoupled decay of the weights. Biases and normalisation scales are left alone, but not by Keras's semantics."""
     clipnorm: Maybe[float | None] = None
     """Clips the gradient of each variable to this norm."""
     global_clipnorm: Maybe[float | None] = None
@@ -124,47 +147,29 @@ class Settings:
 
 
 # How and where a run is made, not what it computes.
-_LOGISTICS = frozenset(
-    {
-        "list_tasks",
-        "config",
-        "run_dir",
-        "resume",
-        "source",
-        "data_dir",
-        "eval_batch_size",
-        "checkpoint_seconds",
-    }
-)
-LOSS_SETTINGS = ("label_smoothing", "class_weight", "pos_weight", "gamma", "alpha", "normalizer")
-OPTIMIZER_SETTINGS = (
-    "momentum", "nesterov", "b1", "b2", "eps", "weight_decay", "clipnorm", "global_clipnorm", "clipvalue",
-    "gradient_accumulation_steps", "ema_decay", "semantics",
+_LOGISTICS = frozenset({"list_tasks", "config", "run_dir", "resume", "source", "data_dir", "checkpoint_seconds"})
+# Those that belong to the chosen loss, optimizer and schedule, which refuse what they do not take.
+LOSS_SETTINGS = (
+    "label_smoothing", "class_weight", "pos_weight", "gamma", "alpha", "epsilon", "gamma_negative", "gamma_positive",
+    "clip", "tau", "normalizer",
 )  # fmt: skip
+OPTIMIZER_SETTINGS = (
+    "momentum", "nesterov", "b1", "b2", "eps", "decay", "centered", "initial_accumulator_value", "weight_decay",
+    "clipnorm", "global_clipnorm", "clipvalue", "gradient_accumulation_steps", "ema_decay", "semantics",
+)  # fmt: skip
+SCHEDULE_SETTINGS = ("end_factor", "boundaries", "scales")
 
 
-def resolve(given: Settings, recipe: Settings) -> Settings:
-    """What was given, and where nothing was, the recipe.
+def resolve(given: Settings, recipe: Settings, *, without: Collection[str] = ()) -> Settings:
+    """What was given, and where nothing was, the recipe; but not its settings ``without``.
 
-    The recipe's settings for its own optimizer, the learning rate among them, or for its own loss are no
-    guide for another one and are left out when another one is given.
-
-    >>> recipe = Settings(optimizer="adamw", learning_rate=3e-3, weight_decay=0.05, epochs=10)
-    >>> resolve(Settings(epochs=3), recipe).weight_decay
-    0.05
-    >>> resolved = resolve(Settings(optimizer="sgd"), recipe)
-    >>> resolved.weight_decay, resolved.learning_rate, resolved.epochs
-    (None, None, 10)
+    >>> resolve(Settings(epochs=3), Settings(epochs=10, model="cnn")).model
+    'cnn'
     """
-    dropped: set[str] = set()
-    if given.optimizer not in (None, recipe.optimizer):
-        dropped |= {*OPTIMIZER_SETTINGS, "learning_rate"}
-    if given.loss not in (None, recipe.loss):
-        dropped |= set(LOSS_SETTINGS)
     missing = {
         field.name: getattr(recipe, field.name)
         for field in dataclasses.fields(Settings)
-        if getattr(given, field.name) is None and field.name not in dropped
+        if getattr(given, field.name) is None and field.name not in without
     }
     return dataclasses.replace(given, **missing)
 
@@ -183,19 +188,23 @@ def identity(settings: Settings) -> dict[str, Any]:
     return {name: value for name, value in as_record(settings).items() if name not in _LOGISTICS}
 
 
-def digest(settings: Settings) -> str:
-    """Eight hexadecimal digits that are the same for the same computation.
+def digest(settings: Settings, data: Mapping[str, str]) -> str:
+    """Eight hexadecimal digits that are the same for the same computation on data of the same checksums.
 
-    >>> digest(Settings(run_dir=Path("a"))) == digest(Settings()) != digest(Settings(seed=1))
+    >>> digest(Settings(run_dir=Path("a")), {}) == digest(Settings(), {}) != digest(Settings(seed=1), {})
     True
     """
-    return hashlib.sha256(json.dumps(identity(settings), sort_keys=True).encode()).hexdigest()[:8]
+    content = json.dumps([identity(settings), dict(data)], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:8]
 
 
 def as_record(settings: Settings) -> dict[str, Any]:
     """All settings that have a value, as plain JSON and TOML values."""
     values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
-    return {k: str(v) if isinstance(v, Path) else v for k, v in values.items() if v is not None}
+    plain = {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+    return {
+        name: list(value) if isinstance(value, tuple) else value for name, value in plain.items() if value is not None
+    }
 
 
 def from_toml(path: Path) -> Settings:
@@ -206,8 +215,8 @@ def from_toml(path: Path) -> Settings:
     """
     try:
         record = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"--config {path}: there is no such file.") from None
+    except OSError as error:
+        raise InputError(f"--config {path}: {error.strerror}; give a TOML file.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"--config {path}: not a TOML file: {error}") from None
     return from_record(record, where=f"--config {path}")
@@ -234,12 +243,14 @@ def _converted(value: Any, kind: Any, where: str) -> Any:
         if value not in options:
             raise InputError(f"{where} = {value!r}: must be one of {', '.join(map(repr, options))}.")
         return value
-    if options:  # X | None
+    if typing.get_origin(kind) is tuple and isinstance(value, list):
+        return tuple(_converted(item, options[0], where) for item in value)
+    if typing.get_origin(kind) is types.UnionType or typing.get_origin(kind) is typing.Union:  # X | None
         return _converted(value, options[0], where)
     if kind is Path and isinstance(value, str):
         return Path(value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) is not kind:
-        raise InputError(f"{where} = {value!r}: must be a value of type {kind.__name__}.")
+        raise InputError(f"{where} = {value!r}: must be a value of type {getattr(kind, '__name__', kind)}.")
     return value

@@ -36,11 +36,19 @@ class TrainState(NamedTuple):
 
 
 class StepMetrics(NamedTuple):
-    """What one step reports: the loss, the gradient's global norm, and whether the update was applied."""
+    """What one step reports.
+
+    Attributes:
+      loss: of the batch.
+      gradient_norm: over all parameters together.
+      applied: whether the update was finite, and so was applied.
+      examples: how many of the batch's count.
+    """
 
     loss: jax.Array
     gradient_norm: jax.Array
     applied: jax.Array
+    examples: jax.Array
 
 
 def init_state(model: Model, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
@@ -72,8 +80,8 @@ def make_train_step(
       prepare: the compact form of the data to what the model takes, such as uint8 to normalised float.
       augment: ``(key, inputs) -> inputs``, before ``prepare``.
 
-    A batch whose loss or gradient is not finite moves nothing but the step's number. A batch that is masked
-    whole changes nothing at all.
+    A batch whose loss, gradient, update or model state is not finite moves nothing but the step's number. A
+    batch that is masked whole changes nothing at all.
     """
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
@@ -91,12 +99,12 @@ def make_train_step(
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
 
-        real = batch.mask.any()
+        count = batch.mask.sum()
         norm = optax.tree.norm(gradient)
-        apply = real & jnp.isfinite(value) & jnp.isfinite(norm)
+        apply = (count > 0) & jnp.isfinite(value) & jnp.isfinite(norm) & _is_finite((updates, model_state))
         old = (state.params, state.model_state, state.opt_state)
         kept = jax.tree.map(lambda new, old: jnp.where(apply, new, old), (params, model_state, opt_state), old)
-        return TrainState(state.step + real, state.key, *kept), StepMetrics(value, norm, apply)
+        return TrainState(state.step + (count > 0), state.key, *kept), StepMetrics(value, norm, apply, count)
 
     return train_step
 
@@ -191,6 +199,11 @@ def collect(
     ]
     scores, losses = (np.concatenate([np.asarray(part) for part in column]) for column in zip(*parts, strict=True))
     return scores[: len(data)], losses[: len(data)]
+
+
+def _is_finite(tree: PyTree) -> jax.Array:
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
 
 
 def _check_batch(batch: Batch) -> None:

@@ -13,7 +13,7 @@ from flax import nnx
 from jaxcls import losses, steps
 from jaxcls.checkpoints import Checkpoints
 from jaxcls.data import pipeline
-from jaxcls.fit import DivergedError, Interrupted, fit
+from jaxcls.fit import DivergedError, Interrupted, Progress, fit
 from jaxcls.models.functional import functional
 
 COUNT, BATCH, EPOCHS = 300, 2, 3
@@ -155,18 +155,31 @@ def test_steps_that_are_not_finite_are_skipped_and_counted():
 
 
 def test_too_many_in_a_row_stop_the_run_and_the_checkpoint_stays_good(tmp_path):
-    with pytest.raises(DivergedError, match="not finite in the last"):
+    with pytest.raises(DivergedError, match="not finite in 30 steps in a row"):
         run(tmp_path, inputs=np.full_like(INPUTS, np.nan), max_skipped_steps=5)
     state = steps.init_state(MODEL, OPTIMIZER, seed=0)
     with Checkpoints(tmp_path) as checkpoints:
         chex.assert_trees_all_equal(checkpoints.restore(like=state).state.params, state.params)
 
 
-def test_skipped_steps_in_a_row_are_counted_across_dispatches_and_end_with_one_that_is_applied():
-    from jaxcls.fit import Progress
+def test_a_diverged_run_stays_diverged_however_often_it_is_continued(tmp_path):
+    for _ in range(6):
+        with pytest.raises(DivergedError):
+            run(tmp_path, inputs=np.full_like(INPUTS, np.nan), max_skipped_steps=5)
 
+
+def test_the_most_skipped_steps_in_a_row_are_found_wherever_they_lie():
     progress = Progress()
-    for applied, in_a_row in (([True, False, False], 2), ([False, False], 4), ([False, True], 0), ([True, False], 1)):
-        progress.count(np.ones(len(applied)), np.array(applied))
-        assert progress.skipped_in_row == in_a_row
-    assert (progress.applied, progress.skipped, progress.loss_sum) == (3, 6, 3.0)
+    for applied, most in (([True, False, False], 2), ([False, True], 3), ([True, False, True], 3), ([False] * 4, 4)):
+        metrics = steps.StepMetrics(np.ones(len(applied)), None, np.array(applied), np.full(len(applied), 2))
+        progress.count(metrics)
+        assert progress.most_in_row == most
+    assert (progress.examples, progress.skipped, progress.loss_sum) == (8, 8, 8.0)
+
+
+def test_the_loss_of_an_epoch_is_the_mean_over_its_examples():
+    progress = Progress()
+    progress.count(
+        steps.StepMetrics(np.array([1.0, np.nan, 4.0]), None, np.array([True, False, True]), np.array([8, 8, 4]))
+    )
+    assert progress.close_epoch(3, 20, {})["loss"] == 2.0

@@ -16,6 +16,7 @@ FLOORS = [
     {"models", "data"},
     {"steps", "checkpoints"},
     {"tasks"},
+    {"program"},
     {"fit", "progress", "run_directory"},
     {"run"},
     {"train"},

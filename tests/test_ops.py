@@ -54,6 +54,11 @@ def test_reverse_over_reverse_is_that_of_lax(shape):
     chex.assert_trees_all_close(second(ours), second(reference), rtol=1e-3, atol=1e-3)
 
 
+def test_a_convolution_of_the_models_takes_the_hand_written_gradients():
+    layer = nnx.Conv(1, 4, (3, 3), conv_general_dilated=ops.conv, rngs=nnx.Rngs(0))
+    assert "custom_vjp" in str(jax.make_jaxpr(layer)(jnp.ones((2, 8, 8, 1))))
+
+
 @pytest.mark.parametrize("options", [{"feature_group_count": 2}, {"kernel_dilation": 2}])
 def test_what_it_does_not_write_by_hand_is_lax_own(options):
     def outputs(conv):

@@ -1,6 +1,5 @@
 """What is given, what the recipe fills in, and what a file may hold."""
 
-import dataclasses
 from pathlib import Path
 
 import pytest
@@ -8,30 +7,9 @@ import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxcls import settings, tasks
+from jaxcls import settings
 from jaxcls.errors import InputError
 from jaxcls.settings import Settings
-
-RECIPE = Settings(
-    model="cnn", epochs=10, optimizer="adamw", learning_rate=3e-3, weight_decay=0.05, loss="softmax_cross_entropy",
-    label_smoothing=0.1, nesterov=True,
-)  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("given_settings", "expected"),
-    [
-        ({}, {"epochs": 10, "weight_decay": 0.05, "label_smoothing": 0.1}),
-        ({"epochs": 2, "nesterov": False}, {"epochs": 2, "nesterov": False}),
-        ({"optimizer": "sgd"}, {"weight_decay": None, "learning_rate": None, "label_smoothing": 0.1}),
-        ({"optimizer": "sgd", "learning_rate": 0.5}, {"learning_rate": 0.5}),
-        ({"optimizer": "adamw"}, {"weight_decay": 0.05}),
-        ({"loss": "focal_loss"}, {"label_smoothing": None, "weight_decay": 0.05}),
-    ],
-)
-def test_the_recipe_fills_in_what_was_not_given_and_fits(given_settings, expected):
-    resolved = settings.resolve(Settings(**given_settings), RECIPE)
-    assert {name: getattr(resolved, name) for name in expected} == expected
 
 
 @given(
@@ -69,21 +47,15 @@ def test_a_whole_number_will_do_for_a_rate():
     assert settings.from_record({"learning_rate": 1}, where="here") == Settings(learning_rate=1.0)
 
 
-def test_where_a_run_is_kept_does_not_make_it_another_run():
-    base = settings.digest(Settings())
-    assert settings.digest(Settings(run_dir=Path("x"), data_dir=Path("y"), eval_batch_size=7)) == base
-    assert settings.digest(Settings(learning_rate=1e-3)) != base
+def test_a_list_of_numbers_is_a_tuple(tmp_path):
+    given = Settings(boundaries=(3, 5), scales=(0.5, 0.1))
+    assert settings.from_record(settings.as_record(given), where="here") == given
+    with pytest.raises(InputError, match="scales = 'x'"):
+        settings.from_record({"scales": ["x"]}, where="here")
 
 
-@pytest.mark.parametrize("task", tasks.TASKS.values(), ids=lambda task: task.name)
-def test_every_recipe_fills_in_everything_that_must_be(task):
-    assert "default" in task.presets
-    for preset in task.presets.values():
-        unset = {
-            field.name
-            for field in dataclasses.fields(Settings)
-            if getattr(preset, field.name) is None and "None" not in str(field.type)
-        }
-        assert unset == set()
-        assert preset.model in task.models
-        assert preset.monitor in task.metrics
+def test_where_a_run_is_kept_does_not_make_it_another_run_and_the_data_does():
+    base = settings.digest(Settings(), {"a": "1"})
+    assert settings.digest(Settings(run_dir=Path("x"), data_dir=Path("y"), resume=False), {"a": "1"}) == base
+    assert settings.digest(Settings(learning_rate=1e-3), {"a": "1"}) != base
+    assert settings.digest(Settings(), {"a": "2"}) != base

@@ -136,6 +136,30 @@ def test_a_batch_of_the_wrong_form_is_refused_while_the_step_is_traced(data, wro
         jax.eval_shape(step, state, batch._replace(**wrong))
 
 
+def test_an_update_that_is_not_finite_is_not_applied_though_its_gradient_is(data):
+    spoilt = optax.GradientTransformation(optax.identity().init, lambda g, s, p: (jax.tree.map(lambda x: x / 0, g), s))
+    _, step, state = make(linear, spoilt)
+    after, metrics = step(state, pipeline.take(data, jnp.arange(BATCH), jnp.ones(BATCH, bool)))
+    chex.assert_trees_all_equal(after.params, state.params)
+    assert jnp.isfinite(metrics.gradient_norm)
+    assert not metrics.applied
+
+
+def test_evaluation_traces_once_whatever_the_size_of_the_set(data):
+    traces = []
+
+    def counted(inputs):
+        traces.append(None)
+        return inputs
+
+    model, _, state = make()
+    evaluate = steps.make_evaluation_step(model, LOSS, problem="multiclass", prepare=counted)
+    for count in (3, 8, 37):
+        host = pipeline.examples(np.asarray(data.inputs)[:count], np.asarray(data.labels)[:count])
+        steps.collect(evaluate, state.params, state.model_state, host, batch_size=BATCH)
+    assert len(traces) == 1
+
+
 def test_augmentation_comes_before_preparation_and_its_key_changes_with_the_step(data):
     seen = []
 

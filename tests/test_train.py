@@ -11,7 +11,9 @@ import time
 import pytest
 import small_data
 
-QUICK = ["--model", "mlp", "--epochs", "12", "--batch-size", "16", "--validation-fraction", "0.2"]
+EPOCHS = 60
+QUICK = ["--model", "mlp", "--epochs", str(EPOCHS), "--batch-size", "8", "--validation-fraction", "0.2"]
+TOTAL_STEPS = EPOCHS * round(small_data.TRAIN * 0.8) // 8
 
 
 @pytest.fixture(scope="module")
@@ -50,37 +52,44 @@ def test_a_run_ends_with_a_table_of_the_test_scores(uninterrupted):
     assert f"accuracy                     {record['metrics']['accuracy']:.4f}" in done.stdout
     assert "Ankle boot" in done.stdout
     assert f"kept in {directory}" in done.stdout
-    assert len(re.findall(r"^epoch +\d+/12  loss \d", done.stdout, re.MULTILINE)) == 12
+    assert len(re.findall(r"^epoch +\d+/60  loss \d", done.stdout, re.MULTILINE)) == EPOCHS
     assert done.stderr == ""
+
+
+def newest_step(directory):
+    """The step of the newest complete checkpoint, or -1."""
+    return max((int(path.name) for path in directory.glob("checkpoints/*") if path.name.isdecimal()), default=-1)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda kind: kind.name)
 def test_a_run_that_is_stopped_and_continued_ends_with_the_same_bits(data_dir, uninterrupted, tmp_path, kind):
-    arguments = ["--data-dir", data_dir, "--run-dir", tmp_path / "run", "--checkpoint-seconds", "0", *QUICK]
-    stops = 0
-    # Each process is stopped a little after its first sign of life: while it compiles, trains, validates, saves.
-    for delay in (0.0, 0.4, 0.05, 0.2):
+    directory = tmp_path / "run"
+    arguments = ["--data-dir", data_dir, "--run-dir", directory, "--checkpoint-seconds", "0", *QUICK]
+    # While it starts and compiles; then a little after it has saved something new, that is while it trains,
+    # validates or saves again.
+    reached = []
+    for number, delay in enumerate((0.0, 0.0, 0.01, 0.03)):
         with subprocess.Popen(
             command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         ) as process:
-            for line in process.stdout:
-                if line.startswith(("keeping", "continuing")):
-                    time.sleep(delay)
-                    process.send_signal(kind)
-                    break
+            begun = newest_step(directory)
+            while process.poll() is None and number and newest_step(directory) <= begun:
+                time.sleep(0.002)
+            time.sleep(delay if number else 2.0)
+            process.send_signal(kind)
             _, errors = process.communicate()
-        if process.returncode == 0:
-            break
-        stops += 1
+        reached.append(newest_step(directory))
         if kind == signal.SIGKILL:
             assert process.returncode == -signal.SIGKILL
-        else:
+        elif number:
             assert process.returncode == 75, errors
             assert "the state is saved. To go on: python -m jaxcls.train" in errors
-    assert stops >= 2
+    assert reached == sorted(reached)
+    assert 0 < reached[1] < reached[-1] < TOTAL_STEPS
     assert run(*arguments).returncode == 0
-    assert results(tmp_path / "run") == results(uninterrupted[1])
+    assert newest_step(directory) == TOTAL_STEPS
+    assert results(directory) == results(uninterrupted[1])
 
 
 def test_help_names_every_flag_and_needs_no_jax():
@@ -106,7 +115,7 @@ def test_help_names_every_flag_and_needs_no_jax():
         (["--epoch", "3"], "--epochs"),
         (["--task", "fashion_mnst"], "Did you mean 'fashion_mnist'?"),
         (["--epochs", "three"], "--epochs"),
-        (["--config", "no-such-file.toml"], "there is no such file"),
+        (["--config", "no-such-file.toml"], "No such file"),
         (["--data-dir", "no-such-folder"], "no-such-folder"),
     ],
 )

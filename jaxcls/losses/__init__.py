@@ -20,7 +20,7 @@ neither value nor gradient. A label that is out of range gives NaN, not a number
 """
 
 from jaxcls.labels import class_weights, resolve_class_weight
-from jaxcls.losses.by_name import ALIASES, SIGMOID_FAMILY, SOFTMAX_FAMILY, Loss, Problem, get, names
+from jaxcls.losses.by_name import ALIASES, SIGMOID_FAMILY, SOFTMAX_FAMILY, Loss, Problem, find, get, names
 from jaxcls.losses.sigmoid import asymmetric, hinge, sigmoid_cross_entropy, sigmoid_focal, sigmoid_poly, squared_hinge
 from jaxcls.losses.softmax import (
     categorical_hinge,
@@ -43,6 +43,7 @@ __all__ = [
     "asymmetric",
     "categorical_hinge",
     "class_weights",
+    "find",
     "get",
     "hinge",
     "logit_adjusted_cross_entropy",

@@ -62,6 +62,24 @@ def names(problem: Problem | None = None) -> tuple[str, ...]:
     return tuple(sorted(name for name, forms in _BY_NAME.items() if any(form in family for form in forms)))
 
 
+def find(name: str, problem: Problem | None = None) -> Loss:
+    """The function that a name stands for; see ``get``, which also binds settings to it.
+
+    Raises:
+      InputError: the name is unknown, or the loss does not fit the problem.
+
+    >>> find("focal_loss", "multiclass").__name__
+    'softmax_focal'
+    """
+    if name not in _BY_NAME:
+        raise unknown_name("loss", name, _BY_NAME)
+    family = _family(problem)
+    forms = [form for form in _BY_NAME[name] if form in family]
+    if not forms:
+        raise InputError(f"loss {name!r} does not fit a {problem} problem; these do: {', '.join(names(problem))}.")
+    return forms[0]
+
+
 def get(name: str, problem: Problem | None = None, **settings: Any) -> Loss:
     """The loss of that name, with its settings bound.
 
@@ -80,14 +98,7 @@ def get(name: str, problem: Problem | None = None, **settings: Any) -> Loss:
     >>> print(loss(jnp.array([[2.0, 0.0, 0.0]]), jnp.array([0])).round(4))
     [0.2395]
     """
-    if name not in _BY_NAME:
-        raise unknown_name("loss", name, _BY_NAME)
-    family = _family(problem)
-    forms = [form for form in _BY_NAME[name] if form in family]
-    if not forms:
-        raise InputError(f"loss {name!r} does not fit a {problem} problem; these do: {', '.join(names(problem))}.")
-    loss = forms[0]
-
+    loss = find(name, problem)
     own = {
         option.name: option.default
         for option in inspect.signature(loss).parameters.values()

@@ -15,7 +15,7 @@ from jaxcls.data import sources
 from jaxcls.data.normalise import standardise
 from jaxcls.models import vision
 from jaxcls.settings import Settings
-from jaxcls.tasks.task import Task
+from jaxcls.tasks.task import Preset, Task
 
 IMAGES = sources.IdxImages(
     name="fashion_mnist",
@@ -53,7 +53,7 @@ DEFAULT = Settings(
     optimizer="adamw",
     learning_rate=4e-3,
     weight_decay=0.05,
-    schedule="warmup_cosine",
+    schedule="cosine",
     warmup=0.15,
     validation_fraction=0.05,
     monitor="accuracy",
@@ -72,14 +72,13 @@ TASK = Task(
         "resnet": functools.partial(vision.ResNet, widths=(48, 96, 192), blocks=2, pooled_stem=True),
     },
     presets={
-        "default": DEFAULT,
-        "best": dataclasses.replace(DEFAULT, model="resnet", epochs=24, dropout=0.0),
+        "default": Preset(DEFAULT, augment.chain(augment.horizontal_flip, augment.shift(1))),
+        "best": Preset(
+            dataclasses.replace(DEFAULT, model="resnet", epochs=24, dropout=0.0),
+            augment.chain(augment.horizontal_flip, augment.shift(2), augment.cutout(8)),
+        ),
     },
     prepare=standardise,
-    augment={
-        "default": augment.chain(augment.horizontal_flip, augment.shift(1)),
-        "best": augment.chain(augment.horizontal_flip, augment.shift(2), augment.cutout(8)),
-    },
     views=[lambda images: images[:, :, ::-1]],
     metrics=["accuracy"],
 )

@@ -3,17 +3,25 @@
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from flax import nnx
 
 from jaxcls.data.sources import Dataset
+from jaxcls.labels import Problem
 from jaxcls.settings import Settings
 
 PyTree = Any
 View = Callable[[jax.Array], jax.Array]
+
+
+class Preset(NamedTuple):
+    """A recipe: the settings that are used where none is given, and the augmentation ``(key, inputs) -> inputs``."""
+
+    settings: Settings
+    augment: Callable[[jax.Array, PyTree], PyTree]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,20 +34,18 @@ class Task:
       problem: what the labels are; the loss, the metrics and their averages follow from it.
       load: ``(source, data_dir) -> Dataset``.
       models: name -> ``(input_shape, num_classes, *, dropout, dtype, rngs) -> nnx.Module``.
-      presets: name -> a recipe: the settings that are used where none is given. There is a 'default'.
+      presets: name -> a recipe. There is a 'default'.
       prepare: the training inputs -> the function that turns compact inputs into what a model takes.
-      augment: preset's name -> ``(key, inputs) -> inputs``.
       views: other looks at an example, over which predictions are averaged.
       metrics: those reported for the validation examples after each epoch.
     """
 
     name: str
     summary: str
-    problem: Literal["binary", "multiclass", "multilabel"]
+    problem: Problem
     load: Callable[[str, Path | None], Dataset]
     models: Mapping[str, Callable[..., nnx.Module]]
-    presets: Mapping[str, Settings]
+    presets: Mapping[str, Preset]
     prepare: Callable[[np.ndarray], Callable[[PyTree], PyTree]]
-    augment: Mapping[str, Callable[[jax.Array, PyTree], PyTree]]
     views: Sequence[View]
     metrics: Sequence[str]
