@@ -31,7 +31,7 @@ class Settings:
     task: str = "fashion_mnist"
     """What to learn; --list-tasks lists them."""
     list_tasks: bool = False
-    """List the tasks with their models and recipes, and stop."""
+    """List the tasks with their models and presets, and stop."""
     preset: str = "default"
     """One of the task's recipes: default, or best, which takes longer."""
     config: Maybe[Path | None] = None

@@ -75,7 +75,10 @@ def _list_tasks() -> int:
 
     for task in TASKS.values():
         print(f"{task.name}: {task.summary} ({task.problem})")
-        print(f"    models: {', '.join(task.models)}; presets: {', '.join(task.presets)}")
+        print(f"    models: {', '.join(task.models)}")
+        for name, preset in task.presets.items():
+            recipe = preset.settings
+            print(f"    preset {name}: {recipe.model}, {recipe.epochs} epochs, {recipe.loss}, {recipe.optimizer}")
     return 0
 
 

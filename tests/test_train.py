@@ -1,7 +1,6 @@
 """The command as a person runs it: real processes, real signals."""
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -151,12 +150,3 @@ def test_two_runs_do_not_share_a_directory(data_dir, tmp_path):
         done = run("--data-dir", data_dir, "--run-dir", directory, *QUICK)
     assert done.returncode == 2
     assert "another run" in done.stderr
-
-
-def test_what_the_user_set_in_the_environment_stands():
-    code = "from jaxcls import environment; environment.prepare(); import os; print(os.environ['XLA_FLAGS'])"
-    flags = "--xla_cpu_experimental_ynn_fusion_type=invalid --xla_dump_to=x"
-    done = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, "XLA_FLAGS": flags}, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == flags
