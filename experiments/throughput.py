@@ -6,9 +6,9 @@ Expected: jaxcls trains the MLP at 1.2 times the rate of Keras 3 on JAX or more,
 Writes experiments/throughput.md. Takes about four minutes on 2 cores.
 
 Every contender runs in a process of its own, as its users would run it, and trains on the Fashion-MNIST images
-with Adam at batch size 128, shuffling and feeding included. The first epoch, with starting and compiling, is reported beside. Then
-the contenders take turns, one measurement each, for several rounds: what slows the machine slows all of them.
-The rate is the median over the rounds; a ratio is the median of the ratios of each round.
+with Adam at batch size 128, shuffling and feeding included. The first epoch, with starting and compiling, is
+reported beside. Then the contenders take turns, one epoch each, for several rounds: what slows the machine slows
+all of them. The rate is the median over the rounds; a ratio is the median of the ratios of each round.
 """
 
 import argparse
