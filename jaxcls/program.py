@@ -96,10 +96,9 @@ def build(task: Task, resolved: Settings, train: Examples, num_classes: int) -> 
     loss = _build_loss(task, resolved, num_classes, train.labels)
     optimizer = _build_optimizer(resolved, len(train))
     prepare = task.prepare(train.inputs)
-    train_step = steps.make_train_step(
-        model, loss, optimizer, prepare=prepare, augment=task.presets[resolved.preset].augment
-    )
-    evaluation_step = steps.make_evaluation_step(model, loss, problem=task.problem, prepare=prepare, views=task.views)
+    preset = task.presets[resolved.preset]
+    train_step = steps.make_train_step(model, loss, optimizer, prepare=prepare, augment=preset.augment)
+    evaluation_step = steps.make_evaluation_step(model, loss, problem=task.problem, prepare=prepare, views=preset.views)
     replicated, sharded = _shardings(resolved)
 
     def evaluate(state: TrainState, data: Examples) -> tuple[np.ndarray, np.ndarray]:

@@ -10,6 +10,8 @@ that were held out. A mirrored article is still that article, so flipping is fin
 import dataclasses
 import functools
 
+import jax
+
 from jaxcls import augment
 from jaxcls.data import sources
 from jaxcls.data.normalise import standardise
@@ -61,6 +63,11 @@ DEFAULT = Settings(
     restore_best=False,
 )
 
+
+def _mirrored(images: jax.Array) -> jax.Array:
+    return images[:, :, ::-1]
+
+
 TASK = Task(
     name="fashion_mnist",
     summary="ten kinds of articles of clothing, grey images of 28 x 28",
@@ -72,13 +79,17 @@ TASK = Task(
         "resnet": functools.partial(vision.ResNet, widths=(48, 96, 192), blocks=2, pooled_stem=True),
     },
     presets={
-        "default": Preset(DEFAULT, augment.chain(augment.horizontal_flip, augment.shift(1))),
+        "default": Preset(
+            DEFAULT,
+            augment.chain(augment.horizontal_flip, augment.shift(1)),
+            views=[_mirrored],
+        ),
         "best": Preset(
             dataclasses.replace(DEFAULT, model="resnet", epochs=24, dropout=0.0),
             augment.chain(augment.horizontal_flip, augment.shift(2), augment.cutout(8)),
+            views=[_mirrored],
         ),
     },
     prepare=standardise,
-    views=[lambda images: images[:, :, ::-1]],
     metrics=["accuracy"],
 )

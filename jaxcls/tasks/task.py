@@ -14,14 +14,20 @@ from jaxcls.labels import Problem
 from jaxcls.settings import Settings
 
 PyTree = Any
-View = Callable[[jax.Array], jax.Array]
 
 
 class Preset(NamedTuple):
-    """A recipe: the settings that are used where none is given, and the augmentation ``(key, inputs) -> inputs``."""
+    """A recipe.
+
+    Attributes:
+      settings: those that are used where none is given.
+      augment: ``(key, inputs) -> inputs``, for training.
+      views: other looks at an example, over which predictions are averaged.
+    """
 
     settings: Settings
     augment: Callable[[jax.Array, PyTree], PyTree]
+    views: Sequence[Callable[[PyTree], PyTree]] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,7 +42,6 @@ class Task:
       models: name -> ``(input_shape, num_classes, *, dropout, dtype, rngs) -> nnx.Module``.
       presets: name -> a recipe. There is a 'default'.
       prepare: the training inputs -> the function that turns compact inputs into what a model takes.
-      views: other looks at an example, over which predictions are averaged.
       metrics: those reported for the validation examples after each epoch.
     """
 
@@ -47,5 +52,4 @@ class Task:
     models: Mapping[str, Callable[..., nnx.Module]]
     presets: Mapping[str, Preset]
     prepare: Callable[[np.ndarray], Callable[[PyTree], PyTree]]
-    views: Sequence[View]
     metrics: Sequence[str]
