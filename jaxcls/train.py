@@ -22,6 +22,8 @@ from jaxcls.signals import stop_requests
 BAD_INPUT = 2
 # EX_TEMPFAIL of sysexits.h: what was begun is kept, and the same command goes on with it.
 INTERRUPTED = 75
+# What shells give for a process that SIGINT ended.
+STOPPED_AT_ONCE = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
+    except KeyboardInterrupt:
+        print("stopped at once; what was saved before stands", file=sys.stderr)
+        return STOPPED_AT_ONCE
 
 
 def _parse(arguments: list[str]) -> Settings:

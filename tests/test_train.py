@@ -10,6 +10,8 @@ import time
 import pytest
 import small_data
 
+from jaxcls import train
+
 EPOCHS = 60
 QUICK = ["--model", "mlp", "--epochs", str(EPOCHS), "--batch-size", "8", "--validation-fraction", "0.2"]
 TOTAL_STEPS = EPOCHS * round(small_data.TRAIN * 0.8) // 8
@@ -89,6 +91,15 @@ def test_a_run_that_is_stopped_and_continued_ends_with_the_same_bits(data_dir, u
     assert run(*arguments).returncode == 0
     assert newest_step(directory) == TOTAL_STEPS
     assert results(directory) == results(uninterrupted[1])
+
+
+def test_an_interrupt_that_does_not_wait_ends_with_a_line_and_no_traceback(monkeypatch, capsys):
+    def interrupted(settings, arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "_train", interrupted)
+    assert train.main([]) == 130
+    assert capsys.readouterr().err == "stopped at once; what was saved before stands\n"
 
 
 def test_help_names_every_flag_and_needs_no_jax():
