@@ -5,7 +5,7 @@
 
 Expected: the default recipe reaches 0.930 or more (mean of three seeds) in under 5 minutes on 2 cores; the best one
 0.945 or more. Each run is the README's command in a process of its own, on the official 60,000 and 10,000 images;
-nothing was chosen by the test images. Adds its rows to experiments/fashion_mnist.md.
+within a run nothing is chosen by the test images. Adds its rows to experiments/fashion_mnist.md.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from pathlib import Path
 TABLE = Path(__file__).with_suffix(".md")
 HEAD = """# Fashion-MNIST
 
-Written by `python experiments/fashion_mnist.py`; the official test images, which decided nothing. Times are those of
+Written by `python experiments/fashion_mnist.py`; the official test images. Times are those of
 the whole process: start, data, compiling, training, validation, test.
 
 | preset | seeds | test accuracy | mean | seconds | machine |

@@ -3,8 +3,8 @@
     python -m jaxcls.train --task fashion_mnist
     python -m jaxcls.train --task fashion_mnist --preset best
 
-Traps: the test images decide nothing, neither the epoch nor the recipe; both were chosen on training images
-that were held out. A mirrored article is still that article, so flipping is fine here (unlike for digits).
+Traps: the test images decide nothing in a run; what is chosen is chosen on training images that were held out.
+A mirrored article is still that article, so flipping is fine here (unlike for digits).
 """
 
 import dataclasses
