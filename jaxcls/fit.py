@@ -31,7 +31,7 @@ class Interrupted(Exception):
 
 
 class DivergedError(RuntimeError):
-    """So many steps in a row had a loss or gradient that is not finite that training was stopped."""
+    """So many steps in a row had a loss, gradient or update that is not finite that training was stopped."""
 
 
 class Reporter(Protocol):
@@ -131,7 +131,7 @@ def fit(
 
     Raises:
       Interrupted: ``stop`` said so; the state was saved.
-      DivergedError: the loss or gradient stayed non-finite.
+      DivergedError: the loss, gradient or update stayed non-finite.
       CheckpointError: see :mod:`jaxcls.checkpoints`.
     """
     steps = steps_per_epoch(len(data), batch_size)

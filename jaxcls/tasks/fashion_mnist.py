@@ -69,7 +69,7 @@ def _mirrored(images: jax.Array) -> jax.Array:
     return images[:, :, ::-1]
 
 
-# By one pixel to either corner; the border of these images is black, so nothing comes in on the other side.
+# By one pixel to either corner. The row and column that leave come in on the other side: too little to matter.
 _moved = [lambda images: jnp.roll(images, (1, 1), (1, 2)), lambda images: jnp.roll(images, (-1, -1), (1, 2))]
 
 TASK = Task(
