@@ -48,6 +48,31 @@ class Settings:
     the first of these that is there."""
     data_dir: Maybe[Path | None] = None
     """The folder that holds the data's own files (--source files)."""
+    data: Maybe[Path | None] = None
+    """Your own data: a CSV file (tasks csv and text_csv) or a folder with a folder of images for each class
+    (image_folder)."""
+    test_data: Maybe[Path | None] = None
+    """Your own test examples, in the same form; without them, --test-fraction of --data is set aside."""
+    test_fraction: Maybe[float | None] = None
+    """The share of the examples that is set aside for the test where the data has no test part of its own."""
+    label_column: Maybe[tuple[str, ...] | None] = None
+    """The column of --data that holds the label; several columns of 0 and 1 make a multi-label problem."""
+    text_column: Maybe[str | None] = None
+    """The column of --data that holds the text (text_csv)."""
+    weight_column: Maybe[str | None] = None
+    """The column of --data that holds how much each row counts."""
+    id_column: Maybe[str | None] = None
+    """The column of --data that names each row; it is not learned from."""
+    drop_column: Maybe[tuple[str, ...] | None] = None
+    """Columns of --data that are not learned from."""
+    uncertain: Maybe[Literal["ignore", "ones", "zeros"] | None] = None
+    """What an uncertain label counts as (CheXpert): as not known, as positive, or as negative."""
+    image_size: Maybe[int | None] = None
+    """The height and width, in pixels, that images of any size are brought to."""
+    max_length: Maybe[int | None] = None
+    """The tokens of a text that are read; those after them are cut off."""
+    vocabulary_size: Maybe[int | None] = None
+    """The tokens that the tokenizer knows, at the most."""
     validation_fraction: Maybe[float] = UNSET
     """The share of the training examples that is held out for choices: stopping, the best epoch, thresholds."""
 
@@ -70,6 +95,9 @@ class Settings:
     """What decides which epoch is best: a metric of the validation examples, such as accuracy, or their loss."""
     restore_best: Maybe[bool] = UNSET
     """Test the weights of the best epoch, not of the last."""
+    tune_threshold: Maybe[str | None] = None
+    """Tunes the thresholds of decisions on the validation examples for this metric, such as f1 or
+    balanced_accuracy; without it, they are 0.5."""
     max_skipped_steps: int = 20
     """Stop after so many steps in a row whose loss or gradient was not finite. Such a step changes nothing."""
     checkpoint_seconds: float = 60.0
@@ -147,7 +175,9 @@ class Settings:
 
 
 # How and where a run is made, not what it computes.
-_LOGISTICS = frozenset({"list_tasks", "config", "run_dir", "resume", "source", "data_dir", "checkpoint_seconds"})
+_LOGISTICS = frozenset({
+    "list_tasks", "config", "run_dir", "resume", "source", "data_dir", "data", "test_data", "checkpoint_seconds",
+})  # fmt: skip
 # Those that belong to the chosen loss, optimizer and schedule, which refuse what they do not take.
 LOSS_SETTINGS = (
     "label_smoothing", "class_weight", "pos_weight", "gamma", "alpha", "epsilon", "gamma_negative", "gamma_positive",

@@ -9,11 +9,17 @@ import jax
 import numpy as np
 from flax import nnx
 
-from jaxcls.data.sources import Dataset
+from jaxcls.data import splits
+from jaxcls.data.dataset import Dataset, Queries
+from jaxcls.data.preparation import Preparation
 from jaxcls.labels import Problem
 from jaxcls.settings import Settings
 
 PyTree = Any
+
+
+def _unchanged(key: jax.Array, inputs: PyTree) -> PyTree:
+    return inputs
 
 
 class Preset(NamedTuple):
@@ -21,12 +27,12 @@ class Preset(NamedTuple):
 
     Attributes:
       settings: those that are used where none is given.
-      augment: ``(key, inputs) -> inputs``, for training.
+      augment: ``(key, inputs) -> inputs``, of compact inputs, for training.
       views: other looks at an example, over which predictions are averaged.
     """
 
     settings: Settings
-    augment: Callable[[jax.Array, PyTree], PyTree]
+    augment: Callable[[jax.Array, PyTree], PyTree] = _unchanged
     views: Sequence[Callable[[PyTree], PyTree]] = ()
 
 
@@ -37,19 +43,27 @@ class Task:
     Attributes:
       name: as on the command line.
       summary: one line for a list of tasks.
-      problem: what the labels are; the loss, the metrics and their averages follow from it.
-      load: ``(source, data_dir) -> Dataset``.
-      models: name -> ``(input_shape, num_classes, *, dropout, dtype, rngs) -> nnx.Module``.
+      problem: what the labels are; the loss, the metrics and their averages follow from it. None where the
+        user's own data says so, and then `specialise` fills it in.
+      load: the resolved settings -> Dataset.
+      read: what `predict` is given and the settings of the run -> the examples to predict.
+      prepare: the inputs of the training examples and the settings -> what was fitted on them.
+      models: name -> ``(*, num_classes, dropout, dtype, rngs, **preparation.model_arguments) -> nnx.Module``.
+        ``num_classes`` is the number of logits: 1 for a binary problem.
       presets: name -> a recipe. There is a 'default'.
-      prepare: the training inputs -> the function that turns compact inputs into what a model takes.
-      metrics: those reported for the validation examples after each epoch.
+      metrics: those reported for the validation examples after each epoch, the one that counts most first.
+      split: ``(part, fraction, *, seed) -> (train_rows, validation_rows)``; one of :mod:`jaxcls.data.splits`.
+      specialise: ``(task, settings) -> task`` with what the user's own data decides, before it is loaded.
     """
 
     name: str
     summary: str
-    problem: Problem
-    load: Callable[[str, Path | None], Dataset]
+    problem: Problem | None
+    load: Callable[[Settings], Dataset]
+    read: Callable[[Path, Settings], Queries]
+    prepare: Callable[[PyTree, Settings], Preparation]
     models: Mapping[str, Callable[..., nnx.Module]]
     presets: Mapping[str, Preset]
-    prepare: Callable[[np.ndarray], Callable[[PyTree], PyTree]]
     metrics: Sequence[str]
+    split: Callable[..., tuple[np.ndarray, np.ndarray]] = splits.stratified
+    specialise: Callable[["Task", Settings], "Task"] | None = None

@@ -1,0 +1,81 @@
+"""Downloads: files from the addresses that TFDS registers, fetched and verified by its download manager.
+
+TFDS itself cannot prepare most of its data without TensorFlow; its addresses, its checksums and its manager do
+without it, and the files are decoded here.
+"""
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jaxcls.data.sources import AbsentError
+
+# Seconds that a server has to answer before it counts as out of reach.
+PATIENCE = 5.0
+
+
+def fetch(name: str, urls: Mapping[str, str], registered: Mapping[str, Any]) -> tuple[Path, dict[str, Path]]:
+    """Fetches files into TFDS's own folder, unless they are there.
+
+    TFDS verifies what it downloads, and not what it finds in its cache: verify the content of what this returns.
+
+    Args:
+      name: the data set's in TFDS.
+      urls: a name for each file -> its address.
+      registered: address -> TFDS's record of its size and checksum.
+
+    Returns:
+      The folder, and the path of each file by its name.
+
+    Raises:
+      AbsentError: the files cannot be had.
+    """
+    # Half a second.
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.download import resource
+    from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
+
+    downloads = Path(tfds.core.constants.get_default_data_dir()).expanduser() / "downloads"
+    cached = all(
+        resource.is_locally_cached(downloads / name / resource.get_dl_fname(url, registered[url].checksum))
+        for url in urls.values()
+    )
+    # TFDS alone would try for minutes, ten times with growing pauses and no timeout.
+    if not cached and (reason := _out_of_reach(next(iter(urls.values())))):
+        raise AbsentError(reason)
+    try:
+        manager = tfds.download.DownloadManager(
+            download_dir=downloads,
+            dataset_name=name,
+            url_infos=registered,
+            force_checksums_validation=True,
+        )
+        files = {file: Path(path) for file, path in manager.download(dict(urls)).items()}
+    except (OSError, tfds.download.DownloadError, NonMatchingChecksumError) as error:
+        raise AbsentError(f"the download failed: {str(error).partition(chr(10))[0]}") from error
+    return downloads / name, files
+
+
+def _out_of_reach(url: str) -> str | None:
+    """Why an address does not answer within PATIENCE seconds, or None if it does."""
+    from http.client import HTTPException
+    from urllib.parse import urlsplit
+    from urllib.request import build_opener
+
+    host = urlsplit(url).netloc
+    outcome: list[str | None] = []
+
+    def ask() -> None:
+        try:
+            # Not urlopen, which keeps the proxy settings that it saw at its first call.
+            with build_opener().open(url, timeout=PATIENCE):
+                outcome.append(None)
+        except (OSError, HTTPException) as error:
+            outcome.append(f"{host} is out of reach: {error}")
+
+    # A thread, because no timeout of a socket bounds the look-up of a name, or the sum over addresses.
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(PATIENCE)
+    return outcome[0] if outcome else f"{host} did not answer within {PATIENCE:g} seconds"

@@ -1,0 +1,1 @@
+"""One file a format: what is on the disk in, compact NumPy arrays out."""

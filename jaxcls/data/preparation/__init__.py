@@ -1,0 +1,57 @@
+"""From inputs as they were read to what a model takes, with statistics of the training examples only.
+
+One file a kind of input. What was fitted is a plain JSON record, which travels with a run.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+PyTree = Any
+
+
+class Preparation(Protocol):
+    """What was fitted on the training inputs; it is the same for every example, and knows no labels."""
+
+    def encode(self, inputs: PyTree) -> PyTree:
+        """On the host, once: inputs as they were read to compact arrays, a tree of them with one first axis."""
+
+    def normalise(self, compact: PyTree) -> PyTree:
+        """In the compiled step: a batch of compact arrays, augmented or not, to what the model takes."""
+
+    @property
+    def model_arguments(self) -> Mapping[str, Any]:
+        """What a model must know of its inputs to be built, by the names of its arguments."""
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """The widths that batches of padded sequences may be cut to, ascending; () where inputs have one shape."""
+
+    def as_record(self) -> dict[str, Any]:
+        """All of it, as plain JSON values; 'kind' names the file of this package that reads it back."""
+
+
+def from_record(record: Mapping[str, Any]) -> Preparation:
+    """Reads back what :meth:`Preparation.as_record` wrote.
+
+    >>> import numpy as np
+    >>> from jaxcls.data.preparation import images
+    >>> fitted = images.fit(np.zeros((1, 2, 2, 1), np.uint8))
+    >>> from_record(fitted.as_record()) == fitted
+    True
+    """
+    # Only the kind that is asked for is imported: a tokenizer is no business of images.
+    match record["kind"]:
+        case "images":
+            from jaxcls.data.preparation import images
+
+            return images.Images.from_record(record)
+        case "tables":
+            from jaxcls.data.preparation import tables
+
+            return tables.Tables.from_record(record)
+        case "texts":
+            from jaxcls.data.preparation import texts
+
+            return texts.Texts.from_record(record)
+        case kind:
+            raise ValueError(f"unknown kind of preparation {kind!r}")

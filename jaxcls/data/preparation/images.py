@@ -1,0 +1,65 @@
+"""Images: uint8 to float32 of mean 0 and variance 1 in each channel of the training images."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+    """Statistics of training images.
+
+    Attributes:
+      shape: (height, width, channels).
+      mean, deviation: of each channel.
+    """
+
+    shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+
+    widths: tuple[int, ...] = dataclasses.field(default=(), init=False, repr=False)
+
+    def encode(self, inputs: np.ndarray) -> np.ndarray:
+        """Images are compact as they are."""
+        return inputs
+
+    def normalise(self, compact: jax.Array) -> jax.Array:
+        """uint8 (N, height, width, channels) to float32 of the same shape."""
+        mean, scale = (
+            np.asarray(values, np.float32).reshape(1, 1, 1, -1) for values in (self.mean, 1 / np.array(self.deviation))
+        )
+        return (jnp.asarray(compact, jnp.float32) - mean) * scale
+
+    @property
+    def model_arguments(self) -> Mapping[str, Any]:
+        return {"input_shape": self.shape}
+
+    def as_record(self) -> dict[str, Any]:
+        return {"kind": "images", "shape": [*self.shape], "mean": [*self.mean], "deviation": [*self.deviation]}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
+        height, width, channels = record["shape"]
+        return cls((height, width, channels), tuple(record["mean"]), tuple(record["deviation"]))
+
+
+def fit(images: np.ndarray) -> Images:
+    """The statistics of the training images, uint8 (N, height, width, channels).
+
+    >>> fitted = fit(np.array([0, 255], np.uint8).reshape(2, 1, 1, 1))
+    >>> fitted.normalise(np.array([0, 255], np.uint8).reshape(2, 1, 1, 1)).ravel().tolist()
+    [-1.0, 1.0]
+    """
+    # From a histogram: exact in integers, and without a float copy of the whole set.
+    values = np.arange(256)
+    counts = np.stack([np.bincount(images[..., channel].ravel(), minlength=256) for channel in range(images.shape[-1])])
+    mean = counts @ values / counts.sum(axis=1)
+    variance = counts @ values**2 / counts.sum(axis=1) - mean**2
+    deviation = np.sqrt(np.maximum(variance, 1.0))  # an image of one grey stays finite
+    height, width, channels = images.shape[1:]
+    return Images((height, width, channels), tuple(mean.tolist()), tuple(deviation.tolist()))
