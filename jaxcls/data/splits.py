@@ -53,7 +53,7 @@ def grouped(part: Part, fraction: float, *, seed: int) -> tuple[np.ndarray, np.n
     >>> part = Part(np.zeros((6, 3)), np.array([0, 0, 0, 0, 1, 1]), groups=np.array(["a", "a", "b", "b", "c", "d"]))
     >>> train_rows, validation_rows = grouped(part, 0.5, seed=0)
     >>> part.groups[validation_rows]
-    array(['b', 'b', 'c'], dtype='<U1')
+    array(['b', 'b', 'd'], dtype='<U1')
     """
     _check(fraction, seed)
     if part.groups is None:
