@@ -1,0 +1,233 @@
+"""CSV tables: text in UTF-8 with a line of column names, to columns of numbers and of strings, and back.
+
+As RFC 4180 has it: commas between the values, and double quotes around one that holds a comma, a quote or a new line.
+"""
+
+import codecs
+import csv
+import gzip
+import io
+import itertools
+import os
+import re
+import zlib
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxcls.data.formats.idx import GZIP_MAGIC
+from jaxcls.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    import pyarrow
+
+Table = dict[str, np.ndarray]
+
+# What programs write where a number is missing; in a column of words, all but '' is a word.
+MISSING = ("", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "<NA>")
+# A row has to fit into a block.
+_BLOCK = 1 << 24
+_SPECIAL = re.compile('[",\r\n]')
+
+
+def read_csv(path: str | os.PathLike[str], *, required: Sequence[str] = (), text: Collection[str] = ()) -> Table:
+    """Reads a CSV file, plain or gzipped (told by its content, not by its name).
+
+    Args:
+      path: the file. Its first line holds the names of the columns. Empty lines are skipped.
+      required: columns that it must have.
+      text: columns that are text, whatever they hold, such as ids; those that are not there do not matter.
+
+    Returns:
+      The columns (N,) by their names, in the order of the file. A column that holds numbers alone is float64, with NaN
+      where one is missing; any other holds str objects, with '' where a word is missing.
+
+    Raises:
+      InputError: names the file, and the row where one is to blame: the file cannot be read, is empty or not UTF-8,
+        a row has too many or too few values, a column has no name or that of another, or a required one is not there.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "fruit.csv"
+    >>> _ = path.write_text('name,weight\\n"apple, red",0.2\\npear,\\n')
+    >>> read_csv(path)
+    {'name': array(['apple, red', 'pear'], dtype=object), 'weight': array([0.2, nan])}
+    """
+    import pyarrow
+    from pyarrow import csv as arrow_csv
+
+    path = Path(path)
+    content = _content(path)
+    # PyArrow takes the end of the file for the end of a quoted value.
+    if content.count(b'"') % 2:
+        _check_form(path, content)
+    try:
+        names = _header(path, content)
+        table = arrow_csv.read_csv(
+            io.BytesIO(content),
+            read_options=arrow_csv.ReadOptions(block_size=_BLOCK),
+            parse_options=arrow_csv.ParseOptions(newlines_in_values=True),
+            # All as text: PyArrow would guess a column's type from its first block, and fail at the second.
+            convert_options=arrow_csv.ConvertOptions(column_types=dict.fromkeys(names, pyarrow.string())),
+        )
+    except (pyarrow.ArrowInvalid, UnicodeDecodeError, csv.Error) as error:
+        _check_form(path, content)
+        raise InputError(f"{path}: cannot be read as CSV: {error}.") from error
+    if table.column_names != names:
+        raise InputError(f"{path}: its first line is not well-formed CSV.")
+    if not table.num_rows:
+        raise InputError(f"{path}: holds the names of columns, but no rows.")
+    for name in required:
+        require(table.column_names, name, path)
+    return {
+        name: column.to_numpy() if name in text or (numeric := _as_numbers(column)) is None else numeric
+        for name, column in zip(names, table.columns, strict=True)
+    }
+
+
+def require(columns: Collection[str], name: str, path: str | os.PathLike[str]) -> None:
+    """Raises InputError unless the column is there.
+
+    >>> require(["weight", "size"], "wieght", "fruit.csv")
+    Traceback (most recent call last):
+    ...
+    jaxcls.errors.InputError: fruit.csv: has no column 'wieght'. Did you mean 'weight'? It has: weight, size.
+    """
+    if name not in columns:
+        listed = [*itertools.islice(columns, 40), *(["..."] if len(columns) > 40 else [])]
+        raise InputError(f"{path}: has no column {name!r}.{did_you_mean(name, columns)} It has: {', '.join(listed)}.")
+
+
+def numbers(table: Mapping[str, np.ndarray], name: str, path: str | os.PathLike[str]) -> np.ndarray:
+    """A column that must hold a finite number in each row, float64 (N,).
+
+    Raises:
+      InputError: the column is not there, or names the first row (of the data, from 1) without a number.
+
+    >>> numbers({"weight": np.array(["0.2", "heavy"], object)}, "weight", "fruit.csv")
+    Traceback (most recent call last):
+    ...
+    jaxcls.errors.InputError: fruit.csv: row 2 of column 'weight' is 'heavy', which is not a finite number.
+    """
+    require(table, name, path)
+    column = table[name]
+    for row, value in enumerate(column if column.dtype == object else (), 1):
+        if not _is_finite(value):
+            raise InputError(f"{path}: row {row} of column {name!r} is {value!r}, which is not a finite number.")
+    converted: np.ndarray = column.astype(np.float64)
+    wrong = ~np.isfinite(converted)
+    if wrong.any():
+        row = int(wrong.argmax())
+        what = "empty" if np.isnan(converted[row]) else f"{converted[row]}"
+        raise InputError(f"{path}: row {row + 1} of column {name!r} is {what}, which is not a finite number.")
+    return converted
+
+
+def write_csv(path: str | os.PathLike[str], columns: Mapping[str, Sequence[object] | np.ndarray]) -> None:
+    """Writes columns of equal length as a CSV file; floats are written so that they are read back exactly.
+
+    What is NaN or None is written as empty values; the file is gzipped if its name ends in .gz.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "fruit.csv"
+    >>> write_csv(path, {"name": ["apple, red", "pear"], "weight": np.array([0.2, np.nan])})
+    >>> path.read_text()
+    'name,weight\\n"apple, red",0.2\\npear,\\n'
+    """
+    path = Path(path)
+    # An empty line would be no row.
+    empty = '""' if len(columns) == 1 else ""
+    # As lists of Python values: their shortest exact text is that of str.
+    lists = [column.tolist() if isinstance(column, np.ndarray) else column for column in columns.values()]
+    rows = itertools.chain([columns], zip(*lists, strict=True))
+    content = "".join(",".join(_quoted(value) or empty for value in row) + "\n" for row in rows).encode()
+    path.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
+
+
+def _quoted(value: object) -> str:
+    # Not by csv.writer, which leaves a lone carriage return without quotes before Python 3.13.
+    if value is None or value != value:  # only NaN differs from itself
+        return ""
+    text = str(value)
+    return '"' + text.replace('"', '""') + '"' if _SPECIAL.search(text) else text
+
+
+def _content(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+        if content.startswith(GZIP_MAGIC):
+            content = gzip.decompress(content)
+    # BadGzipFile is an OSError, so it stands before it; a cut gzip file ends in an EOFError.
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise InputError(f"{path}: corrupt gzip data ({error}). Fetch the file again.") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from error
+    content = content.removeprefix(codecs.BOM_UTF8)
+    if not content.strip():
+        raise InputError(f"{path}: is empty; a CSV file begins with a line of column names.")
+    return content
+
+
+def _rows(content: bytes) -> Any:
+    # newline="" leaves new lines inside of quotes as they are.
+    return csv.reader(io.TextIOWrapper(io.BytesIO(content), encoding="utf-8", newline=""), strict=True)
+
+
+def _header(path: Path, content: bytes) -> list[str]:
+    names: list[str] = next(row for row in _rows(content) if row)
+    for place, name in enumerate(names, 1):
+        if not name:
+            raise InputError(
+                f"{path}: column {place} has no name in the first line. Name it, or leave it out "
+                "(pandas writes its index so unless it is told index=False)."
+            )
+        if names.index(name) < place - 1:
+            raise InputError(f"{path}: two columns are called {name!r}; rename or drop one.")
+    return names
+
+
+def _as_numbers(column: "pyarrow.ChunkedArray") -> np.ndarray | None:
+    """The column as float64, or None if it holds anything else."""
+    import pyarrow
+    from pyarrow import compute
+
+    words = compute.utf8_trim_whitespace(column)
+    missing = compute.is_in(words, value_set=pyarrow.array(MISSING))
+    try:
+        return compute.if_else(missing, None, words).cast(pyarrow.float64()).to_numpy()
+    except pyarrow.ArrowInvalid:
+        return None
+
+
+def _is_finite(word: str) -> bool:
+    try:
+        return bool(np.isfinite(float(word)))
+    except ValueError:
+        return False
+
+
+def _check_form(path: Path, content: bytes) -> None:
+    """Raises InputError, with the row, if the content is no UTF-8 or a row is not well-formed; it is slow."""
+    try:
+        content.decode()
+    except UnicodeDecodeError as error:
+        line = len((content[: error.start] + b".").splitlines())
+        raise InputError(
+            f"{path}: line {line} is not UTF-8 (byte {content[error.start]:#04x}). Save the file as UTF-8, or "
+            "convert it, for example with: iconv -f WINDOWS-1252 -t UTF-8."
+        ) from None
+    rows = _rows(content)
+    line = 1
+    try:
+        columns = len(next(row for row in rows if row))
+        line = rows.line_num + 1
+        for number, row in enumerate((row for row in rows if row), 1):
+            if len(row) != columns:
+                raise InputError(
+                    f"{path}: row {number} (line {line}) has length {len(row)} where there are {columns} columns. "
+                    "A value that holds a comma stands in double quotes."
+                )
+            line = rows.line_num + 1
+    except csv.Error as error:
+        raise InputError(f"{path}: line {line} is not well-formed CSV: {error}. Is a quote not closed?") from None
