@@ -172,12 +172,6 @@ def set_test_aside(
     return part.take(train_rows), part.take(test_rows)
 
 
-def provenance(settings: Settings, files: Sequence[Path], note: str = "") -> Provenance:
-    """The record of data that the user named with --data and --test-data."""
-    assert settings.data is not None
-    return Provenance("files", str(settings.data), sources.checksums(files), synthetic=False, note=note or "own data")
-
-
 def check_given(settings: Settings, *needed: str) -> None:
     """Refuses settings that do not name the user's data: --data, and what else is `needed`."""
     if settings.source in ("tfds", "sample"):
@@ -208,7 +202,7 @@ def labels_of_table(settings: Settings) -> Labels:
     check_given(settings, "label_column")
     assert settings.data is not None
     assert settings.label_column is not None
-    return labels_of(_read(settings.data, settings, ()), settings.label_column, str(settings.data))
+    return labels_of(_read(settings.data, settings), settings.label_column, str(settings.data))
 
 
 def from_tables(
@@ -231,7 +225,7 @@ def from_tables(
         ids_of(columns, settings.id_column, where)
     labels = labels_of(columns, settings.label_column, where)
     train = Part(inputs_of(columns, where), labels.values, weights_of(columns, settings.weight_column, where))
-    files = [settings.data]
+    files = {"data": settings.data}
     if settings.test_data is None:
         check_given(settings, "test_fraction")
         assert settings.test_fraction is not None
@@ -239,11 +233,14 @@ def from_tables(
         note = f"own data; {len(test.labels):,} rows set aside for the test"
     else:
         test = _test_table(settings.test_data, settings, labels, inputs_of, text)
-        files.append(settings.test_data)
+        files["test_data"] = settings.test_data
         note = f"own data; tested on {settings.test_data}"
     if labels.problem == "binary":
         note += f"; the positive class is {labels.class_names[1]!r}"
-    return Dataset(name, train, test, labels.class_names, provenance(settings, files, note))
+    # By what they are for: both may have the same name, in two folders.
+    sha256 = {role: digest for role, path in files.items() for digest in sources.checksums([path]).values()}
+    record = Provenance("files", where, sha256, synthetic=False, note=note)
+    return Dataset(name, train, test, labels.class_names, record)
 
 
 def _test_table(
@@ -261,15 +258,13 @@ def queries(
     path: Path, settings: Settings, inputs_of: Callable[[Columns, str], PyTree], *, text: Collection[str] = ()
 ) -> Queries:
     """The rows of a CSV file to predict, which needs no labels; see :func:`from_tables`."""
-    columns = _read(path, settings, text, labelled=False)
+    columns = _read(path, settings, text)
     return Queries(ids_of(columns, settings.id_column, str(path)), inputs_of(columns, str(path)))
 
 
-def _read(path: Path, settings: Settings, text: Collection[str], *, labelled: bool = True) -> dict[str, np.ndarray]:
+def _read(path: Path, settings: Settings, text: Collection[str] = ()) -> dict[str, np.ndarray]:
     # Labels and ids are read as text: as numbers, 007 would be 7, and the last digits of long ids would be lost.
-    words = (*(settings.label_column or ()), *([settings.id_column] if settings.id_column else []), *text)
-    labels = set(settings.label_column or ()) if not labelled else set()
-    return tables.read_csv(path, required=[name for name in words if name not in labels], text=words)
+    return tables.read_csv(path, text={*(settings.label_column or ()), settings.id_column or "", *text})
 
 
 def _words(columns: Columns, name: str, where: str) -> np.ndarray:
