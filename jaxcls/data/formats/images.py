@@ -1,0 +1,276 @@
+"""Image files of any size, mode and bit depth to compact arrays, decoded once and kept."""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import struct
+import warnings
+import zlib
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from jaxcls.data import sources
+from jaxcls.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".pgm", ".ppm"})
+# What file managers leave in folders, beside hidden files.
+_DROPPINGS = frozenset({"thumbs.db", "desktop.ini", "icon\r"})
+# Those that Pillow decodes by itself; for others (EPS) it would run another program on the file.
+_FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM")
+# Raised by one when `decode` gives other pixels than before, so that nothing old is read from the cache.
+_VERSION = 1
+_CHUNK = 64
+# What Pillow's decoders raise for damaged files; they are parsers of the most varied age.
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, OverflowError, struct.error, zlib.error)
+
+
+class Decoded(NamedTuple):
+    """Decoded images.
+
+    Attributes:
+      images: uint8 (N, size, size, channels), mapped from a file and read-only.
+      sha256: of the lines ``SHA-256 of the file's content, two spaces, its name`` for all files in their order.
+    """
+
+    images: np.ndarray
+    sha256: str
+
+
+def decode(path: str | os.PathLike[str], *, size: int, channels: int) -> np.ndarray:
+    """Decodes one image: JPEG, PNG, TIFF, BMP, GIF (its first frame), WebP, PGM or PPM, told by its content.
+
+    It is turned as its EXIF says, and brought to a square without regard to its aspect, as Keras and torchvision
+    do it by default: nothing is cut off, no pixel is spent on bars, and no bar tells a class whose images happen
+    to be wide. What is transparent becomes white. Greys of 16 bits are scaled, not clipped; so are integers
+    and floats without a fixed range (from 0 to 65,535 and from 0 to 1, or else from their own least to greatest).
+
+    Args:
+      path: the file.
+      size: height and width of the result, in pixels.
+      channels: 1 for grey, 3 for red, green, blue.
+
+    Returns:
+      uint8 (size, size, channels).
+
+    Raises:
+      InputError: the file cannot be read, is no image, is damaged, or has too many pixels to be decoded safely.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "grey.pgm"
+    >>> _ = path.write_bytes(b"P5 2 1 255 " + bytes([7, 9]))
+    >>> decode(path, size=2, channels=1)[:, :, 0].tolist()
+    [[7, 9], [7, 9]]
+    """
+    _check(size, channels)
+    with _strict_pillow():
+        return _decode_file(Path(path), size, channels)[1]
+
+
+def decode_all(paths: Sequence[Path], *, size: int, channels: int, root: Path, what: str) -> Decoded:
+    """Decodes many images, in parallel, once: the next call with the same unchanged files maps what was kept.
+
+    They are kept in the user's cache under a key of the files' names, sizes and times of change, and of all that
+    decides the pixels. What was kept is verified; what is damaged is made again. An interrupted call leaves nothing.
+
+    Args:
+      paths: the files, in the order of the result.
+      size: height and width of the result, in pixels.
+      channels: 1 for grey, 3 for red, green, blue.
+      root: a folder above all of them; errors and checksums name them from there.
+      what: the name of it all, for the progress bar.
+
+    Raises:
+      InputError: there are none, one of them cannot be decoded (as in :func:`decode`), or the cache has no room.
+    """
+    _check(size, channels)
+    if not paths:
+        raise InputError(f"{root}: no images for {what}; there must be at least one.")
+    names = [path.relative_to(root).as_posix() for path in paths]
+    folder = sources.cache_directory() / "images" / _key(paths, names, root, size, channels)
+    shape = (len(paths), size, size, channels)
+    if decoded := _read_kept(folder, shape):
+        return decoded
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+        sources.write_once(folder, lambda partial: _write(partial, paths, names, shape, what))
+    except OSError as error:
+        raise InputError(
+            f"{folder}: the decoded images cannot be kept ({error.strerror or error}); they take "
+            f"{np.prod(shape) / 1e6:,.0f} MB. Set XDG_CACHE_HOME to a folder that has room for them."
+        ) from error
+    decoded = _read_kept(folder, shape)
+    if decoded is None:
+        raise InputError(f"{folder}: what was just written does not read back; the disk may be failing.")
+    return decoded
+
+
+def listed(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The images that stand in a folder by the suffix of their names, and its other files; both sorted.
+
+    Neither counts hidden files, nor what file managers leave (Thumbs.db, .DS_Store), nor folders.
+    """
+    files = sorted(
+        path
+        for path in folder.iterdir()
+        if path.is_file() and not path.name.startswith(".") and path.name.lower() not in _DROPPINGS
+    )
+    images = [path for path in files if path.suffix.lower() in SUFFIXES]
+    return images, [path for path in files if path.suffix.lower() not in SUFFIXES]
+
+
+def _check(size: int, channels: int) -> None:
+    if size < 1:
+        raise InputError(f"image size {size}: must be at least 1 pixel.")
+    if channels not in (1, 3):
+        raise InputError(f"channels {channels}: must be 1 (grey) or 3 (red, green, blue).")
+
+
+@contextlib.contextmanager
+def _strict_pillow() -> Iterator[None]:
+    """Makes a decompression bomb an error, and silences remarks on metadata that has no part in the pixels."""
+    from PIL import Image
+
+    # Around all threads, never within one: the filters belong to the whole process.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\b")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+def _decode_file(path: Path, size: int, channels: int) -> tuple[str, np.ndarray]:
+    """The SHA-256 of a file's content, and its pixels."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            file.seek(0)
+            return digest, _pixels(file, size, channels)
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise InputError(
+            f"{path}: more than the {Image.MAX_IMAGE_PIXELS:,} pixels that are decoded safely; make it smaller "
+            "or remove it."
+        ) from error
+    except UnidentifiedImageError as error:
+        raise InputError(f"{path}: not an image ({', '.join(_FORMATS)}), or damaged; remove or replace it.") from error
+    except _DAMAGE as error:
+        raise InputError(f"{path}: cannot be decoded ({error}); it may be damaged or cut off. Replace it.") from error
+
+
+def _pixels(file: BinaryIO, size: int, channels: int) -> np.ndarray:
+    from PIL import Image, ImageOps
+
+    mode = "L" if channels == 1 else "RGB"
+    with Image.open(file, formats=_FORMATS) as image:
+        # A JPEG can be decoded at an eighth of its size; twice what is wanted leaves the rest to a better filter.
+        image.draft(mode, (2 * size, 2 * size))
+        image.load()
+        upright = ImageOps.exif_transpose(image)
+    # In Pillow, bilinear averages over all pixels when it makes smaller. It does not ring, as bicubic does.
+    resized = _in_mode(upright, mode).resize((size, size), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    pixels = np.asarray(resized)
+    if pixels.dtype != np.uint8:
+        pixels = np.rint(pixels).clip(0, 255).astype(np.uint8)
+        pixels = np.repeat(pixels[:, :, None], channels, axis=2)
+    return pixels.reshape(size, size, channels)
+
+
+def _in_mode(image: "Image.Image", mode: str) -> "Image.Image":
+    """The image in that mode, or as floats from 0 to 255 (mode F) if it holds more than 8 bits."""
+    from PIL import Image
+
+    if image.mode.startswith(("I", "F")):
+        return Image.fromarray(_scaled(np.asarray(image)))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    elif image.mode not in ("1", "L"):
+        # On the way to grey: not every mode has a way there of its own.
+        image = image.convert("RGB")
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _scaled(values: np.ndarray) -> np.ndarray:
+    """Greys of more than 8 bits as float32 from 0 to 255."""
+    full = 1.0 if values.dtype.kind == "f" else 65535.0
+    values = values.astype(np.float64)
+    least, greatest = values.min(), values.max()
+    if not np.isfinite([least, greatest]).all():
+        raise ValueError("some pixels are NaN or infinite")
+    if least < 0 or greatest > full:
+        # No fixed range: its own.
+        return ((values - least) / max(greatest - least, 1e-30) * 255).astype(np.float32)
+    return (values / full * 255).astype(np.float32)
+
+
+def _key(paths: Sequence[Path], names: Sequence[str], root: Path, size: int, channels: int) -> str:
+    import PIL
+
+    digest = hashlib.sha256(json.dumps([_VERSION, PIL.__version__, size, channels, str(root.resolve())]).encode())
+    for path, name in zip(paths, names, strict=True):
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
+        digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:24]
+
+
+def _write(folder: Path, paths: Sequence[Path], names: Sequence[str], shape: tuple[int, ...], what: str) -> None:
+    from tqdm import tqdm
+
+    size, channels = shape[2:]
+    content, pixels = hashlib.sha256(), hashlib.sha256()
+    # Written in order, not mapped: on a full disk a mapped page ends the process without a word.
+    with (
+        (folder / "images.npy").open("wb") as file,
+        tqdm(total=len(paths), desc=f"decoding {what}", unit="image", leave=False, disable=None) as bar,
+        contextlib.closing(_chunks(paths, size, channels)) as chunks,
+    ):
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for start, decoded in chunks:
+            for name, (digest, image) in zip(names[start:], decoded, strict=False):
+                content.update(f"{digest}  {name}\n".encode())
+                pixels.update(image.data)
+                file.write(image.data)
+            bar.update(len(decoded))
+    record = {"content_sha256": content.hexdigest(), "pixels_sha256": pixels.hexdigest()}
+    (folder / "record.json").write_text(json.dumps(record), encoding="utf-8")
+
+
+def _chunks(paths: Sequence[Path], size: int, channels: int) -> Generator[tuple[int, list[tuple[str, np.ndarray]]]]:
+    """Decodes in threads, since Pillow lets go of the interpreter, some images at a time; yields them in order."""
+
+    def some(start: int) -> tuple[int, list[tuple[str, np.ndarray]]]:
+        return start, [_decode_file(path, size, channels) for path in paths[start : start + _CHUNK]]
+
+    pool = ThreadPoolExecutor(os.cpu_count())
+    with _strict_pillow():
+        try:
+            yield from pool.map(some, range(0, len(paths), _CHUNK))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _read_kept(folder: Path, shape: tuple[int, ...]) -> Decoded | None:
+    """What was kept, or None if it is not there, or not what was written."""
+    try:
+        record: dict[str, Any] = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+        images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
+        whole = images.shape == shape and images.dtype == np.uint8
+        if not whole or hashlib.sha256(images.data).hexdigest() != record["pixels_sha256"]:
+            return None
+        return Decoded(np.asarray(images), record["content_sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
