@@ -59,7 +59,7 @@ def reference(channels):
         ("CMYK", "jpg", 4),
         ("CMYK", "tiff", 1),
         ("YCbCr", "tiff", 3),
-        ("LAB", "tiff", 8),
+        ("LAB", "tiff", 14),
     ],
 )
 def test_coloured_images_of_each_mode_and_format(tmp_path, mode, suffix, tolerance, channels):
