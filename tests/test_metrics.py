@@ -334,6 +334,87 @@ def test_a_label_of_one_class_is_nan_left_out_and_named():
     }
 
 
+@st.composite
+def partly_known(draw):
+    """Multilabel data where labels are not known here and there, or nowhere; somewhere the first one is."""
+    scores, labels, weights, mask = draw(data_of["multilabel"])
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    unknown = rng.random(labels.shape) < rng.choice([0, 0.4, 1], labels.shape[1])
+    unknown[0, 0] = False
+    return scores, np.where(unknown, math.nan, labels), weights, mask
+
+
+def known_columns(scores, labels, weights, mask):
+    """The (scores, labels, weights) of each label, of the rows that count and where it is known."""
+    rows = (mask & (weights > 0))[:, None] & ~np.isnan(labels)
+    return [(scores[r, i], labels[r, i] == 1, weights[r]) for i, r in enumerate(rows.T)]
+
+
+def mean_of_defined(values):
+    return np.nanmean(values) if not np.isnan(values).all() else math.nan
+
+
+@several
+@given(partly_known())
+def test_a_label_is_judged_by_the_rows_where_it_is_known(data):
+    scores, labels, weights, mask = data
+    columns = known_columns(*data)
+    pool = [np.concatenate(parts) for parts in zip(*columns, strict=True)]
+    expected = [(ours, lambda s, t, w, oracle=oracle: oracle(t, s >= 0.5, w)) for ours, oracle in DECIDING]
+    expected += [
+        (ours, lambda s, t, w, oracle=oracle: oracle(t, s, w) if t.any() else np.nan) for ours, oracle in RANKING
+    ]
+    for ours, oracle in expected:
+        metric = partial(ours, scores, labels, problem="multilabel", weights=weights, mask=mask)
+        vector = [oracle(*column) if len(column[0]) else math.nan for column in columns]
+        close(metric(average=None), vector)
+        close(metric(), mean_of_defined(vector))
+        close(metric(average="micro"), oracle(*pool))
+
+
+@several
+@given(partly_known())
+def test_metrics_without_a_vector_are_means_over_the_known_rows_of_each_label(data):
+    scores, labels, weights, mask = data
+    columns = known_columns(*data)
+    options = {"weights": weights, "mask": mask}
+    for name in ("accuracy", "balanced_accuracy", "mcc", "kappa", "log_loss", "brier_score", "ece"):
+        binary = metrics.get(name, "binary")
+        values = [binary(s, t, weights=w) if len(s) else math.nan for s, t, w in columns]
+        close(metrics.get(name, "multilabel")(scores, labels, **options), mean_of_defined(values))
+    matrices = [
+        sk.confusion_matrix(t, s >= 0.5, labels=[0, 1], sample_weight=w) if len(s) else np.zeros((2, 2))
+        for s, t, w in columns
+    ]
+    close(metrics.confusion_matrix(scores, labels, problem="multilabel", **options), matrices)
+    tuned = [metrics.tune_threshold(s, t, problem="binary", weights=w) if len(s) else 0.5 for s, t, w in columns]
+    assert_array_equal(metrics.tune_threshold(scores, labels, problem="multilabel", **options), tuned)
+    right = [
+        w * all(t[k] == p[k]) for t, p, k, w in zip(labels, scores >= 0.5, ~np.isnan(labels), weights, strict=True)
+    ]
+    read = mask & ~np.isnan(labels).all(axis=1)
+    close(metrics.subset_accuracy(scores, labels, **options), np.sum(right, where=read) / weights[read].sum())
+
+
+def test_a_label_that_is_known_nowhere_is_named():
+    scores = np.array([[0.9, 0.2], [0.1, 0.3], [0.8, 0.7]])
+    labels = np.array([[1, math.nan], [0, math.nan], [math.nan, math.nan]])
+    summary = metrics.report(scores, labels, problem="multilabel", class_names=["cat", "dog"])
+    assert summary["examples"] == 2, "of the third row nothing is known"
+    assert summary["labels"]["cat"]["support"] == 1
+    assert summary["labels"]["dog"] == {"support": 0.0} | dict.fromkeys(list(summary["labels"]["dog"])[1:])
+    assert all("dog" in names for names in summary["undefined_labels"].values())
+    assert summary["undefined_labels"].keys() == summary["labels"]["dog"].keys() - {"support"}
+
+
+def test_the_bootstrap_passes_over_rows_of_which_no_label_is_known():
+    scores, labels, *_ = draw_data(5, "multilabel", rows=30)
+    labels = np.where(np.arange(30)[:, None] % 3 == np.arange(4), math.nan, labels)
+    interval = partial(metrics.bootstrap_interval, metrics.get("f1", "multilabel"), seed=0, resamples=20)
+    more = interval(np.vstack([scores, scores]), np.vstack([labels, np.full_like(labels, math.nan)]))
+    assert more == interval(scores, labels)
+
+
 def test_undefinedness_survives_weights_whose_sums_round():
     rng = np.random.default_rng(0)
     scores, weights = rng.dirichlet(np.ones(30), 200), rng.random(200)
@@ -494,6 +575,11 @@ HALVES = [[0.5, 0.5], [0.5, 0.5]]
         (lambda: metrics.f_beta([0.5], [1], problem="binary", beta=0), "beta must be a positive number"),
         (lambda: binary([], []), "scores are empty"),
         (lambda: binary([0.5], [1], mask=[False]), "no example is left"),
+        (lambda: binary([0.5, 0.5], [1, math.nan]), "labels must be 0 or 1; row 1 holds nan"),
+        (lambda: multiclass(HALVES, [0, math.nan]), "must be integer class indices, got float64"),
+        (lambda: multilabel(HALVES, [[math.nan] * 2] * 2), "no example is left: no label"),
+        (lambda: metrics.bootstrap_interval(multilabel, HALVES, [[math.nan] * 2] * 2, seed=0), "no label"),
+        (lambda: metrics.bootstrap_interval(binary, [0.5], [math.nan], seed=0), "row 0 holds nan"),
         (lambda: binary([0.5], [1], weights=[0]), "no example is left"),
         (lambda: binary([0.5], [1], mask=[1]), "mask must be 1 booleans, got int64"),
         (lambda: binary([0.5], [1], weights=[[1]]), r"weights must have shape \(1,\)"),

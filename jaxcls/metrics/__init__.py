@@ -7,10 +7,12 @@ is decided by the declared `problem`, never by their shapes:
 |--------------|-----------------------------|------------------------------|
 | 'binary'     | (N,), of the positive class | (N,), 0 or 1                 |
 | 'multiclass' | (N, K), one a class         | (N,), integers from 0 to K-1 |
-| 'multilabel' | (N, L), one a label         | (N, L), 0 or 1               |
+| 'multilabel' | (N, L), one a label         | (N, L), 0, 1 or nan          |
 
 - `weights` (N,) are scikit-learn's `sample_weight`; rows whose `mask` (N,) is False are padding and are not
   read. Rows of weight 0 count for nothing, as if they were not there.
+- A multilabel label that is not known is nan. Each label is then judged by the rows where it is known, and a
+  pool of decisions ('micro', `subset_accuracy`) holds the known ones.
 - Scores are probabilities. Metrics that only rank (`roc_auc`, `average_precision`, ...) or only take the
   highest score of a row (multiclass predictions) accept any finite score, logits too.
 - A binary or multilabel prediction is positive where `score >= threshold`, one threshold or one a label; a
@@ -19,9 +21,9 @@ is decided by the declared `problem`, never by their shapes:
   against the rest), 'macro' (the mean), 'weighted' (the mean weighted by the positives of each label),
   'micro' (all decisions in one pool) or, for the one label of a binary problem, 'binary'. 'auto' is 'binary'
   there and 'macro' elsewhere.
-- A label for which a metric is 0/0 (an AUC of one class only, a recall without positives) is nan in the
-  vector and is left out of the averages; `report` names it. No other value is: precision is 0 where nothing
-  was predicted and there was something to find, as in scikit-learn.
+- A label for which a metric is 0/0 (an AUC of one class only, a recall without positives, anything where the
+  label is known nowhere) is nan in the vector and is left out of the averages; `report` names it. No other
+  value is: precision is 0 where nothing was predicted and there was something to find, as in scikit-learn.
 
 Bad arrays raise an `InputError` that names the argument and the row. Definitions and ties are scikit-learn's.
 """
@@ -54,7 +56,7 @@ from jaxcls.metrics.ranking import (
     roc_auc,
     roc_curve,
 )
-from jaxcls.metrics.thresholds import tune_threshold
+from jaxcls.metrics.thresholds import check_tunable, tune_threshold
 
 __all__ = [
     "ALIASES",
@@ -70,6 +72,7 @@ __all__ = [
     "balanced_accuracy",
     "bootstrap_interval",
     "brier_score",
+    "check_tunable",
     "cohen_kappa",
     "confusion_matrix",
     "direction",

@@ -1,14 +1,14 @@
 """Averages over labels, some of which may have no value: a ratio that is 0/0 is nan."""
 
 import math
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from jaxcls.errors import InputError, unknown_name
 from jaxcls.labels import Problem
-from jaxcls.metrics.collected import FloatArray
+from jaxcls.metrics.collected import Collected, FloatArray
 
 Average = Literal["auto", "binary", "micro", "macro", "weighted"]
 
@@ -26,6 +26,11 @@ def mean_of_defined(vector: FloatArray, weights: FloatArray | None = None) -> fl
     defined = ~np.isnan(vector)
     total = weights[defined].sum()
     return float(weights[defined] @ vector[defined] / total) if total > 0 else math.nan
+
+
+def mean_of_decisions(values: NDArray[Any], data: Collected) -> float:
+    """The mean of (N, decisions): of each decision over the rows where it is known, then over the decisions."""
+    return mean_of_defined(ratio((data.weights * values).sum(axis=0), data.weights.sum(axis=0)))
 
 
 def check_average(average: Average | None, problem: Problem) -> None:

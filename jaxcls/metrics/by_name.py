@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from jaxcls.errors import InputError, unknown_name
 from jaxcls.labels import Problem, check_problem
 from jaxcls.metrics.averages import mean_of_defined
-from jaxcls.metrics.collected import FloatArray, Rows, collect, one_vs_rest
+from jaxcls.metrics.collected import FloatArray, Rows, collect, support_of
 from jaxcls.metrics.decisions import (
     accuracy,
     balanced_accuracy,
@@ -98,7 +98,7 @@ def report(
 
     - `metrics`: name -> value, averaged as by `get`, at default options (k=5, precision 0.9, 15 bins).
       `top_k_accuracy` is there from 6 classes on.
-    - `labels`: label -> its support (the weight of its positives) and its value of every metric that takes
+    - `labels`: label -> its support (the weight of its known positives) and its value of every metric that takes
       `average`. A binary problem has one label, the positive class.
     - `undefined_labels`: metric -> the labels that were left out of its average, where there were any. The
       metrics without a value for each label leave out no more than `roc_auc` does.
@@ -128,8 +128,7 @@ def report(
             values[name] = mean_of_defined(vectors[name])
         else:
             values[name] = function()
-    support = data.weights @ one_vs_rest(data)
-    table = {"support": support, **vectors}
+    table = {"support": support_of(data), **vectors}
     return {
         "problem": problem,
         "examples": len(data.weights),

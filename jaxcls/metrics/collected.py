@@ -1,12 +1,13 @@
 """What was collected, checked once, in one form for the three problems."""
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from jaxcls.errors import InputError
-from jaxcls.labels import Problem, check_problem
+from jaxcls.labels import Problem, check_problem, holds
 
 FloatArray = NDArray[np.float64]
 Rows = ArrayLike | None  # one value a row, or None for the default of every row
@@ -15,8 +16,8 @@ Rows = ArrayLike | None  # one value a row, or None for the default of every row
 class Collected(NamedTuple):
     """The rows that count. A row of a multiclass problem is one decision, any other row is one a column.
 
-    scores (N, C); truth (N, decisions), the class of each decision; weights (N,), all above 0; rows (N,),
-    where each row stood, for messages.
+    scores (N, C); truth (N, decisions), the class of each decision; weights (N, decisions), 0 where the class is
+    not known, and above 0 somewhere in every row; rows (N,), where each row stood, for messages.
     """
 
     scores: FloatArray
@@ -33,6 +34,7 @@ def collect(scores: ArrayLike, labels: ArrayLike, problem: Problem, weights: Row
     _check_shapes(values.shape, truth.shape, problem)
     row_weights, row_mask = weights_and_mask(len(values), weights, mask)
     values, truth = values.reshape(len(values), -1), truth.reshape(len(truth), -1)
+    known = known_places(truth, problem)
     _check_rows(np.isfinite(values), row_mask, values, "scores", "must be finite")
     if problem == "multiclass":
         if truth.dtype.kind not in "iu":
@@ -41,9 +43,17 @@ def collect(scores: ArrayLike, labels: ArrayLike, problem: Problem, weights: Row
         rule = f"must be from 0 to {last}, one for each column of scores"
         _check_rows((truth >= 0) & (truth <= last), row_mask, truth, "labels", rule)
     else:
-        _check_rows((truth == 0) | (truth == 1), row_mask, truth, "labels", "must be 0 or 1")
-    kept = np.flatnonzero(row_mask & (row_weights > 0))
-    return Collected(values[kept], truth[kept].astype(np.int64), row_weights[kept], kept, problem)
+        _check_rows((truth == 0) | (truth == 1) | ~known, row_mask, truth, "labels", "must be 0 or 1")
+    kept = np.flatnonzero(row_mask & (row_weights > 0) & known.any(axis=1))
+    if not kept.size:
+        raise InputError("no example is left: no label of the rows that count is known")
+    classes = np.where(known, truth, 0)[kept].astype(np.int64)
+    return Collected(values[kept], classes, row_weights[kept, None] * known[kept], kept, problem)
+
+
+def known_places(labels: NDArray[Any], problem: Problem) -> NDArray[np.bool_]:
+    """Where a label is known; only a multilabel one may be nan, which says that it is not."""
+    return ~holds(labels, math.nan) if problem == "multilabel" else np.ones(labels.shape, dtype=bool)
 
 
 def weights_and_mask(rows: int, weights: Rows, mask: Rows) -> tuple[FloatArray, NDArray[np.bool_]]:
@@ -80,6 +90,11 @@ def require_probabilities(data: Collected) -> None:
 def one_vs_rest(data: Collected) -> NDArray[np.bool_]:
     """Which example is a positive of which column, (N, C)."""
     return data.truth == (np.arange(data.scores.shape[1]) if data.problem == "multiclass" else 1)
+
+
+def support_of(data: Collected) -> FloatArray:
+    """The weight of the known positives of each column, (C,)."""
+    return (data.weights * one_vs_rest(data)).sum(axis=0)
 
 
 def numbers(values: ArrayLike, argument: str) -> FloatArray:

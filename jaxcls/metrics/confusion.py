@@ -39,8 +39,7 @@ def matrices_of(data: Collected, threshold: ArrayLike) -> FloatArray:
     decisions = data.truth.shape[1]
     classes = data.scores.shape[1] if data.problem == "multiclass" else 2
     cells = (np.arange(decisions) * classes + data.truth) * classes + predicted
-    weights = np.repeat(data.weights, decisions)
-    totals = np.bincount(cells.ravel(), weights=weights, minlength=decisions * classes**2)
+    totals = np.bincount(cells.ravel(), weights=data.weights.ravel(), minlength=decisions * classes**2)
     return totals.reshape(decisions, classes, classes).astype(np.float64, copy=False)
 
 

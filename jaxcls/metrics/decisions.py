@@ -62,14 +62,14 @@ def subset_accuracy(
     weights: Rows = None,
     mask: Rows = None,
 ) -> float:
-    """The share of multilabel rows whose labels are all right (exact match).
+    """The share of multilabel rows whose known labels are all right (exact match).
 
     >>> subset_accuracy([[0.9, 0.1], [0.9, 0.1]], [[1, 0], [1, 1]])
     0.5
     """
     data = collect(scores, labels, "multilabel", weights, mask)
-    right = (confusion.predict(data, threshold) == data.truth).all(axis=1)
-    return float(np.average(right, weights=data.weights))
+    right = (confusion.predict(data, threshold) == data.truth) | (data.weights == 0)
+    return float(np.average(right.all(axis=1), weights=data.weights.max(axis=1)))
 
 
 def balanced_accuracy(
@@ -107,7 +107,7 @@ def top_k_accuracy(
     of_truth = np.take_along_axis(data.scores, data.truth, axis=1)
     later = np.arange(classes) > data.truth
     rank = ((data.scores > of_truth) | ((data.scores == of_truth) & later)).sum(axis=1)
-    return float(np.average(rank < k, weights=data.weights))
+    return float(np.average(rank < k, weights=data.weights[:, 0]))
 
 
 def precision(
@@ -255,7 +255,7 @@ def cohen_kappa(
     if weighting not in costs:
         raise unknown_name("weighting", weighting, costs)
     rows, columns = matrices.sum(axis=2), matrices.sum(axis=1)
-    expected = rows[:, :, None] * columns[:, None, :] / rows.sum(axis=1)[:, None, None]
+    expected = ratio(rows[:, :, None] * columns[:, None, :], rows.sum(axis=1)[:, None, None])
     observed_cost = (costs[weighting] * matrices).sum(axis=(1, 2))
     return mean_of_defined(1 - ratio(observed_cost, (costs[weighting] * expected).sum(axis=(1, 2))))
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxcls.errors import InputError
-from jaxcls.metrics.collected import Rows, weights_and_mask
+from jaxcls.metrics.collected import Rows, known_places, weights_and_mask
 
 
 class Interval(NamedTuple):
@@ -49,7 +49,11 @@ def bootstrap_interval(
     if score_rows.shape[:1] != label_rows.shape[:1]:
         raise InputError(f"scores {score_rows.shape} and labels {label_rows.shape} differ in their rows")
     row_weights, row_mask = weights_and_mask(len(score_rows), weights, mask)
-    kept = np.flatnonzero(row_mask & (row_weights > 0))
+    # A multilabel row of which no label is known counts for nothing.
+    known = known_places(label_rows, "multilabel").any(axis=1) if label_rows.ndim == 2 else True
+    kept = np.flatnonzero(row_mask & (row_weights > 0) & known)
+    if not kept.size:
+        raise InputError("no example is left: no label of the rows that count is known")
     rng = np.random.default_rng(seed)
     values = np.empty(resamples)
     for i in range(resamples):

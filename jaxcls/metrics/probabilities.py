@@ -5,6 +5,7 @@ from numpy.typing import ArrayLike
 
 from jaxcls.errors import InputError
 from jaxcls.labels import Problem
+from jaxcls.metrics.averages import mean_of_decisions, mean_of_defined, ratio
 from jaxcls.metrics.collected import Rows, collect, one_vs_rest, require_probabilities
 from jaxcls.metrics.confusion import predict
 
@@ -25,8 +26,7 @@ def log_loss(
         of_truth = np.take_along_axis(data.scores, data.truth, axis=1)
     else:
         of_truth = np.where(data.truth == 1, data.scores, 1 - data.scores)
-    losses = -np.log(np.maximum(of_truth, np.finfo(np.float64).eps))
-    return float(np.average(losses.mean(axis=1), weights=data.weights))
+    return mean_of_decisions(-np.log(np.maximum(of_truth, np.finfo(np.float64).eps)), data)
 
 
 def brier_score(
@@ -43,8 +43,7 @@ def brier_score(
     data = collect(scores, labels, problem, weights, mask)
     require_probabilities(data)
     squares = (data.scores - one_vs_rest(data)) ** 2
-    errors = squares.sum(axis=1) if problem == "multiclass" else squares.mean(axis=1)
-    return float(np.average(errors, weights=data.weights))
+    return mean_of_decisions(squares.sum(axis=1, keepdims=True) if problem == "multiclass" else squares, data)
 
 
 def expected_calibration_error(
@@ -73,8 +72,8 @@ def expected_calibration_error(
         confidence = data.scores.max(axis=1, keepdims=True)
     else:
         confidence = np.maximum(data.scores, 1 - data.scores)
-    surplus = data.weights[:, None] * (confidence - (predict(data, 0.5) == data.truth))
+    surplus = data.weights * (confidence - (predict(data, 0.5) == data.truth))
     inner_edges = np.linspace(0, 1, bins + 1)[1:-1]
     cells = np.digitize(confidence, inner_edges, right=True)
     gaps = [np.abs(np.bincount(c, weights=s)).sum() for c, s in zip(cells.T, surplus.T, strict=True)]
-    return float(np.mean(gaps) / data.weights.sum())
+    return mean_of_defined(ratio(gaps, data.weights.sum(axis=0)))

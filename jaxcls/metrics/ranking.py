@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from jaxcls.errors import InputError
 from jaxcls.labels import Problem
 from jaxcls.metrics.averages import Average, averaged, check_average, ratio
-from jaxcls.metrics.collected import Collected, FloatArray, Rows, collect, one_vs_rest
+from jaxcls.metrics.collected import Collected, FloatArray, Rows, collect, one_vs_rest, support_of
 
 
 def roc_auc(
@@ -93,7 +93,7 @@ def roc_curve(scores: ArrayLike, labels: ArrayLike, *, weights: Rows = None, mas
     array([0. , 0.5, 0.5, 1. , 1. ])
     """
     data = collect(scores, labels, "binary", weights, mask)
-    ranking = rank(data.scores[:, 0], data.truth[:, 0] == 1, data.weights)
+    ranking = rank(data.scores[:, 0], data.truth[:, 0] == 1, data.weights[:, 0])
     return RocCurve(
         ratio(np.append(0.0, ranking.false_positives), ranking.negatives),
         ratio(np.append(0.0, ranking.true_positives), ranking.positives),
@@ -121,7 +121,7 @@ def precision_recall_curve(
     array([1. , 1. , 0.5, 0.5, 0. ])
     """
     data = collect(scores, labels, "binary", weights, mask)
-    ranking = rank(data.scores[:, 0], data.truth[:, 0] == 1, data.weights)
+    ranking = rank(data.scores[:, 0], data.truth[:, 0] == 1, data.weights[:, 0])
     return PrecisionRecallCurve(
         np.append(ranking.precision[::-1], 1.0),
         np.append(ranking.recall[::-1], 0.0),
@@ -130,7 +130,7 @@ def precision_recall_curve(
 
 
 class Ranking(NamedTuple):
-    """What is found at each distinct score of one label, from the highest down."""
+    """What is found at each distinct score of one label, from the highest down; nothing where it is not known."""
 
     thresholds: FloatArray
     true_positives: FloatArray
@@ -138,11 +138,11 @@ class Ranking(NamedTuple):
 
     @property
     def positives(self) -> float:
-        return self.true_positives[-1]
+        return self.true_positives.max(initial=0.0)
 
     @property
     def negatives(self) -> float:
-        return self.false_positives[-1]
+        return self.false_positives.max(initial=0.0)
 
     @property
     def precision(self) -> FloatArray:
@@ -154,10 +154,11 @@ class Ranking(NamedTuple):
 
 
 def rank(scores: FloatArray, positive: NDArray[np.bool_], weights: FloatArray) -> Ranking:
+    known = np.flatnonzero(weights > 0)
     # Stable, so that the rounding of summed weights does not depend on the sorting code of the machine.
-    order = np.argsort(-scores, kind="stable")
+    order = known[np.argsort(-scores[known], kind="stable")]
     scores, positive, weights = scores[order], positive[order], weights[order]
-    last_of_ties = np.append(np.flatnonzero(scores[1:] != scores[:-1]), len(scores) - 1)
+    last_of_ties = np.flatnonzero(np.append(scores[1:], -np.inf) != scores)
     true_positives = np.cumsum(np.where(positive, weights, 0.0))[last_of_ties]
     false_positives = np.cumsum(np.where(positive, 0.0, weights))[last_of_ties]
     return Ranking(scores[last_of_ties], true_positives, false_positives)
@@ -167,11 +168,11 @@ def _ranked(statistic: Callable[[Ranking], float], data: Collected, average: Ave
     """The statistic of the ranking of each label, averaged."""
     check_average(average, data.problem)
     positive = one_vs_rest(data)
+    weights = np.broadcast_to(data.weights, positive.shape)
     if average == "micro":
-        pooled_weights = np.repeat(data.weights, positive.shape[1])
-        return statistic(rank(data.scores.ravel(), positive.ravel(), pooled_weights))
-    rankings = (rank(s, p, data.weights) for s, p in zip(data.scores.T, positive.T, strict=True))
-    return averaged(np.array([statistic(r) for r in rankings]), data.weights @ positive, average)
+        return statistic(rank(data.scores.ravel(), positive.ravel(), weights.ravel()))
+    columns = zip(data.scores.T, positive.T, weights.T, strict=True)
+    return averaged(np.array([statistic(rank(*column)) for column in columns]), support_of(data), average)
 
 
 def _roc_auc(ranking: Ranking) -> float:

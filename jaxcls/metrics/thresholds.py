@@ -1,7 +1,6 @@
 """Choosing a threshold: every way to cut the ranking of a label, judged by its confusion matrix."""
 
 from collections.abc import Callable
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -18,11 +17,13 @@ def tune_threshold(
     labels: ArrayLike,
     *,
     problem: Problem,
-    metric: Literal["f1", "accuracy", "balanced_accuracy", "mcc"] = "f1",
+    metric: str = "f1",
     weights: Rows = None,
     mask: Rows = None,
 ) -> float | FloatArray:
     """The threshold that maximises `metric`: one for binary, (L,) for multilabel, each label for itself.
+
+    `metric` is f1, accuracy, balanced_accuracy or mcc.
 
     Exact: every way to cut the sorted probabilities is tried, in O(n log n). A threshold lies midway between
     the two distinct scores that it parts (0 and 1 at the ends; just above 1 if even a score of 1 is better
@@ -32,15 +33,23 @@ def tune_threshold(
     >>> tune_threshold([0.1, 0.25, 0.5, 0.75], [0, 0, 1, 1], problem="binary")
     0.375
     """
+    check_tunable(metric, problem)
+    data = collect(scores, labels, problem, weights, mask)
+    require_probabilities(data)
+    columns = zip(data.scores.T, data.truth.T == 1, data.weights.T, strict=True)
+    best = np.array([_best_threshold(rank(*column), _TUNABLE[metric]) for column in columns])
+    return float(best[0]) if problem == "binary" else best
+
+
+def check_tunable(metric: str, problem: Problem) -> None:
+    """Refuses a metric that no threshold is tuned for, and a problem that has none.
+
+    >>> check_tunable("f1", "binary")
+    """
     if metric not in _TUNABLE:
         raise unknown_name("metric to tune a threshold for", metric, _TUNABLE)
-    data = collect(scores, labels, problem, weights, mask)
     if problem == "multiclass":
         raise InputError("a multiclass prediction is the highest score of its row: it takes no threshold")
-    require_probabilities(data)
-    columns = zip(data.scores.T, data.truth.T == 1, strict=True)
-    best = np.array([_best_threshold(rank(s, p, data.weights), _TUNABLE[metric]) for s, p in columns])
-    return float(best[0]) if problem == "binary" else best
 
 
 _TUNABLE: dict[str, Callable[[FloatArray], FloatArray]] = {
