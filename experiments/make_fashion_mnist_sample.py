@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 import jaxcls
-from jaxcls.data import formats, sources
+from jaxcls.data import idx_images
+from jaxcls.data.formats import idx
 from jaxcls.tasks.fashion_mnist import IMAGES
 
 TRAIN, TEST = 10_000, 2_000
@@ -19,7 +20,7 @@ FOLDER = Path(jaxcls.__file__).parent / "data" / "samples" / "fashion_mnist"
 
 
 def main() -> None:
-    full = sources.load_idx_images(IMAGES, "files")
+    full = idx_images.load(IMAGES, "files")
     arrays = [
         array
         for split, count in ((full.train, TRAIN), (full.test, TEST))
@@ -27,8 +28,8 @@ def main() -> None:
     ]
     sums = []
     for name, array in zip(IMAGES.sha256, arrays, strict=True):
-        formats.write_idx(FOLDER / f"{name}.gz", array)
-        sums.append(f"{formats.idx_sha256(array)}  {name}\n")
+        idx.write_idx(FOLDER / f"{name}.gz", array)
+        sums.append(f"{idx.idx_sha256(array)}  {name}\n")
     (FOLDER / "SHA256SUMS").write_text("".join(sums), encoding="utf-8")
 
 

@@ -1,6 +1,7 @@
 """The loop: epochs of compiled steps, validation, stopping, checkpoints, and going on where a run stopped."""
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol
@@ -99,6 +100,7 @@ def fit(
     epochs: int,
     batch_size: int,
     validate: Callable[[TrainState], Mapping[str, float]],
+    order: Callable[[jax.Array, int], jax.Array] | None = None,
     monitor: str | None = None,
     mode: Literal["max", "min"] = "max",
     patience: int | None = None,
@@ -118,6 +120,8 @@ def fit(
       state: before the first step; it is donated.
       data: the training examples, on the device.
       validate: ``state -> {name: value}``, called after each epoch.
+      order: ``(key, epoch) -> the rows of the examples, in the order of the epoch``; without it, any order is as
+        likely as another.
       monitor: the name of the value by which ``patience`` and the best checkpoint are decided, greater being
         better if ``mode`` is 'max'.
       patience: stop after so many epochs without a better value.
@@ -137,7 +141,7 @@ def fit(
     steps = steps_per_epoch(len(data), batch_size)
     length = chunk_length(steps, MOST_STEPS_A_CHUNK)
     train_chunk = make_train_chunk(train_step, batch_size=batch_size, length=length, sharding=sharding)
-    order_of = jax.jit(epoch_order, static_argnames="count")
+    order = order or functools.partial(jax.jit(epoch_order, static_argnames="count"), count=len(data))
     progress = Progress()
     if checkpoints is not None and (restored := checkpoints.restore(like=state)):
         state, progress = restored.state, Progress(**restored.metadata)
@@ -152,10 +156,10 @@ def fit(
     saved_at = time.monotonic()
     while len(progress.history) < epochs and not _exhausted(progress.history, monitor, mode, patience):
         epoch = len(progress.history)
-        order = order_of(state.key, epoch, count=len(data))
+        rows = order(state.key, epoch)
         for first in range(int(state.step) - epoch * steps, steps, length):
             began = time.monotonic()
-            state, metrics = train_chunk(state, data, order, jnp.int32(first))
+            state, metrics = train_chunk(state, data, rows, jnp.int32(first))
             # Those past the end of the epoch are dropped.
             metrics = jax.tree.map(lambda values, left=steps - first: np.asarray(values)[:left], metrics)
             progress.seconds += time.monotonic() - began

@@ -3,30 +3,33 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxcls import labels, losses, metrics, optimizers, settings, steps
-from jaxcls.data import splits
-from jaxcls.data.pipeline import Examples, examples, steps_per_epoch, take
-from jaxcls.data.sources import Dataset
+from jaxcls import labels, losses, metrics, optimizers, settings, steps, tasks
+from jaxcls.data.dataset import Dataset, Part, num_outputs
+from jaxcls.data.pipeline import Examples, bucket_of, examples, steps_per_epoch, take
+from jaxcls.data.preparation import Preparation
 from jaxcls.errors import InputError, unknown_name
 from jaxcls.models.functional import Model, functional
 from jaxcls.settings import LOSS_SETTINGS, OPTIMIZER_SETTINGS, SCHEDULE_SETTINGS, Settings
 from jaxcls.steps import TrainState, TrainStep
 from jaxcls.tasks.task import Task
 
+PyTree = Any
+Predict = Callable[[PyTree, PyTree, PyTree], tuple[np.ndarray, np.ndarray]]
+
 
 class Splits(NamedTuple):
     """The three disjoint parts of a data set: one to learn from, one to choose by, one to be judged by."""
 
-    train: Examples
-    validation: Examples
-    test: Examples
+    train: Part
+    validation: Part
+    test: Part
 
 
 class Program(NamedTuple):
@@ -35,15 +38,27 @@ class Program(NamedTuple):
     Attributes:
       state: before the first step, on every device.
       train_step: ``(state, batch) -> (state, metrics)``.
-      evaluate: ``(state, examples) -> (scores, losses)``, one row for each example, on the host.
+      order: ``(key, epoch) -> rows``, the order in which an epoch sees the training examples.
+      predict: ``(params, model_state, inputs) -> (scores, outputs)`` of encoded inputs, on the host.
+      example_losses: ``(outputs, labels) -> (N,)``.
       replicated, sharded: an array whole on every device, and one whose first axis is split over them.
     """
 
     state: TrainState
     train_step: TrainStep
-    evaluate: Callable[[TrainState, Examples], tuple[np.ndarray, np.ndarray]]
+    order: Callable[[jax.Array, int], jax.Array]
+    predict: Predict
+    example_losses: Callable[[np.ndarray, np.ndarray], jax.Array]
     replicated: jax.sharding.Sharding
     sharded: jax.sharding.Sharding
+
+
+def specialise(given: Settings) -> Task:
+    """The task that is asked for; where the user's own data says what the problem is, with that filled in."""
+    task = tasks.get(given.task)
+    if task.specialise is None:
+        return task
+    return task.specialise(task, settings.resolve(given, _recipe(task, given)))
 
 
 def resolve(task: Task, given: Settings) -> Settings:
@@ -52,9 +67,7 @@ def resolve(task: Task, given: Settings) -> Settings:
     The recipe's settings for its own optimizer, schedule or loss are no guide for another one, and are left out
     where another one is given.
     """
-    if given.preset not in task.presets:
-        raise unknown_name("preset", given.preset, task.presets)
-    recipe = task.presets[given.preset].settings
+    recipe = _recipe(task, given)
     without: list[str] = []
     if given.optimizer not in (None, recipe.optimizer):
         without += [*OPTIMIZER_SETTINGS, "learning_rate"]
@@ -75,41 +88,107 @@ def resolve(task: Task, given: Settings) -> Settings:
 
 
 def split(task: Task, resolved: Settings, dataset: Dataset) -> Splits:
-    """Checks the labels, and cuts the validation examples from the training ones, class by class."""
-    for part in (dataset.train, dataset.test):
-        labels.validate(part.labels, task.problem, len(dataset.class_names))
-    train_labels = dataset.train.labels
-    train, validation = (
-        examples(dataset.train.inputs[rows], train_labels[rows])
-        for rows in splits.stratified(train_labels, resolved.validation_fraction, seed=resolved.seed)
-    )
-    return Splits(train, validation, examples(dataset.test.inputs, dataset.test.labels))
+    """Checks the labels, and cuts validation examples from the training ones where the data set sets none aside."""
+    parts = {"training": dataset.train, "validation": dataset.validation, "test": dataset.test}
+    for name, part in parts.items():
+        if part is None:
+            continue
+        if not len(part.labels):
+            raise InputError(f"{dataset.provenance.location}: there is no {name} example in {dataset.name}.")
+        labels.validate(part.labels, task.problem, len(dataset.class_names), ignore_label=_ignored(task))
+    if dataset.validation is not None:
+        return Splits(dataset.train, dataset.validation, dataset.test)
+    rows = task.split(dataset.train, resolved.validation_fraction, seed=resolved.seed)
+    train, validation = (dataset.train.take(chosen) for chosen in rows)
+    return Splits(train, validation, dataset.test)
 
 
-def build(task: Task, resolved: Settings, train: Examples, num_classes: int) -> Program:
-    """The functions of a run. Statistics and class weights are those of the training examples.
+def encode(preparation: Preparation, part: Part) -> Examples:
+    """A part as compact arrays, weighted."""
+    return examples(preparation.encode(part.inputs), part.labels, part.weights)
+
+
+def build(
+    task: Task, resolved: Settings, preparation: Preparation, train: Examples, class_names: tuple[str, ...]
+) -> Program:
+    """The functions of a run. Class weights are those of the training examples.
 
     Raises:
       InputError: the settings do not fit together; the step is traced, not compiled, to see it.
     """
-    model = _build_model(task, resolved, train.inputs.shape[1:], num_classes)
-    loss = _build_loss(task, resolved, num_classes, train.labels)
+    model = build_model(task, resolved, preparation, class_names)
+    loss = _build_loss(task, resolved, len(class_names), train.labels)
     optimizer = _build_optimizer(resolved, len(train))
-    prepare = task.prepare(train.inputs)
-    preset = task.presets[resolved.preset]
-    train_step = steps.make_train_step(model, loss, optimizer, prepare=prepare, augment=preset.augment)
-    evaluation_step = steps.make_evaluation_step(model, loss, problem=task.problem, prepare=prepare, views=preset.views)
+    train_step = steps.make_train_step(
+        model, loss, optimizer, prepare=preparation.normalise, augment=task.presets[resolved.preset].augment
+    )
     replicated, sharded = _shardings(resolved)
-
-    def evaluate(state: TrainState, data: Examples) -> tuple[np.ndarray, np.ndarray]:
-        params = optimizers.evaluation_params(state.opt_state, state.params)
-        batch_size = _rounded_up(resolved.eval_batch_size, jax.device_count())
-        return steps.collect(evaluation_step, params, state.model_state, data, batch_size=batch_size, sharding=sharded)
+    if preparation.widths:
+        train_step = steps.bucketed(train_step, preparation.widths)
+        ordered = jax.jit(steps.bucketed_order, static_argnames="batch_size")
+        buckets = bucket_of(train.inputs, preparation.widths)
+        order = functools.partial(ordered, buckets=buckets, batch_size=resolved.batch_size)
+    else:
+        order = functools.partial(jax.jit(steps.epoch_order, static_argnames="count"), count=len(train))
 
     initial = functools.partial(steps.init_state, model, optimizer, resolved.seed)
     one = take(train, np.zeros(resolved.batch_size, np.int32), np.ones(resolved.batch_size, bool))
     jax.eval_shape(train_step, jax.eval_shape(initial), one)
-    return Program(jax.device_put(initial(), replicated), train_step, evaluate, replicated, sharded)
+    return Program(
+        state=jax.device_put(initial(), replicated),
+        train_step=train_step,
+        order=order,
+        predict=build_predict(task, resolved, preparation, model, sharded),
+        example_losses=jax.jit(functools.partial(loss, normalizer="none")),
+        replicated=replicated,
+        sharded=sharded,
+    )
+
+
+def build_model(task: Task, resolved: Settings, preparation: Preparation, class_names: tuple[str, ...]) -> Model:
+    """The model of a run. That of a binary problem gives one logit for an example, (N,)."""
+    build = functools.partial(
+        task.models[resolved.model],
+        num_classes=num_outputs(task.problem, class_names),
+        dropout=resolved.dropout,
+        dtype=jnp.dtype(resolved.dtype),
+        **preparation.model_arguments,
+    )
+    model = functional(lambda rngs: build(rngs=rngs))
+    if task.problem != "binary":
+        return model
+
+    def apply(params: PyTree, model_state: PyTree, inputs: PyTree, *, key: Any = None) -> tuple[jax.Array, PyTree]:
+        outputs, model_state = model.apply(params, model_state, inputs, key=key)
+        return outputs[:, 0], model_state
+
+    return Model(model.init, apply)
+
+
+def build_predict(
+    task: Task,
+    resolved: Settings,
+    preparation: Preparation,
+    model: Model,
+    sharding: jax.sharding.Sharding | None = None,
+) -> Predict:
+    """``(params, model_state, inputs) -> (scores, outputs)`` of encoded inputs, whatever their number."""
+    step = steps.make_prediction_step(
+        model, problem=task.problem, prepare=preparation.normalise, views=task.presets[resolved.preset].views
+    )
+    batch_size = _rounded_up(resolved.eval_batch_size, jax.device_count())
+    return functools.partial(steps.collect, step, batch_size=batch_size, widths=preparation.widths, sharding=sharding)
+
+
+def _ignored(task: Task) -> float | None:
+    """The label that is neither learned from nor scored: in a multi-label problem, the label that is not known."""
+    return float("nan") if task.problem == "multilabel" else None
+
+
+def _recipe(task: Task, given: Settings) -> Settings:
+    if given.preset not in task.presets:
+        raise unknown_name("preset", given.preset, task.presets)
+    return task.presets[given.preset].settings
 
 
 def _check(task: Task, resolved: Settings) -> None:
@@ -118,6 +197,8 @@ def _check(task: Task, resolved: Settings) -> None:
         raise unknown_name(f"model of {task.name}", str(resolved.model), task.models)
     if resolved.monitor != "loss":
         metrics.get(resolved.monitor, task.problem)
+    if resolved.tune_threshold is not None:
+        metrics.check_tunable(resolved.tune_threshold, task.problem)
     for name, good, right in (
         ("epochs", resolved.epochs >= 1, "1 or more"),
         ("batch_size", resolved.batch_size >= 1, "1 or more"),
@@ -132,18 +213,18 @@ def _check(task: Task, resolved: Settings) -> None:
             "1 or more",
         ),
         ("warmup", resolved.warmup is None or 0 <= resolved.warmup < 1, "at least 0 and less than 1"),
+        (
+            "test_fraction",
+            resolved.test_fraction is None or 0 < resolved.test_fraction < 1,
+            "between 0 and 1",
+        ),
+        ("image_size", resolved.image_size is None or 8 <= resolved.image_size <= 1024, "between 8 and 1024"),
+        ("max_length", resolved.max_length is None or resolved.max_length >= 1, "1 or more"),
+        ("vocabulary_size", resolved.vocabulary_size is None or resolved.vocabulary_size >= 10, "10 or more"),
         ("seed", 0 <= resolved.seed < 2**32, "between 0 and 4294967295"),
     ):
         if not good:
             raise InputError(f"--{name.replace('_', '-')} is {getattr(resolved, name)}; it must be {right}.")
-
-
-def _build_model(task: Task, resolved: Settings, input_shape: tuple[int, ...], num_classes: int) -> Model:
-    build = functools.partial(
-        task.models[resolved.model],
-        input_shape, num_classes, dropout=resolved.dropout, dtype=jnp.dtype(resolved.dtype),
-    )  # fmt: skip
-    return functional(lambda rngs: build(rngs=rngs))
 
 
 def _build_loss(task: Task, resolved: Settings, num_classes: int, train_labels: np.ndarray) -> steps.Loss:
@@ -152,11 +233,11 @@ def _build_loss(task: Task, resolved: Settings, num_classes: int, train_labels: 
         chosen.setdefault("class_weight", "balanced")
     if "class_weight" in chosen:
         chosen["class_weight"] = labels.resolve_class_weight(
-            chosen["class_weight"], task.problem, num_classes, labels=train_labels
+            chosen["class_weight"], task.problem, num_classes, labels=train_labels, ignore_label=_ignored(task)
         ).astype(np.float32)
     if losses.find(resolved.loss, task.problem) is losses.logit_adjusted_cross_entropy:
         chosen["prior"] = np.bincount(train_labels, minlength=num_classes) / len(train_labels)
-    return losses.get(resolved.loss, task.problem, **{"normalizer": "batch", **chosen})
+    return losses.get(resolved.loss, task.problem, **{"normalizer": "batch", "ignore_label": _ignored(task), **chosen})
 
 
 def _build_optimizer(resolved: Settings, count: int) -> optax.GradientTransformation:

@@ -9,12 +9,13 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from jaxcls import environment, metrics, settings, tasks
+from jaxcls import environment, metrics, optimizers, program, settings
 from jaxcls.checkpoints import Checkpoints
-from jaxcls.data import sources
-from jaxcls.data.pipeline import steps_per_epoch
+from jaxcls.data import duplicates
+from jaxcls.data.dataset import describe
+from jaxcls.data.pipeline import Examples, steps_per_epoch
 from jaxcls.fit import fit
-from jaxcls.program import Program, Splits, build, resolve, split
+from jaxcls.program import Program
 from jaxcls.progress import ProgressBar
 from jaxcls.run_directory import RunDirectory
 from jaxcls.settings import Settings
@@ -50,46 +51,90 @@ def run(given: Settings, *, say: Callable[[str], None] = print, stop: Callable[[
       InputError: something given is wrong; nothing was compiled or written yet.
       fit.Interrupted, fit.DivergedError: see :func:`jaxcls.fit.fit`.
     """
-    task = tasks.get(given.task)
-    resolved = resolve(task, given)
-    dataset = task.load(resolved.source, resolved.data_dir)
-    say(sources.describe(dataset))
-    data = split(task, resolved, dataset)
-    program = build(task, resolved, data.train, len(dataset.class_names))
+    task = program.specialise(given)
+    resolved = program.resolve(task, given)
+    dataset = task.load(resolved)
+    say(describe(dataset))
+    parts = program.split(task, resolved, dataset)
+    copies = duplicates.shared(parts.train.inputs, parts.test.inputs)
+    if copies:
+        say(
+            f"warning: {copies:,} of the {len(parts.test.labels):,} test examples stand among the training examples too"
+        )
+    preparation = task.prepare(parts.train.inputs, resolved)
+    train, validation, test = (program.encode(preparation, part) for part in parts)
+    functions = program.build(task, resolved, preparation, train, dataset.class_names)
 
     provenance = dataclasses.asdict(dataset.provenance)
     name = f"{task.name}-{settings.digest(resolved, dataset.provenance.sha256)}"
-    directory = RunDirectory(resolved.run_dir or Path("runs") / name, resolved, environment.record(), provenance)
+    directory = RunDirectory(
+        resolved.run_dir or Path("runs") / name,
+        resolved,
+        environment.record(),
+        provenance | {"duplicates_in_test": copies},
+        {"problem": task.problem, "class_names": dataset.class_names, "preparation": preparation.as_record()},
+    )
     mode = "min" if resolved.monitor == "loss" else metrics.direction(resolved.monitor)
     # It holds a lock: from here on no other run writes to this directory.
     with Checkpoints(directory.checkpoints, best_metric=resolved.monitor, mode=mode) as checkpoints:
         directory.begin()
         say(
-            f"{resolved.model}: {sum(leaf.size for leaf in jax.tree.leaves(program.state.params)):,} parameters, "
+            f"{resolved.model}: {sum(leaf.size for leaf in jax.tree.leaves(functions.state.params)):,} parameters, "
             f"{resolved.dtype}, on {jax.device_count()} {jax.devices()[0].device_kind}; "
-            f"{len(data.train):,} examples to train on, {len(data.validation):,} to validate"
+            f"{len(train):,} examples to train on, {len(validation):,} to validate"
         )
         say(f"{'continuing' if directory.continued else 'keeping'} this run in {directory.path}")
         for difference in directory.warnings:
             say(f"warning: {difference}; the last bits of the result may differ from those of an uninterrupted run")
-        state, history = _fit(task, resolved, data, program, directory, checkpoints, mode, stop)
+        state, history = _fit(task, resolved, train, validation, functions, directory, checkpoints, mode, stop)
 
-    scores, _ = program.evaluate(state, data.test)
-    report = metrics.report(scores, data.test.labels, problem=task.problem, class_names=dataset.class_names)
-    report |= {
-        "step": int(state.step),
-        "synthetic": dataset.provenance.synthetic,
-        "params_sha256": _sha256(state.params),
-    }
-    directory.write_results(report)
+        params = optimizers.evaluation_params(state.opt_state, state.params)
+        thresholds = _thresholds(
+            task, resolved, functions.predict(params, state.model_state, validation.inputs)[0], validation
+        )
+        with Checkpoints(directory.model, keep=1) as kept:
+            weights = {"params": params, "model_state": state.model_state}
+            kept.save(int(state.step), weights, metadata={"thresholds": np.asarray(thresholds).tolist()})
+
+        scores, _ = functions.predict(params, state.model_state, test.inputs)
+        report = metrics.report(
+            scores,
+            test.labels,
+            problem=task.problem,
+            class_names=dataset.class_names,
+            threshold=thresholds,
+            weights=test.weights,
+        )
+        report |= {
+            "step": int(state.step),
+            "thresholds": np.asarray(thresholds).tolist(),
+            "synthetic": dataset.provenance.synthetic,
+            "duplicates_in_test": copies,
+            "params_sha256": _sha256(state.params),
+        }
+        directory.write_results(report)
     return Result(directory.path, state, history, report)
+
+
+def _thresholds(task: Task, resolved: Settings, scores: np.ndarray, validation: Examples) -> float | np.ndarray:
+    """Where a score becomes a decision: tuned on validation examples, or 0.5."""
+    if resolved.tune_threshold is None:
+        return 0.5
+    return metrics.tune_threshold(
+        scores,
+        validation.labels,
+        problem=task.problem,
+        metric=resolved.tune_threshold,
+        weights=validation.weights,
+    )
 
 
 def _fit(
     task: Task,
     resolved: Settings,
-    data: Splits,
-    program: Program,
+    train: Examples,
+    validation: Examples,
+    functions: Program,
     directory: RunDirectory,
     checkpoints: Checkpoints,
     mode: Literal["max", "min"],
@@ -99,19 +144,24 @@ def _fit(
     chosen = {name: metrics.get(name, task.problem) for name in names if name != "loss"}
 
     def validate(state: TrainState) -> Mapping[str, float]:
-        scores, example_losses = program.evaluate(state, data.validation)
-        values = {name: metric(scores, data.validation.labels) for name, metric in chosen.items()}
-        return {"loss": float(example_losses.mean(dtype=np.float64)), **values}
+        params = optimizers.evaluation_params(state.opt_state, state.params)
+        scores, outputs = functions.predict(params, state.model_state, validation.inputs)
+        example_losses = np.asarray(functions.example_losses(outputs, validation.labels), np.float64)
+        values = {
+            name: metric(scores, validation.labels, weights=validation.weights) for name, metric in chosen.items()
+        }
+        return {"loss": float(np.average(example_losses, weights=validation.weights)), **values}
 
-    steps = resolved.epochs * steps_per_epoch(len(data.train), resolved.batch_size)
+    steps = resolved.epochs * steps_per_epoch(len(train), resolved.batch_size)
     with ProgressBar(steps, epochs=resolved.epochs, batch_size=resolved.batch_size) as bar:
         state, history = fit(
-            program.state,
-            program.train_step,
-            jax.device_put(data.train, program.replicated),
+            functions.state,
+            functions.train_step,
+            jax.device_put(train, functions.replicated),
             epochs=resolved.epochs,
             batch_size=resolved.batch_size,
             validate=validate,
+            order=functions.order,
             monitor=resolved.monitor,
             mode=mode,
             patience=resolved.patience,
@@ -120,7 +170,7 @@ def _fit(
             checkpoint_seconds=resolved.checkpoint_seconds,
             reporter=_Reports(bar, directory),
             stop=stop,
-            sharding=program.sharded,
+            sharding=functions.sharded,
         )
     directory.write_history(history)  # also where the last process was killed before it could
     if resolved.restore_best and (best := checkpoints.restore_best(like=state)):

@@ -3,16 +3,18 @@
 config.toml        the resolved settings; --config takes it back
 environment.json   versions and devices
 data.json          where the data came from, with checksums
+predictor.json     what a prediction needs beside the weights: the names of the classes, the fitted preparation
 metrics.jsonl      one line an epoch
 results.json       the scores on the test examples
-checkpoints/       the states
+checkpoints/       the states of the training
+model/             the weights that were tested, and the thresholds of decisions
 """
 
 import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import tomli_w
 
@@ -29,6 +31,7 @@ class RunDirectory:
       settings: resolved. Those that decide the result must be the ones that the directory was begun with.
       environment: of this process.
       data: the provenance of the data; its checksums must be those that the run was begun with.
+      predictor: what a prediction needs beside the settings and the weights.
 
     Raises:
       InputError: the directory holds another run, or ``settings.resume`` is off and it holds one.
@@ -38,9 +41,17 @@ class RunDirectory:
       warnings: what differs in the environment and may change the last bits of the result.
     """
 
-    def __init__(self, path: Path, settings: Settings, environment: Mapping[str, Any], data: Mapping[str, Any]):
+    def __init__(
+        self,
+        path: Path,
+        settings: Settings,
+        environment: Mapping[str, Any],
+        data: Mapping[str, Any],
+        predictor: Mapping[str, Any],
+    ):
         self.path = path
         self.checkpoints = path / "checkpoints"
+        self.model = path / "model"
         self.continued = (path / "config.toml").exists()
         self.warnings: list[str] = []
         record = settings_module.as_record(settings)
@@ -48,6 +59,7 @@ class RunDirectory:
         self._records = {
             "environment.json": _json(environment),
             "data.json": _json(data),
+            "predictor.json": _json(predictor),
             "config.toml": tomli_w.dumps({name: record[name] for name in record if name not in of_the_command}),
         }
         if self.continued:
@@ -95,6 +107,39 @@ class RunDirectory:
         for name, value in _read(self.path / "environment.json").items():
             if value != environment.get(name):
                 self.warnings.append(f"{name} was {value}, is {environment.get(name)}")
+
+
+class Kept(NamedTuple):
+    """What :func:`read` gives back of a finished run.
+
+    Attributes:
+      settings: resolved.
+      data: the provenance of its data.
+      predictor: what a prediction needs beside the settings and the weights.
+      model: the folder of the weights.
+    """
+
+    settings: Settings
+    data: dict[str, Any]
+    predictor: dict[str, Any]
+    model: Path
+
+
+def read(path: Path) -> Kept:
+    """Reads what a prediction needs of a finished run.
+
+    Raises:
+      InputError: there is no run, or it has not finished.
+    """
+    if not (path / "config.toml").exists():
+        raise InputError(f"--run-dir {path} holds no run; give the directory that training printed.")
+    if not (path / "results.json").exists():
+        raise InputError(
+            f"--run-dir {path}: this run has not finished. Continue it with "
+            f"python -m jaxcls.train --config {path / 'config.toml'} --run-dir {path}"
+        )
+    settings = settings_module.from_toml(path / "config.toml")
+    return Kept(settings, _read(path / "data.json"), _read(path / "predictor.json"), path / "model")
 
 
 def _json(value: Mapping[str, Any]) -> str:

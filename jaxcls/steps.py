@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxcls.data.pipeline import Batch, Examples, batch_rows, in_order, take
+from jaxcls.data.pipeline import Batch, Examples, batch_rows, bucket_of, in_order, take
 from jaxcls.models.functional import Model
 
 PyTree = Any
 Loss = Callable[..., jax.Array]
 TrainStep = Callable[["TrainState", Batch], tuple["TrainState", "StepMetrics"]]
+PredictionStep = Callable[[PyTree, PyTree, PyTree], tuple[jax.Array, jax.Array]]
 
 
 class TrainState(NamedTuple):
@@ -119,6 +120,44 @@ def epoch_order(key: jax.Array, epoch: jax.Array, count: int) -> jax.Array:
     return jax.random.permutation(jax.random.fold_in(order_key, epoch), count)
 
 
+def bucketed(train_step: TrainStep, widths: Sequence[int]) -> TrainStep:
+    """The step on a batch of padded sequences, cut to the first of the ascending ``widths`` that holds them all.
+
+    What is cut off is padding, so a model that heeds padding gives the same. All widths are compiled into one
+    program. Little is saved unless the sequences of a batch are of one bucket: see :func:`bucketed_order`.
+    """
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
+        def cut(width: int) -> TrainStep:
+            return lambda state, batch: train_step(state, batch._replace(inputs=batch.inputs[:, :width]))
+
+        widest = bucket_of(batch.inputs, widths).max()
+        return jax.lax.switch(widest, [cut(width) for width in widths], state, batch)
+
+    return step
+
+
+def bucketed_order(key: jax.Array, epoch: jax.Array, buckets: jax.Array, batch_size: int) -> jax.Array:
+    """As :func:`epoch_order`, but the batches hold examples of one bucket each, and come in random order.
+
+    Where two buckets meet, a batch holds some of both. Any examples may be those of the last batch, which may be
+    a small one.
+
+    >>> order = bucketed_order(jax.random.key(0), 1, jnp.array([0, 1, 0, 1]), batch_size=2)
+    >>> sorted(order.tolist())
+    [0, 1, 2, 3]
+    """
+    _, order_key = _streams(key)
+    shuffling, rotating, dealing = jax.random.split(jax.random.fold_in(order_key, epoch), 3)
+    count = len(buckets)
+    order = jax.random.permutation(shuffling, count)
+    order = order[jnp.argsort(buckets[order], stable=True)]
+    order = jnp.roll(order, jax.random.randint(rotating, (), 0, count))
+    batches = count // batch_size
+    whole = order[: batches * batch_size].reshape(batches, batch_size)
+    return jnp.concatenate([jax.random.permutation(dealing, whole).ravel(), order[batches * batch_size :]])
+
+
 def make_train_chunk(
     train_step: TrainStep, *, batch_size: int, length: int, sharding: jax.sharding.Sharding | None = None
 ) -> Callable[[TrainState, Examples, jax.Array, jax.Array], tuple[TrainState, StepMetrics]]:
@@ -148,57 +187,69 @@ def make_train_chunk(
     return jax.jit(train_chunk, donate_argnums=0)
 
 
-def make_evaluation_step(
+def make_prediction_step(
     model: Model,
-    loss: Loss,
     *,
     problem: str,
     prepare: Callable[[PyTree], PyTree] = lambda inputs: inputs,
     views: Sequence[Callable[[PyTree], PyTree]] = (),
-) -> Callable[[PyTree, PyTree, Batch], tuple[jax.Array, jax.Array]]:
-    """Compiles ``(params, model_state, batch) -> (scores, losses)``, one row for each example.
+) -> PredictionStep:
+    """Compiles ``(params, model_state, inputs) -> (scores, outputs)``, one row for each example.
 
     The scores are probabilities: the sigmoid of the outputs of a binary or multi-label problem, the softmax of
-    those of a multiclass one; with views, their mean over the example and its views. The losses are those of
+    those of a multiclass one; with views, their mean over the example and its views. The outputs are those of
     the example itself.
 
     Args:
-      loss: ``(outputs, labels, *, normalizer) -> (N,)``.
       views: other looks at the inputs, such as their mirror image.
     """
     probabilities = jax.nn.softmax if problem == "multiclass" else jax.nn.sigmoid
 
-    def evaluation_step(params: PyTree, model_state: PyTree, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        _check_batch(batch)
-        outputs, _ = model.apply(params, model_state, prepare(batch.inputs))
+    def prediction_step(params: PyTree, model_state: PyTree, inputs: PyTree) -> tuple[jax.Array, jax.Array]:
+        outputs, _ = model.apply(params, model_state, prepare(inputs))
         scores = probabilities(outputs)
         for view in views:
-            scores += probabilities(model.apply(params, model_state, prepare(view(batch.inputs)))[0])
-        losses = loss(outputs, batch.labels, normalizer="none")
-        chex.assert_shape(losses, batch.mask.shape)
-        return scores / (1 + len(views)), losses
+            scores += probabilities(model.apply(params, model_state, prepare(view(inputs)))[0])
+        return scores / (1 + len(views)), outputs
 
-    return jax.jit(evaluation_step)
+    return jax.jit(prediction_step)
 
 
 def collect(
-    evaluation_step: Callable[[PyTree, PyTree, Batch], tuple[jax.Array, jax.Array]],
+    prediction_step: PredictionStep,
     params: PyTree,
     model_state: PyTree,
-    data: Examples,
+    inputs: PyTree,
     *,
     batch_size: int,
+    widths: Sequence[int] = (),
     sharding: jax.sharding.Sharding | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The scores and losses of all examples, in their order, on the host.
+    """The scores and outputs of all examples, in their order, on the host.
 
-    Batches have one size, so that one compiled program serves sets of every size.
+    Batches have one size, so that one compiled program serves sets of every size; with ``widths``, one for each.
     """
+    count = len(jax.tree.leaves(inputs)[0])
+    if not widths:
+        batches = in_order(inputs, batch_size)
+        return _joined([prediction_step(params, model_state, jax.device_put(b, sharding)) for b in batches], count)
+    buckets = np.asarray(bucket_of(inputs, widths))
+    order = np.argsort(buckets, kind="stable")
     parts = [
-        evaluation_step(params, model_state, jax.device_put(batch, sharding)) for batch in in_order(data, batch_size)
-    ]
-    scores, losses = (np.concatenate([np.asarray(part) for part in column]) for column in zip(*parts, strict=True))
-    return scores[: len(data)], losses[: len(data)]
+        collect(
+            prediction_step, params, model_state, inputs[buckets == bucket, :width],
+            batch_size=batch_size, sharding=sharding,
+        )
+        for bucket, width in enumerate(widths) if np.any(buckets == bucket)
+    ]  # fmt: skip
+    scores, outputs = _joined(parts, count)
+    back = np.argsort(order)
+    return scores[back], outputs[back]
+
+
+def _joined(parts: Sequence[tuple[Any, Any]], count: int) -> tuple[np.ndarray, np.ndarray]:
+    scores, outputs = (np.concatenate([np.asarray(part) for part in column]) for column in zip(*parts, strict=True))
+    return scores[:count], outputs[:count]
 
 
 def _is_finite(tree: PyTree) -> jax.Array:

@@ -79,7 +79,7 @@ def _list_tasks() -> int:
     from jaxcls.tasks import TASKS
 
     for task in TASKS.values():
-        print(f"{task.name}: {task.summary} ({task.problem})")
+        print(f"{task.name}: {task.summary} ({'as your data is' if task.specialise else task.problem})")
         print(f"    models: {', '.join(task.models)}")
         for name, preset in task.presets.items():
             recipe = preset.settings

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from jaxcls.data import formats, sources
+from jaxcls.data import idx_images
+from jaxcls.data.formats import idx
 from jaxcls.tasks.fashion_mnist import IMAGES
 
 TRAIN, TEST = 240, 60
@@ -11,8 +12,8 @@ TRAIN, TEST = 240, 60
 def write(folder: Path) -> Path:
     """Writes the files as a person would have them in --data-dir."""
     folder.mkdir(parents=True, exist_ok=True)
-    sample = sources.load_idx_images(IMAGES, "sample")
+    sample = idx_images.load(IMAGES, "sample")
     for prefix, split, count in (("train", sample.train, TRAIN), ("t10k", sample.test, TEST)):
-        formats.write_idx(folder / f"{prefix}-images-idx3-ubyte.gz", split.inputs[:count, :, :, 0])
-        formats.write_idx(folder / f"{prefix}-labels-idx1-ubyte.gz", split.labels[:count].astype("uint8"))
+        idx.write_idx(folder / f"{prefix}-images-idx3-ubyte.gz", split.inputs[:count, :, :, 0])
+        idx.write_idx(folder / f"{prefix}-labels-idx1-ubyte.gz", split.labels[:count].astype("uint8"))
     return folder

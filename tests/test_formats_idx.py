@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from jaxcls.data import formats
+from jaxcls.data.formats import idx
 from jaxcls.errors import InputError
 
 DTYPES = [np.uint8, np.int8, np.int16, np.int32, np.float32, np.float64]
@@ -27,7 +27,7 @@ def folder(tmp_path_factory):
 def read_bytes(folder, content):
     path = folder / "some-idx1-ubyte"
     path.write_bytes(content)
-    return formats.read_idx(path)
+    return idx.read_idx(path)
 
 
 @settings(deadline=None)
@@ -39,14 +39,14 @@ def read_bytes(folder, content):
 )
 def test_what_was_written_is_read_bit_for_bit(folder, array, suffix):
     path = folder / f"round-trip{suffix}"
-    formats.write_idx(path, array)
-    back = formats.read_idx(path)
+    idx.write_idx(path, array)
+    back = idx.read_idx(path)
     assert back.shape == array.shape
     assert back.dtype == array.dtype
     assert back.dtype.isnative
     assert back.tobytes() == array.tobytes()
     content = gzip.decompress(path.read_bytes()) if suffix else path.read_bytes()
-    assert formats.idx_sha256(array) == hashlib.sha256(content).hexdigest()
+    assert idx.idx_sha256(array) == hashlib.sha256(content).hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -72,8 +72,8 @@ def test_gzip_of_several_members_is_read_whole(folder):
 
 def test_the_same_array_gives_the_same_gzip_bytes(folder):
     array = np.arange(100, dtype=np.int32)
-    formats.write_idx(folder / "one.gz", array)
-    formats.write_idx(folder / "two.gz", array)
+    idx.write_idx(folder / "one.gz", array)
+    idx.write_idx(folder / "two.gz", array)
     assert (folder / "one.gz").read_bytes() == (folder / "two.gz").read_bytes()
 
 
@@ -142,11 +142,11 @@ def test_random_bytes_raise_nothing_but_input_errors(folder, content):
 
 def test_a_file_that_is_not_there_or_is_a_folder_is_refused_by_name(folder):
     with pytest.raises(InputError, match=r"absent: cannot be read \(No such file"):
-        formats.read_idx(folder / "absent")
+        idx.read_idx(folder / "absent")
     with pytest.raises(InputError, match=r"cannot be read \(Is a directory"):
-        formats.read_idx(folder)
+        idx.read_idx(folder)
 
 
 def test_a_type_without_a_code_is_refused(folder):
     with pytest.raises(InputError, match=r"no code for int64: .* uint8, int8"):
-        formats.write_idx(folder / "wide", np.zeros(3, np.int64))
+        idx.write_idx(folder / "wide", np.zeros(3, np.int64))

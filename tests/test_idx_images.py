@@ -16,7 +16,9 @@ import pytest
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download.checksums import compute_url_info
 
-from jaxcls.data import formats, sources
+from jaxcls.data import dataset as datasets
+from jaxcls.data import downloads, idx_images
+from jaxcls.data.formats import idx
 from jaxcls.errors import InputError
 from jaxcls.tasks.fashion_mnist import IMAGES
 
@@ -36,7 +38,7 @@ def tiny_arrays(seed=0):
 def write(folder, arrays, naming="{}.gz"):
     folder.mkdir(parents=True, exist_ok=True)
     for name, array in arrays.items():
-        formats.write_idx(folder / naming.format(name), array)
+        idx.write_idx(folder / naming.format(name), array)
     return folder
 
 
@@ -45,10 +47,10 @@ def tiny(tmp_path):
     """The specification of a tiny official data set, in a folder as a Debian package would install it."""
     arrays = tiny_arrays()
     folder = write(tmp_path / "package", arrays)
-    return sources.IdxImages(
+    return idx_images.IdxImages(
         name="tiny",
         class_names=tuple("abcdef"),
-        sha256={name: formats.idx_sha256(array) for name, array in arrays.items()},
+        sha256={name: idx.idx_sha256(array) for name, array in arrays.items()},
         debian=("dataset-tiny", str(folder)),
         torchvision="Tiny",
     )
@@ -116,8 +118,8 @@ def registered_in_tfds(spec, monkeypatch, tmp_path, port):
 def check_tiny(dataset):
     arrays = tiny_arrays()
     expected = (
-        sources.Arrays(arrays[NAMES[0]][..., None], arrays[NAMES[1]].astype(np.int32)),
-        sources.Arrays(arrays[NAMES[2]][..., None], arrays[NAMES[3]].astype(np.int32)),
+        datasets.Part(arrays[NAMES[0]][..., None], arrays[NAMES[1]].astype(np.int32)),
+        datasets.Part(arrays[NAMES[2]][..., None], arrays[NAMES[3]].astype(np.int32)),
     )
     chex.assert_trees_all_equal((dataset.train, dataset.test), expected, strict=True)
 
@@ -126,58 +128,58 @@ def check_tiny(dataset):
 @pytest.mark.parametrize("subfolder", [".", "raw", "Tiny/raw"])
 def test_files_are_found_in_every_layout_in_use(tiny, tmp_path, naming, subfolder):
     write(tmp_path / "own" / subfolder, tiny_arrays(), naming)
-    dataset = sources.load_idx_images(tiny, "files", tmp_path / "own")
+    dataset = idx_images.load(tiny, "files", tmp_path / "own")
     check_tiny(dataset)
     assert dataset.class_names == tiny.class_names
-    assert dataset.provenance == sources.Provenance(
+    assert dataset.provenance == datasets.Provenance(
         "files", str(tmp_path / "own" / subfolder), tiny.sha256, False, "SHA-256 verified"
     )
 
 
 def test_files_are_found_under_their_dotted_names(tiny, tmp_path):
     arrays = {name.replace("-idx", ".idx"): array for name, array in tiny_arrays().items()}
-    check_tiny(sources.load_idx_images(tiny, "auto", write(tmp_path / "own", arrays, "{}")))
+    check_tiny(idx_images.load(tiny, "auto", write(tmp_path / "own", arrays, "{}")))
 
 
 def test_own_data_is_taken_from_a_data_dir_and_called_own(tiny, tmp_path):
     arrays = tiny_arrays() | {NAMES[2]: tiny_arrays(seed=1)[NAMES[2]]}
-    dataset = sources.load_idx_images(tiny, "files", write(tmp_path / "own", arrays))
+    dataset = idx_images.load(tiny, "files", write(tmp_path / "own", arrays))
     np.testing.assert_array_equal(dataset.test.inputs[..., 0], arrays[NAMES[2]])
     assert dataset.provenance.note == f"own data: not the official content of {NAMES[2]}"
-    assert dataset.provenance.sha256[NAMES[2]] == formats.idx_sha256(arrays[NAMES[2]])
+    assert dataset.provenance.sha256[NAMES[2]] == idx.idx_sha256(arrays[NAMES[2]])
 
 
 def test_colour_images_are_taken_too(tiny, tmp_path):
     arrays = {name: np.stack([a, a, a], -1) if a.ndim == 3 else a for name, a in tiny_arrays().items()}
-    dataset = sources.load_idx_images(tiny, "files", write(tmp_path / "own", arrays))
+    dataset = idx_images.load(tiny, "files", write(tmp_path / "own", arrays))
     assert dataset.train.inputs.shape == (6, 4, 3, 3)
 
 
 def test_the_debian_package_must_hold_the_official_content(tiny):
-    dataset = sources.load_idx_images(tiny)
+    dataset = idx_images.load(tiny)
     check_tiny(dataset)
-    assert sources.describe(dataset) == (
+    assert datasets.describe(dataset) == (
         f"tiny: 6 + 4 examples from {tiny.debian[1]} (Debian package dataset-tiny, SHA-256 verified)"
     )
     write(Path(tiny.debian[1]), {NAMES[1]: np.zeros(6, np.uint8)})
     with pytest.raises(InputError, match=f"{NAMES[1]}: the SHA-256 of the content is not the official one"):
-        sources.load_idx_images(tiny)
+        idx_images.load(tiny)
     (Path(tiny.debian[1]) / f"{NAMES[3]}.gz").unlink()
     with pytest.raises(InputError, match=f"{NAMES[3]}.gz: cannot be read"):
-        sources.load_idx_images(tiny)
+        idx_images.load(tiny)
 
 
 @needs_debian_package
 def test_fashion_mnist_of_debian_is_the_official_one_and_decodes_fast():
     start = time.perf_counter()
-    dataset = sources.load_idx_images(IMAGES, "files")
+    dataset = idx_images.load(IMAGES, "files")
     # 0.3 s on an idle machine.
     assert time.perf_counter() - start < 3
     assert dataset.train.inputs.shape == (60_000, 28, 28, 1)
     np.testing.assert_array_equal(np.bincount(dataset.train.labels), [6000] * 10)
     np.testing.assert_array_equal(np.bincount(dataset.test.labels), [1000] * 10)
     assert dataset.provenance.sha256 == IMAGES.sha256
-    assert sources.describe(dataset) == (
+    assert datasets.describe(dataset) == (
         "fashion_mnist: 60,000 + 10,000 examples from /usr/share/datasets/fashion-mnist "
         "(Debian package dataset-fashion-mnist, SHA-256 verified)"
     )
@@ -199,27 +201,27 @@ def test_fashion_mnist_of_debian_is_the_official_one_and_decodes_fast():
 )
 def test_files_that_do_not_fit_together_are_refused_by_name(tiny, tmp_path, change, says):
     with pytest.raises(InputError, match=says):
-        sources.load_idx_images(tiny, "files", write(tmp_path / "own", tiny_arrays() | change))
+        idx_images.load(tiny, "files", write(tmp_path / "own", tiny_arrays() | change))
 
 
 def test_a_data_dir_is_never_passed_over(tiny, tmp_path):
     with pytest.raises(InputError, match=r"own is not a folder"):
-        sources.load_idx_images(tiny, "auto", tmp_path / "own")
+        idx_images.load(tiny, "auto", tmp_path / "own")
     arrays = tiny_arrays()
     del arrays[NAMES[1]]
     with pytest.raises(InputError, match=rf"own does not hold {NAMES[1]}\. --data-dir needs the four"):
-        sources.load_idx_images(tiny, "auto", write(tmp_path / "own", arrays))
+        idx_images.load(tiny, "auto", write(tmp_path / "own", arrays))
 
 
 def test_a_source_that_is_unknown_or_contradicts_data_dir_is_refused(tiny, tmp_path):
     with pytest.raises(InputError, match=r"unknown source 'smaple'\. Did you mean 'sample'"):
-        sources.load_idx_images(tiny, "smaple")
+        idx_images.load(tiny, "smaple")
     with pytest.raises(InputError, match="data_dir goes with source 'files' or 'auto', not with 'tfds'"):
-        sources.load_idx_images(tiny, "tfds", tmp_path)
+        idx_images.load(tiny, "tfds", tmp_path)
 
 
 def test_the_sample_is_real_and_is_called_a_part():
-    dataset = sources.load_idx_images(IMAGES, "sample")
+    dataset = idx_images.load(IMAGES, "sample")
     assert dataset.train.inputs.shape == (10_000, 28, 28, 1)
     assert dataset.test.inputs.shape == (2_000, 28, 28, 1)
     assert np.all(np.bincount(dataset.train.labels, minlength=10) > 900)
@@ -230,23 +232,23 @@ def test_the_sample_is_real_and_is_called_a_part():
 def test_a_damaged_sample_is_refused(tiny, monkeypatch, tmp_path):
     folder = write(tmp_path / "samples" / "tiny", tiny_arrays())
     (folder / "SHA256SUMS").write_text("".join(f"{digest}  {name}\n" for name, digest in tiny.sha256.items()))
-    monkeypatch.setattr(sources.resources, "files", lambda package: tmp_path / "samples")
+    monkeypatch.setattr(idx_images.resources, "files", lambda package: tmp_path / "samples")
     spec = dataclasses.replace(tiny, sample="tiny")
-    check_tiny(sources.load_idx_images(spec, "sample"))
+    check_tiny(idx_images.load(spec, "sample"))
     write(folder, {NAMES[3]: np.zeros(4, np.uint8)})
     with pytest.raises(InputError, match=f"tiny: {NAMES[3]}: the SHA-256 .* SHA256SUMS"):
-        sources.load_idx_images(spec, "sample")
+        idx_images.load(spec, "sample")
 
 
 @needs_debian_package
 def test_the_sample_is_the_head_of_the_official_files():
-    full = sources.load_idx_images(IMAGES, "files")
-    sample = sources.load_idx_images(IMAGES, "sample")
+    full = idx_images.load(IMAGES, "files")
+    sample = idx_images.load(IMAGES, "sample")
     chex.assert_trees_all_equal(
         (sample.train, sample.test),
         (
-            sources.Arrays(*(array[:10_000] for array in full.train)),
-            sources.Arrays(*(array[:2_000] for array in full.test)),
+            full.train.take(np.arange(10_000)),
+            full.test.take(np.arange(2_000)),
         ),
     )
 
@@ -256,10 +258,10 @@ def test_tfds_fetches_verifies_and_keeps_the_files(tiny, monkeypatch, tmp_path):
     with serving(contents) as (port, asked):
         spec, files = registered_in_tfds(tiny, monkeypatch, tmp_path, port)
         contents |= files
-        dataset = sources.load_idx_images(spec, "tfds")
+        dataset = idx_images.load(spec, "tfds")
         assert {path.removeprefix("/") for path in asked} == set(files)
     check_tiny(dataset)
-    assert dataset.provenance == sources.Provenance(
+    assert dataset.provenance == datasets.Provenance(
         "tfds",
         str(tmp_path / "tfds" / "downloads" / "fashion_mnist"),
         tiny.sha256,
@@ -267,11 +269,11 @@ def test_tfds_fetches_verifies_and_keeps_the_files(tiny, monkeypatch, tmp_path):
         "TFDS fashion_mnist, SHA-256 verified",
     )
     # The server is gone: this is the cache.
-    check_tiny(sources.load_idx_images(spec, "tfds"))
+    check_tiny(idx_images.load(spec, "tfds"))
     for cached in (tmp_path / "tfds").rglob("*labels*.gz"):
-        formats.write_idx(cached, np.zeros(6 if "train" in cached.name else 4, np.uint8))
+        idx.write_idx(cached, np.zeros(6 if "train" in cached.name else 4, np.uint8))
     with pytest.raises(InputError, match=f"{NAMES[1]}, {NAMES[3]}: the SHA-256 .* Delete this folder"):
-        sources.load_idx_images(spec, "tfds")
+        idx_images.load(spec, "tfds")
 
 
 def test_a_download_with_a_wrong_checksum_is_refused(tiny, monkeypatch, tmp_path):
@@ -280,7 +282,7 @@ def test_a_download_with_a_wrong_checksum_is_refused(tiny, monkeypatch, tmp_path
         spec, files = registered_in_tfds(tiny, monkeypatch, tmp_path, port)
         contents |= files | {f"{NAMES[0]}.gz": b"<html>Please log in</html>"}
         with pytest.raises(InputError, match=r"the download failed: .*wrong checksum"):
-            sources.load_idx_images(spec, "tfds")
+            idx_images.load(spec, "tfds")
 
 
 @pytest.mark.parametrize(("status", "says"), [(403, "Forbidden"), (503, "Service Unavailable")])
@@ -291,24 +293,24 @@ def test_a_server_that_refuses_is_out_of_reach_at_once(tiny, monkeypatch, tmp_pa
         contents |= files
         start = time.perf_counter()
         with pytest.raises(InputError, match=rf"127.0.0.1:{port} is out of reach: .*{status}: {says}"):
-            sources.load_idx_images(spec, "tfds")
+            idx_images.load(spec, "tfds")
     assert time.perf_counter() - start < 3
 
 
 def test_a_server_that_never_answers_is_given_up(tiny, monkeypatch, tmp_path):
-    monkeypatch.setattr(sources, "PATIENCE", 0.2)
+    monkeypatch.setattr(downloads, "PATIENCE", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         spec, _ = registered_in_tfds(tiny, monkeypatch, tmp_path, silent.getsockname()[1])
         start = time.perf_counter()
         with pytest.raises(InputError, match=r"did not answer within 0.2 seconds|timed out"):
-            sources.load_idx_images(spec, "tfds")
+            idx_images.load(spec, "tfds")
     assert time.perf_counter() - start < 3
 
 
 def test_without_network_tfds_fails_fast_says_what_helps_and_leaves_nothing(nowhere, tmp_path):
     start = time.perf_counter()
     with pytest.raises(InputError) as caught:
-        sources.load_idx_images(IMAGES, "tfds")
+        idx_images.load(IMAGES, "tfds")
     assert time.perf_counter() - start < 5
     for remedy in ("--data-dir", "Debian package dataset-fashion-mnist", "--source sample", "out of reach"):
         assert remedy in str(caught.value)
@@ -328,24 +330,24 @@ def test_fashion_mnist_through_tfds_is_the_data_of_debian(monkeypatch, tmp_path)
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     with serving(contents) as (port, _):
         use_proxy(monkeypatch, port)
-        fetched = sources.load_idx_images(IMAGES, "tfds")
-    installed = sources.load_idx_images(IMAGES, "files")
+        fetched = idx_images.load(IMAGES, "tfds")
+    installed = idx_images.load(IMAGES, "files")
     chex.assert_trees_all_equal((fetched.train, fetched.test), (installed.train, installed.test))
     assert fetched.provenance.sha256 == IMAGES.sha256
 
 
 def test_auto_falls_to_the_sample_and_says_why(nowhere, tmp_path):
     spec = dataclasses.replace(IMAGES, debian=("dataset-absent", str(tmp_path / "absent")))
-    dataset = sources.load_idx_images(spec, "auto")
+    dataset = idx_images.load(spec, "auto")
     assert dataset.provenance.source == "sample"
     files, download = dataset.provenance.passed_over
     assert files == "files: no --data-dir was given and the Debian package dataset-absent is not installed"
     assert download.startswith("tfds: fashion-mnist.s3-website.eu-central-1.amazonaws.com is out of reach")
-    assert f"not {files}; not {download}" in sources.describe(dataset)
+    assert f"not {files}; not {download}" in datasets.describe(dataset)
     json.dumps(dataclasses.asdict(dataset.provenance))
 
 
 def test_auto_without_any_source_names_them_all(tiny):
     shutil.rmtree(tiny.debian[1])
     with pytest.raises(InputError, match=r"tiny is not there \(files: .*; tfds: .*; sample: .*\)\. One of"):
-        sources.load_idx_images(tiny)
+        idx_images.load(tiny)

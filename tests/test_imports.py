@@ -18,8 +18,9 @@ FLOORS = [
     {"tasks"},
     {"program"},
     {"fit", "progress", "run_directory"},
-    {"run"},
-    {"train"},
+    {"run", "predictor"},
+    {"report"},
+    {"train", "evaluate", "predict"},
 ]
 ROOT = Path(jaxcls.__file__).parent
 FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
@@ -54,7 +55,7 @@ def test_imports_run_downward(path):
         ("from jaxcls import train", {"jax", "numpy", "flax", "optax", "orbax"}),
         ("import jax; from jaxcls import losses", {"flax", "optax", "chex", "orbax"}),
         ("import jax; from jaxcls import metrics", {"flax", "optax", "chex", "orbax", "sklearn"}),
-        ("from jaxcls import fit, tasks", {"tensorflow_datasets", "orbax", "grain"}),
+        ("from jaxcls import fit, tasks", {"tensorflow_datasets", "orbax", "grain", "pyarrow", "PIL", "tokenizers"}),
     ],
 )
 def test_imports_bring_only_what_is_needed(statement, absent):

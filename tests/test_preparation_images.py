@@ -1,12 +1,15 @@
 """Normalisation: mean 0 and variance 1 in each channel, by the training images alone."""
 
+import json
+
 import hypothesis
 import hypothesis.strategies as st
 import jax
 import numpy as np
 import pytest
 
-from jaxcls.data.normalise import standardise
+from jaxcls.data.preparation import from_record
+from jaxcls.data.preparation import images as preparation
 
 
 def images_of(seed, shape, low=0, high=256):
@@ -30,14 +33,14 @@ def test_each_channel_is_standardised_as_in_float64(seed, count, channels, low, 
     images = images_of(seed, (count, 5, 3, channels), low, low + width)
     images[..., 0] //= 2  # the channels differ
     mean, deviation = float64_statistics(images)
-    normalised = np.asarray(standardise(images)(images))
+    normalised = np.asarray(preparation.fit(images).normalise(images))
     assert normalised.dtype == np.float32
     np.testing.assert_allclose(normalised, (images - mean) / deviation, rtol=1e-5, atol=1e-5)
 
 
 def test_the_statistics_are_those_of_the_training_images_only():
     train, test = images_of(0, (20, 4, 4, 3), 0, 100), images_of(1, (6, 4, 4, 3), 100, 256)
-    normalise = standardise(train)
+    normalise = preparation.fit(train).normalise
     mean, deviation = float64_statistics(train)
     expected = (test - mean) / deviation
     np.testing.assert_allclose(normalise(test), expected, rtol=1e-5)
@@ -49,7 +52,7 @@ def test_the_statistics_are_those_of_the_training_images_only():
 def test_images_of_one_grey_stay_finite(grey):
     train = np.full((3, 4, 4, 2), grey, np.uint8)
     train[..., 1] = images_of(0, (3, 4, 4))
-    normalise = standardise(train)
+    normalise = preparation.fit(train).normalise
     np.testing.assert_array_equal(normalise(train)[..., 0], 0)
     assert np.isfinite(normalise(images_of(1, (2, 4, 4, 2)))).all()
 
@@ -60,4 +63,10 @@ def test_the_sums_of_many_bright_images_do_not_overflow():
     images[::2] = 254
     mean, deviation = float64_statistics(images)
     scale = max(deviation[0], 1.0)
-    np.testing.assert_allclose(standardise(images)(images), (images - mean) / scale, rtol=1e-5)
+    np.testing.assert_allclose(preparation.fit(images).normalise(images), (images - mean) / scale, rtol=1e-5)
+
+
+def test_the_record_gives_the_statistics_back():
+    fitted = preparation.fit(images_of(0, (20, 4, 5, 3)))
+    assert from_record(json.loads(json.dumps(fitted.as_record()))) == fitted
+    assert fitted.model_arguments == {"input_shape": (4, 5, 3)}

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import small_data
 
-from jaxcls import metrics, program, run, settings, tasks
-from jaxcls.data import formats
+from jaxcls import metrics, predictor, program, run, settings, tasks
+from jaxcls.data.formats import idx
 from jaxcls.errors import InputError
 from jaxcls.settings import Settings
 
@@ -54,12 +54,9 @@ def test_a_run_keeps_its_settings_its_source_its_environment_and_its_history(fin
 
 def test_the_results_are_the_exact_metrics_of_the_test_images(finished, data_dir):
     result, _ = finished
-    task = tasks.get("fashion_mnist")
-    resolved = settings.from_toml(result.directory / "config.toml")
-    dataset = task.load("files", data_dir)
-    data = program.split(task, resolved, dataset)
-    scores, _ = program.build(task, resolved, data.train, 10).evaluate(result.state, data.test)
-    assert result.report["metrics"]["accuracy"] == metrics.accuracy(scores, data.test.labels, problem="multiclass")
+    dataset = tasks.get("fashion_mnist").load(Settings(data_dir=data_dir))
+    scores = predictor.load(result.directory).scores(dataset.test.inputs)
+    assert result.report["metrics"]["accuracy"] == metrics.accuracy(scores, dataset.test.labels, problem="multiclass")
     assert result.report["examples"] == small_data.TEST
     assert result.report["synthetic"] is False
     assert json.loads((result.directory / "results.json").read_text()) == result.report
@@ -67,7 +64,7 @@ def test_the_results_are_the_exact_metrics_of_the_test_images(finished, data_dir
 
 def test_training_validation_and_test_examples_are_disjoint(data_dir):
     task = tasks.get("fashion_mnist")
-    dataset = task.load("files", data_dir)
+    dataset = task.load(Settings(data_dir=data_dir))
     data = program.split(task, program.resolve(task, Settings()), dataset)
     train, validation, test = ({image.tobytes() for image in part.inputs} for part in data)
     assert train | validation == {image.tobytes() for image in dataset.train.inputs}
@@ -146,8 +143,8 @@ def test_a_directory_takes_no_other_settings(finished, data_dir):
 
 def test_a_directory_takes_no_other_data(finished, data_dir, tmp_path):
     other = small_data.write(tmp_path / "data")
-    labels = formats.read_idx(other / "t10k-labels-idx1-ubyte.gz")
-    formats.write_idx(other / "t10k-labels-idx1-ubyte.gz", labels[::-1])
+    labels = idx.read_idx(other / "t10k-labels-idx1-ubyte.gz")
+    idx.write_idx(other / "t10k-labels-idx1-ubyte.gz", labels[::-1])
     with pytest.raises(InputError, match=r"holds a run on other data.*: now t10k-labels-idx1-ubyte from"):
         train(other, finished[0].directory)
 
@@ -159,8 +156,8 @@ def test_a_directory_is_not_continued_if_that_is_not_wanted(finished, data_dir):
 
 def test_a_label_out_of_range_is_named_with_its_row(data_dir, tmp_path):
     other = small_data.write(tmp_path / "data")
-    labels = formats.read_idx(other / "train-labels-idx1-ubyte.gz").copy()
+    labels = idx.read_idx(other / "train-labels-idx1-ubyte.gz").copy()
     labels[17] = 10
-    formats.write_idx(other / "train-labels-idx1-ubyte.gz", labels)
+    idx.write_idx(other / "train-labels-idx1-ubyte.gz", labels)
     with pytest.raises(InputError, match=r"train-labels-idx1-ubyte\.gz: row 17 has label 10"):
         train(other, tmp_path / "run")

@@ -153,10 +153,9 @@ def test_evaluation_traces_once_whatever_the_size_of_the_set(data):
         return inputs
 
     model, _, state = make()
-    evaluate = steps.make_evaluation_step(model, LOSS, problem="multiclass", prepare=counted)
+    predict = steps.make_prediction_step(model, problem="multiclass", prepare=counted)
     for count in (3, 8, 37):
-        host = pipeline.examples(np.asarray(data.inputs)[:count], np.asarray(data.labels)[:count])
-        steps.collect(evaluate, state.params, state.model_state, host, batch_size=BATCH)
+        steps.collect(predict, state.params, state.model_state, np.asarray(data.inputs)[:count], batch_size=BATCH)
     assert len(traces) == 1
 
 
@@ -206,11 +205,73 @@ def test_training_traces_once_whatever_the_epoch_and_the_place_in_it(data):
 @pytest.mark.parametrize("count", [1, 8, 37])
 def test_collected_scores_are_those_of_the_whole_set_at_once_in_its_order(data, count):
     model, _, state = make()
-    evaluate = steps.make_evaluation_step(model, LOSS, problem="multiclass", views=[lambda inputs: -inputs])
-    host = pipeline.examples(np.asarray(data.inputs)[:count], np.asarray(data.labels)[:count])
-    scores, values = steps.collect(evaluate, state.params, state.model_state, host, batch_size=BATCH)
-    logits = [model.apply(state.params, state.model_state, sign * host.inputs)[0] for sign in (1, -1)]
+    predict = steps.make_prediction_step(model, problem="multiclass", views=[lambda inputs: -inputs])
+    inputs = np.asarray(data.inputs)[:count]
+    scores, outputs = steps.collect(predict, state.params, state.model_state, inputs, batch_size=BATCH)
+    logits = [model.apply(state.params, state.model_state, sign * inputs)[0] for sign in (1, -1)]
     np.testing.assert_allclose(scores, (jax.nn.softmax(logits[0]) + jax.nn.softmax(logits[1])) / 2, atol=1e-6)
-    np.testing.assert_allclose(
-        values, optax.softmax_cross_entropy_with_integer_labels(logits[0], host.labels), rtol=1e-5
-    )
+    np.testing.assert_allclose(outputs, logits[0], atol=1e-6)
+
+
+WIDTHS = (2, 4, 8)
+
+
+@pytest.fixture(scope="module")
+def sequences():
+    """Tokens from 1, padded with 0 at the end, of every length from 0 to 8."""
+    rng = np.random.default_rng(0)
+    lengths = np.arange(COUNT) % 9
+    return np.where(np.arange(8)[None, :] < lengths[:, None], rng.integers(1, 9, (COUNT, 8)), 0).astype(np.int32)
+
+
+class Bag(nnx.Module):
+    """A model that heeds padding: the mean of its tokens' embeddings."""
+
+    def __init__(self, rngs):
+        self.table = nnx.Param(jax.random.normal(rngs.params(), (9, 3)))
+
+    def __call__(self, tokens):
+        used = (tokens != 0)[..., None]
+        return (self.table[...][tokens] * used).sum(1) / jnp.maximum(used.sum(1), 1)
+
+
+def test_each_sequence_has_the_first_width_that_holds_it(sequences):
+    buckets = pipeline.bucket_of(sequences, WIDTHS)
+    lengths = (sequences != 0).sum(1)
+    assert buckets.tolist() == [next(i for i, width in enumerate(WIDTHS) if length <= width) for length in lengths]
+
+
+def test_a_step_on_sequences_that_are_cut_is_the_step_on_all_of_them(sequences):
+    _, step, state = make(Bag)
+    cut = jax.jit(steps.bucketed(step, WIDTHS))
+    labels = jnp.asarray(np.arange(COUNT) % 3)
+    data = pipeline.examples(jnp.asarray(sequences), labels, jnp.ones(COUNT))
+    for rows in (np.arange(3), np.arange(5), np.arange(9)):
+        batch = pipeline.take(data, rows, jnp.ones(len(rows), bool))
+        (after, metrics), (expected, expected_metrics) = cut(state, batch), jax.jit(step)(state, batch)
+        chex.assert_trees_all_close(after.params, expected.params, rtol=1e-6)
+        chex.assert_trees_all_close(metrics, expected_metrics, rtol=1e-6)
+
+
+def test_batches_of_a_bucketed_epoch_hold_one_bucket_but_where_two_meet(sequences):
+    buckets = pipeline.bucket_of(sequences, WIDTHS)
+    orders = [steps.bucketed_order(jax.random.key(5), epoch, buckets, BATCH) for epoch in range(20)]
+    mixed = []
+    for order in orders:
+        assert sorted(order.tolist()) == list(range(COUNT))
+        batches = np.asarray(buckets)[np.asarray(order)[: COUNT // BATCH * BATCH]].reshape(-1, BATCH)
+        mixed.append(sum(len(set(batch)) > 1 for batch in batches.tolist()))
+    # Three buckets in a ring meet in three places.
+    assert max(mixed) <= 3
+    assert len({tuple(order.tolist()) for order in orders}) == 20
+    # Any example may be in the last batch, which is a small one.
+    assert len({int(row) for order in orders for row in order[COUNT // BATCH * BATCH :]}) > COUNT // 2
+
+
+def test_scores_of_sequences_that_are_cut_come_in_the_order_of_the_examples(sequences):
+    model, _, state = make(Bag)
+    predict = steps.make_prediction_step(model, problem="multiclass")
+    scores, outputs = steps.collect(predict, state.params, {}, sequences, batch_size=BATCH, widths=WIDTHS)
+    expected, _ = model.apply(state.params, {}, sequences)
+    np.testing.assert_allclose(outputs, expected, rtol=1e-6)
+    np.testing.assert_allclose(scores, jax.nn.softmax(expected), rtol=1e-6)

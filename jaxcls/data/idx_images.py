@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from jaxcls.data import downloads, sources
-from jaxcls.data.dataset import Dataset, Part, Provenance
+from jaxcls.data.dataset import Dataset, Part, Provenance, Queries
 from jaxcls.data.formats import idx
 from jaxcls.data.sources import AbsentError
 from jaxcls.errors import InputError
@@ -63,8 +63,8 @@ def load(spec: IdxImages, source: str = "auto", data_dir: str | os.PathLike[str]
     >>> data = load(spec, "sample")
     >>> data.train.inputs.shape, data.test.labels.dtype
     ((10000, 28, 28, 1), dtype('int32'))
-    >>> print(describe(data))
-    fashion_mnist: 10,000 + 2,000 examples from jaxcls/data/samples/fashion_mnist (a part of the real ...
+    >>> data.provenance.location
+    'jaxcls/data/samples/fashion_mnist'
     """
     return sources.choose(
         spec.name,
@@ -78,6 +78,13 @@ def load(spec: IdxImages, source: str = "auto", data_dir: str | os.PathLike[str]
         },
         needs=_remedies(spec),
     )
+
+
+def read(path: Path) -> Queries:
+    """The images of an IDX file, to predict; each is called by its row, from 0."""
+    images = idx.read_idx(path)
+    _check_images(path, images)
+    return Queries(np.arange(len(images)).astype(str).astype(object), images if images.ndim == 4 else images[..., None])
 
 
 def _remedies(spec: IdxImages) -> str:
@@ -202,11 +209,7 @@ def _differing(dataset: Dataset, expected: Mapping[str, str]) -> list[str]:
 
 
 def _split(images_path: Path, images: np.ndarray, labels_path: Path, labels: np.ndarray, classes: int) -> Part:
-    if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.size == 0:
-        raise InputError(
-            f"{images_path}: {images.dtype} of shape {images.shape}; images must be uint8 of shape "
-            "(N, height, width) or (N, height, width, channels), with at least one."
-        )
+    _check_images(images_path, images)
     if labels.dtype.kind not in "iu" or labels.ndim != 1:
         raise InputError(
             f"{labels_path}: {labels.dtype} of shape {labels.shape}; labels must be integers of shape (N,)."
@@ -222,3 +225,11 @@ def _split(images_path: Path, images: np.ndarray, labels_path: Path, labels: np.
             f"{labels_path}: row {wrong[0]} has label {labels[wrong[0]]}; labels must be 0 to {classes - 1}."
         )
     return Part(images if images.ndim == 4 else images[..., None], labels.astype(np.int32))
+
+
+def _check_images(path: Path, images: np.ndarray) -> None:
+    if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.size == 0:
+        raise InputError(
+            f"{path}: {images.dtype} of shape {images.shape}; images must be uint8 of shape "
+            "(N, height, width) or (N, height, width, channels), with at least one."
+        )

@@ -1,6 +1,6 @@
 """From arrays to batches of one fixed size: shuffled on the device for training, in order for evaluation."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -87,6 +87,20 @@ def batch_rows(order: jax.Array, first: jax.Array, *, batch_size: int, length: i
     return order[places % len(order)], places < len(order)
 
 
+def bucket_of(tokens: Any, widths: Sequence[int]) -> jax.Array:
+    """For each sequence, the number of the first of the ascending ``widths`` that holds it, (N,) int32.
+
+    Args:
+      tokens: (N, width) integers, padded with 0 at the end.
+
+    >>> bucket_of(np.array([[5, 0, 0, 0], [5, 0, 7, 0]]), (2, 4)).tolist()
+    [0, 1]
+    """
+    tokens = jnp.asarray(tokens)
+    lengths = jnp.max(jnp.where(tokens != 0, jnp.arange(1, tokens.shape[1] + 1)[None, :], 0), axis=1)
+    return jnp.searchsorted(jnp.asarray(widths), lengths).astype(jnp.int32)
+
+
 def take(data: Examples, rows: Any, mask: Any) -> Batch:
     """The batch of the given rows.
 
@@ -97,13 +111,14 @@ def take(data: Examples, rows: Any, mask: Any) -> Batch:
     return Batch(inputs, labels, mask, weights)
 
 
-def in_order(data: Examples, batch_size: int) -> Iterator[Batch]:
-    """Batches of the host's arrays in their order, the last one padded with an example of its own and masked.
+def in_order(inputs: PyTree, batch_size: int) -> Iterator[PyTree]:
+    """Batches of the host's inputs in their order, the last one filled up with an example of its own.
 
-    >>> [int(batch.mask.sum()) for batch in in_order(examples(np.zeros((5, 2)), np.zeros(5)), 2)]
-    [2, 2, 1]
+    >>> [batch.tolist() for batch in in_order(np.array([5, 6, 7]), 2)]
+    [[5, 6], [7, 7]]
     """
-    for first in range(0, len(data), batch_size):
+    count = len(jax.tree.leaves(inputs)[0])
+    for first in range(0, count, batch_size):
         rows = np.arange(first, first + batch_size)
-        mask = rows < len(data)
-        yield take(data, np.where(mask, rows, first), mask)
+        rows = np.where(rows < count, rows, first)
+        yield jax.tree.map(lambda array, rows=rows: array[rows], inputs)

@@ -14,13 +14,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxcls import augment
-from jaxcls.data import sources
-from jaxcls.data.normalise import standardise
+from jaxcls.data import idx_images
+from jaxcls.data.preparation import images
 from jaxcls.models import vision
 from jaxcls.settings import Settings
 from jaxcls.tasks.task import Preset, Task
 
-IMAGES = sources.IdxImages(
+IMAGES = idx_images.IdxImages(
     name="fashion_mnist",
     class_names=(
         "T-shirt/top",
@@ -65,18 +65,20 @@ DEFAULT = Settings(
 )
 
 
-def _mirrored(images: jax.Array) -> jax.Array:
-    return images[:, :, ::-1]
+def _mirrored(batch: jax.Array) -> jax.Array:
+    return batch[:, :, ::-1]
 
 
 # By one pixel to either corner. The row and column that leave come in on the other side: too little to matter.
-_moved = [lambda images: jnp.roll(images, (1, 1), (1, 2)), lambda images: jnp.roll(images, (-1, -1), (1, 2))]
+_moved = [lambda batch: jnp.roll(batch, (1, 1), (1, 2)), lambda batch: jnp.roll(batch, (-1, -1), (1, 2))]
 
 TASK = Task(
     name="fashion_mnist",
     summary="ten kinds of articles of clothing, grey images of 28 x 28",
     problem="multiclass",
-    load=lambda source, data_dir: sources.load_idx_images(IMAGES, source, data_dir),
+    load=lambda settings: idx_images.load(IMAGES, settings.source, settings.data_dir),
+    read=lambda path, settings: idx_images.read(path),
+    prepare=lambda inputs, settings: images.fit(inputs),
     models={
         "mlp": vision.MLP,
         "cnn": vision.CNN,
@@ -92,9 +94,8 @@ TASK = Task(
             # A fixed schedule chooses nothing, so few examples need to be held out.
             dataclasses.replace(DEFAULT, model="resnet", epochs=24, dropout=0.0, validation_fraction=0.02),
             augment.chain(augment.horizontal_flip, augment.shift(2), augment.cutout(8)),
-            views=[_mirrored, *_moved, *(lambda images, move=move: _mirrored(move(images)) for move in _moved)],
+            views=[_mirrored, *_moved, *(lambda batch, move=move: _mirrored(move(batch)) for move in _moved)],
         ),
     },
-    prepare=standardise,
     metrics=["accuracy"],
 )

@@ -43,8 +43,8 @@ class Task:
     Attributes:
       name: as on the command line.
       summary: one line for a list of tasks.
-      problem: what the labels are; the loss, the metrics and their averages follow from it. None where the
-        user's own data says so, and then `specialise` fills it in.
+      problem: what the labels are; the loss, the metrics and their averages follow from it. Where the user's own
+        data decides it, it is that of the sample, until `specialise` says otherwise.
       load: the resolved settings -> Dataset.
       read: what `predict` is given and the settings of the run -> the examples to predict.
       prepare: the inputs of the training examples and the settings -> what was fitted on them.
@@ -58,7 +58,7 @@ class Task:
 
     name: str
     summary: str
-    problem: Problem | None
+    problem: Problem
     load: Callable[[Settings], Dataset]
     read: Callable[[Path, Settings], Queries]
     prepare: Callable[[PyTree, Settings], Preparation]
