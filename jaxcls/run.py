@@ -58,21 +58,23 @@ def run(given: Settings, *, say: Callable[[str], None] = print, stop: Callable[[
     parts = program.split(task, resolved, dataset)
     copies = duplicates.shared(parts.train.inputs, parts.test.inputs)
     if copies:
-        say(
-            f"warning: {copies:,} of the {len(parts.test.labels):,} test examples stand among the training examples too"
-        )
+        tested = len(parts.test.labels)
+        say(f"warning: {copies:,} of {tested:,} test examples stand among the training examples too")
     preparation = task.prepare(parts.train.inputs, resolved)
     train, validation, test = (program.encode(preparation, part) for part in parts)
     functions = program.build(task, resolved, preparation, train, dataset.class_names)
 
-    provenance = dataclasses.asdict(dataset.provenance)
     name = f"{task.name}-{settings.digest(resolved, dataset.provenance.sha256)}"
     directory = RunDirectory(
         resolved.run_dir or Path("runs") / name,
         resolved,
-        environment.record(),
-        provenance | {"duplicates_in_test": copies},
-        {"problem": task.problem, "class_names": dataset.class_names, "preparation": preparation.as_record()},
+        environment=environment.record(),
+        data=dataclasses.asdict(dataset.provenance) | {"duplicates_in_test": copies},
+        predictor={
+            "problem": task.problem,
+            "class_names": dataset.class_names,
+            "preparation": preparation.as_record(),
+        },
     )
     mode = "min" if resolved.monitor == "loss" else metrics.direction(resolved.monitor)
     # It holds a lock: from here on no other run writes to this directory.
@@ -87,18 +89,10 @@ def run(given: Settings, *, say: Callable[[str], None] = print, stop: Callable[[
         for difference in directory.warnings:
             say(f"warning: {difference}; the last bits of the result may differ from those of an uninterrupted run")
         state, history = _fit(task, resolved, train, validation, functions, directory, checkpoints, mode, stop)
-
-        params = optimizers.evaluation_params(state.opt_state, state.params)
-        thresholds = _thresholds(
-            task, resolved, functions.predict(params, state.model_state, validation.inputs)[0], validation
-        )
-        with Checkpoints(directory.model, keep=1) as kept:
-            weights = {"params": params, "model_state": state.model_state}
-            kept.save(int(state.step), weights, metadata={"thresholds": np.asarray(thresholds).tolist()})
-
-        scores, _ = functions.predict(params, state.model_state, test.inputs)
+        thresholds = _thresholds(task, resolved, functions, state, validation)
+        _keep(directory, state, thresholds)
         report = metrics.report(
-            scores,
+            _scores(functions, state, test),
             test.labels,
             problem=task.problem,
             class_names=dataset.class_names,
@@ -114,19 +108,6 @@ def run(given: Settings, *, say: Callable[[str], None] = print, stop: Callable[[
         }
         directory.write_results(report)
     return Result(directory.path, state, history, report)
-
-
-def _thresholds(task: Task, resolved: Settings, scores: np.ndarray, validation: Examples) -> float | np.ndarray:
-    """Where a score becomes a decision: tuned on validation examples, or 0.5."""
-    if resolved.tune_threshold is None:
-        return 0.5
-    return metrics.tune_threshold(
-        scores,
-        validation.labels,
-        problem=task.problem,
-        metric=resolved.tune_threshold,
-        weights=validation.weights,
-    )
 
 
 def _fit(
@@ -147,10 +128,11 @@ def _fit(
         params = optimizers.evaluation_params(state.opt_state, state.params)
         scores, outputs = functions.predict(params, state.model_state, validation.inputs)
         example_losses = np.asarray(functions.example_losses(outputs, validation.labels), np.float64)
-        values = {
-            name: metric(scores, validation.labels, weights=validation.weights) for name, metric in chosen.items()
+        loss = float(np.average(example_losses, weights=validation.weights))
+        weights = validation.weights
+        return {"loss": loss} | {
+            name: metric(scores, validation.labels, weights=weights) for name, metric in chosen.items()
         }
-        return {"loss": float(np.average(example_losses, weights=validation.weights)), **values}
 
     steps = resolved.epochs * steps_per_epoch(len(train), resolved.batch_size)
     with ProgressBar(steps, epochs=resolved.epochs, batch_size=resolved.batch_size) as bar:
@@ -176,6 +158,36 @@ def _fit(
     if resolved.restore_best and (best := checkpoints.restore_best(like=state)):
         state = best.state
     return state, history
+
+
+def _scores(functions: Program, state: TrainState, data: Examples) -> np.ndarray:
+    params = optimizers.evaluation_params(state.opt_state, state.params)
+    return functions.predict(params, state.model_state, data.inputs)[0]
+
+
+def _thresholds(
+    task: Task, resolved: Settings, functions: Program, state: TrainState, validation: Examples
+) -> float | np.ndarray:
+    """Where a score becomes a decision: tuned on validation examples, or 0.5."""
+    if resolved.tune_threshold is None:
+        return 0.5
+    return metrics.tune_threshold(
+        _scores(functions, state, validation),
+        validation.labels,
+        problem=task.problem,
+        metric=resolved.tune_threshold,
+        weights=validation.weights,
+    )
+
+
+def _keep(directory: RunDirectory, state: TrainState, thresholds: float | np.ndarray) -> None:
+    """The weights that are tested, without the state of the optimizer, and the thresholds that belong to them."""
+    weights = {
+        "params": optimizers.evaluation_params(state.opt_state, state.params),
+        "model_state": state.model_state,
+    }
+    with Checkpoints(directory.model, keep=1) as kept:
+        kept.save(int(state.step), weights, metadata={"thresholds": np.asarray(thresholds).tolist()})
 
 
 class _Reports(NamedTuple):
