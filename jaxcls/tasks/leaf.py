@@ -1,0 +1,122 @@
+"""Leaf Classification (Kaggle 2016): 99 species from 192 numbers of a leaf's margin, shape and texture; ten leaves each.
+
+    python -m jaxcls.train --task leaf
+    python -m jaxcls.train --task leaf --data-dir FOLDER    # with Kaggle's train.csv
+
+Traps: Kaggle's test.csv has no labels, so test leaves are cut from train.csv, two of ten of each species; a cut at
+random would leave species out. The numbers of the shape are a hundred times as small as the others: without
+standardising, by statistics of the training leaves alone, they are not seen. The score is the log loss, which punishes
+false confidence: Kaggle divides each row by its sum and clips probabilities, and so does `metrics.log_loss`. The
+columns of a submission are the species in sorted order.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from jaxcls.data import sources, splits
+from jaxcls.data.dataset import Dataset, Part, Provenance, Queries
+from jaxcls.data.formats.tables import Table, numbers, read_csv
+from jaxcls.data.preparation import tables
+from jaxcls.data.samples import leaf as sample
+from jaxcls.errors import InputError, did_you_mean
+from jaxcls.models import tabular
+from jaxcls.settings import Settings
+from jaxcls.tasks.task import Preset, Task
+
+FEATURES = tuple(f"{kind}{place}" for kind in ("margin", "shape", "texture") for place in range(1, 65))
+NEEDS = "Give --data-dir a folder with train.csv of Kaggle's leaf-classification, or use --source sample."
+
+DEFAULT = Settings(
+    model="mlp",
+    epochs=60,
+    batch_size=64,
+    dropout=0.3,
+    loss="categorical_crossentropy",
+    optimizer="adam",
+    learning_rate=3e-3,
+    schedule="cosine",
+    test_fraction=0.2,
+    validation_fraction=0.125,
+    monitor="log_loss",
+    restore_best=False,
+)
+
+
+def load(settings: Settings) -> Dataset:
+    """The leaves of train.csv, of which --test-fraction are the test, the same ones for every seed."""
+
+    def read_folder(folder: Path) -> Dataset:
+        return _read_train(folder, settings.test_fraction)
+
+    return sources.choose(
+        "leaf",
+        settings.source,
+        settings.data_dir,
+        read=read_folder,
+        others={"sample": lambda: sources.generated(sample.write, read_folder)},
+        needs=NEEDS,
+    )
+
+
+def read(path: Path, settings: Settings) -> Queries:
+    """The leaves of a file such as Kaggle's test.csv."""
+    table = read_csv(path, required=("id",), text=("id",))
+    return Queries(_ids(table, path), _features(table, path))
+
+
+def _read_train(folder: Path, test_fraction: float) -> Dataset:
+    path = folder / "train.csv"
+    if not path.is_file():
+        raise InputError(f"{folder} does not hold train.csv. {NEEDS}")
+    table = read_csv(path, required=("id", "species"), text=("id", "species"))
+    _ids(table, path)
+    _check_species(table["species"], path)
+    names, labels = np.unique(table["species"].astype(str), return_inverse=True)
+    part = Part(_features(table, path), labels.astype(np.int32))
+    train, test = (part.take(rows) for rows in splits.stratified(part, test_fraction, seed=0))
+    note = f"test rows are {test_fraction:.0%} of each species of train.csv"
+    provenance = Provenance("files", str(folder), sources.checksums([path]), synthetic=False, note=note)
+    return Dataset("leaf", train, test, tuple(names.tolist()), provenance)
+
+
+def _features(table: Table, path: Path) -> Table:
+    return {name: numbers(table, name, path) for name in FEATURES}
+
+
+def _ids(table: Table, path: Path) -> np.ndarray:
+    ids = table["id"]
+    first = {}
+    for row, name in enumerate(ids, 1):
+        if first.setdefault(name, row) != row:
+            raise InputError(f"{path}: rows {first[name]} and {row} have the same id {name!r}; ids must be unique.")
+    return ids
+
+
+def _check_species(species: np.ndarray, path: Path) -> None:
+    names, first, counts = np.unique(species.astype(str), return_index=True, return_counts=True)
+    for name, row, count in zip(names, first + 1, counts, strict=True):
+        where = f"{path}: row {row} of column 'species'"
+        if not name:
+            raise InputError(f"{where} is empty; every leaf to learn from needs its species.")
+        if count < 3:
+            hint = did_you_mean(name, [other for other in names if other != name])
+            raise InputError(
+                f"{where} is {name!r}, of which there are {count} leaves; it takes three to train, validate and test."
+                f"{hint}"
+            )
+    if len(names) < 2:
+        raise InputError(f"{path}: all leaves are {names[0]!r}; it takes two species to tell them apart.")
+
+
+TASK = Task(
+    name="leaf",
+    summary="99 species of plants from the margin, shape and texture of a leaf, ten leaves each",
+    problem="multiclass",
+    load=load,
+    read=read,
+    prepare=lambda inputs, settings: tables.fit(inputs),
+    models={"mlp": tabular.MLP, "linear": tabular.Linear},
+    presets={"default": Preset(DEFAULT)},
+    metrics=["log_loss", "accuracy"],
+)
