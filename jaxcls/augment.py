@@ -65,6 +65,46 @@ def shift(pixels: int) -> Augmentation:
     return augment
 
 
+def affine(*, degrees: float = 0.0, scale: float = 0.0, shear: float = 0.0) -> Augmentation:
+    """Turns, stretches and slants each image about its centre, each by a share of what is given, to either side.
+
+    Pixels are interpolated linearly; what comes in from outside is zero.
+
+    Args:
+      degrees: the largest angle.
+      scale: the largest change of size, of height and width apart: 0.1 is from 1 / 1.1 to 1.1.
+      shear: the most that a row moves against the one above it, in pixels.
+
+    >>> import jax
+    >>> images = jax.numpy.ones((4, 28, 28, 1))
+    >>> affine(degrees=10, scale=0.1)(jax.random.key(0), images).shape
+    (4, 28, 28, 1)
+    """
+
+    def augment(key: jax.Array, images: jax.Array) -> jax.Array:
+        chex.assert_rank(images, 4)
+        amounts = jax.random.uniform(key, (images.shape[0], 4), minval=-1.0)
+        return jax.vmap(warp)(images, amounts)
+
+    def warp(image: jax.Array, amounts: jax.Array) -> jax.Array:
+        angle = jnp.deg2rad(degrees) * amounts[0]
+        cosine, sine = jnp.cos(angle), jnp.sin(angle)
+        stretch_y, stretch_x = (1 + scale) ** amounts[1], (1 + scale) ** amounts[2]
+        height, width, _ = image.shape
+        # Where each pixel of the result comes from, (row, column) about the centre.
+        y = (jnp.arange(height) - (height - 1) / 2)[:, None] * stretch_y
+        x = (jnp.arange(width) - (width - 1) / 2)[None, :] * stretch_x + shear * amounts[3] * y
+        rows = cosine * y + sine * x + (height - 1) / 2
+        columns = cosine * x - sine * y + (width - 1) / 2
+
+        def sample(channel: jax.Array) -> jax.Array:
+            return jax.scipy.ndimage.map_coordinates(channel, [rows, columns], order=1, mode="constant")
+
+        return jax.vmap(sample, in_axes=-1, out_axes=-1)(image)
+
+    return augment
+
+
 def cutout(size: int) -> Augmentation:
     """Blackens a square of ``size`` pixels whose centre is anywhere in the image (DeVries & Taylor 2017).
 
