@@ -69,11 +69,11 @@ def labels_of(columns: Columns, label_columns: Sequence[str], where: str) -> Lab
                     "Leave it out of --label-column."
                 )
         return Labels(values, "multilabel", tuple(label_columns))
-    words = _words(columns, label_columns[0], where)
+    words, places = _distinct(columns, label_columns[0], where)
     class_names = _in_order(set(words))
-    _check_classes(class_names, len(words), f"{where}: column {label_columns[0]!r}")
+    _check_classes(class_names, len(places), f"{where}: column {label_columns[0]!r}")
     problem: Problem = "binary" if len(class_names) == 2 else "multiclass"
-    return Labels(_places(words, class_names), problem, class_names)
+    return Labels(_classes(words, class_names)[places], problem, class_names)
 
 
 def labels_like(known: Labels, columns: Columns, label_columns: Sequence[str], where: str) -> np.ndarray:
@@ -90,14 +90,17 @@ def labels_like(known: Labels, columns: Columns, label_columns: Sequence[str], w
     """
     if known.problem == "multilabel":
         return _truths(columns, label_columns, where)
-    words = _words(columns, label_columns[0], where)
-    unseen = np.flatnonzero(~np.isin(words, known.class_names))
-    if len(unseen):
-        raise InputError(
-            f"{_place(unseen[0], label_columns[0], where)} is {words[unseen[0]]!r}, which no training example "
-            f"has; the classes are {_listed(known.class_names)}."
-        )
-    return _places(words, known.class_names)
+    words, places = _distinct(columns, label_columns[0], where)
+    classes = set(known.class_names)
+    unseen = [word not in classes for word in words]
+    _reject_first(
+        np.array(unseen)[places],
+        columns,
+        label_columns[0],
+        where,
+        f"which no training example has; the classes are {_listed(known.class_names)}.",
+    )
+    return _classes(words, known.class_names)[places]
 
 
 def weights_of(columns: Columns, weight_column: str | None, where: str) -> np.ndarray | None:
@@ -129,11 +132,8 @@ def ids_of(columns: Columns, id_column: str | None, where: str) -> np.ndarray:
         count = len(next(iter(columns.values())))
         return np.array([str(number) for number in range(1, count + 1)], object)
     tables.require(columns, id_column, where)
-    column = columns[id_column]
-    # An id that was read as text stays as it is written: 007 is not 7.
-    ids = column if column.dtype == object else _words(columns, id_column, where)
-    check_unique(ids, id_column, where)
-    return ids
+    check_unique(columns[id_column], id_column, where)
+    return columns[id_column]
 
 
 def check_unique(ids: np.ndarray, id_column: str, where: str) -> None:
@@ -267,22 +267,22 @@ def _read(path: Path, settings: Settings, text: Collection[str] = ()) -> dict[st
     return tables.read_csv(path, text={*(settings.label_column or ()), settings.id_column or "", *text})
 
 
-def _words(columns: Columns, name: str, where: str) -> np.ndarray:
-    """A column as str objects, whole numbers without a fraction; none of them is missing."""
+def _distinct(columns: Columns, name: str, where: str) -> tuple[list[str], np.ndarray]:
+    """The different values of a column as words, and the place (N,) of each row's among them; none is missing."""
     tables.require(columns, name, where)
-    column = columns[name]
-    if len(column) == 0:
+    if len(columns[name]) == 0:
         raise InputError(f"{where} has no rows.")
-    distinct, places = np.unique(column, return_inverse=True)
-    words = np.array([_word(value) for value in distinct], object)
-    missing = np.isin(words, ("", "nan", "NaN", "inf", "-inf"))[places]
-    if missing.any():
-        row = int(np.flatnonzero(missing)[0])
-        raise InputError(
-            f"{_place(row, name, where)} is {str(column[row])!r}; every row needs a value there. "
-            "Fill it in, or leave the row out."
-        )
-    return words[places]
+    values, places = np.unique(columns[name], return_inverse=True)
+    words = [_word(value) for value in values]
+    missing = [word in ("", "nan", "NaN", "inf", "-inf") for word in words]
+    right = "but every row needs a value there. Fill it in, or leave the row out."
+    _reject_first(np.array(missing)[places], columns, name, where, right)
+    return words, places
+
+
+def _reject_first(bad: np.ndarray, columns: Columns, name: str, where: str, right: str) -> None:
+    for row in np.flatnonzero(bad)[:1]:
+        raise InputError(f"{_place(row, name, where)} is {_word(columns[name][row])!r}, {right}")
 
 
 def _word(value: object) -> str:
@@ -293,18 +293,14 @@ def _word(value: object) -> str:
 
 def _truths(columns: Columns, names: Sequence[str], where: str) -> np.ndarray:
     """Columns of 0 and 1 as float32 (N, L)."""
-    values = []
+    labels = []
     for name in names:
-        words = _words(columns, name, where)
-        known = np.array([word.lower() in _TRUTH for word in words])
-        if not known.all():
-            row = int(np.flatnonzero(~known)[0])
-            raise InputError(
-                f"{_place(row, name, where)} is {words[row]!r}; several label columns hold 0 and 1. "
-                "Give one --label-column for classes."
-            )
-        values.append([_TRUTH[word.lower()] for word in words])
-    return np.array(values, np.float32).T
+        words, places = _distinct(columns, name, where)
+        truths = np.array([_TRUTH.get(word.lower(), np.nan) for word in words], np.float32)[places]
+        right = "but several label columns hold 0 and 1. Give one --label-column for classes."
+        _reject_first(np.isnan(truths), columns, name, where, right)
+        labels.append(truths)
+    return np.stack(labels, axis=1)
 
 
 def _in_order(words: Collection[str]) -> tuple[str, ...]:
@@ -328,9 +324,9 @@ def _is_number(word: str) -> bool:
     return re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", word) is not None
 
 
-def _places(words: np.ndarray, class_names: tuple[str, ...]) -> np.ndarray:
-    places = {name: place for place, name in enumerate(class_names)}
-    return np.array([places[word] for word in words], np.int32)
+def _classes(words: Sequence[str], class_names: tuple[str, ...]) -> np.ndarray:
+    classes = {name: number for number, name in enumerate(class_names)}
+    return np.array([classes[word] for word in words], np.int32)
 
 
 def _place(row: int, column: str, where: str) -> str:
