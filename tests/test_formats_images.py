@@ -320,9 +320,24 @@ def test_the_filters_of_warnings_are_left_as_they_were(folder):
 
 
 def test_a_listing_leaves_out_what_file_managers_leave(tmp_path):
-    for name in ("b.JPG", "a.png", ".hidden.png", "Thumbs.db", ".DS_Store", "notes.txt", "c.jpeg"):
+    for name in ("b.JPG", "a.png", ".hidden.png", "Thumbs.db", ".DS_Store", "notes.txt", "c/d.jpeg", ".c/e.png",
+                 "__MACOSX/a.png"):  # fmt: skip
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "folder.png").mkdir()
     found, others = images.listed(tmp_path)
-    assert [path.name for path in found] == ["a.png", "b.JPG", "c.jpeg"]
+    assert [path.relative_to(tmp_path).as_posix() for path in found] == ["a.png", "b.JPG", "c/d.jpeg"]
     assert [path.name for path in others] == ["notes.txt"]
+
+
+def test_what_to_predict_is_one_image_or_all_in_a_folder(folder, tmp_path):
+    every = images.queries(folder, 8, 3)
+    assert every.ids[:2].tolist() == ["some/000.png", "some/001.png"]
+    assert every.inputs.shape == (150, 8, 8, 3)
+    one = images.queries(folder / "some" / "001.png", 8, 3)
+    assert one.ids.tolist() == ["001.png"]
+    np.testing.assert_array_equal(one.inputs[0], every.inputs[1])
+    (tmp_path / "none").mkdir()
+    for path, said in ((tmp_path / "none", "no images"), (tmp_path / "gone.png", "No such file")):
+        with pytest.raises(InputError, match=said):
+            images.queries(path, 8, 3)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 import numpy as np
 
 from jaxcls.data import sources
+from jaxcls.data.dataset import Queries
 from jaxcls.errors import InputError
 
 if TYPE_CHECKING:
@@ -113,18 +114,34 @@ def decode_all(paths: Sequence[Path], *, size: int, channels: int, root: Path, w
     return decoded
 
 
-def listed(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The images that stand in a folder by the suffix of their names, and its other files; both sorted.
+def queries(path: Path, size: int, channels: int) -> Queries:
+    """The images to predict: one file, or all in a folder and in those below it, called by their names from there.
 
-    Neither counts hidden files, nor what file managers leave (Thumbs.db, .DS_Store), nor folders.
+    Raises:
+      InputError: as for :func:`decode_all`; there are no images.
     """
-    files = sorted(
-        path
-        for path in folder.iterdir()
-        if path.is_file() and not path.name.startswith(".") and path.name.lower() not in _DROPPINGS
-    )
-    images = [path for path in files if path.suffix.lower() in SUFFIXES]
-    return images, [path for path in files if path.suffix.lower() not in SUFFIXES]
+    if not path.is_dir():
+        return Queries(np.array([path.name], object), decode(path, size=size, channels=channels)[None])
+    found, _ = listed(path)
+    decoded = decode_all(found, size=size, channels=channels, root=path, what=f"images to predict in {path.name}")
+    return Queries(np.array([file.relative_to(path).as_posix() for file in found], object), decoded.images)
+
+
+def listed(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The files in a folder and in those below it that are images by their suffix, and the others; both sorted.
+
+    Neither counts what is hidden, nor what file managers leave (Thumbs.db, .DS_Store, __MACOSX).
+    """
+    images, others = [], []
+    for path in sorted(folder.rglob("*")):
+        places = path.relative_to(folder).parts
+        if path.is_dir() or any(place.startswith((".", "__MACOSX")) for place in places):
+            continue
+        if path.suffix.lower() in SUFFIXES:
+            images.append(path)
+        elif path.name.lower() not in _DROPPINGS:
+            others.append(path)
+    return images, others
 
 
 def _check(size: int, channels: int) -> None:
