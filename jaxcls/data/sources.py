@@ -74,7 +74,12 @@ def generated(write: Callable[[Path], None], read: Callable[[Path], Dataset]) ->
     """
     module = sys.modules[write.__module__]
     kind = module.__name__.rpartition(".")[2]
-    version = hashlib.sha256(inspect.getsource(module).encode()).hexdigest()[:12]
+    # What draws for several samples stands in a file of its own.
+    shared = [
+        value for value in vars(module).values() if inspect.ismodule(value) and value.__package__ == module.__package__
+    ]
+    code = "".join(inspect.getsource(part) for part in [module, *shared])
+    version = hashlib.sha256(code.encode()).hexdigest()[:12]
     folder = cache_directory() / "samples" / f"{kind}-{version}"
     write_once(folder, write)
     dataset = read(folder)
