@@ -6,6 +6,7 @@ data.json          where the data came from, with checksums
 predictor.json     what a prediction needs beside the weights: the names of the classes, the fitted preparation
 metrics.jsonl      one line an epoch
 results.json       the scores on the test examples
+evaluation-*.json  the scores on a split that was evaluated later
 checkpoints/       the states of the training
 model/             the weights that were tested, and the thresholds of decisions
 """
@@ -140,6 +141,13 @@ def read(path: Path) -> Kept:
         )
     settings = settings_module.from_toml(path / "config.toml")
     return Kept(settings, _read(path / "data.json"), _read(path / "predictor.json"), path / "model")
+
+
+def write_evaluation(path: Path, split: str, results: Mapping[str, Any]) -> Path:
+    """Writes the scores on a split into the directory of a finished run, and gives the file."""
+    file = path / f"evaluation-{split}.json"
+    _write(file, _json(results))
+    return file
 
 
 def _json(value: Mapping[str, Any]) -> str:

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcls.errors import InputError
+
 
 @dataclasses.dataclass(frozen=True)
 class Images:
@@ -25,7 +27,13 @@ class Images:
     widths: tuple[int, ...] = dataclasses.field(default=(), init=False, repr=False)
 
     def encode(self, inputs: np.ndarray) -> np.ndarray:
-        """Images are compact as they are."""
+        """Images are compact as they are.
+
+        Raises:
+          InputError: they are of another size than the training images.
+        """
+        if inputs.shape[1:] != self.shape:
+            raise InputError(f"images have shape {inputs.shape[1:]}; those of the training have {self.shape}.")
         return inputs
 
     def normalise(self, compact: jax.Array) -> jax.Array:

@@ -1,0 +1,81 @@
+"""python -m jaxcls.predict: what a finished run says of new examples, as a CSV file.
+
+python -m jaxcls.predict --run-dir runs/leaf-1a2b3c4d --input test.csv --output predicted.csv
+python -m jaxcls.predict --run-dir runs/leaf-1a2b3c4d --input test.csv --output submission.csv \\
+    --sample-submission sample_submission.csv
+"""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import tyro
+
+from jaxcls import environment, report
+from jaxcls.errors import InputError
+from jaxcls.settings import Maybe
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """Predict new examples with what a finished run learned."""
+
+    run_dir: Path
+    """The directory of the run, as training named it."""
+    input: Path
+    """The examples, in the form of the task's test examples; labels are not needed."""
+    output: Path
+    """The CSV file to write: for each example its id, what is predicted, and the probability of each class."""
+    sample_submission: Maybe[Path | None] = None
+    """Kaggle's sample submission: the output gets its header, its ids and its columns, in its order."""
+    overwrite: bool = False
+    """Replace the output if it is there."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit status."""
+    return report.exit_status(lambda: _run(tyro.cli(Prediction, args=arguments, prog="python -m jaxcls.predict")))
+
+
+def _run(asked: Prediction) -> int:
+    _check_output(asked)
+    # From here on jax is needed, and --help is answered.
+    environment.prepare()
+    from jaxcls import predictor
+    from jaxcls.data import predictions
+    from jaxcls.data.formats import tables
+
+    learned = predictor.load(asked.run_dir)
+    problem, class_names = learned.task.problem, learned.class_names
+    ids, inputs = learned.task.read(asked.input, learned.settings)
+    if asked.sample_submission is None:
+        columns = predictions.columns(ids, learned.scores(inputs), learned.thresholds, problem, class_names)
+    else:
+        form = predictions.read_form(asked.sample_submission, ids, problem, class_names, asked=asked.input)
+        columns = predictions.submission(form, learned.scores(inputs), problem, class_names)
+    # All of it or nothing; the name ends as the output's does, which says whether it is gzipped.
+    partial = asked.output.with_name(f".partial-{asked.output.name}")
+    tables.write_csv(partial, columns)
+    partial.replace(asked.output)
+    synthetic = ", learned from SYNTHETIC examples" if learned.data["synthetic"] else ""
+    print(f"{len(ids):,} predictions of {learned.task.name}{synthetic}, kept in {asked.output}")
+    return 0
+
+
+def _check_output(asked: Prediction) -> None:
+    """Refuses what cannot be written, before there is anything to lose."""
+    if asked.output.is_dir() or not asked.output.absolute().parent.is_dir():
+        raise InputError(f"--output {asked.output}: give the name of a file, in a folder that is there.")
+    for name in ("input", "sample_submission"):
+        path = getattr(asked, name)
+        if path is not None and path.resolve() == asked.output.resolve():
+            raise InputError(
+                f"--output {asked.output} would replace the --{name.replace('_', '-')}; name another file."
+            )
+    if asked.output.exists() and not asked.overwrite:
+        raise InputError(f"--output {asked.output} is there already; name another file, or give --overwrite.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
