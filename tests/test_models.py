@@ -46,3 +46,49 @@ def test_a_resnet_is_as_deep_as_it_says(widths, blocks):
         if leaf.ndim > 1 and "shortcut" not in str(path)
     ]  # fmt: skip
     assert len(layers) == 2 * len(widths) * blocks + 2
+
+
+def traced(build, shape):
+    """The shape of the logits and of the parameters of a network for such images; nothing is computed."""
+    model = functional(lambda rngs: build(shape, 5, rngs=rngs))
+    params, state = jax.eval_shape(model.init, jax.random.key(0))
+    images = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
+    logits, _ = jax.eval_shape(model.apply, params, state, images)
+    assert logits.shape == (2, 5)
+    return [leaf.shape for leaf in jax.tree.leaves(params)]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [8, 28, 33, 64, 65, 95, 96, 127, 224])
+@pytest.mark.parametrize("build", [vision.MLP, vision.CNN, vision.ResNet])
+def test_images_of_any_size_have_a_network(build, size, channels):
+    traced(build, (size, size - 1, channels))
+
+
+@pytest.mark.parametrize(("size", "convolutions"), [(12, 3), (28, 3), (64, 3), (65, 4), (96, 4), (128, 4), (224, 5)])
+def test_a_cnn_grows_with_the_image_and_its_dense_layer_does_not(size, convolutions):
+    shapes = traced(vision.CNN, (size, size, 1))
+    assert sum(len(shape) == 4 for shape in shapes) == convolutions
+    assert max(shape[0] for shape in shapes if len(shape) == 2) <= 8 * 8 * 128
+
+
+@pytest.mark.parametrize(("size", "kernel"), [(28, 3), (95, 3), (96, 7), (224, 7)])
+def test_a_resnet_looks_at_large_images_from_further_away(size, kernel):
+    assert (kernel, kernel, 3, 32) in traced(vision.ResNet, (size, size, 3))
+
+
+@pytest.mark.parametrize(("build", "size"), [(vision.CNN, 101), (vision.ResNet, 101), (vision.ResNet, 27)])
+def test_networks_of_odd_sizes_have_finite_gradients(build, size):
+    shape = (size, size - 2, 3)
+    small = {"channels": (4, 8), "dense": 16} if build is vision.CNN else {"widths": (2, 4)}
+    model = functional(lambda rngs: build(shape, 2, rngs=rngs, **small))
+    params, state = model.init(jax.random.key(0))
+    images = jax.random.normal(jax.random.key(1), (2, *shape))
+
+    @jax.jit
+    @jax.grad
+    def gradient(params):
+        logits, _ = model.apply(params, state, images, key=jax.random.key(2))
+        return jnp.sum(logits**2)
+
+    assert all(bool(jnp.isfinite(leaf).all()) and bool((leaf != 0).any()) for leaf in jax.tree.leaves(gradient(params)))

@@ -5,6 +5,7 @@ Each is a Flax NNX module that takes float images (N, height, width, channels) a
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -48,7 +49,12 @@ class MLP(nnx.Module):
 
 
 class CNN(nnx.Module):
-    """Convolutions of 3 x 3 with ReLU, each followed by a maximum over 2 x 2, and one dense layer."""
+    """Convolutions of 3 x 3 with ReLU, each followed by a maximum over 2 x 2, and one dense layer.
+
+    Args:
+      channels: of each convolution. Larger images get further ones of the last of these, until no more than 8 pixels
+        are left a side; else nearly all parameters of the network would stand in the dense layer.
+    """
 
     def __init__(
         self,
@@ -62,10 +68,14 @@ class CNN(nnx.Module):
         rngs: nnx.Rngs,
     ):
         height, width, previous = input_shape
+        further = max(0, math.ceil(math.log2(min(height, width) / 8)) - len(channels))
         layers: list[Callable[..., Any]] = []
-        for features in channels:
-            layers += [_Conv(previous, features, dtype=dtype, rngs=rngs), nnx.relu, ops.max_pool]
-            height, width, previous = height // 2, width // 2, features
+        for features in [*channels, *[channels[-1]] * further]:
+            layers += [_Conv(previous, features, dtype=dtype, rngs=rngs), nnx.relu]
+            if min(height, width) > 1:
+                layers.append(ops.max_pool)
+                height, width = height // 2, width // 2
+            previous = features
         self.features = nnx.Sequential(*layers)
         self.dense = nnx.Linear(height * width * previous, dense, kernel_init=_he_normal, dtype=dtype, rngs=rngs)
         self.dropout = nnx.Dropout(dropout, rngs=rngs)
@@ -79,7 +89,10 @@ class CNN(nnx.Module):
 
 
 class ResNet(nnx.Module):
-    """A residual network with pre-activation (He et al. 2016, arXiv 1603.05027) for small images.
+    """A residual network with pre-activation (He et al. 2016, arXiv 1603.05027).
+
+    Images of 96 pixels a side or more are brought to a quarter first, as in the networks for ImageNet (He et al.
+    2015, arXiv 1512.03385): by a convolution of 7 x 7 at every second pixel and a maximum over 2 x 2.
 
     Args:
       widths: channels of each stage; every stage but the first halves height and width.
@@ -100,8 +113,10 @@ class ResNet(nnx.Module):
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        self.stem = _Conv(input_shape[-1], widths[0], use_bias=False, dtype=dtype, rngs=rngs)
-        layers: list[Callable[..., Any]] = [ops.max_pool] if pooled_stem else []
+        large = min(input_shape[:2]) >= 96
+        first: dict[str, Any] = {"kernel_size": (7, 7), "strides": 2} if large else {}
+        self.stem = _Conv(input_shape[-1], widths[0], use_bias=False, dtype=dtype, rngs=rngs, **first)
+        layers: list[Callable[..., Any]] = [ops.max_pool] if pooled_stem or large else []
         previous = widths[0]
         for stage, features in enumerate(widths):
             for block in range(blocks):
