@@ -172,15 +172,23 @@ def set_test_aside(
     return part.take(train_rows), part.take(test_rows)
 
 
-def check_given(settings: Settings, *needed: str) -> None:
-    """Refuses settings that do not name the user's data: --data, and what else is `needed`."""
+def given(settings: Settings, name: str) -> Any:
+    """The value of a setting that such a task cannot do without.
+
+    >>> given(Settings(task="csv"), "data")
+    Traceback (most recent call last):
+    ...
+    jaxcls.errors.InputError: --task csv needs --data. See --help for what it takes.
+    """
     if settings.source in ("tfds", "sample"):
         raise InputError(f"--task {settings.task} learns from your own --data; it has no --source {settings.source}.")
-    for name in ("data", *needed):
-        if getattr(settings, name) is None:
-            flag = f"--{name.replace('_', '-')}"
-            instead = " --data-dir is for the files of the named tasks." if name == "data" and settings.data_dir else ""
-            raise InputError(f"--task {settings.task} needs {flag}.{instead} See --help for what it takes.")
+    value = getattr(settings, name)
+    if value is None:
+        instead = " --data-dir is for the files of the named tasks." if name == "data" and settings.data_dir else ""
+        raise InputError(
+            f"--task {settings.task} needs --{name.replace('_', '-')}.{instead} See --help for what it takes."
+        )
+    return value
 
 
 def learned_from(columns: Columns, settings: Settings, where: str) -> dict[str, np.ndarray]:
@@ -199,10 +207,8 @@ def learned_from(columns: Columns, settings: Settings, where: str) -> dict[str, 
 
 def labels_of_table(settings: Settings) -> Labels:
     """The labels of --data, a CSV file; what a task is made for before its data is loaded."""
-    check_given(settings, "label_column")
-    assert settings.data is not None
-    assert settings.label_column is not None
-    return labels_of(_read(settings.data, settings), settings.label_column, str(settings.data))
+    path = given(settings, "data")
+    return labels_of(_read(path, settings), given(settings, "label_column"), str(path))
 
 
 def from_tables(
@@ -216,20 +222,16 @@ def from_tables(
       inputs_of: ``(columns, where) -> inputs`` of a :class:`Part`.
       text: columns that are text even where they hold numbers.
     """
-    check_given(settings, "label_column")
-    assert settings.data is not None
-    assert settings.label_column is not None
-    where = str(settings.data)
-    columns = _read(settings.data, settings, text)
+    path, label_columns = given(settings, "data"), given(settings, "label_column")
+    where = str(path)
+    columns = _read(path, settings, text)
     if settings.id_column:
         ids_of(columns, settings.id_column, where)
-    labels = labels_of(columns, settings.label_column, where)
+    labels = labels_of(columns, label_columns, where)
     train = Part(inputs_of(columns, where), labels.values, weights_of(columns, settings.weight_column, where))
-    files = {"data": settings.data}
+    files = {"data": path}
     if settings.test_data is None:
-        check_given(settings, "test_fraction")
-        assert settings.test_fraction is not None
-        train, test = set_test_aside(train, settings.test_fraction)
+        train, test = set_test_aside(train, given(settings, "test_fraction"))
         note = f"own data; {len(test.labels):,} rows set aside for the test"
     else:
         test = _test_table(settings.test_data, settings, labels, inputs_of, text)
@@ -246,9 +248,8 @@ def from_tables(
 def _test_table(
     path: Path, settings: Settings, known: Labels, inputs_of: Callable[[Columns, str], PyTree], text: Collection[str]
 ) -> Part:
-    assert settings.label_column is not None
     columns = _read(path, settings, text)
-    labels = labels_like(known, columns, settings.label_column, str(path))
+    labels = labels_like(known, columns, given(settings, "label_column"), str(path))
     # A test file need not say what its rows count.
     weight_column = settings.weight_column if settings.weight_column in columns else None
     return Part(inputs_of(columns, str(path)), labels, weights_of(columns, weight_column, str(path)))
