@@ -1,12 +1,13 @@
 """The tasks by name. A new task is one file here and one line in this dict."""
 
 from jaxcls.errors import unknown_name
-from jaxcls.tasks import fashion_mnist, mnist
+from jaxcls.tasks import fashion_mnist, image_folder, mnist
 from jaxcls.tasks.task import Task
 
 TASKS: dict[str, Task] = {
     "mnist": mnist.TASK,
     "fashion_mnist": fashion_mnist.TASK,
+    "image_folder": image_folder.TASK,
 }
 
 
