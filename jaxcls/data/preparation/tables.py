@@ -1,0 +1,214 @@
+"""Tables: columns of numbers to comparable scales, columns of words to indices.
+
+Numbers are standardised by the mean and deviation of their middle 98%, and then clipped smoothly, as in RealMLP
+(Holzmüller et al. 2024, arXiv 2407.04491): a few huge values neither shrink the others nor reach the model as such. A
+missing number becomes the mean, with a flag.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcls.data.formats.tables import MISSING
+from jaxcls.errors import InputError, did_you_mean
+
+Columns = Mapping[str, np.ndarray]
+
+# No scaled number is larger.
+_CLIP = 5.0
+# Numbers beyond it are cut off, so that differences and quotients of numbers are finite.
+_HUGE = 1e100
+# A column with more words than this, or with a new word in most rows, names rows; it is no category.
+_MOST_WORDS = 1000
+
+
+class Numeric(NamedTuple):
+    """What was fitted to a column of numbers.
+
+    Attributes:
+      name: of the column.
+      mean: of the training rows but the outermost; it stands where a number is missing.
+      scale: what distances from the mean are multiplied by; 0 for a constant column.
+      flagged: whether training rows lack a number, so that the model is told which rows do.
+      edges: different quantiles of the scaled training rows, ascending: the bins of piecewise-linear encodings.
+    """
+
+    name: str
+    mean: float
+    scale: float
+    flagged: bool
+    edges: tuple[float, ...]
+
+
+class Category(NamedTuple):
+    """A column of words, and those of its training rows. Word i has the index i + 1; 0 stands for all others."""
+
+    name: str
+    words: tuple[str, ...]
+
+    def indices(self, values: np.ndarray) -> np.ndarray:
+        """str objects or float64 (N,) to int32 (N,)."""
+        words = values if values.dtype == object else _as_words(values, self.words)
+        known = {word: index for index, word in enumerate(self.words, 1)}
+        return np.array([known.get(word, 0) for word in words], np.int32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tables:
+    """What was fitted to the columns of training rows; columns go by their names, in any order."""
+
+    numeric: tuple[Numeric, ...]
+    categories: tuple[Category, ...]
+
+    widths: tuple[int, ...] = dataclasses.field(default=(), init=False, repr=False)
+
+    def encode(self, inputs: Columns) -> dict[str, np.ndarray]:
+        """Columns (N,) to arrays (N, columns of the kind): "numeric" float32, "missing" uint8, "categories" int32.
+
+        Raises:
+          InputError: a column of training is not there, or has a row that is no number where numbers were.
+
+        >>> fitted = fit({"size": np.array([1.0, 2.0, 3.0, np.nan]), "colour": np.array([*"rbrr"], object)})
+        >>> encoded = fitted.encode({"colour": np.array(["g", "r"], object), "size": np.array([2.0, np.nan])})
+        >>> {name: array.tolist() for name, array in encoded.items()}
+        {'numeric': [[0.0], [0.0]], 'missing': [[0], [1]], 'categories': [[0], [2]]}
+        """
+        for name in [column.name for column in self.numeric] + [column.name for column in self.categories]:
+            if name not in inputs:
+                raise InputError(
+                    f"there is no column {name!r}, which the training rows have.{did_you_mean(name, inputs)} "
+                    f"There are: {', '.join(inputs)}."
+                )
+        numbers = {column.name: _as_numbers(inputs[column.name], column.name) for column in self.numeric}
+        rows = len(next(iter(inputs.values())))
+        return {
+            "numeric": _stacked(
+                rows, np.float32, [_scaled(numbers[name], mean, scale) for name, mean, scale, *_ in self.numeric]
+            ),
+            "missing": _stacked(rows, np.uint8, [np.isnan(numbers[name]) for name in self._flagged]),
+            "categories": _stacked(rows, np.int32, [column.indices(inputs[column.name]) for column in self.categories]),
+        }
+
+    def normalise(self, compact: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        """The same, all float32 but the categories."""
+        return {**compact, "missing": jnp.asarray(compact["missing"], jnp.float32)}
+
+    @property
+    def _flagged(self) -> list[str]:
+        return [column.name for column in self.numeric if column.flagged]
+
+    @property
+    def model_arguments(self) -> Mapping[str, Any]:
+        """The edges of the bins of each column of numbers, the number of flags, and how many indices a category has."""
+        return {
+            "bins": tuple(column.edges for column in self.numeric),
+            "flags": len(self._flagged),
+            "cardinalities": tuple(len(column.words) + 1 for column in self.categories),
+        }
+
+    def as_record(self) -> dict[str, Any]:
+        numeric = [{**column._asdict(), "edges": [*column.edges]} for column in self.numeric]
+        return {"kind": "tables", "numeric": numeric, "categories": {name: [*words] for name, words in self.categories}}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
+        numeric = tuple(Numeric(**{**column, "edges": tuple(column["edges"])}) for column in record["numeric"])
+        return cls(numeric, tuple(Category(name, tuple(words)) for name, words in record["categories"].items()))
+
+
+def fit(columns: Columns, *, most_bins: int = 16) -> Tables:
+    """The scales and vocabularies of the training rows.
+
+    Args:
+      columns: name -> (N,), float64 with NaN where a number is missing, or str objects.
+      most_bins: that a column of numbers is cut into.
+
+    Raises:
+      InputError: there is no column, a number is infinite, or words are different in too many rows.
+
+    >>> fit({"size": np.array([1.0, 2.0, 3.0, np.nan])}).numeric[0].mean
+    2.0
+    """
+    if not columns:
+        raise InputError("the table has no column to learn from.")
+    numeric = tuple(_fit_numbers(n, c, most_bins) for n, c in columns.items() if c.dtype != object)
+    return Tables(numeric, tuple(_fit_words(name, c) for name, c in columns.items() if c.dtype == object))
+
+
+def _fit_numbers(name: str, column: np.ndarray, most_bins: int) -> Numeric:
+    values = _as_numbers(column, name)
+    present = np.sort(np.clip(values[~np.isnan(values)], -_HUGE, _HUGE))
+    flagged = len(present) < len(column)
+    if not len(present) or present[0] == present[-1]:
+        return Numeric(name, float(present[0]) if len(present) else 0.0, 0.0, flagged, ())
+    low, high = np.quantile(present, [0.01, 0.99])
+    # Where nearly all rows are equal, such as in a rare flag, the others are all that there is.
+    middle = np.clip(present, low, high) if low < high else present
+    mean, scale = float(middle.mean()), float(1 / max(middle.std(), 1 / _HUGE))
+    # Values of rows, not between them: a bin is as wide as the numbers on its sides are apart.
+    edges = np.unique(
+        _scaled(present, mean, scale)[np.linspace(0, len(present) - 1, most_bins + 1).round().astype(int)]
+    )
+    return Numeric(name, mean, scale, flagged, tuple(edges.tolist()))
+
+
+def _fit_words(name: str, column: np.ndarray) -> Category:
+    words = sorted(set(column))
+    if len(words) > min(_MOST_WORDS, max(len(column) / 2, 20)):
+        numbers = sum(_is_number(word) for word in words)
+        stray = next((word for word in column if not _is_number(word)), "")
+        hint = (
+            f"Most of them are numbers, but row {column.tolist().index(stray) + 1} is {stray!r}."
+            if numbers > len(words) / 2
+            else f"If it names the rows, give --id-column {name}; else leave it out with --drop-column {name}."
+        )
+        raise InputError(
+            f"column {name!r} has {len(words):,} different words in {len(column):,} rows, too many for a category. "
+            f"{hint}"
+        )
+    return Category(name, tuple(words))
+
+
+def _scaled(values: np.ndarray, mean: float, scale: float) -> np.ndarray:
+    """float64 (N,) to float32 (N,) between -5 and 5, with 0 for NaN."""
+    distance = (np.clip(values, -_HUGE, _HUGE) - mean) * scale
+    return np.nan_to_num(distance / np.hypot(1.0, distance / _CLIP)).astype(np.float32)
+
+
+def _as_numbers(column: np.ndarray, name: str) -> np.ndarray:
+    """float64 (N,), NaN where a number is missing."""
+    if column.dtype == object:
+        present = [word not in MISSING for word in column]
+        stray = next((row for row, word in enumerate(column) if present[row] and not _is_number(word)), None)
+        if stray is not None:
+            raise InputError(
+                f"row {stray + 1} of column {name!r} is {column[stray]!r}, where training rows have numbers."
+            )
+        column = np.array([float(word) if given else np.nan for word, given in zip(column, present, strict=True)])
+    if np.isinf(column).any():
+        row = int(np.isinf(column).argmax())
+        raise InputError(f"row {row + 1} of column {name!r} is {column[row]}; a number must be finite, or missing.")
+    return column
+
+
+def _as_words(numbers: np.ndarray, words: tuple[str, ...]) -> list[str]:
+    """The words that these are: in another file, whose words all look like numbers, '07' was read as 7.0."""
+    spelled = {float(word): word for word in words if _is_number(word)}
+    return ["" if np.isnan(number) else spelled.get(number, repr(number)) for number in numbers.tolist()]
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _stacked(rows: int, dtype: type, columns: list[np.ndarray]) -> np.ndarray:
+    """The columns side by side, (rows, 0) if there is none."""
+    return np.stack(columns, axis=1).astype(dtype) if columns else np.zeros((rows, 0), dtype)
