@@ -1,13 +1,14 @@
 """The tasks by name. A new task is one file here and one line in this dict."""
 
 from jaxcls.errors import unknown_name
-from jaxcls.tasks import fashion_mnist, image_folder, mnist
+from jaxcls.tasks import chest_xray, fashion_mnist, image_folder, mnist
 from jaxcls.tasks.task import Task
 
 TASKS: dict[str, Task] = {
     "mnist": mnist.TASK,
     "fashion_mnist": fashion_mnist.TASK,
     "image_folder": image_folder.TASK,
+    "chest_xray": chest_xray.TASK,
 }
 
 
