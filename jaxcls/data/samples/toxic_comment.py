@@ -5,14 +5,14 @@ before them is hostile ("you clown", not "never clown"), and words of both kinds
 toxic comments 8% say nothing that tells, and 1% of the others are let pass with a word that does: no model can know.
 The labels are as rare, and go together, as in the real files: severe_toxic implies toxic, threat is 0.3%.
 
-Mean column-wise ROC AUC on the test: logistic regression of TF-IDF 0.92 on words and 0.94 with pairs of words, and of
-the number of hostile pairs that tell, which is nearly all there is to know, 0.966.
+Mean column-wise ROC AUC on the test: logistic regression of TF-IDF 0.94 on words and 0.97 with pairs of words, and of
+the number of hostile pairs that tell, which is nearly all there is to know, 0.98.
 """
 
 import csv
 import itertools
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 LABELS = ("toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate")
@@ -70,13 +70,17 @@ def write(folder: Path, *, train_rows: int = 6000, test_rows: int = 4000, seed: 
     """
     rng = random.Random(seed)
     topics = _topics(rng)
-    comments = [_comment(rng, topics) for _ in range(train_rows + test_rows)]
-    train, test = comments[:train_rows], comments[train_rows:]
+    # Two comments with all labels end each part, so that small ones have every label too.
+    every = dict.fromkeys(LABELS, True)
+    train, test = (
+        [_comment(rng, topics, every if row >= rows - 2 else _draw_labels(rng)) for row in range(rows)]
+        for rows in (train_rows, test_rows)
+    )
     for copy in range(test_rows // 300):
         test[copy] = train[copy]
-    ids = _ids(rng, len(comments))
+    ids = _ids(rng, train_rows + test_rows)
     train_ids, test_ids = sorted(ids[:train_rows]), sorted(ids[train_rows:])
-    scored = set(rng.sample(range(test_rows), round(0.418 * test_rows)))
+    scored = {*rng.sample(range(test_rows - 2), round(0.418 * test_rows) - 2), test_rows - 2, test_rows - 1}
     unknown = [-1] * len(LABELS)
 
     _write_rows(
@@ -121,9 +125,8 @@ def _topics(rng: random.Random) -> list[list[str]]:
 _RANKS = list(itertools.accumulate(1 / (rank + 5) for rank in range(200)))
 
 
-def _comment(rng: random.Random, topics: Sequence[list[str]]) -> tuple[str, list[int]]:
+def _comment(rng: random.Random, topics: Sequence[list[str]], labels: Mapping[str, bool]) -> tuple[str, list[int]]:
     """A comment and its labels."""
-    labels = _draw_labels(rng)
     length = min(400, max(3, round(rng.lognormvariate(3.3, 0.8))))
     topic = rng.choice(topics)
     words = [
@@ -157,7 +160,7 @@ def _draw_labels(rng: random.Random) -> dict[str, bool]:
     return {"toxic": toxic, "severe_toxic": severe, **kinds}
 
 
-def _hostile_words(rng: random.Random, labels: dict[str, bool]) -> list[str]:
+def _hostile_words(rng: random.Random, labels: Mapping[str, bool]) -> list[str]:
     """The words that tell of the labels; for some comments there is none, and for some without labels there is."""
     if not labels["toxic"]:
         return _any_tells(rng, 1) if rng.random() < 0.01 else []
