@@ -1,0 +1,131 @@
+"""Classifiers of tables: a linear one, and a multilayer perceptron with embeddings of numbers and of categories.
+
+Each is a Flax NNX module that takes what :mod:`jaxcls.data.preparation.tables` gives, "numeric" float32 (N, F),
+"missing" float32 (N, M) and "categories" int32 (N, C), and returns float32 logits (N, num_classes). ``dtype`` is that
+of the computation; parameters are kept in float32.
+"""
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+Table = Mapping[str, jax.Array]
+
+# He et al. 2015, for layers that a ReLU follows.
+_he_normal = nnx.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
+
+
+class Linear(nnx.Module):
+    """A linear model of the scaled numbers and of the categories: logistic regression, with cross-entropy.
+
+    Args:
+      bins: the edges of the bins of each column of numbers; a linear model takes them as they are.
+      flags: how many columns of numbers are flagged where one is missing.
+      cardinalities: how many indices each column of categories has.
+      dropout: the rate at which columns are left out.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        bins: Sequence[Sequence[float]],
+        flags: int,
+        cardinalities: Sequence[int],
+        dropout: float = 0.0,
+        dtype: Any = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.cardinalities = tuple(cardinalities)
+        width = len(bins) + flags + sum(cardinalities) - len(cardinalities)
+        self.dropout = nnx.Dropout(dropout, rngs=rngs)
+        # The loss is convex, so zero is as good a start as any, and the one that favours no class.
+        self.head = nnx.Linear(width, num_classes, kernel_init=nnx.initializers.zeros, dtype=dtype, rngs=rngs)
+
+    def __call__(self, table: Table) -> jax.Array:
+        # Index 0, an unknown word, is a row of zeros.
+        words = [
+            jax.nn.one_hot(table["categories"][:, column] - 1, cardinality - 1)
+            for column, cardinality in enumerate(self.cardinalities)
+        ]
+        features = jnp.concatenate([table["numeric"], table["missing"], *words], axis=1)
+        return self.head(self.dropout(features)).astype(jnp.float32)
+
+
+class MLP(nnx.Module):
+    """A multilayer perceptron on piecewise-linear encodings of the numbers and embeddings of the categories.
+
+    The encodings are PLE of Gorishniy et al. 2022, "On Embeddings for Numerical Features in Tabular Deep Learning"
+    (arXiv 2203.05556), with the quantiles of the training rows as bins. The scaled number stands beside them, for
+    what lies outside of the training rows.
+
+    Args:
+      bins: the edges of the bins of each column of numbers; fewer than two give no bin.
+      flags: how many columns of numbers are flagged where one is missing.
+      cardinalities: how many indices each column of categories has.
+      hidden: the widths of the layers.
+      embedding: the width of the embedding of a category.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        bins: Sequence[Sequence[float]],
+        flags: int,
+        cardinalities: Sequence[int],
+        hidden: Sequence[int] = (128,),
+        embedding: int = 8,
+        dropout: float = 0.0,
+        dtype: Any = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.bins = tuple(tuple(edges) for edges in bins)
+        # Without categories there is no table: an array without elements cannot be saved.
+        self.categories = _Embeddings(cardinalities, embedding, dtype=dtype, rngs=rngs) if cardinalities else None
+        width = sum(max(len(edges), 1) for edges in bins) + flags + embedding * len(cardinalities)
+        layers: list[Callable[..., Any]] = []
+        for features in hidden:
+            # A bias before a normalisation has no effect and a gradient of pure rounding noise: there is none.
+            linear = nnx.Linear(width, features, use_bias=False, kernel_init=_he_normal, dtype=dtype, rngs=rngs)
+            layers += [linear, nnx.LayerNorm(features, dtype=dtype, rngs=rngs), nnx.relu]
+            layers += [nnx.Dropout(dropout, rngs=rngs)] if dropout else []
+            width = features
+        self.hidden = nnx.Sequential(*layers)
+        self.head = nnx.Linear(width, num_classes, rngs=rngs)
+
+    def __call__(self, table: Table) -> jax.Array:
+        features = [table["numeric"], piecewise_linear(table["numeric"], self.bins), table["missing"]]
+        features += [] if self.categories is None else [self.categories(table["categories"])]
+        return self.head(self.hidden(jnp.concatenate(features, axis=1)).astype(jnp.float32))
+
+
+def piecewise_linear(numeric: jax.Array, bins: Sequence[Sequence[float]]) -> jax.Array:
+    """How far each number has come through each bin of its column: (N, F) to (N, number of bins), from -1 to 1.
+
+    >>> piecewise_linear(jnp.array([[0.5], [3.0]]), [[0.0, 1.0, 3.0]]).tolist()
+    [[0.0, -1.0], [1.0, 1.0]]
+    """
+    columns = np.repeat(np.arange(len(bins)), [max(len(edges) - 1, 0) for edges in bins])
+    sides = [pair for edges in bins for pair in itertools.pairwise(edges)]
+    low, high = np.array(sides, np.float32).reshape(-1, 2).T[:, None]
+    return 2 * jnp.clip((numeric[:, columns] - low) / (high - low), 0, 1) - 1
+
+
+class _Embeddings(nnx.Module):
+    """Embeddings of columns of categories, (N, C) to (N, C * features). An unknown word is 0: nothing is known of it."""
+
+    def __init__(self, cardinalities: Sequence[int], features: int, *, dtype: Any, rngs: nnx.Rngs):
+        # One table for all columns, so one gather: the rows of a column begin where those of the last one end.
+        *starts, size = itertools.accumulate(cardinalities, initial=0)
+        self.starts = tuple(starts)
+        self.table = nnx.Embed(size, features, embedding_init=nnx.initializers.normal(1.0), dtype=dtype, rngs=rngs)
+
+    def __call__(self, categories: jax.Array) -> jax.Array:
+        embedded = self.table(categories + np.array(self.starts, np.int32)[None])
+        return (embedded * (categories > 0)[..., None]).reshape(len(categories), -1)
