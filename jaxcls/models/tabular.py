@@ -118,7 +118,7 @@ def piecewise_linear(numeric: jax.Array, bins: Sequence[Sequence[float]]) -> jax
 
 
 class _Embeddings(nnx.Module):
-    """Embeddings of columns of categories, (N, C) to (N, C * features). An unknown word is 0: nothing is known of it."""
+    """Embeddings of columns of categories, (N, C) to (N, C * features). That of an unknown word is 0."""
 
     def __init__(self, cardinalities: Sequence[int], features: int, *, dtype: Any, rngs: nnx.Rngs):
         # One table for all columns, so one gather: the rows of a column begin where those of the last one end.
