@@ -36,7 +36,8 @@ def read_csv(path: str | os.PathLike[str], *, required: Sequence[str] = (), text
     """Reads a CSV file, plain or gzipped (told by its content, not by its name).
 
     Args:
-      path: the file. Its first line holds the names of the columns. Empty lines are skipped.
+      path: the file. Its first line holds the names of the columns. Empty lines are skipped, and so is an empty
+        column at the end.
       required: columns that it must have.
       text: columns that are text, whatever they hold, such as ids; those that are not there do not matter.
 
@@ -78,6 +79,12 @@ def read_csv(path: str | os.PathLike[str], *, required: Sequence[str] = (), text
         raise InputError(f"{path}: its first line is not well-formed CSV.")
     if not table.num_rows:
         raise InputError(f"{path}: holds the names of columns, but no rows.")
+    if not names[-1]:
+        # Nothing but a comma at the end of every line, as in ChestX-ray14's Data_Entry_2017.csv.
+        *names, _ = names
+        if any(word.as_py() for word in table[""]):
+            raise _nameless(path, len(names) + 1)
+        table = table.drop_columns("")
     for name in required:
         require(table.column_names, name, path)
     return {
@@ -177,14 +184,18 @@ def _rows(content: bytes) -> Any:
 def _header(path: Path, content: bytes) -> list[str]:
     names: list[str] = next(row for row in _rows(content) if row)
     for place, name in enumerate(names, 1):
-        if not name:
-            raise InputError(
-                f"{path}: column {place} has no name in the first line. Name it, or leave it out "
-                "(pandas writes its index so unless it is told index=False)."
-            )
+        if not name and place < len(names):
+            raise _nameless(path, place)
         if names.index(name) < place - 1:
             raise InputError(f"{path}: two columns are called {name!r}; rename or drop one.")
     return names
+
+
+def _nameless(path: Path, place: int) -> InputError:
+    return InputError(
+        f"{path}: column {place} has no name in the first line. Name it, or leave it out "
+        "(pandas writes its index so unless it is told index=False)."
+    )
 
 
 def _as_numbers(column: "pyarrow.ChunkedArray") -> np.ndarray | None:
