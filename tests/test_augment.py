@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.ndimage
 
 from jaxcls import augment
 
@@ -17,6 +18,7 @@ KEY = jax.random.key(3)
         augment.horizontal_flip,
         augment.shift(2),
         augment.cutout(3),
+        augment.affine(degrees=20, scale=0.1, shear=0.1),
         augment.chain(augment.horizontal_flip, augment.shift(1)),
     ],
 )
@@ -56,3 +58,27 @@ def test_a_cutout_blackens_one_square_and_nothing_else():
         areas.add(int(black.sum()))
     assert areas <= {4, 6, 9, 3, 2, 1}
     assert 9 in areas
+
+
+@pytest.mark.parametrize(
+    "amounts", [{"degrees": 25}, {"scale": 0.3}, {"shear": 0.4}, {"degrees": 15, "scale": 0.2, "shear": 0.2}]
+)
+def test_an_affine_map_samples_as_scipy_does_from_places_about_the_centre(amounts):
+    images = np.random.default_rng(1).uniform(size=(3, 9, 12, 2)).astype(np.float32)
+    drawn = np.asarray(jax.random.uniform(KEY, (3, 4), minval=-1.0), np.float64)
+    result = np.asarray(augment.affine(**amounts)(KEY, jnp.asarray(images)))
+    for image, (turn, high, wide, slant), moved in zip(images, drawn, result, strict=True):
+        angle, stretch = np.deg2rad(amounts.get("degrees", 0)) * turn, 1 + amounts.get("scale", 0)
+        turning = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+        slanting = np.array([[1, 0], [amounts.get("shear", 0) * slant, 1]])
+        matrix = turning @ slanting @ np.diag([stretch**high, stretch**wide])
+        centre = np.array([4, 5.5])
+        for channel in range(2):
+            expected = scipy.ndimage.affine_transform(
+                image[..., channel], matrix, centre - matrix @ centre, order=1, mode="grid-constant"
+            )
+            np.testing.assert_allclose(moved[..., channel], expected, atol=1e-5)
+
+
+def test_an_affine_map_of_nothing_changes_nothing():
+    assert jnp.array_equal(augment.affine()(KEY, IMAGES), IMAGES)
