@@ -13,10 +13,12 @@ class ProgressBar:
       total: the steps of the whole run, those that an earlier process has made among them.
       epochs: of the whole run.
       batch_size: for the rate in examples a second.
-      out: where the bar goes, if that is a terminal. The lines go to standard output.
+      out: where the bar goes, if that is a terminal: by default standard error. The lines go to standard output.
     """
 
-    def __init__(self, total: int, *, epochs: int, batch_size: int, out: TextIO = sys.stderr):
+    def __init__(self, total: int, *, epochs: int, batch_size: int, out: TextIO | None = None):
+        # Not as a default, which would be what standard error was when this file was imported.
+        out = sys.stderr if out is None else out
         self._epochs = epochs
         self._bar = tqdm(
             total=total * batch_size,
