@@ -109,7 +109,7 @@ def test_a_renamed_column_is_suggested(path):
         ("1\nx\n", "row 2 of column 'a' is 'x'"),
         ('1\n2\n""\n', "row 3 of column 'a' is empty"),
         ("inf\n2\n", "row 1 of column 'a' is inf"),
-        ("1\nnan\nx\n", "row 2 of column 'a' is 'nan'"),
+        ("1\nnan\nx\n", "row 2 of column 'a' is empty"),
     ],
 )
 def test_where_a_number_is_required_the_first_row_without_one_is_named(path, values, message):
@@ -119,6 +119,16 @@ def test_where_a_number_is_required_the_first_row_without_one_is_named(path, val
 
 def test_numbers_are_float64(path):
     np.testing.assert_array_equal(tables.numbers(_read(path, "a\n1\n-2.5e3\n"), "a", path), [1.0, -2500.0])
+
+
+@pytest.mark.parametrize("text", [(), ("a",)], ids=["numbers", "words"])
+def test_numbers_may_be_missing_where_that_is_said(path, text):
+    table = _read(path, "a,b\n1,0\nNA,0\n,0\n", text=text)
+    np.testing.assert_array_equal(tables.numbers(table, "a", path, missing=True), [1.0, np.nan, np.nan])
+    with pytest.raises(InputError, match="row 3 of column 'a' is 'x'"):
+        tables.numbers(_read(path, "a\n1\nNA\nx\n", text=text), "a", path, missing=True)
+    with pytest.raises(InputError, match=r"row 3 of column 'a' is .*inf"):
+        tables.numbers(_read(path, "a\n1\nNA\n-inf\n", text=text), "a", path, missing=True)
 
 
 _words = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=8)

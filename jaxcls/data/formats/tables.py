@@ -106,8 +106,16 @@ def require(columns: Collection[str], name: str, path: str | os.PathLike[str]) -
         raise InputError(f"{path}: has no column {name!r}.{did_you_mean(name, columns)} It has: {', '.join(listed)}.")
 
 
-def numbers(table: Mapping[str, np.ndarray], name: str, path: str | os.PathLike[str]) -> np.ndarray:
+def numbers(
+    table: Mapping[str, np.ndarray], name: str, path: str | os.PathLike[str], *, missing: bool = False
+) -> np.ndarray:
     """A column that must hold a finite number in each row, float64 (N,).
+
+    Args:
+      table: the columns, as of :func:`read_csv`.
+      name: of the column.
+      path: the file, for messages.
+      missing: whether numbers may be missing; they are NaN.
 
     Raises:
       InputError: the column is not there, or names the first row (of the data, from 1) without a number.
@@ -119,16 +127,15 @@ def numbers(table: Mapping[str, np.ndarray], name: str, path: str | os.PathLike[
     """
     require(table, name, path)
     column = table[name]
-    for row, value in enumerate(column if column.dtype == object else (), 1):
-        if not _is_finite(value):
-            raise InputError(f"{path}: row {row} of column {name!r} is {value!r}, which is not a finite number.")
-    converted: np.ndarray = column.astype(np.float64)
-    wrong = ~np.isfinite(converted)
+    values = np.array([_number(word) for word in column]) if column.dtype == object else column
+    # A word that is no number is NaN too.
+    absent = np.isin(column, MISSING) if column.dtype == object else np.isnan(column)
+    wrong = ~np.isfinite(values) & ~(absent & missing)
     if wrong.any():
         row = int(wrong.argmax())
-        what = "empty" if np.isnan(converted[row]) else f"{converted[row]}"
+        what = "empty" if absent[row] else repr(column[row]) if column.dtype == object else f"{column[row]}"
         raise InputError(f"{path}: row {row + 1} of column {name!r} is {what}, which is not a finite number.")
-    return converted
+    return values.astype(np.float64)
 
 
 def write_csv(path: str | os.PathLike[str], columns: Mapping[str, Sequence[object] | np.ndarray]) -> None:
@@ -211,11 +218,11 @@ def _as_numbers(column: "pyarrow.ChunkedArray") -> np.ndarray | None:
         return None
 
 
-def _is_finite(word: str) -> bool:
+def _number(word: str) -> float:
     try:
-        return bool(np.isfinite(float(word)))
+        return float(word)
     except ValueError:
-        return False
+        return np.nan
 
 
 def _check_form(path: Path, content: bytes) -> None:

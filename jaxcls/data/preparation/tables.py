@@ -13,11 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcls.data.formats.tables import MISSING
-from jaxcls.errors import InputError, did_you_mean
+from jaxcls.data.formats.tables import numbers, require
+from jaxcls.errors import InputError
 
 Columns = Mapping[str, np.ndarray]
 
+# In messages: which file a table came from is not known here.
+_WHERE = "the table"
 # No scaled number is larger.
 _CLIP = 5.0
 # Numbers beyond it are cut off, so that differences and quotients of numbers are finite.
@@ -77,19 +79,15 @@ class Tables:
         >>> {name: array.tolist() for name, array in encoded.items()}
         {'numeric': [[0.0], [0.0]], 'missing': [[0], [1]], 'categories': [[0], [2]]}
         """
-        for name in [column.name for column in self.numeric] + [column.name for column in self.categories]:
-            if name not in inputs:
-                raise InputError(
-                    f"there is no column {name!r}, which the training rows have.{did_you_mean(name, inputs)} "
-                    f"There are: {', '.join(inputs)}."
-                )
-        numbers = {column.name: _as_numbers(inputs[column.name], column.name) for column in self.numeric}
+        for category in self.categories:
+            require(inputs, category.name, _WHERE)
+        values = {column.name: numbers(inputs, column.name, _WHERE, missing=True) for column in self.numeric}
         rows = len(next(iter(inputs.values())))
         return {
             "numeric": _stacked(
-                rows, np.float32, [_scaled(numbers[name], mean, scale) for name, mean, scale, *_ in self.numeric]
+                rows, np.float32, [_scaled(values[name], mean, scale) for name, mean, scale, *_ in self.numeric]
             ),
-            "missing": _stacked(rows, np.uint8, [np.isnan(numbers[name]) for name in self._flagged]),
+            "missing": _stacked(rows, np.uint8, [np.isnan(values[name]) for name in self._flagged]),
             "categories": _stacked(rows, np.int32, [column.indices(inputs[column.name]) for column in self.categories]),
         }
 
@@ -140,7 +138,7 @@ def fit(columns: Columns, *, most_bins: int = 16) -> Tables:
 
 
 def _fit_numbers(name: str, column: np.ndarray, most_bins: int) -> Numeric:
-    values = _as_numbers(column, name)
+    values = numbers({name: column}, name, _WHERE, missing=True)
     present = np.sort(np.clip(values[~np.isnan(values)], -_HUGE, _HUGE))
     flagged = len(present) < len(column)
     if not len(present) or present[0] == present[-1]:
@@ -159,11 +157,11 @@ def _fit_numbers(name: str, column: np.ndarray, most_bins: int) -> Numeric:
 def _fit_words(name: str, column: np.ndarray) -> Category:
     words = sorted(set(column))
     if len(words) > min(_MOST_WORDS, max(len(column) / 2, 20)):
-        numbers = sum(_is_number(word) for word in words)
-        stray = next((word for word in column if not _is_number(word)), "")
+        alike = sum(_is_number(word) for word in words)
+        stray = next((word for word in words if not _is_number(word)), "")
         hint = (
-            f"Most of them are numbers, but row {column.tolist().index(stray) + 1} is {stray!r}."
-            if numbers > len(words) / 2
+            f"Most of them are numbers, but not {stray!r}."
+            if alike > len(words) / 2
             else f"If it names the rows, give --id-column {name}; else leave it out with --drop-column {name}."
         )
         raise InputError(
@@ -179,26 +177,10 @@ def _scaled(values: np.ndarray, mean: float, scale: float) -> np.ndarray:
     return np.nan_to_num(distance / np.hypot(1.0, distance / _CLIP)).astype(np.float32)
 
 
-def _as_numbers(column: np.ndarray, name: str) -> np.ndarray:
-    """float64 (N,), NaN where a number is missing."""
-    if column.dtype == object:
-        present = [word not in MISSING for word in column]
-        stray = next((row for row, word in enumerate(column) if present[row] and not _is_number(word)), None)
-        if stray is not None:
-            raise InputError(
-                f"row {stray + 1} of column {name!r} is {column[stray]!r}, where training rows have numbers."
-            )
-        column = np.array([float(word) if given else np.nan for word, given in zip(column, present, strict=True)])
-    if np.isinf(column).any():
-        row = int(np.isinf(column).argmax())
-        raise InputError(f"row {row + 1} of column {name!r} is {column[row]}; a number must be finite, or missing.")
-    return column
-
-
-def _as_words(numbers: np.ndarray, words: tuple[str, ...]) -> list[str]:
+def _as_words(values: np.ndarray, words: tuple[str, ...]) -> list[str]:
     """The words that these are: in another file, whose words all look like numbers, '07' was read as 7.0."""
     spelled = {float(word): word for word in words if _is_number(word)}
-    return ["" if np.isnan(number) else spelled.get(number, repr(number)) for number in numbers.tolist()]
+    return ["" if np.isnan(value) else spelled.get(value, repr(value)) for value in values.tolist()]
 
 
 def _is_number(word: str) -> bool:
