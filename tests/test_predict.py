@@ -29,7 +29,7 @@ def of_images(data_dir, tmp_path_factory):
 @pytest.fixture(scope="module")
 def leaves(tmp_path_factory):
     folder = tmp_path_factory.mktemp("leaf")
-    leaf.write(folder)
+    leaf.write(folder, species=5)
     return folder
 
 
@@ -141,7 +141,7 @@ def test_a_sample_submission_of_other_rows_is_refused(of_leaves, leaves, tmp_pat
         (sample[:-1], f"id {last!r}"),
         ([*sample, sample[-1].replace(last, "99999", 1)], "asks for id '99999', which is not in"),
         ([*sample, sample[-1]], f"of column 'id' is {last!r}, as is row"),
-        ([line.rpartition(",")[0] for line in sample], "has no column 'Zelkova_Serrata'"),
+        ([line.rpartition(",")[0] for line in sample], "has no column 'Acer_Palmatum'"),
     ]:
         (tmp_path / "sample.csv").write_text("\n".join(lines) + "\n")
         assert message in refused(capsys, *given, "--sample-submission", tmp_path / "sample.csv")
