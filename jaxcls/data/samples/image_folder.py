@@ -39,22 +39,22 @@ def _draw(name: str, rng: np.random.Generator) -> "Image.Image":
     background, colour = _two_colours(rng)
     image = Image.new("RGB", (width, height), background)
     pen = ImageDraw.Draw(image)
-    radius = rng.uniform(0.2, 0.42) * min(width, height)
+    radius = rng.uniform(0.28, 0.46) * min(width, height)
     centre = [rng.uniform(radius, side - radius) for side in (width, height)]
     pen.polygon([(centre[0] + radius * x, centre[1] + radius * y) for x, y in _outline(name, rng)], fill=colour)
-    for _ in range(rng.integers(2, 6)):
+    for _ in range(rng.integers(1, 4)):
         ends = [tuple(rng.uniform(0, side, 2).tolist()) for side in (width, height)]
         shade = tuple(rng.integers(0, 256, 3).tolist())
         pen.line([(ends[0][0], ends[1][0]), (ends[0][1], ends[1][1])], fill=shade, width=int(rng.integers(1, 4)))
-    noise = rng.normal(0, rng.uniform(5, 35), (height, width, 3))
+    noise = rng.normal(0, rng.uniform(5, 25), (height, width, 3))
     return Image.fromarray((np.asarray(image) + noise).clip(0, 255).astype(np.uint8))
 
 
 def _two_colours(rng: np.random.Generator) -> list[tuple[int, int, int]]:
-    """Of which one is clearly the lighter, so that a grey image shows the shape as well."""
+    """A darker one and a lighter one, so that a grey image shows the shape as well."""
     while True:
         colours = rng.integers(0, 256, (2, 3))
-        if abs(np.diff(colours @ [0.299, 0.587, 0.114])[0]) > 50:
+        if np.diff(colours @ [0.299, 0.587, 0.114])[0] > 50:
             return [tuple(colour) for colour in colours.tolist()]
 
 
