@@ -1,7 +1,7 @@
 """The tasks by name. A new task is one file here and one line in this dict."""
 
 from jaxcls.errors import unknown_name
-from jaxcls.tasks import chest_xray, fashion_mnist, fraud, image_folder, leaf, mnist
+from jaxcls.tasks import chest_xray, csv, fashion_mnist, fraud, image_folder, leaf, mnist
 from jaxcls.tasks.task import Task
 
 TASKS: dict[str, Task] = {
@@ -11,6 +11,7 @@ TASKS: dict[str, Task] = {
     "chest_xray": chest_xray.TASK,
     "leaf": leaf.TASK,
     "fraud": fraud.TASK,
+    "csv": csv.TASK,
 }
 
 

@@ -1,0 +1,125 @@
+"""Your own table: a CSV file with a column of classes, or several columns of 0 and 1.
+
+    python -m jaxcls.train --task csv --data FILE --label-column y
+    python -m jaxcls.train --task csv --data FILE --label-column rude spam --test-data FILE --id-column id
+    python -m jaxcls.train --task csv
+
+All columns are learned from but those of labels, weights, ids, and those given as --drop-column. Numbers are scaled by
+the training rows, words are categories. Without FILE, a real table of 178 wines is learned.
+
+Traps:
+- What is known only once the class is (the date of a diagnosis) gives it away: leave it out with --drop-column.
+- A column that names rows is no category, and is refused if it holds words; numbers that name rows are yours to drop.
+- Rows that belong together (visits of one patient) must not stand on both sides: give --test-data of your own.
+- A test file is read by the columns of --data: one that is missing, or has words for numbers, is refused.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from jaxcls.data import own, sources
+from jaxcls.data.dataset import Dataset, Queries
+from jaxcls.data.formats.tables import numbers, require
+from jaxcls.data.preparation import tables
+from jaxcls.errors import InputError
+from jaxcls.models import tabular
+from jaxcls.settings import Settings
+from jaxcls.tasks.own import specialise as specialised
+from jaxcls.tasks.task import Preset, Task
+
+SAMPLE = Path(__file__).parents[1] / "data" / "samples" / "csv" / "wine.csv"
+
+DEFAULT = Settings(
+    model="mlp",
+    epochs=60,
+    batch_size=32,
+    dropout=0.2,
+    optimizer="adamw",
+    learning_rate=3e-3,
+    weight_decay=0.05,
+    schedule="warmup_cosine",
+    warmup=0.1,
+    test_fraction=0.2,
+    validation_fraction=0.05,
+    monitor="loss",
+    # The rate ends at zero, so the last epoch is the one to keep; few rows validate, and to choose by them is noise.
+    restore_best=False,
+)
+# From so many rows on, fewer passes over them in larger batches.
+LARGE_ROWS = 20_000
+LARGE = dataclasses.replace(DEFAULT, epochs=15, batch_size=512)
+
+
+def load(settings: Settings) -> Dataset:
+    """The rows of --data, and of --test-data where it is given."""
+    chosen = _or_sample(settings)
+    dataset = own.from_tables("csv", chosen, lambda columns, where: _inputs(columns, chosen, where))
+    if chosen.test_data is not None:
+        for name, column in dataset.train.inputs.items():
+            require(dataset.test.inputs, name, chosen.test_data)
+            if column.dtype != object:
+                numbers(dataset.test.inputs, name, chosen.test_data, missing=True)
+    return dataset if settings.data is not None else _of_sample(dataset)
+
+
+def read(path: Path, settings: Settings) -> Queries:
+    """The rows of a CSV file, which needs no labels."""
+    chosen = _or_sample(settings)
+    return own.queries(path, chosen, lambda columns, where: _inputs(columns, chosen, where))
+
+
+def specialise(task: Task, settings: Settings) -> Task:
+    labels = own.labels_of_table(_or_sample(settings))
+    if len(labels.values) >= LARGE_ROWS:
+        task = dataclasses.replace(task, presets={"default": Preset(LARGE)})
+    return specialised(task, labels.problem)
+
+
+def _inputs(columns: own.Columns, settings: Settings, where: str) -> dict[str, np.ndarray]:
+    inputs = own.learned_from(columns, settings, where)
+    if not inputs:
+        raise InputError(f"{where}: has no column to learn from beside those of labels, weights, ids and dropped ones.")
+    for name, column in inputs.items():
+        if column.dtype != object:
+            numbers(inputs, name, where, missing=True)
+    return inputs
+
+
+def _or_sample(settings: Settings) -> Settings:
+    """The settings for the sample, where there is no data of one's own."""
+    if settings.data is not None or settings.data_dir is not None or settings.source not in ("auto", "sample"):
+        return settings
+    for name in ("test_data", "label_column", "weight_column", "id_column", "drop_column"):
+        if getattr(settings, name) is not None:
+            raise InputError(f"--{name.replace('_', '-')} goes with --data, your own CSV file; give both or none.")
+    return dataclasses.replace(settings, source="auto", data=SAMPLE, label_column=("class",))
+
+
+def _of_sample(dataset: Dataset) -> Dataset:
+    official = SAMPLE.with_name("SHA256SUMS").read_text(encoding="utf-8").split()
+    sha256 = sources.checksums([SAMPLE])
+    if [sha256[SAMPLE.name], SAMPLE.name] != official:
+        raise InputError(f"{SAMPLE}: its SHA-256 is not the one in SHA256SUMS. Install jaxcls again.")
+    record = dataclasses.replace(
+        dataset.provenance,
+        source="sample",
+        location="jaxcls/data/samples/csv/wine.csv",
+        note=dataset.provenance.note.replace("own data", "a real data set, of 178 wines from three cultivars"),
+    )
+    return dataset._replace(provenance=record)
+
+
+TASK = Task(
+    name="csv",
+    summary="your own table: columns of numbers and of words, and one or more of labels, in a CSV file",
+    problem="multiclass",
+    load=load,
+    read=read,
+    prepare=lambda inputs, settings: tables.fit(inputs),
+    models={"mlp": tabular.MLP, "linear": tabular.Linear},
+    presets={"default": Preset(DEFAULT)},
+    metrics=["accuracy"],
+    specialise=specialise,
+)
