@@ -1,7 +1,7 @@
 """The tasks by name. A new task is one file here and one line in this dict."""
 
 from jaxcls.errors import unknown_name
-from jaxcls.tasks import chest_xray, csv, fashion_mnist, fraud, image_folder, leaf, mnist
+from jaxcls.tasks import chest_xray, csv, disease_tagging, fashion_mnist, fraud, image_folder, leaf, mnist
 from jaxcls.tasks.task import Task
 
 TASKS: dict[str, Task] = {
@@ -9,6 +9,7 @@ TASKS: dict[str, Task] = {
     "fashion_mnist": fashion_mnist.TASK,
     "image_folder": image_folder.TASK,
     "chest_xray": chest_xray.TASK,
+    "disease_tagging": disease_tagging.TASK,
     "leaf": leaf.TASK,
     "fraud": fraud.TASK,
     "csv": csv.TASK,
