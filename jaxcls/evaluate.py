@@ -19,6 +19,7 @@ from jaxcls.settings import Maybe, Settings
 if TYPE_CHECKING:
     from jaxcls.data.dataset import Dataset
     from jaxcls.predictor import Predictor
+    from jaxcls.tasks.task import Task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,8 @@ class Evaluation:
     data_dir: Maybe[Path | None] = None
     """The folder that holds the data's own files."""
     data: Maybe[Path | None] = None
-    """Your own data: a CSV file, or a folder with a folder of images for each class."""
+    """Your own data: a CSV file, or a folder with a folder of images for each class. Its test part, or what is set
+    aside of it, is the test split unless --test-data is given."""
     test_data: Maybe[Path | None] = None
     """Your own test examples, in the same form."""
 
@@ -52,14 +54,15 @@ def _run(asked: Evaluation) -> int:
 
     learned = predictor.load(asked.run_dir)
     settings = _with_data(learned.settings, asked)
-    dataset = learned.task.load(settings)
+    task = program.specialise(settings)
+    dataset = task.load(settings)
     print(describe(dataset))
-    _compare(asked, learned, dataset)
-    part = getattr(program.split(learned.task, settings, dataset), asked.split)
+    _compare(asked, learned, task, dataset)
+    part = getattr(program.split(task, settings, dataset), asked.split)
     result = metrics.report(
         learned.scores(part.inputs),
         part.labels,
-        problem=learned.task.problem,
+        problem=task.problem,
         class_names=dataset.class_names,
         threshold=learned.thresholds,
         weights=part.weights,
@@ -81,15 +84,18 @@ def _with_data(settings: Settings, asked: Evaluation) -> Settings:
     given = {name: value for name, value in given.items() if value is not None}
     if "data_dir" in given or "source" in given:
         given = {"source": "auto", "data_dir": None, **given}
+    if "data" in given:
+        given = {"test_data": None, **given}
     return dataclasses.replace(settings, **given)
 
 
-def _compare(asked: Evaluation, learned: "Predictor", dataset: "Dataset") -> None:
+def _compare(asked: Evaluation, learned: "Predictor", task: "Task", dataset: "Dataset") -> None:
     """Refuses data of other classes than those that were learned, and says where data is not that of the run."""
-    if tuple(dataset.class_names) != learned.class_names:
+    if (task.problem, tuple(dataset.class_names)) != (learned.task.problem, learned.class_names):
         raise InputError(
-            f"{dataset.provenance.location} has the classes {', '.join(dataset.class_names)}, but the run in "
-            f"{asked.run_dir} learned {', '.join(learned.class_names)}; give data of the same classes."
+            f"{dataset.provenance.location} is a {task.problem} problem of {', '.join(dataset.class_names)}, but the "
+            f"run in {asked.run_dir} learned a {learned.task.problem} one of {', '.join(learned.class_names)}; give "
+            "data of the same classes."
         )
     before, now = learned.data["sha256"], dataset.provenance.sha256
     others = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))

@@ -1,5 +1,6 @@
 """The command line that judges a finished run: the results of training again, of any split and of other data."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import small_data
 
 from jaxcls import evaluate, report, run
 from jaxcls.data.formats import idx
+from jaxcls.data.samples import image_folder
 from jaxcls.settings import Settings
 
 QUICK = {"model": "mlp", "epochs": 2, "batch_size": 16, "validation_fraction": 0.2, "eval_batch_size": 32}
@@ -68,6 +70,26 @@ def test_a_source_may_be_named_in_place_of_the_folder_of_the_run(finished, capsy
     output, result = evaluated(capsys, finished.directory, "--source", "sample")
     assert "from jaxcls/data/samples/fashion_mnist" in output
     assert result["examples"] == 2000
+
+
+def test_own_data_is_evaluated_on_other_test_examples(tmp_path, capsys):
+    for name, seed in (("own", 0), ("new", 1)):
+        (tmp_path / name).mkdir()
+        image_folder.write(tmp_path / name, train=6, test=2, seed=seed)
+    folders = {"data": tmp_path / "own" / "train", "test_data": tmp_path / "own" / "test"}
+    own = Settings(task="image_folder", **folders, image_size=8, model="mlp", epochs=1, batch_size=16)
+    directory = run.run(dataclasses.replace(own, run_dir=tmp_path / "run"), say=lambda line: None).directory
+    _, result = evaluated(capsys, directory)
+    assert result["metrics"] == pytest.approx(json.loads((directory / "results.json").read_text())["metrics"])
+    output, _ = evaluated(capsys, directory, "--test-data", tmp_path / "new" / "train")
+    assert "test, 30 examples" in output
+    assert "note: this is not the data of the run" in output
+
+    assert evaluate.main(["--run-dir", str(directory), "--data-dir", str(tmp_path / "new")]) == 2
+    assert "takes your images as --data" in capsys.readouterr().err
+    shutil.rmtree(tmp_path / "new" / "train" / "star")
+    assert evaluate.main(["--run-dir", str(directory), "--data", str(tmp_path / "new" / "train")]) == 2
+    assert "learned a multiclass one of circle, cross, square, star, triangle" in capsys.readouterr().err
 
 
 def test_a_damaged_checkpoint_ends_with_status_1(finished, tmp_path, capsys):
@@ -130,7 +152,7 @@ def test_data_of_other_classes_is_refused(finished, tmp_path, capsys):
     kept["class_names"][0] = "Shawl"
     (other / "predictor.json").write_text(json.dumps(kept))
     assert evaluate.main(["--run-dir", str(other)]) == 2
-    assert "learned Shawl, Trouser" in capsys.readouterr().err
+    assert "learned a multiclass one of Shawl, Trouser" in capsys.readouterr().err
 
 
 def test_help_names_every_flag_and_needs_no_jax():

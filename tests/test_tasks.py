@@ -17,7 +17,7 @@ import jaxcls
 from jaxcls import evaluate, labels, losses, predict, program, tasks, train
 from jaxcls.data import idx_images
 from jaxcls.data.formats import idx, tables
-from jaxcls.data.samples import chest_xray, fraud, image_folder, leaf
+from jaxcls.data.samples import chest_xray, fraud, image_folder, leaf, toxic_comment
 from jaxcls.settings import Settings
 from jaxcls.tasks import mnist
 
@@ -44,10 +44,18 @@ def _few_digits(folder: Path) -> None:
         idx.write_idx(folder / f"{prefix}-labels-idx1-ubyte", part.labels[rows].astype(np.uint8))
 
 
+_few_comments = partial(toxic_comment.write, train_rows=300, test_rows=60)
+_few_payments = partial(fraud.write, rows=2000, fraud=0.05)
+
 # As many training examples as it takes for every class to stand on both sides of every split.
 SMALL = {
     "mnist": Small(_few_digits, "t10k-images-idx3-ubyte"),
     "fashion_mnist": Small(small_data.write, "t10k-images-idx3-ubyte.gz"),
+    "toxic_comment": Small(_few_comments, "test.csv"),
+    "text_csv": Small(
+        _few_comments, "test.csv", "--data {}/train.csv --text-column comment_text --label-column toxic insult"
+    ),
+    "csv": Small(_few_payments, "creditcard.csv", "--data {}/creditcard.csv --label-column Class"),
     "image_folder": Small(
         partial(image_folder.write, train=8, test=2), "test", "--data {} --image-size 16 --batch-size 16"
     ),
@@ -55,7 +63,7 @@ SMALL = {
         partial(chest_xray.write, train=60, test=12), "chest_xray/test/NORMAL", "--data-dir {} --image-size 16"
     ),
     "leaf": Small(partial(leaf.write, species=4), "test.csv"),
-    "fraud": Small(partial(fraud.write, rows=2000, fraud=0.05), "creditcard.csv"),
+    "fraud": Small(_few_payments, "creditcard.csv"),
 }
 
 
