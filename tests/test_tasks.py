@@ -74,7 +74,9 @@ def test_every_recipe_of_a_task_resolves(name):
     assert task.metrics
     assert "default" in task.presets
     for preset in task.presets:
-        resolved = program.resolve(task, Settings(task=name, preset=preset))
+        given = Settings(task=name, preset=preset, source="sample")
+        task = program.specialise(given)
+        resolved = program.resolve(task, given)
         assert resolved.model in task.models
         losses.find(resolved.loss, task.problem)
 
@@ -82,8 +84,9 @@ def test_every_recipe_of_a_task_resolves(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", tasks.TASKS)
 def test_the_sample_of_a_task_is_there_and_is_valid(name):
-    task = tasks.get(name)
-    resolved = program.resolve(task, Settings(task=name, source="sample"))
+    given = Settings(task=name, source="sample")
+    task = program.specialise(given)
+    resolved = program.resolve(task, given)
     dataset = task.load(resolved)
     parts = program.split(task, resolved, dataset)
     assert dataset.provenance.source == "sample"
@@ -91,7 +94,6 @@ def test_the_sample_of_a_task_is_there_and_is_valid(name):
     assert all(len(digest) == 64 for digest in dataset.provenance.sha256.values())
     for part in parts:
         labels.validate(part.labels, task.problem, len(dataset.class_names), ignore_label=np.nan)
-        assert len(part.labels) > 10
 
 
 @pytest.mark.slow
