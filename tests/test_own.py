@@ -1,5 +1,7 @@
 """The user's own data: labels and the problem that follows from them, weights, ids, the test part."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -174,11 +176,12 @@ def test_rows_to_predict_need_no_labels_and_keep_their_ids(table, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"data": None}, "--task csv needs --data"),
+        ({"data": None, "source": "files"}, "--task csv needs --data"),
+        ({"data": None, "data_dir": Path()}, "needs --data. --data-dir is for the files of the named tasks"),
         ({"label_column": None}, "--task csv needs --label-column"),
         ({"test_fraction": None}, "--task csv needs --test-fraction"),
         ({"test_fraction": 1.0}, "--test-fraction is 1; it must be"),
-        ({"source": "sample"}, "no --source sample"),
+        ({"source": "sample"}, "leave out --source sample"),
         ({"drop_column": ("jnuk",)}, "no column 'jnuk'. Did you mean 'junk'"),
         ({"weight_column": "y"}, "row 1 of column 'y' is 'no'"),
         ({"id_column": "w"}, "row 2 of column 'w' is '0.5', as is row 1"),
@@ -188,3 +191,12 @@ def test_rows_to_predict_need_no_labels_and_keep_their_ids(table, tmp_path):
 def test_settings_that_do_not_fit_the_table_are_refused_in_words(table, changes, says):
     with pytest.raises(InputError, match=says):
         load(Settings(**{**vars(table), **changes}))
+
+
+def test_columns_without_data_are_refused_and_the_sample_is_for_those_who_name_none():
+    assert own.wants_sample(Settings(task="csv"))
+    assert own.wants_sample(Settings(task="csv", source="sample"))
+    assert not own.wants_sample(Settings(task="csv", data=Path("rows.csv"), label_column=("y",)))
+    assert not own.wants_sample(Settings(task="csv", source="tfds"))
+    with pytest.raises(InputError, match="--label-column goes with --data"):
+        own.wants_sample(Settings(task="csv", label_column=("y",)))

@@ -172,6 +172,20 @@ def set_test_aside(
     return part.take(train_rows), part.take(test_rows)
 
 
+def wants_sample(settings: Settings) -> bool:
+    """Whether there is no data of the user's own, so that such a task learns its sample.
+
+    Raises:
+      InputError: there is none, but columns of it are named.
+    """
+    if settings.data is not None or settings.data_dir is not None or settings.source not in ("auto", "sample"):
+        return False
+    for name in ("test_data", "label_column", "text_column", "weight_column", "id_column", "drop_column"):
+        if getattr(settings, name) is not None:
+            raise InputError(f"{_flag(name)} goes with --data, your own file; give both or none.")
+    return True
+
+
 def given(settings: Settings, name: str) -> Any:
     """The value of a setting that such a task cannot do without.
 
@@ -180,14 +194,12 @@ def given(settings: Settings, name: str) -> Any:
     ...
     jaxcls.errors.InputError: --task csv needs --data. See --help for what it takes.
     """
-    if settings.source in ("tfds", "sample"):
-        raise InputError(f"--task {settings.task} learns from your own --data; it has no --source {settings.source}.")
     value = getattr(settings, name)
     if value is None:
         instead = " --data-dir is for the files of the named tasks." if name == "data" and settings.data_dir else ""
-        raise InputError(
-            f"--task {settings.task} needs --{name.replace('_', '-')}.{instead} See --help for what it takes."
-        )
+        raise InputError(f"--task {settings.task} needs {_flag(name)}.{instead} See --help for what it takes.")
+    if name == "data" and settings.source in ("tfds", "sample"):
+        raise InputError(f"--data is your own: leave out --source {settings.source}.")
     return value
 
 
@@ -328,6 +340,10 @@ def _is_number(word: str) -> bool:
 def _classes(words: Sequence[str], class_names: tuple[str, ...]) -> np.ndarray:
     classes = {name: number for number, name in enumerate(class_names)}
     return np.array([classes[word] for word in words], np.int32)
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _place(row: int, column: str, where: str) -> str:
