@@ -1,6 +1,7 @@
 """Classifiers of tables: their encodings, and what they can learn."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -58,7 +59,7 @@ def test_piecewise_linear_encoding_is_that_of_the_paper():
         [
             2 * min(max((row[column] - low) / (high - low), 0), 1) - 1
             for column, edges in enumerate(bins)
-            for low, high in zip(edges[:-1], edges[1:], strict=True)
+            for low, high in itertools.pairwise(edges)
         ]
         for row in values
     ]
