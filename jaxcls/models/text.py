@@ -1,0 +1,215 @@
+"""Text classifiers: n-grams that vote, a convolutional network, and a transformer encoder.
+
+Each is a Flax NNX module that takes tokens, int32 (N, width), in which 0 is padding and stands at the end, and returns
+float32 logits (N, num_classes). The width may be any up to max_length, and the logits of a text do not depend on how
+much padding follows it. ``dtype`` is that of the computation; parameters are kept in float32.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+# He et al. 2015, for layers that a ReLU follows.
+_he_normal = nnx.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
+_embedding = nnx.initializers.normal(0.02)
+
+
+class NGrams(nnx.Module):
+    """Each n-gram of tokens has an embedding; their average is the answer.
+
+    This is fastText (Joulin et al. 2016, arXiv 1607.01759) with embeddings as wide as the answer, which need no layer
+    above them: logistic regression on hashed n-grams. With a small vocabulary of pieces of words, the n-grams are
+    pieces, words and phrases at once. The sum is divided by the root of the number of n-grams, as if the vector of
+    their counts had length 1, so that long texts are surer than short ones, but not as much surer as they are longer.
+
+    Args:
+      orders: the longest n-grams.
+      buckets: the rows of the table that n-grams of two tokens and more share, by their hash; single tokens have rows
+        of their own. N-grams that meet in a row disturb each other: give a few times as many as there are.
+      dropout: the rate at which n-grams are left out.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        vocabulary_size: int,
+        max_length: int,
+        orders: int = 4,
+        buckets: int = 1 << 18,
+        dropout: float = 0.0,
+        dtype: Any = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.vocabulary_size, self.orders, self.buckets = vocabulary_size, orders, buckets
+        # The loss is convex, so zero is as good a start as any, and the one that favours no class.
+        zeros = nnx.initializers.zeros
+        self.votes = nnx.Embed(vocabulary_size + buckets, num_classes, embedding_init=zeros, dtype=dtype, rngs=rngs)
+        self.dropout = nnx.Dropout(dropout, rngs=rngs)
+        self.bias = nnx.Param(jnp.zeros(num_classes))
+
+    def __call__(self, tokens: jax.Array) -> jax.Array:
+        chex.assert_rank(tokens, 2)
+        rows, present = ngram_rows(tokens, self.orders, self.vocabulary_size, self.buckets)
+        counted = self.dropout(present.astype(jnp.float32))
+        votes = (self.votes(rows).astype(jnp.float32) * counted[..., None]).sum(axis=1)
+        norm = jnp.sqrt(jnp.maximum(present.sum(axis=1, keepdims=True), 1))
+        return votes / norm + self.bias[...][None]
+
+
+class CNN(nnx.Module):
+    """Convolutions over windows of several sizes, each followed by its maximum over the text.
+
+    Source: Kim 2014, "Convolutional Neural Networks for Sentence Classification" (arXiv 1408.5882), from scratch.
+
+    Args:
+      embedding: the width of a token's embedding.
+      windows: the tokens that a convolution sees at once.
+      channels: of each convolution.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        vocabulary_size: int,
+        max_length: int,
+        embedding: int = 96,
+        windows: Sequence[int] = (3, 4, 5),
+        channels: int = 64,
+        dropout: float = 0.5,
+        dtype: Any = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.windows = tuple(windows)
+        self.embedding = nnx.Embed(
+            vocabulary_size, embedding, embedding_init=nnx.initializers.normal(0.1), dtype=dtype, rngs=rngs
+        )
+        # To hold layers: nnx.List is not in Flax 0.11, and a plain list is refused by 0.12.
+        self.convolutions = nnx.Sequential(
+            *(
+                nnx.Linear(window * embedding, channels, kernel_init=_he_normal, dtype=dtype, rngs=rngs)
+                for window in windows
+            )
+        )
+        self.dropout = nnx.Dropout(dropout, rngs=rngs)
+        self.head = nnx.Linear(channels * len(windows), num_classes, rngs=rngs)
+
+    def __call__(self, tokens: jax.Array) -> jax.Array:
+        chex.assert_rank(tokens, 2)
+        present = (tokens != 0)[..., None]
+        embedded = self.embedding(tokens) * present
+        # As matrix products of the windows, which XLA's CPU backend takes in its stride, unlike convolutions in 1-D.
+        features = [
+            (nnx.relu(convolve(_shifted(embedded, window))) * present).max(axis=1)
+            for window, convolve in zip(self.windows, self.convolutions.layers, strict=True)
+        ]
+        return self.head(self.dropout(jnp.concatenate(features, axis=-1).astype(jnp.float32)))
+
+
+class Transformer(nnx.Module):
+    """A transformer encoder (Vaswani et al. 2017, arXiv 1706.03762) with the average of its outputs as features.
+
+    Norms stand before the layers (Xiong et al. 2020, arXiv 2002.04745), and positions are learned.
+
+    Args:
+      features: the width of the stream.
+      layers: blocks of attention and a perceptron of four times that width.
+      heads: of each attention.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        vocabulary_size: int,
+        max_length: int,
+        features: int = 128,
+        layers: int = 2,
+        heads: int = 4,
+        dropout: float = 0.1,
+        dtype: Any = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.embedding = nnx.Embed(vocabulary_size, features, embedding_init=_embedding, dtype=dtype, rngs=rngs)
+        self.positions = nnx.Embed(max_length, features, embedding_init=_embedding, dtype=dtype, rngs=rngs)
+        self.blocks = nnx.Sequential(
+            *(_Block(features, heads, dropout=dropout, dtype=dtype, rngs=rngs) for _ in range(layers))
+        )
+        self.norm = nnx.LayerNorm(features, dtype=dtype, rngs=rngs)
+        self.dropout = nnx.Dropout(dropout, rngs=rngs)
+        self.head = nnx.Linear(features, num_classes, rngs=rngs)
+
+    def __call__(self, tokens: jax.Array) -> jax.Array:
+        chex.assert_rank(tokens, 2)
+        present = tokens != 0
+        x = self.dropout(self.embedding(tokens) + self.positions(jnp.arange(tokens.shape[1]))[None])
+        for block in self.blocks.layers:
+            x = block(x, present)
+        x = self.norm(x).astype(jnp.float32) * present[..., None]
+        average = x.sum(axis=1) / jnp.maximum(present.sum(axis=1, keepdims=True), 1)
+        return self.head(self.dropout(average))
+
+
+class _Block(nnx.Module):
+    def __init__(self, features: int, heads: int, *, dropout: float, dtype: Any, rngs: nnx.Rngs):
+        self.norm1 = nnx.LayerNorm(features, dtype=dtype, rngs=rngs)
+        self.attention = nnx.MultiHeadAttention(
+            heads, features,
+            # A bias of the keys moves all scores of a query alike, and so has no effect.
+            use_bias=False, decode=False, keep_rngs=False, dtype=dtype, rngs=rngs,
+        )  # fmt: skip
+        self.norm2 = nnx.LayerNorm(features, dtype=dtype, rngs=rngs)
+        layers: list[Callable[..., Any]] = [
+            nnx.Linear(features, 4 * features, dtype=dtype, rngs=rngs),
+            nnx.gelu,
+            nnx.Linear(4 * features, features, dtype=dtype, rngs=rngs),
+        ]
+        self.perceptron = nnx.Sequential(*layers)
+        self.dropout = nnx.Dropout(dropout, rngs=rngs)
+
+    def __call__(self, x: jax.Array, present: jax.Array) -> jax.Array:
+        x = x + self.dropout(self.attention(self.norm1(x), mask=present[:, None, None, :]))
+        return x + self.dropout(self.perceptron(self.norm2(x)))
+
+
+def ngram_rows(tokens: jax.Array, orders: int, vocabulary_size: int, buckets: int) -> tuple[jax.Array, jax.Array]:
+    """The rows of a table in which the n-grams of one to ``orders`` tokens are looked up.
+
+    Returns:
+      rows: int32 (N, width * orders). Single tokens have the rows of their numbers, longer n-grams those that follow,
+        by their hash.
+      present: bool of the same shape, False where an n-gram would reach into the padding.
+
+    >>> rows, present = ngram_rows(jnp.array([[3, 5, 0]]), orders=2, vocabulary_size=10, buckets=4)
+    >>> rows[present].tolist()[:2], int(present.sum())
+    ([3, 5], 3)
+    """
+    width = tokens.shape[1]
+    following = jnp.pad(tokens, ((0, 0), (0, orders - 1)))
+    code = jnp.zeros(tokens.shape, jnp.uint32)
+    rows, present = [], [tokens != 0]
+    for order in range(orders):
+        token = following[:, order : order + width]
+        # A polynomial of the tokens modulo 2^32, over the golden ratio.
+        code = code * jnp.uint32(0x9E3779B1) + token.astype(jnp.uint32)
+        rows.append(vocabulary_size + (_mixed(code) % buckets).astype(jnp.int32) if order else tokens)
+        present.append(present[-1] & (token != 0))
+    return jnp.concatenate(rows, axis=1), jnp.concatenate(present[1:], axis=1)
+
+
+def _mixed(code: jax.Array) -> jax.Array:
+    """The finalizer of MurmurHash3: every bit of the code moves every bit of the result."""
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        code = (code ^ (code >> shift)) * jnp.uint32(factor)
+    return code ^ (code >> 16)
+
+
+def _shifted(x: jax.Array, window: int) -> jax.Array:
+    """The window of each place and those after it, (N, width, features) to (N, width, window * features)."""
+    padded = jnp.pad(x, ((0, 0), (0, window - 1), (0, 0)))
+    return jnp.concatenate([padded[:, place : place + x.shape[1]] for place in range(window)], axis=-1)
