@@ -47,7 +47,7 @@ def comments(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def of_comments(comments, tmp_path_factory):
-    return trained(tmp_path_factory, comments, task="toxic_comment", max_length=16, vocabulary_size=200)
+    return trained(tmp_path_factory, comments, task="toxic_comment", max_length=16, vocabulary_size=300)
 
 
 def trained(tmp_path_factory, data_dir, **given):

@@ -17,7 +17,7 @@ import jaxcls
 from jaxcls import evaluate, labels, losses, predict, program, tasks, train
 from jaxcls.data import idx_images
 from jaxcls.data.formats import idx, tables
-from jaxcls.data.samples import chest_xray, fraud, image_folder, leaf, toxic_comment
+from jaxcls.data.samples import chest_xray, disease_tagging, fraud, image_folder, leaf, toxic_comment
 from jaxcls.settings import Settings
 from jaxcls.tasks import mnist
 
@@ -46,14 +46,17 @@ def _few_digits(folder: Path) -> None:
 
 _few_comments = partial(toxic_comment.write, train_rows=300, test_rows=60)
 _few_payments = partial(fraud.write, rows=2000, fraud=0.05)
+FEW_TOKENS = "--vocabulary-size 300 --max-length 16"
 
 # As many training examples as it takes for every class to stand on both sides of every split.
 SMALL = {
     "mnist": Small(_few_digits, "t10k-images-idx3-ubyte"),
     "fashion_mnist": Small(small_data.write, "t10k-images-idx3-ubyte.gz"),
-    "toxic_comment": Small(_few_comments, "test.csv"),
+    "toxic_comment": Small(_few_comments, "test.csv", f"--data-dir {{}} {FEW_TOKENS}"),
     "text_csv": Small(
-        _few_comments, "test.csv", "--data {}/train.csv --text-column comment_text --label-column toxic insult"
+        _few_comments,
+        "test.csv",
+        f"--data {{}}/train.csv --text-column comment_text --label-column toxic insult {FEW_TOKENS}",
     ),
     "csv": Small(_few_payments, "creditcard.csv", "--data {}/creditcard.csv --label-column Class"),
     "image_folder": Small(
@@ -61,6 +64,9 @@ SMALL = {
     ),
     "chest_xray": Small(
         partial(chest_xray.write, train=60, test=12), "chest_xray/test/NORMAL", "--data-dir {} --image-size 16"
+    ),
+    "disease_tagging": Small(
+        partial(disease_tagging.write, images=150), "images_001/images", "--data-dir {} --image-size 16"
     ),
     "leaf": Small(partial(leaf.write, species=4), "test.csv"),
     "fraud": Small(_few_payments, "creditcard.csv"),
