@@ -18,41 +18,37 @@ Traps:
 import functools
 
 from jaxcls import augment
-from jaxcls.data import image_folders, sources
+from jaxcls.data import image_folders, own, sources
 from jaxcls.data.dataset import Dataset
 from jaxcls.data.formats import images
 from jaxcls.data.preparation import images as prepared
+from jaxcls.data.samples import image_folder as sample
 from jaxcls.errors import InputError
 from jaxcls.models import vision
 from jaxcls.settings import Settings
-from jaxcls.tasks import own
+from jaxcls.tasks.own import specialise as specialised
 from jaxcls.tasks.task import Preset, Task
 
 
 def load(settings: Settings) -> Dataset:
-    assert settings.image_size is not None
-    assert settings.test_fraction is not None
     read = functools.partial(
-        image_folders.read, settings.task, size=settings.image_size, test_fraction=settings.test_fraction
+        image_folders.read,
+        "image_folder",
+        size=own.given(settings, "image_size"),
+        test_fraction=own.given(settings, "test_fraction"),
     )
-    if settings.data is not None:
-        return read(image_folders.layout(settings.data, settings.test_data))
-    from jaxcls.data.samples import image_folder
-
-    return sources.generated(image_folder.write, lambda folder: read(image_folders.layout(folder)))
+    if own.wants_sample(settings):
+        return sources.generated(sample.write, lambda folder: read(image_folders.layout(folder)))
+    return read(image_folders.layout(own.given(settings, "data"), settings.test_data))
 
 
 def specialise(task: Task, settings: Settings) -> Task:
     if settings.data_dir is not None:
         raise InputError("--task image_folder takes your images as --data; --data-dir is for the named tasks.")
-    if settings.data is None:
-        if settings.source not in ("auto", "sample") or settings.test_data is not None:
-            raise InputError("--task image_folder needs --data, a folder with a folder of images for each class.")
+    if own.wants_sample(settings):
         return task
-    if settings.source not in ("auto", "files"):
-        raise InputError(f"--data is your own: leave out --source {settings.source}.")
-    classes = image_folders.layout(settings.data, settings.test_data).class_names
-    return own.specialise(task, "binary" if len(classes) == 2 else "multiclass")
+    classes = image_folders.layout(own.given(settings, "data"), settings.test_data).class_names
+    return specialised(task, "binary" if len(classes) == 2 else "multiclass")
 
 
 TASK = Task(
@@ -60,7 +56,7 @@ TASK = Task(
     summary="your own images, in a folder for each class",
     problem="multiclass",
     load=load,
-    read=lambda path, settings: images.queries(path, settings.image_size or 64, 3),
+    read=lambda path, settings: images.queries(path, own.given(settings, "image_size"), 3),
     prepare=lambda inputs, settings: prepared.fit(inputs),
     models={
         "mlp": vision.MLP,
@@ -73,7 +69,7 @@ TASK = Task(
                 image_size=64,
                 test_fraction=0.2,
                 model="resnet",
-                epochs=30,
+                epochs=16,
                 batch_size=32,
                 loss="sparse_categorical_crossentropy",
                 dropout=0.2,

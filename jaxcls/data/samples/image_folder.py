@@ -42,11 +42,11 @@ def _draw(name: str, rng: np.random.Generator) -> "Image.Image":
     radius = rng.uniform(0.28, 0.46) * min(width, height)
     centre = [rng.uniform(radius, side - radius) for side in (width, height)]
     pen.polygon([(centre[0] + radius * x, centre[1] + radius * y) for x, y in _outline(name, rng)], fill=colour)
-    for _ in range(rng.integers(1, 4)):
+    for _ in range(rng.integers(0, 3)):
         ends = [tuple(rng.uniform(0, side, 2).tolist()) for side in (width, height)]
         shade = tuple(rng.integers(0, 256, 3).tolist())
-        pen.line([(ends[0][0], ends[1][0]), (ends[0][1], ends[1][1])], fill=shade, width=int(rng.integers(1, 4)))
-    noise = rng.normal(0, rng.uniform(5, 25), (height, width, 3))
+        pen.line([(ends[0][0], ends[1][0]), (ends[0][1], ends[1][1])], fill=shade, width=int(rng.integers(1, 3)))
+    noise = rng.normal(0, rng.uniform(3, 15), (height, width, 3))
     return Image.fromarray((np.asarray(image) + noise).clip(0, 255).astype(np.uint8))
 
 
@@ -54,7 +54,7 @@ def _two_colours(rng: np.random.Generator) -> list[tuple[int, int, int]]:
     """A darker one and a lighter one, so that a grey image shows the shape as well."""
     while True:
         colours = rng.integers(0, 256, (2, 3))
-        if np.diff(colours @ [0.299, 0.587, 0.114])[0] > 50:
+        if np.diff(colours @ [0.299, 0.587, 0.114])[0] > 90:
             return [tuple(colour) for colour in colours.tolist()]
 
 
