@@ -41,6 +41,13 @@ def layout(data: Path, test_data: Path | None = None) -> Layout:
 
     Raises:
       InputError: a folder is missing or empty, there is one class only, or a part has a class that train has not.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> for name in ("train/cat", "train/dog", "test/dog"):
+    ...     (folder / name).mkdir(parents=True)
+    >>> layout(folder).class_names
+    ('cat', 'dog')
     """
     parts = {folder.name: folder for folder in _folders(data)}
     # A folder that holds images itself is a class, even one called train.

@@ -131,6 +131,13 @@ def listed(folder: Path) -> tuple[list[Path], list[Path]]:
     """The files in a folder and in those below it that are images by their suffix, and the others; both sorted.
 
     Neither counts what is hidden, nor what file managers leave (Thumbs.db, .DS_Store, __MACOSX).
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> for name in ("b.png", "a.JPG", "notes.txt", "Thumbs.db"):
+    ...     (folder / name).touch()
+    >>> [[path.name for path in paths] for paths in listed(folder)]
+    [['a.JPG', 'b.png'], ['notes.txt']]
     """
     images, others = [], []
     for path in sorted(folder.rglob("*")):
