@@ -1,18 +1,33 @@
 """The tasks by name. A new task is one file here and one line in this dict."""
 
 from jaxcls.errors import unknown_name
-from jaxcls.tasks import chest_xray, csv, disease_tagging, fashion_mnist, fraud, image_folder, leaf, mnist
+from jaxcls.tasks import (
+    chest_xray,
+    csv,
+    disease_tagging,
+    fashion_mnist,
+    fraud,
+    image_folder,
+    leaf,
+    mnist,
+    sentiment,
+    text_csv,
+    toxic_comment,
+)
 from jaxcls.tasks.task import Task
 
 TASKS: dict[str, Task] = {
     "mnist": mnist.TASK,
     "fashion_mnist": fashion_mnist.TASK,
     "image_folder": image_folder.TASK,
+    "sentiment": sentiment.TASK,
+    "toxic_comment": toxic_comment.TASK,
     "chest_xray": chest_xray.TASK,
     "disease_tagging": disease_tagging.TASK,
     "leaf": leaf.TASK,
     "fraud": fraud.TASK,
     "csv": csv.TASK,
+    "text_csv": text_csv.TASK,
 }
 
 
