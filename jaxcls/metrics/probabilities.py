@@ -15,7 +15,9 @@ def log_loss(
 ) -> float:
     """The mean of -log of the probability of the truth, in nats; for multilabel the mean over the labels.
 
-    A probability of 0 counts as 2.2e-16 (36.04 nats), as in scikit-learn.
+    A probability of 0 counts as 2.2e-16 (36.04 nats), as in scikit-learn; Kaggle's scorer says 1e-15 (34.54 nats).
+    Each row of a multiclass problem is divided by its sum first, as Kaggle's scorer does: a softmax in bfloat16 is
+    off by up to 0.4%.
 
     >>> log_loss([0.8, 0.4], [1, 0], problem="binary")
     0.366...
@@ -23,7 +25,7 @@ def log_loss(
     data = collect(scores, labels, problem, weights, mask)
     require_probabilities(data)
     if problem == "multiclass":
-        of_truth = np.take_along_axis(data.scores, data.truth, axis=1)
+        of_truth = np.take_along_axis(data.scores, data.truth, axis=1) / data.scores.sum(axis=1, keepdims=True)
     else:
         of_truth = np.where(data.truth == 1, data.scores, 1 - data.scores)
     return mean_of_decisions(-np.log(np.maximum(of_truth, np.finfo(np.float64).eps)), data)
