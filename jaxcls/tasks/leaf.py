@@ -1,4 +1,4 @@
-"""Leaf Classification (Kaggle 2016): 99 species from 192 numbers of a leaf's margin, shape and texture; ten leaves each.
+"""Leaf Classification (Kaggle 2016): 99 species, from 192 numbers of the margin, shape and texture of ten leaves each.
 
     python -m jaxcls.train --task leaf
     python -m jaxcls.train --task leaf --data-dir FOLDER    # with Kaggle's train.csv
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxcls.data import sources, splits
+from jaxcls.data import own, sources
 from jaxcls.data.dataset import Dataset, Part, Provenance, Queries
 from jaxcls.data.formats.tables import Table, numbers, read_csv
 from jaxcls.data.preparation import tables
@@ -47,7 +47,7 @@ def load(settings: Settings) -> Dataset:
     """The leaves of train.csv, of which --test-fraction are the test, the same ones for every seed."""
 
     def read_folder(folder: Path) -> Dataset:
-        return _read_train(folder, settings.test_fraction)
+        return _read_train(folder, own.given(settings, "test_fraction"))
 
     return sources.choose(
         "leaf",
@@ -62,7 +62,8 @@ def load(settings: Settings) -> Dataset:
 def read(path: Path, settings: Settings) -> Queries:
     """The leaves of a file such as Kaggle's test.csv."""
     table = read_csv(path, required=("id",), text=("id",))
-    return Queries(_ids(table, path), _features(table, path))
+    own.check_unique(table["id"], "id", str(path))
+    return Queries(table["id"], _features(table, path))
 
 
 def _read_train(folder: Path, test_fraction: float) -> Dataset:
@@ -70,11 +71,11 @@ def _read_train(folder: Path, test_fraction: float) -> Dataset:
     if not path.is_file():
         raise InputError(f"{folder} does not hold train.csv. {NEEDS}")
     table = read_csv(path, required=("id", "species"), text=("id", "species"))
-    _ids(table, path)
+    own.check_unique(table["id"], "id", str(path))
     _check_species(table["species"], path)
     names, labels = np.unique(table["species"].astype(str), return_inverse=True)
     part = Part(_features(table, path), labels.astype(np.int32))
-    train, test = (part.take(rows) for rows in splits.stratified(part, test_fraction, seed=0))
+    train, test = own.set_test_aside(part, test_fraction)
     note = f"test rows are {test_fraction:.0%} of each species of train.csv"
     provenance = Provenance("files", str(folder), sources.checksums([path]), synthetic=False, note=note)
     return Dataset("leaf", train, test, tuple(names.tolist()), provenance)
@@ -84,29 +85,22 @@ def _features(table: Table, path: Path) -> Table:
     return {name: numbers(table, name, path) for name in FEATURES}
 
 
-def _ids(table: Table, path: Path) -> np.ndarray:
-    ids = table["id"]
-    first = {}
-    for row, name in enumerate(ids, 1):
-        if first.setdefault(name, row) != row:
-            raise InputError(f"{path}: rows {first[name]} and {row} have the same id {name!r}; ids must be unique.")
-    return ids
-
-
 def _check_species(species: np.ndarray, path: Path) -> None:
-    names, first, counts = np.unique(species.astype(str), return_index=True, return_counts=True)
-    for name, row, count in zip(names, first + 1, counts, strict=True):
-        where = f"{path}: row {row} of column 'species'"
+    names, first, counts = (
+        found.tolist() for found in np.unique(species.astype(str), return_index=True, return_counts=True)
+    )
+    for name, row, count in zip(names, first, counts, strict=True):
+        where = f"{path}: row {row + 1} of column 'species'"
         if not name:
             raise InputError(f"{where} is empty; every leaf to learn from needs its species.")
         if count < 3:
             hint = did_you_mean(name, [other for other in names if other != name])
             raise InputError(
-                f"{where} is {name!r}, of which there are {count} leaves; it takes three to train, validate and test."
-                f"{hint}"
+                f"{where} is {name!r}, of which there are fewer than three leaves; it takes one each to train, to "
+                f"validate and to test.{hint}"
             )
     if len(names) < 2:
-        raise InputError(f"{path}: all leaves are {names[0]!r}; it takes two species to tell them apart.")
+        raise InputError(f"{path}: every leaf is of species {names[0]!r}; there must be two species to tell apart.")
 
 
 TASK = Task(
