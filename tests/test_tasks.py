@@ -19,7 +19,7 @@ from jaxcls.data import idx_images
 from jaxcls.data.formats import idx, tables
 from jaxcls.data.samples import chest_xray, disease_tagging, fraud, image_folder, leaf, toxic_comment
 from jaxcls.settings import Settings
-from jaxcls.tasks import mnist
+from jaxcls.tasks import mnist, sentiment
 
 
 class Small(NamedTuple):
@@ -44,6 +44,12 @@ def _few_digits(folder: Path) -> None:
         idx.write_idx(folder / f"{prefix}-labels-idx1-ubyte", part.labels[rows].astype(np.uint8))
 
 
+def _few_reviews(folder: Path) -> None:
+    part = sentiment.from_sample(0.5).train.take(np.arange(300))
+    words = np.array(sentiment.CLASS_NAMES, object)[part.labels]
+    tables.write_csv(folder / sentiment.KAGGLE, {"review": part.inputs, "sentiment": words})
+
+
 _few_comments = partial(toxic_comment.write, train_rows=300, test_rows=60)
 _few_payments = partial(fraud.write, rows=2000, fraud=0.05)
 FEW_TOKENS = "--vocabulary-size 300 --max-length 16"
@@ -52,6 +58,7 @@ FEW_TOKENS = "--vocabulary-size 300 --max-length 16"
 SMALL = {
     "mnist": Small(_few_digits, "t10k-images-idx3-ubyte"),
     "fashion_mnist": Small(small_data.write, "t10k-images-idx3-ubyte.gz"),
+    "sentiment": Small(_few_reviews, sentiment.KAGGLE, f"--data-dir {{}} {FEW_TOKENS}"),
     "toxic_comment": Small(_few_comments, "test.csv", f"--data-dir {{}} {FEW_TOKENS}"),
     "text_csv": Small(
         _few_comments,
