@@ -43,6 +43,7 @@ TASK = Task(
                 batch_size=64,
                 dropout=0.4,
                 loss="sparse_categorical_crossentropy",
+                label_smoothing=0.1,
                 optimizer="adam",
                 learning_rate=2e-3,
                 schedule="cosine",
