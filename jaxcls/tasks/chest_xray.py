@@ -24,10 +24,11 @@ from pathlib import Path
 import numpy as np
 
 from jaxcls import augment
-from jaxcls.data import medmnist, sources, splits
+from jaxcls.data import medmnist, own, sources, splits
 from jaxcls.data.dataset import Dataset, Part, Provenance
 from jaxcls.data.formats import images, npz
 from jaxcls.data.preparation import images as prepared
+from jaxcls.data.samples import chest_xray as sample
 from jaxcls.errors import InputError
 from jaxcls.models import vision
 from jaxcls.settings import Settings
@@ -43,20 +44,12 @@ _PATIENT = re.compile(r"(person\d+)_|(?:NORMAL2-)?(IM-\d+)-")
 
 
 def load(settings: Settings) -> Dataset:
-    def read(folder: Path) -> Dataset:
-        return read_folder(folder, _size(settings))
-
-    def sample() -> Dataset:
-        from jaxcls.data.samples import chest_xray
-
-        return sources.generated(chest_xray.write, read)
-
-    return sources.choose(
-        "chest_xray", settings.source, settings.data_dir, read=read, others={"sample": sample}, needs=NEEDS
-    )
+    read = functools.partial(_read_folder, size=own.given(settings, "image_size"))
+    others = {"sample": lambda: sources.generated(sample.write, read)}
+    return sources.choose("chest_xray", settings.source, settings.data_dir, read=read, others=others, needs=NEEDS)
 
 
-def read_folder(folder: Path, size: int) -> Dataset:
+def _read_folder(folder: Path, size: int) -> Dataset:
     """Kaggle's folders, or MedMNIST's file, with images of that height and width."""
     for root in (folder, folder / "chest_xray"):
         if (root / "train").is_dir():
@@ -120,16 +113,11 @@ def _patients(paths: list[Path]) -> np.ndarray:
     return np.array([match[1] or match[2] if match else name for name, match in matches])
 
 
-def _size(settings: Settings) -> int:
-    assert settings.image_size is not None, "every recipe gives one"
-    return settings.image_size
-
-
 DEFAULT = Settings(
     image_size=64,
     model="resnet",
-    epochs=16,
-    batch_size=64,
+    epochs=12,
+    batch_size=32,
     dropout=0.2,
     loss="weighted_crossentropy",
     optimizer="adam",
@@ -138,6 +126,7 @@ DEFAULT = Settings(
     warmup=0.1,
     validation_fraction=0.2,
     monitor="roc_auc",
+    # The rate ends at zero, so the last epoch is the one to keep.
     restore_best=False,
     tune_threshold="balanced_accuracy",
 )
@@ -147,7 +136,7 @@ TASK = Task(
     summary="pneumonia in chest radiographs of children, imbalanced",
     problem="binary",
     load=load,
-    read=lambda path, settings: images.queries(path, _size(settings), 1),
+    read=lambda path, settings: images.queries(path, own.given(settings, "image_size"), 1),
     prepare=lambda inputs, settings: prepared.fit(inputs),
     models={
         "cnn": functools.partial(vision.CNN, channels=(16, 32, 64), dense=128),

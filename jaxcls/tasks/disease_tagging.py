@@ -23,10 +23,11 @@ import functools
 from pathlib import Path
 
 from jaxcls import augment
-from jaxcls.data import medmnist, radiographs, sources, splits
+from jaxcls.data import medmnist, own, radiographs, sources, splits
 from jaxcls.data.dataset import Dataset
 from jaxcls.data.formats import images, npz
 from jaxcls.data.preparation import images as prepared
+from jaxcls.data.samples import disease_tagging as sample
 from jaxcls.errors import InputError
 from jaxcls.models import vision
 from jaxcls.settings import Settings
@@ -39,38 +40,25 @@ NEEDS = (
 
 
 def load(settings: Settings) -> Dataset:
-    def read(folder: Path) -> Dataset:
-        return _read_folder(folder, settings)
-
-    def sample() -> Dataset:
-        from jaxcls.data.samples import disease_tagging
-
-        return sources.generated(disease_tagging.write, read)
-
-    return sources.choose(
-        "disease_tagging", settings.source, settings.data_dir, read=read, others={"sample": sample}, needs=NEEDS
-    )
+    read = functools.partial(_read_folder, settings=settings)
+    others = {"sample": lambda: sources.generated(sample.write, read)}
+    return sources.choose("disease_tagging", settings.source, settings.data_dir, read=read, others=others, needs=NEEDS)
 
 
 def _read_folder(folder: Path, settings: Settings) -> Dataset:
-    name, size = "disease_tagging", _size(settings)
+    name, size = "disease_tagging", own.given(settings, "image_size")
     if any(folder.glob("Data_Entry_2017*.csv")):
-        assert settings.test_fraction is not None, "every recipe gives one"
-        return radiographs.read_chestxray14(folder, name=name, size=size, test_fraction=settings.test_fraction)
+        test_fraction = own.given(settings, "test_fraction")
+        return radiographs.read_chestxray14(folder, name=name, size=size, test_fraction=test_fraction)
     for root in (folder, *sorted(folder.glob("CheXpert-v1.0*"))):
         if (root / "train.csv").is_file():
-            assert settings.uncertain is not None, "every recipe gives one"
-            return radiographs.read_chexpert(root, name=name, size=size, uncertain=settings.uncertain)
+            uncertain = own.given(settings, "uncertain")
+            return radiographs.read_chexpert(root, name=name, size=size, uncertain=uncertain)
     file = npz.find(folder, "chestmnist", size)
     if file is None:
         raise InputError(f"{folder}: holds neither Data_Entry_2017*.csv nor train.csv nor chestmnist.npz. {NEEDS}")
     findings = radiographs.CHESTXRAY14
     return medmnist.read(file, name=name, class_names=findings, num_labels=len(findings), size=size)
-
-
-def _size(settings: Settings) -> int:
-    assert settings.image_size is not None, "every recipe gives one"
-    return settings.image_size
 
 
 DEFAULT = Settings(
@@ -98,7 +86,7 @@ TASK = Task(
     summary="14 findings in chest radiographs, several or none in each",
     problem="multilabel",
     load=load,
-    read=lambda path, settings: images.queries(path, _size(settings), 1),
+    read=lambda path, settings: images.queries(path, own.given(settings, "image_size"), 1),
     prepare=lambda inputs, settings: prepared.fit(inputs),
     models={
         "cnn": functools.partial(vision.CNN, channels=(16, 32, 64), dense=128),
