@@ -68,9 +68,8 @@ def radiograph(rng: np.random.Generator, person: Patient, findings: Mapping[str,
     width, height = person.width * (1 + 0.06 * inflated), person.height * (1 + 0.1 * inflated)
     lungs = sum(_inside(x - side * 0.43 * width, y + 0.05, 0.31 * width, 0.68 * height) for side in (-1, 1))
     lungs = lungs * _step(0.48 * height - y - 0.1 * np.cos(3 * x), 0.03)
-    image = (
-        0.75 * _inside(x, y - 0.3, 0.98 * width, 1.5, softness=0.2) - lungs * (0.34 + 0.07 * inflated) * person.density
-    )
+    image = 0.75 * _inside(x, y - 0.3, 0.98 * width, 1.5, softness=0.2)
+    image -= lungs * (0.34 + 0.07 * inflated) * person.density
     image += 0.1 * _step(0.1 - np.abs(x), 0.03)
     heart = _inside(x - 0.13, y - 0.24, 0.3 * heart_size * person.width, 0.27 * heart_size, softness=0.15)
     image += 0.25 * heart * lungs
