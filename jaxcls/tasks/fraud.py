@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxcls.data import sources, splits
+from jaxcls.data import own, sources, splits
 from jaxcls.data.dataset import Dataset, Part, Provenance, Queries
 from jaxcls.data.formats.tables import Table, numbers, read_csv
 from jaxcls.data.preparation import tables
@@ -50,7 +50,7 @@ def load(settings: Settings) -> Dataset:
     """The payments in order of time, copies dropped; the last --test-fraction of them are the test."""
 
     def read_folder(folder: Path) -> Dataset:
-        return _read_labelled(folder, settings.test_fraction)
+        return _read_labelled(folder, own.given(settings, "test_fraction"))
 
     return sources.choose(
         "fraud",
@@ -63,9 +63,9 @@ def load(settings: Settings) -> Dataset:
 
 
 def read(path: Path, settings: Settings) -> Queries:
-    """The payments of a file such as creditcard.csv, with or without the class; each is called by its row, from 0."""
+    """The payments of a file such as creditcard.csv, with or without the class; each is called by its row, from 1."""
     table = _numbers(read_csv(path, required=COLUMNS), path)
-    return Queries(np.arange(len(table["Time"])).astype(str).astype(object), _inputs(table))
+    return Queries(own.ids_of(table, None, str(path)), _inputs(table))
 
 
 def by_time(part: Part, fraction: float, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -75,8 +75,8 @@ def by_time(part: Part, fraction: float, *, seed: int) -> tuple[np.ndarray, np.n
         found = np.unique(part.labels[rows])
         if len(found) < 2:
             raise InputError(
-                f"all {len(rows):,} of the {what} rows, by time, have class {found[0]}; to train, to validate and to "
-                "test takes both classes each. Give more rows, or another fraction."
+                f"creditcard.csv: all {len(rows):,} of the {what} rows, by time, have class {found[0]}; to train, to "
+                "validate and to test takes both classes each. Give more rows, or another fraction."
             )
     return earlier, later
 
@@ -96,10 +96,10 @@ def _read_labelled(folder: Path, test_fraction: float) -> Dataset:
     different = np.sort([*{row.tobytes(): place for place, row in enumerate(rows)}.values()])
     in_time = different[np.argsort(table["Time"][different], kind="stable")]
     payments = Part(_inputs(table), labels.astype(np.int32)).take(in_time)
-    train, test = (payments.take(rows) for rows in by_time(payments, test_fraction, seed=0))
+    train, test = own.set_test_aside(payments, test_fraction, by_time)
     note = (
-        f"{payments.labels.sum():,} of {len(in_time):,} payments are fraud, {test.labels.sum():,} of them in the test, the "
-        f"last {test_fraction:.0%} by time; {len(rows) - len(in_time):,} rows that stand twice were dropped"
+        f"{payments.labels.sum():,} of {len(in_time):,} payments are fraud, {test.labels.sum():,} of them in the test, "
+        f"the last {test_fraction:.0%} by time; {len(rows) - len(in_time):,} rows that stand twice were dropped"
     )
     provenance = Provenance("files", str(folder), sources.checksums([path]), synthetic=False, note=note)
     return Dataset("fraud", train, test, ("genuine", "fraud"), provenance)

@@ -12,8 +12,8 @@ SECONDS = 172_793  # two days, as in the real file
 COMPONENTS = 28
 # A fraud of the first kind lies far out in these components (V14 and V17 stand out in the real file too); one of the
 # second kind lies on either side, so that no weighted sum of the columns finds it.
-_FAR = {4: 2.0, 11: 1.8, 10: -2.0, 12: -2.6, 14: -3.2, 17: -2.6}
-_EITHER_SIDE = {2: 2.8, 5: -2.4, 7: 2.8, 21: -2.4}
+_FAR = {4: 2.8, 11: 2.6, 10: -2.8, 12: -3.4, 14: -4.0, 17: -3.4}
+_EITHER_SIDE = {2: 4.0, 5: -3.6, 7: 4.0, 21: -3.6}
 # The share of the frauds that are drawn as ordinary payments are: no model ranks them above others.
 HIDDEN = 0.12
 
@@ -66,18 +66,18 @@ def _components(rng: np.random.Generator, progress: np.ndarray, positive: np.nda
     either_side[np.array([*_EITHER_SIDE]) - 1] = [*_EITHER_SIDE.values()]
     drift[::3] = 0.4
     # Most payments are alike, some are unusual in every way.
-    spread = np.where(rng.random(rows) < 0.08, 1.8, 0.9)
+    spread = np.where(rng.random(rows) < 0.05, 1.8, 0.9)
     values = rng.standard_normal((rows, COMPONENTS)) * spread[:, None] + np.outer(progress, drift)
 
     kind = rng.random(rows)
     strength = rng.uniform(0.6, 1.4, rows)
-    first_kind = 0.7 - 0.2 * progress  # the second kind takes over
+    first_kind = 0.75 - 0.2 * progress  # the second kind takes over
     is_far = positive & (kind < first_kind)
     is_either_side = positive & (kind >= first_kind) & (kind < 1 - HIDDEN)
     # Among ordinary payments are some that look half like fraud.
     suspect = ~positive & (kind < 0.005)
     side = rng.choice([-1.0, 1.0], rows)
-    values += np.outer(is_far * strength + suspect * 0.6, far)
+    values += np.outer(is_far * strength + suspect * 0.5, far)
     values += np.outer(is_either_side * strength * side, either_side)
     return values
 
