@@ -18,7 +18,7 @@ from typing import Literal
 
 import numpy as np
 
-from jaxcls.data import downloads, sources, splits
+from jaxcls.data import downloads, own, sources, splits
 from jaxcls.data.dataset import Dataset, Part, Provenance, Queries
 from jaxcls.data.formats.tables import Table, numbers, read_csv, require
 from jaxcls.data.formats.texts import read_archive, read_folders, read_lines
@@ -43,7 +43,7 @@ DEFAULT = Settings(
     dropout=0.0,
     loss="binary_crossentropy",
     optimizer="adam",
-    learning_rate=1e-2,
+    learning_rate=5e-2,
     schedule="cosine",
     # Small, so that tokens are pieces of words and n-grams of them are whole ones.
     vocabulary_size=1200,
@@ -58,12 +58,13 @@ DEFAULT = Settings(
 
 def load(settings: Settings) -> Dataset:
     """The reviews with a label."""
+    test_fraction = own.given(settings, "test_fraction")
     return sources.choose(
         "sentiment",
         settings.source,
         settings.data_dir,
-        read=functools.partial(_from_folder, test_fraction=settings.test_fraction),
-        others={"tfds": _from_tfds, "sample": lambda: from_sample(settings.test_fraction)},
+        read=functools.partial(_from_folder, test_fraction=test_fraction),
+        others={"tfds": _from_tfds, "sample": lambda: from_sample(test_fraction)},
         needs=NEEDS,
     )
 
@@ -174,7 +175,9 @@ TASK = Task(
     load=load,
     read=read,
     prepare=lambda inputs, settings: texts.fit(
-        inputs, vocabulary_size=settings.vocabulary_size, max_length=settings.max_length
+        inputs,
+        vocabulary_size=own.given(settings, "vocabulary_size"),
+        max_length=own.given(settings, "max_length"),
     ),
     models={
         "ngrams": functools.partial(text.NGrams, buckets=1 << 20),
