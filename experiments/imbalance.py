@@ -1,0 +1,166 @@
+"""Rare classes: which loss and which threshold, over seeds, on generated data.
+
+    python experiments/imbalance.py --tasks fraud
+    python experiments/imbalance.py --tasks chest_xray
+
+A decision by plain cross-entropy at threshold 0.5 is compared with weighted cross-entropy and focal loss, each at 0.5
+and at the threshold that is best on the validation examples. The metric of the ranking tells what the loss is worth,
+and plain cross-entropy at its tuned threshold what the threshold is. A seed makes its own data, weights and order;
+differences are paired by seed, with the 95 % confidence interval of Student's t.
+
+The data is SYNTHETIC: the figures say how the ways compare, not what they reach on real data. Writes the section of
+each task into experiments/imbalance.md.
+"""
+
+import argparse
+import re
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxcls import environment
+from jaxcls.data.samples import chest_xray, fraud
+from jaxcls.settings import Settings
+
+TABLE = Path(__file__).with_suffix(".md")
+# Two-sided 95 % quantiles of Student's t, by the degrees of freedom.
+STUDENT = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
+
+
+class Study(NamedTuple):
+    """What is compared on a task.
+
+    Attributes:
+      write: (folder, *, seed=...) writes its synthetic files.
+      losses: name -> settings; PLAIN is what the others are compared with.
+      decision: the metric that counts of a decision, for which thresholds are tuned.
+      rankings: metrics of the scores that need no threshold.
+    """
+
+    write: Callable[..., None]
+    losses: Mapping[str, dict[str, Any]]
+    decision: str
+    rankings: tuple[str, ...]
+
+
+PLAIN = "plain cross-entropy"
+# A weight of 1 is given where the task's recipe has one of its own.
+LOSSES: dict[str, dict[str, Any]] = {
+    PLAIN: {"loss": "binary_crossentropy", "pos_weight": 1.0},
+    "weighted cross-entropy, classes balanced": {
+        "loss": "weighted_crossentropy",
+        "class_weight": "balanced",
+        "pos_weight": 1.0,
+    },
+    "focal loss, gamma 2": {"loss": "focal_loss", "gamma": 2.0},
+}
+STUDIES = {
+    "fraud": Study(
+        fraud.write,
+        LOSSES | {"weighted cross-entropy, positives by 10": {"loss": "weighted_crossentropy", "pos_weight": 10.0}},
+        "f1",
+        ("average_precision", "recall_at_precision"),
+    ),
+    "chest_xray": Study(chest_xray.write, LOSSES, "balanced_accuracy", ("average_precision", "roc_auc")),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", nargs="+", choices=STUDIES, default=[*STUDIES])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    options = parser.parse_args()
+    if not 2 <= len(options.seeds) <= len(STUDENT) + 1:
+        parser.error(f"--seeds: give 2 to {len(STUDENT) + 1}; a confidence interval takes differences.")
+    environment.prepare()
+    for task in options.tasks:
+        measured = [_measure(task, seed) for seed in options.seeds]
+        _keep(task, _section(task, options.seeds, measured))
+
+
+def _measure(task: str, seed: int) -> dict[str, dict[str, float]]:
+    """Loss -> name -> value on the test examples, of data of that seed."""
+    # Once the environment is prepared, as it must be before jax is imported.
+    from jaxcls.run import run
+
+    study, values = STUDIES[task], {}
+    with tempfile.TemporaryDirectory() as scratch:
+        data = Path(scratch, "data")
+        data.mkdir()
+        study.write(data, seed=seed)
+        for number, (name, loss) in enumerate(study.losses.items()):
+            directory = Path(scratch, f"run{number}")
+            given = Settings(
+                task=task, data_dir=data, run_dir=directory, seed=seed, tune_threshold=study.decision, **loss
+            )
+            run(given, say=lambda line: None)
+            values[name] = _judge(study, directory)
+            print(task, seed, name, values[name], flush=True)
+    return values
+
+
+def _judge(study: Study, directory: Path) -> dict[str, float]:
+    from jaxcls import metrics, predictor
+
+    learned = predictor.load(directory)
+    test = learned.task.load(learned.settings).test
+    scores = learned.scores(test.inputs)
+    decide = metrics.get(study.decision, "binary")
+    return {
+        "positives": float(test.labels.sum()),
+        "examples": float(len(test.labels)),
+        "at 0.5": decide(scores, test.labels, threshold=0.5),
+        "tuned": decide(scores, test.labels, threshold=learned.thresholds),
+        **{name: metrics.get(name, "binary")(scores, test.labels) for name in study.rankings},
+    }
+
+
+def _section(task: str, seeds: list[int], measured: list[dict[str, dict[str, float]]]) -> str:
+    study = STUDIES[task]
+
+    def over_seeds(loss: str, name: str) -> np.ndarray:
+        return np.array([values[loss][name] for values in measured])
+
+    positives, examples = (over_seeds(PLAIN, name) for name in ("positives", "examples"))
+    explanation = (
+        f"Written by `python experiments/imbalance.py --tasks {task}`. Seeds {', '.join(map(str, seeds))}; {examples[0]:,.0f} test examples each, of which "
+        f"{', '.join(f'{count:.0f}' for count in positives)} are positive. Mean over the seeds; in brackets the "
+        f"paired difference to {PLAIN} (of decisions: to it at 0.5) with its 95 % confidence interval."
+    )
+    lines = [
+        f"## {task} (SYNTHETIC)",
+        "",
+        explanation,
+        "",
+        f"| loss | {study.decision} at 0.5 | {study.decision} at the tuned threshold | {' | '.join(study.rankings)} |",
+        "|---" * (3 + len(study.rankings)) + "|",
+    ]
+    for loss in measured[0]:
+        cells = [_cell(over_seeds(loss, name), over_seeds(PLAIN, "at 0.5")) for name in ("at 0.5", "tuned")]
+        cells += [_cell(over_seeds(loss, name), over_seeds(PLAIN, name)) for name in study.rankings]
+        lines.append(f"| {loss} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(values: np.ndarray, baseline: np.ndarray) -> str:
+    difference = values - baseline
+    if not difference.any():
+        return f"{values.mean():.3f}"
+    half = STUDENT[len(values) - 1] * difference.std(ddof=1) / np.sqrt(len(values))
+    return f"{values.mean():.3f} ({difference.mean():+.3f} ± {half:.3f})"
+
+
+def _keep(task: str, section: str) -> None:
+    """Puts the section in the place of the task's old one."""
+    old = TABLE.read_text(encoding="utf-8") if TABLE.exists() else "# Rare classes: which loss and which threshold\n"
+    head, *sections = re.split(r"(?m)^(?=## )", old)
+    others = [text.strip() + "\n" for text in sections if not text.startswith(f"## {task} ")]
+    TABLE.write_text("\n".join([head.strip() + "\n", *sorted([*others, section])]), encoding="utf-8")
+    print(section)
+
+
+if __name__ == "__main__":
+    main()
