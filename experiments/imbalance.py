@@ -126,7 +126,8 @@ def _section(task: str, seeds: list[int], measured: list[dict[str, dict[str, flo
 
     positives, examples = (over_seeds(PLAIN, name) for name in ("positives", "examples"))
     explanation = (
-        f"Written by `python experiments/imbalance.py --tasks {task}`. Seeds {', '.join(map(str, seeds))}; {examples[0]:,.0f} test examples each, of which "
+        f"Written by `python experiments/imbalance.py --tasks {task}`. "
+        f"Seeds {', '.join(map(str, seeds))}; {examples[0]:,.0f} test examples each, of which "
         f"{', '.join(f'{count:.0f}' for count in positives)} are positive. Mean over the seeds; in brackets the "
         f"paired difference to {PLAIN} (of decisions: to it at 0.5) with its 95 % confidence interval."
     )
