@@ -3,6 +3,9 @@
 What makes the real set hard is here too: 16 validation images, three of four training images with pneumonia but fewer
 test images, several images of some patients, which look alike, patients of the training and of the test images that
 are numbered from 1 both, images of many sizes and of two modes, and what an unpacked archive holds besides.
+
+A split by row instead of by patient shows better than it is here: the task's recipe then has areas under the ROC curve
+of 0.943 and 0.946 on validation images (seeds 0 and 1) for 0.906 and 0.924 on test images.
 """
 
 from collections.abc import Iterator
