@@ -52,9 +52,11 @@ def load(run_dir: Path) -> Predictor:
     task = dataclasses.replace(tasks.get(settings.task), problem=kept.predictor["problem"])
     preparation = from_record(kept.predictor["preparation"])
     model = program.build_model(task, settings, preparation, class_names)
-    params, model_state = jax.eval_shape(model.init, jax.random.key(0))
+    replicated, _ = program.shardings()
+    weights = dict(zip(("params", "model_state"), jax.eval_shape(model.init, jax.random.key(0)), strict=True))
+    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated), weights)
     with Checkpoints(kept.model, keep=1) as checkpoints:
-        restored = checkpoints.restore(like={"params": params, "model_state": model_state})
+        restored = checkpoints.restore(like=like)
     if restored is None:
         raise InputError(f"{kept.model} holds no weights; train again into another --run-dir.")
     thresholds = np.asarray(restored.metadata["thresholds"], np.float64)

@@ -122,7 +122,8 @@ def build(
     train_step = steps.make_train_step(
         model, loss, optimizer, prepare=preparation.normalise, augment=task.presets[resolved.preset].augment
     )
-    replicated, sharded = _shardings(resolved)
+    _check_batch_size(resolved)
+    replicated, sharded = shardings()
     if preparation.widths:
         train_step = steps.bucketed(train_step, preparation.widths)
         ordered = jax.jit(steps.bucketed_order, static_argnames="batch_size")
@@ -138,7 +139,7 @@ def build(
         state=jax.device_put(initial(), replicated),
         train_step=train_step,
         order=order,
-        predict=build_predict(task, resolved, preparation, model, sharded),
+        predict=build_predict(task, resolved, preparation, model),
         example_losses=jax.jit(functools.partial(loss, normalizer="none")),
         replicated=replicated,
         sharded=sharded,
@@ -165,19 +166,14 @@ def build_model(task: Task, resolved: Settings, preparation: Preparation, class_
     return Model(model.init, apply)
 
 
-def build_predict(
-    task: Task,
-    resolved: Settings,
-    preparation: Preparation,
-    model: Model,
-    sharding: jax.sharding.Sharding | None = None,
-) -> Predict:
+def build_predict(task: Task, resolved: Settings, preparation: Preparation, model: Model) -> Predict:
     """``(params, model_state, inputs) -> (scores, outputs)`` of encoded inputs, whatever their number."""
     step = steps.make_prediction_step(
         model, problem=task.problem, prepare=preparation.normalise, views=task.presets[resolved.preset].views
     )
     batch_size = _rounded_up(resolved.eval_batch_size, jax.device_count())
-    return functools.partial(steps.collect, step, batch_size=batch_size, widths=preparation.widths, sharding=sharding)
+    _, sharded = shardings()
+    return functools.partial(steps.collect, step, batch_size=batch_size, widths=preparation.widths, sharding=sharded)
 
 
 def _ignored(task: Task) -> float | None:
@@ -255,16 +251,19 @@ def _build_optimizer(resolved: Settings, count: int) -> optax.GradientTransforma
     return optimizers.get(resolved.optimizer, learning_rate=rate, **chosen)
 
 
-def _shardings(resolved: Settings) -> tuple[jax.sharding.Sharding, jax.sharding.Sharding]:
-    """The whole of an array on every device, and its first axis split over them."""
+def shardings() -> tuple[jax.sharding.Sharding, jax.sharding.Sharding]:
+    """An array whole on every device, and one whose first axis is split over them."""
+    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    spec = jax.sharding.PartitionSpec
+    return jax.sharding.NamedSharding(mesh, spec()), jax.sharding.NamedSharding(mesh, spec("data"))
+
+
+def _check_batch_size(resolved: Settings) -> None:
     if resolved.batch_size % jax.device_count():
         raise InputError(
             f"--batch-size {resolved.batch_size} cannot be split over {jax.device_count()} devices; give "
             f"{_rounded_up(resolved.batch_size, jax.device_count())}."
         )
-    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    spec = jax.sharding.PartitionSpec
-    return jax.sharding.NamedSharding(mesh, spec()), jax.sharding.NamedSharding(mesh, spec("data"))
 
 
 def _rounded_up(number: int, multiple: int) -> int:
