@@ -1,0 +1,96 @@
+"""Your own texts in a CSV file: one column of text, and one column of classes or several of 0 and 1.
+
+    python -m jaxcls.train --task text_csv --data FILE --text-column text --label-column label
+    python -m jaxcls.train --task text_csv --data FILE --text-column text --label-column rude spam --test-data FILE
+    python -m jaxcls.train --task text_csv
+
+Traps: a class is what the label column holds, so the problem follows from the training file, and a class of the test
+file that is not among them is refused. A label column of numbers that hardly repeat is a quantity, not a class. The
+test rows are the same whatever the seed.
+"""
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxcls.data import own, sources
+from jaxcls.data.dataset import Dataset, Queries
+from jaxcls.data.formats import tables
+from jaxcls.data.preparation import texts
+from jaxcls.data.samples import toxic_comment as sample
+from jaxcls.models import text
+from jaxcls.settings import Settings
+from jaxcls.tasks.own import specialise as specialised
+from jaxcls.tasks.task import Preset, Task
+
+# Where there is no data of one's own, synthetic comments are told apart, of which a tenth are toxic.
+SAMPLE_COLUMNS: dict[str, Any] = {"text_column": "comment_text", "label_column": ("toxic",), "id_column": "id"}
+
+
+def load(settings: Settings) -> Dataset:
+    """The texts of --data, and of --test-data where it is given."""
+    if own.wants_sample(settings):
+        return sources.generated(sample.write, functools.partial(_load_sample, settings))
+    column = own.given(settings, "text_column")
+    return own.from_tables("text_csv", settings, functools.partial(_texts, column), text=[column])
+
+
+def read(path: Path, settings: Settings) -> Queries:
+    """The texts of a CSV file, which needs no labels."""
+    if own.wants_sample(settings):
+        settings = dataclasses.replace(settings, **SAMPLE_COLUMNS)
+    column = own.given(settings, "text_column")
+    return own.queries(path, settings, functools.partial(_texts, column), text=[column])
+
+
+def specialise(task: Task, settings: Settings) -> Task:
+    problem = "binary" if own.wants_sample(settings) else own.labels_of_table(settings).problem
+    return specialised(task, problem)
+
+
+def _load_sample(settings: Settings, folder: Path) -> Dataset:
+    return load(dataclasses.replace(settings, source="auto", data=folder / "train.csv", **SAMPLE_COLUMNS))
+
+
+def _texts(column: str, columns: own.Columns, where: str) -> np.ndarray:
+    tables.require(columns, column, where)
+    return columns[column]
+
+
+DEFAULT = Settings(
+    model="ngrams",
+    epochs=20,
+    batch_size=64,
+    dropout=0.2,
+    # `specialise` gives each problem its own.
+    loss="binary_crossentropy",
+    optimizer="adam",
+    learning_rate=3e-3,
+    schedule="cosine",
+    vocabulary_size=8000,
+    max_length=256,
+    test_fraction=0.2,
+    validation_fraction=0.1,
+    monitor="loss",
+    restore_best=True,
+)
+
+TASK = Task(
+    name="text_csv",
+    summary="your own texts: a column of text and one or more of labels in a CSV file",
+    problem="binary",
+    load=load,
+    read=read,
+    prepare=lambda inputs, settings: texts.fit(
+        inputs,
+        vocabulary_size=own.given(settings, "vocabulary_size"),
+        max_length=own.given(settings, "max_length"),
+    ),
+    models={"ngrams": text.NGrams, "cnn": text.CNN, "transformer": text.Transformer},
+    presets={"default": Preset(DEFAULT)},
+    metrics=["roc_auc"],
+    specialise=specialise,
+)
