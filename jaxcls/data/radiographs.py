@@ -55,10 +55,9 @@ def read_chestxray14(folder: Path, *, name: str, size: int, test_fraction: float
     for row in np.flatnonzero(patients == "")[:1]:
         raise InputError(f"{table}: row {row + 1} of column {keys[2]!r} is empty; images are divided by patient.")
     labels = np.stack([_labels(words, f"{table}: row {row}") for row, words in enumerate(findings, 1)])
+    tests = _listed_tests(names, folder, table)
     decoded = images.decode_all(_paths(names, folder, table), size=size, channels=1, root=folder, what="radiographs")
     part = Part(decoded.images, labels, groups=patients)
-
-    tests = _listed_tests(names, folder, table)
     if tests is None:
         train, test = own.set_test_aside(part, test_fraction, splits.grouped)
         note = f"no official lists, so {test_fraction:.0%} of the examples are set aside for the test by patient"
@@ -88,19 +87,14 @@ def read_chexpert(folder: Path, *, name: str, size: int, uncertain: Literal["ign
       InputError: naming the file and the row (of the data, from 1): a column or an image is missing, a label is none
         of these, or a path names no patient or leads out of the folder.
     """
+    # Both tables are checked before any image is decoded.
+    contents = [_chexpert_table(folder / "train.csv", uncertain), _chexpert_table(folder / "valid.csv", "ignore")]
     parts: list[Part] = []
-    checksums: dict[str, str] = {}
-    for file, policy in [("train.csv", uncertain), ("valid.csv", "ignore")]:
-        table = folder / file
-        columns = tables.read_csv(table, required=("Path", *CHEXPERT), text=("Path",))
-        own.check_unique(columns["Path"], "Path", str(table))
-        labels = np.stack([_stated(columns[finding], finding, table) for finding in CHEXPERT], axis=1)
-        labels[labels == -1] = {"ignore": np.nan, "ones": 1.0, "zeros": 0.0}[policy]
-        views = [_view(path, folder, f"{table}: row {row}") for row, path in enumerate(columns["Path"], 1)]
-        paths, patients = [path for path, _ in views], np.array([patient for _, patient in views])
-        decoded = images.decode_all(paths, size=size, channels=1, root=folder, what=f"radiographs of {file}")
+    checksums = sources.checksums([folder / "train.csv", folder / "valid.csv"])
+    for what, (paths, labels, patients) in zip(("training", "test"), contents, strict=True):
+        decoded = images.decode_all(paths, size=size, channels=1, root=folder, what=f"{what} radiographs")
         parts.append(Part(decoded.images, labels, groups=patients))
-        checksums |= sources.checksums([table]) | {f"images of {file}": decoded.sha256}
+        checksums[f"{what} images"] = decoded.sha256
     train, test = parts
     note = (
         f"uncertain labels: {uncertain}; not mentioned is negative; {_shared_patients(train, test):,} patients stand "
@@ -167,6 +161,16 @@ def _lines(path: Path) -> dict[str, None]:
         return dict.fromkeys(path.read_text(encoding="utf-8").split())
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as a list of image names ({error}).") from error
+
+
+def _chexpert_table(table: Path, uncertain: str) -> tuple[list[Path], np.ndarray, np.ndarray]:
+    """The images, their labels and their patients."""
+    columns = tables.read_csv(table, required=("Path", *CHEXPERT), text=("Path",))
+    own.check_unique(columns["Path"], "Path", str(table))
+    labels = np.stack([_stated(columns[finding], finding, table) for finding in CHEXPERT], axis=1)
+    labels[labels == -1] = {"ignore": np.nan, "ones": 1.0, "zeros": 0.0}[uncertain]
+    views = [_view(path, table.parent, f"{table}: row {row}") for row, path in enumerate(columns["Path"], 1)]
+    return [path for path, _ in views], labels, np.array([patient for _, patient in views])
 
 
 def _stated(column: np.ndarray, finding: str, table: Path) -> np.ndarray:
