@@ -156,6 +156,9 @@ def _labelled(table: Table, path: Path) -> Part:
         for row, value in enumerate(table[name], 1):
             if not value or (name == "sentiment" and value not in CLASS_NAMES):
                 raise InputError(f"{path}: row {row} of column {name!r} is {value!r}; it should be {right}.")
+    for name in CLASS_NAMES:
+        if name not in table["sentiment"]:
+            raise InputError(f"{path}: no row is {name}; it takes both classes to tell them apart.")
     return Part(table["review"], (table["sentiment"] == "positive").astype(np.int32))
 
 

@@ -64,6 +64,9 @@ def read_archive(path: str | os.PathLike[str], folders: Sequence[str]) -> dict[s
                     file = archive.extractfile(member)
                     assert file is not None
                     texts[name.name] = _decoded(file.read(), f"{path}: {name}")
+            # Only at its end is gzip's checksum read, and what follows the last member is never asked for.
+            while content.read(MOST_BYTES):
+                pass
     # A cut gzip file ends in an EOFError; BadGzipFile is an OSError, so it stands before it.
     except (EOFError, gzip.BadGzipFile, zlib.error, tarfile.TarError) as error:
         raise InputError(f"{path}: truncated, or no gzipped tar archive ({error}). Fetch the file again.") from error

@@ -1,0 +1,112 @@
+"""Text models: the same logits at any width that holds the text, a gradient for every weight, n-grams as in NumPy."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxcls.models import text
+from jaxcls.models.functional import functional
+
+VOCABULARY, LENGTH, CLASSES = 40, 24, 3
+BUILDERS = {
+    "ngrams": functools.partial(text.NGrams, buckets=512),
+    "cnn": functools.partial(text.CNN, embedding=8, channels=8),
+    "transformer": functools.partial(text.Transformer, features=16, heads=2),
+}
+parametrised = pytest.mark.parametrize("name", BUILDERS)
+
+
+def model(name, **options):
+    build = functools.partial(BUILDERS[name], CLASSES, vocabulary_size=VOCABULARY, max_length=LENGTH, **options)
+    return functional(lambda rngs: build(rngs=rngs))
+
+
+def weights(of):
+    params, state = of.init(jax.random.key(0))
+    leaves, tree = jax.tree.flatten(params)
+    # Away from the zeros that some begin with.
+    moved = [leaf + 0.1 * jax.random.normal(jax.random.key(i), leaf.shape) for i, leaf in enumerate(leaves)]
+    return jax.tree.unflatten(tree, moved), state
+
+
+def tokens(lengths, width=LENGTH):
+    random = np.random.default_rng(0)
+    rows = random.integers(1, VOCABULARY, (len(lengths), LENGTH))
+    return np.where(np.arange(LENGTH) < np.array(lengths)[:, None], rows, 0).astype(np.int32)[:, :width]
+
+
+@parametrised
+def test_padding_changes_no_logit(name):
+    of = model(name)
+    params, state = weights(of)
+    apply = jax.jit(lambda inputs: of.apply(params, state, inputs)[0])
+    wide, narrow = apply(tokens([8, 3, 1, 0])), apply(tokens([8, 3, 1, 0], width=8))
+    chex.assert_shape(wide, (4, CLASSES))
+    chex.assert_type(wide, jnp.float32)
+    chex.assert_tree_all_finite(wide)
+    np.testing.assert_allclose(narrow, wide, rtol=1e-5, atol=1e-5)
+    assert np.ptp(wide, axis=0).min() > 1e-3, "texts are told apart"
+
+
+@parametrised
+def test_every_weight_learns_and_dropout_draws_from_the_key(name):
+    of = model(name, dropout=0.3)
+    params, state = weights(of)
+    inputs = tokens([24, 10, 5])
+
+    @jax.jit
+    def loss(params, key):
+        outputs, _ = of.apply(params, state, inputs, key=key)
+        return optax.softmax_cross_entropy_with_integer_labels(outputs, jnp.array([0, 1, 2])).mean()
+
+    gradient = jax.grad(loss)(params, jax.random.key(0))
+    assert all(np.abs(leaf).max() > 1e-7 for leaf in jax.tree.leaves(gradient))
+    first, again, other = (loss(params, jax.random.key(seed)) for seed in (0, 0, 1))
+    assert first == again != other
+
+
+@parametrised
+def test_bfloat16_computes_nearly_the_same_from_float32_weights(name):
+    exact, rough = model(name), model(name, dtype=jnp.bfloat16)
+    params, state = weights(exact)
+    assert {leaf.dtype for leaf in jax.tree.leaves(rough.init(jax.random.key(0))[0])} == {np.dtype("float32")}
+    inputs = tokens([24, 10, 5])
+    expected, found = (jax.jit(of.apply)(params, state, inputs)[0] for of in (exact, rough))
+    chex.assert_type(found, jnp.float32)
+    np.testing.assert_allclose(found, expected, atol=0.1)
+
+
+def test_ngram_rows_are_those_of_their_tokens_alone():
+    inputs = np.array([[7, 8, 9, 7, 8], [1, 7, 8, 9, 0]], np.int32)
+    rows, present = jax.device_get(text.ngram_rows(inputs, orders=3, vocabulary_size=10, buckets=1 << 20))
+    rows, present = rows.reshape(2, 3, 5), present.reshape(2, 3, 5)
+    np.testing.assert_array_equal(rows[:, 0], inputs)
+    np.testing.assert_array_equal(present.sum(axis=2), [[5, 4, 3], [4, 3, 2]])
+    # (7, 8) stands in three places, (7, 8, 9) in two.
+    assert rows[0, 1, 0] == rows[0, 1, 3] == rows[1, 1, 1]
+    assert rows[0, 2, 0] == rows[1, 2, 1]
+    assert len({rows[0, 1, 0], rows[0, 1, 1], rows[0, 1, 2], rows[0, 2, 0], rows[0, 2, 1]}) == 5
+    assert rows[:, 1:].min() >= 10
+
+
+def test_hashes_spread_evenly_over_the_buckets():
+    inputs = np.stack(np.meshgrid(np.arange(1, 257), np.arange(1, 257)), axis=-1).reshape(-1, 2).astype(np.int32)
+    rows, present = jax.device_get(text.ngram_rows(inputs, orders=2, vocabulary_size=0, buckets=1024))
+    counts = np.bincount(rows[:, 2:][present[:, 2:]], minlength=1024)
+    assert counts.sum() == 65536
+    # 64 in each bucket: the chi-squared statistic of a uniform hash is 1023, give or take 45.
+    assert abs(((counts - 64) ** 2 / 64).sum() - 1023) < 5 * 45
+
+
+def test_votes_of_ngrams_are_summed_as_in_numpy():
+    of = functional(lambda rngs: text.NGrams(2, vocabulary_size=10, max_length=8, orders=2, buckets=64, rngs=rngs))
+    params, state = weights(of)
+    inputs = np.array([[3, 5, 3, 0]], np.int32)
+    rows, present = jax.device_get(text.ngram_rows(inputs, 2, 10, 64))
+    expected = params["votes"]["embedding"][rows[present]].sum(axis=0) / np.sqrt(5) + params["bias"]
+    np.testing.assert_allclose(of.apply(params, state, inputs)[0][0], expected, rtol=1e-5)
