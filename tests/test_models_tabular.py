@@ -33,9 +33,15 @@ def prepared(columns):
     return fitted, fitted.normalise(fitted.encode(columns))
 
 
-def model_of(name, fitted, num_classes=3, **options):
-    build = functools.partial(MODELS[name], num_classes=num_classes, **fitted.model_arguments, **options)
-    return functional(lambda rngs: build(rngs=rngs))
+def model_of(name, fitted, **options):
+    """The model and parameters of it, none of them zero: the last layers start at zero."""
+    build = functools.partial(MODELS[name], num_classes=3, **fitted.model_arguments, **options)
+    model = functional(lambda rngs: build(rngs=rngs))
+    params, state = model.init(jax.random.key(0))
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    moved = [leaf + 0.1 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
+    return model, jax.tree.unflatten(tree, moved), state
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -43,8 +49,7 @@ def model_of(name, fitted, num_classes=3, **options):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_any_columns_give_float32_logits_and_parameters_with_elements(columns, name, kept, dtype):
     fitted, table = prepared({letter: columns[letter] for letter in kept})
-    model = model_of(name, fitted, dropout=0.5, dtype=jnp.dtype(dtype))
-    params, state = model.init(jax.random.key(0))
+    model, params, state = model_of(name, fitted, dropout=0.5, dtype=jnp.dtype(dtype))
     shape = jax.eval_shape(lambda: model.apply(params, state, table, key=jax.random.key(1))[0])
     assert (shape.shape, shape.dtype) == ((60, 3), jnp.float32)
     # Arrays without elements cannot be saved.
@@ -52,12 +57,12 @@ def test_any_columns_give_float32_logits_and_parameters_with_elements(columns, n
 
 
 def test_piecewise_linear_encoding_is_that_of_the_paper():
-    """Equation 1 of arXiv 2203.05556, but clipped at the ends too, and from -1 to 1."""
+    """Equation 1 of arXiv 2203.05556, but clipped at the ends too, and centred and scaled."""
     bins = [(0.0, 1.0, 3.0), (), (-1.0, 2.0)]
     values = np.random.default_rng(0).uniform(-4, 5, (20, 3)).astype(np.float32)
     expected = [
         [
-            2 * min(max((row[column] - low) / (high - low), 0), 1) - 1
+            (2 * min(max((row[column] - low) / (high - low), 0), 1) - 1) / np.sqrt(len(edges) - 1)
             for column, edges in enumerate(bins)
             for low, high in itertools.pairwise(edges)
         ]
@@ -70,20 +75,19 @@ def test_piecewise_linear_encoding_is_that_of_the_paper():
 def test_an_unknown_word_favours_nothing(columns, name):
     """Its logits do not depend on the parameters of the other words."""
     fitted, table = prepared({"b": columns["b"]})
-    model = model_of(name, fitted)
-    params, state = model.init(jax.random.key(0))
+    model, params, state = model_of(name, fitted)
     unknown = {**table, "categories": jnp.zeros_like(table["categories"])}
     gradient = jax.jit(jax.grad(lambda params: (model.apply(params, state, unknown)[0] ** 2).sum()))(params)
-    of_words = gradient["head"]["kernel"] if name == "linear" else gradient["categories"]["table"]["embedding"]
+    of_words = gradient["head"]["kernel"] if name == "linear" else gradient["embeddings"]["table"]["embedding"]
     np.testing.assert_array_equal(of_words, 0.0)
+    assert np.abs(gradient["head"]["bias"]).max() > 0
 
 
 def test_the_linear_model_is_logistic_regression(columns):
     random = np.random.default_rng(1)
     fitted, table = prepared(columns)
     labels = random.integers(0, 3, 60)
-    model = model_of("linear", fitted)
-    params, state = model.init(jax.random.key(0))
+    model, params, state = model_of("linear", fitted)
     penalty = 0.05
 
     def objective(params):
@@ -110,8 +114,7 @@ def test_the_linear_model_is_logistic_regression(columns):
 
 def test_dropout_acts_in_training_only(columns):
     fitted, table = prepared(columns)
-    model = model_of("mlp", fitted, dropout=0.5)
-    params, state = model.init(jax.random.key(0))
+    model, params, state = model_of("mlp", fitted, dropout=0.5)
     apply = jax.jit(model.apply)
     still = [apply(params, state, table)[0] for _ in range(2)]
     moved = [apply(params, state, table, key=jax.random.key(seed))[0] for seed in range(2)]

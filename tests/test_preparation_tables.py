@@ -90,10 +90,16 @@ def test_whatever_the_numbers_the_encoding_is_finite_and_ascending(values, other
 
 
 def test_edges_are_quantiles_of_the_scaled_rows():
-    values = np.random.default_rng(0).normal(size=1601)
+    values = np.random.default_rng(0).normal(size=3201)
     fitted = tables.fit({"a": values})
     scaled = fitted.encode({"a": values})["numeric"][:, 0]
-    np.testing.assert_array_equal(fitted.numeric[0].edges, np.sort(scaled)[::100])
+    np.testing.assert_array_equal(fitted.numeric[0].edges, np.sort(scaled)[::200])
+
+
+@pytest.mark.parametrize(("rows", "bins"), [(10, 2), (600, 3), (10_000, 16)])
+def test_a_bin_has_rows_to_learn_from(rows, bins):
+    (edges,) = tables.fit({"a": np.arange(float(rows))}).model_arguments["bins"]
+    assert len(edges) == bins + 1
 
 
 def test_words_are_indices_and_unseen_ones_are_0():

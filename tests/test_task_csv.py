@@ -177,7 +177,7 @@ def test_the_sample_is_scikit_learns():
 
 
 def test_a_run_learns_the_table_and_keeps_what_predictions_need(settings, tmp_path):
-    given = dataclasses.replace(settings, run_dir=tmp_path / "run", epochs=8)
+    given = dataclasses.replace(settings, run_dir=tmp_path / "run", epochs=20)
     result = run(given, say=lambda line: None)
     assert result.report["metrics"]["accuracy"] > 0.7
     record = json.loads((tmp_path / "run" / "predictor.json").read_text())

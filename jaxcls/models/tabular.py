@@ -58,11 +58,12 @@ class Linear(nnx.Module):
 
 
 class MLP(nnx.Module):
-    """A multilayer perceptron on piecewise-linear encodings of the numbers and embeddings of the categories.
+    """A linear model of the scaled numbers, and a multilayer perceptron for what is not linear.
 
-    The encodings are PLE of Gorishniy et al. 2022, "On Embeddings for Numerical Features in Tabular Deep Learning"
-    (arXiv 2203.05556), with the quantiles of the training rows as bins. The scaled number stands beside them, for
-    what lies outside of the training rows.
+    The perceptron reads piecewise-linear encodings of the numbers, PLE of Gorishniy et al. 2022, "On Embeddings for
+    Numerical Features in Tabular Deep Learning" (arXiv 2203.05556), with quantiles of the training rows as edges; the
+    scaled numbers, for what lies beyond the training rows; and embeddings of the categories. Its last layer starts at
+    zero, so that the model starts as a linear one: in tables of few rows, little more than that can be learned.
 
     Args:
       bins: the edges of the bins of each column of numbers; fewer than two give no bin.
@@ -85,9 +86,11 @@ class MLP(nnx.Module):
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
+        zeros = nnx.initializers.zeros
         self.bins = tuple(tuple(edges) for edges in bins)
-        # Without categories there is no table: an array without elements cannot be saved.
-        self.categories = _Embeddings(cardinalities, embedding, dtype=dtype, rngs=rngs) if cardinalities else None
+        # An array without elements could not be saved: what a table has nothing of is left out.
+        self.linear = nnx.Linear(len(bins), num_classes, use_bias=False, kernel_init=zeros, rngs=rngs) if bins else None
+        self.embeddings = _Embeddings(cardinalities, embedding, dtype=dtype, rngs=rngs) if cardinalities else None
         width = sum(max(len(edges), 1) for edges in bins) + flags + embedding * len(cardinalities)
         layers: list[Callable[..., Any]] = []
         for features in hidden:
@@ -97,24 +100,31 @@ class MLP(nnx.Module):
             layers += [nnx.Dropout(dropout, rngs=rngs)] if dropout else []
             width = features
         self.hidden = nnx.Sequential(*layers)
-        self.head = nnx.Linear(width, num_classes, rngs=rngs)
+        self.head = nnx.Linear(width, num_classes, kernel_init=zeros, rngs=rngs)
 
     def __call__(self, table: Table) -> jax.Array:
-        features = [table["numeric"], piecewise_linear(table["numeric"], self.bins), table["missing"]]
-        features += [] if self.categories is None else [self.categories(table["categories"])]
-        return self.head(self.hidden(jnp.concatenate(features, axis=1)).astype(jnp.float32))
+        numbers = table["numeric"]
+        features = [numbers, piecewise_linear(numbers, self.bins), table["missing"]]
+        features += [] if self.embeddings is None else [self.embeddings(table["categories"])]
+        logits = self.head(self.hidden(jnp.concatenate(features, axis=1)).astype(jnp.float32))
+        return logits if self.linear is None else logits + self.linear(numbers)
 
 
 def piecewise_linear(numeric: jax.Array, bins: Sequence[Sequence[float]]) -> jax.Array:
-    """How far each number has come through each bin of its column: (N, F) to (N, number of bins), from -1 to 1.
+    """How far each number has come through each bin of its column, (N, F) to (N, number of bins).
 
-    >>> piecewise_linear(jnp.array([[0.5], [3.0]]), [[0.0, 1.0, 3.0]]).tolist()
-    [[0.0, -1.0], [1.0, 1.0]]
+    From -1, below the bin, to 1, above it, divided by the root of the number of the column's bins: so a column counts
+    about as much as a standardised number, however many bins it has.
+
+    >>> piecewise_linear(jnp.array([[0.5], [3.0]]), [[0.0, 1.0, 2.0, 3.0, 4.0]]).tolist()
+    [[0.0, -0.5, -0.5, -0.5], [0.5, 0.5, 0.5, -0.5]]
     """
-    columns = np.repeat(np.arange(len(bins)), [max(len(edges) - 1, 0) for edges in bins])
+    counts = [max(len(edges) - 1, 0) for edges in bins]
     sides = [pair for edges in bins for pair in itertools.pairwise(edges)]
     low, high = np.array(sides, np.float32).reshape(-1, 2).T[:, None]
-    return 2 * jnp.clip((numeric[:, columns] - low) / (high - low), 0, 1) - 1
+    scale = np.repeat([max(count, 1) ** -0.5 for count in counts], counts).astype(np.float32)
+    passed = jnp.clip((numeric[:, np.repeat(np.arange(len(bins)), counts)] - low) / (high - low), 0, 1)
+    return (2 * passed - 1) * scale[None]
 
 
 class _Embeddings(nnx.Module):

@@ -118,12 +118,13 @@ class Tables:
         return cls(numeric, tuple(Category(name, tuple(words)) for name, words in record["categories"].items()))
 
 
-def fit(columns: Columns, *, most_bins: int = 16) -> Tables:
+def fit(columns: Columns, *, most_bins: int = 16, rows_a_bin: int = 200) -> Tables:
     """The scales and vocabularies of the training rows.
 
     Args:
       columns: name -> (N,), float64 with NaN where a number is missing, or str objects.
       most_bins: that a column of numbers is cut into.
+      rows_a_bin: how many rows a bin has at the least, so that there is something to learn of it; but there are two.
 
     Raises:
       InputError: there is no column, a number is infinite, or words are different in too many rows.
@@ -133,11 +134,13 @@ def fit(columns: Columns, *, most_bins: int = 16) -> Tables:
     """
     if not columns:
         raise InputError("the table has no column to learn from.")
-    numeric = tuple(_fit_numbers(n, c, most_bins) for n, c in columns.items() if c.dtype != object)
+    rows = len(next(iter(columns.values())))
+    num_bins = min(most_bins, max(rows // rows_a_bin, 2))
+    numeric = tuple(_fit_numbers(name, c, num_bins) for name, c in columns.items() if c.dtype != object)
     return Tables(numeric, tuple(_fit_words(name, c) for name, c in columns.items() if c.dtype == object))
 
 
-def _fit_numbers(name: str, column: np.ndarray, most_bins: int) -> Numeric:
+def _fit_numbers(name: str, column: np.ndarray, num_bins: int) -> Numeric:
     values = numbers({name: column}, name, _WHERE, missing=True)
     present = np.sort(np.clip(values[~np.isnan(values)], -_HUGE, _HUGE))
     flagged = len(present) < len(column)
@@ -148,9 +151,7 @@ def _fit_numbers(name: str, column: np.ndarray, most_bins: int) -> Numeric:
     middle = np.clip(present, low, high) if low < high else present
     mean, scale = float(middle.mean()), float(1 / max(middle.std(), 1 / _HUGE))
     # Values of rows, not between them: a bin is as wide as the numbers on its sides are apart.
-    edges = np.unique(
-        _scaled(present, mean, scale)[np.linspace(0, len(present) - 1, most_bins + 1).round().astype(int)]
-    )
+    edges = np.unique(_scaled(present, mean, scale)[np.linspace(0, len(present) - 1, num_bins + 1).round().astype(int)])
     return Numeric(name, mean, scale, flagged, tuple(edges.tolist()))
 
 
