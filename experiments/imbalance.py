@@ -8,6 +8,10 @@ and at the threshold that is best on the validation examples. The metric of the 
 and plain cross-entropy at its tuned threshold what the threshold is. A seed makes its own data, weights and order;
 differences are paired by seed, with the 95 % confidence interval of Student's t.
 
+Expected on fraud: focal loss at its tuned threshold beats plain cross-entropy at 0.5 by 0.13 of F1, and ten-fold weights
+by 0.11, with intervals that leave out 0; balanced weights by 0.07, which five seeds do not tell from 0. All three rank
+better; tuning the threshold of plain cross-entropy gains nothing.
+
 The data is SYNTHETIC: the figures say how the ways compare, not what they reach on real data. Writes the section of
 each task into experiments/imbalance.md.
 """
@@ -47,14 +51,9 @@ class Study(NamedTuple):
 
 
 PLAIN = "plain cross-entropy"
-# A weight of 1 is given where the task's recipe has one of its own.
 LOSSES: dict[str, dict[str, Any]] = {
-    PLAIN: {"loss": "binary_crossentropy", "pos_weight": 1.0},
-    "weighted cross-entropy, classes balanced": {
-        "loss": "weighted_crossentropy",
-        "class_weight": "balanced",
-        "pos_weight": 1.0,
-    },
+    PLAIN: {"loss": "binary_crossentropy"},
+    "weighted cross-entropy, classes balanced": {"loss": "weighted_crossentropy"},
     "focal loss, gamma 2": {"loss": "focal_loss", "gamma": 2.0},
 }
 STUDIES = {
