@@ -8,9 +8,9 @@ and at the threshold that is best on the validation examples. The metric of the 
 and plain cross-entropy at its tuned threshold what the threshold is. A seed makes its own data, weights and order;
 differences are paired by seed, with the 95 % confidence interval of Student's t.
 
-Expected on fraud: focal loss at its tuned threshold beats plain cross-entropy at 0.5 by 0.13 of F1, and ten-fold weights
-by 0.11, with intervals that leave out 0; balanced weights by 0.07, which five seeds do not tell from 0. All three rank
-better; tuning the threshold of plain cross-entropy gains nothing.
+Expected on fraud: focal loss at its tuned threshold beats plain cross-entropy at 0.5 by 0.13 of F1, and ten-fold
+weights by 0.11, with intervals that leave out 0; balanced weights by 0.07, which five seeds do not tell from 0. All
+three rank better; tuning the threshold of plain cross-entropy gains nothing.
 
 The data is SYNTHETIC: the figures say how the ways compare, not what they reach on real data. Writes the section of
 each task into experiments/imbalance.md.

@@ -5,9 +5,9 @@
 
 Traps: fraud and payments change with time, so the last payments are the test and the last of the others validate; a
 split at random would let a model learn from the future. Some rows stand twice: copies are dropped before anything is
-split, or one is learned and its copy scored. Nothing is resampled: the loss turns to the hard examples instead,
-which leaves validation and test as they are. Scales and weights are those of the training rows, the threshold that of the
-validation rows. Accuracy says nothing where 99.8 % is had by never calling fraud: average precision counts.
+split, or one is learned and its copy scored. Nothing is resampled: the loss turns to the hard examples instead, which
+leaves validation and test as they are. Scales are those of the training rows, the threshold that of the validation
+rows. Accuracy says nothing where 99.8 % is had by never calling fraud: average precision counts.
 """
 
 from pathlib import Path
