@@ -75,7 +75,7 @@ def resolve(task: Task, given: Settings) -> Settings:
         without += ["schedule"] if given.optimizer == "schedule_free" else []
     if given.schedule not in (None, recipe.schedule):
         without += [*SCHEDULE_SETTINGS, "warmup"]
-    if given.loss is not None and losses.find(given.loss, task.problem) != losses.find(recipe.loss, task.problem):
+    if given.loss is not None and _form(given.loss, task) != _form(recipe.loss, task):
         without += LOSS_SETTINGS
     resolved = settings.resolve(given, recipe, without=without)
     if resolved.schedule is None:
@@ -179,6 +179,11 @@ def build_predict(task: Task, resolved: Settings, preparation: Preparation, mode
 def _ignored(task: Task) -> float | None:
     """The label that is neither learned from nor scored: in a multi-label problem, the label that is not known."""
     return float("nan") if task.problem == "multilabel" else None
+
+
+def _form(loss: str, task: Task) -> tuple[Any, bool]:
+    """What a name stands for: the function, and whether it asks for class weights."""
+    return losses.find(loss, task.problem), loss == "weighted_crossentropy"
 
 
 def _recipe(task: Task, given: Settings) -> Settings:

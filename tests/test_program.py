@@ -28,6 +28,7 @@ def resolved(**given):
         ({"schedule": "one_cycle"}, {"warmup": None, "learning_rate": RECIPE.learning_rate}),
         ({"loss": "focal_loss"}, {"label_smoothing": None, "weight_decay": RECIPE.weight_decay}),
         ({"loss": "softmax_cross_entropy"}, {"label_smoothing": RECIPE.label_smoothing}),
+        ({"loss": "weighted_crossentropy"}, {"label_smoothing": None}),
     ],
     ids=str,
 )
