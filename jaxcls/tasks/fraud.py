@@ -43,7 +43,6 @@ DEFAULT = Settings(
     monitor="average_precision",
     restore_best=False,
     tune_threshold="f1",
-    eval_batch_size=2000,
 )
 
 
