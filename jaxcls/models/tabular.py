@@ -58,12 +58,11 @@ class Linear(nnx.Module):
 
 
 class MLP(nnx.Module):
-    """A linear model of the scaled numbers, and a multilayer perceptron for what is not linear.
+    """A multilayer perceptron on encodings of the numbers and embeddings of the categories.
 
-    The perceptron reads piecewise-linear encodings of the numbers, PLE of Gorishniy et al. 2022, "On Embeddings for
-    Numerical Features in Tabular Deep Learning" (arXiv 2203.05556), with quantiles of the training rows as edges; the
-    scaled numbers, for what lies beyond the training rows; and embeddings of the categories. Its last layer starts at
-    zero, so that the model starts as a linear one: in tables of few rows, little more than that can be learned.
+    The numbers are encoded piecewise linearly, PLE of Gorishniy et al. 2022, "On Embeddings for Numerical Features in
+    Tabular Deep Learning" (arXiv 2203.05556), with quantiles of the training rows as edges. The scaled numbers stand
+    beside their encodings, for what lies beyond the training rows.
 
     Args:
       bins: the edges of the bins of each column of numbers; fewer than two give no bin.
@@ -86,10 +85,8 @@ class MLP(nnx.Module):
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        zeros = nnx.initializers.zeros
         self.bins = tuple(tuple(edges) for edges in bins)
-        # An array without elements could not be saved: what a table has nothing of is left out.
-        self.linear = nnx.Linear(len(bins), num_classes, use_bias=False, kernel_init=zeros, rngs=rngs) if bins else None
+        # Without categories there is no table of them: an array without elements could not be saved.
         self.embeddings = _Embeddings(cardinalities, embedding, dtype=dtype, rngs=rngs) if cardinalities else None
         width = sum(max(len(edges), 1) for edges in bins) + flags + embedding * len(cardinalities)
         layers: list[Callable[..., Any]] = []
@@ -100,14 +97,13 @@ class MLP(nnx.Module):
             layers += [nnx.Dropout(dropout, rngs=rngs)] if dropout else []
             width = features
         self.hidden = nnx.Sequential(*layers)
-        self.head = nnx.Linear(width, num_classes, kernel_init=zeros, rngs=rngs)
+        self.head = nnx.Linear(width, num_classes, rngs=rngs)
 
     def __call__(self, table: Table) -> jax.Array:
         numbers = table["numeric"]
         features = [numbers, piecewise_linear(numbers, self.bins), table["missing"]]
         features += [] if self.embeddings is None else [self.embeddings(table["categories"])]
-        logits = self.head(self.hidden(jnp.concatenate(features, axis=1)).astype(jnp.float32))
-        return logits if self.linear is None else logits + self.linear(numbers)
+        return self.head(self.hidden(jnp.concatenate(features, axis=1)).astype(jnp.float32))
 
 
 def piecewise_linear(numeric: jax.Array, bins: Sequence[Sequence[float]]) -> jax.Array:
