@@ -66,7 +66,7 @@ def write(folder: Path, *, train_rows: int = 6000, test_rows: int = 4000, seed: 
     >>> folder = Path(tempfile.mkdtemp())
     >>> write(folder, train_rows=30, test_rows=20)
     >>> (folder / "sample_submission.csv").read_text().splitlines()[:2]
-    ['id,toxic,severe_toxic,obscene,threat,insult,identity_hate', '0000e98765432109,0.5,0.5,0.5,0.5,0.5,0.5']
+    ['id,toxic,severe_toxic,obscene,threat,insult,identity_hate', '0123456789012345,0.5,0.5,0.5,0.5,0.5,0.5']
     """
     rng = random.Random(seed)
     topics = _topics(rng)
