@@ -26,7 +26,8 @@ from jaxcls.models import text
 from jaxcls.settings import Settings
 from jaxcls.tasks.task import Preset, Task
 
-LABELS = ("toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate")
+# toxic, severe_toxic, obscene, threat, insult, identity_hate.
+LABELS = sample.LABELS
 # As TFDS calls them, and after it the data sets that followed.
 RENAMED = {"toxicity": "toxic", "severe_toxicity": "severe_toxic", "identity_attack": "identity_hate"}
 FILES = ("train.csv", "test.csv", "test_labels.csv")
