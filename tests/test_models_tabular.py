@@ -14,7 +14,11 @@ from jaxcls.data.preparation import tables
 from jaxcls.models import tabular
 from jaxcls.models.functional import functional
 
-MODELS = {"linear": tabular.Linear, "mlp": tabular.MLP}
+MODELS = {
+    "linear": tabular.Linear,
+    "mlp": tabular.MLP,
+    "ensemble": functools.partial(tabular.MLP, hidden=(8,), members=3),
+}
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +84,7 @@ def test_an_unknown_word_favours_nothing(columns, name):
     gradient = jax.jit(jax.grad(lambda params: (model.apply(params, state, unknown)[0] ** 2).sum()))(params)
     of_words = gradient["head"]["kernel"] if name == "linear" else gradient["embeddings"]["table"]["embedding"]
     np.testing.assert_array_equal(of_words, 0.0)
-    assert np.abs(gradient["head"]["bias"]).max() > 0
+    assert np.abs(gradient["head"]["bias"] if name == "linear" else gradient["bias"]).max() > 0
 
 
 def test_the_linear_model_is_logistic_regression(columns):
@@ -120,3 +124,26 @@ def test_dropout_acts_in_training_only(columns):
     moved = [apply(params, state, table, key=jax.random.key(seed))[0] for seed in range(2)]
     np.testing.assert_array_equal(*still)
     assert np.abs(moved[0] - moved[1]).max() > 0.1
+
+
+def test_members_are_averaged_and_learn_each_from_its_own_errors(columns):
+    fitted, table = prepared(columns)
+    model, params, state = model_of("ensemble", fitted)
+    labels = np.arange(60) % 3
+
+    def alone(params, member):
+        """The logits of one member: of a model whose members are all alike."""
+        same = jax.tree.map(lambda leaf: jnp.stack([leaf[member]] * 3) if leaf.ndim == 3 else leaf, params)
+        return model.apply(same, state, table)[0]
+
+    def loss(logits):
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+    logits, _ = jax.jit(model.apply)(params, state, table)
+    np.testing.assert_allclose(logits, np.mean([alone(params, member) for member in range(3)], axis=0), atol=1e-5)
+
+    gradient = jax.jit(jax.grad(lambda params, key: loss(model.apply(params, state, table, key=key)[0])))
+    drawn = jax.lax.map(lambda key: gradient(params, key)["head"]["kernel"], jax.random.split(jax.random.key(0), 2000))
+    expected = jax.grad(lambda params: sum(loss(alone(params, member)) for member in range(3)) / 3)(params)
+    error = drawn.std(axis=0).max() / np.sqrt(len(drawn))
+    np.testing.assert_allclose(drawn.mean(axis=0), expected["head"]["kernel"], atol=5 * error)

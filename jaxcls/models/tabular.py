@@ -16,8 +16,9 @@ from flax import nnx
 
 Table = Mapping[str, jax.Array]
 
-# He et al. 2015, for layers that a ReLU follows.
-_he_normal = nnx.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
+# He et al. 2015, for layers that a ReLU follows, and LeCun et al. 1998, for the last one; for each member by itself.
+_he_normal = nnx.initializers.variance_scaling(2.0, "fan_in", "truncated_normal", batch_axis=0)
+_lecun_normal = nnx.initializers.lecun_normal(batch_axis=0)
 
 
 class Linear(nnx.Module):
@@ -58,17 +59,21 @@ class Linear(nnx.Module):
 
 
 class MLP(nnx.Module):
-    """A multilayer perceptron on encodings of the numbers and embeddings of the categories.
+    """A multilayer perceptron on encodings of the numbers and embeddings of the categories, or several of them.
 
     The numbers are encoded piecewise linearly, PLE of Gorishniy et al. 2022, "On Embeddings for Numerical Features in
     Tabular Deep Learning" (arXiv 2203.05556), with quantiles of the training rows as edges. The scaled numbers stand
     beside their encodings, for what lies beyond the training rows.
+
+    Several perceptrons are an ensemble in one model, in which each learns from its own errors, not from those of their
+    average, as Gorishniy et al. 2024, "TabM" (arXiv 2410.24210), found that it must.
 
     Args:
       bins: the edges of the bins of each column of numbers; fewer than two give no bin.
       flags: how many columns of numbers are flagged where one is missing.
       cardinalities: how many indices each column of categories has.
       hidden: the widths of the layers.
+      members: how many perceptrons there are; they share the embeddings of categories.
       embedding: the width of the embedding of a category.
     """
 
@@ -80,11 +85,13 @@ class MLP(nnx.Module):
         flags: int,
         cardinalities: Sequence[int],
         hidden: Sequence[int] = (128,),
+        members: int = 1,
         embedding: int = 8,
         dropout: float = 0.0,
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
+        self.members = members
         self.bins = tuple(tuple(edges) for edges in bins)
         # Without categories there is no table of them: an array without elements could not be saved.
         self.embeddings = _Embeddings(cardinalities, embedding, dtype=dtype, rngs=rngs) if cardinalities else None
@@ -92,18 +99,51 @@ class MLP(nnx.Module):
         layers: list[Callable[..., Any]] = []
         for features in hidden:
             # A bias before a normalisation has no effect and a gradient of pure rounding noise: there is none.
-            linear = nnx.Linear(width, features, use_bias=False, kernel_init=_he_normal, dtype=dtype, rngs=rngs)
-            layers += [linear, nnx.LayerNorm(features, dtype=dtype, rngs=rngs), nnx.relu]
+            layers += [_Kernels(members, width, features, _he_normal, dtype=dtype, rngs=rngs)]
+            layers += [nnx.LayerNorm(features, dtype=dtype, rngs=rngs), nnx.relu]
             layers += [nnx.Dropout(dropout, rngs=rngs)] if dropout else []
             width = features
         self.hidden = nnx.Sequential(*layers)
-        self.head = nnx.Linear(width, num_classes, rngs=rngs)
+        self.head = _Kernels(members, width, num_classes, _lecun_normal, dtype=jnp.float32, rngs=rngs)
+        self.bias = nnx.Param(jnp.zeros(num_classes))
+        self.joined = _Joined(rngs=rngs)
 
     def __call__(self, table: Table) -> jax.Array:
-        numbers = table["numeric"]
-        features = [numbers, piecewise_linear(numbers, self.bins), table["missing"]]
+        features = [table["numeric"], piecewise_linear(table["numeric"], self.bins), table["missing"]]
         features += [] if self.embeddings is None else [self.embeddings(table["categories"])]
-        return self.head(self.hidden(jnp.concatenate(features, axis=1)).astype(jnp.float32))
+        each = jnp.repeat(jnp.concatenate(features, axis=1)[:, None], self.members, axis=1)
+        return self.joined(self.head(self.hidden(each).astype(jnp.float32))) + self.bias[...][None]
+
+
+class _Kernels(nnx.Module):
+    """A linear layer of its own for each member, (N, members, inputs) to (N, members, outputs)."""
+
+    def __init__(self, members: int, inputs: int, outputs: int, initializer: Any, *, dtype: Any, rngs: nnx.Rngs):
+        self.kernel = nnx.Param(initializer(rngs.params(), (members, inputs, outputs)))
+        self.dtype = dtype
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return jnp.einsum("nmi,mio->nmo", x.astype(self.dtype), self.kernel[...].astype(self.dtype))
+
+
+class _Joined(nnx.Module):
+    """(N, members, outputs) to (N, outputs): the mean of the members; in training one of them, drawn for each example.
+
+    In the mean over draws, the gradient is then that of the mean of the members' losses, whatever the loss; that of
+    the loss of their mean would teach each only what the others leave over.
+    """
+
+    def __init__(self, *, rngs: nnx.Rngs):
+        # As in nnx.Dropout: this name is what train() and eval() of the whole model set.
+        self.deterministic = False
+        self.rngs = rngs["dropout"].fork()
+
+    def __call__(self, outputs: jax.Array) -> jax.Array:
+        rows, members, _ = outputs.shape
+        if self.deterministic or members == 1:
+            return outputs.mean(axis=1)
+        drawn = jax.random.randint(self.rngs(), (rows, 1, 1), 0, members)
+        return jnp.take_along_axis(outputs, drawn, axis=1)[:, 0]
 
 
 def piecewise_linear(numeric: jax.Array, bins: Sequence[Sequence[float]]) -> jax.Array:
