@@ -16,7 +16,7 @@ from jaxcls.data.pipeline import Examples, bucket_of, examples, steps_per_epoch,
 from jaxcls.data.preparation import Preparation
 from jaxcls.errors import InputError, unknown_name
 from jaxcls.models.functional import Model, functional
-from jaxcls.settings import LOSS_SETTINGS, OPTIMIZER_SETTINGS, SCHEDULE_SETTINGS, Settings
+from jaxcls.settings import DATA_SETTINGS, LOSS_SETTINGS, OPTIMIZER_SETTINGS, SCHEDULE_SETTINGS, Settings
 from jaxcls.steps import TrainState, TrainStep
 from jaxcls.tasks.task import Task
 
@@ -54,8 +54,13 @@ class Program(NamedTuple):
 
 
 def specialise(given: Settings) -> Task:
-    """The task that is asked for; where the user's own data says what the problem is, with that filled in."""
+    """The task that is asked for; where the user's own data says what the problem is, with that filled in.
+
+    Raises:
+      InputError: there is no such task, or it does not take a setting that is given; before any file is opened.
+    """
     task = tasks.get(given.task)
+    _check_taken(task, given)
     if task.specialise is None:
         return task
     return task.specialise(task, settings.resolve(given, _recipe(task, given)))
@@ -68,6 +73,8 @@ def resolve(task: Task, given: Settings) -> Settings:
     where another one is given.
     """
     recipe = _recipe(task, given)
+    if given.test_data is not None and given.test_fraction not in (None, recipe.test_fraction):
+        raise InputError("--test-fraction sets a part of --data aside, and --test-data takes its place: leave one out.")
     without: list[str] = []
     if given.optimizer not in (None, recipe.optimizer):
         without += [*OPTIMIZER_SETTINGS, "learning_rate"]
@@ -192,6 +199,18 @@ def _recipe(task: Task, given: Settings) -> Settings:
     return task.presets[given.preset].settings
 
 
+def _check_taken(task: Task, given: Settings) -> None:
+    """Refuses settings of the data that say nothing to the task."""
+    for name in settings.select(given, DATA_SETTINGS):
+        if not task.takes(name):
+            others = [other.name for other in tasks.TASKS.values() if other.takes(name)]
+            taken = [_flag(other) for other in DATA_SETTINGS if task.takes(other)]
+            raise InputError(
+                f"--task {task.name} takes no {_flag(name)}, which is for {', '.join(others)}. Of its data it takes "
+                f"{', '.join(taken)}."
+            )
+
+
 def _check(task: Task, resolved: Settings) -> None:
     """Everything that can be said of the settings before the data is read."""
     if resolved.model not in task.models:
@@ -225,7 +244,7 @@ def _check(task: Task, resolved: Settings) -> None:
         ("seed", 0 <= resolved.seed < 2**32, "between 0 and 4294967295"),
     ):
         if not good:
-            raise InputError(f"--{name.replace('_', '-')} is {getattr(resolved, name)}; it must be {right}.")
+            raise InputError(f"{_flag(name)} is {getattr(resolved, name)}; it must be {right}.")
 
 
 def _build_loss(task: Task, resolved: Settings, num_classes: int, train_labels: np.ndarray) -> steps.Loss:
@@ -269,6 +288,10 @@ def _check_batch_size(resolved: Settings) -> None:
             f"--batch-size {resolved.batch_size} cannot be split over {jax.device_count()} devices; give "
             f"{_rounded_up(resolved.batch_size, jax.device_count())}."
         )
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _rounded_up(number: int, multiple: int) -> int:

@@ -178,6 +178,11 @@ class Settings:
 _LOGISTICS = frozenset({
     "list_tasks", "config", "run_dir", "resume", "source", "data_dir", "data", "test_data", "checkpoint_seconds",
 })  # fmt: skip
+# Those that say what the data is and how it is read, each for some tasks.
+DATA_SETTINGS = (
+    "data_dir", "data", "test_data", "test_fraction", "label_column", "text_column", "weight_column", "id_column",
+    "drop_column", "uncertain", "image_size", "max_length", "vocabulary_size",
+)  # fmt: skip
 # Those that belong to the chosen loss, optimizer and schedule, which refuse what they do not take.
 LOSS_SETTINGS = (
     "label_smoothing", "class_weight", "pos_weight", "gamma", "alpha", "epsilon", "gamma_negative", "gamma_positive",

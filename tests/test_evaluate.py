@@ -86,7 +86,7 @@ def test_own_data_is_evaluated_on_other_test_examples(tmp_path, capsys):
     assert "note: this is not the data of the run" in output
 
     assert evaluate.main(["--run-dir", str(directory), "--data-dir", str(tmp_path / "new")]) == 2
-    assert "takes your images as --data" in capsys.readouterr().err
+    assert "--task image_folder takes no --data-dir" in capsys.readouterr().err
     shutil.rmtree(tmp_path / "new" / "train" / "star")
     assert evaluate.main(["--run-dir", str(directory), "--data", str(tmp_path / "new" / "train")]) == 2
     assert "learned a multiclass one of circle, cross, square, star, triangle" in capsys.readouterr().err

@@ -177,7 +177,6 @@ def test_rows_to_predict_need_no_labels_and_keep_their_ids(table, tmp_path):
     ("changes", "says"),
     [
         ({"data": None, "source": "files"}, "--task csv needs --data"),
-        ({"data": None, "data_dir": Path()}, "needs --data. --data-dir is for the files of the named tasks"),
         ({"label_column": None}, "--task csv needs --label-column"),
         ({"test_fraction": None}, "--task csv needs --test-fraction"),
         ({"test_fraction": 1.0}, "--test-fraction is 1; it must be"),

@@ -1,6 +1,7 @@
 """What the recipe fills in, what does not fit together, and what every task must say."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -57,6 +58,31 @@ def test_what_is_wrong_is_said_with_what_would_be_right(given, message):
     with pytest.raises(InputError) as error:
         resolved(**given)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("task", "given", "message"),
+    [
+        ("leaf", {"text_column": "x"}, "--task leaf takes no --text-column, which is for text_csv."),
+        ("leaf", {"image_size": 32}, "which is for image_folder, chest_xray, disease_tagging. Of its data it takes"),
+        ("leaf", {"data": Path("x.csv")}, "for image_folder, csv, text_csv. Of its data it takes --data-dir, "),
+        ("csv", {"data_dir": Path("x"), "data": Path("x.csv")}, "--task csv takes no --data-dir, which is for mnist, "),
+        ("text_csv", {"drop_column": ("x",)}, "takes no --drop-column, which is for csv."),
+        ("mnist", {"test_fraction": 0.2}, "Of its data it takes --data-dir."),
+        ("chest_xray", {"uncertain": "ones"}, "which is for disease_tagging."),
+    ],
+    ids=str,
+)
+def test_settings_of_the_data_that_a_task_does_not_take_are_refused_before_a_file_is_opened(task, given, message):
+    with pytest.raises(InputError) as error:
+        program.specialise(Settings(task=task, **given))
+    assert message in str(error.value)
+
+
+def test_a_share_for_the_test_beside_test_examples_is_refused():
+    given = Settings(task="csv", data=Path("x.csv"), test_data=Path("y.csv"), test_fraction=0.5)
+    with pytest.raises(InputError, match="leave one out"):
+        program.resolve(tasks.get("csv"), given)
 
 
 @pytest.mark.parametrize("task", tasks.TASKS.values(), ids=lambda task: task.name)

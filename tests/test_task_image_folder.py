@@ -164,11 +164,11 @@ def test_a_class_of_the_test_that_train_has_not(divided):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"data_dir": "x"}, "takes your images as --data"),
+        ({"data_dir": "x"}, "--task image_folder takes no --data-dir"),
         ({"source": "files"}, "needs --data"),
         ({"source": "tfds"}, "needs --data"),
         ({"test_data": "x"}, "goes with --data"),
-        ({"label_column": ("x",)}, "goes with --data"),
+        ({"label_column": ("x",)}, "takes no --label-column, which is for csv, text_csv"),
         ({"data": "x", "source": "sample"}, "leave out --source sample"),
     ],
 )

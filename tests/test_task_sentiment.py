@@ -156,9 +156,9 @@ def test_lines_and_tables_are_read_to_predict(tmp_path):
     asked = sentiment.read(lines, Settings())
     assert list(zip(asked.ids, asked.inputs, strict=True)) == [("1", "Good."), ("2", "Bad, bad.")]
     path = tmp_path / "reviews.csv"
-    tables.write_csv(path, {"id": ["007", "8"], "text": ["12", "Bad, bad."], "title": ["x", "y"]})
+    tables.write_csv(path, {"id": ["007", "8"], "text": ["12", "Bad, bad."]})
     asked = sentiment.read(path, Settings())
     assert list(zip(asked.ids, asked.inputs, strict=True)) == [("007", "12"), ("8", "Bad, bad.")]
-    assert sentiment.read(path, Settings(text_column="title")).inputs.tolist() == ["x", "y"]
-    with pytest.raises(InputError, match="has no column 'body'"):
-        sentiment.read(path, Settings(text_column="body"))
+    tables.write_csv(path, {"id": ["007", "8"], "body": ["12", "Bad, bad."]})
+    with pytest.raises(InputError, match="has no column 'review'"):
+        sentiment.read(path, Settings())

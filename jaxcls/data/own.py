@@ -178,7 +178,7 @@ def wants_sample(settings: Settings) -> bool:
     Raises:
       InputError: there is none, but columns of it are named.
     """
-    if settings.data is not None or settings.data_dir is not None or settings.source not in ("auto", "sample"):
+    if settings.data is not None or settings.source not in ("auto", "sample"):
         return False
     for name in ("test_data", "label_column", "text_column", "weight_column", "id_column", "drop_column"):
         if getattr(settings, name) is not None:
@@ -196,8 +196,7 @@ def given(settings: Settings, name: str) -> Any:
     """
     value = getattr(settings, name)
     if value is None:
-        instead = " --data-dir is for the files of the named tasks." if name == "data" and settings.data_dir else ""
-        raise InputError(f"--task {settings.task} needs {_flag(name)}.{instead} See --help for what it takes.")
+        raise InputError(f"--task {settings.task} needs {_flag(name)}. See --help for what it takes.")
     if name == "data" and settings.source in ("tfds", "sample"):
         raise InputError(f"--data is your own: leave out --source {settings.source}.")
     return value

@@ -103,7 +103,7 @@ def _inputs(columns: own.Columns, settings: Settings, where: str) -> dict[str, n
 
 def _or_sample(settings: Settings) -> Settings:
     """The settings for the sample, where there is no data of one's own."""
-    if settings.data is not None or settings.data_dir is not None or settings.source not in ("auto", "sample"):
+    if settings.data is not None or settings.source not in ("auto", "sample"):
         return settings
     for name in ("test_data", "label_column", "weight_column", "id_column", "drop_column"):
         if getattr(settings, name) is not None:
@@ -139,5 +139,6 @@ TASK = Task(
     },
     presets={"default": Preset(DEFAULT)},
     metrics=["accuracy"],
+    data_settings=("data", "test_data", "label_column", "weight_column", "id_column", "drop_column"),
     specialise=specialise,
 )

@@ -23,7 +23,6 @@ from jaxcls.data.dataset import Dataset
 from jaxcls.data.formats import images
 from jaxcls.data.preparation import images as prepared
 from jaxcls.data.samples import image_folder as sample
-from jaxcls.errors import InputError
 from jaxcls.models import vision
 from jaxcls.settings import Settings
 from jaxcls.tasks.own import specialise as specialised
@@ -43,8 +42,6 @@ def load(settings: Settings) -> Dataset:
 
 
 def specialise(task: Task, settings: Settings) -> Task:
-    if settings.data_dir is not None:
-        raise InputError("--task image_folder takes your images as --data; --data-dir is for the named tasks.")
     if own.wants_sample(settings):
         return task
     classes = image_folders.layout(own.given(settings, "data"), settings.test_data).class_names
@@ -87,5 +84,6 @@ TASK = Task(
         ),
     },
     metrics=["accuracy"],
+    data_settings=("data", "test_data"),
     specialise=specialise,
 )

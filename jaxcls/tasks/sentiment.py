@@ -70,14 +70,12 @@ def load(settings: Settings) -> Dataset:
 
 
 def read(path: Path, settings: Settings) -> Queries:
-    """The texts of a CSV file (its column --text-column, review or text), or the lines of any other file."""
+    """The texts of a CSV file (its column review or text), or the lines of any other file."""
     if path.suffix not in (".csv", ".gz"):
         lines = read_lines(path)
         return Queries(_numbered(len(lines)), lines)
-    name = settings.text_column
-    table = read_csv(path, text={"review", "text", "id", name or ""})
-    if name is None:
-        name = next((column for column in ("review", "text") if column in table), "review")
+    table = read_csv(path, text={"review", "text", "id"})
+    name = next((column for column in ("review", "text") if column in table), "review")
     require(table, name, path)
     return Queries(table.get("id", _numbered(len(table[name]))), table[name])
 

@@ -53,6 +53,7 @@ class Task:
       presets: name -> a recipe. There is a 'default'.
       metrics: those reported for the validation examples after each epoch, the one that counts most first.
       split: ``(part, fraction, *, seed) -> (train_rows, validation_rows)``; one of :mod:`jaxcls.data.splits`.
+      data_settings: those of `DATA_SETTINGS` that it takes, beside those that its recipes set; others are refused.
       specialise: ``(task, settings) -> task`` with what the user's own data decides, before it is loaded.
     """
 
@@ -66,4 +67,10 @@ class Task:
     presets: Mapping[str, Preset]
     metrics: Sequence[str]
     split: Callable[..., tuple[np.ndarray, np.ndarray]] = splits.stratified
+    data_settings: Sequence[str] = ("data_dir",)
     specialise: Callable[["Task", Settings], "Task"] | None = None
+
+    def takes(self, setting: str) -> bool:
+        """Whether this setting of the data says something to the task."""
+        recipes = [preset.settings for preset in self.presets.values()]
+        return setting in self.data_settings or any(getattr(recipe, setting) is not None for recipe in recipes)

@@ -94,5 +94,6 @@ TASK = Task(
     models={"ngrams": functools.partial(text.NGrams, orders=2), "cnn": text.CNN, "transformer": text.Transformer},
     presets={"default": Preset(DEFAULT)},
     metrics=["roc_auc"],
+    data_settings=("data", "test_data", "text_column", "label_column", "weight_column", "id_column"),
     specialise=specialise,
 )
