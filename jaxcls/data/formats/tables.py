@@ -180,7 +180,19 @@ def _content(path: Path) -> bytes:
     content = content.removeprefix(codecs.BOM_UTF8)
     if not content.strip():
         raise InputError(f"{path}: is empty; a CSV file begins with a line of column names.")
+    if content.startswith(b"PK\3\4"):
+        raise InputError(f"{path}: is a zip archive, whatever its name; unpack it.")
     return content
+
+
+def likely_encoding(content: bytes) -> str:
+    """What a text that is not UTF-8 is likely to be, for a hint.
+
+    >>> likely_encoding("caf\xe9".encode("utf-16")), likely_encoding("caf\xe9".encode("latin-1"))
+    ('UTF-16', 'WINDOWS-1252')
+    """
+    utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in content.split(b"\n", 1)[0]
+    return "UTF-16" if utf16 else "WINDOWS-1252"
 
 
 def _rows(content: bytes) -> Any:
@@ -190,6 +202,14 @@ def _rows(content: bytes) -> Any:
 
 def _header(path: Path, content: bytes) -> list[str]:
     names: list[str] = next(row for row in _rows(content) if row)
+    # In ASCII, UTF-16 without its mark is UTF-8 with a zero after every letter.
+    if "\0" in "".join(names):
+        raise InputError(
+            f"{path}: is not UTF-8, but like UTF-16. Convert it, for example with: iconv -f UTF-16LE -t UTF-8."
+        )
+    for separator in (";", "\t"):
+        if len(names) == 1 and separator in names[0]:
+            raise InputError(f"{path}: its columns are parted by {separator!r}; save it with commas between them.")
     for place, name in enumerate(names, 1):
         if not name and place < len(names):
             raise _nameless(path, place)
@@ -233,7 +253,7 @@ def _check_form(path: Path, content: bytes) -> None:
         line = len((content[: error.start] + b".").splitlines())
         raise InputError(
             f"{path}: line {line} is not UTF-8 (byte {content[error.start]:#04x}). Save the file as UTF-8, or "
-            "convert it, for example with: iconv -f WINDOWS-1252 -t UTF-8."
+            f"convert it, for example with: iconv -f {likely_encoding(content)} -t UTF-8."
         ) from None
     rows = _rows(content)
     line = 1

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from jaxcls.data.formats.tables import likely_encoding
 from jaxcls.errors import InputError
 
 # No text is longer; one that is would be a bomb of a few compressed bytes.
@@ -109,7 +110,7 @@ def _decoded(content: bytes, where: str) -> str:
     except UnicodeDecodeError as error:
         raise InputError(
             f"{where}: is not UTF-8 (byte {error.start + 1} is {content[error.start]:#04x}). Convert it, for example "
-            "with: iconv -f WINDOWS-1252 -t UTF-8."
+            f"with: iconv -f {likely_encoding(content)} -t UTF-8."
         ) from None
 
 
