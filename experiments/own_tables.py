@@ -7,7 +7,9 @@ files, in 5-fold stratified cross-validation. jaxcls runs its default recipe fro
 chosen on other folds (--split 1 and on); those that count are --split 0.
 
 Expected: in each table, the mean accuracy of jaxcls is at least that of the better of logistic regression and MLP less
-one standard error of the five paired differences. About three minutes on two cores.
+one standard error of the five paired differences. That is what is asked, and not more: in breast cancer, logistic
+regression was ahead by 0.003 (standard error 0.002) over the 20 folds by which the recipe was chosen, as it was of
+scikit-learn's MLP. About two minutes on two cores.
 """
 
 import argparse

@@ -34,7 +34,7 @@ from jaxcls.tasks.task import Preset, Task
 
 SAMPLE = Path(__file__).parents[1] / "data" / "samples" / "csv" / "wine.csv"
 
-# Chosen by cross-validation on three small tables, see experiments/own_tables.py.
+# Chosen by cross-validation on three small tables; see experiments/own_tables.py.
 DEFAULT = Settings(
     model="ensemble",
     epochs=40,
@@ -46,8 +46,8 @@ DEFAULT = Settings(
     schedule="cosine",
     warmup=0.1,
     test_fraction=0.2,
-    # The rate ends at zero, so the last epoch is the one to keep, and few rows need to be held out to watch it. Hold out
-    # more, such as 0.2, to choose anything by them.
+    # The rate ends at zero, so the last epoch is the one to keep, and few rows need to be held out to watch it. To
+    # choose anything by them, hold out more, such as 0.2.
     validation_fraction=0.02,
     monitor="loss",
     restore_best=False,
