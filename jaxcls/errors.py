@@ -1,7 +1,8 @@
 """The error that tells a person what they gave, what is wrong with it, and what would be right."""
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class InputError(ValueError):
@@ -9,6 +10,22 @@ class InputError(ValueError):
 
     The message stands by itself: command lines print it without a traceback and exit with status 2.
     """
+
+
+@contextlib.contextmanager
+def said_of(where: str) -> Iterator[None]:
+    """Names the file in what is refused inside by functions that know arrays, not files.
+
+    >>> with said_of("rows.csv"):
+    ...     raise InputError("1 rows are too few to split.")
+    Traceback (most recent call last):
+    ...
+    jaxcls.errors.InputError: rows.csv: 1 rows are too few to split.
+    """
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -14,7 +14,7 @@ from jaxcls import labels, losses, metrics, optimizers, settings, steps, tasks
 from jaxcls.data.dataset import Dataset, Part, num_outputs
 from jaxcls.data.pipeline import Examples, bucket_of, examples, steps_per_epoch, take
 from jaxcls.data.preparation import Preparation
-from jaxcls.errors import InputError, unknown_name
+from jaxcls.errors import InputError, said_of, unknown_name
 from jaxcls.models.functional import Model, functional
 from jaxcls.settings import DATA_SETTINGS, LOSS_SETTINGS, OPTIMIZER_SETTINGS, SCHEDULE_SETTINGS, Settings
 from jaxcls.steps import TrainState, TrainStep
@@ -102,12 +102,29 @@ def split(task: Task, resolved: Settings, dataset: Dataset) -> Splits:
             continue
         if not len(part.labels):
             raise InputError(f"{dataset.provenance.location}: there is no {name} example in {dataset.name}.")
-        labels.validate(part.labels, task.problem, len(dataset.class_names), ignore_label=_ignored(task))
-    if dataset.validation is not None:
-        return Splits(dataset.train, dataset.validation, dataset.test)
-    rows = task.split(dataset.train, resolved.validation_fraction, seed=resolved.seed)
-    train, validation = (dataset.train.take(chosen) for chosen in rows)
+        with said_of(f"{dataset.provenance.location}: {name} examples"):
+            labels.validate(part.labels, task.problem, len(dataset.class_names), ignore_label=_ignored(task))
+    with said_of(dataset.provenance.location):
+        if dataset.validation is None:
+            rows = task.split(dataset.train, resolved.validation_fraction, seed=resolved.seed)
+            train, validation = (dataset.train.take(chosen) for chosen in rows)
+        else:
+            train, validation = dataset.train, dataset.validation
+        _check_differ(task, "training", train)
+        if task.problem == "binary":
+            _check_differ(task, "validation", validation)
     return Splits(train, validation, dataset.test)
+
+
+def _check_differ(task: Task, name: str, part: Part) -> None:
+    """Refuses examples that have nothing to tell apart."""
+    # fmin and fmax leave out labels that are not known.
+    if not np.any(np.fmin.reduce(part.labels) < np.fmax.reduce(part.labels)):
+        what = "the same labels" if task.problem == "multilabel" else f"class {part.labels[0]}"
+        raise InputError(
+            f"all {len(part.labels):,} {name} examples have {what}; there must be two classes to tell apart. Give more "
+            "examples, or another --validation-fraction."
+        )
 
 
 def encode(preparation: Preparation, part: Part) -> Examples:
@@ -240,7 +257,11 @@ def _check(task: Task, resolved: Settings) -> None:
         ),
         ("image_size", resolved.image_size is None or 8 <= resolved.image_size <= 1024, "between 8 and 1024"),
         ("max_length", resolved.max_length is None or resolved.max_length >= 1, "1 or more"),
-        ("vocabulary_size", resolved.vocabulary_size is None or resolved.vocabulary_size >= 10, "10 or more"),
+        (
+            "vocabulary_size",
+            resolved.vocabulary_size is None or resolved.vocabulary_size >= 257,
+            "257 or more, a token a byte and the padding",
+        ),
         ("seed", 0 <= resolved.seed < 2**32, "between 0 and 4294967295"),
     ):
         if not good:

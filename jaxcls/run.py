@@ -14,6 +14,7 @@ from jaxcls.checkpoints import Checkpoints
 from jaxcls.data import duplicates
 from jaxcls.data.dataset import describe
 from jaxcls.data.pipeline import Examples, steps_per_epoch
+from jaxcls.errors import said_of
 from jaxcls.fit import fit
 from jaxcls.program import Program
 from jaxcls.progress import ProgressBar
@@ -60,8 +61,9 @@ def run(given: Settings, *, say: Callable[[str], None] = print, stop: Callable[[
     if copies:
         tested = len(parts.test.labels)
         say(f"warning: {copies:,} of {tested:,} test examples stand among the training examples too")
-    preparation = task.prepare(parts.train.inputs, resolved)
-    train, validation, test = (program.encode(preparation, part) for part in parts)
+    with said_of(dataset.provenance.location):
+        preparation = task.prepare(parts.train.inputs, resolved)
+        train, validation, test = (program.encode(preparation, part) for part in parts)
     functions = program.build(task, resolved, preparation, train, dataset.class_names)
 
     name = f"{task.name}-{settings.digest(resolved, dataset.provenance.sha256)}"

@@ -216,7 +216,7 @@ def test_a_data_dir_is_never_passed_over(tiny, tmp_path):
 def test_a_source_that_is_unknown_or_contradicts_data_dir_is_refused(tiny, tmp_path):
     with pytest.raises(InputError, match=r"unknown source 'smaple'\. Did you mean 'sample'"):
         idx_images.load(tiny, "smaple")
-    with pytest.raises(InputError, match="data_dir goes with source 'files' or 'auto', not with 'tfds'"):
+    with pytest.raises(InputError, match="--data-dir goes with --source files or auto, not with tfds"):
         idx_images.load(tiny, "tfds", tmp_path)
 
 

@@ -119,7 +119,7 @@ def test_the_test_part_and_the_rest_are_all_rows(values, fraction):
     part = Part(
         {"x": np.arange(len(values), dtype=float)}, np.array(values, np.int32), np.ones(len(values), np.float32)
     )
-    train, test = own.set_test_aside(part, fraction)
+    train, test = own.set_test_aside(part, fraction, "rows.csv")
     assert sorted([*train.inputs["x"], *test.inputs["x"]]) == list(range(len(values)))
     assert min(len(train.labels), len(test.weights)) > 0
 
@@ -182,9 +182,10 @@ def test_rows_to_predict_need_no_labels_and_keep_their_ids(table, tmp_path):
         ({"test_fraction": 1.0}, "--test-fraction is 1; it must be"),
         ({"source": "sample"}, "leave out --source sample"),
         ({"drop_column": ("jnuk",)}, "no column 'jnuk'. Did you mean 'junk'"),
-        ({"weight_column": "y"}, "row 1 of column 'y' is 'no'"),
-        ({"id_column": "w"}, "row 2 of column 'w' is '0.5', as is row 1"),
-        ({"label_column": ("name",)}, "40 different values in 40 rows"),
+        ({"weight_column": "y"}, "column 'y' is given as --label-column and as --weight-column"),
+        ({"drop_column": ("y",)}, "column 'y' is given as --label-column and as --drop-column"),
+        ({"id_column": "w", "weight_column": None}, "row 2 of column 'w' is '0.5', as is row 1"),
+        ({"label_column": ("name",), "id_column": None}, "40 different values in 40 rows"),
     ],
 )
 def test_settings_that_do_not_fit_the_table_are_refused_in_words(table, changes, says):

@@ -3,9 +3,11 @@
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from jaxcls import program, tasks
+from jaxcls.data.dataset import Dataset, Part, Provenance
 from jaxcls.errors import InputError
 from jaxcls.settings import Settings
 
@@ -50,6 +52,7 @@ def test_the_recipe_fills_in_what_was_not_given_and_fits(given, expected):
         ({"epochs": 0}, "--epochs is 0; it must be 1 or more"),
         ({"validation_fraction": 1.0}, "--validation-fraction is 1.0; it must be"),
         ({"dropout": 1.0}, "--dropout is 1.0"),
+        ({"vocabulary_size": 256}, "--vocabulary-size is 256; it must be 257 or more"),
         ({"gradient_accumulation_steps": 0}, "--gradient-accumulation-steps is 0; it must be 1 or more"),
     ],
     ids=str,
@@ -77,6 +80,31 @@ def test_settings_of_the_data_that_a_task_does_not_take_are_refused_before_a_fil
     with pytest.raises(InputError) as error:
         program.specialise(Settings(task=task, **given))
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("task", "labels", "validation", "message"),
+    [
+        ("mnist", [3] * 8, [1, 2], "all 8 training examples have class 3"),
+        ("sentiment", [1] * 8, [0, 1], "all 8 training examples have class 1"),
+        ("sentiment", [0, 1] * 4, [0, 0], "all 2 validation examples have class 0"),
+        ("toxic_comment", [[0.0, 1.0, np.nan] * 2] * 8, [[0.0] * 6], "all 8 training examples have the same labels"),
+        ("mnist", [0, 1] * 4, [1, 1], None),
+        ("toxic_comment", [[0.0] * 6, [0.0] * 5 + [1.0]], [[0.0] * 6], None),
+    ],
+)
+def test_examples_with_nothing_to_tell_apart_are_refused_by_the_place_they_are_from(task, labels, validation, message):
+    count, kind = {"mnist": (10, np.int32), "sentiment": (2, np.int32), "toxic_comment": (6, np.float32)}[task]
+    train, others = (Part(np.zeros((len(values), 3)), np.asarray(values, kind)) for values in (labels, validation))
+    task = tasks.get(task)
+    record = Provenance("files", "some/folder", {}, synthetic=False, note="")
+    dataset = Dataset(task.name, train, others, tuple("abcdefghij"[:count]), record, validation=others)
+    given = program.resolve(task, Settings(task=task.name))
+    if message is None:
+        assert program.split(task, given, dataset).train is dataset.train
+        return
+    with pytest.raises(InputError, match=f"some/folder: {message}"):
+        program.split(task, given, dataset)
 
 
 def test_a_share_for_the_test_beside_test_examples_is_refused():

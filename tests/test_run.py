@@ -126,7 +126,7 @@ def test_losses_and_optimizers_are_chosen_by_name_with_their_settings(data_dir, 
         ({"label_smoothing": 1.5}, "label_smoothing is 1.5"),
         ({"loss": "focal_loss", "gamma": -1.0}, "gamma"),
         ({"batch_size": 17}, "give 18"),
-        ({"source": "tfds"}, "data_dir"),
+        ({"source": "tfds"}, "--data-dir"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_written(data_dir, tmp_path, changes, message):

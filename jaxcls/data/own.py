@@ -13,7 +13,7 @@ import numpy as np
 from jaxcls.data import sources, splits
 from jaxcls.data.dataset import Dataset, Part, Provenance, Queries
 from jaxcls.data.formats import tables
-from jaxcls.errors import InputError
+from jaxcls.errors import InputError, said_of
 from jaxcls.labels import Problem
 from jaxcls.settings import Settings
 
@@ -155,20 +155,21 @@ def check_unique(ids: np.ndarray, id_column: str, where: str) -> None:
 
 
 def set_test_aside(
-    part: Part, fraction: float, split: Callable[..., tuple[np.ndarray, np.ndarray]] = splits.stratified
+    part: Part, fraction: float, where: str, split: Callable[..., tuple[np.ndarray, np.ndarray]] = splits.stratified
 ) -> tuple[Part, Part]:
     """Sets a test part aside, and gives what is left and the test part.
 
     It does not depend on the seed of a run, so that runs of several seeds are judged by the same examples.
 
     >>> rows = Part({"x": np.arange(8.0)}, np.array([0, 1] * 4, np.int32))
-    >>> train, test = set_test_aside(rows, 0.25)
+    >>> train, test = set_test_aside(rows, 0.25, "rows.csv")
     >>> len(train.labels), test.labels.tolist()
     (6, [0, 1])
     """
     if not 0 < fraction < 1:
         raise InputError(f"--test-fraction is {fraction:g}; it must be above 0 and below 1.")
-    train_rows, test_rows = split(part, fraction, seed=0)
+    with said_of(where):
+        train_rows, test_rows = split(part, fraction, seed=0)
     return part.take(train_rows), part.take(test_rows)
 
 
@@ -235,6 +236,7 @@ def from_tables(
     """
     path, label_columns = given(settings, "data"), given(settings, "label_column")
     where = str(path)
+    _check_roles(settings)
     columns = _read(path, settings, text)
     if settings.id_column:
         ids_of(columns, settings.id_column, where)
@@ -242,7 +244,7 @@ def from_tables(
     train = Part(inputs_of(columns, where), labels.values, weights_of(columns, settings.weight_column, where))
     files = {"data": path}
     if settings.test_data is None:
-        train, test = set_test_aside(train, given(settings, "test_fraction"))
+        train, test = set_test_aside(train, given(settings, "test_fraction"), where)
         note = f"own data; {len(test.labels):,} rows set aside for the test"
     else:
         test = _test_table(settings.test_data, settings, labels, inputs_of, text)
@@ -277,6 +279,19 @@ def queries(
 def _read(path: Path, settings: Settings, text: Collection[str] = ()) -> dict[str, np.ndarray]:
     # Labels and ids are read as text: as numbers, 007 would be 7, and the last digits of long ids would be lost.
     return tables.read_csv(path, text={*(settings.label_column or ()), settings.id_column or "", *text})
+
+
+def _check_roles(settings: Settings) -> None:
+    """Refuses a column that is to be two things at once."""
+    roles: dict[str, str] = {}
+    for role in ("label_column", "text_column", "weight_column", "id_column", "drop_column"):
+        named = getattr(settings, role) or ()
+        for name in [named] if isinstance(named, str) else dict.fromkeys(named):
+            if name in roles:
+                raise InputError(
+                    f"column {name!r} is given as {_flag(roles[name])} and as {_flag(role)}: leave one out."
+                )
+            roles[name] = role
 
 
 def _distinct(columns: Columns, name: str, where: str) -> tuple[list[str], np.ndarray]:

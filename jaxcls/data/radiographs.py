@@ -59,7 +59,7 @@ def read_chestxray14(folder: Path, *, name: str, size: int, test_fraction: float
     decoded = images.decode_all(_paths(names, folder, table), size=size, channels=1, root=folder, what="radiographs")
     part = Part(decoded.images, labels, groups=patients)
     if tests is None:
-        train, test = own.set_test_aside(part, test_fraction, splits.grouped)
+        train, test = own.set_test_aside(part, test_fraction, str(table), splits.grouped)
         note = f"no official lists, so {test_fraction:.0%} of the examples are set aside for the test by patient"
     else:
         train, test = part.take(~tests), part.take(tests)
@@ -181,7 +181,7 @@ def _stated(column: np.ndarray, finding: str, table: Path) -> np.ndarray:
         known = np.isin(column, (1, 0, -1)) | np.isnan(column)
     for row in np.flatnonzero(~known)[:1]:
         raise InputError(
-            f"{table}: row {row + 1} of column {finding!r} is {column[row]!r}; a finding is 1.0, 0.0, -1.0 or blank."
+            f"{table}: row {row + 1} of column {finding!r} is {str(column[row])!r}; it is 1.0, 0.0, -1.0 or blank."
         )
     return np.nan_to_num(column).astype(np.float32)
 

@@ -46,7 +46,7 @@ def choose(
         raise unknown_name("source", source, SOURCES)
     if data_dir is not None:
         if source not in ("auto", "files"):
-            raise InputError(f"data_dir goes with source 'files' or 'auto', not with {source!r}: leave one out.")
+            raise InputError(f"--data-dir goes with --source files or auto, not with {source}: leave one out.")
         folder = Path(data_dir).expanduser()
         if not folder.is_dir():
             raise InputError(f"--data-dir {folder} is not a folder. {needs}")

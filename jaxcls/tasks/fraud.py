@@ -75,7 +75,7 @@ def by_time(part: Part, fraction: float, *, seed: int) -> tuple[np.ndarray, np.n
         found = np.unique(part.labels[rows])
         if len(found) < 2:
             raise InputError(
-                f"creditcard.csv: all {len(rows):,} of the {what} rows, by time, have class {found[0]}; to train, to "
+                f"all {len(rows):,} of the {what} rows, by time, have class {found[0]}; to train, to "
                 "validate and to test takes both classes each. Give more rows, or another fraction."
             )
     return earlier, later
@@ -96,7 +96,7 @@ def _read_labelled(folder: Path, test_fraction: float) -> Dataset:
     different = np.sort([*{row.tobytes(): place for place, row in enumerate(rows)}.values()])
     in_time = different[np.argsort(table["Time"][different], kind="stable")]
     payments = Part(_inputs(table), labels.astype(np.int32)).take(in_time)
-    train, test = own.set_test_aside(payments, test_fraction, by_time)
+    train, test = own.set_test_aside(payments, test_fraction, str(path), by_time)
     note = (
         f"{payments.labels.sum():,} of {len(in_time):,} payments are fraud, {test.labels.sum():,} of them in the test, "
         f"the last {test_fraction:.0%} by time; {len(rows) - len(in_time):,} rows that stand twice were dropped"

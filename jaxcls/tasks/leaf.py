@@ -75,7 +75,7 @@ def _read_train(folder: Path, test_fraction: float) -> Dataset:
     _check_species(table["species"], path)
     names, labels = np.unique(table["species"].astype(str), return_inverse=True)
     part = Part(_features(table, path), labels.astype(np.int32))
-    train, test = own.set_test_aside(part, test_fraction)
+    train, test = own.set_test_aside(part, test_fraction, str(path))
     note = f"test rows are {test_fraction:.0%} of each species of train.csv"
     provenance = Provenance("files", str(folder), sources.checksums([path]), synthetic=False, note=note)
     return Dataset("leaf", train, test, tuple(names.tolist()), provenance)
