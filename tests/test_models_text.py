@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from sklearn.feature_extraction.text import TfidfVectorizer
 
 from jaxcls.models import text
 from jaxcls.models.functional import functional
@@ -31,7 +32,9 @@ def weights(of):
     leaves, tree = jax.tree.flatten(params)
     # Away from the zeros that some begin with.
     moved = [leaf + 0.1 * jax.random.normal(jax.random.key(i), leaf.shape) for i, leaf in enumerate(leaves)]
-    return jax.tree.unflatten(tree, moved), state
+    params = jax.tree.unflatten(tree, moved)
+    _, state = of.apply(params, state, tokens([24, 10, 8, 3, 1]), key=jax.random.key(0))
+    return params, state
 
 
 def tokens(lengths, width=LENGTH):
@@ -103,10 +106,35 @@ def test_hashes_spread_evenly_over_the_buckets():
     assert abs(((counts - 64) ** 2 / 64).sum() - 1023) < 5 * 45
 
 
-def test_votes_of_ngrams_are_summed_as_in_numpy():
-    of = functional(lambda rngs: text.NGrams(2, vocabulary_size=10, max_length=8, orders=2, buckets=64, rngs=rngs))
-    params, state = weights(of)
-    inputs = np.array([[3, 5, 3, 0]], np.int32)
-    rows, present = jax.device_get(text.ngram_rows(inputs, 2, 10, 64))
-    expected = params["votes"]["embedding"][rows[present]].sum(axis=0) / np.sqrt(5) + params["bias"]
-    np.testing.assert_allclose(of.apply(params, state, inputs)[0][0], expected, rtol=1e-5)
+def strings(inputs):
+    return [" ".join(f"t{token}" for token in row if token) for row in inputs]
+
+
+def test_ngrams_vote_by_the_tfidf_weights_of_scikit_learn():
+    # So many rows that no two n-grams share one.
+    build = functools.partial(text.NGrams, 2, vocabulary_size=VOCABULARY, max_length=LENGTH, orders=2, buckets=1 << 20)
+    of = functional(lambda rngs: build(rngs=rngs))
+    params, state = of.init(jax.random.key(0))
+    votes = jax.random.normal(jax.random.key(1), params["votes"]["embedding"].shape)
+    params = {"votes": {"embedding": votes}, "bias": jnp.array([0.5, -0.5])}
+    inputs = tokens([24, 20, 10, 5, 3, 1]) % 9  # few tokens, so that they repeat, and texts end early
+    inputs = np.where(np.cumsum(inputs == 0, axis=1) > 0, 0, inputs)
+    train, test = inputs[[0, 2, 4, 5]], inputs[[1, 3]]
+    train_step = jax.jit(lambda state, batch: of.apply(params, state, batch, key=jax.random.key(0)))
+    for _ in range(2):  # epochs
+        for batch in (train[:2], train[2:]):
+            _, state = train_step(state, batch)
+
+    oracle = TfidfVectorizer(ngram_range=(1, 2), binary=True, smooth_idf=False, token_pattern=r"\S+")
+    oracle.fit(strings(train))
+    rows = []
+    for ngram in oracle.get_feature_names_out():
+        pair = np.array([[int(token[1:]) for token in ngram.split()] + [0]])
+        found, present = jax.device_get(text.ngram_rows(jnp.asarray(pair), 2, VOCABULARY, 1 << 20))
+        rows.append(found[present][-1])
+    assert len(set(rows)) == len(rows)
+    for part in (train, test):
+        expected = oracle.transform(strings(part)) @ np.asarray(votes)[rows] + np.asarray(params["bias"])
+        found, after = jax.jit(of.apply)(params, state, part)
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+        chex.assert_trees_all_equal(after, state)

@@ -19,12 +19,16 @@ _embedding = nnx.initializers.normal(0.02)
 
 
 class NGrams(nnx.Module):
-    """Each n-gram of tokens has an embedding; their average is the answer.
+    """Each n-gram of tokens has a vote for each class; those of a text are summed, the rarer ones counting more.
 
-    This is fastText (Joulin et al. 2016, arXiv 1607.01759) with embeddings as wide as the answer, which need no layer
-    above them: logistic regression on hashed n-grams. With a small vocabulary of pieces of words, the n-grams are
-    pieces, words and phrases at once. The sum is divided by the root of the number of n-grams, as if the vector of
-    their counts had length 1, so that long texts are surer than short ones, but not as much surer as they are longer.
+    This is logistic regression on TF-IDF (Jones 1972; scikit-learn's ``TfidfVectorizer`` with ``binary=True`` and
+    ``smooth_idf=False``): what counts is which n-grams a text has, not how often; each weighs 1 + log of how many texts
+    there are to one that has it, and the vector of the weights is brought to length 1. N-grams are hashed to rows, as
+    in fastText (Joulin et al. 2016, arXiv 1607.01759). With a small vocabulary of pieces of words, they are pieces,
+    words and phrases at once. An n-gram that no training text had has no weight.
+
+    The texts that have an n-gram are counted while training; after each epoch the shares are those of the training
+    texts.
 
     Args:
       orders: the longest n-grams.
@@ -46,19 +50,28 @@ class NGrams(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.vocabulary_size, self.orders, self.buckets = vocabulary_size, orders, buckets
+        rows = vocabulary_size + buckets
         # The loss is convex, so zero is as good a start as any, and the one that favours no class.
-        zeros = nnx.initializers.zeros
-        self.votes = nnx.Embed(vocabulary_size + buckets, num_classes, embedding_init=zeros, dtype=dtype, rngs=rngs)
+        self.votes = nnx.Embed(rows, num_classes, embedding_init=nnx.initializers.zeros, dtype=dtype, rngs=rngs)
         self.dropout = nnx.Dropout(dropout, rngs=rngs)
         self.bias = nnx.Param(jnp.zeros(num_classes))
+        self.texts = nnx.BatchStat(jnp.zeros((), jnp.int32))
+        self.texts_with = nnx.BatchStat(jnp.zeros(rows, jnp.int32))
+        # As in nnx.BatchNorm: train() and eval() change it.
+        self.use_running_average = False
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
         chex.assert_rank(tokens, 2)
-        rows, present = ngram_rows(tokens, self.orders, self.vocabulary_size, self.buckets)
-        counted = self.dropout(present.astype(jnp.float32))
-        votes = (self.votes(rows).astype(jnp.float32) * counted[..., None]).sum(axis=1)
-        norm = jnp.sqrt(jnp.maximum(present.sum(axis=1, keepdims=True), 1))
-        return votes / norm + self.bias[...][None]
+        rows, present = distinct(*ngram_rows(tokens, self.orders, self.vocabulary_size, self.buckets))
+        if not self.use_running_average:
+            self.texts[...] += len(tokens)
+            self.texts_with[...] = self.texts_with[...].at[rows].add(present)
+        texts_with = self.texts_with[...][rows]
+        rarity = 1 + jnp.log(self.texts[...] / jnp.maximum(texts_with, 1))
+        weight = jnp.where(present & (texts_with > 0), rarity, 0)
+        norm = jnp.sqrt(jnp.maximum(jnp.square(weight).sum(axis=1, keepdims=True), 1))
+        votes = self.votes(rows).astype(jnp.float32) * self.dropout(weight / norm)[..., None]
+        return votes.sum(axis=1) + self.bias[...][None]
 
 
 class CNN(nnx.Module):
@@ -200,6 +213,19 @@ def ngram_rows(tokens: jax.Array, orders: int, vocabulary_size: int, buckets: in
         rows.append(vocabulary_size + (_mixed(code) % buckets).astype(jnp.int32) if order else tokens)
         present.append(present[-1] & (token != 0))
     return jnp.concatenate(rows, axis=1), jnp.concatenate(present[1:], axis=1)
+
+
+def distinct(rows: jax.Array, present: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Each row number of a text once, in ascending order, and which places hold one; int32 and bool, (N, places).
+
+    >>> rows, first = distinct(jnp.array([[7, 5, 7, 9]]), jnp.array([[True, True, True, False]]))
+    >>> rows[first].tolist()
+    [5, 7]
+    """
+    last = jnp.iinfo(rows.dtype).max
+    ordered = jnp.sort(jnp.where(present, rows, last), axis=1)
+    first = (ordered != last) & (ordered != jnp.pad(ordered, ((0, 0), (1, 0)), constant_values=-1)[:, :-1])
+    return jnp.where(first, ordered, 0), first
 
 
 def _mixed(code: jax.Array) -> jax.Array:

@@ -22,10 +22,10 @@ from jaxcls.data import downloads, own, sources, splits
 from jaxcls.data.dataset import Dataset, Part, Provenance, Queries
 from jaxcls.data.formats.tables import Table, numbers, read_csv, require
 from jaxcls.data.formats.texts import read_archive, read_folders, read_lines
-from jaxcls.data.preparation import texts
 from jaxcls.errors import InputError
 from jaxcls.models import text
 from jaxcls.settings import Settings
+from jaxcls.tasks import texts
 from jaxcls.tasks.task import Preset, Task
 
 Source = Literal["files", "tfds"]
@@ -175,11 +175,7 @@ TASK = Task(
     problem="binary",
     load=load,
     read=read,
-    prepare=lambda inputs, settings: texts.fit(
-        inputs,
-        vocabulary_size=own.given(settings, "vocabulary_size"),
-        max_length=own.given(settings, "max_length"),
-    ),
+    prepare=texts.prepare,
     models={
         "ngrams": functools.partial(text.NGrams, buckets=1 << 20),
         "cnn": text.CNN,
@@ -187,4 +183,5 @@ TASK = Task(
     },
     presets={"default": Preset(DEFAULT)},
     metrics=["accuracy", "roc_auc"],
+    specialise=texts.specialise,
 )

@@ -19,10 +19,10 @@ import numpy as np
 from jaxcls.data import own, sources
 from jaxcls.data.dataset import Dataset, Queries
 from jaxcls.data.formats import tables
-from jaxcls.data.preparation import texts
 from jaxcls.data.samples import toxic_comment as sample
 from jaxcls.models import text
 from jaxcls.settings import Settings
+from jaxcls.tasks import texts
 from jaxcls.tasks.own import specialise as specialised
 from jaxcls.tasks.task import Preset, Task
 
@@ -48,7 +48,7 @@ def read(path: Path, settings: Settings) -> Queries:
 
 def specialise(task: Task, settings: Settings) -> Task:
     problem = "binary" if own.wants_sample(settings) else own.labels_of_table(settings).problem
-    return specialised(task, problem)
+    return specialised(texts.specialise(task, settings), problem)
 
 
 def _load_sample(settings: Settings, folder: Path) -> Dataset:
@@ -67,10 +67,11 @@ DEFAULT = Settings(
     dropout=0.0,
     # `specialise` gives each problem its own.
     loss="binary_crossentropy",
-    # Far above the gradients, so that rare n-grams are not learned by heart: see toxic_comment.
-    optimizer="adam",
-    eps=0.1,
-    learning_rate=10.0,
+    # Vectors of length 1 make for small gradients. Steps proportional to them fit best: Adam's, as long for a rare
+    # n-gram as for a common one, learn the rare ones by heart.
+    optimizer="sgd",
+    momentum=0.9,
+    learning_rate=80.0,
     schedule="cosine",
     vocabulary_size=8000,
     max_length=512,
@@ -86,11 +87,7 @@ TASK = Task(
     problem="binary",
     load=load,
     read=read,
-    prepare=lambda inputs, settings: texts.fit(
-        inputs,
-        vocabulary_size=own.given(settings, "vocabulary_size"),
-        max_length=own.given(settings, "max_length"),
-    ),
+    prepare=texts.prepare,
     models={"ngrams": functools.partial(text.NGrams, orders=2), "cnn": text.CNN, "transformer": text.Transformer},
     presets={"default": Preset(DEFAULT)},
     metrics=["roc_auc"],

@@ -19,11 +19,11 @@ import numpy as np
 from jaxcls.data import downloads, own, sources
 from jaxcls.data.dataset import Dataset, Part, Provenance, Queries
 from jaxcls.data.formats.tables import Table, numbers, read_csv, require
-from jaxcls.data.preparation import texts
 from jaxcls.data.samples import toxic_comment as sample
 from jaxcls.errors import InputError
 from jaxcls.models import text
 from jaxcls.settings import Settings
+from jaxcls.tasks import texts
 from jaxcls.tasks.task import Preset, Task
 
 # toxic, severe_toxic, obscene, threat, insult, identity_hate.
@@ -159,15 +159,15 @@ DEFAULT = Settings(
     batch_size=128,
     dropout=0.0,
     loss="binary_crossentropy",
-    # Far above the gradients, it makes steps proportional to them. Adam's usual steps, as long for a rare n-gram as for
-    # a common one, learn the rare ones by heart.
-    optimizer="adam",
-    eps=0.1,
-    learning_rate=40.0,
+    # Vectors of length 1 make for small gradients. Steps proportional to them fit best: Adam's, as long for a rare
+    # n-gram as for a common one, learn the rare ones by heart.
+    optimizer="sgd",
+    momentum=0.9,
+    learning_rate=80.0,
     schedule="cosine",
     vocabulary_size=8000,
     max_length=256,
-    validation_fraction=0.1,
+    validation_fraction=0.05,
     monitor="roc_auc",
     # With few examples of a label its AUC is noise, and the rate ends at zero: the last epoch is the one to keep.
     restore_best=False,
@@ -179,12 +179,9 @@ TASK = Task(
     problem="multilabel",
     load=load,
     read=read,
-    prepare=lambda inputs, settings: texts.fit(
-        inputs,
-        vocabulary_size=own.given(settings, "vocabulary_size"),
-        max_length=own.given(settings, "max_length"),
-    ),
+    prepare=texts.prepare,
     models={"ngrams": functools.partial(text.NGrams, orders=2), "cnn": text.CNN, "transformer": text.Transformer},
     presets={"default": Preset(DEFAULT)},
     metrics=["roc_auc", "average_precision"],
+    specialise=texts.specialise,
 )
