@@ -6,11 +6,13 @@ data.json          where the data came from, with checksums
 predictor.json     what a prediction needs beside the weights: the names of the classes, the fitted preparation
 metrics.jsonl      one line an epoch
 results.json       the scores on the test examples
+SHA256SUMS         of what a prediction reads beside the weights; sha256sum -c checks them
 evaluation-*.json  the scores on a split that was evaluated later
 checkpoints/       the states of the training
 model/             the weights that were tested, and the thresholds of decisions
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -22,6 +24,9 @@ import tomli_w
 from jaxcls import settings as settings_module
 from jaxcls.errors import InputError
 from jaxcls.settings import Settings
+
+# What a prediction needs beside the weights, whose checkpoint has fingerprints of its own.
+_NEEDED = ("config.toml", "data.json", "predictor.json")
 
 
 class RunDirectory:
@@ -82,6 +87,8 @@ class RunDirectory:
         _write(self.path / "metrics.jsonl", "".join(json.dumps(entry) + "\n" for entry in history))
 
     def write_results(self, results: Mapping[str, Any]) -> None:
+        """Writes what a run ends with; results.json, which marks it as finished, comes last."""
+        _write(self.path / "SHA256SUMS", _sums(self.path))
         _write(self.path / "results.json", _json(results))
 
     def _check_same_run(self, settings: Settings, environment: Mapping[str, Any], data: Mapping[str, Any]) -> None:
@@ -97,7 +104,7 @@ class RunDirectory:
                 f"--run-dir {self.path} holds a run with other settings: {', '.join(differing)}. Give another "
                 f"--run-dir, or continue that run with --config {self.path / 'config.toml'}."
             )
-        before = _read(self.path / "data.json")
+        before = _read(self.path / "data.json", "sha256", "location")
         files = before["sha256"].keys() | data["sha256"].keys()
         others = sorted(name for name in files if before["sha256"].get(name) != data["sha256"].get(name))
         if others:
@@ -130,7 +137,7 @@ def read(path: Path) -> Kept:
     """Reads what a prediction needs of a finished run.
 
     Raises:
-      InputError: there is no run, or it has not finished.
+      InputError: there is no run, it has not finished, or a file of it is not as it was written.
     """
     if not (path / "config.toml").exists():
         raise InputError(f"--run-dir {path} holds no run; give the directory that training printed.")
@@ -139,6 +146,14 @@ def read(path: Path) -> Kept:
             f"--run-dir {path}: this run has not finished. Continue it with "
             f"python -m jaxcls.train --config {path / 'config.toml'} --run-dir {path}"
         )
+    sums = path / "SHA256SUMS"
+    written = sums.read_text(encoding="utf-8", errors="replace").splitlines() if sums.is_file() else []
+    for line in _sums(path).splitlines():
+        if line not in written:
+            raise InputError(
+                f"{path / line.split()[1]} is not as the run wrote it: its SHA-256 is not the one in {sums}. Restore "
+                "it, or train again into another --run-dir."
+            )
     settings = settings_module.from_toml(path / "config.toml")
     return Kept(settings, _read(path / "data.json"), _read(path / "predictor.json"), path / "model")
 
@@ -154,11 +169,23 @@ def _json(value: Mapping[str, Any]) -> str:
     return json.dumps(value, indent=2) + "\n"
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _sums(path: Path) -> str:
+    """The lines of SHA256SUMS."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError) as error:
+        return "".join(f"{hashlib.sha256((path / name).read_bytes()).hexdigest()}  {name}\n" for name in _NEEDED)
+    except OSError as error:
+        raise InputError(f"{error.filename}: cannot be read ({error.strerror}); give another --run-dir.") from None
+
+
+def _read(path: Path, *names: str) -> dict[str, Any]:
+    """A record that holds these names at least."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise InputError(f"{path} is damaged ({error}); give another --run-dir.") from None
+    if not isinstance(record, dict) or not all(name in record for name in names):
+        raise InputError(f"{path} is damaged (it does not hold {', '.join(names)}); give another --run-dir.")
+    return record
 
 
 def _write(path: Path, text: str) -> None:

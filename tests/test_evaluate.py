@@ -145,16 +145,6 @@ def test_a_run_that_has_not_finished_is_refused(finished, tmp_path, capsys):
     assert "has not finished. Continue it with python -m jaxcls.train" in capsys.readouterr().err
 
 
-def test_data_of_other_classes_is_refused(finished, tmp_path, capsys):
-    other = tmp_path / "run"
-    shutil.copytree(finished.directory, other)
-    kept = json.loads((other / "predictor.json").read_text())
-    kept["class_names"][0] = "Shawl"
-    (other / "predictor.json").write_text(json.dumps(kept))
-    assert evaluate.main(["--run-dir", str(other)]) == 2
-    assert "learned a multiclass one of Shawl, Trouser" in capsys.readouterr().err
-
-
 def test_help_names_every_flag_and_needs_no_jax():
     code = (
         "import sys; from jaxcls import evaluate\ntry: evaluate.main(['--help'])\nfinally: print('jax' in sys.modules)"

@@ -338,6 +338,6 @@ def test_what_to_predict_is_one_image_or_all_in_a_folder(folder, tmp_path):
     assert one.ids.tolist() == ["001.png"]
     np.testing.assert_array_equal(one.inputs[0], every.inputs[1])
     (tmp_path / "none").mkdir()
-    for path, said in ((tmp_path / "none", "no images"), (tmp_path / "gone.png", "No such file")):
+    for path, said in ((tmp_path / "none", "no images"), (tmp_path / "gone.png", "no such file")):
         with pytest.raises(InputError, match=said):
             images.queries(path, 8, 3)

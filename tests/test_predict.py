@@ -1,6 +1,6 @@
 """The command line that predicts new examples, and writes what Kaggle takes."""
 
-import json
+import shutil
 import subprocess
 import sys
 
@@ -186,15 +186,18 @@ def test_a_run_that_is_not_there_is_refused(data_dir, tmp_path, capsys):
     assert "holds no run" in refused(capsys, *given)
 
 
-def test_predictions_of_what_was_learned_from_generated_examples_say_so(of_images, data_dir, tmp_path, capsys):
-    record = of_images / "data.json"
-    kept = record.read_text()
-    record.write_text(json.dumps(json.loads(kept) | {"synthetic": True}))
-    try:
-        _, said = predicted(capsys, of_images, data_dir / IMAGES, tmp_path / "out.csv")
-    finally:
-        record.write_text(kept)
-    assert "SYNTHETIC" in said
+@pytest.mark.parametrize("name", ["config.toml", "data.json", "predictor.json", "SHA256SUMS"])
+@pytest.mark.parametrize("content", ["{}", "[]", "", "\xff", None], ids=repr)
+def test_a_run_whose_records_are_not_as_they_were_written_is_refused(
+    of_images, data_dir, tmp_path, capsys, name, content
+):
+    directory = shutil.copytree(of_images, tmp_path / "run")
+    (directory / name).unlink()
+    if content is not None:
+        (directory / name).write_text(content, encoding="latin-1")
+    given = ["--run-dir", directory, "--input", data_dir / IMAGES, "--output", tmp_path / "out.csv"]
+    assert str(directory if content is None else directory / name) in refused(capsys, *given)
+    assert not (tmp_path / "out.csv").exists()
 
 
 def test_a_real_process_predicts(of_images, data_dir, tmp_path):

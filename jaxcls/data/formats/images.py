@@ -120,6 +120,8 @@ def queries(path: Path, size: int, channels: int) -> Queries:
     Raises:
       InputError: as for :func:`decode_all`; there are no images.
     """
+    if not path.exists():
+        raise InputError(f"{path}: there is no such file or folder; give an image, or a folder of images.")
     if not path.is_dir():
         return Queries(np.array([path.name], object), decode(path, size=size, channels=channels)[None])
     found, _ = listed(path)
