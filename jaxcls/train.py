@@ -67,11 +67,12 @@ def _list_tasks() -> int:
     from jaxcls.tasks import TASKS
 
     for task in TASKS.values():
-        print(f"{task.name}: {task.summary} ({'as your data is' if task.specialise else task.problem})")
+        print(f"{task.name}: {task.summary} ({'as your labels are' if task.takes('data') else task.problem})")
         print(f"    models: {', '.join(task.models)}")
         for name, preset in task.presets.items():
             recipe = preset.settings
-            print(f"    preset {name}: {recipe.model}, {recipe.epochs} epochs, {recipe.loss}, {recipe.optimizer}")
+            parts = [recipe.model, f"{recipe.epochs} epochs", recipe.loss, recipe.optimizer]
+            print(f"    preset {name}: {', '.join(part for part in parts if part)}")
     return 0
 
 

@@ -142,7 +142,7 @@ def table(tmp_path):
 
 
 def load(settings):
-    return own.from_tables("csv", settings, lambda columns, where: own.learned_from(columns, settings, where))
+    return own.from_tables("csv", settings, lambda columns, where: own.learned_from(columns, settings))
 
 
 def test_a_table_gives_its_columns_and_sets_a_part_aside(table):
@@ -168,7 +168,7 @@ def test_a_test_table_is_taken_whole_and_needs_no_weights(table, tmp_path):
 
 def test_rows_to_predict_need_no_labels_and_keep_their_ids(table, tmp_path):
     write_csv(tmp_path / "asked.csv", {"name": ["007", "008"], "x": [1.0, 2.0], "junk": ["", ""]})
-    asked = own.queries(tmp_path / "asked.csv", table, lambda columns, where: own.learned_from(columns, table, where))
+    asked = own.queries(tmp_path / "asked.csv", table, lambda columns, where: own.learned_from(columns, table))
     assert asked.ids.tolist() == ["007", "008"]
     assert asked.inputs["x"].tolist() == [1.0, 2.0]
 

@@ -203,15 +203,13 @@ def given(settings: Settings, name: str) -> Any:
     return value
 
 
-def learned_from(columns: Columns, settings: Settings, where: str) -> dict[str, np.ndarray]:
-    """The columns that are neither label, weight, id nor dropped.
+def learned_from(columns: Columns, settings: Settings) -> dict[str, np.ndarray]:
+    """The columns that are neither label, weight, id nor dropped; a file to predict need not have these.
 
     >>> columns = {"x": np.zeros(1), "y": np.ones(1), "z": np.ones(1)}
-    >>> list(learned_from(columns, Settings(label_column=("y",), drop_column=("z",)), "rows.csv"))
+    >>> list(learned_from(columns, Settings(label_column=("y",), drop_column=("z",))))
     ['x']
     """
-    for name in settings.drop_column or ():
-        tables.require(columns, name, where)
     others = {*(settings.label_column or ()), *(settings.drop_column or ())}
     others |= {name for name in (settings.weight_column, settings.id_column) if name is not None}
     return {name: column for name, column in columns.items() if name not in others}
@@ -238,6 +236,8 @@ def from_tables(
     where = str(path)
     _check_roles(settings)
     columns = _read(path, settings, text)
+    for dropped in settings.drop_column or ():
+        tables.require(columns, dropped, where)
     if settings.id_column:
         ids_of(columns, settings.id_column, where)
     labels = labels_of(columns, label_columns, where)

@@ -95,7 +95,7 @@ def jitter(rows: int, key: jax.Array, table: Mapping[str, jax.Array]) -> dict[st
 
 
 def _inputs(columns: own.Columns, settings: Settings, where: str) -> dict[str, np.ndarray]:
-    inputs = own.learned_from(columns, settings, where)
+    inputs = own.learned_from(columns, settings)
     if not inputs:
         raise InputError(f"{where}: has no column to learn from beside those of labels, weights, ids and dropped ones.")
     for name, column in inputs.items():
