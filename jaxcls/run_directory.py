@@ -112,6 +112,12 @@ class RunDirectory:
                 f"--run-dir {self.path} holds a run on other data, from {before['location']}: now "
                 f"{', '.join(others)} from {data['location']} differ. Give the same data, or another --run-dir."
             )
+        fitted = self.path / "predictor.json"
+        if _json(_read(fitted)) != self._records["predictor.json"]:
+            raise InputError(
+                f"{fitted} is not what the training examples give: it is damaged, or was fitted by other versions of "
+                "the libraries. Give another --run-dir."
+            )
         for name, value in _read(self.path / "environment.json").items():
             if value != environment.get(name):
                 self.warnings.append(f"{name} was {value}, is {environment.get(name)}")

@@ -1,6 +1,7 @@
 """A whole run: what it keeps, what it reports, and what it refuses before it begins."""
 
 import json
+import shutil
 
 import chex
 import numpy as np
@@ -139,6 +140,14 @@ def test_what_is_wrong_is_said_before_anything_is_written(data_dir, tmp_path, ch
 def test_a_directory_takes_no_other_settings(finished, data_dir):
     with pytest.raises(InputError, match=r"learning_rate \(begun with 0\.004, now 0\.1\)"):
         train(data_dir, finished[0].directory, learning_rate=0.1)
+
+
+@pytest.mark.parametrize(("name", "content"), [("predictor.json", "{}"), ("data.json", "{}"), ("data.json", "[]")])
+def test_a_directory_whose_records_are_damaged_is_not_continued(finished, data_dir, tmp_path, name, content):
+    directory = shutil.copytree(finished[0].directory, tmp_path / "run")
+    (directory / name).write_text(content)
+    with pytest.raises(InputError, match=f"{name} is .*damaged"):
+        train(data_dir, directory)
 
 
 def test_a_directory_takes_no_other_data(finished, data_dir, tmp_path):
