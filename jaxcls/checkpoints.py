@@ -355,7 +355,11 @@ class Checkpoints:
         path, saved = self._path(step), self._records[step].leaves
         abstract = [_abstract(name, like[name]) for name in saved]
         arrays = _read(path, lambda: ocp.load(path, abstract, checkpointable_name=_STATE))
-        loaded = dict(zip(saved, arrays, strict=True))
+        # Orbax gives a key the sharding of its data, which has an axis more; no other call takes it.
+        loaded = {
+            name: jax.device_put(array, spec.sharding) if jnp.issubdtype(array.dtype, jax.dtypes.prng_key) else array
+            for name, array, spec in zip(saved, arrays, abstract, strict=True)
+        }
         changed = [name for name, description in _described(loaded).items() if description != saved[name]]
         if changed:
             raise _Damaged(f"the bits of {len(changed)} of {len(saved)} leaves have changed: {changed[0]} first")

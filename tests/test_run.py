@@ -91,10 +91,12 @@ def test_another_seed_is_another_run_and_the_same_seed_the_same(finished, data_d
 
 def test_the_best_epoch_is_tested_if_asked_for(data_dir, tmp_path):
     # At such a rate the first epochs are bad, and the last is not the best of many.
-    result = train(data_dir, tmp_path / "best", epochs=6, learning_rate=0.05, schedule="constant", restore_best=True)
+    given = {"epochs": 6, "learning_rate": 0.05, "schedule": "constant", "restore_best": True}
+    result = train(data_dir, tmp_path / "best", **given)
     values = [entry["val_accuracy"] for entry in result.history]
     assert np.argmax(values) < len(values) - 1
     assert int(result.state.step) == result.history[int(np.argmax(values))]["step"]
+    assert train(data_dir, tmp_path / "best", **given).report == result.report
 
 
 @pytest.mark.parametrize(
