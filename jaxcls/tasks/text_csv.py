@@ -67,11 +67,10 @@ DEFAULT = Settings(
     dropout=0.0,
     # `specialise` gives each problem its own.
     loss="binary_crossentropy",
-    # Vectors of length 1 make for small gradients. Steps proportional to them fit best: Adam's, as long for a rare
-    # n-gram as for a common one, learn the rare ones by heart.
+    # As in toxic_comment, but classes may be of one size: then gradients are larger, and longer steps too noisy.
     optimizer="sgd",
     momentum=0.9,
-    learning_rate=80.0,
+    learning_rate=20.0,
     schedule="cosine",
     vocabulary_size=8000,
     max_length=512,
