@@ -1,11 +1,12 @@
 """Toxic comments, generated: the task's recipe against TF-IDF and one logistic regression a label.
 
     python experiments/toxic_comment.py
-    python experiments/toxic_comment.py --seeds 1 2 --learning-rate 40    # how the recipe was chosen
+    python experiments/toxic_comment.py --seeds 1 2 5 6 7 --learning-rate 40    # how the recipe was chosen
 
-Expected: on comments of the same generator (SYNTHETIC: no result on real comments follows), a mean column-wise ROC AUC
-at least that of scikit-learn's TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True) and LogisticRegression, and
-that of `toxic` alone within 0.01 of it. The recipe was chosen on other seeds of the generator than those reported.
+Expected, on comments of one generator (SYNTHETIC: nothing follows for real ones): the AUC of `toxic` alone is 0.01
+above that of scikit-learn's TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True) and LogisticRegression. So is the
+mean column-wise AUC on most seeds, but not on all: a seed's test rows hold some five threats, which move the mean by
+0.02 either way. The recipe was chosen on the seeds 1, 2, 5, 6 and 7.
 jaxcls holds out some of its training rows, which scikit-learn learns from. Further flags are those of jaxcls.train.
 Adds its rows to experiments/toxic_comment.md.
 """

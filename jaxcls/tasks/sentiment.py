@@ -42,7 +42,7 @@ DEFAULT = Settings(
     batch_size=128,
     dropout=0.0,
     loss="binary_crossentropy",
-    # As in toxic_comment; with classes of one size, gradients are larger, and steps that long would be too noisy.
+    # See toxic_comment, whose loss is the mean of six labels.
     optimizer="sgd",
     momentum=0.9,
     learning_rate=20.0,

@@ -67,10 +67,10 @@ DEFAULT = Settings(
     dropout=0.0,
     # `specialise` gives each problem its own.
     loss="binary_crossentropy",
-    # As in toxic_comment, but classes may be of one size: then gradients are larger, and longer steps too noisy.
+    # See toxic_comment, whose loss is the mean of six labels.
     optimizer="sgd",
     momentum=0.9,
-    learning_rate=20.0,
+    learning_rate=10.0,
     schedule="cosine",
     vocabulary_size=8000,
     max_length=512,

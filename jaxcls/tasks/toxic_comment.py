@@ -159,8 +159,8 @@ DEFAULT = Settings(
     batch_size=128,
     dropout=0.0,
     loss="binary_crossentropy",
-    # Vectors of length 1 make for small gradients. Steps proportional to them fit best: Adam's, as long for a rare
-    # n-gram as for a common one, learn the rare ones by heart.
+    # Steps proportional to the gradients: Adam's, as long for a rare n-gram as for a common one, learn the rare ones by
+    # heart. They are long because texts are vectors of length 1 and the loss is the mean of six labels.
     optimizer="sgd",
     momentum=0.9,
     learning_rate=80.0,
