@@ -1,6 +1,7 @@
 """Toxic comments, generated: the task's recipe against TF-IDF and one logistic regression a label.
 
     python experiments/toxic_comment.py
+    python experiments/toxic_comment.py --seeds 8 9 10 11 12
     python experiments/toxic_comment.py --seeds 1 2 5 6 7 --learning-rate 40    # how the recipe was chosen
 
 Expected, on comments of one generator (SYNTHETIC: nothing follows for real ones): the AUC of `toxic` alone is 0.01
