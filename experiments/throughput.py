@@ -23,6 +23,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from jaxcls import environment
 
@@ -120,10 +121,10 @@ def work(contender: str, model: str, batch_size: int) -> None:
 
 
 def load(images: int):
-    from jaxcls.data import sources
+    from jaxcls.data import idx_images
     from jaxcls.tasks.fashion_mnist import IMAGES as FASHION_MNIST
 
-    train = sources.load_idx_images(FASHION_MNIST, "auto").train
+    train = idx_images.load(FASHION_MNIST).train
     if len(train.labels) < images:
         raise SystemExit("this experiment needs the real Fashion-MNIST: install Debian's dataset-fashion-mnist")
     return train.inputs[:images], train.labels[:images]
@@ -136,7 +137,7 @@ def jaxcls_contender(model: str, batch_size: int, images: int, turn: Turn) -> No
 
     from jaxcls import losses, optimizers, steps
     from jaxcls.data import pipeline
-    from jaxcls.data.normalise import standardise
+    from jaxcls.data.preparation import images as prepared
     from jaxcls.fit import fit
     from jaxcls.models import vision
     from jaxcls.models.functional import functional
@@ -149,13 +150,17 @@ def jaxcls_contender(model: str, batch_size: int, images: int, turn: Turn) -> No
             turn()
 
     inputs, labels = load(images)
-    build = {"mlp": vision.MLP, "cnn": functools.partial(vision.CNN, channels=(32, 64))}[model]
+    builders: dict[str, Callable[..., Any]] = {
+        "mlp": vision.MLP,
+        "cnn": functools.partial(vision.CNN, channels=(32, 64)),
+    }
+    build = builders[model]
     network = functional(lambda rngs: build((28, 28, 1), 10, dropout=0.0, rngs=rngs))
     optimizer = optimizers.adam(1e-3)
     loss = losses.get("sparse_categorical_crossentropy", normalizer="batch")
     fit(
         steps.init_state(network, optimizer, seed=0),
-        steps.make_train_step(network, loss, optimizer, prepare=standardise(inputs)),
+        steps.make_train_step(network, loss, optimizer, prepare=prepared.fit(inputs).normalise),
         jax.device_put(pipeline.examples(inputs, labels)),
         epochs=MANY,
         batch_size=batch_size,
