@@ -5,7 +5,7 @@ before them is hostile ("you clown", not "never clown"), and words of both kinds
 toxic comments 8% say nothing that tells, and 1% of the others are let pass with a word that does: no model can know.
 The labels are as rare, and go together, as in the real files: severe_toxic implies toxic, threat is 0.3%.
 
-Mean column-wise ROC AUC on the test: logistic regression of TF-IDF 0.94 on words and 0.97 with pairs of words, and of
+Mean column-wise ROC AUC on the test: logistic regression of TF-IDF 0.94 on words and 0.96 with pairs of words, and of
 the number of hostile pairs that tell, which is nearly all there is to know, 0.98.
 """
 
