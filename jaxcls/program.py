@@ -38,7 +38,7 @@ class Program(NamedTuple):
     Attributes:
       state: before the first step, on every device.
       train_step: ``(state, batch) -> (state, metrics)``.
-      order: ``(key, epoch) -> rows``, the order in which an epoch sees the training examples.
+      order: ``(key, epoch) -> rows``, the order in which an epoch sees the training examples; None where any will do.
       predict: ``(params, model_state, inputs) -> (scores, outputs)`` of encoded inputs, on the host.
       example_losses: ``(outputs, labels) -> (N,)``.
       replicated, sharded: an array whole on every device, and one whose first axis is split over them.
@@ -46,7 +46,7 @@ class Program(NamedTuple):
 
     state: TrainState
     train_step: TrainStep
-    order: Callable[[jax.Array, int], jax.Array]
+    order: Callable[[jax.Array, int], jax.Array] | None
     predict: Predict
     example_losses: Callable[[np.ndarray, np.ndarray], jax.Array]
     replicated: jax.sharding.Sharding
@@ -148,13 +148,12 @@ def build(
     )
     _check_batch_size(resolved)
     replicated, sharded = shardings()
+    order = None
     if preparation.widths:
         train_step = steps.bucketed(train_step, preparation.widths)
         ordered = jax.jit(steps.bucketed_order, static_argnames="batch_size")
         buckets = bucket_of(train.inputs, preparation.widths)
         order = functools.partial(ordered, buckets=buckets, batch_size=resolved.batch_size)
-    else:
-        order = functools.partial(jax.jit(steps.epoch_order, static_argnames="count"), count=len(train))
 
     initial = functools.partial(steps.init_state, model, optimizer, resolved.seed)
     one = take(train, np.zeros(resolved.batch_size, np.int32), np.ones(resolved.batch_size, bool))
