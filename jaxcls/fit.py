@@ -7,16 +7,17 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxcls.checkpoints import Checkpoints
-from jaxcls.data.pipeline import Examples, chunk_length, steps_per_epoch
+from jaxcls.data.pipeline import Examples, Feed, chunk_length, resident, steps_per_epoch
 from jaxcls.steps import StepMetrics, TrainState, TrainStep, epoch_order, make_train_chunk
 
 # Steps in one dispatch at the most: long enough to hide the cost of a dispatch, short enough for a progress
 # bar that moves and a run that stops soon after it is told to.
 MOST_STEPS_A_CHUNK = 32
+# The batches of a dispatch lie on the device together; of large examples, there are fewer to a dispatch.
+MOST_BYTES_A_CHUNK = 1 << 26
 
 
 class Interrupted(Exception):
@@ -101,6 +102,7 @@ def fit(
     batch_size: int,
     validate: Callable[[TrainState], Mapping[str, float]],
     order: Callable[[jax.Array, int], jax.Array] | None = None,
+    feed: Callable[..., Feed] = resident,
     monitor: str | None = None,
     mode: Literal["max", "min"] = "max",
     patience: int | None = None,
@@ -109,7 +111,7 @@ def fit(
     checkpoint_seconds: float = 60.0,
     reporter: Reporter | None = None,
     stop: Callable[[], bool] = lambda: False,
-    sharding: jax.sharding.Sharding | None = None,
+    sharding: jax.sharding.NamedSharding | None = None,
 ) -> tuple[TrainState, list[dict[str, Any]]]:
     """Trains for so many epochs, going on from the newest checkpoint if there is one.
 
@@ -118,10 +120,12 @@ def fit(
 
     Args:
       state: before the first step; it is donated.
-      data: the training examples, on the device.
+      data: the training examples, where ``feed`` wants them.
       validate: ``state -> {name: value}``, called after each epoch.
       order: ``(key, epoch) -> the rows of the examples, in the order of the epoch``; without it, any order is as
         likely as another.
+      feed: how they come to the step: `pipeline.resident`, of examples on the device, or `streaming.streamed`, of
+        examples on the host. The bits are the same.
       monitor: the name of the value by which ``patience`` and the best checkpoint are decided, greater being
         better if ``mode`` is 'max'.
       patience: stop after so many epochs without a better value.
@@ -139,8 +143,10 @@ def fit(
       CheckpointError: see :mod:`jaxcls.checkpoints`.
     """
     steps = steps_per_epoch(len(data), batch_size)
-    length = chunk_length(steps, MOST_STEPS_A_CHUNK)
-    train_chunk = make_train_chunk(train_step, batch_size=batch_size, length=length, sharding=sharding)
+    batch_bytes = batch_size * sum(array.nbytes for array in jax.tree.leaves(tuple(data))) // len(data)
+    length = chunk_length(steps, max(1, min(MOST_STEPS_A_CHUNK, MOST_BYTES_A_CHUNK // batch_bytes)))
+    chunks_of = feed(data, batch_size=batch_size, length=length, sharding=sharding)
+    train_chunk = make_train_chunk(train_step)
     order = order or functools.partial(jax.jit(epoch_order, static_argnames="count"), count=len(data))
     progress = Progress()
     if checkpoints is not None and (restored := checkpoints.restore(like=state)):
@@ -156,10 +162,12 @@ def fit(
     saved_at = time.monotonic()
     while len(progress.history) < epochs and not _exhausted(progress.history, monitor, mode, patience):
         epoch = len(progress.history)
-        rows = order(state.key, epoch)
-        for first in range(int(state.step) - epoch * steps, steps, length):
+        begun = int(state.step) - epoch * steps
+        chunks = chunks_of(order(state.key, epoch), begun)
+        for first in range(begun, steps, length):
             began = time.monotonic()
-            state, metrics = train_chunk(state, data, rows, jnp.int32(first))
+            # No name keeps what was computed with: its memory is free for the next.
+            state, metrics = train_chunk(state, next(chunks))
             # Those past the end of the epoch are dropped.
             metrics = jax.tree.map(lambda values, left=steps - first: np.asarray(values)[:left], metrics)
             progress.seconds += time.monotonic() - began

@@ -49,8 +49,8 @@ class Program(NamedTuple):
     order: Callable[[jax.Array, int], jax.Array] | None
     predict: Predict
     example_losses: Callable[[np.ndarray, np.ndarray], jax.Array]
-    replicated: jax.sharding.Sharding
-    sharded: jax.sharding.Sharding
+    replicated: jax.sharding.NamedSharding
+    sharded: jax.sharding.NamedSharding
 
 
 def specialise(given: Settings) -> Task:
@@ -155,11 +155,13 @@ def build(
         buckets = bucket_of(train.inputs, preparation.widths)
         order = functools.partial(ordered, buckets=buckets, batch_size=resolved.batch_size)
 
-    initial = functools.partial(steps.init_state, model, optimizer, resolved.seed)
+    # The seed is an argument, so that one compiled program serves all.
+    initial = jax.jit(functools.partial(steps.init_state, model, optimizer), out_shardings=replicated)
+    seed = np.uint32(resolved.seed)
     one = take(train, np.zeros(resolved.batch_size, np.int32), np.ones(resolved.batch_size, bool))
-    jax.eval_shape(train_step, jax.eval_shape(initial), one)
+    jax.eval_shape(train_step, jax.eval_shape(initial, seed), one)
     return Program(
-        state=jax.device_put(initial(), replicated),
+        state=initial(seed),
         train_step=train_step,
         order=order,
         predict=build_predict(task, resolved, preparation, model),
@@ -295,7 +297,7 @@ def _build_optimizer(resolved: Settings, count: int) -> optax.GradientTransforma
     return optimizers.get(resolved.optimizer, learning_rate=rate, **chosen)
 
 
-def shardings() -> tuple[jax.sharding.Sharding, jax.sharding.Sharding]:
+def shardings() -> tuple[jax.sharding.NamedSharding, jax.sharding.NamedSharding]:
     """An array whole on every device, and one whose first axis is split over them."""
     mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     spec = jax.sharding.PartitionSpec

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxcls import environment, metrics, optimizers, program, settings
 from jaxcls.checkpoints import Checkpoints
-from jaxcls.data import duplicates
+from jaxcls.data import duplicates, pipeline, streaming
 from jaxcls.data.dataset import describe
 from jaxcls.data.pipeline import Examples, steps_per_epoch
 from jaxcls.errors import said_of
@@ -90,7 +90,10 @@ def run(given: Settings, *, say: Callable[[str], None] = print, stop: Callable[[
         say(f"{'continuing' if directory.continued else 'keeping'} this run in {directory.path}")
         for difference in directory.warnings:
             say(f"warning: {difference}; the last bits of the result may differ from those of an uninterrupted run")
-        state, history = _fit(task, resolved, train, validation, functions, directory, checkpoints, mode, stop)
+        streams = _streams(resolved, train)
+        if streams:
+            say("the training examples stay on the host, and are sent to the device ahead of their use")
+        state, history = _fit(task, resolved, train, validation, functions, directory, checkpoints, mode, stop, streams)
         thresholds = _thresholds(task, resolved, functions, state, validation)
         _keep(directory, state, thresholds)
         report = metrics.report(
@@ -112,6 +115,13 @@ def run(given: Settings, *, say: Callable[[str], None] = print, stop: Callable[[
     return Result(directory.path, state, history, report)
 
 
+def _streams(resolved: Settings, train: Examples) -> bool:
+    """Whether the training examples stay on the host."""
+    if resolved.data_on == "auto":
+        return not streaming.fits(train, jax.local_devices())
+    return resolved.data_on == "host"
+
+
 def _fit(
     task: Task,
     resolved: Settings,
@@ -122,6 +132,7 @@ def _fit(
     checkpoints: Checkpoints,
     mode: Literal["max", "min"],
     stop: Callable[[], bool],
+    streams: bool,
 ) -> tuple[TrainState, list[dict[str, Any]]]:
     names = dict.fromkeys([*task.metrics, resolved.monitor])
     chosen = {name: metrics.get(name, task.problem) for name in names if name != "loss"}
@@ -141,11 +152,12 @@ def _fit(
         state, history = fit(
             functions.state,
             functions.train_step,
-            jax.device_put(train, functions.replicated),
+            train if streams else jax.device_put(train, functions.replicated),
             epochs=resolved.epochs,
             batch_size=resolved.batch_size,
             validate=validate,
             order=functions.order,
+            feed=streaming.streamed if streams else pipeline.resident,
             monitor=resolved.monitor,
             mode=mode,
             patience=resolved.patience,

@@ -87,6 +87,9 @@ class Settings:
     """Passes over the training examples."""
     batch_size: Maybe[int] = UNSET
     """Examples a step, on all devices together."""
+    data_on: Literal["auto", "device", "host"] = "auto"
+    """Where the training examples are kept: on the device, or on the host, from which each batch is sent ahead; auto
+    keeps them on the host if they take more than half of the device's free memory. The result is the same."""
     eval_batch_size: int = 500
     """Examples that are predicted together."""
     patience: Maybe[int | None] = None
@@ -177,6 +180,7 @@ class Settings:
 # How and where a run is made, not what it computes.
 _LOGISTICS = frozenset({
     "list_tasks", "config", "run_dir", "resume", "source", "data_dir", "data", "test_data", "checkpoint_seconds",
+    "data_on",
 })  # fmt: skip
 # Those that say what the data is and how it is read, each for some tasks.
 DATA_SETTINGS = (

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxcls.data.pipeline import Batch, Examples, batch_rows, bucket_of, in_order, take
+from jaxcls.data.pipeline import Batch, bucket_of, in_order
 from jaxcls.models.functional import Model
 
 PyTree = Any
@@ -158,33 +158,17 @@ def bucketed_order(key: jax.Array, epoch: jax.Array, buckets: jax.Array, batch_s
     return jnp.concatenate([jax.random.permutation(dealing, whole).ravel(), order[batches * batch_size :]])
 
 
-def make_train_chunk(
-    train_step: TrainStep, *, batch_size: int, length: int, sharding: jax.sharding.Sharding | None = None
-) -> Callable[[TrainState, Examples, jax.Array, jax.Array], tuple[TrainState, StepMetrics]]:
-    """Compiles ``(state, data, order, first) -> (state, metrics)``: ``length`` steps in one dispatch.
+def make_train_chunk(train_step: TrainStep) -> Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]:
+    """Compiles ``(state, batches) -> (state, metrics)``: as many steps in one dispatch as batches are stacked.
 
-    The state is donated. ``data`` lives on the device, ``order`` is that of the epoch, and ``first`` the number
-    of the first batch in it; one compiled program serves them all. The metrics are stacked, (length,).
+    The state is donated. The batches, (length, batch_size, ...), are what a :class:`jaxcls.data.pipeline.Feed` gives;
+    where their examples lived makes no difference to the program, and so none to the bits. The metrics are stacked,
+    (length,).
 
     The steps always run under ``lax.scan``: any two lengths then agree bit for bit, which a step that is
     compiled alone does not with one that is not.
-
-    Args:
-      sharding: how a batch, (batch_size, ...), lies on several devices.
     """
-
-    def train_chunk(
-        state: TrainState, data: Examples, order: jax.Array, first: jax.Array
-    ) -> tuple[TrainState, StepMetrics]:
-        def body(state: TrainState, rows_and_mask: Any) -> tuple[TrainState, StepMetrics]:
-            batch = take(data, *rows_and_mask)
-            if sharding is not None:
-                batch = jax.lax.with_sharding_constraint(batch, sharding)
-            return train_step(state, batch)
-
-        return jax.lax.scan(body, state, batch_rows(order, first, batch_size=batch_size, length=length))
-
-    return jax.jit(train_chunk, donate_argnums=0)
+    return jax.jit(lambda state, batches: jax.lax.scan(train_step, state, batches), donate_argnums=0)
 
 
 def make_prediction_step(
@@ -233,7 +217,7 @@ def collect(
     if not widths:
         batches = in_order(inputs, batch_size)
         return _joined([prediction_step(params, model_state, jax.device_put(b, sharding)) for b in batches], count)
-    buckets = np.asarray(bucket_of(inputs, widths))
+    buckets = bucket_of(inputs, widths)
     order = np.argsort(buckets, kind="stable")
     parts = [
         collect(

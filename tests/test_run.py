@@ -89,6 +89,13 @@ def test_another_seed_is_another_run_and_the_same_seed_the_same(finished, data_d
     assert other.report["params_sha256"] != result.report["params_sha256"]
 
 
+def test_where_the_examples_are_kept_changes_neither_the_result_nor_the_run(finished, data_dir, tmp_path):
+    lines: list[str] = []
+    assert train(data_dir, tmp_path / "run", lines, data_on="host").report == finished[0].report
+    assert any("stay on the host" in line for line in lines)
+    assert train(data_dir, tmp_path / "run").report == finished[0].report
+
+
 def test_the_best_epoch_is_tested_if_asked_for(data_dir, tmp_path):
     # At such a rate the first epochs are bad, and the last is not the best of many.
     given = {"epochs": 6, "learning_rate": 0.05, "schedule": "constant", "restore_best": True}

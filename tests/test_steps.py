@@ -49,11 +49,12 @@ def data():
 
 
 def run_epoch(step, state, data, length, **options):
-    chunk = steps.make_train_chunk(step, batch_size=BATCH, length=length, **options)
+    chunk = steps.make_train_chunk(step)
+    feed = pipeline.resident(data, batch_size=BATCH, length=length, **options)
     order = steps.epoch_order(state.key, 0, len(data))
     collected = []
-    for first in range(0, STEPS, length):
-        state, metrics = chunk(state, data, order, jnp.int32(first))
+    for first, batches in zip(range(0, STEPS, length), feed(order, 0), strict=True):
+        state, metrics = chunk(state, batches)
         collected.append(jax.tree.map(lambda leaf, first=first: np.asarray(leaf)[: STEPS - first], metrics))
     return state, jax.tree.map(lambda *parts: np.concatenate(parts), *collected)
 
@@ -194,11 +195,11 @@ def test_training_traces_once_whatever_the_epoch_and_the_place_in_it(data):
         traces.append(None)
         return step(state, batch)
 
-    chunk = steps.make_train_chunk(counted, batch_size=BATCH, length=2)
+    chunk = steps.make_train_chunk(counted)
+    feed = pipeline.resident(data, batch_size=BATCH, length=2)
     for epoch in range(2):
-        order = steps.epoch_order(state.key, epoch, len(data))
-        for first in range(0, STEPS, 2):
-            state, _ = chunk(state, data, order, jnp.int32(first))
+        for batches in feed(steps.epoch_order(state.key, epoch, len(data)), 0):
+            state, _ = chunk(state, batches)
     assert len(traces) == 1
 
 

@@ -1,13 +1,16 @@
-"""From arrays to batches of one fixed size: shuffled on the device for training, in order for evaluation."""
+"""From arrays to batches of one fixed size: in the order of an epoch for training, as they stand for evaluation."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 PyTree = Any
+# ``(order, first) -> chunks``: the batches of an epoch from number ``first`` on, several stacked in a chunk, on the
+# device. ``order`` holds the rows of the examples.
+Feed: TypeAlias = Callable[[jax.Array, int], Iterator["Batch"]]
 
 
 class Batch(NamedTuple):
@@ -72,33 +75,32 @@ def chunk_length(steps: int, most: int) -> int:
     return min(range(most, most // 2, -1), key=lambda length: -steps % length)
 
 
-def batch_rows(order: jax.Array, first: jax.Array, *, batch_size: int, length: int) -> tuple[jax.Array, jax.Array]:
+def batch_rows(order: Any, first: Any, *, batch_size: int, length: int) -> tuple[Any, Any]:
     """The rows of the batches ``first`` to ``first + length`` of an epoch, and their mask.
 
     Both are (length, batch_size). The tail of the epoch is filled with examples from its beginning, which are
     real (statistics over the batch stay those of real data) and masked (they count nowhere). Batches past the
-    end are masked whole.
+    end are masked whole. On the host, if ``order`` is a NumPy array.
 
-    >>> rows, mask = batch_rows(jnp.array([2, 0, 1]), 1, batch_size=2, length=2)
+    >>> rows, mask = batch_rows(np.array([2, 0, 1]), 1, batch_size=2, length=2)
     >>> rows.tolist(), mask.tolist()
     ([[1, 2], [0, 1]], [[True, False], [False, False]])
     """
-    places = (first + jnp.arange(length))[:, None] * batch_size + jnp.arange(batch_size)[None, :]
+    places = (first + np.arange(length))[:, None] * batch_size + np.arange(batch_size)[None, :]
     return order[places % len(order)], places < len(order)
 
 
-def bucket_of(tokens: Any, widths: Sequence[int]) -> jax.Array:
+def bucket_of(tokens: Any, widths: Sequence[int]) -> Any:
     """For each sequence, the number of the first of the ascending ``widths`` that holds it, (N,) int32.
 
     Args:
-      tokens: (N, width) integers, padded with 0 at the end.
+      tokens: (N, width) integers, padded with 0 at the end. NumPy arrays stay on the host.
 
     >>> bucket_of(np.array([[5, 0, 0, 0], [5, 0, 7, 0]]), (2, 4)).tolist()
     [0, 1]
     """
-    tokens = jnp.asarray(tokens)
-    lengths = jnp.max(jnp.where(tokens != 0, jnp.arange(1, tokens.shape[1] + 1)[None, :], 0), axis=1)
-    return jnp.searchsorted(jnp.asarray(widths), lengths).astype(jnp.int32)
+    # A sequence is too long for as many of the widths as it has a token behind.
+    return sum(tokens[:, width:].any(axis=1).astype(np.int32) for width in widths)
 
 
 def take(data: Examples, rows: Any, mask: Any) -> Batch:
@@ -109,6 +111,39 @@ def take(data: Examples, rows: Any, mask: Any) -> Batch:
     """
     inputs, labels, weights = jax.tree.map(lambda array: array[rows], tuple(data))
     return Batch(inputs, labels, mask, weights)
+
+
+def resident(
+    data: Examples, *, batch_size: int, length: int, sharding: jax.sharding.NamedSharding | None = None
+) -> Feed:
+    """Chunks of ``length`` batches of examples that live on the device; they are gathered there.
+
+    A chunk is a Batch with one axis more, (length, batch_size, ...). One compiled program gathers them all.
+
+    Args:
+      sharding: how a batch, (batch_size, ...), lies on several devices.
+
+    >>> feed = resident(jax.device_put(examples(np.arange(6), np.zeros(6))), batch_size=2, length=2)
+    >>> [chunk.inputs.tolist() for chunk in feed(jax.numpy.array([5, 4, 3, 2, 1, 0]), 1)]
+    [[[3, 2], [1, 0]]]
+    """
+
+    @functools.partial(jax.jit, out_shardings=of_chunks(sharding))
+    def gather(data: Examples, order: jax.Array, first: jax.Array) -> Batch:
+        return take(data, *batch_rows(order, first, batch_size=batch_size, length=length))
+
+    def feed(order: jax.Array, first: int) -> Iterator[Batch]:
+        for place in range(first, steps_per_epoch(len(data), batch_size), length):
+            yield gather(data, order, np.int32(place))
+
+    return feed
+
+
+def of_chunks(sharding: jax.sharding.NamedSharding | None) -> jax.sharding.NamedSharding | None:
+    """How a chunk lies on several devices where each of its batches lies by ``sharding``."""
+    if sharding is None:
+        return None
+    return jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec(None, *sharding.spec))
 
 
 def in_order(inputs: PyTree, batch_size: int) -> Iterator[PyTree]:
