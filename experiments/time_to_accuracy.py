@@ -1,0 +1,291 @@
+"""Seconds of the whole process to a test accuracy on Fashion-MNIST, and the same recipes in PyTorch.
+
+    python experiments/time_to_accuracy.py
+    python experiments/time_to_accuracy.py --presets fast90 --contenders jaxcls --seeds 0 1
+
+Expected: each preset reaches the accuracy in its name as the mean of five seeds. Each run is a process of its own,
+on the official 60,000 and 10,000 images: start, imports, data, compiling, training, test. The schedule is fixed and
+the test images are looked at once, at its end. jaxcls runs once more before the seeds, with an empty compilation
+cache: that is the first run that a user makes, and the others are those after it.
+
+The opponent is the same network, batch size, optimizer, schedule and augmentation in PyTorch, eager and
+channels-last, with the images in memory and augmented a batch at a time. Adds its rows to
+experiments/time_to_accuracy.md.
+"""
+
+import argparse
+import dataclasses
+import functools
+import gzip
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from jaxcls import environment
+
+TABLE = Path(__file__).with_suffix(".md")
+# By how many pixels each preset shifts its images; it mirrors them as well.
+SHIFTS = {"fast90": 0, "fast92": 0, "fast93": 1, "fast94": 1}
+PRESETS = tuple(SHIFTS)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--presets", nargs="+", choices=PRESETS, default=PRESETS)
+    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--recipe", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.recipe:
+        print(json.dumps(train_in_torch(Recipe(**json.loads(options.recipe)), options.seeds[0])))
+        return
+    for preset in options.presets:
+        for contender in options.contenders:
+            row = CONTENDERS[contender](preset, options.seeds)
+            with TABLE.open("a", encoding="utf-8") as table:
+                table.write(row)
+            print(row, end="", flush=True)
+
+
+def row_of(preset: str, contender: str, runs: list[tuple[float, float]], first: str) -> str:
+    accuracies, seconds = zip(*runs, strict=True)
+    return (
+        f"| {preset} | {contender} | {statistics.mean(accuracies):.4f} | {', '.join(f'{a:.4f}' for a in accuracies)} "
+        f"| {first} | {statistics.mean(seconds):.1f} | {min(seconds):.1f} to {max(seconds):.1f} "
+        f"| {len(os.sched_getaffinity(0))} cores, {processor()} |\n"
+    )
+
+
+def processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def timed(command: list[str], **options: Any) -> tuple[str, float]:
+    began = time.perf_counter()
+    done = subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE, **options)
+    return done.stdout, time.perf_counter() - began
+
+
+def of_jaxcls(preset: str, seeds: list[int]) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+
+        def run(seed: int, name: str) -> tuple[float, float]:
+            command = [sys.executable, "-m", "jaxcls.train", "--task", "fashion_mnist", "--preset", preset]
+            where = Path(folder, name)
+            _, seconds = timed(
+                [*command, "--seed", str(seed), "--run-dir", str(where)],
+                env=os.environ | {"XDG_CACHE_HOME": f"{folder}/cache"},
+            )
+            report = json.loads((where / "results.json").read_text(encoding="utf-8"))
+            if report["examples"] != 10_000:
+                raise SystemExit("this experiment needs the real Fashion-MNIST: install Debian's dataset-fashion-mnist")
+            return report["metrics"]["accuracy"], seconds
+
+        _, first = run(seeds[0], "first")
+        runs = [run(seed, str(seed)) for seed in seeds]
+    return row_of(preset, f"jaxcls, jax {version('jax')}", runs, f"{first:.1f}")
+
+
+def of_torch(preset: str, seeds: list[int]) -> str:
+    recipe = json.dumps(dataclasses.asdict(recipe_of(preset)))
+    runs = []
+    for seed in seeds:
+        out, seconds = timed([sys.executable, __file__, "--recipe", recipe, "--seeds", str(seed)])
+        runs.append((json.loads(out), seconds))
+    return row_of(preset, f"PyTorch {version('torch')}", runs, "")
+
+
+CONTENDERS = {"jaxcls": of_jaxcls, "torch": of_torch}
+
+
+@dataclasses.dataclass
+class Recipe:
+    """What PyTorch is told of a preset.
+
+    Attributes:
+      files: the four IDX files: training images and labels, test images and labels.
+      stages: the channels of the convolutions of each stage.
+      shift: by up to so many pixels, in both directions.
+      rates: the learning rate of each step.
+      rows: the training examples that are not held out.
+    """
+
+    files: list[str]
+    stages: list[list[int]]
+    shift: int
+    epochs: int
+    batch_size: int
+    label_smoothing: float
+    rates: list[float]
+    rows: int
+
+
+def recipe_of(preset: str) -> Recipe:
+    """The preset's settings, in numbers that PyTorch can be told."""
+    environment.prepare()
+    import jax
+    import numpy as np
+
+    from jaxcls import optimizers
+    from jaxcls.data.pipeline import steps_per_epoch
+    from jaxcls.tasks import fashion_mnist
+
+    assert fashion_mnist.IMAGES.debian is not None
+    _, folder = fashion_mnist.IMAGES.debian
+    chosen = fashion_mnist.TASK.presets[preset].settings
+    model = fashion_mnist.TASK.models[chosen.model]
+    assert isinstance(model, functools.partial)
+    rows = round(60_000 * (1 - chosen.validation_fraction))
+    steps = chosen.epochs * steps_per_epoch(rows, chosen.batch_size)
+    rate = optimizers.schedule(
+        chosen.schedule,
+        learning_rate=chosen.learning_rate,
+        total_steps=steps,
+        warmup_steps=round((chosen.warmup or 0) * steps),
+    )
+    return Recipe(
+        files=[f"{folder}/{name}.gz" for name in fashion_mnist.IMAGES.sha256],
+        stages=model.keywords["stages"],
+        shift=SHIFTS[preset],
+        epochs=chosen.epochs,
+        batch_size=chosen.batch_size,
+        label_smoothing=chosen.label_smoothing or 0.0,
+        rates=np.asarray(jax.vmap(rate)(np.arange(steps))).tolist(),
+        rows=rows,
+    )
+
+
+def train_in_torch(recipe: Recipe, seed: int) -> float:
+    """Test accuracy."""
+    import numpy as np
+    import torch
+    from torch.nn import functional
+
+    torch.manual_seed(seed)
+
+    def read(path: str, header: int) -> np.ndarray:
+        return np.frombuffer(gzip.decompress(Path(path).read_bytes()), np.uint8, offset=header)
+
+    pixels, labels, test_pixels, test_labels = (
+        torch.from_numpy(read(path, header).copy()) for path, header in zip(recipe.files, (16, 8, 16, 8), strict=True)
+    )
+    kept = torch.randperm(len(labels))[: recipe.rows]
+    labels, test_labels = labels.long()[kept], test_labels.long()
+    images, test_images = (values.view(-1, 1, 28, 28).float() for values in (pixels, test_pixels))
+    images = images[kept]
+    mean, deviation = images.mean(), images.std()
+    black = (0 - mean) / deviation
+    images, test_images = ((values - mean) / deviation for values in (images, test_images))
+    model = network(recipe).to(memory_format=torch.channels_last)
+    optimizer = muon_of(model)
+
+    step = 0
+    for _ in range(recipe.epochs):
+        for rows in torch.randperm(len(labels)).split(recipe.batch_size):
+            batch = augmented(images[rows], recipe, black)
+            loss = functional.cross_entropy(model(batch), labels[rows], label_smoothing=recipe.label_smoothing)
+            model.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer(recipe.rates[step])
+            step += 1
+
+    model.eval()
+    with torch.inference_mode():
+        scores = []
+        for batch in test_images.split(500):
+            scores.append(model(batch).softmax(1) + model(batch.flip(3)).softmax(1))
+        return (torch.cat(scores).argmax(1) == test_labels).float().mean().item()
+
+
+def network(recipe: Recipe) -> Any:
+    """As `jaxcls.models.vgg.VGG`: the first convolution of a stage is pooled before it is normalised."""
+    import torch
+    from torch import nn
+
+    layers: list[Any] = []
+    previous, side = 1, 28
+    for stage in recipe.stages:
+        for place, features in enumerate(stage):
+            conv = nn.Conv2d(previous, features, 3, padding=1, bias=False)
+            nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+            pool = [] if place else [nn.MaxPool2d(2)]
+            # PyTorch's momentum is the share of the new batch.
+            layers += [conv, *pool, nn.BatchNorm2d(features, eps=1e-5, momentum=0.1), nn.ReLU(inplace=True)]
+            previous = features
+        side //= 2
+    model = nn.Sequential()
+    model.add_module("features", nn.Sequential(*layers, nn.Flatten()))
+    model.add_module("head", nn.Linear(side * side * previous, 10))
+    torch.nn.init.zeros_(model.head.bias)
+    return model
+
+
+def augmented(images: Any, recipe: Recipe, black: Any) -> Any:
+    """As `jaxcls.augment` does, every image by itself, on normalised images (N, 1, 28, 28)."""
+    import torch
+    from torch.nn import functional
+
+    count, _, height, width = images.shape
+    images = torch.where(torch.rand(count, 1, 1, 1) < 0.5, images.flip(3), images)
+    if recipe.shift:
+        padded = functional.pad(images, [recipe.shift] * 4, value=float(black))
+        tops, lefts = torch.randint(2 * recipe.shift + 1, (2, count, 1))
+        rows, columns = tops + torch.arange(height), lefts + torch.arange(width)
+        images = padded[torch.arange(count)[:, None, None], 0, rows[:, :, None], columns[:, None, :]][:, None]
+    return images
+
+
+def muon_of(model: Any) -> Any:
+    """``rate -> None``, an update of all parameters as that of `jaxcls.optimizers.muon`.
+
+    `torch.optim.Muon` takes no kernels of convolutions. The last layer and what is no matrix go to Nadam.
+    """
+    import torch
+
+    hidden = [p for name, p in model.named_parameters() if p.ndim >= 2 and not name.startswith("head")]
+    rest = [p for name, p in model.named_parameters() if p.ndim < 2 or name.startswith("head")]
+    adam = [(torch.zeros_like(p), torch.zeros_like(p)) for p in rest]
+    means = [torch.zeros_like(p) for p in hidden]
+    beta, b1, b2, taken = 0.95, 0.9, 0.999, 0
+
+    @torch.no_grad()
+    def update(rate: float) -> None:
+        nonlocal taken
+        taken += 1
+        for p, mean in zip(hidden, means, strict=True):
+            mean.lerp_(p.grad, 1 - beta)
+            ahead = mean * (beta / (1 - beta ** (taken + 1))) + p.grad * ((1 - beta) / (1 - beta**taken))
+            x = orthogonal(ahead.flatten(1))
+            p.add_(x.view_as(p), alpha=-0.2 * rate * math.sqrt(max(x.shape)))
+        for p, (mean, square) in zip(rest, adam, strict=True):
+            mean.lerp_(p.grad, 1 - b1)
+            square.lerp_(p.grad.square(), 1 - b2)
+            ahead = mean * (b1 / (1 - b1 ** (taken + 1))) + p.grad * ((1 - b1) / (1 - b1**taken))
+            root = (square / (1 - b2**taken)).sqrt_().add_(1e-8)
+            p.addcdiv_(ahead, root, value=-rate)
+
+    return update
+
+
+def orthogonal(x: Any) -> Any:
+    """Five steps of Newton and Schulz towards the nearest matrix of orthonormal rows or columns."""
+    tall = x.shape[0] > x.shape[1]
+    x = x.T if tall else x
+    x = x / (x.norm() + 1e-8)
+    for _ in range(5):
+        a = x @ x.T
+        x = 3.4445 * x + (-4.775 * a + 2.0315 * a @ a) @ x
+    return x.T if tall else x
+
+
+if __name__ == "__main__":
+    main()
