@@ -1,234 +1,258 @@
-"""Training examples a second, side by side with the peers: the same models on the same real images.
+"""Training examples a second, side by side with the peers: the same models on the same data.
 
+    pip install keras torch tensorflow matplotlib
     python experiments/throughput.py
+    python experiments/throughput.py --models mlp cnn --batch-sizes 128
+    python experiments/throughput.py --contenders jaxcls torch    # a quick look: writes nothing
 
-Expected: jaxcls trains the MLP at 1.2 times the rate of Keras 3 on JAX or more, the small CNN at twice or more.
-Writes experiments/throughput.md. Takes about four minutes on 2 cores.
+Writes experiments/throughput.json (what was measured), .md (the table) and .svg (the chart); a run of some models and
+batch sizes replaces those alone. A peer that is not installed is left out, and named.
 
-Every contender runs in a process of its own, as its users would run it, and trains on the Fashion-MNIST images
-with Adam at batch size 128, shuffling and feeding included. The first epoch, with starting and compiling, is
-reported beside. Then the contenders take turns, one epoch each, for several rounds: what slows the machine slows
-all of them. The rate is the median over the rounds; a ratio is the median of the ratios of each round.
+Every contender trains in a process of its own, as its users would run it: the same architecture and number of
+parameters, Adam, float32, shuffling and feeding included. Images are the real Fashion-MNIST; the tokens of the
+transformer are generated, since only their number matters here. The contenders take turns, some seconds each, for
+several rounds, so that what slows the machine slows all of them. The rate is the median over the rounds; a ratio is
+the median of the ratios of each round. The work of an example is that of matrix products and convolutions alone,
+counted in experiments/peers/workloads.py; the peak is the fastest square product that NumPy or PyTorch made in the same
+rounds. Nothing is cached when a process starts.
 """
 
 import argparse
-import dataclasses
-import functools
+import contextlib
+import importlib
+import importlib.metadata
 import json
 import os
 import platform
-import statistics
+import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from jaxcls import environment
+import throughput_report
+from peers import CONTENDERS, workloads
+from throughput_report import Cell, Row
 
-Turn = Callable[[], None]
+BATCH_SIZES = {"mlp": (32, 128, 512), "cnn": (32, 128, 512), "resnet": (32, 128, 512), "transformer": (8, 32, 128)}
 # Epochs without end: the contender stops when its input does.
 MANY = 1_000_000
-# Images in one measurement: a few seconds of work for the slowest contender.
-IMAGES = {"mlp": 60_000, "cnn": 12_800}
+# Not a contender: what measures the peak.
+GEMM = "gemm"
+RECORD = Path(__file__).with_suffix(".json")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", choices=IMAGES, default=list(IMAGES))
-    parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--rounds", type=int, default=7, help="measurements of each contender")
-    parser.add_argument("--worker", choices=CONTENDERS, help=argparse.SUPPRESS)
+    parser.add_argument("--models", nargs="+", choices=BATCH_SIZES, default=list(BATCH_SIZES))
+    parser.add_argument("--batch-sizes", nargs="+", type=int, help="in place of those of each model")
+    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, help="only these, and nothing is written")
+    parser.add_argument("--rounds", type=int, default=5, help="measurements of each contender")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of one measurement, about")
+    parser.add_argument("--worker", choices=[*CONTENDERS, GEMM], help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.worker:
-        work(options.worker, options.models[0], options.batch_size)
-        return
-    rows = []
+    if options.worker == GEMM:
+        measure_peak()
+    elif options.worker:
+        measure(options.worker, options.models[0], options.batch_sizes[0], options.seconds)
+    else:
+        compare_all(options)
+
+
+def compare_all(options: argparse.Namespace) -> None:
+    measured = []
     for model in options.models:
-        rows += compare(model, options.batch_size, options.rounds)
-    table = report(rows, options)
-    print(table)
-    Path(__file__).with_suffix(".md").write_text(table, encoding="utf-8")
+        for batch_size in options.batch_sizes or BATCH_SIZES[model]:
+            names = options.contenders or list(CONTENDERS)
+            measured.append(compare(model, batch_size, names, options.rounds, options.seconds))
+            print(throughput_report.table(measured[-1:]), flush=True)
+            if not options.contenders:
+                # After each cell, so that what was measured is kept if a later one is interrupted.
+                throughput_report.write(measured[-1], RECORD)
 
 
-@dataclasses.dataclass
-class Row:
-    model: str
-    contender: str
-    rates: list[float]
-    first_epoch_seconds: float
-    ratios: list[float]
-
-
-def compare(model: str, batch_size: int, rounds: int) -> list[Row]:
+def compare(model: str, batch_size: int, names: list[str], rounds: int, seconds: float) -> Cell:
     """Lets the contenders take turns on one model."""
-    workers = {name: Worker(name, model, batch_size) for name in CONTENDERS}
-    rows = {name: Row(model, name, [], worker.first_epoch_seconds, []) for name, worker in workers.items()}
-    for number in range(rounds):
-        print(f"{model}: round {number + 1} of {rounds}", file=sys.stderr)
-        for name, worker in workers.items():
-            rows[name].rates.append(worker.measure())
-    for worker in workers.values():
-        worker.close()
-    for row in rows.values():
-        row.ratios = [rate / base for rate, base in zip(row.rates, rows["keras-jax"].rates, strict=True)]
-    return list(rows.values())
+    rows = {name: Row(name, versions(name)) for name in names}
+    peaks = []
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        gemm = stack.enter_context(Worker(GEMM, model, batch_size, seconds, folder))
+        workers = {}
+        for name, row in rows.items():
+            missing = [package for package in CONTENDERS[name].packages if package not in row.versions]
+            if missing:
+                row.failure = f"{' and '.join(missing)} not installed"
+                continue
+            say(f"{model}, batch size {batch_size}: {name} starts")
+            worker = stack.enter_context(Worker(name, model, batch_size, seconds, folder))
+            try:
+                row.parameters = worker.answer()
+                row.start_seconds = time.monotonic() - worker.started
+                row.compile_seconds = worker.answer()
+                workers[name] = worker
+            except WorkerFailed as failure:
+                row.failure = str(failure)
+        for number in range(rounds):
+            say(f"{model}, batch size {batch_size}: round {number + 1} of {rounds}")
+            peaks.append(gemm.measure())
+            for name, worker in list(workers.items()):
+                try:
+                    rate, rows[name].memory = worker.measure()
+                    rows[name].rates.append(rate)
+                except WorkerFailed as failure:
+                    # A row is of all rounds or of none.
+                    rows[name].rates, rows[name].failure = [], str(failure)
+                    del workers[name]
+    for name, row in rows.items():
+        if row.failure:
+            say(f"{model}, batch size {batch_size}: {name} is left out: {row.failure}")
+    parameters = {row.contender: row.parameters for row in rows.values() if not row.failure}
+    say(f"{model}: parameters {parameters}")
+    if len(set(parameters.values())) > 1:
+        raise SystemExit(f"the contenders do not train the same model; parameters: {parameters}")
+    return Cell(model, batch_size, machine(), f"--rounds {rounds} --seconds {seconds:g}", max(peaks), [*rows.values()])
 
 
-class Worker:
-    """A contender in a process of its own, which measures when it is told to."""
+class WorkerFailed(Exception):
+    """A contender's process ended; the last line that it wrote."""
 
-    def __init__(self, contender: str, model: str, batch_size: int):
-        command = [sys.executable, __file__, "--worker", contender, "--models", model, "--batch-size", str(batch_size)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.first_epoch_seconds = self._answer()
 
-    def measure(self) -> float:
-        assert self._process.stdin is not None
-        self._process.stdin.write("measure\n")
-        self._process.stdin.flush()
-        return self._answer()
+class Worker(contextlib.AbstractContextManager):
+    """A contender in a process of its own, with empty caches, which measures when it is told to."""
 
-    def close(self) -> None:
-        self._process.communicate()
+    def __init__(self, name: str, model: str, batch_size: int, seconds: float, folder: Path):
+        command = [sys.executable, __file__, "--worker", name, "--models", model, "--batch-sizes", str(batch_size)]
+        caches = {"XDG_CACHE_HOME": folder / name, "TORCHINDUCTOR_CACHE_DIR": folder / name / "torch"}
+        environment = os.environ | {variable: str(path) for variable, path in caches.items()}
+        self._log = folder / f"{name}.log"
+        self.started = time.monotonic()
+        with self._log.open("w") as log:
+            self._process = subprocess.Popen(
+                [*command, "--seconds", str(seconds)],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=environment,
+            )  # fmt: skip
 
-    def _answer(self) -> float:
+    def answer(self) -> Any:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"the contender ended with status {self._process.wait()}")
+            status = self._process.wait()
+            said = [line for line in self._log.read_text(errors="replace").splitlines() if line.strip()]
+            raise WorkerFailed(said[-1] if said else f"ended with status {status}")
         return json.loads(line)
 
+    def measure(self) -> Any:
+        assert self._process.stdin is not None
+        # If it has ended, it has no answer either.
+        with contextlib.suppress(BrokenPipeError):
+            print("measure", file=self._process.stdin, flush=True)
+        return self.answer()
 
-def work(contender: str, model: str, batch_size: int) -> None:
-    """The other end of :class:`Worker`: the first epoch's seconds, then a rate for each line of input."""
-    images = IMAGES[model]
-    began = time.perf_counter()
-    first = True
+    def __exit__(self, *error: object) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        self._process.wait()
+
+
+# The other end of Worker: what is printed to the standard output is an answer.
+
+
+def measure(name: str, model: str, batch_size: int, seconds: float) -> NoReturn:
+    """Answers the number of parameters after two steps, then the seconds that compiling took, then rates."""
+    tell = teller()
+    workload = workloads.load(model, batch_size)
+    module, function = CONTENDERS[name].function.split(".")
+    parameters, train = getattr(importlib.import_module(f"peers.{module}"), function)(workload)
+
+    # Not one step: a loop of one step is compiled as none.
+    count = 2 * batch_size
+    ends = [time.perf_counter()]
+
+    def first_turn() -> None:
+        ends.append(time.perf_counter())
+        if len(ends) == 2:
+            tell(parameters)
+
+    train(count, 2, first_turn)
+    first, second = ends[1] - ends[0], ends[2] - ends[1]
+
+    # As many examples as one measurement takes time for, or all. The fewer they are, the more the start and end of an
+    # epoch weigh, so the number is approached from below.
+    most = len(workload.labels) // batch_size
+    epoch_seconds, batches = second, 2
+    while epoch_seconds < seconds / 2 and batches < most:
+        batches = min(most, int(batches * min(8, seconds / epoch_seconds)))
+        ends.clear()
+        train(batches * batch_size, 2, lambda: ends.append(time.perf_counter()))
+        epoch_seconds = ends[1] - ends[0]
+    count = batches * batch_size
+
+    began, done = None, 0
 
     def turn() -> None:
-        """Called after each epoch: answers, and waits until it is told to go on."""
-        nonlocal began, first
-        seconds = time.perf_counter() - began
-        print(json.dumps(seconds if first else images / seconds), flush=True)
-        first = False
+        """Called after each epoch, of which the first one warms up: answers, and waits until it is told to go on."""
+        nonlocal began, done
+        if began is None:
+            tell(first - second)
+        else:
+            done += count
+            elapsed = time.perf_counter() - began
+            # Whole epochs, as many as come nearest.
+            if elapsed + epoch_seconds / 2 < seconds:
+                return
+            tell((done / elapsed, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))
         if not sys.stdin.readline():
             sys.exit()
-        began = time.perf_counter()
+        began, done = time.perf_counter(), 0
 
-    CONTENDERS[contender](model, batch_size, images, turn)
-
-
-def load(images: int):
-    from jaxcls.data import idx_images
-    from jaxcls.tasks.fashion_mnist import IMAGES as FASHION_MNIST
-
-    train = idx_images.load(FASHION_MNIST).train
-    if len(train.labels) < images:
-        raise SystemExit("this experiment needs the real Fashion-MNIST: install Debian's dataset-fashion-mnist")
-    return train.inputs[:images], train.labels[:images]
+    train(count, MANY, turn)
+    raise AssertionError("an endless training ended")
 
 
-def jaxcls_contender(model: str, batch_size: int, images: int, turn: Turn) -> None:
-    """The loop that the command line trains with."""
-    environment.prepare()
-    import jax
+def measure_peak() -> NoReturn:
+    """Answers operations a second of the fastest of some products."""
+    tell = teller()
+    from peers import gemm
 
-    from jaxcls import losses, optimizers, steps
-    from jaxcls.data import pipeline
-    from jaxcls.data.preparation import images as prepared
-    from jaxcls.fit import fit
-    from jaxcls.models import vision
-    from jaxcls.models.functional import functional
-
-    class Turns:
-        def chunk(self, step, loss):
-            pass
-
-        def epoch(self, history):
-            turn()
-
-    inputs, labels = load(images)
-    builders: dict[str, Callable[..., Any]] = {
-        "mlp": vision.MLP,
-        "cnn": functools.partial(vision.CNN, channels=(32, 64)),
-    }
-    build = builders[model]
-    network = functional(lambda rngs: build((28, 28, 1), 10, dropout=0.0, rngs=rngs))
-    optimizer = optimizers.adam(1e-3)
-    loss = losses.get("sparse_categorical_crossentropy", normalizer="batch")
-    fit(
-        steps.init_state(network, optimizer, seed=0),
-        steps.make_train_step(network, loss, optimizer, prepare=prepared.fit(inputs).normalise),
-        jax.device_put(pipeline.examples(inputs, labels)),
-        epochs=MANY,
-        batch_size=batch_size,
-        validate=lambda state: {},
-        reporter=Turns(),
-    )
+    products = gemm.products()
+    while sys.stdin.readline():
+        tell(max(product() for product in products for _ in range(3)))
+    sys.exit()
 
 
-def keras_contender(model: str, batch_size: int, images: int, turn: Turn) -> None:
-    """Keras 3 on JAX, as its guides train on arrays: model.compile and model.fit."""
-    os.environ["KERAS_BACKEND"] = "jax"
-    import keras
-    from keras import layers
-
-    inputs, labels = load(images)
-    inputs = (inputs.astype("float32") - inputs.mean()) / inputs.std()
-    stacks = {
-        "mlp": [
-            layers.Flatten(),
-            layers.Dense(512, activation="relu"),
-            layers.Dense(256, activation="relu"),
-        ],
-        "cnn": [
-            layers.Conv2D(32, 3, padding="same", activation="relu"),
-            layers.MaxPooling2D(),
-            layers.Conv2D(64, 3, padding="same", activation="relu"),
-            layers.MaxPooling2D(),
-            layers.Flatten(),
-            layers.Dense(256, activation="relu"),
-        ],
-    }
-    network = keras.Sequential([keras.Input((28, 28, 1)), *stacks[model], layers.Dense(10)])
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    network.compile(optimizer=keras.optimizers.Adam(1e-3), loss=loss)
-    callback = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: turn())
-    network.fit(inputs, labels, batch_size=batch_size, epochs=MANY, shuffle=True, verbose=0, callbacks=[callback])
+def teller() -> Callable[[Any], None]:
+    """Keeps the standard output for answers: what the libraries print goes where errors go."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    return lambda value: print(json.dumps(value), file=answers, flush=True)
 
 
-CONTENDERS: dict[str, Callable[[str, int, int, Turn], None]] = {
-    "jaxcls": jaxcls_contender,
-    "keras-jax": keras_contender,
-}
+def versions(name: str) -> dict[str, str]:
+    """The packages that a contender needs, as far as they are installed. TensorFlow comes under several names."""
+    distributions = importlib.metadata.packages_distributions()
+    packages = [package for package in CONTENDERS[name].packages if package in distributions]
+    return {package: importlib.metadata.version(distributions[package][0]) for package in packages}
 
 
-def report(rows: list[Row], options: argparse.Namespace) -> str:
-    from importlib.metadata import version
+def machine() -> str:
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    kind: dict[str, str] = {}
+    with contextlib.suppress(OSError):  # not Linux
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            key, _, value = line.partition(":")
+            kind.setdefault(key.strip(), value.strip())
+    flags = kind.get("flags", "").split()
+    widest = next((name for name in ("avx512f", "avx2") if name in flags), platform.machine())
+    return f"{cpus} cores, {kind.get('model name', platform.processor())}, {widest}, Python {platform.python_version()}"
 
-    setting = (
-        f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}, jax {version('jax')}, "
-        f"Keras {version('keras')}. Real Fashion-MNIST, batch size {options.batch_size}, Adam, float32; medians of "
-        f"{options.rounds} rounds, in brackets the least and the most."
-    )
-    lines = [
-        "# Throughput",
-        "",
-        f"Written by `python {' '.join(sys.argv)}`.",
-        setting,
-        "",
-        "| model | contender | examples a second | against Keras on JAX | start to end of the first epoch, s |",
-        "|---|---|---|---|---|",
-    ]
-    for row in rows:
-        low, high = min(row.rates), max(row.rates)
-        lines.append(
-            f"| {row.model} | {row.contender} | {statistics.median(row.rates):,.0f} ({low:,.0f} to {high:,.0f}) "
-            f"| {statistics.median(row.ratios):.2f} | {row.first_epoch_seconds:.1f} |"
-        )
-    return "\n".join(lines) + "\n"
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,22 @@
+"""The libraries that jaxcls is measured beside, each training the same models as its own documentation recommends."""
+
+from typing import NamedTuple
+
+
+class Peer(NamedTuple):
+    """How a table calls it, the function here that it is, and the packages that it needs."""
+
+    title: str
+    function: str
+    packages: tuple[str, ...]
+
+
+CONTENDERS = {
+    "jaxcls": Peer("jaxcls", "jax_loops.jaxcls", ("jax", "flax", "optax")),
+    "jit-step": Peer("jitted step", "jax_loops.jit_step", ("jax", "flax", "optax")),
+    "flax-nnx": Peer("Flax NNX", "jax_loops.flax_nnx", ("jax", "flax", "optax")),
+    "keras-jax": Peer("Keras on JAX", "keras_fit.keras_jax", ("keras", "jax")),
+    "keras-tensorflow": Peer("Keras on TensorFlow", "keras_fit.keras_tensorflow", ("keras", "tensorflow")),
+    "torch": Peer("PyTorch", "torch_loops.eager", ("torch",)),
+    "torch-compiled": Peer("PyTorch compiled", "torch_loops.compiled", ("torch",)),
+}

@@ -1,0 +1,165 @@
+"""The contenders in JAX: the loop of jaxcls, a jitted step as a careful user writes it, and Flax NNX's own way."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from peers import workloads
+from peers.workloads import Train, Workload
+
+
+def jaxcls(workload: Workload) -> tuple[int, Train]:
+    """The loop that the command line trains with."""
+    from jaxcls import environment
+
+    environment.prepare()
+    import jax
+
+    from jaxcls import losses, optimizers, steps
+    from jaxcls.data import pipeline
+    from jaxcls.data.preparation import images
+    from jaxcls.fit import fit
+    from jaxcls.models import text, vision
+    from jaxcls.models.functional import functional
+
+    inputs, labels = workload.inputs, workload.labels
+    builders: dict[str, Callable[..., Any]] = {
+        "mlp": functools.partial(vision.MLP, workloads.IMAGE, hidden=workloads.HIDDEN),
+        "cnn": functools.partial(
+            vision.CNN, workloads.IMAGE, channels=workloads.CHANNELS, dense=workloads.DENSE, dropout=0.0
+        ),
+        "resnet": functools.partial(vision.ResNet, workloads.IMAGE, widths=workloads.WIDTHS),
+        "transformer": functools.partial(
+            text.Transformer,
+            vocabulary_size=workloads.VOCABULARY,
+            max_length=workloads.LENGTH,
+            features=workloads.FEATURES,
+            layers=workloads.LAYERS,
+            heads=workloads.HEADS,
+            dropout=workloads.DROPOUT,
+        ),
+    }
+    build = builders[workload.model]
+    network = functional(lambda rngs: build(num_classes=workload.classes, rngs=rngs))
+    optimizer = optimizers.adam(workloads.LEARNING_RATE)
+    loss = losses.get("sparse_categorical_crossentropy", normalizer="batch")
+    if workload.model == "transformer":
+        train_step = steps.bucketed(steps.make_train_step(network, loss, optimizer), [workloads.LENGTH])
+    else:
+        train_step = steps.make_train_step(network, loss, optimizer, prepare=images.fit(inputs).normalise)
+
+    def train(count: int, epochs: int, turn: Callable[[], None]) -> None:
+        fit(
+            steps.init_state(network, optimizer, seed=0),
+            train_step,
+            jax.device_put(pipeline.examples(inputs[:count], labels[:count])),
+            epochs=epochs,
+            batch_size=workload.batch_size,
+            validate=lambda state: {},
+            reporter=_Turns(turn),
+        )
+
+    state = jax.eval_shape(functools.partial(steps.init_state, network, optimizer, seed=0))
+    return sum(leaf.size for leaf in jax.tree.leaves(state.params)), train
+
+
+def jit_step(workload: Workload) -> tuple[int, Train]:
+    """A pure step under jit that donates its state, fed with compact batches from the host while it runs."""
+    import jax
+    import jax.numpy as jnp
+    import optax
+    from flax import nnx
+
+    from peers import flax_models
+
+    inputs, labels = workload.inputs, workload.labels
+    prepare = _normalisation(workload)
+    graph, *variables = nnx.split(flax_models.build(workload.model, nnx.Rngs(0)), nnx.Param, ...)
+    # Plain arrays: variables that are made outside cannot be changed inside a gradient.
+    params, rest = map(nnx.to_pure_dict, variables)
+    optimizer = optax.adam(workloads.LEARNING_RATE)
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def step(state: Any, inputs: jax.Array, labels: jax.Array) -> tuple[Any, jax.Array]:
+        params, rest, opt_state = state
+
+        def loss_of(params: Any) -> tuple[jax.Array, Any]:
+            network: Any = nnx.merge(graph, params, rest)
+            losses = optax.softmax_cross_entropy_with_integer_labels(network(prepare(inputs)), labels)
+            return losses.mean(), nnx.to_pure_dict(nnx.state(network, nnx.Not(nnx.Param)))
+
+        (loss, rest), gradient = jax.value_and_grad(loss_of, has_aux=True)(params)
+        updates, opt_state = optimizer.update(gradient, opt_state)
+        return (optax.apply_updates(params, updates), rest, opt_state), loss
+
+    def train(count: int, epochs: int, turn: Callable[[], None]) -> None:
+        state = jax.tree.map(jnp.copy, (params, rest, optimizer.init(params)))
+        generator = np.random.default_rng(0)
+        for _ in range(epochs):
+            for rows in np.split(generator.permutation(count), count // workload.batch_size):
+                state, loss = step(state, inputs[rows], labels[rows])
+            loss.block_until_ready()
+            turn()
+
+    return sum(leaf.size for leaf in jax.tree.leaves(params)), train
+
+
+def flax_nnx(workload: Workload) -> tuple[int, Train]:
+    """As Flax's MNIST tutorial trains: nnx.jit, nnx.value_and_grad, nnx.Optimizer and nnx.MultiMetric."""
+    import jax
+    import optax
+    from flax import nnx
+
+    from peers import flax_models
+
+    inputs, labels = workload.inputs, workload.labels
+    if workload.model != "transformer":
+        inputs = workloads.normalised(inputs)
+    network = flax_models.build(workload.model, nnx.Rngs(0))
+    optimizer = nnx.Optimizer(network, optax.adam(workloads.LEARNING_RATE), wrt=nnx.Param)
+    metrics = nnx.MultiMetric(loss=nnx.metrics.Average("loss"))
+
+    @nnx.jit
+    def step(network: Any, optimizer: Any, metrics: Any, inputs: Any, labels: Any) -> None:
+        def loss_of(network: Any) -> jax.Array:
+            return optax.softmax_cross_entropy_with_integer_labels(network(inputs), labels).mean()
+
+        loss, gradient = nnx.value_and_grad(loss_of)(network)
+        metrics.update(loss=loss)
+        optimizer.update(network, gradient)
+
+    def train(count: int, epochs: int, turn: Callable[[], None]) -> None:
+        network.train()
+        generator = np.random.default_rng(0)
+        for _ in range(epochs):
+            for rows in np.split(generator.permutation(count), count // workload.batch_size):
+                step(network, optimizer, metrics, inputs[rows], labels[rows])
+            # Waits for the last step.
+            float(metrics.compute()["loss"])
+            metrics.reset()
+            turn()
+
+    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(network, nnx.Param))), train
+
+
+def _normalisation(workload: Workload) -> Callable[[Any], Any]:
+    """What a compiled step does to a compact batch first."""
+    if workload.model == "transformer":
+        return lambda tokens: tokens
+    mean, deviation = np.float32(workload.inputs.mean()), np.float32(workload.inputs.std())
+    return lambda images: (images.astype(np.float32) - mean) / deviation
+
+
+class _Turns:
+    """Tells the loop of jaxcls nothing but the ends of the epochs apart."""
+
+    def __init__(self, turn: Callable[[], None]):
+        self._turn = turn
+
+    def chunk(self, step: int, loss: float) -> None:
+        pass
+
+    def epoch(self, history: list[dict[str, Any]]) -> None:
+        self._turn()

@@ -1,0 +1,161 @@
+"""PyTorch, eager and compiled, as its performance tuning guide recommends on a CPU.
+
+The data is one tensor, and a batch a gather from it: no loader's processes or collation. Images are channels-last, the
+optimizer is fused, gradients are set to None, attention is the fused one with one product for queries, keys and values.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from peers import workloads
+from peers.workloads import Train, Workload
+
+
+def eager(workload: Workload) -> tuple[int, Train]:
+    return _loop(workload, compiled=False)
+
+
+def compiled(workload: Workload) -> tuple[int, Train]:
+    return _loop(workload, compiled=True)
+
+
+def _loop(workload: Workload, *, compiled: bool) -> tuple[int, Train]:
+    torch.manual_seed(0)
+    if workload.model == "transformer":
+        inputs = torch.from_numpy(workload.inputs)
+    else:
+        images = torch.from_numpy(workloads.normalised(workload.inputs))
+        # (N, 28, 28, 1) in memory, seen as (N, 1, 28, 28): that is what channels-last means.
+        inputs = images.permute(0, 3, 1, 2)
+    labels = torch.from_numpy(workload.labels).long()
+    builders: dict[str, Callable[[], nn.Module]] = {
+        "mlp": _mlp, "cnn": _CNN, "resnet": _ResNet, "transformer": _Transformer
+    }  # fmt: skip
+    network = builders[workload.model]().to(memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(network.parameters(), workloads.LEARNING_RATE, fused=True)
+
+    def loss_of(batch: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(network(batch), labels)
+
+    objective = torch.compile(loss_of) if compiled else loss_of
+
+    def train(count: int, epochs: int, turn: Callable[[], None]) -> None:
+        network.train()
+        for _ in range(epochs):
+            total = torch.zeros(())
+            for rows in torch.randperm(count).split(workload.batch_size):
+                loss = objective(inputs.index_select(0, rows), labels.index_select(0, rows))
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+                total += loss.detach()
+            turn()
+
+    return sum(parameter.numel() for parameter in network.parameters()), train
+
+
+def _mlp() -> nn.Module:
+    first, second = workloads.HIDDEN
+    return nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(28 * 28, first),
+        nn.ReLU(),
+        nn.Linear(first, second),
+        nn.ReLU(),
+        nn.Linear(second, workloads.ARTICLES),
+    )
+
+
+class _CNN(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        first, second = workloads.CHANNELS
+        self.conv1 = nn.Conv2d(1, first, 3, padding=1)
+        self.conv2 = nn.Conv2d(first, second, 3, padding=1)
+        self.dense = nn.Linear(7 * 7 * second, workloads.DENSE)
+        self.head = nn.Linear(workloads.DENSE, workloads.ARTICLES)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = F.max_pool2d(F.relu(self.conv1(images)), 2)
+        x = F.max_pool2d(F.relu(self.conv2(x)), 2)
+        # In the order of the memory, so that nothing is copied.
+        x = x.permute(0, 2, 3, 1).flatten(1)
+        return self.head(F.relu(self.dense(x)))
+
+
+class _ResNet(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        previous = workloads.WIDTHS[0]
+        self.stem = nn.Conv2d(1, previous, 3, padding=1, bias=False)
+        blocks = []
+        for stage, width in enumerate(workloads.WIDTHS):
+            blocks.append(_Block(previous, width, 2 if stage else 1))
+            previous = width
+        self.blocks = nn.Sequential(*blocks)
+        self.norm = _norm(previous)
+        self.head = nn.Linear(previous, workloads.ARTICLES)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(F.relu(self.norm(self.blocks(self.stem(images)))).mean((2, 3)))
+
+
+class _Block(nn.Module):
+    def __init__(self, previous: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = _norm(previous), _norm(width)
+        self.conv1 = nn.Conv2d(previous, width, 3, stride, 1, bias=False)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.shortcut = nn.Conv2d(previous, width, 1, stride, bias=False) if previous != width else None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        activated = F.relu(self.norm1(x))
+        shortcut = x if self.shortcut is None else self.shortcut(activated)
+        return shortcut + self.conv2(F.relu(self.norm2(self.conv1(activated))))
+
+
+def _norm(channels: int) -> nn.Module:
+    # PyTorch's momentum is the share of what is new.
+    return nn.BatchNorm2d(channels, eps=workloads.BATCH_NORM_EPSILON, momentum=1 - workloads.BATCH_NORM_MOMENTUM)
+
+
+class _Transformer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(workloads.VOCABULARY, workloads.FEATURES)
+        self.positions = nn.Parameter(torch.empty(workloads.LENGTH, workloads.FEATURES).normal_(std=0.02))
+        self.layers = nn.ModuleList(_Layer() for _ in range(workloads.LAYERS))
+        self.norm = nn.LayerNorm(workloads.FEATURES, eps=workloads.LAYER_NORM_EPSILON)
+        self.dropout = nn.Dropout(workloads.DROPOUT)
+        self.head = nn.Linear(workloads.FEATURES, workloads.SENTIMENTS)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        present = tokens != 0
+        x = self.dropout(self.tokens(tokens) + self.positions)
+        for layer in self.layers:
+            x = layer(x, present)
+        weight = present[..., None].to(x.dtype)
+        average = (self.norm(x) * weight).sum(1) / weight.sum(1).clamp(min=1)
+        return self.head(self.dropout(average))
+
+
+class _Layer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        width = workloads.FEATURES
+        self.norm1, self.norm2 = (nn.LayerNorm(width, eps=workloads.LAYER_NORM_EPSILON) for _ in range(2))
+        self.queries_keys_values = nn.Linear(width, 3 * width, bias=False)
+        self.projection = nn.Linear(width, width, bias=False)
+        self.widen, self.narrow = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.dropout = nn.Dropout(workloads.DROPOUT)
+
+    def forward(self, x: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+        count, length, width = x.shape
+        heads = self.queries_keys_values(self.norm1(x)).view(count, length, 3, workloads.HEADS, -1)
+        queries, keys, values = heads.permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=present[:, None, None, :])
+        x = x + self.dropout(self.projection(attended.transpose(1, 2).reshape(count, length, width)))
+        return x + self.dropout(self.narrow(F.gelu(self.widen(self.norm2(x)), approximate="tanh")))

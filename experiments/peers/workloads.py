@@ -1,0 +1,129 @@
+"""What every contender trains: the data, the sizes of each model, and the floating-point work of one example.
+
+mlp: two dense layers with ReLU. cnn: two convolutions of 3 x 3 with ReLU, each followed by a maximum over 2 x 2, and a
+dense layer. resnet: three stages of one residual block with pre-activation. transformer: an encoder with norms before
+the layers, no biases in the attention, learned positions, and the average of the outputs where a token is.
+"""
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+IMAGE = (28, 28, 1)
+ARTICLES = 10
+
+HIDDEN = (512, 256)
+CHANNELS = (32, 64)
+DENSE = 256
+WIDTHS = (32, 64, 128)
+
+LAYERS, FEATURES, HEADS = 2, 128, 4
+VOCABULARY, LENGTH, SENTIMENTS = 8000, 256, 2
+DROPOUT = 0.1
+TEXTS = 2048
+
+LEARNING_RATE = 1e-3
+BATCH_NORM_MOMENTUM = 0.9
+BATCH_NORM_EPSILON = 1e-5
+LAYER_NORM_EPSILON = 1e-6
+
+
+class Workload(NamedTuple):
+    """A model, the examples that it is trained on, and how many of them make a batch.
+
+    Attributes:
+      inputs: uint8 images (N, 28, 28, 1), or int32 tokens (N, 256) of which none is padding.
+      labels: int32 (N,).
+    """
+
+    model: str
+    batch_size: int
+    inputs: np.ndarray
+    labels: np.ndarray
+
+    @property
+    def classes(self) -> int:
+        return SENTIMENTS if self.model == "transformer" else ARTICLES
+
+
+# Trains on the first so many examples for so many epochs, shuffled, and calls the function after each epoch, when
+# nothing of it is left to compute.
+Train = Callable[[int, int, Callable[[], None]], None]
+# Builds the model; how many parameters it trains, and how to train them.
+Contender = Callable[[Workload], tuple[int, Train]]
+
+
+def load(model: str, batch_size: int) -> Workload:
+    """The real Fashion-MNIST; for the transformer, tokens that are generated."""
+    if model == "transformer":
+        generator = np.random.default_rng(0)
+        tokens = generator.integers(1, VOCABULARY, (TEXTS, LENGTH), dtype=np.int32)
+        return Workload(model, batch_size, tokens, generator.integers(0, SENTIMENTS, TEXTS, dtype=np.int32))
+
+    from jaxcls.data import idx_images
+    from jaxcls.tasks.fashion_mnist import IMAGES
+
+    dataset = idx_images.load(IMAGES)
+    if dataset.provenance.source == "sample":
+        raise SystemExit("this experiment needs the real Fashion-MNIST: install Debian's dataset-fashion-mnist")
+    return Workload(model, batch_size, dataset.train.inputs, dataset.train.labels)
+
+
+def normalised(images: np.ndarray) -> np.ndarray:
+    """uint8 to float32 of mean 0 and variance 1."""
+    return ((images - np.float32(images.mean())) / np.float32(images.std())).astype(np.float32)
+
+
+def training_flops(model: str) -> int:
+    """Floating-point operations for one example: the products of the forward pass, and twice them for the gradients.
+
+    No gradient is needed of images, so the first layer counts twice, not three times. Products with padding, what is
+    not a product, and the optimizer are left out.
+    """
+    forward = _products(model)
+    without = 0 if model == "transformer" else forward[0]
+    return 3 * sum(forward) - without
+
+
+def _products(model: str) -> list[int]:
+    """Operations of each matrix product and convolution of the forward pass of one example."""
+    if model == "mlp":
+        return [_dense(*sizes) for sizes in itertools.pairwise((math.prod(IMAGE), *HIDDEN, ARTICLES))]
+    if model == "cnn":
+        side, previous = IMAGE[0], IMAGE[-1]
+        products = []
+        for channels in CHANNELS:
+            products.append(_conv(side, previous, channels))
+            side, previous = side // 2, channels
+        return [*products, _dense(side * side * previous, DENSE), _dense(DENSE, ARTICLES)]
+    if model == "resnet":
+        side, previous = IMAGE[0], WIDTHS[0]
+        products = [_conv(side, IMAGE[-1], previous)]
+        for stage, width in enumerate(WIDTHS):
+            stride = 2 if stage else 1
+            products.append(_conv(side, previous, width, stride=stride))
+            products += [_conv(side, previous, width, window=1, stride=stride)] if previous != width else []
+            side, previous = -(-side // stride), width
+            products.append(_conv(side, width, width))
+        return [*products, _dense(previous, ARTICLES)]
+    if model == "transformer":
+        projections = 4 * LENGTH * _dense(FEATURES, FEATURES)
+        attention = 2 * LENGTH * _dense(LENGTH, FEATURES)
+        perceptron = 2 * LENGTH * _dense(FEATURES, 4 * FEATURES)
+        return [projections, attention, perceptron] * LAYERS + [_dense(FEATURES, SENTIMENTS)]
+    raise ValueError(model)
+
+
+def _dense(inputs: int, outputs: int) -> int:
+    return 2 * inputs * outputs
+
+
+def _conv(side: int, inputs: int, outputs: int, *, window: int = 3, stride: int = 1) -> int:
+    """On a square, padded so that ``stride`` alone makes it smaller; of the window only what lies on the image."""
+    places = -(-side // stride)
+    before = max((places - 1) * stride + window - side, 0) // 2
+    covered = sum(0 <= place * stride - before + tap < side for place in range(places) for tap in range(window))
+    return covered**2 * _dense(inputs, outputs)
