@@ -187,7 +187,8 @@ def build_model(task: Task, resolved: Settings, preparation: Preparation, class_
         dtype=jnp.dtype(resolved.dtype),
         **preparation.model_arguments,
     )
-    model = functional(lambda rngs: build(rngs=rngs))
+    with said_of(f"--model {resolved.model}"):
+        model = functional(lambda rngs: build(rngs=rngs), remat=resolved.remat)
     if task.problem != "binary":
         return model
 

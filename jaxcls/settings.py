@@ -83,6 +83,10 @@ class Settings:
     dtype: Literal["float32", "bfloat16"] = "float32"
     """The type that the network computes in. Parameters, losses and statistics stay float32."""
 
+    remat: bool = False
+    """Keeps of each block of the network its inputs alone, and computes the rest again for the gradient: less memory
+    and more time."""
+
     epochs: Maybe[int] = UNSET
     """Passes over the training examples."""
     batch_size: Maybe[int] = UNSET
@@ -172,7 +176,8 @@ class Settings:
     clipvalue: Maybe[float | None] = None
     """Clips each element of the gradient to this size."""
     gradient_accumulation_steps: Maybe[int | None] = None
-    """Batches whose gradients make one update."""
+    """Batches whose mean gradient makes one update. Each counts alike, the smaller last one of an epoch too; one that
+    is not finite is left out, and the next takes its place. Schedules count updates."""
     ema_decay: Maybe[float | None] = None
     """Keeps an exponential average of the weights with this decay, and evaluates with it."""
 

@@ -1,11 +1,14 @@
 """The functional seam: a model is a pair of pure functions, and any Flax NNX module becomes one."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+
+from jaxcls.errors import InputError
 
 PyTree = Any
 
@@ -25,12 +28,17 @@ class Model(NamedTuple):
     apply: Callable[..., tuple[jax.Array, PyTree]]
 
 
-def functional(build: Callable[[nnx.Rngs], nnx.Module]) -> Model:
+def functional(build: Callable[[nnx.Rngs], nnx.Module], *, remat: bool = False) -> Model:
     """Turns a builder of a Flax NNX module into a :class:`Model`; NNX stays in here.
 
     Args:
       build: makes the module from its random number streams. It is traced abstractly once, and run again for
         each ``init``; it must build the same layers each time.
+      remat: keeps of each block its inputs alone, and computes what is in it again for the gradient: less memory,
+        more time. A block is a module made of modules that stands in an ``nnx.Sequential``.
+
+    Raises:
+      InputError: ``remat``, and there is no block.
 
     >>> import jax, jax.numpy as jnp
     >>> model = functional(lambda rngs: nnx.Linear(4, 3, rngs=rngs))
@@ -41,6 +49,8 @@ def functional(build: Callable[[nnx.Rngs], nnx.Module]) -> Model:
     (2, 3)
     """
     module = nnx.eval_shape(lambda: build(nnx.Rngs(0)))
+    if remat:
+        _recompute_blocks(module)
     module.train()
     training, _, streams, _ = _parts(module)
     module.eval()
@@ -82,3 +92,68 @@ def _seeded(streams: PyTree, key: jax.Array) -> PyTree:
         for place, leaf in enumerate(leaves)
     ]  # fmt: skip
     return jax.tree.unflatten(tree, filled)
+
+
+def _recompute_blocks(module: nnx.Module) -> None:
+    """Gives each block a class whose call keeps its inputs alone for the gradient; all else about it is the same."""
+    sequences = [node for _, node in nnx.iter_graph(module) if isinstance(node, nnx.Sequential)]
+    blocks: list[Any] = [layer for sequence in sequences for layer in sequence.layers if _is_made_of_modules(layer)]
+    if not blocks:
+        raise InputError(
+            f"remat computes the blocks of a network again, and {type(module).__name__} has none; leave it out."
+        )
+    for block in blocks:
+        block.__class__ = _recomputing(block.__class__)
+
+
+def _is_made_of_modules(layer: Any) -> bool:
+    return isinstance(layer, nnx.Module) and any(isinstance(value, nnx.Module) for value in vars(layer).values())
+
+
+# One class for each, so that equal modules have equal graphs.
+@functools.cache
+def _recomputing(kind: type[Any]) -> type[Any]:
+    def call(self: Any, *inputs: jax.Array) -> jax.Array:
+        graph, *before = _parts(self)
+
+        def pure(before: PyTree, *inputs: jax.Array) -> tuple[jax.Array, PyTree]:
+            # JAX hands constants over as NumPy arrays of its own; a module that counts would change them in place.
+            own = jax.tree.map(lambda leaf: leaf if isinstance(leaf, jax.Array) else jnp.array(leaf), before)
+            module: Any = nnx.merge(graph, *own)
+            outputs = kind.__call__(module, *inputs)
+            _, _, *changed = _parts(module)
+            return outputs, changed
+
+        outputs, changed = _recomputed(pure)(before, *inputs)
+        nnx.update(self, *changed)
+        return outputs
+
+    return type(kind.__name__, (kind,), {"__call__": call})
+
+
+def _recomputed(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
+    """The same function, which keeps its arguments for its gradient and nothing that it computes on the way.
+
+    As :func:`jax.checkpoint`, whose barriers XLA's CPU backend removes before it chooses an order: there, all is
+    computed again at once and nothing is saved. Here the arguments depend on what the gradient begins with.
+    """
+
+    @jax.custom_vjp
+    def recomputed(*arguments: PyTree) -> PyTree:
+        return function(*arguments)
+
+    def forward(*arguments: PyTree) -> tuple[PyTree, PyTree]:
+        return function(*arguments), arguments
+
+    def backward(arguments: PyTree, cotangents: PyTree) -> PyTree:
+        first = next(leaf for leaf in jax.tree.leaves(cotangents) if jnp.issubdtype(leaf.dtype, jnp.inexact))
+        # Always so unless the gradient is lost already, which no compiler can know.
+        begun = ~jnp.isnan(first.ravel()[0])
+
+        def after(leaf: jax.Array) -> jax.Array:
+            return jnp.where(begun, leaf, jnp.nan) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+        return jax.vjp(function, *jax.tree.map(after, arguments))[1](cotangents)
+
+    recomputed.defvjp(forward, backward)
+    return recomputed
