@@ -19,13 +19,14 @@ SHAPES = [
     (9, 8, (5, 2), (1, 3), "VALID"),
     (10, 10, (4, 4), (3, 3), "VALID"),
     (6, 6, (3, 3), (1, 1), [(2, 0), (1, 3)]),
+    (9, 9, (3, 3), (1, 2), [(-1, 0), (0, -2)]),
 ]
 
 
-def pair(shape):
+def pair(shape, channels, dtype=jnp.float32):
     height, width, window, strides, padding = shape
-    x = jax.random.normal(jax.random.key(0), (3, height, width, 2))
-    kernel = jax.random.normal(jax.random.key(1), (*window, 2, 4))
+    x = jax.random.normal(jax.random.key(0), (3, height, width, channels), dtype)
+    kernel = jax.random.normal(jax.random.key(1), (*window, channels, 4), dtype)
 
     def of(conv):
         return lambda x, kernel: conv(x, kernel, strides, padding, dimension_numbers=NHWC)
@@ -33,25 +34,48 @@ def pair(shape):
     return of(ops.conv), of(lax.conv_general_dilated), x, kernel
 
 
+@pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_value_and_gradients_are_those_of_lax(shape):
-    ours, reference, x, kernel = pair(shape)
+def test_value_and_gradients_are_those_of_lax(shape, channels):
+    ours, reference, x, kernel = pair(shape, channels)
     value, pullback = jax.vjp(ours, x, kernel)
     expected, expected_pullback = jax.vjp(reference, x, kernel)
     cotangent = jax.random.normal(jax.random.key(2), value.shape)
-    chex.assert_trees_all_equal(value, expected)
+    chex.assert_trees_all_close(value, expected, rtol=1e-5, atol=1e-5)
     chex.assert_trees_all_close(pullback(cotangent), expected_pullback(cotangent), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("shape", SHAPES[1:2])
-def test_reverse_over_reverse_is_that_of_lax(shape):
-    ours, reference, x, kernel = pair(shape)
+def test_reverse_over_reverse_is_that_of_lax(shape, channels):
+    ours, reference, x, kernel = pair(shape, channels)
 
     def second(f):
         first = jax.grad(lambda x, kernel: jnp.sum(jnp.sin(f(x, kernel))), argnums=1)
         return jax.jit(jax.grad(lambda x, kernel: jnp.sum(first(x, kernel) ** 2), argnums=(0, 1)))(x, kernel)
 
     chex.assert_trees_all_close(second(ours), second(reference), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_half_precision_is_summed_in_float32(channels):
+    ours, reference, x, kernel = pair(SHAPES[0], channels, jnp.bfloat16)
+    value, pullback = jax.vjp(ours, x, kernel)
+    gradients = pullback(jnp.ones_like(value))
+    exact = [array.astype(jnp.float32) for array in (x, kernel)]
+    expected, expected_pullback = jax.vjp(reference, *exact)
+    assert {array.dtype for array in (value, *gradients)} == {jnp.dtype(jnp.bfloat16)}
+    for array, oracle in zip((value, *gradients), (expected, *expected_pullback(jnp.ones_like(expected))), strict=True):
+        # Rounded once, to 8 bits.
+        chex.assert_trees_all_close(array.astype(jnp.float32), oracle, rtol=2**-8, atol=1e-5)
+
+
+@pytest.mark.parametrize(("channels", "window", "convolves"), [(1, 3, False), (1, 7, True), (2, 3, True)])
+def test_a_small_kernel_of_one_channel_is_a_loop_of_additions_on_a_cpu(channels, window, convolves):
+    ours, _, x, kernel = pair((9, 9, (window, window), (1, 1), "SAME"), channels)
+    gradient = jax.jit(jax.grad(lambda kernel, x: jnp.sum(ours(x, kernel) ** 2)))
+    # The operation, not a name of ours.
+    assert (" convolution(" in gradient.lower(kernel, x).compile().as_text()) == convolves
 
 
 def test_a_convolution_of_the_models_takes_the_hand_written_gradients():

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from jaxcls import ops
+
 Table = Mapping[str, jax.Array]
 
 # He et al. 2015, for layers that a ReLU follows, and LeCun et al. 1998, for the last one; for each member by itself.
@@ -46,7 +48,9 @@ class Linear(nnx.Module):
         width = len(bins) + flags + sum(cardinalities) - len(cardinalities)
         self.dropout = nnx.Dropout(dropout, rngs=rngs)
         # The loss is convex, so zero is as good a start as any, and the one that favours no class.
-        self.head = nnx.Linear(width, num_classes, kernel_init=nnx.initializers.zeros, dtype=dtype, rngs=rngs)
+        self.head = nnx.Linear(
+            width, num_classes, kernel_init=nnx.initializers.zeros, dot_general=ops.dot_general, dtype=dtype, rngs=rngs
+        )
 
     def __call__(self, table: Table) -> jax.Array:
         # Index 0, an unknown word, is a row of zeros.

@@ -15,10 +15,12 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxcls import ops
+from jaxcls.models.batch_norm import BatchNorm
 
 # He et al. 2015, for layers that a ReLU follows.
 _he_normal = nnx.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
 _Conv = functools.partial(nnx.Conv, kernel_size=(3, 3), kernel_init=_he_normal, conv_general_dilated=ops.conv)
+_Linear = functools.partial(nnx.Linear, dot_general=ops.dot_general)
 
 
 class MLP(nnx.Module):
@@ -37,11 +39,11 @@ class MLP(nnx.Module):
         layers: list[Callable[..., Any]] = []
         width = functools.reduce(lambda a, b: a * b, input_shape)
         for features in hidden:
-            layers += [nnx.Linear(width, features, kernel_init=_he_normal, dtype=dtype, rngs=rngs), nnx.relu]
+            layers += [_Linear(width, features, kernel_init=_he_normal, dtype=dtype, rngs=rngs), nnx.relu]
             layers += [nnx.Dropout(dropout, rngs=rngs)] if dropout else []
             width = features
         self.hidden = nnx.Sequential(*layers)
-        self.head = nnx.Linear(width, num_classes, rngs=rngs)
+        self.head = _Linear(width, num_classes, rngs=rngs)
 
     def __call__(self, images: jax.Array) -> jax.Array:
         chex.assert_rank(images, 4)
@@ -77,9 +79,9 @@ class CNN(nnx.Module):
                 height, width = height // 2, width // 2
             previous = features
         self.features = nnx.Sequential(*layers)
-        self.dense = nnx.Linear(height * width * previous, dense, kernel_init=_he_normal, dtype=dtype, rngs=rngs)
+        self.dense = _Linear(height * width * previous, dense, kernel_init=_he_normal, dtype=dtype, rngs=rngs)
         self.dropout = nnx.Dropout(dropout, rngs=rngs)
-        self.head = nnx.Linear(dense, num_classes, rngs=rngs)
+        self.head = _Linear(dense, num_classes, rngs=rngs)
 
     def __call__(self, images: jax.Array) -> jax.Array:
         chex.assert_rank(images, 4)
@@ -124,9 +126,9 @@ class ResNet(nnx.Module):
                 layers.append(_ResidualBlock(previous, features, strides, dtype=dtype, rngs=rngs))
                 previous = features
         self.stages = nnx.Sequential(*layers)
-        self.norm = nnx.BatchNorm(previous, momentum=_MOMENTUM, dtype=dtype, rngs=rngs)
+        self.norm = BatchNorm(previous, momentum=_MOMENTUM, dtype=dtype, rngs=rngs)
         self.dropout = nnx.Dropout(dropout, rngs=rngs)
-        self.head = nnx.Linear(previous, num_classes, rngs=rngs)
+        self.head = _Linear(previous, num_classes, rngs=rngs)
 
     def __call__(self, images: jax.Array) -> jax.Array:
         chex.assert_rank(images, 4)
@@ -137,7 +139,7 @@ class ResNet(nnx.Module):
 
 class _ResidualBlock(nnx.Module):
     def __init__(self, previous: int, features: int, strides: int, *, dtype: Any, rngs: nnx.Rngs):
-        norm = functools.partial(nnx.BatchNorm, momentum=_MOMENTUM, dtype=dtype, rngs=rngs)
+        norm = functools.partial(BatchNorm, momentum=_MOMENTUM, dtype=dtype, rngs=rngs)
         # A bias before a normalisation has no effect and a gradient of pure rounding noise: there is none.
         conv = functools.partial(_Conv, use_bias=False, dtype=dtype, rngs=rngs)
         self.norm1, self.norm2 = norm(previous), norm(features)

@@ -1,0 +1,212 @@
+"""Training on examples that stay on the host, beside training on examples that live on the device.
+
+    pip install matplotlib
+    python experiments/streaming.py
+    python experiments/streaming.py --models mlp    # a quick look: writes nothing
+
+Writes experiments/streaming.md (the table) and streaming.svg (the timeline of a second of each model).
+
+The same fit on real Fashion-MNIST, batches of 128, Adam. The two take turns for several rounds, of two epochs each:
+the first one compiles and is not counted. The rate is the median over the rounds, the ratio the median of the ratios of
+each round. The wait is how long the loop is blocked on the next chunk of batches; the device has nothing to compute
+then.
+
+To expect: a ratio of about 1, and a wait of about a hundredth, most of it for the first chunk of an epoch, which
+nothing hides. On a CPU host and device are the same cores: what the threads gather while the device computes is taken
+from it.
+"""
+
+import argparse
+import functools
+import os
+import platform
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import mock
+
+TABLE = Path(__file__).with_suffix(".md")
+PICTURE = Path(__file__).with_suffix(".svg")
+EXAMPLES = {"mlp": 51_200, "cnn": 12_800}
+BATCH_SIZE = 128
+GATHER, SEND, WAIT, STEPS = "host: gather", "host: send", "device: wait", "device: steps"
+COLOURS = {GATHER: "tab:blue", SEND: "tab:orange", WAIT: "tab:red", STEPS: "tab:green"}
+
+
+class Span(NamedTuple):
+    """What was done from when to when, in seconds of one clock."""
+
+    what: str
+    begin: float
+    end: float
+
+
+class Turn(NamedTuple):
+    """One epoch: its examples a second, the share of it that the loop waited, and what happened in it."""
+
+    rate: float
+    wait: float
+    first_wait: float
+    spans: list[Span]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", choices=EXAMPLES, help="only these, and nothing is written")
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+
+    from jaxcls import environment
+
+    environment.prepare()
+    measured = {model: measure(model, options.rounds) for model in options.models or EXAMPLES}
+    text = table(measured)
+    print(text)
+    if not options.models:
+        TABLE.write_text(text, encoding="utf-8")
+        draw(measured)
+
+
+def measure(model: str, rounds: int) -> list[tuple[Turn, Turn]]:
+    """Of each round, the turn of the examples on the device and that of those on the host."""
+    import jax
+
+    from jaxcls import losses, optimizers, program, steps, tasks
+    from jaxcls.data import pipeline, streaming
+    from jaxcls.data.preparation import images
+    from jaxcls.fit import fit
+    from jaxcls.models.functional import functional
+    from jaxcls.settings import Settings
+
+    task = tasks.get("fashion_mnist")
+    train = task.load(program.resolve(task, Settings())).train
+    build = functools.partial(task.models[model], train.inputs.shape[1:], 10, dropout=0.0)
+    network = functional(lambda rngs: build(rngs=rngs))
+    optimizer = optimizers.adam(1e-3)
+    loss = losses.get("sparse_categorical_crossentropy", normalizer="batch")
+    train_step = steps.make_train_step(network, loss, optimizer, prepare=images.fit(train.inputs).normalise)
+    count = EXAMPLES[model]
+    on_host = pipeline.examples(train.inputs[:count], train.labels[:count])
+    on_device = jax.device_put(on_host)
+
+    def turn(data: pipeline.Examples, feed: Callable[..., pipeline.Feed]) -> Turn:
+        spans: list[Span] = []
+        ends: list[float] = []
+
+        def validate(state: Any) -> dict[str, float]:
+            ends.append(time.perf_counter())
+            return {}
+
+        # The same work as without, and the time that each part of it took.
+        gathered = mock.patch.object(streaming, "gathered", timed(GATHER, streaming.gathered, spans))
+        sent = mock.patch.object(jax, "device_put", timed(SEND, jax.device_put, spans))
+        with gathered, sent:
+            fit(
+                steps.init_state(network, optimizer, seed=0),
+                train_step,
+                data,
+                epochs=2,
+                batch_size=BATCH_SIZE,
+                validate=validate,
+                feed=lambda *arguments, **options: watched(feed(*arguments, **options), spans),
+            )
+        begin, end = ends
+        within = sorted((span for span in spans if span.end > begin), key=lambda span: span.begin)
+        waits = [span.end - span.begin for span in within if span.what == WAIT]
+        length = end - begin
+        return Turn(count / length, sum(waits) / length, waits[0] / length, within)
+
+    return [(turn(on_device, pipeline.resident), turn(on_host, streaming.streamed)) for _ in range(rounds)]
+
+
+def timed(what: str, function: Callable[..., Any], spans: list[Span]) -> Callable[..., Any]:
+    """The function, which notes its time where Grain's threads call it, until what it gives is there."""
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        import jax
+
+        if not threading.current_thread().name.startswith("grain"):
+            return function(*arguments, **options)
+        begin = time.perf_counter()
+        result = jax.block_until_ready(function(*arguments, **options))
+        spans.append(Span(what, begin, time.perf_counter()))
+        return result
+
+    return call
+
+
+def watched(feed: Callable[..., Iterator[Any]], spans: list[Span]) -> Callable[..., Iterator[Any]]:
+    """The feed, with the time that the loop waits for a chunk, and that from then until it asks for the next."""
+
+    def chunks(*arguments: Any) -> Iterator[Any]:
+        inner = feed(*arguments)
+        while True:
+            begin = time.perf_counter()
+            try:
+                chunk = next(inner)
+            except StopIteration:
+                return
+            got = time.perf_counter()
+            spans.append(Span(WAIT, begin, got))
+            # The loop asks for a chunk when the metrics of the one before are there.
+            yield chunk
+            spans.append(Span(STEPS, got, time.perf_counter()))
+
+    return chunks
+
+
+def table(measured: dict[str, list[tuple[Turn, Turn]]]) -> str:
+    count = len(next(iter(measured.values())))
+    explanation = (
+        "Written by `python experiments/streaming.py`, with the timeline [streaming.svg](streaming.svg). "
+        f"{os.cpu_count()} cores ({platform.machine()}), of host and device alike; Python {platform.python_version()}, "
+        f"jax {version('jax')}, Grain {version('grain')}. Real Fashion-MNIST, batch size {BATCH_SIZE}, Adam, float32; "
+        f"medians of {count} rounds, in brackets the least and the most."
+    )
+    columns = (
+        "model", "on the device, examples a second", "streamed from the host", "ratio", "the loop waits",
+        "of that for the first chunk of the epoch",
+    )  # fmt: skip
+    lines = ["# Streaming", "", explanation, "", f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for model, rounds in measured.items():
+        resident, streamed = ([turn[place].rate for turn in rounds] for place in (0, 1))
+        ratios = [after.rate / before.rate for before, after in rounds]
+        waits, first_waits = ([getattr(turn, name) for _, turn in rounds] for name in ("wait", "first_wait"))
+        lines.append(
+            f"| {model} | {_spread(resident, ',.0f')} | {_spread(streamed, ',.0f')} | {_spread(ratios, '.2f')} | "
+            f"{_spread(waits, '.2%')} | {_spread(first_waits, '.2%')} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _spread(values: list[float], form: str) -> str:
+    return f"{statistics.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
+
+
+def draw(measured: dict[str, list[tuple[Turn, Turn]]]) -> None:
+    """The timeline of the first second of an epoch that is streamed."""
+    import matplotlib.pyplot as plt
+
+    plt.rcParams["svg.hashsalt"] = "streaming"  # the same picture of the same figures
+    figure, axes = plt.subplots(
+        len(measured), 1, figsize=(10, 2.2 * len(measured)), layout="constrained", squeeze=False
+    )
+    for axis, (model, rounds) in zip(axes[:, 0], measured.items(), strict=True):
+        spans = rounds[-1][1].spans
+        origin = next(span.begin for span in spans if span.what == WAIT)
+        for place, what in enumerate(reversed(COLOURS)):
+            bars = [(span.begin - origin, span.end - span.begin) for span in spans if span.what == what]
+            axis.broken_barh(bars, (place - 0.4, 0.8), color=COLOURS[what], edgecolor="white", linewidth=0.3)
+        axis.set(title=f"{model}, streamed", xlim=(0, 1), yticks=range(len(COLOURS)))
+        axis.set_yticklabels(reversed(COLOURS))
+    axes[-1, 0].set_xlabel("seconds from the begin of an epoch")
+    figure.savefig(PICTURE, metadata={"Date": None})
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()
