@@ -1,0 +1,64 @@
+"""A dense layer and its bias, with gradients that XLA's CPU backend is fast at."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+def linear(x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None) -> jax.Array:
+    """``x @ kernel + bias``: (..., inputs), (inputs, outputs) and (outputs,) to (..., outputs).
+
+    >>> linear(jnp.ones((2, 3)), jnp.ones((3, 1)), jnp.array([0.5])).tolist()
+    [[3.5], [3.5]]
+    """
+    y = _product(x, kernel)
+    return y if bias is None else add_bias(y, bias)
+
+
+@jax.custom_vjp
+def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
+    """``x + bias``, where the shape of the bias is that of the last axes of ``x``.
+
+    >>> jax.grad(lambda bias: add_bias(jnp.zeros((4, 3)), bias).sum())(jnp.ones(3)).tolist()
+    [4.0, 4.0, 4.0]
+    """
+    return x + bias.reshape((1,) * (x.ndim - bias.ndim) + bias.shape)
+
+
+def _add_bias_backward(bias, cotangent):  # type: ignore[no-untyped-def]
+    rows = cotangent.reshape(-1, bias.size)
+    # XLA's CPU backend sums over rows in windows, or together with all that the rows are computed from, one thread
+    # and one column after another: 9 ms for 8192 rows of 512; as a product 1.7 ms.
+    of_bias = lax.platform_dependent(
+        rows, cpu=lambda rows: jnp.ones(len(rows), rows.dtype) @ rows, default=lambda rows: rows.sum(axis=0)
+    )
+    return cotangent, of_bias.reshape(bias.shape)
+
+
+add_bias.defvjp(lambda x, bias: (add_bias(x, bias), bias), _add_bias_backward)
+
+
+@jax.custom_vjp
+def _product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return x @ kernel
+
+
+def _product_backward(saved, cotangent):  # type: ignore[no-untyped-def]
+    x, kernel = saved
+    rows, slopes = x.reshape(-1, x.shape[-1]), cotangent.reshape(-1, cotangent.shape[-1])
+    of_kernel = lax.platform_dependent(rows, slopes, cpu=_over_rows, default=lambda x, y: x.T @ y)
+    return cotangent @ kernel.T, of_kernel
+
+
+def _over_rows(x: jax.Array, y: jax.Array) -> jax.Array:
+    """``x.T @ y``, by transposing the narrower one.
+
+    XLA's CPU backend copies what is transposed, and in the copy computes again, slowly, what it is made of: 44 ms for
+    8192 rows of 512 that a GELU gave, where the product takes 8.
+    """
+    if x.shape[1] <= y.shape[1]:
+        return x.T @ y
+    return lax.optimization_barrier(y.T @ x).T
+
+
+_product.defvjp(lambda x, kernel: (_product(x, kernel), (x, kernel)), _product_backward)
