@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from jaxcls import environment, report
+from jaxcls import environment, terminal
 from jaxcls.errors import InputError
 from jaxcls.settings import Maybe, Settings
 
@@ -43,7 +43,7 @@ class Evaluation:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit status."""
-    return report.exit_status(lambda: _run(tyro.cli(Evaluation, args=arguments, prog="python -m jaxcls.evaluate")))
+    return terminal.exit_status(lambda: _run(tyro.cli(Evaluation, args=arguments, prog="python -m jaxcls.evaluate")))
 
 
 def _run(asked: Evaluation) -> int:
@@ -73,7 +73,7 @@ def _run(asked: Evaluation) -> int:
         "synthetic": dataset.provenance.synthetic,
         "data": dataclasses.asdict(dataset.provenance),
     }
-    print(report.table(result, asked.split))
+    print(terminal.table(result, asked.split))
     print(f"kept in {run_directory.write_evaluation(asked.run_dir, asked.split, result)}")
     return 0
 

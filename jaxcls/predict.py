@@ -12,7 +12,7 @@ from pathlib import Path
 
 import tyro
 
-from jaxcls import environment, report
+from jaxcls import environment, terminal
 from jaxcls.errors import InputError
 from jaxcls.settings import Maybe
 
@@ -35,7 +35,7 @@ class Prediction:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit status."""
-    return report.exit_status(lambda: _run(tyro.cli(Prediction, args=arguments, prog="python -m jaxcls.predict")))
+    return terminal.exit_status(lambda: _run(tyro.cli(Prediction, args=arguments, prog="python -m jaxcls.predict")))
 
 
 def _run(asked: Prediction) -> int:

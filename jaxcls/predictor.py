@@ -12,6 +12,7 @@ from jaxcls import program, run_directory, tasks
 from jaxcls.checkpoints import Checkpoints
 from jaxcls.data.preparation import Preparation, from_record
 from jaxcls.errors import InputError
+from jaxcls.models.functional import Model
 from jaxcls.settings import Settings
 from jaxcls.tasks.task import Task
 
@@ -28,6 +29,8 @@ class Predictor(NamedTuple):
       preparation: as it was fitted on the training inputs.
       thresholds: where a score becomes a decision: one, or one a label.
       data: the provenance of the data that it was trained on.
+      model: that was trained.
+      weights: its "params" and "model_state", on every device.
       scores: inputs as :class:`jaxcls.data.dataset.Part` has them -> probabilities, (N,) or (N, classes).
     """
 
@@ -37,6 +40,8 @@ class Predictor(NamedTuple):
     preparation: Preparation
     thresholds: float | np.ndarray
     data: dict[str, Any]
+    model: Model
+    weights: dict[str, PyTree]
     scores: Callable[[PyTree], np.ndarray]
 
 
@@ -72,5 +77,7 @@ def load(run_dir: Path) -> Predictor:
         preparation=preparation,
         thresholds=thresholds if thresholds.ndim else float(thresholds),
         data=kept.data,
+        model=model,
+        weights=restored.state,
         scores=scores,
     )

@@ -136,16 +136,29 @@ def encode(preparation: Preparation, part: Part) -> Examples:
 
 
 def build(
-    task: Task, resolved: Settings, preparation: Preparation, train: Examples, class_names: tuple[str, ...]
+    task: Task,
+    resolved: Settings,
+    preparation: Preparation,
+    train: Examples,
+    class_names: tuple[str, ...],
+    *,
+    rate: optax.Schedule | None = None,
 ) -> Program:
     """The functions of a run. Class weights are those of the training examples.
+
+    Args:
+      rate: the learning rate of each update, in place of that of the settings.
 
     Raises:
       InputError: the settings do not fit together; the step is traced, not compiled, to see it.
     """
     model = build_model(task, resolved, preparation, class_names)
     loss = _build_loss(task, resolved, len(class_names), train.labels)
-    optimizer = _build_optimizer(resolved, len(train))
+    optimizer = optimizers.get(
+        resolved.optimizer,
+        learning_rate=rate or _build_schedule(resolved, len(train)),
+        **settings.select(resolved, OPTIMIZER_SETTINGS),
+    )
     train_step = steps.make_train_step(
         model, loss, optimizer, prepare=preparation.normalise, augment=task.presets[resolved.preset].augment
     )
@@ -199,11 +212,18 @@ def build_model(task: Task, resolved: Settings, preparation: Preparation, class_
     return Model(model.init, apply)
 
 
-def build_predict(task: Task, resolved: Settings, preparation: Preparation, model: Model) -> Predict:
-    """``(params, model_state, inputs) -> (scores, outputs)`` of encoded inputs, whatever their number."""
-    step = steps.make_prediction_step(
+def build_prediction_step(
+    task: Task, resolved: Settings, preparation: Preparation, model: Model
+) -> steps.PredictionStep:
+    """``(params, model_state, inputs) -> (scores, outputs)`` of a batch of encoded inputs, with the recipe's views."""
+    return steps.make_prediction_step(
         model, problem=task.problem, prepare=preparation.normalise, views=task.presets[resolved.preset].views
     )
+
+
+def build_predict(task: Task, resolved: Settings, preparation: Preparation, model: Model) -> Predict:
+    """``(params, model_state, inputs) -> (scores, outputs)`` of encoded inputs, whatever their number."""
+    step = build_prediction_step(task, resolved, preparation, model)
     batch_size = _rounded_up(resolved.eval_batch_size, jax.device_count())
     _, sharded = shardings()
     return functools.partial(steps.collect, step, batch_size=batch_size, widths=preparation.widths, sharding=sharded)
@@ -290,19 +310,17 @@ def _build_loss(task: Task, resolved: Settings, num_classes: int, train_labels: 
     return losses.get(resolved.loss, task.problem, **{"normalizer": "batch", "ignore_label": _ignored(task), **chosen})
 
 
-def _build_optimizer(resolved: Settings, count: int) -> optax.GradientTransformation:
-    chosen = settings.select(resolved, OPTIMIZER_SETTINGS)
+def _build_schedule(resolved: Settings, count: int) -> optax.Schedule:
     total_steps = resolved.epochs * steps_per_epoch(count, resolved.batch_size)
     # A schedule counts updates, of which several batches together may make one.
-    updates = max(1, total_steps // chosen.get("gradient_accumulation_steps", 1))
-    rate = optimizers.schedule(
+    updates = max(1, total_steps // (resolved.gradient_accumulation_steps or 1))
+    return optimizers.schedule(
         resolved.schedule,
         learning_rate=resolved.learning_rate,
         total_steps=updates,
         warmup_steps=round((resolved.warmup or 0) * updates),
         **settings.select(resolved, SCHEDULE_SETTINGS),
     )
-    return optimizers.get(resolved.optimizer, learning_rate=rate, **chosen)
 
 
 def shardings() -> tuple[jax.sharding.NamedSharding, jax.sharding.NamedSharding]:

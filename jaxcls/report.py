@@ -1,53 +1,72 @@
-"""What the command lines say at the end: a table of scores, or what went wrong, with the exit status for it."""
+"""python -m jaxcls.report: the page of a finished run, or one that lays several runs beside each other.
 
+python -m jaxcls.report --run-dir runs/fashion_mnist-1a2b3c4d --open
+python -m jaxcls.report --compare runs/small runs/large --output comparison.html
+"""
+
+import dataclasses
 import sys
-from collections.abc import Callable, Mapping
-from typing import Any
+import webbrowser
+from collections.abc import Sequence
+from pathlib import Path
 
+import tyro
+
+from jaxcls import terminal
 from jaxcls.errors import InputError
-
-# Exit statuses, beside 0.
-FAILED = 1
-BAD_INPUT = 2
-# What shells give for a process that SIGINT ended.
-STOPPED_AT_ONCE = 130
+from jaxcls.settings import Maybe
 
 
-def exit_status(command: Callable[[], int]) -> int:
-    """Runs a command line. What can go wrong with it is a line and an exit status, not a traceback."""
-    try:
-        return command()
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return BAD_INPUT
-    except RuntimeError as error:
-        # Not at the top: --help is answered without jax.
-        from jaxcls.checkpoints import CheckpointError
-        from jaxcls.fit import DivergedError
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Report:
+    """Write the page of a finished run from what its directory holds, or compare several."""
 
-        if not isinstance(error, CheckpointError | DivergedError):
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return FAILED
-    except KeyboardInterrupt:
-        print("stopped at once; what was saved before stands", file=sys.stderr)
-        return STOPPED_AT_ONCE
+    run_dir: Maybe[Path | None] = None
+    """The directory of the run, as training named it."""
+    compare: Maybe[tuple[Path, ...] | None] = None
+    """The directories of 2 to 8 runs of one task, to lay beside each other."""
+    output: Maybe[Path | None] = None
+    """The HTML file to write: by default report.html in --run-dir, or comparison.html."""
+    overwrite: bool = False
+    """Replace the output if it is there; report.html in --run-dir is replaced in any case."""
+    open: bool = False
+    """Show the page in the browser."""
 
 
-def table(report: Mapping[str, Any], split: str) -> str:
-    """The scores of a split as a terminal shows them.
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit status."""
+    return terminal.exit_status(lambda: _run(tyro.cli(Report, args=arguments, prog="python -m jaxcls.report")))
 
-    Args:
-      report: as :func:`jaxcls.metrics.report` makes it, with 'synthetic': whether the examples were generated.
-      split: its name.
-    """
-    synthetic = "SYNTHETIC " if report["synthetic"] else ""
-    lines = ["", f"{synthetic}{split}, {report['examples']:,} examples", ""]
-    lines += [f"  {name:28} {value:.4f}" for name, value in report["metrics"].items() if value is not None]
-    columns = ("precision", "recall", "f1", "roc_auc")
-    width = max(len(label) for label in report["labels"])
-    lines += ["", f"  {'':{width}}  " + "  ".join(f"{c:>9}" for c in ("support", *columns))]
-    for label, row in report["labels"].items():
-        cells = "  ".join(f"{row[c]:9.4f}" if row[c] is not None else f"{'-':>9}" for c in columns)
-        lines.append(f"  {label:{width}}  {row['support']:9,.0f}  {cells}")
-    return "\n".join(lines)
+
+def _run(asked: Report) -> int:
+    if (asked.run_dir is None) == (asked.compare is None):
+        raise InputError("give either --run-dir, for the page of one run, or --compare, for several.")
+    output = _output(asked)
+    # From here on more is needed than --help takes; jax is not.
+    from jaxcls import page, run_directory
+
+    if asked.run_dir is not None:
+        html = page.of_run(run_directory.records(asked.run_dir))
+    else:
+        html = page.of_runs([run_directory.records(path) for path in asked.compare or ()])
+    run_directory.write_page(output, html)
+    print(f"kept in {output}")
+    if asked.open and not webbrowser.open(output.resolve().as_uri()):
+        print("no browser was found to open it with", file=sys.stderr)
+    return 0
+
+
+def _output(asked: Report) -> Path:
+    """Where the page goes; what cannot be written, or is not to be replaced, is refused."""
+    if asked.output is None and asked.run_dir is not None:
+        return asked.run_dir / "report.html"
+    output = asked.output or Path("comparison.html")
+    if output.is_dir() or not output.absolute().parent.is_dir():
+        raise InputError(f"--output {output}: give the name of a file, in a folder that is there.")
+    if output.exists() and not asked.overwrite:
+        raise InputError(f"--output {output} is there already; name another file, or give --overwrite.")
+    return output
+
+
+if __name__ == "__main__":
+    sys.exit(main())

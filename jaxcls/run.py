@@ -1,5 +1,6 @@
 """One run: its directory, its training, its test, and what is kept of them."""
 
+import contextlib
 import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping
@@ -9,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from jaxcls import environment, metrics, optimizers, program, settings
+from jaxcls import environment, metrics, optimizers, page, program, run_directory, settings, tensorboard
 from jaxcls.checkpoints import Checkpoints
 from jaxcls.data import duplicates, pipeline, streaming
 from jaxcls.data.dataset import describe
@@ -21,6 +22,7 @@ from jaxcls.progress import ProgressBar
 from jaxcls.run_directory import RunDirectory
 from jaxcls.settings import Settings
 from jaxcls.steps import TrainState
+from jaxcls.summary import summarise
 from jaxcls.tasks.task import Task
 
 
@@ -52,6 +54,8 @@ def run(given: Settings, *, say: Callable[[str], None] = print, stop: Callable[[
       InputError: something given is wrong; nothing was compiled or written yet.
       fit.Interrupted, fit.DivergedError: see :func:`jaxcls.fit.fit`.
     """
+    if given.tensorboard:
+        tensorboard.check_installed()
     task = program.specialise(given)
     resolved = program.resolve(task, given)
     dataset = task.load(resolved)
@@ -96,8 +100,9 @@ def run(given: Settings, *, say: Callable[[str], None] = print, stop: Callable[[
         state, history = _fit(task, resolved, train, validation, functions, directory, checkpoints, mode, stop, streams)
         thresholds = _thresholds(task, resolved, functions, state, validation)
         _keep(directory, state, thresholds)
+        scores = _scores(functions, state, test)
         report = metrics.report(
-            _scores(functions, state, test),
+            scores,
             test.labels,
             problem=task.problem,
             class_names=dataset.class_names,
@@ -111,7 +116,21 @@ def run(given: Settings, *, say: Callable[[str], None] = print, stop: Callable[[
             "duplicates_in_test": copies,
             "params_sha256": _sha256(state.params),
         }
-        directory.write_results(report)
+        summary = summarise(
+            report,
+            scores,
+            parts._asdict(),
+            problem=task.problem,
+            class_names=dataset.class_names,
+            thresholds=thresholds,
+        )
+        summary |= {
+            "headline": [name for name in task.metrics if name in report["metrics"]],
+            "parameters": sum(leaf.size for leaf in jax.tree.leaves(functions.state.params)),
+            "recipe": _recipe_where_it_differs(task, resolved),
+        }
+        directory.write_results(report, summary)
+        run_directory.write_page(directory.page, page.of_run(run_directory.records(directory.path)))
     return Result(directory.path, state, history, report)
 
 
@@ -148,7 +167,12 @@ def _fit(
         }
 
     steps = resolved.epochs * steps_per_epoch(len(train), resolved.batch_size)
-    with ProgressBar(steps, epochs=resolved.epochs, batch_size=resolved.batch_size) as bar:
+    with (
+        ProgressBar(steps, epochs=resolved.epochs, batch_size=resolved.batch_size) as bar,
+        tensorboard.EventFiles(directory.path / "tensorboard") if resolved.tensorboard else contextlib.nullcontext()
+        as events,
+    ):  # fmt: skip
+        reports = _Reports(bar, directory, events)
         state, history = fit(
             functions.state,
             functions.train_step,
@@ -164,11 +188,11 @@ def _fit(
             max_skipped_steps=resolved.max_skipped_steps,
             checkpoints=checkpoints,
             checkpoint_seconds=resolved.checkpoint_seconds,
-            reporter=_Reports(bar, directory),
+            reporter=reports,
             stop=stop,
             sharding=functions.sharded,
         )
-    directory.write_history(history)  # also where the last process was killed before it could
+        reports.keep(history)  # also where the last process was killed before it could
     if resolved.restore_best and (best := checkpoints.restore_best(like=state)):
         state = best.state
     return state, history
@@ -194,6 +218,14 @@ def _thresholds(
     )
 
 
+def _recipe_where_it_differs(task: Task, resolved: Settings) -> dict[str, Any]:
+    """The values of the recipe, None where it has none, of those settings that are not as in the recipe."""
+    recipe = settings.identity(program.resolve(task, Settings(task=resolved.task, preset=resolved.preset)))
+    asked = settings.identity(resolved)
+    names = [name for name in recipe.keys() | asked.keys() if recipe.get(name) != asked.get(name)]
+    return {name: recipe.get(name) for name in sorted(names)}
+
+
 def _keep(directory: RunDirectory, state: TrainState, thresholds: float | np.ndarray) -> None:
     """The weights that are tested, without the state of the optimizer, and the thresholds that belong to them."""
     weights = {
@@ -209,13 +241,19 @@ class _Reports(NamedTuple):
 
     bar: ProgressBar
     directory: RunDirectory
+    events: tensorboard.EventFiles | None
 
     def chunk(self, step: int, loss: float) -> None:
         self.bar.chunk(step, loss)
 
     def epoch(self, history: list[dict[str, Any]]) -> None:
         self.bar.epoch(history)
+        self.keep(history)
+
+    def keep(self, history: list[dict[str, Any]]) -> None:
         self.directory.write_history(history)
+        if self.events is not None:
+            self.events.write(history)
 
 
 def _sha256(tree: Any) -> str:

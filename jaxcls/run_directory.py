@@ -5,10 +5,13 @@ environment.json   versions and devices
 data.json          where the data came from, with checksums
 predictor.json     what a prediction needs beside the weights: the names of the classes, the fitted preparation
 metrics.jsonl      one line an epoch
+summary.json       what the page shows of the test beside the scores: curves, confusions, mistakes
 results.json       the scores on the test examples
+report.html        the page, for a browser; python -m jaxcls.report writes it again
 SHA256SUMS         of what a prediction reads beside the weights; sha256sum -c checks them
 evaluation-*.json  the scores on a split that was evaluated later
 checkpoints/       the states of the training
+tensorboard/       event files, where --tensorboard was given
 model/             the weights that were tested, and the thresholds of decisions
 """
 
@@ -58,6 +61,7 @@ class RunDirectory:
         self.path = path
         self.checkpoints = path / "checkpoints"
         self.model = path / "model"
+        self.page = path / "report.html"
         self.continued = (path / "config.toml").exists()
         self.warnings: list[str] = []
         record = settings_module.as_record(settings)
@@ -86,9 +90,10 @@ class RunDirectory:
         """Writes metrics.jsonl anew: whatever was interrupted, each epoch stands in it once."""
         _write(self.path / "metrics.jsonl", "".join(json.dumps(entry) + "\n" for entry in history))
 
-    def write_results(self, results: Mapping[str, Any]) -> None:
+    def write_results(self, results: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
         """Writes what a run ends with; results.json, which marks it as finished, comes last."""
         _write(self.path / "SHA256SUMS", _sums(self.path))
+        _write(self.path / "summary.json", json.dumps(summary, separators=(",", ":")) + "\n")
         _write(self.path / "results.json", _json(results))
 
     def _check_same_run(self, settings: Settings, environment: Mapping[str, Any], data: Mapping[str, Any]) -> None:
@@ -162,6 +167,57 @@ def read(path: Path) -> Kept:
             )
     settings = settings_module.from_toml(path / "config.toml")
     return Kept(settings, _read(path / "data.json"), _read(path / "predictor.json"), path / "model")
+
+
+class Records(NamedTuple):
+    """All that a finished run wrote down, as :func:`records` reads it.
+
+    Attributes:
+      path: the run's directory.
+      config, environment, data, results, summary: the content of the files of these names.
+      history: the lines of metrics.jsonl.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    environment: dict[str, Any]
+    data: dict[str, Any]
+    history: list[dict[str, Any]]
+    results: dict[str, Any]
+    summary: dict[str, Any]
+
+
+def records(path: Path) -> Records:
+    """Reads what a page shows of a finished run.
+
+    Raises:
+      InputError: there is no run, it has not finished, was made before there were pages, or a file is damaged.
+    """
+    kept = read(path)
+    if not (path / "summary.json").exists():
+        raise InputError(
+            f"--run-dir {path}: this run keeps no summary.json, from which a page is made. The command that trained it "
+            "writes one, and does not train again."
+        )
+    history = path / "metrics.jsonl"
+    try:
+        lines = [json.loads(line) for line in history.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        raise InputError(f"{history} is damaged ({error}); give another --run-dir.") from None
+    return Records(
+        path=path,
+        config=settings_module.as_record(kept.settings),
+        environment=_read(path / "environment.json"),
+        data=kept.data,
+        history=lines,
+        results=_read(path / "results.json", "metrics", "labels"),
+        summary=_read(path / "summary.json", "curves", "mistakes"),
+    )
+
+
+def write_page(file: Path, html: str) -> None:
+    """Writes a page, all of it or nothing."""
+    _write(file, html)
 
 
 def write_evaluation(path: Path, split: str, results: Mapping[str, Any]) -> Path:

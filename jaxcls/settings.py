@@ -109,6 +109,8 @@ class Settings:
     """Stop after so many steps in a row whose loss or gradient was not finite. Such a step changes nothing."""
     checkpoint_seconds: float = 60.0
     """Save this often within an epoch, at the next boundary; the end of an epoch is always saved."""
+    tensorboard: bool = False
+    """Write what each epoch gives for TensorBoard too, into tensorboard/ of the run's directory."""
 
     loss: Maybe[str] = UNSET
     """The loss, by our name, Keras's, or the cheat sheet's (focal_loss, weighted_crossentropy)."""
@@ -185,7 +187,7 @@ class Settings:
 # How and where a run is made, not what it computes.
 _LOGISTICS = frozenset({
     "list_tasks", "config", "run_dir", "resume", "source", "data_dir", "data", "test_data", "checkpoint_seconds",
-    "data_on",
+    "data_on", "tensorboard",
 })  # fmt: skip
 # Those that say what the data is and how it is read, each for some tasks.
 DATA_SETTINGS = (

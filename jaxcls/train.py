@@ -13,7 +13,7 @@ from pathlib import Path
 
 import tyro
 
-from jaxcls import environment, report
+from jaxcls import environment, terminal
 from jaxcls.settings import Settings, from_toml
 from jaxcls.signals import stop_requests
 
@@ -24,7 +24,7 @@ INTERRUPTED = 75
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit status."""
     given = sys.argv[1:] if arguments is None else list(arguments)
-    return report.exit_status(lambda: _run(given))
+    return terminal.exit_status(lambda: _run(given))
 
 
 def _run(arguments: list[str]) -> int:
@@ -58,8 +58,11 @@ def _train(settings: Settings, arguments: list[str]) -> int:
         command = shlex.join(["python", "-m", "jaxcls.train", *arguments])
         print(f"{stop}. To go on: {command}", file=sys.stderr)
         return INTERRUPTED
-    print(report.table(result.report, "test"))
+    print(terminal.table(result.report, "test"))
+    if drawn := terminal.curves(result.history, encoding=sys.stdout.encoding):
+        print(f"\n{drawn}\n")
     print(f"kept in {result.directory}")
+    print(f"as a page in {result.directory / 'report.html'}")
     return 0
 
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 import small_data
 
-from jaxcls import evaluate, report, run
+from jaxcls import evaluate, run, terminal
 from jaxcls.data.formats import idx
 from jaxcls.data.samples import image_folder
 from jaxcls.settings import Settings
@@ -43,7 +43,7 @@ def test_the_evaluation_of_the_test_split_is_the_result_of_the_run(finished, cap
     assert result["metrics"] == pytest.approx(trained["metrics"])
     assert result["labels"]["Bag"] == pytest.approx(trained["labels"]["Bag"])
     assert output.startswith("fashion_mnist: 240 + 60 examples from ")
-    assert report.table(finished.report, "test") in output
+    assert terminal.table(finished.report, "test") in output
     assert f"kept in {finished.directory / 'evaluation-test.json'}" in output
     assert "note:" not in output
 

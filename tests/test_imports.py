@@ -14,13 +14,14 @@ FLOORS = [
     {"settings", "environment", "signals", "labels"},
     {"losses", "metrics", "optimizers", "augment", "ops"},
     {"models", "data"},
-    {"steps", "checkpoints"},
+    {"steps", "checkpoints", "description"},
     {"tasks"},
     {"program"},
-    {"fit", "progress", "run_directory"},
-    {"run", "predictor"},
-    {"report"},
-    {"train", "evaluate", "predict"},
+    {"fit", "progress", "run_directory", "summary", "tensorboard"},
+    {"page"},
+    {"run", "predictor", "rate_search"},
+    {"terminal", "artifact", "rate_plot"},
+    {"train", "evaluate", "predict", "report", "export", "find_lr"},
 ]
 ROOT = Path(jaxcls.__file__).parent
 FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
@@ -55,6 +56,11 @@ def test_imports_run_downward(path):
         ("from jaxcls import train", {"jax", "numpy", "flax", "optax", "orbax"}),
         ("import jax; from jaxcls import losses", {"flax", "optax", "chex", "orbax"}),
         ("import jax; from jaxcls import metrics", {"flax", "optax", "chex", "orbax", "sklearn"}),
+        ("from jaxcls import page, report, run_directory", {"jax", "flax", "jinja2", "PIL"}),
+        ("from jaxcls import run", {"jinja2", "PIL", "tensorboardX"}),
+        ("from jaxcls import export, find_lr", {"jax", "numpy", "flax", "optax", "orbax"}),
+        ("from jaxcls.artifact import loader", {"flax", "optax", "orbax", "tokenizers"}),
+        ("import jaxcls", {"jax", "numpy", "flax", "tyro"}),
         ("from jaxcls import fit, tasks", {"tensorflow_datasets", "orbax", "grain", "pyarrow", "PIL", "tokenizers"}),
     ],
 )

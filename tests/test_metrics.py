@@ -279,6 +279,20 @@ def test_calibration_error_is_its_definition(problem_and_data, bins):
     close(metrics.expected_calibration_error(scores, labels, **options), expected)
 
 
+@pytest.mark.parametrize("problem", ["binary", "multiclass"])
+def test_the_bins_of_reliability_are_those_of_the_calibration_error(problem):
+    scores, labels, weights, mask = draw_data(3, problem, rows=200)
+    bins = metrics.reliability(scores, labels, problem=problem, weights=weights, mask=mask, bins=10)
+    gaps = np.nansum(bins.weight * np.abs(bins.confidence - bins.accuracy)) / bins.weight.sum()
+    expected = metrics.expected_calibration_error(scores, labels, problem=problem, weights=weights, mask=mask, bins=10)
+    close(gaps, expected)
+    filled = bins.weight > 0
+    assert filled.any()
+    upper = np.arange(1, 11)[filled] / 10
+    assert (bins.confidence[filled] <= upper + 1e-9).all()
+    assert (bins.confidence[filled] > upper - 0.1 - 1e-9).all()
+
+
 def test_a_bin_of_the_calibration_error_holds_its_upper_edge():
     # 0.75 falls with 0.625 into (0.5, 0.75]: the gap is |0.6875 - 0.5|, not the mean of 0.25 and 0.625.
     value = metrics.expected_calibration_error([0.75, 0.625], [1, 0], problem="binary", bins=4)

@@ -31,6 +31,7 @@ Bad arrays raise an `InputError` that names the argument and the row. Definition
 from jaxcls.labels import Problem
 from jaxcls.metrics.averages import Average
 from jaxcls.metrics.by_name import ALIASES, METRICS, Metric, direction, get, report
+from jaxcls.metrics.closed_form import proportion_interval, report_intervals
 from jaxcls.metrics.decisions import (
     accuracy,
     balanced_accuracy,
@@ -46,7 +47,13 @@ from jaxcls.metrics.decisions import (
     top_k_accuracy,
 )
 from jaxcls.metrics.intervals import Interval, bootstrap_interval
-from jaxcls.metrics.probabilities import brier_score, expected_calibration_error, log_loss
+from jaxcls.metrics.probabilities import (
+    Reliability,
+    brier_score,
+    expected_calibration_error,
+    log_loss,
+    reliability,
+)
 from jaxcls.metrics.ranking import (
     PrecisionRecallCurve,
     RocCurve,
@@ -66,6 +73,7 @@ __all__ = [
     "Metric",
     "PrecisionRecallCurve",
     "Problem",
+    "Reliability",
     "RocCurve",
     "accuracy",
     "average_precision",
@@ -84,9 +92,12 @@ __all__ = [
     "matthews_correlation",
     "precision",
     "precision_recall_curve",
+    "proportion_interval",
     "recall",
     "recall_at_precision",
+    "reliability",
     "report",
+    "report_intervals",
     "roc_auc",
     "roc_curve",
     "specificity",

@@ -1,12 +1,14 @@
 """Metrics of probabilities: what the values themselves are worth."""
 
+from typing import NamedTuple
+
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from jaxcls.errors import InputError
 from jaxcls.labels import Problem
 from jaxcls.metrics.averages import mean_of_decisions, mean_of_defined, ratio
-from jaxcls.metrics.collected import Rows, collect, one_vs_rest, require_probabilities
+from jaxcls.metrics.collected import Collected, FloatArray, Rows, collect, one_vs_rest, require_probabilities
 from jaxcls.metrics.confusion import predict
 
 
@@ -24,11 +26,7 @@ def log_loss(
     """
     data = collect(scores, labels, problem, weights, mask)
     require_probabilities(data)
-    if problem == "multiclass":
-        of_truth = np.take_along_axis(data.scores, data.truth, axis=1) / data.scores.sum(axis=1, keepdims=True)
-    else:
-        of_truth = np.where(data.truth == 1, data.scores, 1 - data.scores)
-    return mean_of_decisions(-np.log(np.maximum(of_truth, np.finfo(np.float64).eps)), data)
+    return mean_of_decisions(log_losses(data), data)
 
 
 def brier_score(
@@ -44,8 +42,35 @@ def brier_score(
     """
     data = collect(scores, labels, problem, weights, mask)
     require_probabilities(data)
-    squares = (data.scores - one_vs_rest(data)) ** 2
-    return mean_of_decisions(squares.sum(axis=1, keepdims=True) if problem == "multiclass" else squares, data)
+    return mean_of_decisions(squared_errors(data), data)
+
+
+class Reliability(NamedTuple):
+    """Decisions in bins of equal width of their confidence: their weight, and the means of what was said and was right.
+
+    Each is (bins,); the means of a bin without a decision are nan.
+    """
+
+    weight: FloatArray
+    confidence: FloatArray
+    accuracy: FloatArray
+
+
+def reliability(
+    scores: ArrayLike, labels: ArrayLike, *, problem: Problem, bins: int = 15, weights: Rows = None, mask: Rows = None
+) -> Reliability:
+    """What :func:`expected_calibration_error` is of, with the decisions of all labels of a multilabel problem in one.
+
+    >>> reliability([0.8, 0.8, 0.8, 0.8], [1, 1, 1, 0], problem="binary", bins=2).accuracy
+    array([ nan, 0.75])
+    """
+    data, confidence, cells = _binned(scores, labels, problem, bins, weights, mask)
+    right = predict(data, 0.5) == data.truth
+    weight, said, was = (
+        np.bincount(cells.ravel(), weights=(data.weights * values).ravel(), minlength=bins).astype(np.float64)
+        for values in (np.ones_like(confidence), confidence, right)
+    )
+    return Reliability(weight, ratio(said, weight), ratio(was, weight))
 
 
 def expected_calibration_error(
@@ -66,6 +91,31 @@ def expected_calibration_error(
     >>> round(expected_calibration_error([0.8, 0.8, 0.8, 0.8], [1, 1, 1, 0], problem="binary"), 6)
     0.05
     """
+    data, confidence, cells = _binned(scores, labels, problem, bins, weights, mask)
+    surplus = data.weights * (confidence - (predict(data, 0.5) == data.truth))
+    gaps = [np.abs(np.bincount(c, weights=s)).sum() for c, s in zip(cells.T, surplus.T, strict=True)]
+    return mean_of_defined(ratio(gaps, data.weights.sum(axis=0)))
+
+
+def log_losses(data: Collected) -> FloatArray:
+    """The log loss of each decision, (N, decisions)."""
+    if data.problem == "multiclass":
+        of_truth = np.take_along_axis(data.scores, data.truth, axis=1) / data.scores.sum(axis=1, keepdims=True)
+    else:
+        of_truth = np.where(data.truth == 1, data.scores, 1 - data.scores)
+    return -np.log(np.maximum(of_truth, np.finfo(np.float64).eps))
+
+
+def squared_errors(data: Collected) -> FloatArray:
+    """The squared error of each decision, (N, decisions)."""
+    squares = (data.scores - one_vs_rest(data)) ** 2
+    return squares.sum(axis=1, keepdims=True) if data.problem == "multiclass" else squares
+
+
+def _binned(
+    scores: ArrayLike, labels: ArrayLike, problem: Problem, bins: int, weights: Rows, mask: Rows
+) -> tuple[Collected, FloatArray, NDArray[np.intp]]:
+    """What counts, and of each decision its confidence and the bin of that."""
     if bins < 1:
         raise InputError(f"bins must be at least 1, got {bins}")
     data = collect(scores, labels, problem, weights, mask)
@@ -74,8 +124,5 @@ def expected_calibration_error(
         confidence = data.scores.max(axis=1, keepdims=True)
     else:
         confidence = np.maximum(data.scores, 1 - data.scores)
-    surplus = data.weights * (confidence - (predict(data, 0.5) == data.truth))
     inner_edges = np.linspace(0, 1, bins + 1)[1:-1]
-    cells = np.digitize(confidence, inner_edges, right=True)
-    gaps = [np.abs(np.bincount(c, weights=s)).sum() for c, s in zip(cells.T, surplus.T, strict=True)]
-    return mean_of_defined(ratio(gaps, data.weights.sum(axis=0)))
+    return data, confidence, np.digitize(confidence, inner_edges, right=True)

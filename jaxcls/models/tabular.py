@@ -178,4 +178,4 @@ class _Embeddings(nnx.Module):
 
     def __call__(self, categories: jax.Array) -> jax.Array:
         embedded = self.table(categories + np.array(self.starts, np.int32)[None])
-        return (embedded * (categories > 0)[..., None]).reshape(len(categories), -1)
+        return (embedded * (categories > 0)[..., None]).reshape(categories.shape[0], -1)

@@ -15,6 +15,9 @@ class Preparation(Protocol):
     def encode(self, inputs: PyTree) -> PyTree:
         """On the host, once: inputs as they were read to compact arrays, a tree of them with one first axis."""
 
+    def shapes(self, count: Any) -> PyTree:
+        """What :meth:`encode` gives of so many inputs, as :class:`jax.ShapeDtypeStruct`."""
+
     def normalise(self, compact: PyTree) -> PyTree:
         """In the compiled step: a batch of compact arrays, augmented or not, to what the model takes."""
 

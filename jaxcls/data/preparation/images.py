@@ -36,6 +36,9 @@ class Images:
             raise InputError(f"images have shape {inputs.shape[1:]}; those of the training have {self.shape}.")
         return inputs
 
+    def shapes(self, count: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((count, *self.shape), np.uint8)
+
     def normalise(self, compact: jax.Array) -> jax.Array:
         """uint8 (N, height, width, channels) to float32 of the same shape."""
         mean, scale = (

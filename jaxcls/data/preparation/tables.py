@@ -91,6 +91,13 @@ class Tables:
             "categories": _stacked(rows, np.int32, [column.indices(inputs[column.name]) for column in self.categories]),
         }
 
+    def shapes(self, count: Any) -> dict[str, jax.ShapeDtypeStruct]:
+        return {
+            "numeric": jax.ShapeDtypeStruct((count, len(self.numeric)), np.float32),
+            "missing": jax.ShapeDtypeStruct((count, len(self._flagged)), np.uint8),
+            "categories": jax.ShapeDtypeStruct((count, len(self.categories)), np.int32),
+        }
+
     def normalise(self, compact: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         """The same, all float32 but the categories."""
         return {**compact, "missing": jnp.asarray(compact["missing"], jnp.float32)}

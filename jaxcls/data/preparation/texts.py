@@ -56,6 +56,9 @@ class Texts:
             tokens[row, : len(ids)] = ids[: self.widths[-1]]
         return tokens
 
+    def shapes(self, count: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((count, self.widths[-1]), np.int32)
+
     def normalise(self, compact: jax.Array) -> jax.Array:
         """Tokens are what a model takes."""
         return compact

@@ -1,0 +1,309 @@
+"""Runs a classifier that jaxcls exported. It takes jax and numpy, flatbuffers (which jax.export reads its files with)
+and, for texts, tokenizers; neither Flax nor jaxcls.
+
+    python model/loader.py --input images.npy --output predicted.csv     # uint8 (N, height, width, channels)
+    python model/loader.py --input texts.txt --output predicted.csv      # a text a line
+    python model/loader.py --input rows.csv --output predicted.csv       # the columns of the training, by name
+
+    import loader                                                        # with the folder on the path
+    model = loader.load("model")
+    probabilities = model.predict(images)
+
+Nothing damaged is loaded: every file's SHA-256 must be the one in SHA256SUMS. The probabilities are those of
+`python -m jaxcls.predict`, bit for bit on the same versions, XLA_FLAGS (model.json names both), processor and number of
+devices; elsewhere but for rounding.
+"""
+
+import argparse
+import csv
+import dataclasses
+import hashlib
+import io
+import json
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax import export
+
+SUMS = "SHA256SUMS"
+# What programs write where a number is missing.
+MISSING = ("", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "<NA>")
+
+
+class ArtifactError(ValueError):
+    """A file of the folder is damaged, or an input is not what the model takes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """What was learned.
+
+    Attributes:
+      record: model.json; "problem", "class_names", "thresholds" and "synthetic" among other things.
+      parameters: name -> array.
+      programs: (parameters, encoded inputs) -> probabilities; of texts one for each width, ascending, else one.
+      encode: inputs as they are read -> encoded inputs, on the host: images, uint8 (N, height, width, channels), stay
+        as they are; texts become token numbers, int32 (N, width); a table, columns (N,) by their names, becomes a
+        dict of arrays.
+    """
+
+    record: dict[str, Any]
+    parameters: dict[str, Any]
+    programs: tuple[Callable[..., jax.Array], ...]
+    encode: Callable[[Any], Any]
+
+    def predict(self, inputs: Any, *, batch_size: int | None = None) -> np.ndarray:
+        """Inputs as they are read -> probabilities, (N,) of the positive class of a binary problem, else (N, classes).
+
+        Args:
+          batch_size: how many are predicted together, the last ones filled up; by default as many as in the run, which
+            gives the same bits.
+        """
+        return self.scores(self.encode(inputs), batch_size=batch_size)
+
+    def scores(self, encoded: Any, *, batch_size: int | None = None) -> np.ndarray:
+        """As :meth:`predict`, of inputs that are encoded."""
+        count = len(jax.tree.leaves(encoded)[0])
+        if not count:
+            raise ArtifactError("there is no input to predict.")
+        size = batch_size or self.record["batch_size"]
+        widths = self.record["widths"]
+        if not widths:
+            return self._batched(self.programs[0], encoded, size)
+        # A text goes through the first width that holds it, as in the run.
+        lengths = ((encoded != 0) * np.arange(1, widths[-1] + 1)).max(axis=1)
+        buckets = np.searchsorted(widths, lengths)
+        parts = {
+            bucket: self._batched(self.programs[bucket], encoded[buckets == bucket, : widths[bucket]], size)
+            for bucket in np.unique(buckets)
+        }
+        scores = np.empty((count, *next(iter(parts.values())).shape[1:]), np.float32)
+        for bucket, part in parts.items():
+            scores[buckets == bucket] = part
+        return scores
+
+    def decide(self, scores: np.ndarray) -> list[str]:
+        """The name of the likeliest class; of a multi-label problem those that reach their threshold, parted by |."""
+        names, thresholds = self.record["class_names"], np.asarray(self.record["thresholds"])
+        match self.record["problem"]:
+            case "binary":
+                return [names[int(reached)] for reached in scores >= thresholds]
+            case "multiclass":
+                return [names[best] for best in scores.argmax(axis=1)]
+            case _:
+                return ["|".join(np.array(names, object)[row]) for row in scores >= thresholds]
+
+    def _batched(self, program: Callable[..., jax.Array], encoded: Any, size: int) -> np.ndarray:
+        count = len(jax.tree.leaves(encoded)[0])
+        parts = []
+        for first in range(0, count, size):
+            rows = np.arange(first, first + size)
+            rows = np.where(rows < count, rows, first)
+            parts.append(np.asarray(program(self.parameters, jax.tree.map(lambda a, rows=rows: a[rows], encoded))))
+        return np.concatenate(parts)[:count]
+
+
+def load(folder: str | Path) -> Model:
+    """Reads the folder, and checks every file of it.
+
+    Raises:
+      ArtifactError: names the file that is damaged, missing or too many.
+    """
+    files = verified(Path(folder))
+    record = json.loads(files["model.json"])
+    if record["format"] != "stablehlo":
+        raise ArtifactError(f"{folder} holds a model in the format {record['format']}, which this loader does not run.")
+    with np.load(io.BytesIO(files["parameters.npz"]), allow_pickle=False) as stored:
+        parameters = jax.device_put({name: stored[name] for name in stored.files})
+    programs = tuple(jax.jit(export.deserialize(bytearray(files[name])).call) for name in record["programs"])
+    encode: Callable[[Any], Any]
+    match record["preparation"]:
+        case {"kind": "images", "shape": shape}:
+            encode = _images(tuple(shape))
+        case {"kind": "texts", "widths": widths}:
+            encode = _texts(files["tokenizer.json"].decode(), widths[-1])
+        case preparation:
+            encode = _tables(preparation)
+    return Model(record, parameters, programs, encode)
+
+
+def verified(folder: Path) -> dict[str, bytes]:
+    """The files of the folder, by name; but only if each is as it was written."""
+    try:
+        # Python itself writes __pycache__ where this file is imported.
+        files = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "__pycache__"}
+    except OSError as error:
+        raise ArtifactError(f"{error.filename}: cannot be read ({error.strerror}).") from None
+    if SUMS not in files:
+        raise ArtifactError(f"{folder / SUMS} is missing; it is no folder that jaxcls exported, or not all of one.")
+    written = files.pop(SUMS)
+    if written == checksums(files):
+        return files
+    lines = [line.partition("  ") for line in written.decode(errors="replace").splitlines()]
+    listed = {name: digest for digest, _, name in lines}
+    for name in sorted(listed.keys() - files.keys()):
+        raise ArtifactError(f"{folder / name} is missing, or {SUMS} is damaged.")
+    for name in sorted(files.keys() - listed.keys()):
+        raise ArtifactError(f"{folder / name} does not belong there, or {SUMS} is damaged.")
+    for name in sorted(files):
+        if listed[name] != hashlib.sha256(files[name]).hexdigest():
+            raise ArtifactError(f"{folder / name} is damaged: its SHA-256 is not the one in {SUMS}.")
+    raise ArtifactError(f"{folder / SUMS} is damaged.")
+
+
+def checksums(files: Mapping[str, bytes]) -> bytes:
+    """What SHA256SUMS holds; `sha256sum -c` checks it too."""
+    return "".join(f"{hashlib.sha256(files[name]).hexdigest()}  {name}\n" for name in sorted(files)).encode()
+
+
+def _images(shape: tuple[int, ...]) -> Callable[[Any], np.ndarray]:
+    def encode(images: Any) -> np.ndarray:
+        images = np.asarray(images)
+        if images.ndim == 3 and shape[-1] == 1:
+            images = images[..., None]
+        if images.dtype != np.uint8 or images.shape[1:] != shape:
+            right = ", ".join(map(str, ("N", *shape)))
+            raise ArtifactError(f"the images are {images.dtype} of shape {images.shape}; give uint8 of ({right}).")
+        return images
+
+    return encode
+
+
+def _texts(tokenizer: str, width: int) -> Callable[[Sequence[str]], np.ndarray]:
+    from tokenizers import Tokenizer
+
+    loaded = Tokenizer.from_str(tokenizer)
+    # A text that holds the name of the padding is no padding.
+    loaded.encode_special_tokens = True
+
+    def encode(texts: Sequence[str]) -> np.ndarray:
+        tokens = np.zeros((len(texts), width), np.int32)
+        for row, encoding in enumerate(loaded.encode_batch_fast(list(texts), add_special_tokens=False)):
+            tokens[row, : len(encoding.ids)] = encoding.ids[:width]
+        return tokens
+
+    return encode
+
+
+def _tables(record: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], dict[str, np.ndarray]]:
+    numeric, categories = record["numeric"], record["categories"]
+
+    def encode(columns: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        for name in [*(column["name"] for column in numeric), *categories]:
+            if name not in columns:
+                raise ArtifactError(f"the table has no column {name!r}; it has: {', '.join(columns)}.")
+        rows = len(next(iter(columns.values())))
+        values = {column["name"]: _numbers(columns[column["name"]], column["name"]) for column in numeric}
+        scaled = [_scaled(values[column["name"]], column["mean"], column["scale"]) for column in numeric]
+        missing = [np.isnan(values[column["name"]]) for column in numeric if column["flagged"]]
+        indices = [_indices(columns[name], words) for name, words in categories.items()]
+        return {
+            "numeric": _stacked(rows, np.float32, scaled),
+            "missing": _stacked(rows, np.uint8, missing),
+            "categories": _stacked(rows, np.int32, indices),
+        }
+
+    return encode
+
+
+def _numbers(column: Any, name: str) -> np.ndarray:
+    """Numbers, or words that are; NaN where one is missing."""
+    values = np.array([_number(value) for value in column], np.float64)
+    for row in np.flatnonzero(~np.isfinite(values)):
+        value = column[row]
+        if not (value.strip() in MISSING if isinstance(value, str) else math.isnan(value)):
+            raise ArtifactError(f"row {row + 1} of column {name!r} is {value!r}, which is not a finite number.")
+    return values
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        return math.nan
+
+
+def _scaled(values: np.ndarray, mean: float, scale: float) -> np.ndarray:
+    """Between -5 and 5, smoothly; a missing number is 0, the mean."""
+    distance = (np.clip(values, -1e100, 1e100) - mean) * scale
+    return np.nan_to_num(distance / np.hypot(1.0, distance / 5.0)).astype(np.float32)
+
+
+def _indices(column: Any, words: Sequence[str]) -> np.ndarray:
+    """Word i has the index i + 1; 0 stands for all others. A column of numbers is spelled as the words are."""
+    known = {word: index for index, word in enumerate(words, 1)}
+    spelled = {_number(word): word for word in words if not math.isnan(_number(word))}
+    names = [
+        value if isinstance(value, str) else "" if math.isnan(value) else spelled.get(float(value), repr(float(value)))
+        for value in column
+    ]
+    return np.array([known.get(name, 0) for name in names], np.int32)
+
+
+def _stacked(rows: int, dtype: type, columns: list[np.ndarray]) -> np.ndarray:
+    return np.stack(columns, axis=1).astype(dtype) if columns else np.zeros((rows, 0), dtype)
+
+
+def _read(path: Path, kind: str) -> Any:
+    """A file of inputs as `encode` takes them."""
+    try:
+        if kind == "images":
+            return np.load(path, allow_pickle=False)
+        text = path.read_text(encoding="utf-8-sig")
+        if kind == "texts":
+            return text.splitlines()
+        names, *rows = (row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row)
+        columns = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
+    except (OSError, ValueError, csv.Error) as error:
+        raise ArtifactError(f"{path}: cannot be read: {error}.") from None
+    # As in the training, a column that holds numbers alone is one of numbers.
+    return {
+        name: [_number(word) for word in column] if all(_is_number(word) for word in column) else column
+        for name, column in columns.items()
+    }
+
+
+def _is_number(word: str) -> bool:
+    return word.strip() in MISSING or (not math.isnan(_number(word)) and "_" not in word)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Predicts with a model that jaxcls exported.")
+    parser.add_argument(
+        "--input", type=Path, required=True, help="a .npy file of images, a text a line, or a CSV table"
+    )
+    parser.add_argument("--output", type=Path, help="the CSV file to write; without it, it is printed")
+    parser.add_argument("--batch-size", type=int, help="inputs that are predicted together")
+    asked = parser.parse_args(arguments)
+    try:
+        model = load(Path(__file__).parent)
+        inputs = _read(asked.input, model.record["preparation"]["kind"])
+        scores = model.predict(inputs, batch_size=asked.batch_size)
+    except ArtifactError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    names = model.record["class_names"]
+    columns, names = (scores[:, None], names[1:]) if scores.ndim == 1 else (scores, names)
+    predicted = [*zip(model.decide(scores), columns.tolist(), strict=True)]
+    with io.StringIO(newline="") as text:
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["row", "predicted", *(f"probability_{name}" for name in names)])
+        writer.writerows([row, name, *values] for row, (name, values) in enumerate(predicted, 1))
+        content = text.getvalue()
+    if asked.output is None:
+        print(content, end="")
+    else:
+        asked.output.write_text(content, encoding="utf-8")
+    if model.record["synthetic"]:
+        print("this model learned from SYNTHETIC examples", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""What the command lines say at the end: a table of scores, or what went wrong, with the exit status for it."""
+
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from jaxcls.errors import InputError
+
+# Exit statuses, beside 0.
+FAILED = 1
+BAD_INPUT = 2
+_BLOCKS = "▁▂▃▄▅▆▇█"
+# For a terminal, or a file, that cannot have them: the darker, the higher.
+_PLAIN = ".:-=+*%@"
+# Of more epochs than this, as many are shown as fit into a line.
+_WIDEST = 48
+# What shells give for a process that SIGINT ended.
+STOPPED_AT_ONCE = 130
+
+
+def exit_status(command: Callable[[], int]) -> int:
+    """Runs a command line. What can go wrong with it is a line and an exit status, not a traceback."""
+    try:
+        return command()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except RuntimeError as error:
+        # Not at the top: --help is answered without jax.
+        from jaxcls.checkpoints import CheckpointError
+        from jaxcls.fit import DivergedError
+
+        if not isinstance(error, CheckpointError | DivergedError):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print("stopped at once; what was saved before stands", file=sys.stderr)
+        return STOPPED_AT_ONCE
+
+
+def table(report: Mapping[str, Any], split: str) -> str:
+    """The scores of a split as a terminal shows them.
+
+    Args:
+      report: as :func:`jaxcls.metrics.report` makes it, with 'synthetic': whether the examples were generated.
+      split: its name.
+    """
+    synthetic = "SYNTHETIC " if report["synthetic"] else ""
+    lines = ["", f"{synthetic}{split}, {report['examples']:,} examples", ""]
+    lines += [f"  {name:28} {value:.4f}" for name, value in report["metrics"].items() if value is not None]
+    columns = ("precision", "recall", "f1", "roc_auc")
+    width = max(len(label) for label in report["labels"])
+    lines += ["", f"  {'':{width}}  " + "  ".join(f"{c:>9}" for c in ("support", *columns))]
+    for label, row in report["labels"].items():
+        cells = "  ".join(f"{row[c]:9.4f}" if row[c] is not None else f"{'-':>9}" for c in columns)
+        lines.append(f"  {label:{width}}  {row['support']:9,.0f}  {cells}")
+    return "\n".join(lines)
+
+
+def curves(history: Sequence[Mapping[str, Any]], *, encoding: str | None) -> str:
+    """The loss and the first metric of the validation examples over the epochs, a line each; nothing of one epoch.
+
+    Args:
+      history: an entry for each epoch, as a run keeps it.
+      encoding: that of the output; where it has no blocks, other signs stand for them.
+
+    >>> history = [{"loss": 2.0, "val_accuracy": 0.5}, {"loss": 1.0, "val_accuracy": 0.75}]
+    >>> print(curves(history, encoding="ascii"))
+      loss          @.  2.0000 to 1.0000
+      val_accuracy  .@  0.5000 to 0.7500
+    """
+    if len(history) < 2:
+        return ""
+    metric = next((name for name in history[-1] if name.startswith("val_") and name != "val_loss"), "val_loss")
+    lines = []
+    for name in ("loss", metric):
+        values = [entry.get(name) for entry in history]
+        known = [value for value in values if value is not None and math.isfinite(value)]
+        if known:
+            lines.append(f"  {name:{len(metric)}}  {sparkline(values, encoding)}  {known[0]:.4f} to {known[-1]:.4f}")
+    return "\n".join(lines)
+
+
+def sparkline(values: Sequence[float | None], encoding: str | None = "utf-8") -> str:
+    """Values as signs of eight heights, from the least to the greatest of them; a blank where there is none.
+
+    >>> sparkline([0, 1, 2, float("nan"), 7])
+    '▁▂▃ █'
+    """
+    signs = _BLOCKS
+    try:
+        signs.encode(encoding or "ascii")
+    except UnicodeEncodeError:
+        signs = _PLAIN
+    if len(values) > _WIDEST:
+        # The first and the last are among them.
+        values = [values[round(place * (len(values) - 1) / (_WIDEST - 1))] for place in range(_WIDEST)]
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    low, spread = min(known, default=0.0), max(known, default=0.0) - min(known, default=0.0)
+    return "".join(
+        " " if value is None or not math.isfinite(value)
+        else signs[round((value - low) / spread * (len(signs) - 1)) if spread else 0]
+        for value in values
+    )  # fmt: skip
