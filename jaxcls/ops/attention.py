@@ -33,6 +33,9 @@ def attention(query: jax.Array, key: jax.Array, value: jax.Array, present: jax.A
     """
     chex.assert_rank([query, key, value, present], [4, 4, 4, 2])
     chex.assert_type(present, bool)
+    # An exported program takes any number of texts: how they divide into blocks is not known.
+    if not isinstance(query.shape[0], int):
+        return _plain(query, key, value, present)
     return lax.platform_dependent(query, key, value, present, cpu=_in_blocks, default=_plain)
 
 
