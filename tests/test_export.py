@@ -311,7 +311,10 @@ def test_every_family_is_one_program_for_any_number_of_inputs_on_every_platform(
     assert targets <= {"shape_assertion", "Sharding"}
     for rows in (1, 5):
         inputs = drawn(arguments, rows, rng)
-        np.testing.assert_array_equal(jax.jit(exported.call)(*weights, inputs)[0], step(*weights, inputs)[0])
+        # Attention over any number of texts is not in blocks, so a transformer differs in the last bits.
+        tolerance = 1e-6 if build is text.Transformer else 0
+        results = jax.jit(exported.call)(*weights, inputs)[0], step(*weights, inputs)[0]
+        np.testing.assert_allclose(*results, rtol=tolerance)
 
 
 def test_weights_in_safetensors_are_read_back_equal(runs, tmp_path):
