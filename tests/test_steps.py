@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from jaxcls import losses, steps
+from jaxcls import losses, optimizers, steps
 from jaxcls.data import pipeline
 from jaxcls.models.functional import functional
 
@@ -123,6 +123,28 @@ def test_a_step_that_is_not_finite_moves_only_the_number_of_the_step(data, value
     chex.assert_trees_all_equal(after._replace(step=state.step), state)
     assert int(after.step) == 1
     assert not metrics.applied
+
+
+def test_batches_are_accumulated_to_the_mean_of_those_that_are_finite(data):
+    """Two batches make one update: beside them, one that is not finite and one that is masked whole count nothing."""
+    optimizer = optimizers.get("sgd", learning_rate=0.5, gradient_accumulation_steps=2)
+    _, step, state = make(linear, optimizer)
+    whole, short = (
+        pipeline.take(data, jnp.arange(first, first + BATCH), jnp.arange(BATCH) < kept)
+        for first, kept in ((0, BATCH), (BATCH, 3))
+    )
+    spoilt = whole._replace(inputs=whole.inputs.at[2, 1].set(np.nan))
+    masked = whole._replace(mask=jnp.zeros(BATCH, bool))
+    after = state
+    for batch in (whole, spoilt, masked, short):
+        chex.assert_trees_all_equal(after.params, state.params)
+        after, _ = jax.jit(step)(after, batch)
+    assert int(after.step) == 3
+
+    _, alone, begin = make(linear, optax.sgd(0.5))
+    moved = [jax.jit(alone)(begin, batch)[0].params for batch in (whole, short)]
+    expected = jax.tree.map(lambda one, other: (one + other) / 2, *moved)
+    chex.assert_trees_all_close(after.params, expected, rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize(
