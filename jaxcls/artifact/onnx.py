@@ -55,6 +55,10 @@ def files(learned: Predictor) -> dict[str, bytes]:
 
 
 def _converted(learned: Predictor) -> tuple[bytes, list[str]]:
+    # It tells, with a traceback, of each plugin that the installed jax is too new for (none that is needed here; one
+    # that is missing raises), and of each intermediate constant whose type it does not write down.
+    for name in ("jax2onnx", "onnx_ir"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     import jax2onnx
 
     shapes = learned.preparation.shapes(export.symbolic_shape("count")[0])
@@ -81,8 +85,6 @@ def _converted(learned: Predictor) -> tuple[bytes, list[str]]:
         ]
         return _evaluated(traced.jaxpr, traced.consts, filled)[0]
 
-    # It notes that it keeps no types of intermediate constants, for each of them; a runtime infers them.
-    logging.getLogger("onnx_ir").setLevel(logging.ERROR)
     model = jax2onnx.to_onnx(
         of_taken,
         [*taken.values()],
