@@ -17,7 +17,7 @@ import small_data
 from hypothesis import strategies as st
 
 from jaxcls import export, predict, predictor, run, steps
-from jaxcls.artifact import folder, loader, stablehlo
+from jaxcls.artifact import folder, loader, onnx, stablehlo
 from jaxcls.data.formats import tables
 from jaxcls.data.preparation import from_record
 from jaxcls.data.preparation import tables as table_preparation
@@ -317,6 +317,31 @@ def test_every_family_is_one_program_for_any_number_of_inputs_on_every_platform(
         np.testing.assert_allclose(*results, rtol=tolerance)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_jax2onnx_cannot_convert_is_computed_by_other_operations(family):
+    """On an open number of rows; it needs no jax2onnx to be seen."""
+    build, arguments = FAMILIES[family]
+    model = functional(lambda rngs: build(num_classes=3, rngs=rngs, **arguments))
+    weights = model.init(jax.random.key(0))
+    step = steps.make_prediction_step(model, problem="multiclass")
+    arguments = next((known for known in (IMAGE, COLUMNS) if known.items() <= arguments.items()), TOKENS)
+    inputs, tree = jax.tree.flatten(drawn(arguments, 3, np.random.default_rng(0)))
+
+    def plain(*leaves):
+        return step(*weights, jax.tree.unflatten(tree, leaves))[0]
+
+    (count,) = jax.export.symbolic_shape("count")
+    shapes = [jax.ShapeDtypeStruct((count, *array.shape[1:]), array.dtype) for array in inputs]
+    traced = jax.make_jaxpr(plain)(*shapes)
+    rewritten = jax.make_jaxpr(lambda *leaves: onnx._evaluated(traced.jaxpr, traced.consts, leaves))
+    pattern = r"= (pad|rem|platform_index)\b"
+    if family in ("vision.ResNet", "vgg.VGG", "text.NGrams", "text.CNN"):
+        assert re.findall(pattern, str(traced))
+    assert not re.findall(pattern, str(rewritten(*shapes)))
+    closed = jax.make_jaxpr(plain)(*inputs)
+    np.testing.assert_allclose(onnx._evaluated(closed.jaxpr, closed.consts, inputs)[0], plain(*inputs), rtol=1e-5)
+
+
 def test_weights_in_safetensors_are_read_back_equal(runs, tmp_path):
     from safetensors import safe_open
     from safetensors.numpy import load_file
@@ -392,8 +417,6 @@ def test_onnx_predicts_as_the_run_does_but_for_rounding(runs, tmp_path, task):
 
 def test_onnx_takes_float32_alone(runs):
     pytest.importorskip("jax2onnx", reason="it asks for flax>=0.12.1", exc_type=ImportError)
-    from jaxcls.artifact import onnx
-
     _, learned, _ = runs["leaf"]
     halved = learned._replace(settings=dataclasses.replace(learned.settings, dtype="bfloat16"))
     with pytest.raises(InputError, match="compute in float32, not in bfloat16"):

@@ -11,7 +11,7 @@ and, for texts, tokenizers; neither Flax nor jaxcls.
 
 Nothing damaged is loaded: every file's SHA-256 must be the one in SHA256SUMS. The probabilities are those of
 `python -m jaxcls.predict`, bit for bit on the same versions, XLA_FLAGS (model.json names both), processor and number of
-devices; elsewhere but for rounding.
+devices; elsewhere, and those of a transformer, but for rounding.
 """
 
 import argparse

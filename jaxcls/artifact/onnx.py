@@ -159,6 +159,12 @@ def _evaluated(jaxpr: Any, consts: Sequence[Any], arguments: Sequence[Any]) -> l
         match equation.primitive.name, equation.params:
             case ("pjit" | "jit", {"jaxpr": inner}) | ("custom_jvp_call" | "custom_vjp_call", {"call_jaxpr": inner}):
                 results = _evaluated(inner.jaxpr, inner.consts, given)
+            # ONNX is none of the platforms that have forms of their own: it takes the one for all others.
+            case "platform_index", _:
+                results = [np.int32(0)]
+            case "cond", {"branches": branches, "branches_platforms": (*platforms, None)}:
+                other = branches[len(platforms)]
+                results = _evaluated(other.jaxpr, other.consts, given[1:])
             case "pad", {"padding_config": config}:
                 results = [_padded(given[0], given[1], config)]
             case "rem", _:
