@@ -4,7 +4,6 @@ python -m jaxcls.find_lr --task fashion_mnist
 python -m jaxcls.find_lr --task fashion_mnist --model resnet --optimizer sgd --momentum 0.9 --output found
 """
 
-import argparse
 import dataclasses
 import sys
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ import tyro
 
 from jaxcls import environment, terminal
 from jaxcls.errors import InputError
-from jaxcls.settings import Maybe, Settings, from_toml
+from jaxcls.settings import Maybe, Settings, config_of
 
 if TYPE_CHECKING:
     from jaxcls.rate_search import Search, Suggestions
@@ -49,17 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parse(arguments: list[str]) -> Asked:
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    early.add_argument("--config", type=Path)
-    config = early.parse_known_args(arguments)[0].config
-    values = {} if config is None else vars(from_toml(config))
-    default = dataclasses.replace(Asked(), **values)
-    asked = tyro.cli(
-        Asked,
-        default=dataclasses.replace(default, config=config),
-        args=arguments,
-        prog="python -m jaxcls.find_lr",
-    )
+    default = dataclasses.replace(Asked(), **vars(config_of(arguments)))
+    asked = tyro.cli(Asked, default=default, args=arguments, prog="python -m jaxcls.find_lr")
     for name in _NOT_TAKEN:
         if getattr(asked, name) != getattr(default, name):
             raise InputError(

@@ -3,14 +3,14 @@
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, Protocol
 
 import jax
 import numpy as np
 
 from jaxcls.checkpoints import Checkpoints
-from jaxcls.data.pipeline import Examples, Feed, chunk_length, resident, steps_per_epoch
+from jaxcls.data.pipeline import Batch, Examples, Feed, chunk_length, resident, steps_per_epoch
 from jaxcls.steps import StepMetrics, TrainState, TrainStep, epoch_order, make_train_chunk
 
 # Steps in one dispatch at the most: long enough to hide the cost of a dispatch, short enough for a progress
@@ -143,11 +143,8 @@ def fit(
       CheckpointError: see :mod:`jaxcls.checkpoints`.
     """
     steps = steps_per_epoch(len(data), batch_size)
-    batch_bytes = batch_size * sum(array.nbytes for array in jax.tree.leaves(tuple(data))) // len(data)
-    length = chunk_length(steps, max(1, min(MOST_STEPS_A_CHUNK, MOST_BYTES_A_CHUNK // batch_bytes)))
-    chunks_of = feed(data, batch_size=batch_size, length=length, sharding=sharding)
+    length, chunks_of = chunked_epochs(data, batch_size=batch_size, order=order, feed=feed, sharding=sharding)
     train_chunk = make_train_chunk(train_step)
-    order = order or functools.partial(jax.jit(epoch_order, static_argnames="count"), count=len(data))
     progress = Progress()
     if checkpoints is not None and (restored := checkpoints.restore(like=state)):
         state, progress = restored.state, Progress(**restored.metadata)
@@ -163,7 +160,7 @@ def fit(
     while len(progress.history) < epochs and not _exhausted(progress.history, monitor, mode, patience):
         epoch = len(progress.history)
         begun = int(state.step) - epoch * steps
-        chunks = chunks_of(order(state.key, epoch), begun)
+        chunks = chunks_of(state.key, epoch, begun)
         for first in range(begun, steps, length):
             began = time.monotonic()
             # No name keeps what was computed with: its memory is free for the next.
@@ -193,6 +190,26 @@ def fit(
         if stopping:
             raise Interrupted(int(state.step))
     return state, progress.history
+
+
+def chunked_epochs(
+    data: Examples,
+    *,
+    batch_size: int,
+    order: Callable[[jax.Array, int], jax.Array] | None = None,
+    feed: Callable[..., Feed] = resident,
+    sharding: jax.sharding.NamedSharding | None = None,
+) -> tuple[int, Callable[[jax.Array, int, int], Iterator[Batch]]]:
+    """How many batches there are to a dispatch, and ``(key, epoch, first) -> chunks`` of an epoch from a batch on.
+
+    The arguments are those of :func:`fit`; ``first`` is the number of a batch.
+    """
+    batch_bytes = batch_size * sum(array.nbytes for array in jax.tree.leaves(tuple(data))) // len(data)
+    most = max(1, min(MOST_STEPS_A_CHUNK, MOST_BYTES_A_CHUNK // batch_bytes))
+    length = chunk_length(steps_per_epoch(len(data), batch_size), most)
+    chunks_of = feed(data, batch_size=batch_size, length=length, sharding=sharding)
+    order_of = order or functools.partial(jax.jit(epoch_order, static_argnames="count"), count=len(data))
+    return length, lambda key, epoch, first: chunks_of(order_of(key, epoch), first)
 
 
 def _exhausted(history: list[dict[str, Any]], monitor: str | None, mode: str, patience: int | None) -> bool:

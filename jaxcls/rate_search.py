@@ -4,7 +4,6 @@ Source: Smith 2017, "Cyclical Learning Rates for Training Neural Networks" (arXi
 exponentially and a smoothed loss, as in fastai.
 """
 
-import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -15,12 +14,12 @@ import optax
 
 from jaxcls import program
 from jaxcls.data.dataset import describe
-from jaxcls.data.pipeline import Examples, chunk_length, resident, steps_per_epoch
+from jaxcls.data.pipeline import Examples, steps_per_epoch
 from jaxcls.errors import InputError, said_of
-from jaxcls.fit import MOST_STEPS_A_CHUNK
+from jaxcls.fit import chunked_epochs
 from jaxcls.program import Program
 from jaxcls.settings import Settings
-from jaxcls.steps import epoch_order, make_train_chunk
+from jaxcls.steps import make_train_chunk
 
 # fastai's: how much of the average of the losses stays at each step, and how far above its lowest the search ends.
 _MEMORY = 0.98
@@ -123,15 +122,13 @@ def suggest(found: Search) -> Suggestions:
 def _losses(functions: Program, train: Examples, batch_size: int, steps: int) -> np.ndarray:
     """The loss of each step, up to the first that is not finite or shows that training diverges."""
     an_epoch = steps_per_epoch(len(train), batch_size)
-    length = chunk_length(an_epoch, MOST_STEPS_A_CHUNK)
     data = jax.device_put(train, functions.replicated)
-    chunks_of = resident(data, batch_size=batch_size, length=length, sharding=functions.sharded)
+    _, chunks_of = chunked_epochs(data, batch_size=batch_size, order=functions.order, sharding=functions.sharded)
     train_chunk = make_train_chunk(functions.train_step)
-    order = functions.order or functools.partial(jax.jit(epoch_order, static_argnames="count"), count=len(train))
     state, losses = functions.state, np.zeros(0)
     while len(losses) < steps:
         epoch = len(losses) // an_epoch
-        for chunk in chunks_of(order(state.key, epoch), 0):
+        for chunk in chunks_of(state.key, epoch, 0):
             state, metrics = train_chunk(state, chunk)
             seen = np.where(metrics.applied, np.asarray(metrics.loss, np.float64), np.nan)
             # Those past the end of the epoch are dropped.

@@ -1,12 +1,13 @@
 """The settings of a run: one frozen dataclass, from which the command line, the TOML file and the record follow."""
 
+import argparse
 import dataclasses
 import hashlib
 import json
 import tomllib
 import types
 import typing
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -251,6 +252,17 @@ def as_record(settings: Settings) -> dict[str, Any]:
     return {
         name: list(value) if isinstance(value, tuple) else value for name, value in plain.items() if value is not None
     }
+
+
+def config_of(arguments: Sequence[str]) -> Settings:
+    """The settings of the file that --config names among the arguments of a command line; without it, none.
+
+    They are its defaults, and so must be known before all of its arguments are read.
+    """
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--config", type=Path)
+    config = early.parse_known_args(arguments)[0].config
+    return Settings() if config is None else dataclasses.replace(from_toml(config), config=config)
 
 
 def from_toml(path: Path) -> Settings:

@@ -4,17 +4,14 @@ python -m jaxcls.train --task fashion_mnist
 python -m jaxcls.train --task fashion_mnist --model resnet --optimizer sgd --momentum 0.9 --seed 1
 """
 
-import argparse
-import dataclasses
 import shlex
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import tyro
 
 from jaxcls import environment, terminal
-from jaxcls.settings import Settings, from_toml
+from jaxcls.settings import Settings, config_of
 from jaxcls.signals import stop_requests
 
 # EX_TEMPFAIL of sysexits.h: what was begun is kept, and the same command goes on with it.
@@ -35,16 +32,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _parse(arguments: list[str]) -> Settings:
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    early.add_argument("--config", type=Path)
-    config = early.parse_known_args(arguments)[0].config
-    default = Settings() if config is None else from_toml(config)
-    return tyro.cli(
-        Settings,
-        default=dataclasses.replace(default, config=config),
-        args=arguments,
-        prog="python -m jaxcls.train",
-    )
+    return tyro.cli(Settings, default=config_of(arguments), args=arguments, prog="python -m jaxcls.train")
 
 
 def _train(settings: Settings, arguments: list[str]) -> int:
