@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxcls.ops.dense import dot_general
+
 
 def linear(x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None) -> jax.Array:
     """``x @ kernel + bias``: (..., inputs), (inputs, outputs) and (outputs,) to (..., outputs).
@@ -40,7 +42,7 @@ add_bias.defvjp(lambda x, bias: (add_bias(x, bias), bias), _add_bias_backward)
 
 @jax.custom_vjp
 def _product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return x @ kernel
+    return dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())))
 
 
 def _product_backward(saved, cotangent):  # type: ignore[no-untyped-def]
