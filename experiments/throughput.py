@@ -13,8 +13,8 @@ parameters, Adam, float32, shuffling and feeding included. Images are the real F
 transformer are generated, since only their number matters here. The contenders take turns, some seconds each, for
 several rounds, so that what slows the machine slows all of them. The rate is the median over the rounds; a ratio is
 the median of the ratios of each round. The work of an example is that of matrix products and convolutions alone,
-counted in experiments/peers/workloads.py; the peak is the fastest square product that NumPy or PyTorch made in the same
-rounds. Nothing is cached when a process starts.
+counted in experiments/peers/workloads.py; the peak is the fastest square product that NumPy, XLA or PyTorch made in the
+same rounds. Nothing is cached when a process starts.
 """
 
 import argparse

@@ -10,11 +10,17 @@ SIDE = 2048
 
 
 def products() -> list[Callable[[], float]]:
-    """Functions that each measure one product, in operations a second: by NumPy, and by PyTorch if it is installed."""
+    """Functions that each measure one product, in operations a second: by NumPy, XLA, and PyTorch where it is."""
     generator = np.random.default_rng(0)
     left, right = (generator.standard_normal((SIDE, SIDE), np.float32) for _ in range(2))
     out = np.empty_like(left)
     measured = [lambda: _timed(lambda: np.matmul(left, right, out=out))]
+    import jax
+
+    arrays = jax.device_put((left, right))
+    multiply = jax.jit(jax.numpy.matmul)
+    multiply(*arrays).block_until_ready()
+    measured.append(lambda: _timed(lambda: multiply(*arrays).block_until_ready()))
     if importlib.util.find_spec("torch"):
         import torch
 

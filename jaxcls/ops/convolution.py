@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax import lax
 
 _NHWC = lax.ConvDimensionNumbers(lhs_spec=(0, 3, 1, 2), rhs_spec=(3, 2, 0, 1), out_spec=(0, 3, 1, 2))
@@ -51,15 +50,7 @@ def conv(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _conv(x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: _Padding) -> jax.Array:
-    def of_lax(x, kernel):  # type: ignore[no-untyped-def]
-        return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=_NHWC)
-
-    def of_cpu(x, kernel):  # type: ignore[no-untyped-def]
-        return _shifted(x, kernel, strides, padding)
-
-    if not _is_of_one_channel(kernel):
-        return of_lax(x, kernel)
-    return lax.platform_dependent(x, kernel, cpu=of_cpu, default=of_lax)
+    return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=_NHWC)
 
 
 def _conv_forward(x, kernel, strides, padding):  # type: ignore[no-untyped-def]
@@ -76,10 +67,9 @@ def _conv_backward(strides, padding, saved, cotangent):  # type: ignore[no-untyp
         return jax.vjp(plain, x, kernel)[1](cotangent)
 
     def of_cpu(x, kernel, cotangent):  # type: ignore[no-untyped-def]
-        of_kernel = _kernel_gradient_of_one_channel if _is_of_one_channel(kernel) else _kernel_gradient
         return (
             _input_gradient(x, kernel, cotangent, strides, padding),
-            of_kernel(x, kernel, cotangent, strides, padding),
+            _kernel_gradient(x, kernel, cotangent, strides, padding),
         )
 
     return lax.platform_dependent(x, kernel, cotangent, cpu=of_cpu, default=of_lax)
@@ -111,20 +101,6 @@ def _kernel_gradient(
     x: jax.Array, kernel: jax.Array, cotangent: jax.Array, strides: tuple[int, int], padding: _Padding
 ) -> jax.Array:
     """The inputs convolved with the cotangent: channels take the place of the batch, the batch of channels."""
-    # Past the size of a cache the transposed copies take as long as the convolution. Two of half the batch: 22.7 ms in
-    # place of 33.4 (128 x 28 x 28 x 32 to 32 channels), 14.0 in place of 23.0 (to 64 at every second pixel); smaller
-    # inputs, and kernels of one pixel, take as long or longer in halves.
-    if x.shape[0] % 2 == 0 and x.size > 2**21 and kernel.shape[0] * kernel.shape[1] > 1:
-        images, cotangents = jnp.split(x, 2), jnp.split(cotangent, 2)
-        return _turned_convolution(images[0], kernel, cotangents[0], strides, padding) + _turned_convolution(
-            images[1], kernel, cotangents[1], strides, padding
-        )
-    return _turned_convolution(x, kernel, cotangent, strides, padding)
-
-
-def _turned_convolution(
-    x: jax.Array, kernel: jax.Array, cotangent: jax.Array, strides: tuple[int, int], padding: _Padding
-) -> jax.Array:
     pads = []
     for axis in range(2):
         spread = (cotangent.shape[1 + axis] - 1) * strides[axis] + 1
@@ -135,50 +111,3 @@ def _turned_convolution(
         rhs_dilation=strides, dimension_numbers=_NHWC,
     )  # fmt: skip
     return gradient.transpose(1, 2, 0, 3)
-
-
-# The first convolution of grey images has too little arithmetic for each number that a convolution moves. As shifted
-# images times numbers it is one fused loop, with its bias and its ReLU: alone 0.7 ms against 4.6, and the gradient of
-# the kernel as one matrix product 5.2 against 8.2 (processor time on both of two Zen 3 cores, 128 images of 28 x 28 to
-# 32 channels, 3 x 3). XLA computes the loop again in what reads it, so that a step of a small CNN gains less: 42.4 ms
-# against 46.3, and only with `max_pool` as it is: fused into a reduction the loop would run one number at a time, and
-# a step take 48.5. Each element of the kernel is a line of the loop, so this is for small kernels.
-
-
-def _is_of_one_channel(kernel: jax.Array) -> bool:
-    height, width, channels, _ = kernel.shape
-    return channels == 1 and height * width <= 9
-
-
-def _seen(x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: _Padding) -> list[jax.Array]:
-    """What each element of the kernel of one channel is multiplied with: images (N, height, width) of the output."""
-    zero = jnp.zeros((), x.dtype)
-    padded = lax.pad(x[..., 0], zero, ((0, 0, 0), *((before, after, 0) for before, after in padding)))
-    # From the first row that the last window begins on, which may leave rows over.
-    rows, columns = (padded.shape[1 + axis] - kernel.shape[axis] + 1 for axis in range(2))
-    return [
-        padded[:, row : row + rows : strides[0], column : column + columns : strides[1]]
-        for row in range(kernel.shape[0])
-        for column in range(kernel.shape[1])
-    ]
-
-
-def _shifted(x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: _Padding) -> jax.Array:
-    """The convolution of one channel as a sum of shifted images, each times the numbers of one element."""
-    # Half precision is summed in float32, as lax does.
-    precise = jnp.promote_types(x.dtype, jnp.float32)
-    numbers = kernel.astype(precise).reshape(-1, 1, 1, 1, kernel.shape[3])
-    terms = [
-        image[..., None].astype(precise) * number
-        for image, number in zip(_seen(x, kernel, strides, padding), numbers, strict=True)
-    ]
-    return functools.reduce(jnp.add, terms).astype(x.dtype)
-
-
-def _kernel_gradient_of_one_channel(
-    x: jax.Array, kernel: jax.Array, cotangent: jax.Array, strides: tuple[int, int], padding: _Padding
-) -> jax.Array:
-    seen = jnp.stack([image.ravel() for image in _seen(x, kernel, strides, padding)])
-    precise = jnp.promote_types(x.dtype, jnp.float32)
-    gradient = jnp.matmul(seen, cotangent.reshape(-1, kernel.shape[3]), preferred_element_type=precise)
-    return gradient.reshape(kernel.shape).astype(kernel.dtype)
