@@ -16,6 +16,7 @@ from flax import nnx
 
 from jaxcls import ops
 from jaxcls.models.batch_norm import BatchNorm
+from jaxcls.models.pooled_conv import PooledConv
 
 # He et al. 2015, for layers that a ReLU follows.
 _he_normal = nnx.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
@@ -73,10 +74,12 @@ class CNN(nnx.Module):
         further = max(0, math.ceil(math.log2(min(height, width) / 8)) - len(channels))
         layers: list[Callable[..., Any]] = []
         for features in [*channels, *[channels[-1]] * further]:
-            layers += [_Conv(previous, features, dtype=dtype, rngs=rngs), nnx.relu]
             if min(height, width) > 1:
-                layers.append(ops.max_pool)
+                layers.append(PooledConv(previous, features, dtype=dtype, rngs=rngs))
                 height, width = height // 2, width // 2
+            else:
+                layers.append(_Conv(previous, features, dtype=dtype, rngs=rngs))
+            layers.append(nnx.relu)
             previous = features
         self.features = nnx.Sequential(*layers)
         self.dense = _Linear(height * width * previous, dense, kernel_init=_he_normal, dtype=dtype, rngs=rngs)

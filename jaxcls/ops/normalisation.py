@@ -7,6 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+# Pixels in one chain of additions at the most: each is an instruction to compile.
+_MOST_ADDED = 32
+
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def batch_norm(
@@ -34,7 +37,7 @@ def batch_norm(
 def _forward(x, scale, bias, epsilon):  # type: ignore[no-untyped-def]
     chex.assert_rank([x, scale, bias], [4, 1, 1])
     precise = _precise(x)
-    total, squares = _sums(precise, jnp.square(precise))
+    total, squares = _sum(precise), _sum(jnp.square(precise))
     mean = total / _count(x)
     # Rounding can bring it below zero.
     variance = jnp.maximum(squares / _count(x) - jnp.square(mean), 0)
@@ -45,10 +48,10 @@ def _forward(x, scale, bias, epsilon):  # type: ignore[no-untyped-def]
 
 def _backward(epsilon, saved, cotangents):  # type: ignore[no-untyped-def]
     # The gradient of the inputs is that of the outputs less what changes the mean and the variance. Written so, it
-    # takes two sums, in one pass, where the derivative of the two means takes five, in one pass each.
+    # takes two sums where the derivative of the two means takes five.
     x, scale, bias, mean, inverse = saved
     cotangent, centred = _precise(cotangents[0]), _precise(x) - _over(mean)
-    of_bias, product = _sums(cotangent, cotangent * centred)
+    of_bias, product = _sum(cotangent), _sum(cotangent * centred)
     of_scale = product * inverse
     shared = _over(of_bias / _count(x)) + centred * _over(inverse * of_scale / _count(x))
     of_x = (cotangent - shared) * _over(inverse * scale)
@@ -58,35 +61,22 @@ def _backward(epsilon, saved, cotangents):  # type: ignore[no-untyped-def]
 batch_norm.defvjp(_forward, _backward)
 
 
-@jax.custom_vjp
-def _sums(first: jax.Array, second: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The sums of each channel, (N, H, W, C) to (C,), of two arrays.
+def _sum(x: jax.Array) -> jax.Array:
+    """The sum of each channel, (N, H, W, C) to (C,).
 
-    XLA's CPU backend takes a pass, on one core, for each sum over all but the last axis. A pair in one reduction is one
-    pass, and the sums of each image first give every core its own, and round less. With this, training one layer
-    with a ReLU takes 8 ms against 22 (processor time on both of two Zen 3 cores, 128 x 28 x 28 x 32).
+    XLA's CPU backend runs a reduction over all but the last axis one number at a time. A chain of additions of pixels
+    runs over their channels at once, and what is left to reduce is little. With this, training one layer with a ReLU
+    takes 2.2 ms against 3.8 with the sums of each image first (two Zen 5 cores, 128 x 28 x 28 x 32), and 0.25 against
+    1.4 (128 x 14 x 14 x 64).
     """
 
-    def of_cpu(*pair):  # type: ignore[no-untyped-def]
-        zero = jnp.zeros((), pair[0].dtype)
-        of_images = lax.reduce(pair, (zero, zero), lambda a, b: (a[0] + b[0], a[1] + b[1]), (1, 2))
-        return tuple(sums.sum(axis=0) for sums in of_images)
+    def of_cpu(x):  # type: ignore[no-untyped-def]
+        count, height, width, channels = x.shape
+        together = max(size for size in range(1, _MOST_ADDED + 1) if height * width % size == 0)
+        runs = x.reshape(count, -1, together, channels)
+        return functools.reduce(jnp.add, [runs[:, :, place] for place in range(together)]).sum(axis=(0, 1))
 
-    def of_lax(*pair):  # type: ignore[no-untyped-def]
-        return tuple(array.sum(axis=(0, 1, 2)) for array in pair)
-
-    return lax.platform_dependent(first, second, cpu=of_cpu, default=of_lax)
-
-
-def _sums_forward(first, second):  # type: ignore[no-untyped-def]
-    return _sums(first, second), first
-
-
-def _sums_backward(first, cotangents):  # type: ignore[no-untyped-def]
-    return tuple(jnp.broadcast_to(_over(cotangent), first.shape) for cotangent in cotangents)
-
-
-_sums.defvjp(_sums_forward, _sums_backward)
+    return lax.platform_dependent(x, cpu=of_cpu, default=lambda x: x.sum(axis=(0, 1, 2)))
 
 
 def _precise(x: jax.Array) -> jax.Array:
