@@ -104,7 +104,7 @@ TASK = Task(
         "cnn": vision.CNN,
         "resnet": functools.partial(vision.ResNet, widths=(48, 96, 192), blocks=2, pooled_stem=True),
         "vgg": functools.partial(vgg.VGG, stages=((16,), (32, 64), (64,))),
-        "vgg_small": functools.partial(vgg.VGG, stages=((16,), (32,))),
+        "vgg_small": functools.partial(vgg.VGG, stages=((8,), (32,))),
         "vgg_wide": functools.partial(vgg.VGG, stages=((32,), (64, 128), (128,))),
     },
     presets={
