@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxcls import native
+
 _NHWC = lax.ConvDimensionNumbers(lhs_spec=(0, 3, 1, 2), rhs_spec=(3, 2, 0, 1), out_spec=(0, 3, 1, 2))
 _Padding = tuple[tuple[int, int], tuple[int, int]]
 
@@ -57,6 +59,10 @@ def _conv(x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: _P
     def of_cpu(x, kernel):  # type: ignore[no-untyped-def]
         return _shifted(x, kernel, strides, padding)
 
+    movement = native.Movement(strides, padding)
+    if native.takes(x, kernel, movement):
+        natively = functools.partial(native.convolve, movement=movement)
+        return lax.platform_dependent(x, kernel, cpu=natively, default=of_lax)
     if not _is_of_one_channel(kernel):
         return of_lax(x, kernel)
     return lax.platform_dependent(x, kernel, cpu=of_cpu, default=of_lax)
@@ -75,6 +81,12 @@ def _conv_backward(strides, padding, saved, cotangent):  # type: ignore[no-untyp
         )
         return jax.vjp(plain, x, kernel)[1](cotangent)
 
+    def natively(x, kernel, cotangent):  # type: ignore[no-untyped-def]
+        return (
+            native.input_gradient(cotangent, kernel, x.shape, movement),
+            native.kernel_gradient(x, cotangent, kernel.shape, movement),
+        )
+
     def of_cpu(x, kernel, cotangent):  # type: ignore[no-untyped-def]
         of_kernel = _kernel_gradient_of_one_channel if _is_of_one_channel(kernel) else _kernel_gradient
         return (
@@ -82,7 +94,9 @@ def _conv_backward(strides, padding, saved, cotangent):  # type: ignore[no-untyp
             of_kernel(x, kernel, cotangent, strides, padding),
         )
 
-    return lax.platform_dependent(x, kernel, cotangent, cpu=of_cpu, default=of_lax)
+    movement = native.Movement(strides, padding)
+    fastest = natively if native.takes(x, kernel, movement) else of_cpu
+    return lax.platform_dependent(x, kernel, cotangent, cpu=fastest, default=of_lax)
 
 
 _conv.defvjp(_conv_forward, _conv_backward)
