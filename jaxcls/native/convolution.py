@@ -6,6 +6,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.custom_partitioning import custom_partitioning
+from jax.sharding import NamedSharding, PartitionSpec
 
 Shape = tuple[int, ...]
 
@@ -78,11 +80,52 @@ def output_shape(x: Shape, kernel: Shape, movement: Movement) -> Shape:
     return (x[0], *sides, kernel[3])
 
 
+# What stands between a gradient and the kernel, from the outside in: vmap takes one element after another, and where
+# the images are split over devices each of them convolves its own.
+
+
 def _call(target: str, first: jax.Array, second: jax.Array, shape: Shape, movement: Movement) -> jax.Array:
+    @jax.custom_batching.sequential_vmap
+    def each(first, second):  # type: ignore[no-untyped-def]
+        return _sharded(first, second, target, shape, movement)
+
+    return each(first, second)
+
+
+@functools.partial(custom_partitioning, static_argnums=(2, 3, 4))
+def _sharded(first: jax.Array, second: jax.Array, target: str, shape: Shape, movement: Movement) -> jax.Array:
+    return _kernel(first, second, target, shape, movement)
+
+
+def _partition(target, shape, movement, mesh, operands, result):  # type: ignore[no-untyped-def]
+    axis = operands[0].sharding.spec[0] if operands[0].sharding.spec else None
+    split, whole = NamedSharding(mesh, PartitionSpec(axis)), NamedSharding(mesh, PartitionSpec())
+
+    def of_own_images(first, second):  # type: ignore[no-untyped-def]
+        return _kernel(first, second, target, (first.shape[0], *shape[1:]), movement)
+
+    def summed(x, y):  # type: ignore[no-untyped-def]
+        gradient = _kernel(x, y, target, shape, movement)
+        return gradient if axis is None else jax.lax.psum(gradient, axis)
+
+    if target == "jaxcls_convolution_kernel_gradient":
+        return mesh, summed, whole, (split, split)
+    return mesh, of_own_images, split, (split, whole)
+
+
+def _sharding_rule(target, shape, movement, mesh, operands, result):  # type: ignore[no-untyped-def]
+    if target == "jaxcls_convolution_kernel_gradient":
+        return "n h w c, n p q o -> i j k f"
+    return "n h w c, i j k f -> n p q o"
+
+
+_sharded.def_partition(partition=_partition, sharding_rule=_sharding_rule)
+
+
+def _kernel(first: jax.Array, second: jax.Array, target: str, shape: Shape, movement: Movement) -> jax.Array:
     (top, bottom), (left, right) = movement.padding
     # In float32, which XLA rounds in the loop that reads it.
-    call = jax.ffi.ffi_call(target, jax.ShapeDtypeStruct(shape, jnp.float32), vmap_method="sequential")
-    result = call(
+    result = jax.ffi.ffi_call(target, jax.ShapeDtypeStruct(shape, jnp.float32))(
         first, second,
         strides=np.array(movement.strides, np.int64), dilation=np.array(movement.dilation, np.int64),
         before=np.array([top, left], np.int64), after=np.array([bottom, right], np.int64),

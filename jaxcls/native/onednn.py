@@ -44,14 +44,18 @@ def find() -> OneDNN:
                 f"JAXCLS_ONEDNN={given}: {reason}; give the folder that holds include/oneapi/dnnl and lib/libdnnl.so."
             ) from reason
     reasons = []
-    # The wheels onednn-cpu-gomp and onednn-devel-cpu-gomp put their files where conda does: beside Python's own.
-    for prefix in dict.fromkeys([sys.prefix, site.getuserbase(), "/usr/local", "/usr"]):
+    for prefix in _prefixes():
         try:
-            return _within(Path(prefix))
+            return _within(prefix)
         except Unavailable as reason:
             reasons.append(str(reason))
     # One that is there but is of no use says more than those that are not there.
     raise Unavailable(next((reason for reason in reasons if "no oneDNN" not in reason), "no oneDNN is installed"))
+
+
+def _prefixes() -> list[Path]:
+    # The wheels onednn-cpu-gomp and onednn-devel-cpu-gomp put their files where conda does: beside Python's own.
+    return [Path(prefix) for prefix in dict.fromkeys([sys.prefix, site.getuserbase(), "/usr/local", "/usr"])]
 
 
 def _within(prefix: Path) -> OneDNN:
