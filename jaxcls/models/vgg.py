@@ -14,9 +14,7 @@ from flax import nnx
 
 from jaxcls import ops
 from jaxcls.models.batch_norm import BatchNorm
-
-# He et al. 2015, for layers that a ReLU follows.
-_he_normal = nnx.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
+from jaxcls.models.convolution import Conv
 
 
 class VGG(nnx.Module):
@@ -60,10 +58,7 @@ class VGG(nnx.Module):
 class _Layer(nnx.Module):
     def __init__(self, previous: int, features: int, *, pooled: bool, dtype: Any, rngs: nnx.Rngs):
         # A bias before a normalisation has no effect and a gradient of pure rounding noise: there is none.
-        self.conv = nnx.Conv(
-            previous, features, (3, 3), use_bias=False, kernel_init=_he_normal, conv_general_dilated=ops.conv,
-            dtype=dtype, rngs=rngs,
-        )  # fmt: skip
+        self.conv = Conv(previous, features, use_bias=False, dtype=dtype, rngs=rngs)
         # The running statistics settle within a few hundred steps, so that a short run evaluates with its own.
         self.norm = BatchNorm(features, momentum=0.9, dtype=dtype, rngs=rngs)
         self.pooled = pooled
