@@ -240,6 +240,42 @@ def test_each_device_convolves_its_own_images(over):
         assert "f32[4,9,8,4]" not in text
 
 
+def summed(a, b, shift):
+    """The two sums in float64."""
+    a, b, shift = (np.asarray(array, np.float64) for array in (a, b, shift))
+    return a.sum((0, 1, 2)), (a * (b - shift)).sum((0, 1, 2))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+# Fewer pixels than there are threads, than a block has, and several blocks with a rest.
+@pytest.mark.parametrize("shape", [(1, 1, 1, 3), (3, 5, 4, 17), (9, 20, 20, 32)])
+def test_sums_of_channels_are_those_of_float64(shape, dtype):
+    a, b = (jax.random.normal(jax.random.key(seed), shape, dtype) + 2 for seed in range(2))
+    shift = jnp.linspace(-1.0, 1.0, shape[3])
+    assert native.takes_sums(a, b)
+    close(tuple(native.channel_sums(a, b, shift)), summed(a, b, shift), 1e-6)
+    mapped = jax.vmap(native.channel_sums, (0, None, None))(jnp.stack([a, -a]), b, shift)
+    close(tuple(mapped[1]), summed(-a, b, shift), 1e-6)
+
+
+def test_a_long_sum_loses_no_digits():
+    ones = jnp.full((8, 512, 512, 1), 0.1)
+    total, squares = native.channel_sums(ones, ones, jnp.zeros(1))
+    tenth = np.float64(np.float32(0.1))
+    # One after another in float32 it would be off by 1.7e-2.
+    np.testing.assert_allclose([total[0], squares[0]], [ones.size * tenth, ones.size * tenth**2], rtol=5e-6)
+
+
+def test_each_device_sums_its_own_images():
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    a, b = (np.asarray(jax.random.normal(jax.random.key(seed), (4, 9, 8, 4))) for seed in range(2))
+    split = NamedSharding(mesh, PartitionSpec("data"))
+    compiled = jax.jit(native.channel_sums).lower(*jax.device_put((a, b), split), jnp.ones(4)).compile()
+    assert "all-gather" not in compiled.as_text()
+    whole = jax.device_put(jnp.ones(4), NamedSharding(mesh, PartitionSpec()))
+    close(tuple(compiled(*jax.device_put((a, b), split), whole)), summed(a, b, np.ones(4)), 1e-6)
+
+
 def test_the_same_bits_each_time_from_any_thread():
     movement = MOVEMENTS["strides"][1]
     x, kernel, y = drawn(3, movement, batch=32, height=20, width=20, channels=16, features=32)

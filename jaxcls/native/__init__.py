@@ -13,17 +13,20 @@ import jax.numpy as jnp
 
 from jaxcls.errors import InputError
 from jaxcls.native import library
+from jaxcls.native.channel_sums import channel_sums
 from jaxcls.native.convolution import Movement, convolve, input_gradient, kernel_gradient, output_shape
 from jaxcls.native.onednn import Unavailable
 
 __all__ = [
     "Movement",
+    "channel_sums",
     "convolve",
     "input_gradient",
     "kernel_gradient",
     "portable",
     "record",
     "takes",
+    "takes_sums",
 ]
 
 _portable = contextvars.ContextVar("portable", default=False)
@@ -50,18 +53,28 @@ def takes(x: jax.Array, kernel: jax.Array, movement: Movement) -> bool:
     Raises:
       InputError: ``JAXCLS_NATIVE`` is 1 and they cannot be had, or it is neither 0 nor 1.
     """
-    # Elsewhere they would be compiled for nothing.
-    if _portable.get() or jax.default_backend() != "cpu":
+    if not _is_asked_for(x, kernel) or min(min(pair) for pair in movement.padding) < 0:
         return False
-    if x.dtype != kernel.dtype or x.dtype not in (jnp.float32, jnp.bfloat16):
-        return False
-    # An exported program takes any number of images.
-    if not all(isinstance(size, int) for size in x.shape) or min(min(pair) for pair in movement.padding) < 0:
-        return False
-    if 0 in (*x.shape, *kernel.shape, *output_shape(x.shape, kernel.shape, movement)):
+    if 0 in output_shape(x.shape, kernel.shape, movement):
         return False
     kernels = _library()
     return kernels is not None and (x.dtype == jnp.float32 or kernels.bfloat16)
+
+
+def takes_sums(a: jax.Array, b: jax.Array) -> bool:
+    """As :func:`takes`, of :func:`channel_sums`."""
+    return _is_asked_for(a, b) and _library() is not None
+
+
+def _is_asked_for(*arrays: jax.Array) -> bool:
+    """Whether the kernels are for such arrays, and for what is traced now."""
+    # On other platforms they would be compiled for nothing.
+    if _portable.get() or jax.default_backend() != "cpu":
+        return False
+    if len({array.dtype for array in arrays}) > 1 or arrays[0].dtype not in (jnp.float32, jnp.bfloat16):
+        return False
+    # An exported program takes any number of images.
+    return all(isinstance(size, int) and size > 0 for array in arrays for size in array.shape)
 
 
 def record() -> dict[str, str]:

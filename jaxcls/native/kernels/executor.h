@@ -10,6 +10,7 @@
 #include <memory>
 #include <mutex>
 #include <new>
+#include <utility>
 #include <vector>
 
 #include "primitive.h"
@@ -19,6 +20,8 @@
 // be the one that oneDNN brings along (libgomp).
 extern "C" int omp_get_max_threads(void);
 extern "C" void omp_set_num_threads(int);
+extern "C" int omp_get_thread_num(void);
+extern "C" void GOMP_parallel(void (*function)(void*), void* data, unsigned threads, unsigned flags);
 #endif
 
 namespace jaxcls {
@@ -75,6 +78,23 @@ class Executor {
     }
     Primitive& primitive = *found->second;
     primitive.run(stream_, buffers, workspace_.of_size(primitive.workspace_bytes()));
+  }
+
+  // Calls body(thread, threads) once on each thread.
+  template <class Body>
+  void in_parallel(const Body& body) {
+    std::lock_guard<std::mutex> lock(mutex_);
+#if DNNL_CPU_THREADING_RUNTIME == DNNL_RUNTIME_OMP
+    // What `#pragma omp parallel` is compiled to, by the runtime whose threads are oneDNN's as well.
+    std::pair<const Body&, int> given(body, threads_);
+    const auto function = [](void* data) {
+      const auto& [body, threads] = *static_cast<std::pair<const Body&, int>*>(data);
+      body(omp_get_thread_num(), threads);
+    };
+    GOMP_parallel(function, &given, threads_, 0);
+#else
+    body(0, 1);
+#endif
   }
 
   int threads() const { return threads_; }
