@@ -9,7 +9,8 @@ Writes experiments/throughput.json (what was measured), .md (the table) and .svg
 batch sizes replaces those alone. A peer that is not installed is left out, and named.
 
 Every contender trains in a process of its own, as its users would run it: the same architecture and number of
-parameters, Adam, float32, shuffling and feeding included. Images are the real Fashion-MNIST; the tokens of the
+parameters, Adam, float32 unless it says bfloat16, shuffling and feeding included. jaxcls has its native kernels (pip
+install 'jaxcls[cpu]', and a C++ compiler) unless it says pure JAX. Images are the real Fashion-MNIST; the tokens of the
 transformer are generated, since only their number matters here. The contenders take turns, some seconds each, for
 several rounds, so that what slows the machine slows all of them. The rate is the median over the rounds; a ratio is
 the median of the ratios of each round. The work of an example is that of matrix products and convolutions alone,

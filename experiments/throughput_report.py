@@ -148,7 +148,7 @@ def draw(cells: list[Cell], path: Path) -> None:
         of_model = [cell for cell in cells if cell.model == model]
         for place, name in enumerate(CONTENDERS):
             points = [(cell, row) for cell in of_model for row in cell.rows if row.contender == name and row.rates]
-            own = name == "jaxcls"
+            own = name.startswith("jaxcls")
             panel.errorbar(
                 [cell.batch_size for cell, _ in points],
                 [cell.rate(row) for cell, row in points],
@@ -157,7 +157,8 @@ def draw(cells: list[Cell], path: Path) -> None:
                     [max(row.rates) - cell.rate(row) for cell, row in points],
                 ],
                 label=CONTENDERS[name].title,
-                color="black" if own else f"C{place - 1}",
+                color="black" if own else f"C{place % 10}",
+                linestyle={"jaxcls-bfloat16": "--", "jaxcls-pure": ":"}.get(name, "-"),
                 linewidth=2.5 if own else 1.2,
                 zorder=3 if own else 2,
                 marker="o",
@@ -175,7 +176,9 @@ def draw(cells: list[Cell], path: Path) -> None:
         panel.set_title(model)
         panel.set_xlabel("batch size")
     panels[0][0].set_ylabel("examples a second")
-    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=len(CONTENDERS))
+    figure.legend(
+        *panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=(len(CONTENDERS) + 1) // 2
+    )
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
 
@@ -191,17 +194,19 @@ def _provenance(cells: list[Cell]) -> list[str]:
 
 
 def _summary(cells: list[Cell]) -> list[str]:
-    peers = [name for name in CONTENDERS if name != "jaxcls"]
+    compared = ("jaxcls", "jaxcls-bfloat16")
+    peers = [name for name in CONTENDERS if name not in compared]
     lines = [
-        f"| model | batch | {' | '.join(CONTENDERS[name].title for name in peers)} | of the peak |",
-        "|---" * (len(peers) + 3) + "|",
+        f"| model | batch | | {' | '.join(CONTENDERS[name].title for name in peers)} | of the peak |",
+        "|---" * (len(peers) + 4) + "|",
     ]
     for cell in cells:
         for row in cell.rows:
-            if row.contender == "jaxcls" and row.rates:
+            if row.contender in compared and row.rates:
                 ratios = " | ".join(_ratio(cell, row, peer) for peer in peers)
                 share = cell.flops(row) / cell.peak
-                lines.append(f"| {cell.model} | {cell.batch_size} | {ratios} | {share:.0%} |")
+                title = CONTENDERS[row.contender].title
+                lines.append(f"| {cell.model} | {cell.batch_size} | {title} | {ratios} | {share:.0%} |")
     return lines
 
 

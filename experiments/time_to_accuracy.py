@@ -1,12 +1,14 @@
 """Seconds of the whole process to a test accuracy on Fashion-MNIST, and the same recipes in PyTorch.
 
+    pip install 'jaxcls[cpu]' torch
     python experiments/time_to_accuracy.py
     python experiments/time_to_accuracy.py --presets fast90 --contenders jaxcls --seeds 0 1
 
 Expected: each preset reaches the accuracy in its name as the mean of five seeds. Each run is a process of its own,
 on the official 60,000 and 10,000 images: start, imports, data, compiling, training, test. The schedule is fixed and
 the test images are looked at once, at its end. jaxcls runs once more before the seeds, with an empty compilation
-cache: that is the first run that a user makes, and the others are those after it.
+cache: that is the first run that a user makes, and the others are those after it. It convolves by its native kernels,
+which the first run compiles, or, in pure JAX, by XLA.
 
 The opponent is the same network, batch size, optimizer, schedule and augmentation in PyTorch, eager and
 channels-last, with the images in memory and augmented a batch at a time. Adds its rows to
@@ -75,7 +77,7 @@ def timed(command: list[str], **options: Any) -> tuple[str, float]:
     return done.stdout, time.perf_counter() - began
 
 
-def of_jaxcls(preset: str, seeds: list[int]) -> str:
+def of_jaxcls(preset: str, seeds: list[int], *, native: bool) -> str:
     with tempfile.TemporaryDirectory() as folder:
 
         def run(seed: int, name: str) -> tuple[float, float]:
@@ -83,7 +85,7 @@ def of_jaxcls(preset: str, seeds: list[int]) -> str:
             where = Path(folder, name)
             _, seconds = timed(
                 [*command, "--seed", str(seed), "--run-dir", str(where)],
-                env=os.environ | {"XDG_CACHE_HOME": f"{folder}/cache"},
+                env=os.environ | {"XDG_CACHE_HOME": f"{folder}/cache", "JAXCLS_NATIVE": str(int(native))},
             )
             report = json.loads((where / "results.json").read_text(encoding="utf-8"))
             if report["examples"] != 10_000:
@@ -92,7 +94,8 @@ def of_jaxcls(preset: str, seeds: list[int]) -> str:
 
         _, first = run(seeds[0], "first")
         runs = [run(seed, str(seed)) for seed in seeds]
-    return row_of(preset, f"jaxcls, jax {version('jax')}", runs, f"{first:.1f}")
+    kind = "jaxcls" if native else "jaxcls in pure JAX"
+    return row_of(preset, f"{kind}, jax {version('jax')}", runs, f"{first:.1f}")
 
 
 def of_torch(preset: str, seeds: list[int]) -> str:
@@ -104,7 +107,11 @@ def of_torch(preset: str, seeds: list[int]) -> str:
     return row_of(preset, f"PyTorch {version('torch')}", runs, "")
 
 
-CONTENDERS = {"jaxcls": of_jaxcls, "torch": of_torch}
+CONTENDERS = {
+    "jaxcls": functools.partial(of_jaxcls, native=True),
+    "jaxcls-pure": functools.partial(of_jaxcls, native=False),
+    "torch": of_torch,
+}
 
 
 @dataclasses.dataclass

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 from flax import nnx
 
+from jaxcls import native
 from jaxcls.models.functional import Model
 
 PyTree = Any
@@ -43,7 +44,8 @@ def describe(model: Model | nnx.Module, inputs: PyTree) -> str:
     """
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), inputs)
     weights, apply = _pure(model)
-    with _recorded() as calls:
+    # XLA counts no operations of a kernel that it does not know.
+    with native.portable(), _recorded() as calls:
         lowered = jax.jit(apply).lower(weights, shapes)
     rows = [("layer", "kind", "output", "parameters")]
     rows += [(call.path, call.kind, call.output, f"{call.parameters:,}") for call in calls]

@@ -27,7 +27,7 @@ def prepare() -> None:
     given = os.environ.get("XLA_FLAGS", "")
     if flag and flag.partition("=")[0] not in given:
         os.environ["XLA_FLAGS"] = f"{given} {flag}".strip()
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_cache_folder() / f"compiled-{_processor()}"))
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_folder() / f"compiled-{_processor()}"))
     # By default only what took over a second to compile is kept; a run compiles dozens of smaller programs.
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
@@ -57,6 +57,12 @@ def record() -> dict[str, Any]:
     }
 
 
+def cache_folder() -> Path:
+    """The folder of what can be made again: compiled programs and kernels."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "jaxcls"
+
+
 def _processor() -> str:
     """Eight digits for this kind of processor: what was compiled for one can crash on another."""
     try:
@@ -65,8 +71,3 @@ def _processor() -> str:
         lines = [platform.processor()]
     features = next((line for line in lines if line.startswith(("flags", "Features"))), lines[0])
     return hashlib.sha256(features.encode()).hexdigest()[:8]
-
-
-def _cache_folder() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "jaxcls"

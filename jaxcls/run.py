@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from jaxcls import environment, metrics, optimizers, page, program, run_directory, settings, tensorboard
+from jaxcls import environment, metrics, native, optimizers, page, program, run_directory, settings, tensorboard
 from jaxcls.checkpoints import Checkpoints
 from jaxcls.data import duplicates, pipeline, streaming
 from jaxcls.data.dataset import describe
@@ -74,7 +74,7 @@ def run(given: Settings, *, say: Callable[[str], None] = print, stop: Callable[[
     directory = RunDirectory(
         resolved.run_dir or Path("runs") / name,
         resolved,
-        environment=environment.record(),
+        environment=environment.record() | native.record(),
         data=dataclasses.asdict(dataset.provenance) | {"duplicates_in_test": copies},
         predictor={
             "problem": task.problem,
@@ -91,6 +91,8 @@ def run(given: Settings, *, say: Callable[[str], None] = print, stop: Callable[[
             f"{resolved.dtype}, on {jax.device_count()} {jax.devices()[0].device_kind}; "
             f"{len(train):,} examples to train on, {len(validation):,} to validate"
         )
+        for operation, by in native.record().items():
+            say(f"{operation} by {by}")
         say(f"{'continuing' if directory.continued else 'keeping'} this run in {directory.path}")
         for difference in directory.warnings:
             say(f"warning: {difference}; the last bits of the result may differ from those of an uninterrupted run")

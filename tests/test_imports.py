@@ -12,6 +12,7 @@ import jaxcls
 FLOORS = [
     {"errors"},
     {"settings", "environment", "signals", "labels"},
+    {"native"},
     {"losses", "metrics", "optimizers", "augment", "ops"},
     {"models", "data"},
     {"steps", "checkpoints", "description"},

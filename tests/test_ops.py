@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 from jax import lax
 
-from jaxcls import ops
+from jaxcls import native, ops
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 SHAPES = [
@@ -21,6 +21,13 @@ SHAPES = [
     (6, 6, (3, 3), (1, 1), [(2, 0), (1, 3)]),
     (9, 9, (3, 3), (1, 2), [(-1, 0), (0, -2)]),
 ]
+
+
+@pytest.fixture(autouse=True)
+def _pure():
+    """The forms in pure JAX; the native ones have tests of their own."""
+    with native.portable():
+        yield
 
 
 def pair(shape, channels, dtype=jnp.float32):

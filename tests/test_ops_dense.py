@@ -5,6 +5,7 @@ from flax import nnx
 
 from jaxcls import ops
 from jaxcls.models import tabular, vision
+from jaxcls.models.convolution import Conv, PooledConv
 
 MODELS = {
     "mlp": lambda rngs: vision.MLP((8, 8, 1), 3, hidden=(4,), rngs=rngs),
@@ -19,7 +20,7 @@ def test_every_convolution_and_dense_layer_is_that_of_ops(name):
     module = nnx.eval_shape(lambda: MODELS[name](nnx.Rngs(0)))
     nodes = [node for _, node in nnx.iter_graph(module)]
     products = [node.dot_general for node in nodes if isinstance(node, nnx.Linear)]
-    convolutions = [node.conv_general_dilated for node in nodes if isinstance(node, nnx.Conv)]
+    convolutions = [type(node) for node in nodes if isinstance(node, nnx.Conv)]
     assert products
     assert set(products) == {ops.dot_general}
-    assert set(convolutions) <= {ops.conv}
+    assert set(convolutions) <= {Conv, PooledConv}

@@ -51,3 +51,9 @@ def test_a_bias_may_have_several_axes():
     value, pullback = jax.vjp(ops.add_bias, x, bias)
     chex.assert_trees_all_equal(value, x + bias[None])
     chex.assert_trees_all_equal(pullback(value), (value, value.sum(axis=0)))
+
+
+def test_the_gradient_of_a_bias_in_half_precision_is_summed_in_float32():
+    # One after another in half precision they would stop at 256.
+    gradient = jax.grad(lambda bias: jnp.sum(ops.add_bias(jnp.zeros((4096, 3), jnp.bfloat16), bias)))
+    assert gradient(jnp.zeros(3, jnp.bfloat16)).tolist() == [4096.0] * 3

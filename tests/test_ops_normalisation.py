@@ -1,15 +1,24 @@
 """Batch normalisation equals that of Flax, in value, gradient, gradient of the gradient and running statistics."""
 
+import contextlib
+
 import chex
 import jax
 import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from jaxcls import ops
+from jaxcls import native, ops
 from jaxcls.models.batch_norm import BatchNorm
 
 SHAPE = (6, 5, 4, 3)
+
+
+@pytest.fixture(autouse=True, params=["native", "pure"])
+def _form(request):
+    """With the native sums, where there are such, and without."""
+    with native.portable() if request.param == "pure" else contextlib.nullcontext():
+        yield
 
 
 def arrays(dtype=jnp.float32):

@@ -71,4 +71,6 @@ def test_a_cell_takes_the_place_of_its_own_alone(cell, tmp_path, monkeypatch):
         throughput_report.write(dataclasses.replace(cell, batch_size=batch_size, peak=peak), path)
     assert [(cell.batch_size, cell.peak) for cell in throughput_report.read(path)] == [(32, 1e9), (128, 4e9)]
     assert drawn == [1, 2, 2]
-    assert "| mlp | 32 | - | - | - | - | 2.00 | - |" in path.with_suffix(".md").read_text(encoding="utf-8")
+    assert "| mlp | 32 | jaxcls | - | - | - | - | - | 2.00 | - | - | - |" in path.with_suffix(".md").read_text(
+        encoding="utf-8"
+    )

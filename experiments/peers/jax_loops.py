@@ -1,6 +1,7 @@
 """The contenders in JAX: the loop of jaxcls, a jitted step as a careful user writes it, and Flax NNX's own way."""
 
 import functools
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +11,15 @@ from peers import workloads
 from peers.workloads import Train, Workload
 
 
-def jaxcls(workload: Workload) -> tuple[int, Train]:
-    """The loop that the command line trains with."""
+def jaxcls(workload: Workload, *, dtype: str = "float32", native: str = "1") -> tuple[int, Train]:
+    """The loop that the command line trains with.
+
+    Args:
+      dtype: of the computation.
+      native: "1" or "0", whether with native kernels.
+    """
+    # Where there are none the contender fails, and is left out.
+    os.environ["JAXCLS_NATIVE"] = native
     from jaxcls import environment
 
     environment.prepare()
@@ -42,7 +50,7 @@ def jaxcls(workload: Workload) -> tuple[int, Train]:
         ),
     }
     build = builders[workload.model]
-    network = functional(lambda rngs: build(num_classes=workload.classes, rngs=rngs))
+    network = functional(lambda rngs: build(num_classes=workload.classes, dtype=jax.numpy.dtype(dtype), rngs=rngs))
     optimizer = optimizers.adam(workloads.LEARNING_RATE)
     loss = losses.get("sparse_categorical_crossentropy", normalizer="batch")
     if workload.model == "transformer":
@@ -63,6 +71,10 @@ def jaxcls(workload: Workload) -> tuple[int, Train]:
 
     state = jax.eval_shape(functools.partial(steps.init_state, network, optimizer, seed=0))
     return sum(leaf.size for leaf in jax.tree.leaves(state.params)), train
+
+
+jaxcls_pure = functools.partial(jaxcls, native="0")
+jaxcls_bfloat16 = functools.partial(jaxcls, dtype="bfloat16")
 
 
 def jit_step(workload: Workload) -> tuple[int, Train]:

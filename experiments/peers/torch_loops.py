@@ -2,6 +2,7 @@
 
 The data is one tensor, and a batch a gather from it: no loader's processes or collation. Images are channels-last, the
 optimizer is fused, gradients are set to None, attention is the fused one with one product for queries, keys and values.
+In bfloat16 what computes is chosen by autocast; parameters and the loss are float32.
 """
 
 from collections.abc import Callable
@@ -22,7 +23,15 @@ def compiled(workload: Workload) -> tuple[int, Train]:
     return _loop(workload, compiled=True)
 
 
-def _loop(workload: Workload, *, compiled: bool) -> tuple[int, Train]:
+def eager_bfloat16(workload: Workload) -> tuple[int, Train]:
+    return _loop(workload, compiled=False, half=True)
+
+
+def compiled_bfloat16(workload: Workload) -> tuple[int, Train]:
+    return _loop(workload, compiled=True, half=True)
+
+
+def _loop(workload: Workload, *, compiled: bool, half: bool = False) -> tuple[int, Train]:
     torch.manual_seed(0)
     if workload.model == "transformer":
         inputs = torch.from_numpy(workload.inputs)
@@ -38,7 +47,9 @@ def _loop(workload: Workload, *, compiled: bool) -> tuple[int, Train]:
     optimizer = torch.optim.Adam(network.parameters(), workloads.LEARNING_RATE, fused=True)
 
     def loss_of(batch: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return F.cross_entropy(network(batch), labels)
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            outputs = network(batch)
+        return F.cross_entropy(outputs.float(), labels)
 
     objective = torch.compile(loss_of) if compiled else loss_of
 

@@ -18,7 +18,7 @@ import numpy as np
 from jax import export, lax
 from jax.extend import core
 
-from jaxcls import program
+from jaxcls import native, program
 from jaxcls.artifact import folder
 from jaxcls.errors import InputError
 from jaxcls.predictor import Predictor
@@ -72,7 +72,8 @@ def _converted(learned: Predictor) -> tuple[bytes, list[str]]:
 
     # Traced here: while it traces itself, jax2onnx puts functions of its own in the place of Flax's, which do not fit
     # every version of it.
-    traced = jax.make_jaxpr(probabilities)(*named.values())
+    with native.portable():
+        traced = jax.make_jaxpr(probabilities)(*named.values())
     # An input without elements is none to ONNX.
     taken = {name: shape for name, shape in named.items() if 0 not in shape.shape}
 

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from jax import export
 
-from jaxcls import program
+from jaxcls import native, program
 from jaxcls.artifact import folder, loader
 from jaxcls.errors import InputError
 from jaxcls.predictor import Predictor
@@ -75,4 +75,5 @@ def programs(learned: Predictor, weights: Mapping[str, np.ndarray]) -> dict[str,
             for width in learned.preparation.widths
         }
     write = export.export(jax.jit(probabilities), platforms=PLATFORMS)
-    return {name: write(taken, shapes) for name, shapes in inputs.items()}
+    with native.portable():
+        return {name: write(taken, shapes) for name, shapes in inputs.items()}

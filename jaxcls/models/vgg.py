@@ -14,10 +14,7 @@ from flax import nnx
 
 from jaxcls import ops
 from jaxcls.models.batch_norm import BatchNorm
-from jaxcls.models.pooled_conv import PooledConv
-
-# He et al. 2015, for layers that a ReLU follows.
-_he_normal = nnx.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
+from jaxcls.models.convolution import Conv, PooledConv
 
 
 class VGG(nnx.Module):
@@ -61,13 +58,8 @@ class VGG(nnx.Module):
 class _Layer(nnx.Module):
     def __init__(self, previous: int, features: int, *, pooled: bool, dtype: Any, rngs: nnx.Rngs):
         # A bias before a normalisation has no effect and a gradient of pure rounding noise: there is none.
-        if pooled:
-            self.conv: nnx.Conv = PooledConv(previous, features, use_bias=False, dtype=dtype, rngs=rngs)
-        else:
-            self.conv = nnx.Conv(
-                previous, features, (3, 3), use_bias=False, kernel_init=_he_normal, conv_general_dilated=ops.conv,
-                dtype=dtype, rngs=rngs,
-            )  # fmt: skip
+        convolution = PooledConv if pooled else Conv
+        self.conv = convolution(previous, features, use_bias=False, dtype=dtype, rngs=rngs)
         # The running statistics settle within a few hundred steps, so that a short run evaluates with its own.
         self.norm = BatchNorm(features, momentum=0.9, dtype=dtype, rngs=rngs)
 

@@ -16,11 +16,8 @@ from flax import nnx
 
 from jaxcls import ops
 from jaxcls.models.batch_norm import BatchNorm
-from jaxcls.models.pooled_conv import PooledConv
+from jaxcls.models.convolution import Conv, PooledConv, he_normal
 
-# He et al. 2015, for layers that a ReLU follows.
-_he_normal = nnx.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
-_Conv = functools.partial(nnx.Conv, kernel_size=(3, 3), kernel_init=_he_normal, conv_general_dilated=ops.conv)
 _Linear = functools.partial(nnx.Linear, dot_general=ops.dot_general)
 
 
@@ -40,7 +37,7 @@ class MLP(nnx.Module):
         layers: list[Callable[..., Any]] = []
         width = functools.reduce(lambda a, b: a * b, input_shape)
         for features in hidden:
-            layers += [_Linear(width, features, kernel_init=_he_normal, dtype=dtype, rngs=rngs), nnx.relu]
+            layers += [_Linear(width, features, kernel_init=he_normal, dtype=dtype, rngs=rngs), nnx.relu]
             layers += [nnx.Dropout(dropout, rngs=rngs)] if dropout else []
             width = features
         self.hidden = nnx.Sequential(*layers)
@@ -78,11 +75,11 @@ class CNN(nnx.Module):
                 layers.append(PooledConv(previous, features, dtype=dtype, rngs=rngs))
                 height, width = height // 2, width // 2
             else:
-                layers.append(_Conv(previous, features, dtype=dtype, rngs=rngs))
+                layers.append(Conv(previous, features, dtype=dtype, rngs=rngs))
             layers.append(nnx.relu)
             previous = features
         self.features = nnx.Sequential(*layers)
-        self.dense = _Linear(height * width * previous, dense, kernel_init=_he_normal, dtype=dtype, rngs=rngs)
+        self.dense = _Linear(height * width * previous, dense, kernel_init=he_normal, dtype=dtype, rngs=rngs)
         self.dropout = nnx.Dropout(dropout, rngs=rngs)
         self.head = _Linear(dense, num_classes, rngs=rngs)
 
@@ -120,7 +117,7 @@ class ResNet(nnx.Module):
     ):
         large = min(input_shape[:2]) >= 96
         first: dict[str, Any] = {"kernel_size": (7, 7), "strides": 2} if large else {}
-        self.stem = _Conv(input_shape[-1], widths[0], use_bias=False, dtype=dtype, rngs=rngs, **first)
+        self.stem = Conv(input_shape[-1], widths[0], use_bias=False, dtype=dtype, rngs=rngs, **first)
         layers: list[Callable[..., Any]] = [ops.max_pool] if pooled_stem or large else []
         previous = widths[0]
         for stage, features in enumerate(widths):
@@ -144,7 +141,7 @@ class _ResidualBlock(nnx.Module):
     def __init__(self, previous: int, features: int, strides: int, *, dtype: Any, rngs: nnx.Rngs):
         norm = functools.partial(BatchNorm, momentum=_MOMENTUM, dtype=dtype, rngs=rngs)
         # A bias before a normalisation has no effect and a gradient of pure rounding noise: there is none.
-        conv = functools.partial(_Conv, use_bias=False, dtype=dtype, rngs=rngs)
+        conv = functools.partial(Conv, use_bias=False, dtype=dtype, rngs=rngs)
         self.norm1, self.norm2 = norm(previous), norm(features)
         self.conv1 = conv(previous, features, strides=strides)
         self.conv2 = conv(features, features)

@@ -7,6 +7,9 @@ from typing import Any
 import jax
 from jax import lax
 
+from jaxcls import native
+from jaxcls.ops.native_convolution import native_conv
+
 _NHWC = lax.ConvDimensionNumbers(lhs_spec=(0, 3, 1, 2), rhs_spec=(3, 2, 0, 1), out_spec=(0, 3, 1, 2))
 _Padding = tuple[tuple[int, int], tuple[int, int]]
 
@@ -24,9 +27,9 @@ def conv(
 ) -> jax.Array:
     """``lax.conv_general_dilated``, fast on a CPU as well: its gradients too, and inside a loop.
 
-    Takes the place of the ``conv_general_dilated`` of ``flax.nnx.Conv``. Two-dimensional NHWC convolutions
-    without dilation or groups take the forms of this file there; everything else is lax's own. Reverse mode
-    differentiates it to any order; forward mode (``jax.jvp``) is for lax's own alone.
+    Takes the place of the ``conv_general_dilated`` of ``flax.nnx.Conv``. Two-dimensional NHWC convolutions take native
+    kernels there; without these, or without dilation and groups, the forms of this file; everything else is lax's own.
+    Reverse mode differentiates it to any order; forward mode (``jax.jvp``) is for lax's own alone.
 
     >>> import jax.numpy as jnp
     >>> from flax import nnx
@@ -34,18 +37,25 @@ def conv(
     >>> layer(jnp.ones((2, 28, 28, 1))).shape
     (2, 28, 28, 8)
     """
-    dilated = any(d != 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ())))
     numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
-    if numbers != _NHWC or dilated or feature_group_count != 1 or any(v is not None for v in options.values()):
-        return lax.conv_general_dilated(
-            lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers,
-            feature_group_count, **options,
-        )  # fmt: skip
-    strides = (window_strides[0], window_strides[1])
-    if isinstance(padding, str):
-        padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], strides, padding)
-    (top, bottom), (left, right) = padding
-    return _conv(lhs, rhs, strides, ((top, bottom), (left, right)))
+    spread = any(d != 1 for d in lhs_dilation or ())
+    if numbers == _NHWC and not spread and all(value is None for value in options.values()):
+        strides = (window_strides[0], window_strides[1])
+        dilation = (rhs_dilation[0], rhs_dilation[1]) if rhs_dilation else (1, 1)
+        pads = padding
+        if isinstance(pads, str):
+            covered = [(size - 1) * d + 1 for size, d in zip(rhs.shape, dilation, strict=False)]
+            pads = lax.padtype_to_pads(lhs.shape[1:3], covered, strides, pads)
+        (top, bottom), (left, right) = pads
+        movement = native.Movement(strides, ((top, bottom), (left, right)), dilation, feature_group_count)
+        if native.takes(lhs, rhs, movement):
+            return native_conv(lhs, rhs, movement)
+        if dilation == (1, 1) and feature_group_count == 1:
+            return _conv(lhs, rhs, movement.strides, movement.padding)
+    return lax.conv_general_dilated(
+        lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers,
+        feature_group_count, **options,
+    )  # fmt: skip
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))

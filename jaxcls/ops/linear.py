@@ -31,10 +31,14 @@ def _add_bias_backward(bias, cotangent):  # type: ignore[no-untyped-def]
     rows = cotangent.reshape(-1, bias.size)
     # XLA's CPU backend sums over rows in windows, or together with all that the rows are computed from, one thread
     # and one column after another: 9 ms for 8192 rows of 512; as a product 1.7 ms.
-    of_bias = lax.platform_dependent(
-        rows, cpu=lambda rows: jnp.ones(len(rows), rows.dtype) @ rows, default=lambda rows: rows.sum(axis=0)
-    )
+    of_bias = lax.platform_dependent(rows, cpu=_sum_of_rows, default=lambda rows: rows.sum(axis=0))
     return cotangent, of_bias.reshape(bias.shape)
+
+
+def _sum_of_rows(rows: jax.Array) -> jax.Array:
+    precise = jnp.promote_types(rows.dtype, jnp.float32)
+    total = jnp.matmul(jnp.ones(len(rows), rows.dtype), rows, preferred_element_type=precise)
+    return total.astype(rows.dtype)
 
 
 add_bias.defvjp(lambda x, bias: (add_bias(x, bias), bias), _add_bias_backward)

@@ -1,0 +1,97 @@
+// Two sums of each channel in one pass: of a, and of a * (b - shift). Batch normalisation needs them, of its inputs and
+// of their gradients. Images are (rows, C) here: the channels of a pixel lie side by side, and pixels are added up.
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "executor.h"
+#include "xla/ffi/api/ffi.h"
+
+namespace jaxcls {
+namespace {
+
+namespace ffi = xla::ffi;
+
+// So many pixels are summed in float32, their sums in double: a plain
+// sum of 100,000 equal numbers is off by 1e-4.
+constexpr int64_t kBlock = 256;
+
+inline float as_float(float number) { return number; }
+inline float as_float(uint16_t bfloat16) {
+  const uint32_t bits = static_cast<uint32_t>(bfloat16) << 16;
+  float number;
+  std::memcpy(&number, &bits, sizeof number);
+  return number;
+}
+
+// For each processor that it may run on; the one that compiles may be another one than the one that runs.
+#define JAXCLS_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+
+#define JAXCLS_ADD_BLOCK(Number)                                                                                   \
+  JAXCLS_CLONES void add_block(const Number* __restrict a, const Number* __restrict b, const float* __restrict shift, \
+                               int64_t rows, int64_t channels, float* __restrict plain, float* __restrict product) {  \
+    for (int64_t row = 0; row < rows; ++row, a += channels, b += channels) {                                       \
+      for (int64_t c = 0; c < channels; ++c) {                                                                     \
+        const float number = as_float(a[c]);                                                                       \
+        plain[c] += number;                                                                                        \
+        product[c] += number * (as_float(b[c]) - shift[c]);                                                        \
+      }                                                                                                            \
+    }                                                                                                              \
+  }
+JAXCLS_ADD_BLOCK(float)
+JAXCLS_ADD_BLOCK(uint16_t)
+
+// The sums of some rows: channels plain ones, then as many of products.
+template <class Number>
+std::vector<double> sums_of(const Number* a, const Number* b, const float* shift, int64_t rows, int64_t channels) {
+  std::vector<double> total(2 * channels);
+  std::vector<float> of_block(2 * channels);
+  for (int64_t start = 0; start < rows; start += kBlock) {
+    std::fill(of_block.begin(), of_block.end(), 0.0f);
+    add_block(a + start * channels, b + start * channels, shift, std::min(kBlock, rows - start), channels,
+              of_block.data(), of_block.data() + channels);
+    for (int64_t c = 0; c < 2 * channels; ++c) total[c] += of_block[c];
+  }
+  return total;
+}
+
+template <class Number>
+void sum_up(const void* a, const void* b, const float* shift, int64_t rows, int64_t channels, float* sums) {
+  std::vector<std::vector<double>> parts(Executor::get().threads());
+  Executor::get().in_parallel([&](int thread, int threads) {
+    // Whole blocks to each thread.
+    const int64_t share = (rows / threads + kBlock - 1) / kBlock * kBlock;
+    const int64_t start = std::min(rows, thread * share);
+    const int64_t end = thread == threads - 1 ? rows : std::min(rows, start + share);
+    parts[thread] = sums_of(static_cast<const Number*>(a) + start * channels,
+                            static_cast<const Number*>(b) + start * channels, shift, end - start, channels);
+  });
+  // In the order of the threads, so that the bits are the same each time.
+  for (int64_t c = 0; c < 2 * channels; ++c) {
+    double total = 0;
+    for (const std::vector<double>& part : parts) total += part[c];
+    sums[c] = static_cast<float>(total);
+  }
+}
+
+ffi::Error handle(ffi::AnyBuffer a, ffi::AnyBuffer b, ffi::Buffer<ffi::F32> shift,
+                  ffi::Result<ffi::Buffer<ffi::F32>> sums) {
+  const int64_t channels = a.dimensions().back();
+  const int64_t rows = static_cast<int64_t>(a.element_count()) / channels;
+  const auto sum = a.element_type() == ffi::DataType::BF16 ? sum_up<uint16_t> : sum_up<float>;
+  sum(a.untyped_data(), b.untyped_data(), shift.typed_data(), rows, channels, sums->typed_data());
+  return ffi::Error::Success();
+}
+
+}  // namespace
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxcls_channel_sums, handle,
+                              ffi::Ffi::Bind()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::Buffer<ffi::F32>>()
+                                  .Ret<ffi::Buffer<ffi::F32>>());
+
+}  // namespace jaxcls

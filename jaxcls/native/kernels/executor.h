@@ -1,0 +1,132 @@
+// Runs primitives, one after another, and keeps what they share: their cache, their workspace and their threads.
+
+#ifndef JAXCLS_NATIVE_EXECUTOR_H_
+#define JAXCLS_NATIVE_EXECUTOR_H_
+
+#include <array>
+#include <cstdint>
+#include <cstdlib>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <utility>
+#include <vector>
+
+#include "primitive.h"
+
+#if DNNL_CPU_THREADING_RUNTIME == DNNL_RUNTIME_OMP
+// Not from omp.h: compiled for OpenMP this would be linked with the compiler's runtime (clang's libomp), where it must
+// be the one that oneDNN brings along (libgomp).
+extern "C" int omp_get_max_threads(void);
+extern "C" void omp_set_num_threads(int);
+extern "C" int omp_get_thread_num(void);
+extern "C" void GOMP_parallel(void (*function)(void*), void* data, unsigned threads, unsigned flags);
+#endif
+
+namespace jaxcls {
+
+// Memory that grows to what the largest call needed, and stays for the next one: pages that are given back would have
+// to be zeroed by the system again in every step.
+class Workspace {
+ public:
+  char* of_size(size_t bytes) {
+    if (bytes > size_) {
+      memory_.reset(allocate(bytes));
+      size_ = bytes;
+    }
+    return memory_.get();
+  }
+  size_t size() const { return size_; }
+
+ private:
+  struct Free {
+    void operator()(char* memory) const { std::free(memory); }
+  };
+  static char* allocate(size_t bytes) {
+    void* memory = std::aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
+    if (memory == nullptr) throw std::bad_alloc();
+    return static_cast<char*>(memory);
+  }
+
+  std::unique_ptr<char, Free> memory_;
+  size_t size_ = 0;
+};
+
+// XLA calls from any of its threads, and from several at once where two results do not depend on each other, or where
+// there are several devices. One call takes all cores, so a second one beside it would only get in its way: it waits.
+class Executor {
+ public:
+  using Key = std::vector<int64_t>;
+
+  // The only one. It is never destroyed: threads of XLA may outlive the end of main.
+  static Executor& get() {
+    static Executor* executor = new Executor;
+    return *executor;
+  }
+
+  // Runs the primitive of that key, and makes it if it is not there.
+  template <class Make>
+  void run(const Key& key, const std::array<void*, 3>& buffers, Make make) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    use_all_threads();
+    auto found = primitives_.find(key);
+    if (found == primitives_.end()) {
+      // A process that compiles without end must not grow without end. That many are more than a model has.
+      if (primitives_.size() >= kMostPrimitives) primitives_.clear();
+      found = primitives_.emplace(key, make()).first;
+    }
+    Primitive& primitive = *found->second;
+    primitive.run(stream_, buffers, workspace_.of_size(primitive.workspace_bytes()));
+  }
+
+  // Calls body(thread, threads) once on each thread.
+  template <class Body>
+  void in_parallel(const Body& body) {
+    std::lock_guard<std::mutex> lock(mutex_);
+#if DNNL_CPU_THREADING_RUNTIME == DNNL_RUNTIME_OMP
+    // What `#pragma omp parallel` is compiled to, by the runtime whose threads are oneDNN's as well.
+    std::pair<const Body&, int> given(body, threads_);
+    const auto function = [](void* data) {
+      const auto& [body, threads] = *static_cast<std::pair<const Body&, int>*>(data);
+      body(omp_get_thread_num(), threads);
+    };
+    GOMP_parallel(function, &given, threads_, 0);
+#else
+    body(0, 1);
+#endif
+  }
+
+  int threads() const { return threads_; }
+  size_t primitives() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return primitives_.size();
+  }
+  size_t workspace_bytes() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return workspace_.size();
+  }
+
+ private:
+  static constexpr size_t kMostPrimitives = 1024;
+
+  // OpenMP keeps the number of threads for each calling thread, and others (threadpoolctl, PyTorch) set it in theirs.
+  // Sums are split by that number, so it is taken once: the same bits whichever thread of XLA calls.
+#if DNNL_CPU_THREADING_RUNTIME == DNNL_RUNTIME_OMP
+  Executor() : stream_(cpu()), threads_(omp_get_max_threads()) {}
+  void use_all_threads() { omp_set_num_threads(threads_); }
+#else
+  Executor() : stream_(cpu()), threads_(1) {}
+  void use_all_threads() {}
+#endif
+
+  std::mutex mutex_;
+  dnnl::stream stream_;
+  int threads_;
+  Workspace workspace_;
+  std::map<Key, std::unique_ptr<Primitive>> primitives_;
+};
+
+}  // namespace jaxcls
+
+#endif  // JAXCLS_NATIVE_EXECUTOR_H_
