@@ -27,6 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,7 @@ def of_torch(preset: str, seeds: list[int]) -> str:
     return row_of(preset, f"PyTorch {version('torch')}", runs, "")
 
 
-CONTENDERS = {
+CONTENDERS: dict[str, Callable[[str, list[int]], str]] = {
     "jaxcls": functools.partial(of_jaxcls, native=True),
     "jaxcls-pure": functools.partial(of_jaxcls, native=False),
     "torch": of_torch,
