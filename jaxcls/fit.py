@@ -119,7 +119,7 @@ def fit(
     run was interrupted and continued.
 
     Args:
-      state: before the first step; it is donated.
+      state: before the first step of this call; it is donated.
       data: the training examples, where ``feed`` wants them.
       validate: ``state -> {name: value}``, called after each epoch.
       order: ``(key, epoch) -> the rows of the examples, in the order of the epoch``; without it, any order is as
@@ -146,6 +146,8 @@ def fit(
     length, chunks_of = chunked_epochs(data, batch_size=batch_size, order=order, feed=feed, sharding=sharding)
     train_chunk = make_train_chunk(train_step)
     progress = Progress()
+    # A state that has been trained before goes on; its epochs have other orders than those that it has seen.
+    started = int(state.step)
     if checkpoints is not None and (restored := checkpoints.restore(like=state)):
         state, progress = restored.state, Progress(**restored.metadata)
         if progress.most_in_row >= max_skipped_steps:
@@ -159,8 +161,8 @@ def fit(
     saved_at = time.monotonic()
     while len(progress.history) < epochs and not _exhausted(progress.history, monitor, mode, patience):
         epoch = len(progress.history)
-        begun = int(state.step) - epoch * steps
-        chunks = chunks_of(state.key, epoch, begun)
+        begun = int(state.step) - started - epoch * steps
+        chunks = chunks_of(state.key, started // steps + epoch, begun)
         for first in range(begun, steps, length):
             began = time.monotonic()
             # No name keeps what was computed with: its memory is free for the next.

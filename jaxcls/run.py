@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -97,7 +97,7 @@ def run(given: Settings, *, say: Callable[[str], None] = print, stop: Callable[[
         streams = _streams(resolved, train)
         if streams:
             say("the training examples stay on the host, and are sent to the device ahead of their use")
-        state, history = _fit(task, resolved, train, validation, functions, directory, checkpoints, mode, stop, streams)
+        state, history = _fit(resolved, train, validation, functions, directory, checkpoints, mode, stop, streams)
         thresholds = _thresholds(task, resolved, functions, state, validation)
         _keep(directory, state, thresholds)
         scores = _scores(functions, state, test)
@@ -142,7 +142,6 @@ def _streams(resolved: Settings, train: Examples) -> bool:
 
 
 def _fit(
-    task: Task,
     resolved: Settings,
     train: Examples,
     validation: Examples,
@@ -153,19 +152,6 @@ def _fit(
     stop: Callable[[], bool],
     streams: bool,
 ) -> tuple[TrainState, list[dict[str, Any]]]:
-    names = dict.fromkeys([*task.metrics, resolved.monitor])
-    chosen = {name: metrics.get(name, task.problem) for name in names if name != "loss"}
-
-    def validate(state: TrainState) -> Mapping[str, float]:
-        params = optimizers.evaluation_params(state.opt_state, state.params)
-        scores, outputs = functions.predict(params, state.model_state, validation.inputs)
-        example_losses = np.asarray(functions.example_losses(outputs, validation.labels), np.float64)
-        loss = float(np.average(example_losses, weights=validation.weights))
-        weights = validation.weights
-        return {"loss": loss} | {
-            name: metric(scores, validation.labels, weights=weights) for name, metric in chosen.items()
-        }
-
     steps = resolved.epochs * steps_per_epoch(len(train), resolved.batch_size)
     with (
         ProgressBar(steps, epochs=resolved.epochs, batch_size=resolved.batch_size) as bar,
@@ -179,7 +165,7 @@ def _fit(
             train if streams else jax.device_put(train, functions.replicated),
             epochs=resolved.epochs,
             batch_size=resolved.batch_size,
-            validate=validate,
+            validate=lambda state: functions.validate(state, validation),
             order=functions.order,
             feed=streaming.streamed if streams else pipeline.resident,
             monitor=resolved.monitor,
