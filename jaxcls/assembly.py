@@ -13,6 +13,7 @@ import optax
 
 from jaxcls import heads, optimizers, steps
 from jaxcls.data.pipeline import Examples
+from jaxcls.debugging import Parts
 from jaxcls.errors import InputError
 from jaxcls.heads import Head, Heads
 from jaxcls.models.functional import Model
@@ -33,6 +34,7 @@ class Functions(NamedTuple):
       train_step: ``(state, batch) -> (state, metrics)``.
       predict: ``(params, model_state, inputs) -> (scores, outputs)`` of any number of encoded inputs, on the host.
       validate: ``(state, examples) -> {name: value}``, the loss and the metrics, of the weights that are tested.
+      parts: what the train step is made of, for :mod:`jaxcls.debugging`.
       replicated, sharded: an array whole on every device, and one whose first axis is split over them.
     """
 
@@ -40,6 +42,7 @@ class Functions(NamedTuple):
     train_step: TrainStep
     predict: Predict
     validate: Callable[[TrainState, Examples], Mapping[str, float]]
+    parts: Parts
     replicated: jax.sharding.NamedSharding
     sharded: jax.sharding.NamedSharding
 
@@ -92,6 +95,7 @@ def assemble(
         train_step=steps.bucketed(train_step, widths) if widths else train_step,
         predict=predict,
         validate=validate,
+        parts=Parts(model, asked, optimizer, prepare, augment),
         replicated=replicated,
         sharded=sharded,
     )

@@ -14,13 +14,14 @@ import numpy as np
 import optax
 from flax import linen, nnx
 
-from jaxcls import assembly, labels, losses, optimizers
+from jaxcls import assembly, debugging, labels, losses, optimizers, steps
 from jaxcls import metrics as metrics_room
 from jaxcls.assembly import Functions
 from jaxcls.checkpoints import Checkpoints
 from jaxcls.data import pipeline, streaming
 from jaxcls.data.given import as_arrays, as_examples
 from jaxcls.data.pipeline import Batch, Examples
+from jaxcls.debugging import Finding
 from jaxcls.errors import InputError, said_of, unknown_name
 from jaxcls.fit import fit
 from jaxcls.heads import Head, Heads, by_head, problems
@@ -47,6 +48,7 @@ def compile(
     metrics: PerOutput[Sequence[Metric]] = ("accuracy",),
     loss_weights: Mapping[str, float] | None = None,
     class_weight: Any = None,
+    run_eagerly: bool = False,
     *,
     problem: PerOutput[Problem] | None = None,
     example: PyTree = None,
@@ -74,6 +76,8 @@ def compile(
       loss_weights: of several outputs, what each loss is multiplied by in their sum; 1 where none is given.
       class_weight: an array, or a dict {class: weight} that names every class. For 'balanced' weights, give
         ``losses.class_weights(labels, num_classes)``.
+      run_eagerly: ``fit`` looks at every step on concrete values before it makes it, and stops at the first number that
+        is not finite: it is named, with its examples, and kept for ``replay``. Slow.
       problem: 'binary', 'multiclass' or 'multilabel'. A softmax loss says 'multiclass'; a sigmoid loss is taken to be
         'binary', unless 'multilabel' is given.
       example: a batch of inputs, or :class:`jax.ShapeDtypeStruct` in its place, for a Linen module.
@@ -99,7 +103,7 @@ def compile(
     functions = assembly.assemble(
         made, heads, chosen, eval_batch_size=eval_batch_size, prepare=prepare, augment=augment
     )
-    return Compiled(made, heads, chosen, functions, prepare)
+    return Compiled(made, heads, chosen, functions, run_eagerly)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,14 +115,14 @@ class Compiled:
       heads: the problem, loss and metrics of its output, or of each by name.
       optimizer: an optax transformation.
       functions: those that a task's training takes as well.
-      prepare: what is done to a batch of inputs before the model sees it.
+      run_eagerly: whether ``fit`` looks at every step.
     """
 
     model: Model
     heads: Heads
     optimizer: optax.GradientTransformation
     functions: Functions
-    prepare: Callable[[PyTree], PyTree]
+    run_eagerly: bool
 
     def init(self, seed: int = 0) -> TrainState:
         """The state before the first step; everything random follows from the seed."""
@@ -182,6 +186,8 @@ class Compiled:
         Raises:
           InputError: the data does not fit the problem, the model or the devices; before anything is compiled.
           DivergedError: the loss, its gradient or the update stayed not finite.
+          NonFiniteError: with ``run_eagerly``, something was not finite once. The step is kept in ``debug/`` of
+            ``checkpoint_dir``, or of the working directory without one.
         """
         if epochs < 1:
             raise InputError(f"epochs is {epochs}; it must be 1 or more.")
@@ -213,7 +219,19 @@ class Compiled:
                 checkpoints=checkpoints,
                 reporter=bar,
                 sharding=self.functions.sharded,
+                make_chunk=debugging.make_chunk(self.functions.parts, Path(checkpoint_dir or ".") / "debug", {})
+                if self.run_eagerly
+                else steps.make_train_chunk,
             )
+
+    def replay(self, path: Path | str) -> Finding | None:
+        """Looks again at a step that was kept, and gives what is not finite in it; None if nothing is any more.
+
+        Raises:
+          InputError: the file is none that ``fit`` kept, or is of another model or optimizer.
+        """
+        state, batch = debugging.load(Path(path), jax.eval_shape(self.functions.init, np.uint32(0)))
+        return debugging.examine(self.functions.parts, state, batch)
 
     def examples(self, data: Any) -> Examples:
         """The examples as arrays, checked against the problem and what the model gives, by shapes and by values.
@@ -242,7 +260,9 @@ class Compiled:
         """What the model gives for the inputs, traced and not computed; refused if it does not fit the problem."""
         state = jax.eval_shape(self.functions.init, np.uint32(0))
         outputs = jax.eval_shape(
-            lambda state, inputs: self.model.apply(state.params, state.model_state, self.prepare(inputs))[0],
+            lambda state, inputs: self.model.apply(
+                state.params, state.model_state, self.functions.parts.prepare(inputs)
+            )[0],
             state,
             inputs,
         )

@@ -112,6 +112,7 @@ def fit(
     reporter: Reporter | None = None,
     stop: Callable[[], bool] = lambda: False,
     sharding: jax.sharding.NamedSharding | None = None,
+    make_chunk: Callable[[TrainStep], Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]] = make_train_chunk,
 ) -> tuple[TrainState, list[dict[str, Any]]]:
     """Trains for so many epochs, going on from the newest checkpoint if there is one.
 
@@ -133,6 +134,7 @@ def fit(
       checkpoint_seconds: save within an epoch when so much time has passed since the last save.
       stop: asked between two dispatches whether to save and stop here.
       sharding: how a batch lies on several devices.
+      make_chunk: how the steps of a dispatch are made; `debugging.make_chunk` looks at each of them.
 
     Returns:
       The last state, and an entry for each epoch.
@@ -144,7 +146,7 @@ def fit(
     """
     steps = steps_per_epoch(len(data), batch_size)
     length, chunks_of = chunked_epochs(data, batch_size=batch_size, order=order, feed=feed, sharding=sharding)
-    train_chunk = make_train_chunk(train_step)
+    train_chunk = make_chunk(train_step)
     progress = Progress()
     # A state that has been trained before goes on; its epochs have other orders than those that it has seen.
     started = int(state.step)

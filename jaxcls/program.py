@@ -11,9 +11,10 @@ import numpy as np
 import optax
 
 from jaxcls import assembly, labels, losses, metrics, optimizers, settings, steps, tasks
-from jaxcls.data.dataset import Dataset, Part, num_outputs
+from jaxcls.data.dataset import Dataset, Part, describe, num_outputs
 from jaxcls.data.pipeline import Examples, bucket_of, examples, steps_per_epoch, take
 from jaxcls.data.preparation import Preparation
+from jaxcls.debugging import Parts
 from jaxcls.errors import InputError, said_of, unknown_name
 from jaxcls.heads import Head
 from jaxcls.models.functional import Model, functional
@@ -42,6 +43,7 @@ class Program(NamedTuple):
       order: ``(key, epoch) -> rows``, the order in which an epoch sees the training examples; None where any will do.
       predict: ``(params, model_state, inputs) -> (scores, outputs)`` of encoded inputs, on the host.
       validate: ``(state, examples) -> {name: value}``, their loss, the task's metrics, and what is monitored.
+      parts: what the train step is made of, for :mod:`jaxcls.debugging`.
       replicated, sharded: an array whole on every device, and one whose first axis is split over them.
     """
 
@@ -50,6 +52,7 @@ class Program(NamedTuple):
     order: Callable[[jax.Array, int], jax.Array] | None
     predict: Predict
     validate: Callable[[TrainState, Examples], Mapping[str, float]]
+    parts: Parts
     replicated: jax.sharding.NamedSharding
     sharded: jax.sharding.NamedSharding
 
@@ -190,9 +193,30 @@ def build(
         order=order,
         predict=functions.predict,
         validate=functions.validate,
+        parts=functions.parts,
         replicated=functions.replicated,
         sharded=functions.sharded,
     )
+
+
+def of(given: Settings, *, say: Callable[[str], None] = print) -> Program:
+    """The functions of a run with these settings, whose data is read again.
+
+    Args:
+      say: takes the line that says what the data is.
+
+    Raises:
+      InputError: something given is wrong.
+    """
+    task = specialise(given)
+    resolved = resolve(task, given)
+    dataset = task.load(resolved)
+    say(describe(dataset))
+    part = split(task, resolved, dataset).train
+    with said_of(dataset.provenance.location):
+        preparation = task.prepare(part.inputs, resolved)
+        train = encode(preparation, part)
+    return build(task, resolved, preparation, train, dataset.class_names)
 
 
 def build_model(task: Task, resolved: Settings, preparation: Preparation, class_names: tuple[str, ...]) -> Model:

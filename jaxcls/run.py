@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -10,18 +11,29 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from jaxcls import environment, metrics, optimizers, page, program, run_directory, settings, tensorboard
+from jaxcls import (
+    debugging,
+    environment,
+    metrics,
+    optimizers,
+    page,
+    profiling,
+    program,
+    run_directory,
+    settings,
+    tensorboard,
+)
 from jaxcls.checkpoints import Checkpoints
 from jaxcls.data import duplicates, pipeline, streaming
 from jaxcls.data.dataset import describe
-from jaxcls.data.pipeline import Examples, steps_per_epoch
+from jaxcls.data.pipeline import Examples, batch_rows, steps_per_epoch
 from jaxcls.errors import said_of
 from jaxcls.fit import fit
 from jaxcls.program import Program
 from jaxcls.progress import ProgressBar
 from jaxcls.run_directory import RunDirectory
 from jaxcls.settings import Settings
-from jaxcls.steps import TrainState
+from jaxcls.steps import TrainState, epoch_order, make_train_chunk
 from jaxcls.summary import summarise
 from jaxcls.tasks.task import Task
 
@@ -98,6 +110,8 @@ def run(given: Settings, *, say: Callable[[str], None] = print, stop: Callable[[
         if streams:
             say("the training examples stay on the host, and are sent to the device ahead of their use")
         state, history = _fit(resolved, train, validation, functions, directory, checkpoints, mode, stop, streams)
+        if resolved.profile:
+            say(f"\n{profiling.table(resolved.profile)}\na trace of these steps is in {resolved.profile}")
         thresholds = _thresholds(task, resolved, functions, state, validation)
         _keep(directory, state, thresholds)
         scores = _scores(functions, state, test)
@@ -157,8 +171,9 @@ def _fit(
         ProgressBar(steps, epochs=resolved.epochs, batch_size=resolved.batch_size) as bar,
         tensorboard.EventFiles(directory.path / "tensorboard") if resolved.tensorboard else contextlib.nullcontext()
         as events,
+        profiling.Trace(resolved.profile) if resolved.profile else contextlib.nullcontext() as trace,
     ):  # fmt: skip
-        reports = _Reports(bar, directory, events)
+        reports = _Reports(bar, directory, events, trace)
         state, history = fit(
             functions.state,
             functions.train_step,
@@ -177,11 +192,25 @@ def _fit(
             reporter=reports,
             stop=stop,
             sharding=functions.sharded,
+            make_chunk=_debugged(resolved, train, functions, directory) if resolved.debug else make_train_chunk,
         )
         reports.keep(history)  # also where the last process was killed before it could
     if resolved.restore_best and (best := checkpoints.restore_best(like=state)):
         state = best.state
     return state, history
+
+
+def _debugged(resolved: Settings, train: Examples, functions: Program, directory: RunDirectory) -> Callable[..., Any]:
+    """How the steps of a dispatch are made where each is to be looked at."""
+    order: Callable[..., jax.Array] = functions.order or functools.partial(epoch_order, count=len(train))
+
+    def rows_of(state: TrainState) -> np.ndarray:
+        epoch, place = divmod(int(state.step), steps_per_epoch(len(train), resolved.batch_size))
+        rows, _ = batch_rows(np.asarray(order(state.key, epoch)), place, batch_size=resolved.batch_size, length=1)
+        return rows[0]
+
+    about = {"settings": settings.as_record(resolved)}
+    return debugging.make_chunk(functions.parts, directory.path / "debug", about, rows_of)
 
 
 def _scores(functions: Program, state: TrainState, data: Examples) -> np.ndarray:
@@ -228,9 +257,12 @@ class _Reports(NamedTuple):
     bar: ProgressBar
     directory: RunDirectory
     events: tensorboard.EventFiles | None
+    trace: profiling.Trace | None
 
     def chunk(self, step: int, loss: float) -> None:
         self.bar.chunk(step, loss)
+        if self.trace is not None:
+            self.trace.chunk()
 
     def epoch(self, history: list[dict[str, Any]]) -> None:
         self.bar.epoch(history)

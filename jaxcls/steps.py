@@ -87,8 +87,7 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
         _check_batch(batch)
-        step_key, _ = _streams(state.key)
-        augment_key, model_key = jax.random.split(jax.random.fold_in(step_key, state.step))
+        augment_key, model_key = step_keys(state)
         inputs = prepare(augment(augment_key, batch.inputs))
 
         def objective(params: PyTree) -> tuple[jax.Array, PyTree]:
@@ -108,6 +107,13 @@ def make_train_step(
         return TrainState(state.step + (count > 0), state.key, *kept), StepMetrics(value, norm, apply, count)
 
     return train_step
+
+
+def step_keys(state: TrainState) -> tuple[jax.Array, jax.Array]:
+    """The keys that the next step draws from: one for its augmentation, one for its model."""
+    step_key, _ = _streams(state.key)
+    augment_key, model_key = jax.random.split(jax.random.fold_in(step_key, state.step))
+    return augment_key, model_key
 
 
 def epoch_order(key: jax.Array, epoch: jax.Array, count: int) -> jax.Array:

@@ -17,11 +17,11 @@ FLOORS = [
     {"steps", "checkpoints", "description"},
     {"tasks", "debugging"},
     {"assembly"},
-    {"program", "fit", "progress", "run_directory", "summary", "tensorboard"},
+    {"program", "fit", "progress", "run_directory", "summary", "tensorboard", "profiling"},
     {"page", "compilation"},
     {"run", "predictor", "rate_search"},
     {"terminal", "artifact", "rate_plot"},
-    {"train", "evaluate", "predict", "report", "export", "find_lr"},
+    {"train", "evaluate", "predict", "report", "export", "find_lr", "replay"},
 ]
 ROOT = Path(jaxcls.__file__).parent
 FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
@@ -58,7 +58,7 @@ def test_imports_run_downward(path):
         ("import jax; from jaxcls import metrics", {"flax", "optax", "chex", "orbax", "sklearn"}),
         ("from jaxcls import page, report, run_directory", {"jax", "flax", "jinja2", "PIL"}),
         ("from jaxcls import run", {"jinja2", "PIL", "tensorboardX"}),
-        ("from jaxcls import export, find_lr", {"jax", "numpy", "flax", "optax", "orbax"}),
+        ("from jaxcls import export, find_lr, replay", {"jax", "numpy", "flax", "optax", "orbax"}),
         ("from jaxcls.artifact import loader", {"flax", "optax", "orbax", "tokenizers"}),
         ("import jaxcls", {"jax", "numpy", "flax", "tyro"}),
         ("from jaxcls import fit, tasks", {"tensorflow_datasets", "orbax", "grain", "pyarrow", "PIL", "tokenizers"}),
