@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 os.environ["KERAS_BACKEND"] = "jax"
 
 import jax
+import jax.numpy as jnp
 import keras
 import numpy as np
 from flax import nnx
@@ -253,8 +254,9 @@ def compare(script: Script, steps: int) -> Comparison:
     theirs, ours = script.keras(), script.jaxcls()
     state = ours.init(0)
     for name in state.params:
-        kernel, bias = theirs.get_layer(name).get_weights()
-        state.params[name] = {"kernel": kernel, "bias": bias}
+        layer = theirs.get_layer(name)
+        # Copies, since Keras donates its arrays to its own steps.
+        state.params[name] = {"kernel": jnp.array(layer.kernel.value), "bias": jnp.array(layer.bias.value)}
     off_loss = off_accuracy = 0.0
     for step in range(steps):
         rows = np.arange(step * BATCH_SIZE, (step + 1) * BATCH_SIZE) % len(inputs)

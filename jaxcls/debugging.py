@@ -181,7 +181,7 @@ def save(path: Path, found: Finding, state: TrainState, batch: Batch, about: Map
     path.parent.mkdir(parents=True, exist_ok=True)
     record = {"finding": found._asdict(), **about}
     arrays = {name: np.asarray(leaf) for name, leaf in _named(_plain(state), batch)}
-    np.savez(path, allow_pickle=False, record=np.array(json.dumps(record)), **arrays)
+    np.savez(path, record=np.array(json.dumps(record)), **arrays)
     return path
 
 

@@ -2,6 +2,8 @@
 
 import collections
 import re
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -30,7 +32,10 @@ class Trace:
         """After each dispatch."""
         self._seen += 1
         if self._seen == 1:
-            jax.profiler.start_trace(str(self._folder))
+            options = jax.profiler.ProfileOptions()
+            # Every call of a Python function would be in it.
+            options.python_tracer_level = 0
+            jax.profiler.start_trace(str(self._folder), profiler_options=options)
             self._running = True
         elif self._seen > DISPATCHES:
             self._stop()
@@ -61,15 +66,11 @@ def table(folder: Path, *, most: int = 15) -> str:
     times: collections.Counter[str] = collections.Counter()
     calls: collections.Counter[str] = collections.Counter()
     for path in traces[-1:]:
-        for plane in jax.profiler.ProfileData.from_file(str(path)).planes:
-            for line in plane.lines:
-                for event in line.events:
-                    # Other events are of the host, and of what waits.
-                    if line.name == "XLA Ops" or any(name == "hlo_op" for name, _ in event.stats):
-                        kind = re.sub(r"[.\d]+$", "", event.name)
-                        if kind not in _HOLDERS:
-                            times[kind] += event.duration_ns
-                            calls[kind] += 1
+        for name, nanoseconds in _operations(path):
+            kind = re.sub(r"[.\d]+$", "", name)
+            if kind not in _HOLDERS:
+                times[kind] += nanoseconds
+                calls[kind] += 1
     total = sum(times.values())
     if not total:
         return "no operation was traced: the training had one dispatch only"
@@ -85,3 +86,16 @@ def table(folder: Path, *, most: int = 15) -> str:
         cells = [cell.rjust(width) for cell, width in zip(numbers, widths[1:], strict=True)]
         lines.append("  ".join([name.ljust(widths[0]), *cells]))
     return "\n".join(lines)
+
+
+def _operations(path: Path) -> Iterator[tuple[str, float]]:
+    """The name and the nanoseconds of every operation in a trace."""
+    with warnings.catch_warnings():
+        # jaxlib's own, of Python 3.13; as an error it would end the process.
+        warnings.filterwarnings("ignore", "builtin type .* has no __module__ attribute", DeprecationWarning)
+        for plane in jax.profiler.ProfileData.from_file(str(path)).planes:
+            for line in plane.lines:
+                for event in line.events:
+                    # Other events are of the host, and of what waits.
+                    if line.name == "XLA Ops" or any(name == "hlo_op" for name, _ in event.stats):
+                        yield event.name, event.duration_ns
