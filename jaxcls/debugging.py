@@ -180,7 +180,7 @@ def save(path: Path, found: Finding, state: TrainState, batch: Batch, about: Map
     """Keeps a step in an npz file, its arrays by their paths, with a record in JSON as the entry 'record'."""
     path.parent.mkdir(parents=True, exist_ok=True)
     record = {"finding": found._asdict(), **about}
-    arrays = {name: np.asarray(leaf) for name, leaf in _named(_plain(state), batch)}
+    arrays: dict[str, Any] = {name: np.asarray(leaf) for name, leaf in _named(_plain(state), batch)}
     np.savez(path, record=np.array(json.dumps(record)), **arrays)
     return path
 

@@ -69,7 +69,7 @@ def table(folder: Path, *, most: int = 15) -> str:
         for name, nanoseconds in _operations(path):
             kind = re.sub(r"[.\d]+$", "", name)
             if kind not in _HOLDERS:
-                times[kind] += nanoseconds
+                times[kind] += round(nanoseconds)
                 calls[kind] += 1
     total = sum(times.values())
     if not total:
