@@ -22,6 +22,7 @@ from jaxcls import (
     run_directory,
     settings,
     tensorboard,
+    weights_biases,
 )
 from jaxcls.checkpoints import Checkpoints
 from jaxcls.data import duplicates, pipeline, streaming
@@ -68,6 +69,8 @@ def run(given: Settings, *, say: Callable[[str], None] = print, stop: Callable[[
     """
     if given.tensorboard:
         tensorboard.check_installed()
+    if given.wandb:
+        weights_biases.check_installed()
     task = program.specialise(given)
     resolved = program.resolve(task, given)
     dataset = task.load(resolved)
@@ -171,9 +174,11 @@ def _fit(
         ProgressBar(steps, epochs=resolved.epochs, batch_size=resolved.batch_size) as bar,
         tensorboard.EventFiles(directory.path / "tensorboard") if resolved.tensorboard else contextlib.nullcontext()
         as events,
+        weights_biases.WandbRun(directory.path.name, directory.path, settings.identity(resolved))
+        if resolved.wandb else contextlib.nullcontext() as online,
         profiling.Trace(resolved.profile) if resolved.profile else contextlib.nullcontext() as trace,
     ):  # fmt: skip
-        reports = _Reports(bar, directory, events, trace)
+        reports = _Reports(bar, directory, events, online, trace)
         state, history = fit(
             functions.state,
             functions.train_step,
@@ -257,6 +262,7 @@ class _Reports(NamedTuple):
     bar: ProgressBar
     directory: RunDirectory
     events: tensorboard.EventFiles | None
+    online: weights_biases.WandbRun | None
     trace: profiling.Trace | None
 
     def chunk(self, step: int, loss: float) -> None:
@@ -272,6 +278,8 @@ class _Reports(NamedTuple):
         self.directory.write_history(history)
         if self.events is not None:
             self.events.write(history)
+        if self.online is not None:
+            self.online.write(history)
 
 
 def _sha256(tree: Any) -> str:

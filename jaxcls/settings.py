@@ -117,6 +117,8 @@ class Settings:
     """A folder for a trace of JAX's profiler of some steps, for XProf or Perfetto; where their time went is printed."""
     tensorboard: bool = False
     """Write what each epoch gives for TensorBoard too, into tensorboard/ of the run's directory."""
+    wandb: bool = False
+    """Write what each epoch gives to Weights & Biases too, as its own settings say (WANDB_PROJECT, WANDB_MODE)."""
 
     loss: Maybe[str] = UNSET
     """The loss, by our name, Keras's, or the cheat sheet's (focal_loss, weighted_crossentropy)."""
@@ -193,7 +195,7 @@ class Settings:
 # How and where a run is made, not what it computes.
 _LOGISTICS = frozenset({
     "list_tasks", "config", "run_dir", "resume", "source", "data_dir", "data", "test_data", "checkpoint_seconds",
-    "data_on", "profile", "tensorboard",
+    "data_on", "profile", "tensorboard", "wandb",
 })  # fmt: skip
 # Those that say what the data is and how it is read, each for some tasks.
 DATA_SETTINGS = (
