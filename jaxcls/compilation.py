@@ -221,7 +221,7 @@ class Compiled:
                 sharding=self.functions.sharded,
                 make_chunk=debugging.make_chunk(self.functions.parts, Path(checkpoint_dir or ".") / "debug", {})
                 if self.run_eagerly
-                else steps.make_train_chunk,
+                else lambda _: self._train_chunk,
             )
 
     def replay(self, path: Path | str) -> Finding | None:
@@ -230,7 +230,7 @@ class Compiled:
         Raises:
           InputError: the file is none that ``fit`` kept, or is of another model or optimizer.
         """
-        state, batch = debugging.load(Path(path), jax.eval_shape(self.functions.init, np.uint32(0)))
+        state, batch = debugging.load(Path(path), self._state_shapes)
         return debugging.examine(self.functions.parts, state, batch)
 
     def examples(self, data: Any) -> Examples:
@@ -256,14 +256,22 @@ class Compiled:
         found = checked[None] if isinstance(self.heads, Head) else checked
         return Examples(given.inputs, found, given.weights)
 
+    @functools.cached_property
+    def _train_chunk(self) -> Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]:
+        """Kept, so that a second ``fit`` of the same shapes compiles nothing."""
+        return steps.make_train_chunk(self.functions.train_step)
+
+    @functools.cached_property
+    def _state_shapes(self) -> TrainState:
+        return jax.eval_shape(self.functions.init, np.uint32(0))
+
     def _output_shapes(self, inputs: PyTree) -> PyTree:
         """What the model gives for the inputs, traced and not computed; refused if it does not fit the problem."""
-        state = jax.eval_shape(self.functions.init, np.uint32(0))
         outputs = jax.eval_shape(
             lambda state, inputs: self.model.apply(
                 state.params, state.model_state, self.functions.parts.prepare(inputs)
             )[0],
-            state,
+            self._state_shapes,
             inputs,
         )
         if not isinstance(self.heads, Head):

@@ -129,6 +129,20 @@ def test_a_second_fit_goes_on_with_other_orders():
     chex.assert_trees_all_equal(one, two)
 
 
+def test_a_second_fit_compiles_no_step_again():
+    traced = []
+
+    def surprise(outputs, labels):
+        traced.append(outputs.shape)
+        return optax.softmax_cross_entropy_with_integer_labels(outputs, labels)
+
+    compiled = jaxcls.compile(Dense, "adam", surprise, problem="multiclass")
+    state, _ = compiled.fit(compiled.init(0), (INPUTS, KINDS), 1, batch_size=16, verbose=False)
+    assert traced == [(16, CLASSES)]
+    compiled.fit(state, (INPUTS, KINDS), 1, batch_size=16, verbose=False)
+    assert len(traced) == 1
+
+
 def test_a_checkpointed_fit_goes_on_where_it_stopped(tmp_path):
     compiled = jaxcls.compile(Dense, optimizers.adam(0.01))
     train = functools.partial(
