@@ -1,23 +1,16 @@
 """A model as text: its layers, their shapes and parameters, and what a forward pass costs."""
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 from flax import nnx
 
 from jaxcls import native
+from jaxcls.models.calls import Call, recorded
 from jaxcls.models.functional import Model
 
 PyTree = Any
-
-
-class _Call(NamedTuple):
-    path: str
-    kind: str
-    output: str
-    parameters: int
 
 
 def describe(model: Model | nnx.Module, inputs: PyTree) -> str:
@@ -45,10 +38,10 @@ def describe(model: Model | nnx.Module, inputs: PyTree) -> str:
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), inputs)
     weights, apply = _pure(model)
     # XLA counts no operations of a kernel that it does not know.
-    with native.portable(), _recorded() as calls:
+    with native.portable(), recorded() as calls:
         lowered = jax.jit(apply).lower(weights, shapes)
     rows = [("layer", "kind", "output", "parameters")]
-    rows += [(call.path, call.kind, call.output, f"{call.parameters:,}") for call in calls]
+    rows += [_row(call) for call in calls]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     lines = [
         "  ".join([*(cell.ljust(width) for cell, width in zip(row[:3], widths, strict=False)), row[3].rjust(widths[3])])
@@ -77,44 +70,7 @@ def _pure(model: Model | nnx.Module) -> tuple[Sequence[PyTree], Callable[[Any, P
     return weights, apply
 
 
-@contextlib.contextmanager
-def _recorded() -> Iterator[list[_Call]]:
-    """A list that grows by every call of a Flax module inside, in the order in which they begin.
-
-    Flax has no hook for it; its own `nnx.tabulate` wraps the classes for a while as well.
-    """
-    calls: list[_Call] = []
-    paths: dict[int, str] = {}
-
-    def wrapped(call: Callable[..., Any]) -> Callable[..., Any]:
-        def recording(self: nnx.Module, *args: Any, **kwargs: Any) -> Any:
-            outermost = not paths
-            if outermost:
-                paths.update({id(node): ".".join(map(str, path)) for path, node in nnx.iter_graph(self)})
-            place = len(calls)
-            # Their number is known before, their shapes afterwards.
-            size = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(self, nnx.Param)))
-            calls.append(_Call(paths.get(id(self)) or ".", type(self).__name__, "", size))
-            outputs = call(self, *args, **kwargs)
-            shown = ", ".join(f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]" for leaf in jax.tree.leaves(outputs))
-            calls[place] = calls[place]._replace(output=shown)
-            if outermost:
-                paths.clear()
-            return outputs
-
-        return recording
-
-    own = {kind: kind.__dict__["__call__"] for kind in _kinds(nnx.Module) if "__call__" in kind.__dict__}
-    try:
-        for kind, call in own.items():
-            kind.__call__ = wrapped(call)
-        yield calls
-    finally:
-        for kind, call in own.items():
-            kind.__call__ = call
-
-
-def _kinds(base: Any) -> Iterator[Any]:
-    for kind in base.__subclasses__():
-        yield kind
-        yield from _kinds(kind)
+def _row(call: Call) -> tuple[str, str, str, str]:
+    shown = ", ".join(f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]" for leaf in jax.tree.leaves(call.outputs))
+    size = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(call.module, nnx.Param)))
+    return call.path, call.kind, shown, f"{size:,}"

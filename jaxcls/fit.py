@@ -112,6 +112,7 @@ def fit(
     reporter: Reporter | None = None,
     stop: Callable[[], bool] = lambda: False,
     sharding: jax.sharding.NamedSharding | None = None,
+    make_chunk: Callable[[TrainStep], Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]] = make_train_chunk,
 ) -> tuple[TrainState, list[dict[str, Any]]]:
     """Trains for so many epochs, going on from the newest checkpoint if there is one.
 
@@ -119,7 +120,7 @@ def fit(
     run was interrupted and continued.
 
     Args:
-      state: before the first step; it is donated.
+      state: before the first step of this call; it is donated.
       data: the training examples, where ``feed`` wants them.
       validate: ``state -> {name: value}``, called after each epoch.
       order: ``(key, epoch) -> the rows of the examples, in the order of the epoch``; without it, any order is as
@@ -133,6 +134,7 @@ def fit(
       checkpoint_seconds: save within an epoch when so much time has passed since the last save.
       stop: asked between two dispatches whether to save and stop here.
       sharding: how a batch lies on several devices.
+      make_chunk: how the steps of a dispatch are made; `debugging.make_chunk` looks at each of them.
 
     Returns:
       The last state, and an entry for each epoch.
@@ -144,8 +146,10 @@ def fit(
     """
     steps = steps_per_epoch(len(data), batch_size)
     length, chunks_of = chunked_epochs(data, batch_size=batch_size, order=order, feed=feed, sharding=sharding)
-    train_chunk = make_train_chunk(train_step)
+    train_chunk = make_chunk(train_step)
     progress = Progress()
+    # A state that has been trained before goes on; its epochs have other orders than those that it has seen.
+    started = int(state.step)
     if checkpoints is not None and (restored := checkpoints.restore(like=state)):
         state, progress = restored.state, Progress(**restored.metadata)
         if progress.most_in_row >= max_skipped_steps:
@@ -159,8 +163,8 @@ def fit(
     saved_at = time.monotonic()
     while len(progress.history) < epochs and not _exhausted(progress.history, monitor, mode, patience):
         epoch = len(progress.history)
-        begun = int(state.step) - epoch * steps
-        chunks = chunks_of(state.key, epoch, begun)
+        begun = int(state.step) - started - epoch * steps
+        chunks = chunks_of(state.key, started // steps + epoch, begun)
         for first in range(begun, steps, length):
             began = time.monotonic()
             # No name keeps what was computed with: its memory is free for the next.

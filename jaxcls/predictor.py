@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxcls import program, run_directory, tasks
+from jaxcls import assembly, program, run_directory, tasks
 from jaxcls.checkpoints import Checkpoints
 from jaxcls.data.preparation import Preparation, from_record
 from jaxcls.errors import InputError
@@ -57,7 +57,7 @@ def load(run_dir: Path) -> Predictor:
     task = dataclasses.replace(tasks.get(settings.task), problem=kept.predictor["problem"])
     preparation = from_record(kept.predictor["preparation"])
     model = program.build_model(task, settings, preparation, class_names)
-    replicated, _ = program.shardings()
+    replicated, _ = assembly.shardings()
     weights = dict(zip(("params", "model_state"), jax.eval_shape(model.init, jax.random.key(0)), strict=True))
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated), weights)
     with Checkpoints(kept.model, keep=1) as checkpoints:

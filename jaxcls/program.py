@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -10,11 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxcls import labels, losses, metrics, optimizers, settings, steps, tasks
-from jaxcls.data.dataset import Dataset, Part, num_outputs
+from jaxcls import assembly, labels, losses, metrics, optimizers, settings, steps, tasks
+from jaxcls.data.dataset import Dataset, Part, describe, num_outputs
 from jaxcls.data.pipeline import Examples, bucket_of, examples, steps_per_epoch, take
 from jaxcls.data.preparation import Preparation
+from jaxcls.debugging import Parts
 from jaxcls.errors import InputError, said_of, unknown_name
+from jaxcls.heads import Head
 from jaxcls.models.functional import Model, functional
 from jaxcls.settings import DATA_SETTINGS, LOSS_SETTINGS, OPTIMIZER_SETTINGS, SCHEDULE_SETTINGS, Settings
 from jaxcls.steps import TrainState, TrainStep
@@ -22,9 +24,6 @@ from jaxcls.tasks.task import Task
 
 PyTree = Any
 Predict = Callable[[PyTree, PyTree, PyTree], tuple[np.ndarray, np.ndarray]]
-
-# Random numbers take long to compile and no time to draw: for a ResNet 1.5 s in place of 4.4 s.
-_FOR_ONE_RUN = {"xla_backend_optimization_level": 0}
 
 
 class Splits(NamedTuple):
@@ -43,7 +42,8 @@ class Program(NamedTuple):
       train_step: ``(state, batch) -> (state, metrics)``.
       order: ``(key, epoch) -> rows``, the order in which an epoch sees the training examples; None where any will do.
       predict: ``(params, model_state, inputs) -> (scores, outputs)`` of encoded inputs, on the host.
-      example_losses: ``(outputs, labels) -> (N,)``.
+      validate: ``(state, examples) -> {name: value}``, their loss, the task's metrics, and what is monitored.
+      parts: what the train step is made of, for :mod:`jaxcls.debugging`.
       replicated, sharded: an array whole on every device, and one whose first axis is split over them.
     """
 
@@ -51,7 +51,8 @@ class Program(NamedTuple):
     train_step: TrainStep
     order: Callable[[jax.Array, int], jax.Array] | None
     predict: Predict
-    example_losses: Callable[[np.ndarray, np.ndarray], jax.Array]
+    validate: Callable[[TrainState, Examples], Mapping[str, float]]
+    parts: Parts
     replicated: jax.sharding.NamedSharding
     sharded: jax.sharding.NamedSharding
 
@@ -153,42 +154,69 @@ def build(
       InputError: the settings do not fit together; the step is traced, not compiled, to see it.
     """
     model = build_model(task, resolved, preparation, class_names)
-    loss = _build_loss(task, resolved, len(class_names), train.labels)
+    names = dict.fromkeys([*task.metrics, resolved.monitor])
+    head = Head(
+        task.problem,
+        _build_loss(task, resolved, len(class_names), train.labels),
+        {name: metrics.get(name, task.problem) for name in names if name != "loss"},
+        ignore_label=_ignored(task),
+    )
     optimizer = optimizers.get(
         resolved.optimizer,
         learning_rate=rate or _build_schedule(resolved, len(train)),
         **settings.select(resolved, OPTIMIZER_SETTINGS),
     )
-    train_step = steps.make_train_step(
-        model, loss, optimizer, prepare=preparation.normalise, augment=task.presets[resolved.preset].augment
+    preset = task.presets[resolved.preset]
+    assembly.check_batch_size(resolved.batch_size, "--batch-size")
+    functions = assembly.assemble(
+        model,
+        head,
+        optimizer,
+        eval_batch_size=resolved.eval_batch_size,
+        prepare=preparation.normalise,
+        augment=preset.augment,
+        views=preset.views,
+        widths=preparation.widths,
     )
-    _check_batch_size(resolved)
-    replicated, sharded = shardings()
     order = None
     if preparation.widths:
-        train_step = steps.bucketed(train_step, preparation.widths)
         ordered = jax.jit(steps.bucketed_order, static_argnames="batch_size")
         buckets = bucket_of(train.inputs, preparation.widths)
         order = functools.partial(ordered, buckets=buckets, batch_size=resolved.batch_size)
 
-    # The seed is an argument, so that one compiled program serves all.
-    initial = jax.jit(
-        functools.partial(steps.init_state, model, optimizer),
-        out_shardings=replicated,
-        compiler_options=_FOR_ONE_RUN if jax.default_backend() == "cpu" else None,
-    )
     seed = np.uint32(resolved.seed)
     one = take(train, np.zeros(resolved.batch_size, np.int32), np.ones(resolved.batch_size, bool))
-    jax.eval_shape(train_step, jax.eval_shape(initial, seed), one)
+    jax.eval_shape(functions.train_step, jax.eval_shape(functions.init, seed), one)
     return Program(
-        state=initial(seed),
-        train_step=train_step,
+        state=functions.init(seed),
+        train_step=functions.train_step,
         order=order,
-        predict=build_predict(task, resolved, preparation, model),
-        example_losses=jax.jit(functools.partial(loss, normalizer="none")),
-        replicated=replicated,
-        sharded=sharded,
+        predict=functions.predict,
+        validate=functions.validate,
+        parts=functions.parts,
+        replicated=functions.replicated,
+        sharded=functions.sharded,
     )
+
+
+def of(given: Settings, *, say: Callable[[str], None] = print) -> Program:
+    """The functions of a run with these settings, whose data is read again.
+
+    Args:
+      say: takes the line that says what the data is.
+
+    Raises:
+      InputError: something given is wrong.
+    """
+    task = specialise(given)
+    resolved = resolve(task, given)
+    dataset = task.load(resolved)
+    say(describe(dataset))
+    part = split(task, resolved, dataset).train
+    with said_of(dataset.provenance.location):
+        preparation = task.prepare(part.inputs, resolved)
+        train = encode(preparation, part)
+    return build(task, resolved, preparation, train, dataset.class_names)
 
 
 def build_model(task: Task, resolved: Settings, preparation: Preparation, class_names: tuple[str, ...]) -> Model:
@@ -202,14 +230,7 @@ def build_model(task: Task, resolved: Settings, preparation: Preparation, class_
     )
     with said_of(f"--model {resolved.model}"):
         model = functional(lambda rngs: build(rngs=rngs), remat=resolved.remat)
-    if task.problem != "binary":
-        return model
-
-    def apply(params: PyTree, model_state: PyTree, inputs: PyTree, *, key: Any = None) -> tuple[jax.Array, PyTree]:
-        outputs, model_state = model.apply(params, model_state, inputs, key=key)
-        return outputs[:, 0], model_state
-
-    return Model(model.init, apply)
+    return assembly.one_logit(model, task.problem)
 
 
 def build_prediction_step(
@@ -224,9 +245,7 @@ def build_prediction_step(
 def build_predict(task: Task, resolved: Settings, preparation: Preparation, model: Model) -> Predict:
     """``(params, model_state, inputs) -> (scores, outputs)`` of encoded inputs, whatever their number."""
     step = build_prediction_step(task, resolved, preparation, model)
-    batch_size = _rounded_up(resolved.eval_batch_size, jax.device_count())
-    _, sharded = shardings()
-    return functools.partial(steps.collect, step, batch_size=batch_size, widths=preparation.widths, sharding=sharded)
+    return assembly.predict_all(step, eval_batch_size=resolved.eval_batch_size, widths=preparation.widths)
 
 
 def _ignored(task: Task) -> float | None:
@@ -323,24 +342,5 @@ def _build_schedule(resolved: Settings, count: int) -> optax.Schedule:
     )
 
 
-def shardings() -> tuple[jax.sharding.NamedSharding, jax.sharding.NamedSharding]:
-    """An array whole on every device, and one whose first axis is split over them."""
-    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    spec = jax.sharding.PartitionSpec
-    return jax.sharding.NamedSharding(mesh, spec()), jax.sharding.NamedSharding(mesh, spec("data"))
-
-
-def _check_batch_size(resolved: Settings) -> None:
-    if resolved.batch_size % jax.device_count():
-        raise InputError(
-            f"--batch-size {resolved.batch_size} cannot be split over {jax.device_count()} devices; give "
-            f"{_rounded_up(resolved.batch_size, jax.device_count())}."
-        )
-
-
 def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
-
-
-def _rounded_up(number: int, multiple: int) -> int:
-    return -(-number // multiple) * multiple

@@ -2,26 +2,40 @@
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
 
-from jaxcls import environment, metrics, native, optimizers, page, program, run_directory, settings, tensorboard
+from jaxcls import (
+    debugging,
+    environment,
+    metrics,
+    native,
+    optimizers,
+    page,
+    profiling,
+    program,
+    run_directory,
+    settings,
+    tensorboard,
+    weights_biases,
+)
 from jaxcls.checkpoints import Checkpoints
 from jaxcls.data import duplicates, pipeline, streaming
 from jaxcls.data.dataset import describe
-from jaxcls.data.pipeline import Examples, steps_per_epoch
+from jaxcls.data.pipeline import Examples, batch_rows, steps_per_epoch
 from jaxcls.errors import said_of
 from jaxcls.fit import fit
 from jaxcls.program import Program
 from jaxcls.progress import ProgressBar
 from jaxcls.run_directory import RunDirectory
 from jaxcls.settings import Settings
-from jaxcls.steps import TrainState
+from jaxcls.steps import TrainState, epoch_order, make_train_chunk
 from jaxcls.summary import summarise
 from jaxcls.tasks.task import Task
 
@@ -56,6 +70,8 @@ def run(given: Settings, *, say: Callable[[str], None] = print, stop: Callable[[
     """
     if given.tensorboard:
         tensorboard.check_installed()
+    if given.wandb:
+        weights_biases.check_installed()
     task = program.specialise(given)
     resolved = program.resolve(task, given)
     dataset = task.load(resolved)
@@ -99,7 +115,9 @@ def run(given: Settings, *, say: Callable[[str], None] = print, stop: Callable[[
         streams = _streams(resolved, train)
         if streams:
             say("the training examples stay on the host, and are sent to the device ahead of their use")
-        state, history = _fit(task, resolved, train, validation, functions, directory, checkpoints, mode, stop, streams)
+        state, history = _fit(resolved, train, validation, functions, directory, checkpoints, mode, stop, streams)
+        if resolved.profile:
+            say(f"\n{profiling.table(resolved.profile)}\na trace of these steps is in {resolved.profile}")
         thresholds = _thresholds(task, resolved, functions, state, validation)
         _keep(directory, state, thresholds)
         scores = _scores(functions, state, test)
@@ -144,7 +162,6 @@ def _streams(resolved: Settings, train: Examples) -> bool:
 
 
 def _fit(
-    task: Task,
     resolved: Settings,
     train: Examples,
     validation: Examples,
@@ -155,33 +172,23 @@ def _fit(
     stop: Callable[[], bool],
     streams: bool,
 ) -> tuple[TrainState, list[dict[str, Any]]]:
-    names = dict.fromkeys([*task.metrics, resolved.monitor])
-    chosen = {name: metrics.get(name, task.problem) for name in names if name != "loss"}
-
-    def validate(state: TrainState) -> Mapping[str, float]:
-        params = optimizers.evaluation_params(state.opt_state, state.params)
-        scores, outputs = functions.predict(params, state.model_state, validation.inputs)
-        example_losses = np.asarray(functions.example_losses(outputs, validation.labels), np.float64)
-        loss = float(np.average(example_losses, weights=validation.weights))
-        weights = validation.weights
-        return {"loss": loss} | {
-            name: metric(scores, validation.labels, weights=weights) for name, metric in chosen.items()
-        }
-
     steps = resolved.epochs * steps_per_epoch(len(train), resolved.batch_size)
     with (
         ProgressBar(steps, epochs=resolved.epochs, batch_size=resolved.batch_size) as bar,
         tensorboard.EventFiles(directory.path / "tensorboard") if resolved.tensorboard else contextlib.nullcontext()
         as events,
+        weights_biases.WandbRun(directory.path.name, directory.path, settings.identity(resolved))
+        if resolved.wandb else contextlib.nullcontext() as online,
+        profiling.Trace(resolved.profile) if resolved.profile else contextlib.nullcontext() as trace,
     ):  # fmt: skip
-        reports = _Reports(bar, directory, events)
+        reports = _Reports(bar, directory, events, online, trace)
         state, history = fit(
             functions.state,
             functions.train_step,
             train if streams else jax.device_put(train, functions.replicated),
             epochs=resolved.epochs,
             batch_size=resolved.batch_size,
-            validate=validate,
+            validate=lambda state: functions.validate(state, validation),
             order=functions.order,
             feed=streaming.streamed if streams else pipeline.resident,
             monitor=resolved.monitor,
@@ -193,11 +200,25 @@ def _fit(
             reporter=reports,
             stop=stop,
             sharding=functions.sharded,
+            make_chunk=_debugged(resolved, train, functions, directory) if resolved.debug else make_train_chunk,
         )
         reports.keep(history)  # also where the last process was killed before it could
     if resolved.restore_best and (best := checkpoints.restore_best(like=state)):
         state = best.state
     return state, history
+
+
+def _debugged(resolved: Settings, train: Examples, functions: Program, directory: RunDirectory) -> Callable[..., Any]:
+    """How the steps of a dispatch are made where each is to be looked at."""
+    order: Callable[..., jax.Array] = functions.order or functools.partial(epoch_order, count=len(train))
+
+    def rows_of(state: TrainState) -> np.ndarray:
+        epoch, place = divmod(int(state.step), steps_per_epoch(len(train), resolved.batch_size))
+        rows, _ = batch_rows(np.asarray(order(state.key, epoch)), place, batch_size=resolved.batch_size, length=1)
+        return rows[0]
+
+    about = {"settings": settings.as_record(resolved)}
+    return debugging.make_chunk(functions.parts, directory.path / "debug", about, rows_of)
 
 
 def _scores(functions: Program, state: TrainState, data: Examples) -> np.ndarray:
@@ -244,9 +265,13 @@ class _Reports(NamedTuple):
     bar: ProgressBar
     directory: RunDirectory
     events: tensorboard.EventFiles | None
+    online: weights_biases.WandbRun | None
+    trace: profiling.Trace | None
 
     def chunk(self, step: int, loss: float) -> None:
         self.bar.chunk(step, loss)
+        if self.trace is not None:
+            self.trace.chunk()
 
     def epoch(self, history: list[dict[str, Any]]) -> None:
         self.bar.epoch(history)
@@ -256,6 +281,8 @@ class _Reports(NamedTuple):
         self.directory.write_history(history)
         if self.events is not None:
             self.events.write(history)
+        if self.online is not None:
+            self.online.write(history)
 
 
 def _sha256(tree: Any) -> str:

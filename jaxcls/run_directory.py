@@ -65,7 +65,7 @@ class RunDirectory:
         self.continued = (path / "config.toml").exists()
         self.warnings: list[str] = []
         record = settings_module.as_record(settings)
-        of_the_command = ("config", "list_tasks", "resume")
+        of_the_command = ("config", "list_tasks", "profile", "resume")
         self._records = {
             "environment.json": _json(environment),
             "data.json": _json(data),

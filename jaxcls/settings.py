@@ -110,8 +110,15 @@ class Settings:
     """Stop after so many steps in a row whose loss or gradient was not finite. Such a step changes nothing."""
     checkpoint_seconds: float = 60.0
     """Save this often within an epoch, at the next boundary; the end of an epoch is always saved."""
+    debug: bool = False
+    """Look at every step on concrete values before it is made, and stop at the first number that is not finite: it is
+    named, with its examples, and kept for python -m jaxcls.replay. Slow."""
+    profile: Maybe[Path | None] = None
+    """A folder for a trace of JAX's profiler of some steps, for XProf or Perfetto; where their time went is printed."""
     tensorboard: bool = False
     """Write what each epoch gives for TensorBoard too, into tensorboard/ of the run's directory."""
+    wandb: bool = False
+    """Write what each epoch gives to Weights & Biases too, as its own settings say (WANDB_PROJECT, WANDB_MODE)."""
 
     loss: Maybe[str] = UNSET
     """The loss, by our name, Keras's, or the cheat sheet's (focal_loss, weighted_crossentropy)."""
@@ -188,7 +195,7 @@ class Settings:
 # How and where a run is made, not what it computes.
 _LOGISTICS = frozenset({
     "list_tasks", "config", "run_dir", "resume", "source", "data_dir", "data", "test_data", "checkpoint_seconds",
-    "data_on", "tensorboard",
+    "data_on", "profile", "tensorboard", "wandb",
 })  # fmt: skip
 # Those that say what the data is and how it is read, each for some tasks.
 DATA_SETTINGS = (

@@ -1,6 +1,6 @@
 """The training state and the pure functions of it: the step, many steps in one dispatch, and prediction."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import chex
@@ -15,7 +15,7 @@ from jaxcls.models.functional import Model
 PyTree = Any
 Loss = Callable[..., jax.Array]
 TrainStep = Callable[["TrainState", Batch], tuple["TrainState", "StepMetrics"]]
-PredictionStep = Callable[[PyTree, PyTree, PyTree], tuple[jax.Array, jax.Array]]
+PredictionStep = Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
 
 
 class TrainState(NamedTuple):
@@ -77,7 +77,7 @@ def make_train_step(
     """The pure step ``(state, batch) -> (state, metrics)``.
 
     Args:
-      loss: ``(outputs, labels, *, sample_weight, mask) -> scalar``.
+      loss: ``(outputs, labels, *, sample_weight, mask) -> scalar``; outputs, labels and weights may be dicts.
       prepare: the compact form of the data to what the model takes, such as uint8 to normalised float.
       augment: ``(key, inputs) -> inputs``, before ``prepare``.
 
@@ -87,8 +87,7 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
         _check_batch(batch)
-        step_key, _ = _streams(state.key)
-        augment_key, model_key = jax.random.split(jax.random.fold_in(step_key, state.step))
+        augment_key, model_key = step_keys(state)
         inputs = prepare(augment(augment_key, batch.inputs))
 
         def objective(params: PyTree) -> tuple[jax.Array, PyTree]:
@@ -108,6 +107,13 @@ def make_train_step(
         return TrainState(state.step + (count > 0), state.key, *kept), StepMetrics(value, norm, apply, count)
 
     return train_step
+
+
+def step_keys(state: TrainState) -> tuple[jax.Array, jax.Array]:
+    """The keys that the next step draws from: one for its augmentation, one for its model."""
+    step_key, _ = _streams(state.key)
+    augment_key, model_key = jax.random.split(jax.random.fold_in(step_key, state.step))
+    return augment_key, model_key
 
 
 def epoch_order(key: jax.Array, epoch: jax.Array, count: int) -> jax.Array:
@@ -174,7 +180,7 @@ def make_train_chunk(train_step: TrainStep) -> Callable[[TrainState, Batch], tup
 def make_prediction_step(
     model: Model,
     *,
-    problem: str,
+    problem: str | Mapping[str, str],
     prepare: Callable[[PyTree], PyTree] = lambda inputs: inputs,
     views: Sequence[Callable[[PyTree], PyTree]] = (),
 ) -> PredictionStep:
@@ -185,16 +191,22 @@ def make_prediction_step(
     the example itself.
 
     Args:
+      problem: that of the outputs; of a model with several outputs, name -> problem, and scores and outputs are dicts.
       views: other looks at the inputs, such as their mirror image.
     """
-    probabilities = jax.nn.softmax if problem == "multiclass" else jax.nn.sigmoid
 
-    def prediction_step(params: PyTree, model_state: PyTree, inputs: PyTree) -> tuple[jax.Array, jax.Array]:
+    def probabilities(outputs: PyTree) -> PyTree:
+        return jax.tree.map(
+            lambda kind, logits: (jax.nn.softmax if kind == "multiclass" else jax.nn.sigmoid)(logits), problem, outputs
+        )
+
+    def prediction_step(params: PyTree, model_state: PyTree, inputs: PyTree) -> tuple[PyTree, PyTree]:
         outputs, _ = model.apply(params, model_state, prepare(inputs))
         scores = probabilities(outputs)
         for view in views:
-            scores += probabilities(model.apply(params, model_state, prepare(view(inputs)))[0])
-        return scores / (1 + len(views)), outputs
+            seen = probabilities(model.apply(params, model_state, prepare(view(inputs)))[0])
+            scores = jax.tree.map(jnp.add, scores, seen)
+        return jax.tree.map(lambda sum: sum / (1 + len(views)), scores), outputs
 
     return jax.jit(prediction_step)
 
@@ -208,7 +220,7 @@ def collect(
     batch_size: int,
     widths: Sequence[int] = (),
     sharding: jax.sharding.Sharding | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[PyTree, PyTree]:
     """The scores and outputs of all examples, in their order, on the host.
 
     Batches have one size, so that one compiled program serves sets of every size; with ``widths``, one for each.
@@ -226,14 +238,12 @@ def collect(
         )
         for bucket, width in enumerate(widths) if np.any(buckets == bucket)
     ]  # fmt: skip
-    scores, outputs = _joined(parts, count)
     back = np.argsort(order)
-    return scores[back], outputs[back]
+    return jax.tree.map(lambda values: values[back], _joined(parts, count))
 
 
-def _joined(parts: Sequence[tuple[Any, Any]], count: int) -> tuple[np.ndarray, np.ndarray]:
-    scores, outputs = (np.concatenate([np.asarray(part) for part in column]) for column in zip(*parts, strict=True))
-    return scores[:count], outputs[:count]
+def _joined(parts: Sequence[tuple[Any, Any]], count: int) -> tuple[PyTree, PyTree]:
+    return jax.tree.map(lambda *batches: np.concatenate([np.asarray(batch) for batch in batches])[:count], *parts)
 
 
 def _norm(tree: PyTree) -> jax.Array:
@@ -252,9 +262,10 @@ def _is_finite(tree: PyTree) -> jax.Array:
 
 def _check_batch(batch: Batch) -> None:
     """Costs nothing when the compiled step runs: shapes and types are checked while it is traced."""
-    chex.assert_rank([batch.mask, batch.weights], 1)
-    chex.assert_type([batch.mask, batch.weights], [bool, float])
-    chex.assert_equal_shape_prefix([*jax.tree.leaves(batch.inputs), batch.labels, batch.mask, batch.weights], 1)
+    weights = jax.tree.leaves(batch.weights)
+    chex.assert_rank([batch.mask, *weights], 1)
+    chex.assert_type([batch.mask, *weights], [bool, *(float for _ in weights)])
+    chex.assert_equal_shape_prefix([*jax.tree.leaves((batch.inputs, batch.labels)), batch.mask, *weights], 1)
 
 
 def _streams(key: jax.Array) -> tuple[jax.Array, jax.Array]:

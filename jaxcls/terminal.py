@@ -29,9 +29,10 @@ def exit_status(command: Callable[[], int]) -> int:
     except RuntimeError as error:
         # Not at the top: --help is answered without jax.
         from jaxcls.checkpoints import CheckpointError
+        from jaxcls.debugging import NonFiniteError
         from jaxcls.fit import DivergedError
 
-        if not isinstance(error, CheckpointError | DivergedError):
+        if not isinstance(error, CheckpointError | DivergedError | NonFiniteError):
             raise
         print(f"error: {error}", file=sys.stderr)
         return FAILED

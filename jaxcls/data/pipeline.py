@@ -18,15 +18,15 @@ class Batch(NamedTuple):
 
     Attributes:
       inputs: an array or a tree of arrays, (N, ...).
-      labels: (N,) or (N, L).
+      labels: (N,) or (N, L); of a model with several outputs, a dict of them.
       mask: (N,) bool, False on the padding of an epoch's last batch.
-      weights: (N,) float32, 1 unless the data gives others.
+      weights: (N,) float32, 1 unless the data gives others; a dict of them where each output has its own.
     """
 
     inputs: PyTree
-    labels: jax.Array
+    labels: PyTree
     mask: jax.Array
-    weights: jax.Array
+    weights: PyTree
 
 
 class Examples(NamedTuple):
@@ -37,7 +37,7 @@ class Examples(NamedTuple):
     weights: Any
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(jax.tree.leaves(self.labels)[0])
 
 
 def examples(inputs: PyTree, labels: Any, weights: Any = None) -> Examples:
@@ -46,7 +46,8 @@ def examples(inputs: PyTree, labels: Any, weights: Any = None) -> Examples:
     >>> len(examples(np.zeros((3, 2)), np.zeros(3, np.int32)).weights)
     3
     """
-    return Examples(inputs, labels, np.ones(len(labels), np.float32) if weights is None else weights)
+    count = len(jax.tree.leaves(labels)[0])
+    return Examples(inputs, labels, np.ones(count, np.float32) if weights is None else weights)
 
 
 def steps_per_epoch(count: int, batch_size: int) -> int:

@@ -55,7 +55,13 @@ METRICS = {
     "brier_score": Metric(brier_score, direction="min"),
     "ece": Metric(expected_calibration_error, direction="min"),
 }
-ALIASES = {"auc": "roc_auc"}
+# Keras's names; what they mean is decided by the problem alone.
+ALIASES = {
+    "auc": "roc_auc",
+    "binary_accuracy": "accuracy",
+    "categorical_accuracy": "accuracy",
+    "sparse_categorical_accuracy": "accuracy",
+}
 
 
 def get(name: str, problem: Problem) -> Callable[..., float]:

@@ -1,0 +1,542 @@
+"""``jaxcls.compile``: a model of the reader's own, an optimizer, losses and metrics as pure functions of training."""
+
+import contextlib
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, TypeVar, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen, nnx
+
+from jaxcls import assembly, debugging, labels, losses, optimizers, steps
+from jaxcls import metrics as metrics_room
+from jaxcls.assembly import Functions
+from jaxcls.checkpoints import Checkpoints
+from jaxcls.data import pipeline, streaming
+from jaxcls.data.given import as_arrays, as_examples
+from jaxcls.data.pipeline import Batch, Examples
+from jaxcls.debugging import Finding
+from jaxcls.errors import InputError, said_of, unknown_name
+from jaxcls.fit import fit
+from jaxcls.heads import Head, Heads, by_head, problems
+from jaxcls.labels import Problem
+from jaxcls.losses.by_name import SIGMOID_FAMILY, SOFTMAX_FAMILY
+from jaxcls.losses.weighting import Terms, reduce
+from jaxcls.models.functional import Model, functional
+from jaxcls.models.linen import from_linen
+from jaxcls.progress import ProgressBar
+from jaxcls.steps import StepMetrics, TrainState
+
+PyTree = Any
+_Value = TypeVar("_Value")
+# One value for all outputs, or one for each by its name.
+PerOutput: TypeAlias = _Value | Mapping[str, _Value]
+Loss = str | Callable[..., jax.Array]
+Metric = str | Callable[..., float]
+
+
+def compile(
+    model: Any,
+    optimizer: str | optax.GradientTransformation = "adam",
+    loss: PerOutput[Loss] = "sparse_categorical_crossentropy",
+    metrics: PerOutput[Sequence[Metric]] = ("accuracy",),
+    loss_weights: Mapping[str, float] | None = None,
+    class_weight: Any = None,
+    run_eagerly: bool = False,
+    *,
+    problem: PerOutput[Problem] | None = None,
+    example: PyTree = None,
+    prepare: Callable[[PyTree], PyTree] = lambda inputs: inputs,
+    augment: Callable[[jax.Array, PyTree], PyTree] = lambda key, inputs: inputs,
+    eval_batch_size: int = 500,
+) -> "Compiled":
+    """A model with all that it takes to train it, as a value of pure functions; nothing in it ever changes.
+
+    It is the machinery of the tasks: the same compiled steps, losses, metrics and loop. As in Keras, a model with
+    several outputs, which gives a dict, takes dicts of losses, metrics, weights and labels. Unlike in Keras, outputs
+    are always logits: a model ends with its last dense layer, not with a softmax or a sigmoid. The loss of validation
+    examples is that of training, class weights included.
+
+    Args:
+      model: what builds a Flax NNX module from ``rngs``, such as its class; a Flax Linen module (with ``example``); a
+        :class:`jaxcls.models.functional.Model`; or a pair of functions ``init(key) -> params`` and
+        ``apply(params, inputs) -> outputs``, whose ``apply`` may take ``key``, which is None but in training.
+      optimizer: a name, or any optax transformation, such as ``optimizers.adam(1e-3, clipnorm=1.0)``.
+      loss: a name, ours or Keras's; a function of :mod:`jaxcls.losses`, or ``losses.get(name, gamma=2.0, ...)``; or
+        a function of your own, ``(outputs, labels) -> (N,)``, which needs ``problem``. Labels that a loss was given as
+        its ``ignore_label`` are masked, and not scored either.
+      metrics: names, or functions ``(scores, labels) -> float`` of probabilities and labels of all examples at once,
+        which may take ``weights``. A list serves every output.
+      loss_weights: of several outputs, what each loss is multiplied by in their sum; 1 where none is given.
+      class_weight: an array, or a dict {class: weight} that names every class. For 'balanced' weights, give
+        ``losses.class_weights(labels, num_classes)``.
+      run_eagerly: ``fit`` looks at every step on concrete values before it makes it, and stops at the first number that
+        is not finite: it is named, with its examples, and kept for ``replay``. Slow.
+      problem: 'binary', 'multiclass' or 'multilabel'. A softmax loss says 'multiclass'; a sigmoid loss is taken to be
+        'binary', unless 'multilabel' is given.
+      example: a batch of inputs, or :class:`jax.ShapeDtypeStruct` in its place, for a Linen module.
+      prepare: what is done to a batch of inputs inside the compiled step, such as uint8 pixels to floats.
+      augment: ``(key, inputs) -> inputs``, in training alone, before ``prepare``; see :mod:`jaxcls.augment`.
+      eval_batch_size: examples that are predicted together.
+
+    Raises:
+      InputError: a name is unknown, or two arguments do not fit together.
+
+    >>> compiled = compile(lambda rngs: nnx.Linear(2, 3, rngs=rngs), optimizer=optimizers.sgd(0.5))
+    >>> inputs = np.eye(2)[[0, 1, 0, 1]]
+    >>> state = compiled.init(seed=0)
+    >>> state, history = compiled.fit(state, (inputs, [2, 0, 2, 0]), epochs=20, batch_size=4, verbose=False)
+    >>> compiled.predict(state, inputs).argmax(axis=1)
+    array([2, 0, 2, 0])
+    >>> compiled.evaluate(state, (inputs, [2, 0, 2, 1]))["accuracy"]
+    0.75
+    """
+    heads = _heads(loss, metrics, loss_weights, class_weight, problem)
+    made = assembly.one_logit(_as_model(model, example), problems(heads))
+    chosen = _optimizer(optimizer)
+    functions = assembly.assemble(
+        made, heads, chosen, eval_batch_size=eval_batch_size, prepare=prepare, augment=augment
+    )
+    return Compiled(made, heads, chosen, functions, run_eagerly)
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """What :func:`compile` gives: a value whose methods are pure functions of a state and of data.
+
+    Attributes:
+      model: as a pair of pure functions, ``init`` and ``apply``.
+      heads: the problem, loss and metrics of its output, or of each by name.
+      optimizer: an optax transformation.
+      functions: those that a task's training takes as well.
+      run_eagerly: whether ``fit`` looks at every step.
+    """
+
+    model: Model
+    heads: Heads
+    optimizer: optax.GradientTransformation
+    functions: Functions
+    run_eagerly: bool
+
+    def init(self, seed: int = 0) -> TrainState:
+        """The state before the first step; everything random follows from the seed."""
+        return self.functions.init(np.uint32(seed))
+
+    @functools.cached_property
+    def train_step(self) -> Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]:
+        """One step ``(state, batch) -> (state, metrics)``, compiled, for a loop of your own.
+
+        :func:`batch` makes a batch of arrays.
+        """
+        return jax.jit(self.functions.train_step)
+
+    def predict(self, state: TrainState, inputs: PyTree) -> PyTree:
+        """Probabilities on the host, (N,) of a binary problem, else (N, classes); of several outputs, a dict of them.
+
+        The weights are those that are evaluated: an average, where the optimizer keeps one.
+        """
+        params = optimizers.evaluation_params(state.opt_state, state.params)
+        return self.functions.predict(params, state.model_state, as_arrays(inputs))[0]
+
+    def evaluate(self, state: TrainState, data: Any) -> dict[str, float]:
+        """The loss and the metrics of examples; of several outputs, also of each, as in ``article_accuracy``.
+
+        Args:
+          data: see :func:`jaxcls.data.given.as_examples`.
+        """
+        return dict(self.functions.validate(state, self.examples(data)))
+
+    def fit(
+        self,
+        state: TrainState,
+        data: Any,
+        epochs: int,
+        validation_data: Any = None,
+        *,
+        batch_size: int = 32,
+        monitor: str | None = None,
+        patience: int | None = None,
+        max_skipped_steps: int = 20,
+        checkpoint_dir: Path | str | None = None,
+        verbose: bool = True,
+    ) -> tuple[TrainState, list[dict[str, Any]]]:
+        """Trains for so many epochs more, and leaves the given state as it is.
+
+        Args:
+          state: of ``init``, or of another ``fit``.
+          data: see :func:`jaxcls.data.given.as_examples`; kept on the devices if they have room, else on the host.
+          validation_data: examples whose loss and metrics are taken after each epoch.
+          batch_size: examples a step, on all devices together. The last batch of an epoch is padded, and masked.
+          monitor: the value of the validation examples, such as 'accuracy' or 'loss', that ``patience`` and the best
+            checkpoint go by.
+          patience: stop after so many epochs without a better value.
+          max_skipped_steps: stop with an error after so many steps in a row that are not finite.
+          checkpoint_dir: where the state is kept as it changes; the same call goes on from there.
+          verbose: show a line for each epoch, and a bar in a terminal.
+
+        Returns:
+          The last state, and an entry for each epoch: 'loss', 'val_loss', 'val_accuracy', and what it took.
+
+        Raises:
+          InputError: the data does not fit the problem, the model or the devices; before anything is compiled.
+          DivergedError: the loss, its gradient or the update stayed not finite.
+          NonFiniteError: with ``run_eagerly``, something was not finite once. The step is kept in ``debug/`` of
+            ``checkpoint_dir``, or of the working directory without one.
+        """
+        if epochs < 1:
+            raise InputError(f"epochs is {epochs}; it must be 1 or more.")
+        assembly.check_batch_size(batch_size, "batch_size")
+        mode = self._mode(monitor, patience, validation_data)
+        train = self.examples(data)
+        validation = None if validation_data is None else self.examples(validation_data)
+        streams = not streaming.fits(train, jax.local_devices())
+        steps_in_all = int(state.step) + epochs * pipeline.steps_per_epoch(len(train), batch_size)
+        with (
+            Checkpoints(Path(checkpoint_dir).absolute(), best_metric=monitor, mode=mode)
+            if checkpoint_dir is not None else contextlib.nullcontext() as checkpoints,
+            ProgressBar(steps_in_all, epochs=epochs, batch_size=batch_size)
+            if verbose else contextlib.nullcontext() as bar,
+        ):  # fmt: skip
+            return fit(
+                # The loop donates its state; the caller's stays.
+                jax.tree.map(jnp.copy, state),
+                self.functions.train_step,
+                train if streams else jax.device_put(train, self.functions.replicated),
+                epochs=epochs,
+                batch_size=batch_size,
+                validate=lambda state: {} if validation is None else self.functions.validate(state, validation),
+                feed=streaming.streamed if streams else pipeline.resident,
+                monitor=monitor,
+                mode=mode,
+                patience=patience,
+                max_skipped_steps=max_skipped_steps,
+                checkpoints=checkpoints,
+                reporter=bar,
+                sharding=self.functions.sharded,
+                make_chunk=debugging.make_chunk(self.functions.parts, Path(checkpoint_dir or ".") / "debug", {})
+                if self.run_eagerly
+                else lambda _: self._train_chunk,
+            )
+
+    def replay(self, path: Path | str) -> Finding | None:
+        """Looks again at a step that was kept, and gives what is not finite in it; None if nothing is any more.
+
+        Raises:
+          InputError: the file is none that ``fit`` kept, or is of another model or optimizer.
+        """
+        state, batch = debugging.load(Path(path), self._state_shapes)
+        return debugging.examine(self.functions.parts, state, batch)
+
+    def examples(self, data: Any) -> Examples:
+        """The examples as arrays, checked against the problem and what the model gives, by shapes and by values.
+
+        Labels (N, 1) of binary and multiclass problems become (N,), one-hot labels become indices.
+
+        Raises:
+          InputError: something does not fit; it names the output, the row and the rule.
+        """
+        given = as_examples(data)
+        outputs = self._output_shapes(given.inputs)
+        if not isinstance(self.heads, Head):
+            _check_names("labels", given.labels, self.heads)
+            if isinstance(given.weights, Mapping):
+                _check_names("weights", given.weights, self.heads)
+        checked = {}
+        for name, head, logits, truth, weights in by_head(self.heads, outputs, given.labels, given.weights):
+            with said_of(f"output {name!r}") if name is not None else contextlib.nullcontext():
+                checked[name] = _checked_labels(truth, head, logits)
+                if not np.all(np.isfinite(weights) & (weights >= 0)):
+                    raise InputError("weights of examples are finite and not negative.")
+        found = checked[None] if isinstance(self.heads, Head) else checked
+        return Examples(given.inputs, found, given.weights)
+
+    @functools.cached_property
+    def _train_chunk(self) -> Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]:
+        """Kept, so that a second ``fit`` of the same shapes compiles nothing."""
+        return steps.make_train_chunk(self.functions.train_step)
+
+    @functools.cached_property
+    def _state_shapes(self) -> TrainState:
+        return jax.eval_shape(self.functions.init, np.uint32(0))
+
+    def _output_shapes(self, inputs: PyTree) -> PyTree:
+        """What the model gives for the inputs, traced and not computed; refused if it does not fit the problem."""
+        outputs = jax.eval_shape(
+            lambda state, inputs: self.model.apply(
+                state.params, state.model_state, self.functions.parts.prepare(inputs)
+            )[0],
+            self._state_shapes,
+            inputs,
+        )
+        if not isinstance(self.heads, Head):
+            _check_names("outputs of the model", outputs, self.heads)
+        for name, head, logits, _, _ in by_head(self.heads, outputs, outputs, None):
+            with said_of(f"output {name!r}") if name is not None else contextlib.nullcontext():
+                _check_logits(logits, head.problem)
+        return outputs
+
+    def _mode(self, monitor: str | None, patience: int | None, validation_data: Any) -> Literal["max", "min"]:
+        if monitor is None:
+            if patience is not None:
+                raise InputError("patience needs monitor, the value to go by, such as monitor='loss'.")
+            return "max"
+        if validation_data is None:
+            raise InputError(f"monitor={monitor!r} is a value of validation examples: give validation_data.")
+        single = isinstance(self.heads, Head)
+        modes: dict[str, Literal["max", "min"]] = {"loss": "min"}
+        for name, head, *_ in by_head(self.heads, *(None if single else dict.fromkeys(self.heads) for _ in range(3))):
+            prefix = "" if name is None else f"{name}_"
+            known = {metric: _direction(metric) for metric in head.metrics}
+            modes |= {prefix + metric: mode for metric, mode in {"loss": "min", **known}.items()}
+        if monitor not in modes:
+            raise unknown_name("value to monitor", monitor, modes)
+        return modes[monitor]
+
+
+def batch(inputs: PyTree, labels: PyTree, weights: PyTree = None, mask: Any = None) -> Batch:
+    """A batch for :attr:`Compiled.train_step`; examples where the mask (N,) is False count nowhere.
+
+    >>> batch(np.ones((2, 3)), np.array([0, 1])).mask
+    Array([ True,  True], dtype=bool)
+    """
+    given = as_examples((inputs, labels) if weights is None else (inputs, labels, weights))
+    mask = np.ones(len(given), bool) if mask is None else np.asarray(mask, bool)
+    return jax.tree.map(jnp.asarray, Batch(given.inputs, given.labels, mask, given.weights))
+
+
+def _as_model(model: Any, example: PyTree) -> Model:
+    if isinstance(model, Model):
+        return model
+    if isinstance(model, linen.Module):
+        if example is None:
+            raise InputError("a Linen module is initialised with inputs: give a batch of them as example=.")
+        return from_linen(model, example)
+    if isinstance(model, nnx.Module):
+        raise InputError(
+            "a module that is built already was given; give what builds it, such as its class or "
+            "lambda rngs: MyModule(..., rngs=rngs), so that every seed gives weights of its own."
+        )
+    if isinstance(model, tuple) and len(model) == 2 and all(map(callable, model)):
+        return _of_pair(*model)
+    if not callable(model):
+        raise InputError(
+            f"a model of type {type(model).__name__} was given; give what builds a Flax NNX module, a Linen module, or "
+            "a pair of functions (init, apply)."
+        )
+    built = _inner(model)
+    # The signature of a class of Flax is that of its metaclass.
+    signature = inspect.signature(built.__init__ if inspect.isclass(built) else built)
+    return functional((lambda rngs: model(rngs=rngs)) if "rngs" in signature.parameters else model)
+
+
+def _inner(function: Any) -> Any:
+    """The function inside of partial ones."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function
+
+
+def _of_pair(init: Callable[..., PyTree], apply: Callable[..., PyTree]) -> Model:
+    keyed = "key" in inspect.signature(apply).parameters
+
+    def applied(params: PyTree, model_state: PyTree, inputs: PyTree, *, key: Any = None) -> tuple[PyTree, PyTree]:
+        return (apply(params, inputs, key=key) if keyed else apply(params, inputs)), model_state
+
+    return Model(lambda key: (init(key), {}), applied)
+
+
+def _optimizer(optimizer: str | optax.GradientTransformation) -> optax.GradientTransformation:
+    if isinstance(optimizer, str):
+        return optimizers.get(optimizer, learning_rate=optimizers.default_learning_rate(optimizer))
+    if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
+        raise InputError(
+            f"an optimizer of type {type(optimizer).__name__} was given; give a name, or an optax transformation such "
+            "as optimizers.adam(1e-3)."
+        )
+    return optimizer
+
+
+def _heads(loss: Any, metrics: Any, loss_weights: Any, class_weight: Any, problem: Any) -> Heads:
+    if not isinstance(loss, Mapping):
+        if isinstance(metrics, Mapping) or isinstance(problem, Mapping) or loss_weights is not None:
+            raise InputError(
+                "metrics, problem or loss_weights name outputs, and loss does not: give a dict {output: loss}."
+            )
+        return _head(loss, metrics, class_weight, problem, 1.0)
+    if not loss:
+        raise InputError("loss is an empty dict; it must name every output.")
+    named = {
+        "metrics": metrics if isinstance(metrics, Mapping) else dict.fromkeys(loss, metrics),
+        "loss_weights": loss_weights or {},
+        "class_weight": class_weight or {},
+        "problem": problem if isinstance(problem, Mapping) else dict.fromkeys(loss, problem),
+    }
+    for argument, values in named.items():
+        if not isinstance(values, Mapping):
+            raise InputError(f"{argument} must be a dict with the names of outputs, as loss is.")
+        for name in values:
+            if name not in loss:
+                raise unknown_name(f"output in {argument}", str(name), loss)
+    heads = {}
+    for name, own in loss.items():
+        with said_of(f"output {name!r}"):
+            heads[name] = _head(
+                own,
+                named["metrics"].get(name, ()),
+                named["class_weight"].get(name),
+                named["problem"].get(name),
+                float(named["loss_weights"].get(name, 1.0)),
+            )
+    return heads
+
+
+def _head(loss: Any, metrics: Any, class_weight: Any, problem: Any, weight: float) -> Head:
+    if problem is not None:
+        labels.check_problem(problem)
+    if isinstance(loss, str):
+        forms = {form for form in (SIGMOID_FAMILY, SOFTMAX_FAMILY) if loss in _names_of(form)}
+        if problem is None and len(forms) == 2:
+            raise InputError(f"loss {loss!r} has a form for each problem: give problem='binary', or another.")
+        found = losses.find(loss, problem)
+    elif callable(loss):
+        found = _inner(loss)
+    else:
+        raise InputError(f"a loss of type {type(loss).__name__} was given; give a name or a function.")
+    ours = found in SIGMOID_FAMILY or found in SOFTMAX_FAMILY
+    if ours:
+        family = "multiclass" if found in SOFTMAX_FAMILY else "binary"
+        problem = problem or family
+        if (problem == "multiclass") != (family == "multiclass"):
+            raise InputError(f"loss {found.__name__!r} does not fit a {problem} problem.")
+    elif problem is None:
+        raise InputError("with a loss of your own, say what the labels are: problem='multiclass', or another.")
+    weights = None if class_weight is None else _class_weight(class_weight, problem)
+    chosen: dict[str, Any] = {}
+    if ours:
+        chosen = {"normalizer": "batch", "ignore_label": float("nan") if problem == "multilabel" else None}
+        chosen |= getattr(loss, "keywords", {})
+        chosen |= {} if weights is None else {"class_weight": weights}
+        bound = losses.get(loss, problem, **chosen) if isinstance(loss, str) else functools.partial(loss, **chosen)
+    else:
+        bound = _own(loss, problem, weights)
+    return Head(problem, bound, _metrics(metrics, problem), weight, chosen.get("ignore_label"))
+
+
+def _names_of(family: Sequence[Any]) -> set[str]:
+    problem: Problem = "multiclass" if family is SOFTMAX_FAMILY else "binary"
+    return set(losses.names(problem))
+
+
+def _class_weight(class_weight: Any, problem: Problem) -> np.ndarray:
+    if isinstance(class_weight, str):
+        raise InputError(
+            f"class_weight {class_weight!r} is computed from training labels, which are not known yet: give "
+            f"losses.class_weights(labels, num_classes, kind={class_weight!r})."
+        )
+    # As many as there are weights: the shapes of the model are not known yet, and are checked when it is traced.
+    count = len(class_weight)
+    return labels.resolve_class_weight(class_weight, problem, count).astype(np.float32)
+
+
+def _own(loss: Callable[..., jax.Array], problem: Problem, class_weight: np.ndarray | None) -> Callable[..., jax.Array]:
+    """A loss ``(outputs, labels) -> (N,)`` with the weighting of ours."""
+    if class_weight is not None and problem == "multilabel":
+        raise InputError("class_weight of a multilabel problem belongs inside a loss of your own.")
+
+    def weighted(
+        outputs: jax.Array, truth: jax.Array, *, mask: Any = None, normalizer: Any = "batch", sample_weight: Any = None
+    ) -> jax.Array:
+        values = loss(outputs, truth)
+        if values.shape != truth.shape[:1]:
+            raise InputError(
+                f"a loss of your own gave {values.shape} for {truth.shape[0]} examples; it must give one value each, "
+                f"{truth.shape[:1]}."
+            )
+        elements = jnp.ones(values.shape, values.dtype) if mask is None else mask.astype(values.dtype)
+        weight = elements if class_weight is None else elements * jnp.asarray(class_weight, values.dtype)[truth]
+        # Masked before the product: 0 times NaN is NaN.
+        values = weight * jnp.where(elements > 0, values, 0)
+        return reduce(
+            Terms(values, weight, elements, positives=elements),
+            {"normalizer": normalizer, "sample_weight": sample_weight},
+        )
+
+    return weighted
+
+
+def _metrics(metrics: Sequence[Metric], problem: Problem) -> dict[str, Callable[..., float]]:
+    if isinstance(metrics, str) or callable(metrics):
+        raise InputError(f"metrics is a list, such as metrics=[{metrics!r}].")
+    chosen: dict[str, Callable[..., float]] = {}
+    for metric in metrics:
+        if isinstance(metric, str):
+            chosen[metric] = metrics_room.get(metric, problem)
+        elif callable(metric):
+            chosen[getattr(metric, "__name__", type(metric).__name__)] = _own_metric(metric)
+        else:
+            raise InputError(f"a metric of type {type(metric).__name__} was given; give a name or a function.")
+    return chosen
+
+
+def _own_metric(metric: Callable[..., Any]) -> Callable[..., float]:
+    weighs = "weights" in inspect.signature(metric).parameters
+
+    def measured(scores: np.ndarray, truth: np.ndarray, *, weights: np.ndarray, mask: np.ndarray) -> float:
+        options = {"weights": weights[mask]} if weighs else {}
+        return float(metric(scores[mask], truth[mask], **options))
+
+    return measured
+
+
+def _direction(metric: str) -> Literal["max", "min"]:
+    """Whether more is better: so of a metric of your own."""
+    known = {*metrics_room.METRICS, *metrics_room.ALIASES}
+    return metrics_room.direction(metric) if metric in known else "max"
+
+
+def _check_names(what: str, given: Any, heads: Mapping[str, Head]) -> None:
+    names = set(given) if isinstance(given, Mapping) else None
+    if names != set(heads):
+        shown = type(given).__name__ if names is None else f"a dict of {', '.join(sorted(map(str, names)))}"
+        raise InputError(f"{what} must be a dict of {', '.join(heads)}, as loss is; got {shown}.")
+
+
+def _check_logits(logits: Any, problem: Problem) -> None:
+    shape = getattr(logits, "shape", None)
+    if shape is None:
+        raise InputError(f"the model gives a {type(logits).__name__}; several outputs need a dict of losses.")
+    # A single column of a binary problem is gone by now.
+    rank, right = {
+        "binary": (1, "(N,) or (N, 1), one logit an example"),
+        "multiclass": (2, "(N, classes), two at least"),
+        "multilabel": (2, "(N, labels)"),
+    }[problem]
+    if len(shape) != rank or (problem == "multiclass" and shape[1] < 2):
+        others = ", ".join(other for other in get_args(Problem) if other != problem)
+        raise InputError(
+            f"the model gives {tuple(shape)} for a {problem} problem, which needs {right}. Is the problem another one "
+            f"({others})? Then say problem=."
+        )
+
+
+def _checked_labels(truth: np.ndarray, head: Head, logits: Any) -> np.ndarray:
+    count = 1 if head.problem == "binary" else logits.shape[1]
+    if head.problem != "multilabel" and truth.ndim == 2 and truth.shape[1] == 1:
+        truth = truth[:, 0]
+    if head.problem == "multiclass" and truth.ndim == 1 and truth.dtype.kind == "b":
+        truth = truth.astype(np.int32)
+    if head.problem == "multiclass" and truth.ndim == 1 and truth.dtype.kind == "f" and np.all(truth == np.rint(truth)):
+        truth = truth.astype(np.int32)
+    labels.validate(truth, head.problem, count, ignore_label=head.ignore_label)
+    if head.problem == "multiclass":
+        hard = truth.ndim == 2 and np.all((truth == 0) | (truth == 1))
+        return truth.argmax(axis=1).astype(np.int32) if hard else truth
+    if head.problem == "binary" and truth.dtype.kind != "f":
+        return truth.astype(np.int32)
+    return truth.astype(np.float32)

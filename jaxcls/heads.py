@@ -1,0 +1,115 @@
+"""What is asked of each output of a model: its problem, its loss, its metrics; of one output, or of several by name."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import numpy as np
+
+from jaxcls.labels import Problem, holds
+
+PyTree = Any
+
+
+class Head(NamedTuple):
+    """One output of a model.
+
+    Attributes:
+      problem: what its labels are; how its scores follow from its logits, and what its metrics mean.
+      loss: ``(logits, labels, *, sample_weight, mask, normalizer) -> scalar``, or (N,) with the normalizer 'none'.
+      metrics: name -> ``(scores, labels, *, weights, mask) -> float``, of collected scores on the host.
+      weight: of its loss, in the sum over the outputs.
+      ignore_label: the label that says that it is not known, and that the loss leaves out; None if all are known.
+    """
+
+    problem: Problem
+    loss: Callable[..., jax.Array]
+    metrics: Mapping[str, Callable[..., float]] = {}
+    weight: float = 1.0
+    ignore_label: float | None = None
+
+
+# Of a model with several outputs, which gives a dict: name -> head.
+Heads: TypeAlias = Head | Mapping[str, Head]
+
+
+def problems(heads: Heads) -> Problem | dict[str, Problem]:
+    """The problem, or name -> problem."""
+    return heads.problem if isinstance(heads, Head) else {name: head.problem for name, head in heads.items()}
+
+
+def total_loss(heads: Heads) -> Callable[..., jax.Array]:
+    """The loss that training lowers: that of the one output, or the weighted sum over the outputs.
+
+    It takes outputs, labels and weights of one output, or dicts of them; one (N,) of weights may serve all outputs.
+
+    >>> from jaxcls import losses
+    >>> head = Head("multiclass", losses.get("softmax_cross_entropy", normalizer="batch"))
+    >>> logits, labels = np.array([[2.0, 0.0, 0.0]]), np.array([0])
+    >>> both = total_loss({"first": head, "second": head._replace(weight=0.5)})
+    >>> two = {"first": logits, "second": logits}, {"first": labels, "second": labels}
+    >>> f"{total_loss(head)(logits, labels):.4f} {both(*two, sample_weight=np.ones(1), mask=None):.4f}"
+    '0.2395 0.3593'
+    """
+    if isinstance(heads, Head) and heads.weight == 1:
+        return heads.loss
+
+    def loss(outputs: PyTree, labels: PyTree, *, sample_weight: PyTree, mask: Any, **normalizer: Any) -> jax.Array:
+        terms = [
+            head.weight * head.loss(logits, truth, sample_weight=weights, mask=mask, **normalizer)
+            for _, head, logits, truth, weights in by_head(heads, outputs, labels, sample_weight)
+        ]
+        # From the first term on: a sum that begins at 0 would have one operation more.
+        total = terms[0]
+        for term in terms[1:]:
+            total += term
+        return total
+
+    return loss
+
+
+def measure(heads: Heads, scores: PyTree, example_losses: PyTree, labels: PyTree, weights: PyTree) -> dict[str, float]:
+    """The loss and the metrics of a set of examples; of several outputs, those of each under its name as well.
+
+    Args:
+      scores: (N,) or (N, classes) on the host, or a dict of them.
+      example_losses: (N,), or a dict of them.
+      labels, weights: as in :class:`jaxcls.data.pipeline.Examples`. An output is not judged by examples of which it
+        ignores every label.
+
+    Returns:
+      'loss', the mean over the examples, of several outputs their weighted sum; the metrics by their names; and of
+      each output 'name_loss' and its metrics as 'name_metric', as in Keras.
+    """
+    total, named = 0.0, {}
+    for name, head, found, truth, weight in by_head(heads, scores, labels, weights):
+        known = _known(np.asarray(truth), head)
+        of_examples = np.asarray(example_losses if name is None else example_losses[name], np.float64)
+        loss = float(np.average(of_examples[known], weights=weight[known])) if weight[known].any() else float("nan")
+        total += head.weight * loss
+        prefix = "" if name is None else f"{name}_"
+        if name is not None:
+            named[f"{prefix}loss"] = loss
+        if head.metrics and truth.ndim == 2 and head.problem == "multiclass":
+            truth = truth.argmax(axis=1)  # a distribution counts as its most likely class
+        for metric, function in head.metrics.items():
+            named[prefix + metric] = function(found, truth, weights=weight, mask=known)
+    return {"loss": total} | named
+
+
+def by_head(heads: Heads, outputs: PyTree, labels: PyTree, weights: PyTree) -> list[tuple[Any, Head, Any, Any, Any]]:
+    """(name, head, outputs, labels, weights) of each output; the name of a single one is None."""
+    if isinstance(heads, Head):
+        return [(None, heads, outputs, labels, weights)]
+    return [
+        (name, head, outputs[name], labels[name], weights[name] if isinstance(weights, Mapping) else weights)
+        for name, head in heads.items()
+    ]
+
+
+def _known(labels: np.ndarray, head: Head) -> np.ndarray:
+    """The examples of which a label is known, (N,)."""
+    if head.ignore_label is None:
+        return np.ones(len(labels), bool)
+    unknown = holds(labels, head.ignore_label)
+    return ~(unknown.all(axis=1) if unknown.ndim == 2 else unknown)

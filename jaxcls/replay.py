@@ -1,0 +1,54 @@
+"""python -m jaxcls.replay: looks again at a step that --debug kept, layer by layer.
+
+python -m jaxcls.replay runs/fashion_mnist-1a2b3c4d/debug/step-000012.npz
+"""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import tyro
+
+from jaxcls import environment, terminal
+from jaxcls.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Replay:
+    """Look again at a step that was not finite; a step of a program's own is looked at by its `compiled.replay`."""
+
+    file: tyro.conf.Positional[Path]
+    """The file that --debug named."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit status: 1 where the step is still not finite."""
+    return terminal.exit_status(lambda: _run(tyro.cli(Replay, args=arguments, prog="python -m jaxcls.replay")))
+
+
+def _run(asked: Replay) -> int:
+    # From here on jax is needed, and --help is answered.
+    environment.prepare()
+    import jax
+
+    from jaxcls import debugging, program
+    from jaxcls.settings import from_record
+
+    record = debugging.record_of(asked.file)
+    if "settings" not in record:
+        raise InputError(f"{asked.file} was kept by a program of yours: give it to replay() of what compile() gave.")
+    given = from_record(record["settings"], where=str(asked.file))
+    # Class weights come from the training examples.
+    functions = program.of(given, say=lambda line: print(line, flush=True))
+    state, batch = debugging.load(asked.file, jax.eval_shape(lambda: functions.state))
+    found = debugging.examine(functions.parts, state, batch)
+    print(f"\n{debugging.layers(functions.parts, state, batch)}\n")
+    print(f"step {int(state.step)}: {found or 'everything is finite'}")
+    if rows := record["rows"]:
+        print(f"rows of the training examples: {', '.join(map(str, rows))}")
+    return 0 if found is None else terminal.FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())
