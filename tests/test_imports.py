@@ -10,9 +10,8 @@ import pytest
 import jaxcls
 
 FLOORS = [
-    {"errors"},
-    {"settings", "environment", "signals", "labels"},
-    {"native"},
+    {"errors", "environment"},
+    {"settings", "signals", "labels", "native"},
     {"losses", "metrics", "optimizers", "augment", "ops"},
     {"models", "data", "heads"},
     {"steps", "checkpoints", "description"},

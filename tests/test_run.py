@@ -180,3 +180,12 @@ def test_a_label_out_of_range_is_named_with_its_row(data_dir, tmp_path):
     idx.write_idx(other / "train-labels-idx1-ubyte.gz", labels)
     with pytest.raises(InputError, match=r"train-labels-idx1-ubyte\.gz: row 17 has label 10"):
         train(other, tmp_path / "run")
+
+
+def test_what_computes_the_convolutions_is_said_once_and_kept(data_dir, tmp_path, monkeypatch):
+    by = {"convolutions": "oneDNN 3.2.0 on 2 threads"}
+    monkeypatch.setattr(run.native, "record", lambda: by)
+    lines = []
+    result = train(data_dir, tmp_path / "run", lines, epochs=1)
+    assert lines.count("convolutions by oneDNN 3.2.0 on 2 threads") == 1
+    assert by.items() <= json.loads((result.directory / "environment.json").read_text()).items()

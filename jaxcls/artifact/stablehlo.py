@@ -4,6 +4,8 @@ model.json, tokenizer.json, SHA256SUMS  see :mod:`jaxcls.artifact.folder`
 program.bin, program-*.bin              encoded inputs to probabilities; of texts one program for each width
 parameters.npz                          what the programs take first: name -> array
 loader.py                               runs it all with jax and numpy
+
+Where the run convolved by native kernels, the programs, which have none, differ from it in the last bits.
 """
 
 import importlib.util

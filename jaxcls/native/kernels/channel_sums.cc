@@ -26,8 +26,12 @@ inline float as_float(uint16_t bfloat16) {
   return number;
 }
 
-// For each processor that it may run on; the one that compiles may be another one than the one that runs.
+// A form for each kind of processor, chosen when the library is loaded: it lies in a folder that machines may share.
+#ifdef __x86_64__
 #define JAXCLS_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define JAXCLS_CLONES
+#endif
 
 #define JAXCLS_ADD_BLOCK(Number)                                                                                   \
   JAXCLS_CLONES void add_block(const Number* __restrict a, const Number* __restrict b, const float* __restrict shift, \
