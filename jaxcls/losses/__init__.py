@@ -11,7 +11,7 @@ probabilities. There are two families.
   distribution over the classes ``(..., K)``: one-hot or soft. One value for each example, of shape ``(...)``.
 
 Half-precision logits are computed on, and values returned, in float32. Values and gradients are finite and
-right for |logit| up to 1e4. Masked places are replaced *before* the operation, so a NaN there reaches
+right for logits up to 1e4 either way. Masked places are replaced *before* the operation, so a NaN there reaches
 neither value nor gradient. A label that is out of range gives NaN, not a number that looks like a loss;
 ``jaxcls.labels.validate`` finds it on the host and says where it is.
 

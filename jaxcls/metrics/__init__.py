@@ -3,11 +3,13 @@
 Every metric is a function `(scores, labels, *, problem, weights=None, mask=None, ...)`. What its arrays mean
 is decided by the declared `problem`, never by their shapes:
 
-| problem      | scores                      | labels                       |
-|--------------|-----------------------------|------------------------------|
-| 'binary'     | (N,), of the positive class | (N,), 0 or 1                 |
-| 'multiclass' | (N, K), one a class         | (N,), integers from 0 to K-1 |
-| 'multilabel' | (N, L), one a label         | (N, L), 0, 1 or nan          |
+============  ===========================  ============================
+problem       scores                       labels
+============  ===========================  ============================
+'binary'      (N,), of the positive class  (N,), 0 or 1
+'multiclass'  (N, K), one a class          (N,), integers from 0 to K-1
+'multilabel'  (N, L), one a label          (N, L), 0, 1 or nan
+============  ===========================  ============================
 
 - `weights` (N,) are scikit-learn's `sample_weight`; rows whose `mask` (N,) is False are padding and are not
   read. Rows of weight 0 count for nothing, as if they were not there.

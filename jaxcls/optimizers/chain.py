@@ -18,19 +18,20 @@ Rate: TypeAlias = float | optax.Schedule
 class Common(TypedDict, total=False):
     """The settings that every optimizer takes, beside its own.
 
-    clipnorm: each variable's gradient is scaled down to this L2 norm; only one of the three clips is given.
-    global_clipnorm: all gradients together are scaled down to this L2 norm.
-    clipvalue: each element of a gradient is limited to [-clipvalue, clipvalue].
-    weight_decay: decoupled: `learning_rate * weight_decay * parameter` is taken off, outside of every moment.
-        Default 0, except for `adamw` and `lion`.
-    decay_mask: which leaves decay: a tree of booleans, or a function from the parameters to one that looks at
-        paths and shapes only. Default: the leaves of rank 2 and more, which spares biases and normalisation
-        scales; with Keras semantics every leaf, as in Keras.
-    gradient_accumulation_steps: the mean gradient of so many successive updates is applied at the last of
-        them; the others change no parameter. Schedules and moments count applied updates (in Keras, schedules
-        count the others as well). Clipping is of the mean.
-    ema_decay: keeps an exponential moving average of the parameters for `evaluation_params`.
-    semantics: 'optax', or 'keras' for the exact update of Keras 3 where that one differs.
+    Attributes:
+      clipnorm: each variable's gradient is scaled down to this L2 norm; only one of the three clips is given.
+      global_clipnorm: all gradients together are scaled down to this L2 norm.
+      clipvalue: each element of a gradient is limited to [-clipvalue, clipvalue].
+      weight_decay: decoupled: `learning_rate * weight_decay * parameter` is taken off, outside of every moment.
+          Default 0, except for `adamw` and `lion`.
+      decay_mask: which leaves decay: a tree of booleans, or a function from the parameters to one that looks at
+          paths and shapes only. Default: the leaves of rank 2 and more, which spares biases and normalisation
+          scales; with Keras semantics every leaf, as in Keras.
+      gradient_accumulation_steps: the mean gradient of so many successive updates is applied at the last of
+          them; the others change no parameter. Schedules and moments count applied updates (in Keras, schedules
+          count the others as well). Clipping is of the mean.
+      ema_decay: keeps an exponential moving average of the parameters for `evaluation_params`.
+      semantics: 'optax', or 'keras' for the exact update of Keras 3 where that one differs.
     """
 
     clipnorm: float | None
