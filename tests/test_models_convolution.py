@@ -20,7 +20,7 @@ def test_it_has_the_variables_the_values_and_the_gradients_of_flax(options):
     params = nnx.state(flax, nnx.Param)
     chex.assert_trees_all_equal(nnx.to_pure_dict(nnx.state(ours, nnx.Param)), nnx.to_pure_dict(params))
     if "bias" in params:
-        params["bias"].set_value(jnp.arange(8.0))
+        params["bias"][...] = jnp.arange(8.0)
     x = jax.random.normal(jax.random.key(0), (4, 9, 9, 3))
 
     def value_and_gradient(module):

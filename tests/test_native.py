@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import strategies as st
-from jax import lax
+from jax import export, lax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxcls import native, ops
@@ -340,9 +340,9 @@ def test_what_is_traced_as_portable_or_for_another_platform_has_no_native_kernel
 
 def test_an_exported_program_takes_any_number_of_images_and_has_no_native_kernel():
     _, kernel, _ = drawn(3, MOVEMENTS["plain"][1])
-    (count,) = jax.export.symbolic_shape("count")
+    (count,) = export.symbolic_shape("count")
     images = jax.ShapeDtypeStruct((count, 9, 8, 4), jnp.float32)
-    assert "jaxcls_convolution" not in jax.export.export(jax.jit(plain))(images, kernel).mlir_module()
+    assert "jaxcls_convolution" not in export.export(jax.jit(plain))(images, kernel).mlir_module()
 
 
 def test_the_threads_are_those_of_the_first_call_whatever_others_set_since():
