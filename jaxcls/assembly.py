@@ -111,12 +111,17 @@ def predict_all(step: PredictionStep, *, eval_batch_size: int, widths: Sequence[
 def one_logit(model: Model, problems: str | Mapping[str, str]) -> Model:
     """The model, with outputs (N,) where a binary problem is answered by (N, 1)."""
 
+    names: Any = jax.tree.structure(problems)
+
     def squeezed(problem: str, outputs: jax.Array) -> jax.Array:
         return outputs[:, 0] if problem == "binary" and outputs.ndim == 2 and outputs.shape[1] == 1 else outputs
 
     def apply(params: PyTree, model_state: PyTree, inputs: PyTree, *, key: Any = None) -> tuple[PyTree, PyTree]:
         outputs, model_state = model.apply(params, model_state, inputs, key=key)
-        return jax.tree.map(squeezed, problems, outputs), model_state
+        # Outputs of other names, or of none, are for a check to name.
+        if names == jax.tree.structure(outputs):
+            outputs = jax.tree.map(squeezed, problems, outputs)
+        return outputs, model_state
 
     return Model(model.init, apply)
 

@@ -303,6 +303,8 @@ def one_number(outputs, labels):
         (lambda: fitted(linear, [INPUTS[0]]), "an item of list is a ndarray"),
         (lambda: fitted(linear, [(INPUTS[0], 0), (INPUTS[0, :2], 0)]), "example 1 holds an array of (2,), example 0"),
         (lambda: fitted(Two, (INPUTS, KINDS)), "several outputs need a dict of losses"),
+        (lambda: fitted(Two, (INPUTS, FLAGS), loss="hinge"), "several outputs need a dict of losses"),
+        (lambda: fitted(linear, (INPUTS, KINDS), loss={"a": "hinge"}), "the model must be a dict of a, as loss is"),
         (lambda: two().evaluate(two().init(0), (INPUTS, KINDS)), "labels must be a dict of kind, flag"),
         (lambda: fitted(linear, (INPUTS, KINDS), loss=one_number, problem="multiclass"), "one value each, (16,)"),
         (lambda: fitted(linear, (INPUTS, KINDS), batch_size=15), "15 cannot be split over 2 devices; give 16"),
