@@ -38,6 +38,8 @@ import throughput_report
 from peers import CONTENDERS, workloads
 from throughput_report import Cell, Row
 
+from jaxcls import environment
+
 BATCH_SIZES = {"mlp": (32, 128, 512), "cnn": (32, 128, 512), "resnet": (32, 128, 512), "transformer": (8, 32, 128)}
 # Epochs without end: the contender stops when its input does.
 MANY = 1_000_000
@@ -166,6 +168,9 @@ class Worker(contextlib.AbstractContextManager):
 def measure(name: str, model: str, batch_size: int, seconds: float) -> NoReturn:
     """Answers the number of parameters after two steps, then the seconds that compiling took, then rates."""
     tell = teller()
+    if name.startswith("jaxcls"):
+        # As its command lines do, before anything imports jax: the data's loader does.
+        environment.prepare()
     workload = workloads.load(model, batch_size)
     module, function = CONTENDERS[name].function.split(".")
     parameters, train = getattr(importlib.import_module(f"peers.{module}"), function)(workload)

@@ -20,9 +20,6 @@ def jaxcls(workload: Workload, *, dtype: str = "float32", native: str = "1") -> 
     """
     # Where there are none the contender fails, and is left out.
     os.environ["JAXCLS_NATIVE"] = native
-    from jaxcls import environment
-
-    environment.prepare()
     import jax
 
     from jaxcls import losses, optimizers, steps
