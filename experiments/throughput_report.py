@@ -149,6 +149,9 @@ def draw(cells: list[Cell], path: Path) -> None:
         for place, name in enumerate(CONTENDERS):
             points = [(cell, row) for cell in of_model for row in cell.rows if row.contender == name and row.rates]
             own = name.startswith("jaxcls")
+            line, marker = {"jaxcls": ("-", "o"), "jaxcls-bfloat16": ("--", "s"), "jaxcls-pure": (":", "D")}.get(
+                name, ("-", "o")
+            )
             panel.errorbar(
                 [cell.batch_size for cell, _ in points],
                 [cell.rate(row) for cell, row in points],
@@ -158,11 +161,13 @@ def draw(cells: list[Cell], path: Path) -> None:
                 ],
                 label=CONTENDERS[name].title,
                 color="black" if own else f"C{place % 10}",
-                linestyle={"jaxcls-bfloat16": "--", "jaxcls-pure": ":"}.get(name, "-"),
-                linewidth=2.5 if own else 1.2,
+                linestyle=line,
+                linewidth=2 if own else 1.2,
                 zorder=3 if own else 2,
-                marker="o",
-                markersize=4,
+                marker=marker,
+                markersize=6 if own else 4,
+                # Filled or hollow, so that its rows can be told apart where there is one batch size and no line.
+                markerfacecolor="white" if name == "jaxcls-pure" else None,
                 capsize=2,
             )
         sizes = sorted({cell.batch_size for cell in of_model})
