@@ -124,7 +124,7 @@ TASK = Task(
         ),
         "fast92": Preset(dataclasses.replace(FAST, epochs=3), augment.horizontal_flip, views=[_mirrored]),
         "fast93": Preset(
-            dataclasses.replace(FAST, epochs=8),
+            dataclasses.replace(FAST, epochs=10),
             augment.chain(augment.horizontal_flip, augment.shift(1)),
             views=[_mirrored],
         ),
