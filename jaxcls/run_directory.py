@@ -79,12 +79,26 @@ class RunDirectory:
                     "delete this one."
                 )
             self._check_same_run(settings, environment, data)
+            if not self.checkpoints.is_dir():
+                raise InputError(
+                    f"--run-dir {path} holds a run without its {self.checkpoints.name}/: bring it back; to start "
+                    "afresh, give another directory, or delete this one."
+                )
 
     def begin(self) -> None:
-        """Writes what the run begins with, unless it is continued; config.toml, which marks a run, comes last."""
+        """Writes what the run begins with, unless it is continued; config.toml, which marks a run, comes last.
+
+        Raises:
+          InputError: it cannot be written.
+        """
         if not self.continued:
-            for name, text in self._records.items():
-                _write(self.path / name, text)
+            try:
+                for name, text in self._records.items():
+                    _write(self.path / name, text)
+            except OSError as error:
+                raise InputError(
+                    f"--run-dir {self.path} cannot be written to ({error.strerror}); give another directory."
+                ) from error
 
     def write_history(self, history: Iterable[Mapping[str, Any]]) -> None:
         """Writes metrics.jsonl anew: whatever was interrupted, each epoch stands in it once."""

@@ -31,10 +31,18 @@ def exit_status(command: Callable[[], int]) -> int:
         from jaxcls.checkpoints import CheckpointError
         from jaxcls.debugging import NonFiniteError
         from jaxcls.fit import DivergedError
+        from jaxcls.memory import EXHAUSTED
 
-        if not isinstance(error, CheckpointError | DivergedError | NonFiniteError):
+        if str(error).startswith(EXHAUSTED):
+            advice = (
+                "Lower --batch-size and raise --gradient-accumulation-steps by the same factor, for updates of as many "
+                "examples; lower --eval-batch-size; or give --remat."
+            )
+            print(f"error: out of memory ({str(error).splitlines()[0]}). {advice}", file=sys.stderr)
+        elif isinstance(error, CheckpointError | DivergedError | NonFiniteError):
+            print(f"error: {error}", file=sys.stderr)
+        else:
             raise
-        print(f"error: {error}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         print("stopped at once; what was saved before stands", file=sys.stderr)

@@ -20,9 +20,28 @@ LIMIT = 300
 # A small table of the package, with everything on that has a state: dropout and augmentation (keys), averages of the
 # weights, gradients that are accumulated over steps, a best epoch. Two dispatches an epoch, so that saves fall within.
 TABLE = (
-    "--task csv --model mlp --epochs 8 --batch-size 2 --validation-fraction 0.2 --monitor loss --restore-best "
-    "--ema-decay 0.9 --gradient-accumulation-steps 3 --checkpoint-seconds 0"
-).split()
+    *("--task", "csv", "--model", "mlp", "--epochs", "12", "--batch-size", "2", "--validation-fraction", "0.2"),
+    *("--monitor", "loss", "--restore-best", "--ema-decay", "0.9", "--gradient-accumulation-steps", "3"),
+    *("--checkpoint-seconds", "0"),
+)
+
+# The command, which does something to itself after so many saves: from outside, that can come when it has ended.
+AFTER_SAVES = """
+import os, shutil, signal, sys, time
+from pathlib import Path
+from jaxcls import environment, train
+environment.prepare()
+from jaxcls.checkpoints import Checkpoints
+saves, what, *arguments = sys.argv[1:]
+save, left = Checkpoints.save, [int(saves)]
+def counted(checkpoints, *args, **options):
+    save(checkpoints, *args, **options)
+    left[0] -= 1
+    if not left[0]:
+        exec(what)
+Checkpoints.save = counted
+sys.exit(train.main(arguments))
+"""
 
 
 def command(*arguments: object) -> list[str]:
@@ -37,15 +56,18 @@ def run(*arguments: object, code: str | None = None, **options: Any) -> subproce
     )  # fmt: skip
 
 
+def after_saves(saves: int, what: str, *arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    """The command, which runs a line of Python after so many saves."""
+    return run(saves, what, *arguments, code=AFTER_SAVES, **options)
+
+
 def killed(
     arguments: list[object],
-    directory: Path,
-    seen: Callable[[Path], bool],
+    seen: Callable[[], bool],
     delay: float = 0.0,
-    kind: int = signal.SIGKILL,
     **options: Any,
 ) -> bool:
-    """Runs the command, and kills it so many seconds after something is seen in the run's directory.
+    """Runs the command, and kills it so many seconds after something is seen.
 
     Returns:
       Whether it was killed: it may have come to its end before.
@@ -54,15 +76,22 @@ def killed(
     with subprocess.Popen(
         command(*arguments), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options
     ) as process:
-        while process.poll() is None and not seen(directory):
+        while process.poll() is None and not seen():
             assert time.monotonic() - begun < LIMIT, "it hangs"
             time.sleep(0.001)
         time.sleep(delay)
-        process.send_signal(kind)
+        process.kill()
         process.wait(timeout=LIMIT)
-    # It has an exit status of its own, if it was done before.
-    assert process.returncode in (0, -kind)
-    return process.returncode == -kind
+    assert process.returncode in (0, -signal.SIGKILL)
+    return process.returncode == -signal.SIGKILL
+
+
+def epochs_in(directory: Path) -> int:
+    """How many epochs metrics.jsonl tells of."""
+    try:
+        return len((directory / "metrics.jsonl").read_bytes().splitlines())
+    except FileNotFoundError:
+        return 0
 
 
 def history(directory: Path) -> list[dict[str, Any]]:
@@ -75,9 +104,8 @@ def checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, tuple[str, tuple[i
     """What a checkpoint records of itself, without the times, and every leaf of its state by name, by its bits."""
     from orbax.checkpoint import v1 as ocp
 
-    record = json.loads(
-        json.loads((path / "_CHECKPOINT_METADATA").read_text(encoding="utf-8"))["custom_metadata"]["record"]
-    )
+    described = json.loads((path / "_CHECKPOINT_METADATA").read_text(encoding="utf-8"))
+    record = json.loads(described["custom_metadata"]["record"])
     for entry in record["metadata"].get("history", []):
         _without_times(entry)
     record["metadata"].pop("seconds", None)
@@ -109,6 +137,17 @@ def steps_in(directory: Path) -> list[int]:
     return sorted(int(path.name) for path in directory.glob("checkpoints/*") if path.name.isdecimal())
 
 
+def with_environment(**changes: str) -> dict[str, str]:
+    return {**os.environ, **changes}
+
+
+def same_bits(tree: Any, other: Any) -> bool:
+    """Whether two trees of arrays have the same leaves, bit for bit."""
+    structures = jax.tree.structure(tree), jax.tree.structure(other)
+    pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(other), strict=True)
+    return structures[0] == structures[1] and all(_bits(a) == _bits(b) for a, b in pairs)
+
+
 def _score(record: dict[str, Any]) -> tuple[float, int]:
     return record["metrics"]["loss"], record["step"]
 
@@ -123,7 +162,3 @@ def _bits(leaf: jax.Array) -> tuple[str, tuple[int, ...], bytes]:
         leaf = jax.random.key_data(leaf)
     array = np.asarray(leaf)
     return str(array.dtype), array.shape, array.tobytes()
-
-
-def with_environment(**changes: str) -> dict[str, str]:
-    return {**os.environ, **changes}
