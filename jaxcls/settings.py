@@ -68,6 +68,8 @@ class Settings:
     """Columns of --data that are not learned from."""
     uncertain: Maybe[Literal["ignore", "ones", "zeros"] | None] = None
     """What an uncertain label counts as (CheXpert): as not known, as positive, or as negative."""
+    skip_damaged: Maybe[bool | None] = None
+    """Leave out, and count, images that cannot be decoded (image_folder), in place of ending with an error."""
     image_size: Maybe[int | None] = None
     """The height and width, in pixels, that images of any size are brought to."""
     max_length: Maybe[int | None] = None
@@ -206,7 +208,7 @@ DECISIVE = tuple(field.name for field in dataclasses.fields(Settings) if field.n
 # Those that say what the data is and how it is read, each for some tasks.
 DATA_SETTINGS = (
     "data_dir", "data", "test_data", "test_fraction", "label_column", "text_column", "weight_column", "id_column",
-    "drop_column", "uncertain", "image_size", "max_length", "vocabulary_size",
+    "drop_column", "uncertain", "skip_damaged", "image_size", "max_length", "vocabulary_size",
 )  # fmt: skip
 # Those that belong to the chosen loss, optimizer and schedule, which refuse what they do not take.
 LOSS_SETTINGS = (

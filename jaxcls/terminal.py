@@ -26,6 +26,10 @@ def exit_status(command: Callable[[], int]) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
+    except OSError as error:
+        # A file that was there, a disk, a network: the message names it.
+        print(f"error: {error}; what was saved before stands", file=sys.stderr)
+        return FAILED
     except RuntimeError as error:
         # Not at the top: --help is answered without jax.
         from jaxcls.checkpoints import CheckpointError

@@ -116,6 +116,11 @@ def checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, tuple[str, tuple[i
     return record, {name: _bits(leaf) for name, leaf in zip(record["leaves"], leaves, strict=True)}
 
 
+def arrays(saved: tuple[dict[str, Any], dict[str, tuple[str, tuple[int, ...], bytes]]]) -> dict[str, np.ndarray]:
+    """The leaves of what `checkpoint` gives, as arrays."""
+    return {name: np.frombuffer(content, kind).reshape(shape) for name, (kind, shape, content) in saved[1].items()}
+
+
 def outcome(directory: Path) -> dict[str, Any]:
     """All that must be the same, whatever came between: scores, history, state, the best checkpoint, the weights."""
     steps = steps_in(directory)
