@@ -104,6 +104,7 @@ class Checkpoints:
       mode: 'max' if a greater metric is better, 'min' if a smaller one is.
       identity: what makes the states those of this run, such as its seed: values that JSON can hold, by name. They
         are saved with each, and a checkpoint with others is refused; a name that it lacks is not compared.
+      read_only: only restore, and change nothing in the directory: it is not locked, and what is damaged stays there.
 
     Raises:
       InputError: an argument is wrong, another run uses the directory, it cannot be written to, or it holds
@@ -128,6 +129,7 @@ class Checkpoints:
         best_metric: str | None = None,
         mode: str = "max",
         identity: Mapping[str, Any] | None = None,
+        read_only: bool = False,
     ) -> None:
         if "://" in str(directory):
             raise InputError(
@@ -147,9 +149,12 @@ class Checkpoints:
         self._set_aside: list[SetAside] = []
         self._pending: tuple[int, _Record, Any] | None = None
         self._failure: CheckpointError | None = None
-        self._directory = _own_directory(directory)
-        self._lock, self._newest = None, None
-        if _is_first_process():
+        self._changes = not read_only and _is_first_process()
+        self._read_only = read_only
+        self._directory = _own_directory(directory, create=not read_only)
+        self._lock: int | None = None
+        self._newest: int | None = None
+        if self._changes:
             self._lock, self._newest = _take_lock(self._directory)
         try:
             self._remove_leftovers()
@@ -230,6 +235,8 @@ class Checkpoints:
         from orbax.checkpoint import v1 as ocp
 
         step = operator.index(step)
+        if self._read_only:
+            raise InputError(f"{self._directory} was opened to be read; nothing is saved there.")
         if step < 0:
             raise InputError(f"step is {step}; it must be 0 or more.")
         if metrics and self._best_metric is not None and self._best_metric not in metrics:
@@ -361,7 +368,7 @@ class Checkpoints:
         for step in set(self._records) - kept:
             del self._records[step]
             try:
-                if _is_first_process():
+                if self._changes:
                     # Renamed first: a kill in the middle must not leave what looks like a damaged checkpoint.
                     dying = self._path(step).rename(self._directory / f"{step}.deleted")
                     shutil.rmtree(dying, ignore_errors=True)
@@ -372,7 +379,7 @@ class Checkpoints:
 
     def _remove_leftovers(self) -> None:
         """Removes what a killed or failed save, or a killed deletion, left behind."""
-        if _is_first_process():
+        if self._changes:
             for path in self._directory.iterdir():
                 number, _, rest = path.name.partition(".")
                 if number.isdecimal() and rest.startswith(("orbax-checkpoint-tmp", "deleted")):
@@ -412,7 +419,7 @@ class Checkpoints:
                 # Copies: what the caller changes in them is not what the next call gives.
                 metadata, metrics = copy.deepcopy((record.metadata, record.metrics))
                 return Restored(step, state, metadata, metrics, tuple(self._set_aside))
-        if any(self._directory.glob("*.damaged-*")):
+        if self._set_aside or any(self._directory.glob("*.damaged-*")):
             reasons = "".join(f"\n  {path}: {reason}" for path, reason in self._set_aside)
             raise CheckpointError(
                 f"every checkpoint in {self._directory} is damaged; to start afresh, give another directory "
@@ -443,12 +450,12 @@ class Checkpoints:
 
     def _move_aside(self, step: int, reason: str) -> None:
         names = (self._directory / f"{step}.damaged-{n}" for n in itertools.count(1))
-        target = next(path for path in names if not path.exists())
-        if _is_first_process():
+        target = self._path(step) if self._read_only else next(path for path in names if not path.exists())
+        if self._changes:
             self._path(step).rename(target)
         self._records.pop(step, None)
         self._set_aside.append(SetAside(str(target), reason))
-        logger.warning("the checkpoint of step %d is damaged (%s); it is now %s", step, reason, target)
+        logger.warning("the checkpoint of step %d is damaged (%s); it is %s", step, reason, target)
 
     def _release(self) -> None:
         if self._lock is not None:
@@ -622,10 +629,11 @@ def _fingerprint(x: jax.Array) -> jax.Array:
     return jnp.sum(h ^ (h >> 16), dtype=jnp.uint32)
 
 
-def _own_directory(directory: str | os.PathLike[str]) -> Path:
+def _own_directory(directory: str | os.PathLike[str], *, create: bool) -> Path:
     try:
         path = Path(directory).expanduser().resolve()
-        path.mkdir(parents=True, exist_ok=True)
+        if create:
+            path.mkdir(parents=True, exist_ok=True)
         steps = _steps_in(path)
     except (FileExistsError, NotADirectoryError) as error:
         raise InputError(f"checkpoint directory {directory} is a file, or inside one; give a directory.") from error
@@ -641,7 +649,7 @@ def _own_directory(directory: str | os.PathLike[str]) -> Path:
 
 def _cannot_be_used(directory: str | os.PathLike[str], error: Exception) -> InputError:
     reason = getattr(error, "strerror", None) or error
-    return InputError(f"checkpoint directory {directory} cannot be written to ({reason}); give another directory.")
+    return InputError(f"checkpoint directory {directory} cannot be used ({reason}); give another directory.")
 
 
 def _steps_in(directory: Path) -> list[int]:

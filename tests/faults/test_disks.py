@@ -95,7 +95,7 @@ def test_too_little_room_is_found_before_the_first_step(small_disk):
     fill(small_disk, 0)
     with contextlib.suppress(OSError):
         (small_disk / "more").write_bytes(bytes(8192))
-    with pytest.raises(InputError, match=r"cannot be written to|the disk has 0\.0 MB"):
+    with pytest.raises(InputError, match=r"cannot be used|the disk has 0\.0 MB"):
         run(Settings(task="csv", model="mlp", epochs=1, run_dir=small_disk / "other"), say=lambda line: None)
     tally.record("too little room, found at the start", 2, 2)
 
@@ -106,7 +106,7 @@ def test_a_directory_that_may_not_be_written_to_is_refused(small_disk):
 
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     for directory in (small_disk, small_disk / "deep" / "run"):
-        with pytest.raises(InputError, match=r"cannot be written to.*Read-only file system"):
+        with pytest.raises(InputError, match=r"cannot be used.*Read-only file system"):
             run(Settings(task="csv", model="mlp", epochs=1, run_dir=directory), say=lambda line: None)
     tally.record("a directory that may not be written to, found at the start", 2, 2)
 

@@ -41,5 +41,5 @@ def test_a_clock_that_is_set_back_another_time_zone_and_odd_paths_change_nothing
 @pytest.mark.parametrize("name", ["x" * 300, "a/" * 2100, "circle/run"], ids=["name", "path", "links in a circle"])
 def test_a_path_that_cannot_be_is_refused(tmp_path, name):
     (tmp_path / "circle").symlink_to(tmp_path / "circle")
-    with pytest.raises(InputError, match=r"(--run-dir|checkpoint directory) .* cannot be (used|written to)"):
+    with pytest.raises(InputError, match=r"(--run-dir|checkpoint directory) .* cannot be used"):
         run.run(Settings(task="csv", model="linear", epochs=1, run_dir=tmp_path / name), say=lambda line: None)
