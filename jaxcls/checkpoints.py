@@ -408,8 +408,9 @@ class Checkpoints:
         leaves = _leaves_by_path(like)
         for step in sorted(self._records, key=order):
             record = self._records[step]
-            _check_same_model(self._path(step), record.leaves, leaves)
+            # A setting says more than the leaves that follow from it.
             _check_same_run(self._path(step), record.identity, self._identity)
+            _check_same_model(self._path(step), record.leaves, leaves)
             try:
                 loaded = self._load(step, leaves)
             except _Damaged as damage:

@@ -80,7 +80,7 @@ def test_a_disk_that_stays_full_ends_the_run_with_the_last_good_state_named(expe
     done = real_runs.run(*real_runs.TABLE, "--run-dir", directory)
     assert done.returncode == 0, done.stderr
     same = real_runs.outcome(directory) == expected
-    tally.record("a disk that stays full: status 1, the last good state named, continued once there is room", 1, same)
+    tally.record("a disk that stays full, status 1, the last good state named, continued once there is room", 1, same)
     assert same
 
 
@@ -156,7 +156,7 @@ def test_too_many_open_files_spoil_nothing(tmp_path, caplog):
         restored = saved.restore(state)
     assert (restored.step, restored.set_aside) == (3, ())
     np.testing.assert_array_equal(restored.state["x"], state["x"])
-    tally.record("no file descriptor left: saving fails and is made up for, nothing is set aside", 1, 1)
+    tally.record("no file descriptor left, saving fails and is made up for, nothing is set aside", 1, 1)
 
 
 def test_a_limit_of_open_files_is_raised_as_far_as_it_may_be(tmp_path):
