@@ -59,7 +59,7 @@ def test_a_run_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before(ex
     done = real_runs.run(*arguments)
     assert done.returncode == 0, done.stderr
     same = real_runs.outcome(directory) == expected
-    tally.record("a run whose newest checkpoint had a flipped bit, continued from the one before", 1, same)
+    tally.record("files of a run: the newest checkpoint had a flipped bit, continued from the one before", 1, same)
     assert same
 
 
@@ -93,7 +93,7 @@ def test_where_every_checkpoint_is_damaged_the_run_ends_and_does_not_start_afres
     for _ in range(2):
         with pytest.raises(CheckpointError, match=r"every checkpoint in .* is damaged; to start afresh, give another"):
             in_process(copied)
-    tally.record("a run whose checkpoints are all damaged, started twice: an error", 2, 2)
+    tally.record("files of a run: all checkpoints damaged, an error each time", 2, 2)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_what_is_lost_or_cut_is_named_and_nothing_starts_afresh(copied, lose, er
     for files in (before, after):
         files.pop(Path("checkpoints/jaxcls.lock"), None)  # says which process had it
     assert after == before
-    tally.record("lost, cut or foreign files of a run, named", 1, 1)
+    tally.record("files of a run: lost or cut, named", 1, 1)
 
 
 def test_a_newest_checkpoint_that_is_gone_is_missed(copied, caplog):
@@ -161,7 +161,7 @@ def test_checkpoints_of_another_run_are_refused_by_what_differs(copied, tmp_path
     for files in (before, after):
         files.pop(Path("jaxcls.lock"))
     assert after == before
-    tally.record("checkpoints of another model, optimizer, seed, type or data, refused by what differs", 1, 1)
+    tally.record("files of a run: checkpoints of another model, optimizer, seed, type or data, refused", 1, 1)
 
 
 def test_a_program_of_ones_own_tells_its_checkpoints_from_those_of_another_seed_and_other_data(tmp_path):

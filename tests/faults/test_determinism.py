@@ -88,7 +88,7 @@ def test_any_chunking_of_the_scan_gives_the_same_bits(whole, most):
     state, history = trained(most)
     assert real_runs.same_bits(state, whole[0])
     assert history == whole[1]
-    tally.record("chunkings of the scan with the same bits", 1, 1)
+    tally.record("determinism: chunkings of the scan with the same bits", 1, 1)
 
 
 @pytest.mark.parametrize("at", range(1, STEPS))
@@ -100,7 +100,7 @@ def test_a_run_that_is_interrupted_at_any_step_gives_the_same_bits(whole, tmp_pa
     state, history = trained(32, tmp_path)
     assert real_runs.same_bits(state, whole[0])
     assert history == whole[1]
-    tally.record("steps of a short run at which it was interrupted, with the same bits", 1, 1)
+    tally.record("determinism: steps of a short run at which it was interrupted, with the same bits", 1, 1)
 
 
 # What addition in another order may change in a few hundred steps, of weights of about 0.1 to 1.
@@ -129,7 +129,7 @@ def test_one_two_and_eight_devices_agree_and_a_run_moves_between_them(tmp_path):
         other = real_runs.outcome(tmp_path / name)
         chex.assert_trees_all_close(real_runs.arrays(other["last"]), real_runs.arrays(one["last"]), **TOLERANCE)
         assert [e["loss"] for e in other["history"]] == pytest.approx([e["loss"] for e in one["history"]], rel=1e-3)
-        tally.record("other numbers of devices, to the tolerance", 1, 1)
+        tally.record("determinism: other numbers of devices, to the tolerance", 1, 1)
 
 
 def test_another_environment_is_said_when_a_run_goes_on(tmp_path):

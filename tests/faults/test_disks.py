@@ -59,7 +59,7 @@ def test_training_goes_on_while_the_disk_is_full_and_what_is_saved_later_is_the_
     assert "could not be saved" in done.stderr
     assert "the last good state is that of step" in done.stderr
     same = real_runs.outcome(directory) == expected
-    tally.record("a disk that is full for a while", 1, same)
+    tally.record("disks: a disk that is full for a while", 1, same)
     assert same
 
 
@@ -80,7 +80,9 @@ def test_a_disk_that_stays_full_ends_the_run_with_the_last_good_state_named(expe
     done = real_runs.run(*real_runs.TABLE, "--run-dir", directory)
     assert done.returncode == 0, done.stderr
     same = real_runs.outcome(directory) == expected
-    tally.record("a disk that stays full, status 1, the last good state named, continued once there is room", 1, same)
+    tally.record(
+        "disks: a disk that stays full, status 1, the last good state named, continued once there is room", 1, same
+    )
     assert same
 
 
@@ -97,7 +99,7 @@ def test_too_little_room_is_found_before_the_first_step(small_disk):
         (small_disk / "more").write_bytes(bytes(8192))
     with pytest.raises(InputError, match=r"cannot be used|the disk has 0\.0 MB"):
         run(Settings(task="csv", model="mlp", epochs=1, run_dir=small_disk / "other"), say=lambda line: None)
-    tally.record("too little room, found at the start", 2, 2)
+    tally.record("disks: too little room, found at the start", 2, 2)
 
 
 def test_a_directory_that_may_not_be_written_to_is_refused(small_disk):
@@ -108,7 +110,7 @@ def test_a_directory_that_may_not_be_written_to_is_refused(small_disk):
     for directory in (small_disk, small_disk / "deep" / "run"):
         with pytest.raises(InputError, match=r"cannot be used.*Read-only file system"):
             run(Settings(task="csv", model="mlp", epochs=1, run_dir=directory), say=lambda line: None)
-    tally.record("a directory that may not be written to, found at the start", 2, 2)
+    tally.record("disks: a directory that may not be written to, found at the start", 2, 2)
 
 
 def test_a_disk_that_becomes_read_only_stops_no_training(small_disk, caplog):
@@ -122,7 +124,7 @@ def test_a_disk_that_becomes_read_only_stops_no_training(small_disk, caplog):
         subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
         saved.save(3, state, wait=True)
         assert saved.restore(state).step == 3
-    tally.record("a disk that is read-only for a while", 1, 1)
+    tally.record("disks: a disk that is read-only for a while", 1, 1)
 
 
 @contextlib.contextmanager
@@ -156,7 +158,7 @@ def test_too_many_open_files_spoil_nothing(tmp_path, caplog):
         restored = saved.restore(state)
     assert (restored.step, restored.set_aside) == (3, ())
     np.testing.assert_array_equal(restored.state["x"], state["x"])
-    tally.record("no file descriptor left, saving fails and is made up for, nothing is set aside", 1, 1)
+    tally.record("disks: no file descriptor left, saving fails and is made up for, nothing is set aside", 1, 1)
 
 
 def test_a_limit_of_open_files_is_raised_as_far_as_it_may_be(tmp_path):
@@ -174,4 +176,4 @@ def test_a_limit_of_open_files_is_raised_as_far_as_it_may_be(tmp_path):
     assert refused.returncode == 2
     assert "may open 40 files" in refused.stderr
     assert not (tmp_path / "run").exists()
-    tally.record("too few file descriptors, found at the start", 1, 1)
+    tally.record("disks: too few file descriptors, found at the start", 1, 1)

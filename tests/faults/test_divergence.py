@@ -42,7 +42,7 @@ def test_a_run_that_diverges_names_the_rows_and_keeps_the_step_for_a_replay(tmp_
     kept = np.load(path)
     like = {name: kept[f"state/params/{name}"] for name in ("bias",)}
     assert all(np.isfinite(leaf).all() for leaf in like.values())
-    tally.record("a loss that stays not finite, status 1, the rows, a replay file", 1, 1)
+    tally.record("numbers: a loss that stays not finite, status 1, the rows, a replay file", 1, 1)
 
 
 def test_a_program_of_ones_own_keeps_the_step_it_diverged_at(tmp_path):

@@ -32,7 +32,7 @@ def test_a_loader_that_hangs_ends_the_run_which_goes_on_to_the_same_bits(expecte
     done = real_runs.run(*arguments)
     assert done.returncode == 0, done.stderr
     same = real_runs.outcome(tmp_path / "run") == expected
-    tally.record("a loader that hangs, status 1, where it hung, continued", 1, same)
+    tally.record("data: a loader that hangs, status 1, where it hung, continued", 1, same)
     assert same
 
 
@@ -57,7 +57,7 @@ def test_a_file_that_changes_or_vanishes_while_a_run_learns_from_it_has_no_effec
     assert done.returncode == 0, done.stderr
     assert not table.exists()
     same = real_runs.history(tmp_path / "run") == real_runs.history(uninterrupted)
-    tally.record("a file that changes or vanishes during training", 3, 3 * same)
+    tally.record("data: a file that changes or vanishes during training", 3, 3 * same)
     assert same
 
 
@@ -79,7 +79,7 @@ def test_images_that_cannot_be_decoded_are_an_error_or_left_out_and_counted(tmp_
         assert "cannot be decoded and are left out, such as" in dataset.provenance.note
         # No row stands in its place.
         assert all(image.any() for part in (dataset.train, dataset.test) for image in part.inputs)
-    tally.record("images cut off, an error, or left out and counted when asked for", 2, 2)
+    tally.record("data: images cut off, an error, or left out and counted when asked for", 2, 2)
 
 
 def test_an_image_that_vanishes_while_it_is_read_is_named(tmp_path, monkeypatch):
@@ -97,7 +97,7 @@ def test_an_image_that_vanishes_while_it_is_read_is_named(tmp_path, monkeypatch)
     monkeypatch.setattr(images, "listed", listed_then_lost)
     with pytest.raises(InputError, match=rf"{re.escape(str(gone))}: cannot be read \(No such file or directory\)"):
         task.load(program.resolve(task, given))
-    tally.record("an image that vanishes while it is read", 1, 1)
+    tally.record("data: an image that vanishes while it is read", 1, 1)
 
 
 def test_an_error_of_a_disk_is_a_line_that_names_it(capsys):

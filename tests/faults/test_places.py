@@ -34,7 +34,9 @@ def test_a_clock_that_is_set_back_another_time_zone_and_odd_paths_change_nothing
     done = real_runs.run(*real_runs.TABLE, "--run-dir", "a link/run", env=here, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     same = real_runs.outcome(link / "run") == expected
-    tally.record("a clock set back, another time zone, odd times of files, unicode, spaces, links, long paths", 1, same)
+    tally.record(
+        "places: a clock set back, another time zone, odd times of files, unicode, spaces, links, long paths", 1, same
+    )
     assert same
 
 

@@ -41,7 +41,7 @@ def test_a_run_killed_at_every_point_of_its_way_ends_with_the_same_bits(expected
     done = real_runs.run(*arguments)
     assert done.returncode == 0, done.stderr
     found = real_runs.outcome(directory)
-    tally.record("SIGKILL at a named point", sent, sent if found == expected else 0)
+    tally.record("SIGKILL: at a named point, in the fast part", sent, sent if found == expected else 0)
     assert found == expected
     assert sent >= 3
 
@@ -66,7 +66,7 @@ def test_signals_save_and_say_how_to_go_on_and_a_second_interrupt_leaves_at_once
         assert said in done.stderr
         assert "Traceback" not in done.stderr
         reached.append(real_runs.steps_in(directory)[-1])
-        tally.record(f"{signals}: exit status {status}, and a good state", 1, reached[-1] > reached[-2])
+        tally.record(f"signals: {signals}, exit status {status}, and a good state", 1, reached[-1] > reached[-2])
     assert reached == sorted(set(reached))
     done = real_runs.run(*arguments)
     assert done.returncode == 0, done.stderr
@@ -110,7 +110,7 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(kinds, tmp
     found = real_runs.outcome(directory)
     same = found == expected
     for name, count in sent.items():
-        tally.record(f"SIGKILL while {name}" if name == "it starts" else f"SIGKILL when {name}", count, count * same)
-    tally.record("runs killed again and again that ended bit for bit as one that nothing stopped", 1, same)
+        tally.record(f"SIGKILL: when {name}", count, count * same)
+    tally.record("runs killed up to eleven times each: ended bit for bit as one that nothing stopped", 1, same)
     assert same
     assert not [path for path in directory.rglob("*") if "damaged" in path.name]
