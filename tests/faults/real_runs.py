@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -109,10 +108,9 @@ def checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, tuple[str, tuple[i
     for entry in record["metadata"].get("history", []):
         _without_times(entry)
     record["metadata"].pop("seconds", None)
-    with warnings.catch_warnings():
-        # That it reads from the file how the arrays were sharded.
-        warnings.simplefilter("ignore")
-        leaves = ocp.load(path, checkpointable_name="jaxcls_state")
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    abstract = [_abstract(specification, here) for specification, _ in record["leaves"].values()]
+    leaves = ocp.load(path, abstract, checkpointable_name="jaxcls_state")
     return record, {name: _bits(leaf) for name, leaf in zip(record["leaves"], leaves, strict=True)}
 
 
@@ -160,6 +158,12 @@ def _score(record: dict[str, Any]) -> tuple[float, int]:
 def _without_times(entry: dict[str, Any]) -> dict[str, Any]:
     del entry["seconds"], entry["examples_per_second"]
     return entry
+
+
+def _abstract(specification: str, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
+    kind, _, shape = specification.partition("[")
+    dtype = jax.random.key(0).dtype if kind.startswith("key") else kind
+    return jax.ShapeDtypeStruct(json.loads(f"[{shape}"), dtype, sharding=sharding)
 
 
 def _bits(leaf: jax.Array) -> tuple[str, tuple[int, ...], bytes]:

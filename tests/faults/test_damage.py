@@ -209,10 +209,9 @@ def test_every_flipped_bit_is_found_or_without_effect(states, tmp_path, caplog, 
         with Checkpoints(directory) as saved:
             restored = saved.restore(made[1])
         aside = [Path(bad.path).name for bad in restored.set_aside]
-        exact = real_runs.same_bits(restored.state, made[restored.step]) and restored.metadata == {
-            "step": restored.step
-        }
-        right += exact and aside == ["2.damaged-1"] * (2 - restored.step)
+        exact = real_runs.same_bits(restored.state, made[restored.step])
+        said = aside == ["2.damaged-1"] * (2 - restored.step)
+        right += exact and said and restored.metadata == {"step": restored.step}
         found += restored.step == 1
         shutil.rmtree(directory)
     name = file.relative_to(folder / "2")
