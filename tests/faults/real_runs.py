@@ -37,7 +37,7 @@ def counted(checkpoints, *args, **options):
     save(checkpoints, *args, **options)
     left[0] -= 1
     if not left[0]:
-        exec(what)
+        exec(what, globals())
 Checkpoints.save = counted
 sys.exit(train.main(arguments))
 """
