@@ -152,14 +152,8 @@ def test_a_limit_of_open_files_is_raised_as_far_as_it_may_be(tmp_path):
     code = "import resource; from jaxcls import environment; environment.prepare(); print(resource.getrlimit(7)[0])"
 
     def limited(soft, hard, *program):
-        shell = [
-            "sh",
-            "-c",
-            f'ulimit -Hn {hard}; ulimit -Sn {soft}; exec "$@"',
-            "sh",
-            sys.executable,
-            *map(str, program),
-        ]
+        limits = f'ulimit -Sn {soft}; ulimit -Hn {hard}; exec "$@"'
+        shell = ["sh", "-c", limits, "sh", sys.executable, *map(str, program)]
         return subprocess.run(shell, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=real_runs.LIMIT)
 
     assert int(limited(64, 2000, "-c", code).stdout) == min(2000, environment.OPEN_FILES)

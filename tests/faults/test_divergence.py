@@ -39,9 +39,10 @@ def test_a_run_that_diverges_names_the_rows_and_keeps_the_step_for_a_replay(tmp_
     # However often it is started: the same end, with a state that is finite.
     assert train.main(flags) == 1
     capsys.readouterr()
-    kept = np.load(path)
-    like = {name: kept[f"state/params/{name}"] for name in ("bias",)}
-    assert all(np.isfinite(leaf).all() for leaf in like.values())
+    with np.load(path, allow_pickle=False) as kept:
+        weights = [kept[name] for name in kept if name.startswith("state/params")]
+    assert weights
+    assert all(np.isfinite(leaf).all() for leaf in weights)
     tally.record("numbers: a loss that stays not finite, status 1, the rows, a replay file", 1, 1)
 
 
