@@ -136,7 +136,7 @@ def test_a_newest_checkpoint_that_is_gone_is_missed(copied, caplog):
     [
         ({"seed": 1}, r"of another run.*\n  seed: saved 1, now 0$"),
         ({"optimizer": "sgd"}, r"of another run.*\n(.*\n)*  optimizer: saved 'sgd', now 'adamw'"),
-        ({"model": "mlp"}, r"of another run .*\n  model: saved 'mlp', now 'linear'$"),
+        ({"model": "mlp"}, r"of another run.*\n  model: saved 'mlp', now 'linear'$"),
         ({"dtype": "bfloat16"}, r"of another run.*\n  dtype: saved 'bfloat16', now 'float32'$"),
         ({"data": "another"}, r"\n  data: saved {'data': '\w{64}'}, now {'data': '\w{64}'}\n"),
     ],

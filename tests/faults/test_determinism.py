@@ -106,7 +106,7 @@ def test_a_run_that_is_interrupted_at_any_step_gives_the_same_bits(whole, tmp_pa
 # What addition in another order may change in a few hundred steps, of weights of about 0.1 to 1.
 TOLERANCE = {"rtol": 1e-3, "atol": 1e-4}
 SPREAD = (
-    *("--task", "csv", "--model", "mlp", "--epochs", "2", "--batch-size", "16", "--validation-fraction", "0.2"),
+    *("--task", "csv", "--model", "mlp", "--epochs", "3", "--batch-size", "16", "--validation-fraction", "0.2"),
     *("--monitor", "loss", "--restore-best", "--checkpoint-seconds", "0"),
 )
 
