@@ -10,12 +10,12 @@ import pytest
 import jaxcls
 
 FLOORS = [
-    {"errors", "environment"},
+    {"errors", "environment", "watchdog"},
     {"settings", "signals", "labels", "native"},
     {"losses", "metrics", "optimizers", "augment", "ops"},
     {"models", "data", "heads"},
     {"steps", "checkpoints", "description"},
-    {"tasks", "debugging"},
+    {"tasks", "debugging", "memory"},
     {"assembly"},
     {"program", "fit", "progress", "run_directory", "summary", "tensorboard", "weights_biases", "profiling"},
     {"page", "compilation"},
