@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcls import forms, printable
 from jaxcls.errors import InputError, unknown_name
 
 logger = logging.getLogger(__name__)
@@ -384,6 +385,9 @@ class _Damaged(Exception):
     """The files of a checkpoint can be read, and are not what was written."""
 
 
+_RECORD = {"step": int, "leaves": {str: [str, int]}, "metadata": {str: forms.ANYTHING}, "metrics": {str: forms.NUMBER}}
+
+
 class _Record(NamedTuple):
     """What is known of a checkpoint: each leaf's type and hash by its path, and what the caller gave."""
 
@@ -412,12 +416,15 @@ def _unpack(step: int, custom_metadata: Mapping[str, Any] | None) -> _Record:
     # Orbax gives None where its own file is no longer JSON.
     match custom_metadata:
         case {"record": str(text), "sha256": digest} if digest == _sha256(text):
-            record = json.loads(text)
+            try:
+                record = forms.parse(text, _RECORD, "its record")
+            except InputError as error:  # nothing that we wrote; whoever hands on a run may have changed it
+                raise _Damaged(str(error)) from error
         case _:
             raise _Damaged("its record is not the one that was saved")
-    if record.pop("step") != step:
+    if record["step"] != step:
         raise _Damaged("it is a checkpoint of another step")
-    return _Record(**record)
+    return _Record(record["leaves"], record["metadata"], record["metrics"])
 
 
 def _read(path: Path, load: Callable[[], Any]) -> Any:
@@ -550,7 +557,13 @@ def _steps_in(directory: Path) -> list[int]:
 
 def _take_lock(directory: Path) -> int:
     """Locks the directory until the descriptor is closed, or the process ends, however it ends."""
-    descriptor = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        # Not through a link, which may lead to a file that is dear to somebody: it is emptied below.
+        descriptor = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+    except OSError as error:
+        raise InputError(
+            f"{directory / LOCK_FILE} cannot be opened ({error.strerror}); if it is a link, remove it."
+        ) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -583,4 +596,4 @@ def _in_every_process(ok: bool) -> bool:
 
 def _summary(error: Exception) -> str:
     """The first line, not too long: TensorStore's messages hold whole specifications."""
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+    return f"{type(error).__name__}: {printable.line((str(error).splitlines() or [''])[0])}"

@@ -10,11 +10,11 @@ import pytest
 import jaxcls
 
 FLOORS = [
-    {"errors", "environment"},
-    {"settings", "signals", "labels", "native"},
+    {"errors", "environment", "printable"},
+    {"settings", "signals", "labels", "native", "files", "forms"},
     {"losses", "metrics", "optimizers", "augment", "ops"},
     {"models", "data", "heads"},
-    {"steps", "checkpoints", "description"},
+    {"steps", "checkpoints", "description", "run_records"},
     {"tasks", "debugging"},
     {"assembly"},
     {"program", "fit", "progress", "run_directory", "summary", "tensorboard", "weights_biases", "profiling"},
