@@ -34,6 +34,8 @@ import numpy as np
 from jax import export
 
 SUMS = "SHA256SUMS"
+# With these a spreadsheet lets a formula begin, in some languages with the wide ones.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 # What programs write where a number is missing.
 MISSING = ("", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "<NA>")
 
@@ -353,7 +355,7 @@ def _is_number(word: str) -> bool:
 def _no_formula(name: str) -> str:
     """The name, after a ' where a spreadsheet would take it for a formula."""
     plain = re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", name, re.ASCII)
-    return f"'{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) and plain is None else name
+    return f"'{name}" if name.startswith(_FORMULA) and plain is None else name
 
 
 def _harmless(text: str) -> str:

@@ -6,12 +6,14 @@ import math
 
 # Counts, lengths and offsets that parsers trip over.
 _SIZES = [0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 1 << 40, (1 << 63) - 1]
-_WORDS = [b"\0", b"\xff", b'"', b"'", b",", b"\n", b"\r", b"=", b"[" * 2000, b"{", b"-" * 3000, b"9" * 5000, b"PK\3\4",
-          b"\x1f\x8b", b"nan", b"1e999", b"../", b"\xed\xa0\x80", b"\xef\xbb\xbf", b"NaN", b"null", b"\x1b[2J"]  # fmt: skip
+_WORDS = [
+    b"\0", b"\xff", b'"', b"'", b",", b"\n", b"\r", b"=", b"[" * 2000, b"{", b"-" * 3000, b"9" * 5000, b"PK\3\4",
+    b"\x1f\x8b", b"nan", b"1e999", b"../", b"\xed\xa0\x80", b"\xef\xbb\xbf", b"NaN", b"null", b"\x1b[2J",
+]  # fmt: skip
 ODD = [
     None, True, False, -1, 0, 1, 2, 3, 1 << 31, 1 << 63, 10**400, -(10**20), 0.5, -0.0, 1e308, -1e308, 1e300, 5e-324,
-    1e-310, math.nan, math.inf, -math.inf, "", "\0", "\ud800", "<script>alert(1)</script>", "=1+1", "\x1b[2J", "../../x",
-    "/etc/passwd", "a" * 5000, "0", "\u202e", [], {}, [[]], [None], [0], [1.5, "x"], {"a": 1}, [[0, 0]] * 3,
+    1e-310, math.nan, math.inf, -math.inf, "", "\0", "\ud800", "<script>alert(1)</script>", "=1+1", "\x1b[2J",
+    "../../x", "/etc/passwd", "a" * 5000, "0", "\u202e", [], {}, [[]], [None], [0], [1.5, "x"], {"a": 1}, [[0, 0]] * 3,
 ]  # fmt: skip
 
 

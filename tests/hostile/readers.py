@@ -1,4 +1,4 @@
-"""Every reader of what others may have written: valid content to begin with, and what is read of it when it is damaged."""
+"""Every reader of what others may have written: what is valid, and what is read of it when it is damaged."""
 
 import csv
 import gzip
@@ -185,20 +185,10 @@ class Images(OfBytes):
 class Toml(OfBytes):
     """Settings, as --config names them, and as values of a record."""
 
-    RECORD = {
-        "task": "csv",
-        "seed": 1,
-        "epochs": 3,
-        "dropout": 0.5,
-        "label_column": ["y"],
-        "data": "x.csv",
-        "resume": True,
-    }
-
     def contents(self):
         import tomli_w
 
-        return [tomli_w.dumps(self.RECORD).encode()]
+        return [tomli_w.dumps(SETTINGS).encode()]
 
     def open(self, path):
         settings.from_toml(path)
@@ -206,7 +196,7 @@ class Toml(OfBytes):
     def read(self, rng):
         if rng.random() < 0.5:
             super().read(rng)
-        elif isinstance(record := edited(rng, self.RECORD), dict):
+        elif isinstance(record := edited(rng, SETTINGS), dict):
             settings.from_record(record, where="record")
 
 
@@ -409,9 +399,9 @@ class Artifact:
         parameters = io.BytesIO()
         np.savez(parameters, w=np.float32(1))
         self.record = {
-            "format": "stablehlo", "problem": "binary", "class_names": ["a", "b"], "thresholds": 0.5, "synthetic": False,
-            "preparation": {"kind": "images", "shape": [2, 2, 1]}, "widths": [], "programs": ["program.bin"],
-            "batch_size": 4,
+            "format": "stablehlo", "problem": "binary", "class_names": ["a", "b"], "thresholds": 0.5,
+            "synthetic": False, "preparation": {"kind": "images", "shape": [2, 2, 1]}, "widths": [],
+            "programs": ["program.bin"], "batch_size": 4,
         }  # fmt: skip
         self.files = {"program.bin": bytes(program.serialize()), "parameters.npz": parameters.getvalue()}
         self.files["model.json"] = json.dumps(self.record).encode()
@@ -445,6 +435,7 @@ class Artifact:
 
 
 ROWS = [("red", "1.5", "yes"), ("blue", "2", "no"), ("red", "-3", "yes"), ("green", "", "no")] * 5
+SETTINGS = {"task": "csv", "seed": 1, "epochs": 3, "dropout": 0.5, "label_column": ["y"], "data": "x", "resume": True}
 READERS = {
     "IDX": Idx,
     "MedMNIST npz": Npz,
