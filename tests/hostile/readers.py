@@ -9,14 +9,17 @@ import shutil
 import tarfile
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import made_records
 import numpy as np
+import tomli_w
 from damage import damaged, edited
+from jax import export
 from PIL import Image
 
 import jaxcls
-from jaxcls import checkpoints, debugging, page, run_directory, settings
+from jaxcls import checkpoints, debugging, page, predictor, program, run_directory, settings, tasks
 from jaxcls.artifact import loader
 from jaxcls.checkpoints import CheckpointError, Checkpoints
 from jaxcls.data import predictions, preparation
@@ -27,7 +30,7 @@ from jaxcls.data.preparation import texts as prepared_texts
 from jaxcls.errors import InputError
 from jaxcls.settings import Settings
 from jaxcls.tasks import csv as csv_task
-from jaxcls.tasks import text_csv
+from jaxcls.tasks import own, text_csv
 
 ENDS = (InputError, CheckpointError, loader.ArtifactError)
 
@@ -186,8 +189,6 @@ class Toml(OfBytes):
     """Settings, as --config names them, and as values of a record."""
 
     def contents(self):
-        import tomli_w
-
         return [tomli_w.dumps(SETTINGS).encode()]
 
     def open(self, path):
@@ -257,8 +258,6 @@ class RunRecords:
         self.kinds = json.loads(json.dumps(self.kinds))
 
     def write(self, records):
-        import tomli_w
-
         for name, record in records.items():
             if isinstance(record, bytes):
                 content = record
@@ -301,6 +300,68 @@ class RunRecords:
         html.encode()
 
 
+class Prediction:
+    """What a prediction reads of a run: settings, what was fitted, thresholds and weights. Sums are made to fit."""
+
+    def __init__(self, folder):
+        self.folder = Path(folder) / "run"
+        self.kinds = []
+        columns = {"size": np.array([1.0, 2.0, 3.0, np.nan] * 5), "colour": np.array([*"rbrr"] * 5, object)}
+        words = np.array(["a film", "a good film"] * 5, object)
+        for name, model, fitted in (
+            ("csv", "mlp", prepared_tables.fit(columns)),
+            ("text_csv", "ngrams", prepared_texts.fit(words, vocabulary_size=300, max_length=8)),
+            ("fashion_mnist", "mlp", prepared_images.fit(np.zeros((2, 8, 8, 1), np.uint8))),
+        ):
+            task = own.specialise(tasks.get(name), "multiclass")
+            resolved = program.resolve(task, Settings(task=name, model=model))
+            names = ("a", "b", "c")
+            built = program.build_model(task, resolved, fitted, names)
+            params, model_state = built.init(jax.random.key(0))
+            run = self.folder / name
+            with Checkpoints(run / "model", keep=1) as kept:
+                kept.save(3, {"params": params, "model_state": model_state}, metadata={"thresholds": 0.5}, wait=True)
+            records = {
+                "config.toml": settings.as_record(resolved),
+                "data.json": made_records.made().data,
+                "predictor.json": {"problem": "multiclass", "class_names": [*names], "preparation": fitted.as_record()},
+            }
+            self.kinds.append((run, json.loads(json.dumps(records))))
+            (run / "results.json").write_text("{}")
+
+    def write(self, run, records):
+        for name, record in records.items():
+            text = tomli_w.dumps(record) if name == "config.toml" else json.dumps(record)
+            (run / name).write_text(text, encoding="utf-8", errors="surrogatepass")
+        (run / "SHA256SUMS").write_text(run_directory._sums(run))
+
+    def valid(self):
+        for run, records in self.kinds:
+            self.write(run, records)
+            assert predictor.load(run).class_names == ("a", "b", "c")
+
+    def read(self, rng):
+        run, records = rng.choice(self.kinds)
+        name = rng.choice(["config.toml", "data.json", "predictor.json", "predictor.json"])
+        changed = edited(rng, records[name])
+        if name == "config.toml":
+            # Of what TOML can hold; a reader of TOML alone is above.
+            items = changed.items() if isinstance(changed, dict) else ()
+            changed = {key: value for key, value in items if _in_toml(key) and _in_toml(value)}
+        self.write(run, {**records, name: changed})
+        predictor.load(run)
+
+
+def _in_toml(value):
+    match value:
+        case str():
+            return "\ud800" not in value
+        case int():
+            return abs(value) < 1 << 63
+        case _:
+            return isinstance(value, float)
+
+
 class CheckpointRecord:
     """The record in a checkpoint's metadata, with the digest that fits, as an enemy makes it."""
 
@@ -310,19 +371,21 @@ class CheckpointRecord:
         self.record, self.text = json.loads(packed["record"]), packed["record"]
 
     def valid(self):
-        checkpoints._unpack(7, {"record": self.text, "sha256": checkpoints._sha256(self.text)})
+        assert self.unpack(self.text) is not None
 
     def read(self, rng):
-        text = (
-            json.dumps(edited(rng, self.record))
-            if rng.random() < 0.7
-            else damaged(rng, self.text.encode()).decode("latin-1")
-        )
+        if rng.random() < 0.7:
+            self.unpack(json.dumps(edited(rng, self.record)))
+        else:
+            self.unpack(damaged(rng, self.text.encode()).decode("latin-1"))
+
+    def unpack(self, text):
         try:
             found = checkpoints._unpack(7, {"record": text, "sha256": checkpoints._sha256(text)})
         except checkpoints._Damaged:
-            return
+            return None
         assert all(isinstance(name, str) and len(leaf) == 2 for name, leaf in found.leaves.items())
+        return found
 
 
 class CheckpointFiles:
@@ -386,14 +449,11 @@ class Artifact:
     """The folder of an export, through its loader: damaged as it lies there, or its record with sums that fit."""
 
     def __init__(self, folder):
-        import jax
-        from jax import export
-
         self.folder = Path(folder) / "model"
         self.folder.mkdir()
         exported = export.export(jax.jit(lambda parameters, x: x.reshape(x.shape[0], -1)[:, 0] * parameters["w"]))
         (count,) = export.symbolic_shape("n")
-        program = exported(
+        written = exported(
             {"w": jax.ShapeDtypeStruct((), np.float32)}, jax.ShapeDtypeStruct((count, 2, 2, 1), np.uint8)
         )
         parameters = io.BytesIO()
@@ -403,7 +463,7 @@ class Artifact:
             "synthetic": False, "preparation": {"kind": "images", "shape": [2, 2, 1]}, "widths": [],
             "programs": ["program.bin"], "batch_size": 4,
         }  # fmt: skip
-        self.files = {"program.bin": bytes(program.serialize()), "parameters.npz": parameters.getvalue()}
+        self.files = {"program.bin": bytes(written.serialize()), "parameters.npz": parameters.getvalue()}
         self.files["model.json"] = json.dumps(self.record).encode()
 
     def write(self, files):
@@ -448,6 +508,7 @@ READERS = {
     "TOML settings": Toml,
     "preparation records": Preparations,
     "run records and page": RunRecords,
+    "a run to predict with": Prediction,
     "checkpoint record": CheckpointRecord,
     "checkpoint files": CheckpointFiles,
     "replay file": ReplayFile,

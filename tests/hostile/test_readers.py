@@ -3,11 +3,11 @@
 import contextlib
 import logging
 import random
-import signal
 import warnings
 
 import pytest
 import tally
+from damage import bounded
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from readers import ENDS, READERS
@@ -15,23 +15,7 @@ from readers import ENDS, READERS
 # Of seconds: no single case takes a tenth of it, on a busy machine either.
 PATIENCE = 30
 # Those whose cases take a hundredth of a second.
-SLOW = {"checkpoint files", "run records and page"}
-
-
-@contextlib.contextmanager
-def bounded(seconds):
-    """Fails where what is inside takes longer."""
-
-    def hang(number, frame):
-        raise AssertionError(f"not done after {seconds} seconds")
-
-    before = signal.signal(signal.SIGALRM, hang)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+SLOW = {"checkpoint files", "run records and page", "a run to predict with"}
 
 
 @pytest.fixture(params=READERS)

@@ -12,6 +12,7 @@ import zipfile
 import zlib
 
 import pytest
+from damage import bounded
 
 from jaxcls import files, forms, settings
 from jaxcls.artifact import loader
@@ -163,10 +164,11 @@ def test_toml_that_is_none(tmp_path, text):
 
 
 def test_many_columns_take_no_time_that_grows_with_their_square(tmp_path):
-    columns = 50_000
+    columns = 40_000
     names = [f"c{place}" for place in range(columns)]
     (tmp_path / "x.csv").write_text(",".join(names) + "\n" + ",".join(["1"] * columns) + "\n")
-    assert len(tables.read_csv(tmp_path / "x.csv")) == columns
+    with bounded(10):
+        assert len(tables.read_csv(tmp_path / "x.csv")) == columns
 
 
 def png(width, height):

@@ -2,16 +2,17 @@
 for at a pipe, and nothing of a run is executed."""
 
 import ast
+import json
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from readers import RunRecords
+from readers import Prediction, RunRecords
 
 import jaxcls
-from jaxcls import files, report, run_directory, tasks
+from jaxcls import files, predictor, report, run_directory, tasks
 from jaxcls.artifact import loader
 from jaxcls.checkpoints import LOCK_FILE, Checkpoints
 from jaxcls.data import image_folders, radiographs
@@ -169,6 +170,51 @@ def test_a_page_is_not_written_over_what_a_link_leads_to(run, secret):
     assert secret.read_text() == kept
     assert (run / "report.html").read_text().startswith("<!DOCTYPE html>")
     assert not (run / "report.html").is_symlink()
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """A finished run of a table, with its weights."""
+    made = Prediction(tmp_path)
+    made.valid()
+    return made.kinds[0][0]
+
+
+@pytest.mark.parametrize("way", [linked, piped])
+def test_weights_behind_a_link_out_or_a_pipe_are_not_read(finished, secret, way):
+    way(finished / "model" / "3" / "more", secret)
+    with pytest.raises(InputError, match=OUT if way is linked else PIPE):
+        predictor.load(finished)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "says"),
+    [
+        ("config.toml", "eval_batch_size = 500", "eval_batch_size = 5000000000", "a batch of eval_batch_size"),
+        ("config.toml", 'model = "mlp"', 'model = "mlq"', "Did you mean 'mlp'"),
+        ("config.toml", 'preset = "default"', 'preset = "other"', "unknown preset"),
+        ("config.toml", 'task = "csv"', 'task = "fashion_mnist"', "takes other inputs"),
+    ],
+)
+def test_settings_that_no_run_can_have_are_refused(finished, name, old, new, says):
+    text = (finished / name).read_text()
+    assert old in text
+    (finished / name).write_text(text.replace(old, new))
+    (finished / "SHA256SUMS").write_text(run_directory._sums(finished))
+    with pytest.raises(InputError, match=says):
+        predictor.load(finished)
+
+
+def test_weights_that_the_files_give_no_reason_for_are_not_made(finished):
+    run = finished.parent / "fashion_mnist"
+    record = json.loads((run / "predictor.json").read_text())
+    record["preparation"]["shape"] = [16_384, 16_384, 1]
+    (run / "predictor.json").write_text(json.dumps(record))
+    config = (run / "config.toml").read_text()
+    (run / "config.toml").write_text(config.replace("eval_batch_size = 500", "eval_batch_size = 1"))
+    (run / "SHA256SUMS").write_text(run_directory._sums(run))
+    with pytest.raises(InputError, match="declares weights of"):
+        predictor.load(run)
 
 
 def test_a_lock_does_not_empty_what_a_link_leads_to(tmp_path, secret):
