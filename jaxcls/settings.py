@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import hashlib
 import json
+import sys
 import tomllib
 import types
 import typing
@@ -317,7 +318,7 @@ def _converted(value: Any, kind: Any, where: str) -> Any:
         if "\0" in value:
             raise InputError(f"{where} = {value!r}: no path holds a zero character.")
         return Path(value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    if kind is float and type(value) is int and abs(value) <= sys.float_info.max:
         return float(value)
     if type(value) is not kind:
         raise InputError(f"{where} = {value!r}: must be a value of type {getattr(kind, '__name__', kind)}.")

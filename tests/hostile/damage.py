@@ -69,7 +69,7 @@ def edited(rng, record):
             case 3 if type(container[key]) in (int, float):
                 container[key] *= rng.choice([-1, 0, 2, 1000, 10**12])
             case 4:
-                nested = rng.choice(ODD)
+                nested = copy.deepcopy(rng.choice(ODD))
                 for _ in range(rng.choice([1, 3, 50])):
                     nested = [nested]
                 container[key] = nested
