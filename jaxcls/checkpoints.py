@@ -28,6 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcls import forms, printable
 from jaxcls.errors import InputError, unknown_name
 
 logger = logging.getLogger(__name__)
@@ -468,6 +469,9 @@ class _Damaged(Exception):
     """The files of a checkpoint can be read, and are not what was written."""
 
 
+_RECORD = {"step": int, "leaves": {str: [str, int]}, "metadata": {str: forms.ANYTHING}, "metrics": {str: forms.NUMBER}}
+
+
 class _Record(NamedTuple):
     """What is known of a checkpoint: each leaf's type and hash by its path, and what the caller gave."""
 
@@ -502,12 +506,15 @@ def _unpack(step: int, custom_metadata: Mapping[str, Any] | None) -> _Record:
     # Orbax gives None where its own file is no longer JSON.
     match custom_metadata:
         case {"record": str(text), "sha256": digest} if digest == _sha256(text):
-            record = json.loads(text)
+            try:
+                record = forms.parse(text, _RECORD, "its record")
+            except InputError as error:  # nothing that we wrote; whoever hands on a run may have changed it
+                raise _Damaged(str(error)) from error
         case _:
             raise _Damaged("its record is not the one that was saved")
-    if record.pop("step") != step:
+    if record["step"] != step:
         raise _Damaged("it is a checkpoint of another step")
-    return _Record(**record)
+    return _Record(record["leaves"], record["metadata"], record["metrics"])
 
 
 def _read(path: Path, load: Callable[[], Any]) -> Any:
@@ -665,7 +672,8 @@ def _take_lock(directory: Path) -> tuple[int, int | None]:
       The descriptor, and the newest step that was ever saved, or None.
     """
     try:
-        descriptor = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+        # Not through a link, which may lead to a file that is dear to somebody: it is written to below.
+        descriptor = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
     except OSError as error:
         raise _cannot_be_used(directory, error) from error
     try:
@@ -710,4 +718,4 @@ def _in_every_process(ok: bool) -> bool:
 
 def _summary(error: Exception) -> str:
     """The first line, not too long: TensorStore's messages hold whole specifications."""
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+    return f"{type(error).__name__}: {printable.line((str(error).splitlines() or [''])[0])}"

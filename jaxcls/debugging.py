@@ -2,6 +2,7 @@
 
 import functools
 import json
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +13,8 @@ import numpy as np
 import optax
 from jax.experimental import checkify
 
+from jaxcls import forms
+from jaxcls.data.formats import npz
 from jaxcls.data.pipeline import Batch
 from jaxcls.errors import InputError
 from jaxcls.heads import Heads, by_head, total_loss
@@ -24,6 +27,9 @@ PyTree = Any
 
 class NonFiniteError(RuntimeError):
     """A step met a number that is not finite; its state and its batch are kept."""
+
+
+_RECORD = {"finding": {"kind": str, "path": str}, "settings?": {str: forms.ANYTHING}, "rows?": [int]}
 
 
 class Parts(NamedTuple):
@@ -227,49 +233,60 @@ def record_of(path: Path) -> dict[str, Any]:
     Raises:
       InputError: the file is missing, or none that :func:`save` wrote.
     """
-    return json.loads(str(_entries(path)["record"]))
+    with npz.opened(path) as file:
+        return _record(path, file)
 
 
-def load(path: Path, like: TrainState) -> tuple[TrainState, Batch]:
+def load(path: Path, like: TrainState, batch_like: Batch | None = None) -> tuple[TrainState, Batch]:
     """The state and the batch that :func:`save` kept.
 
     Args:
       like: a state of the same model and optimizer, or the shapes of one.
+      batch_like: likewise a batch; without it, whether the batch fits the model is not looked at.
 
     Raises:
       InputError: the file is missing, is none that was kept, or is of another model or optimizer.
     """
-    entries = _entries(path)
-    entries.pop("record")
+    with npz.opened(path) as file:
+        _record(path, file)
+        entries = {name: npz.array(path, file, name) for name in _names(file) if name != "record"}
     structure = jax.eval_shape(_plain, like)
-    names = [name for name, _ in _named(structure, ())]
+    wanted = dict(_named(structure, () if batch_like is None else batch_like))
     batch_names = [name for name in entries if name.startswith("batch/")]
-    if set(names) | set(batch_names) != set(entries):
-        missing = sorted(set(names) ^ (set(entries) - set(batch_names)))
-        raise InputError(f"{path} was kept from another model or optimizer; they differ in {', '.join(missing[:3])}.")
-    leaves = []
-    for name, leaf in _named(structure, ()):
-        # NumPy does not know bfloat16, and keeps its bytes.
-        array = entries[name].view(leaf.dtype) if entries[name].dtype.kind == "V" else entries[name]
-        if array.shape != leaf.shape:
-            raise InputError(f"{path} was kept from another model: {name} is {array.shape}, not {leaf.shape}.")
-        leaves.append(jnp.asarray(array))
-    plain = jax.tree.unflatten(jax.tree.structure(structure), leaves)
+    names = {*wanted, *([] if batch_like is not None else batch_names)}
+    if names != set(entries):
+        differing = sorted(names ^ set(entries))
+        raise InputError(f"{path} was kept from another model or optimizer; they differ in {', '.join(differing[:3])}.")
+    leaves = {name: _as_kept(path, name, entries[name], leaf) for name, leaf in wanted.items()}
+    plain = jax.tree.unflatten(jax.tree.structure(structure), [leaves[name] for name, _ in _named(structure, ())])
     state = plain._replace(key=jax.random.wrap_key_data(plain.key))
     return state, Batch(**{field: _nested(entries, f"batch/{field}") for field in Batch._fields})
 
 
-def _entries(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            entries = dict(file)
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}; give a file that --debug kept.") from None
-    except ValueError:
-        entries = {}
-    if "record" not in entries:
+def _as_kept(path: Path, name: str, array: np.ndarray, leaf: Any) -> jax.Array:
+    # NumPy does not know bfloat16, and keeps its bytes.
+    if array.dtype.kind == "V" and array.dtype.itemsize == leaf.dtype.itemsize:
+        array = array.view(leaf.dtype)
+    if (array.shape, array.dtype) != (leaf.shape, leaf.dtype):
+        raise InputError(
+            f"{path} was kept from another model: {name} is {array.dtype}{[*array.shape]}, not "
+            f"{leaf.dtype}{[*leaf.shape]}."
+        )
+    return jnp.asarray(array)
+
+
+def _names(file: zipfile.ZipFile) -> list[str]:
+    return [name.removesuffix(".npy") for name in file.namelist()]
+
+
+def _record(path: Path, file: zipfile.ZipFile) -> dict[str, Any]:
+    if "record" not in _names(file):
         raise InputError(f"{path} is no step that --debug kept.")
-    return entries
+    text = npz.array(path, file, "record")
+    if text.dtype.kind != "U" or text.shape:
+        raise InputError(f"{path}: its record is {text.dtype} of shape {text.shape}; it is damaged.")
+    record: dict[str, Any] = forms.parse(str(text), _RECORD, f"{path}: its record")
+    return record
 
 
 def _plain(state: TrainState) -> TrainState:

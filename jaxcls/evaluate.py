@@ -56,7 +56,7 @@ def _run(asked: Evaluation) -> int:
     settings = _with_data(learned.settings, asked)
     task = program.specialise(settings)
     dataset = task.load(settings)
-    print(describe(dataset))
+    terminal.say(describe(dataset))
     _compare(asked, learned, task, dataset)
     part = getattr(program.split(task, settings, dataset), asked.split)
     result = metrics.report(
@@ -73,8 +73,8 @@ def _run(asked: Evaluation) -> int:
         "synthetic": dataset.provenance.synthetic,
         "data": dataclasses.asdict(dataset.provenance),
     }
-    print(terminal.table(result, asked.split))
-    print(f"kept in {run_directory.write_evaluation(asked.run_dir, asked.split, result)}")
+    terminal.say(terminal.table(result, asked.split))
+    terminal.say(f"kept in {run_directory.write_evaluation(asked.run_dir, asked.split, result)}")
     return 0
 
 
@@ -100,7 +100,9 @@ def _compare(asked: Evaluation, learned: "Predictor", task: "Task", dataset: "Da
     before, now = learned.data["sha256"], dataset.provenance.sha256
     others = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
     if others:
-        print(f"note: this is not the data of the run, from {learned.data['location']}: {', '.join(others)} differ")
+        terminal.say(
+            f"note: this is not the data of the run, from {learned.data['location']}: {', '.join(others)} differ"
+        )
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ def _run(asked: Export) -> int:
     folder.write(asked.output, files)
     synthetic = ", learned from SYNTHETIC examples" if learned.data["synthetic"] else ""
     size = sum(map(len, files.values()))
-    print(f"{learned.task.name} as {asked.format}{synthetic}, {size:,} bytes, kept in {asked.output}")
+    terminal.say(f"{learned.task.name} as {asked.format}{synthetic}, {size:,} bytes, kept in {asked.output}")
     return 0
 
 

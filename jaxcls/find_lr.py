@@ -67,8 +67,8 @@ def _run(asked: Asked) -> int:
 
     found = rate_search.search(asked, lowest=asked.lowest, highest=asked.highest, steps=asked.steps)
     suggestions = rate_search.suggest(found)
-    print(rate_plot.text(found))
-    print(_said(found, suggestions, asked))
+    terminal.say(rate_plot.text(found))
+    terminal.say(_said(found, suggestions, asked))
     if asked.output is not None:
         from jaxcls.data.formats import tables
 
@@ -77,7 +77,7 @@ def _run(asked: Asked) -> int:
         tables.write_csv(asked.output / "find_lr.csv", {"step": range(1, len(found.rates) + 1), **columns})
         marked = [rate for rate in suggestions if rate is not None]
         (asked.output / "find_lr.svg").write_text(rate_plot.svg(found, marked), encoding="utf-8")
-        print(f"kept in {asked.output}")
+        terminal.say(f"kept in {asked.output}")
     return 0
 
 

@@ -56,10 +56,14 @@ def _run(asked: Prediction) -> int:
         columns = predictions.submission(form, learned.scores(inputs), problem, class_names)
     # All of it or nothing; the name ends as the output's does, which says whether it is gzipped.
     partial = asked.output.with_name(f".partial-{asked.output.name}")
-    tables.write_csv(partial, columns)
+    # A scorer compares ids; everything else may be opened as a spreadsheet.
+    for_scorer = asked.sample_submission is not None
+    tables.write_csv(partial, columns, for_spreadsheets=not for_scorer)
     partial.replace(asked.output)
+    if for_scorer and any(map(tables.is_formula, [*columns, *ids])):
+        terminal.say("note: some ids or columns begin as a formula does: do not open this submission as a spreadsheet")
     synthetic = ", learned from SYNTHETIC examples" if learned.data["synthetic"] else ""
-    print(f"{len(ids):,} predictions of {learned.task.name}{synthetic}, kept in {asked.output}")
+    terminal.say(f"{len(ids):,} predictions of {learned.task.name}{synthetic}, kept in {asked.output}")
     return 0
 
 

@@ -1,6 +1,7 @@
 """A finished run as a function: inputs as they are read in, probabilities out."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,15 +9,21 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxcls import assembly, program, run_directory, tasks
+from jaxcls import assembly, files, forms, program, run_directory, tasks
 from jaxcls.checkpoints import Checkpoints
 from jaxcls.data.preparation import Preparation, from_record
-from jaxcls.errors import InputError
+from jaxcls.errors import InputError, said_of
+from jaxcls.labels import Problem
 from jaxcls.models.functional import Model
 from jaxcls.settings import Settings
 from jaxcls.tasks.task import Task
 
 PyTree = Any
+
+# A run from elsewhere says how large a batch and how large the weights are; neither takes more memory than this, or
+# than its files give reason for.
+_MOST_OF_A_BATCH = 1 << 32
+_MOST_WEIGHTS, _MOST_PACKED = 1 << 26, 100
 
 
 class Predictor(NamedTuple):
@@ -55,16 +62,20 @@ def load(run_dir: Path) -> Predictor:
     kept = run_directory.read(run_dir)
     settings, class_names = kept.settings, tuple(kept.predictor["class_names"])
     task = dataclasses.replace(tasks.get(settings.task), problem=kept.predictor["problem"])
-    preparation = from_record(kept.predictor["preparation"])
+    program.check_finished(task, settings, str(run_dir / "config.toml"))
+    with said_of(str(run_dir / "predictor.json")):
+        preparation = from_record(kept.predictor["preparation"])
+    _check_batch(settings, preparation, run_dir)
     model = program.build_model(task, settings, preparation, class_names)
     replicated, _ = assembly.shardings()
     weights = dict(zip(("params", "model_state"), jax.eval_shape(model.init, jax.random.key(0)), strict=True))
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated), weights)
+    _check_weights(weights, run_dir, kept.model)
     with Checkpoints(kept.model, read_only=True) as checkpoints:
         restored = checkpoints.restore(like=like)
     if restored is None:
         raise InputError(f"{kept.model} holds no weights; train again into another --run-dir.")
-    thresholds = np.asarray(restored.metadata["thresholds"], np.float64)
+    thresholds = _thresholds(restored.metadata, task.problem, len(class_names), str(kept.model))
     predict = program.build_predict(task, settings, preparation, model)
 
     def scores(inputs: PyTree) -> np.ndarray:
@@ -81,3 +92,37 @@ def load(run_dir: Path) -> Predictor:
         weights=restored.state,
         scores=scores,
     )
+
+
+def _check_batch(settings: Settings, preparation: Preparation, run_dir: Path) -> None:
+    size = _bytes(preparation.shapes(settings.eval_batch_size))
+    if size > _MOST_OF_A_BATCH:
+        raise InputError(
+            f"{run_dir / 'config.toml'}: a batch of eval_batch_size {settings.eval_batch_size} would take {size:,} "
+            f"bytes, more than {_MOST_OF_A_BATCH:,}; lower it."
+        )
+
+
+def _check_weights(weights: PyTree, run_dir: Path, folder: Path) -> None:
+    """Looks at the files of the weights, which another library opens, and compares them with what is declared."""
+    inside = [folder, *sorted(folder.rglob("*"))]
+    files.all_inside(run_dir, inside)
+    held, declared = sum(path.stat().st_size for path in inside), _bytes(weights)
+    if declared > max(_MOST_WEIGHTS, _MOST_PACKED * held):
+        raise InputError(
+            f"{run_dir} declares weights of {declared:,} bytes, and {folder} holds {held:,}; it is damaged. Give "
+            "another --run-dir."
+        )
+
+
+def _bytes(shapes: PyTree) -> int:
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
+
+
+def _thresholds(metadata: dict[str, Any], problem: Problem, count: int, where: str) -> np.ndarray:
+    form = {"thresholds": (float, [float]) if problem == "multilabel" else float}
+    forms.check(metadata, form, f"the record of the weights in {where}")
+    thresholds = np.asarray(metadata["thresholds"], np.float64)
+    if thresholds.ndim and len(thresholds) != count:
+        raise InputError(f"{where} is damaged: it holds {len(thresholds)} thresholds for {count} labels.")
+    return thresholds

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ import optax
 
 from jaxcls import assembly, labels, losses, metrics, optimizers, settings, steps, tasks
 from jaxcls.data.dataset import Dataset, Part, describe, num_outputs
-from jaxcls.data.pipeline import Examples, bucket_of, examples, steps_per_epoch, take
+from jaxcls.data.pipeline import Batch, Examples, bucket_of, examples, steps_per_epoch, take
 from jaxcls.data.preparation import Preparation
 from jaxcls.debugging import Parts
 from jaxcls.errors import InputError, said_of, unknown_name
@@ -24,6 +25,13 @@ from jaxcls.tasks.task import Task
 
 PyTree = Any
 Predict = Callable[[PyTree, PyTree, PyTree], tuple[np.ndarray, np.ndarray]]
+
+
+# What a recipe fills in, if it is not given.
+_OF_EVERY_RUN = (
+    "model", "dropout", "epochs", "batch_size", "validation_fraction", "monitor", "restore_best", "loss", "optimizer",
+    "learning_rate", "schedule",
+)  # fmt: skip
 
 
 class Splits(NamedTuple):
@@ -43,6 +51,7 @@ class Program(NamedTuple):
       order: ``(key, epoch) -> rows``, the order in which an epoch sees the training examples; None where any will do.
       predict: ``(params, model_state, inputs) -> (scores, outputs)`` of encoded inputs, on the host.
       validate: ``(state, examples) -> {name: value}``, their loss, the task's metrics, and what is monitored.
+      batch: the shapes of a batch of training examples.
       parts: what the train step is made of, for :mod:`jaxcls.debugging`.
       replicated, sharded: an array whole on every device, and one whose first axis is split over them.
     """
@@ -52,6 +61,7 @@ class Program(NamedTuple):
     order: Callable[[jax.Array, int], jax.Array] | None
     predict: Predict
     validate: Callable[[TrainState, Examples], Mapping[str, float]]
+    batch: Batch
     parts: Parts
     replicated: jax.sharding.NamedSharding
     sharded: jax.sharding.NamedSharding
@@ -96,6 +106,20 @@ def resolve(task: Task, given: Settings) -> Settings:
         resolved = dataclasses.replace(resolved, learning_rate=rate)
     _check(task, resolved)
     return resolved
+
+
+def check_finished(task: Task, resolved: Settings, where: str) -> None:
+    """Refuses the settings of a finished run that lack one which every run has, or hold one that none can have.
+
+    Args:
+      where: the file that they are from, for messages.
+    """
+    with said_of(where):
+        for name in _OF_EVERY_RUN:
+            if getattr(resolved, name) is None:
+                raise InputError(f"holds no {name}, which every run has.")
+        _recipe(task, resolved)
+        _check(task, resolved)
 
 
 def split(task: Task, resolved: Settings, dataset: Dataset) -> Splits:
@@ -193,6 +217,7 @@ def build(
         order=order,
         predict=functions.predict,
         validate=functions.validate,
+        batch=jax.eval_shape(lambda: one),
         parts=functions.parts,
         replicated=functions.replicated,
         sharded=functions.sharded,
@@ -221,8 +246,12 @@ def of(given: Settings, *, say: Callable[[str], None] = print) -> Program:
 
 def build_model(task: Task, resolved: Settings, preparation: Preparation, class_names: tuple[str, ...]) -> Model:
     """The model of a run. That of a binary problem gives one logit for an example, (N,)."""
+    made = task.models[resolved.model]
+    takes = inspect.signature(getattr(made, "func", made).__init__).parameters
+    if not takes.keys() >= preparation.model_arguments.keys():
+        raise InputError(f"--model {resolved.model} of {task.name} takes other inputs than those that were prepared.")
     build = functools.partial(
-        task.models[resolved.model],
+        made,
         num_classes=num_outputs(task.problem, class_names),
         dropout=resolved.dropout,
         dtype=jnp.dtype(resolved.dtype),

@@ -40,14 +40,24 @@ def _run(asked: Replay) -> int:
         raise InputError(f"{asked.file} was kept by a program of yours: give it to replay() of what compile() gave.")
     given = from_record(record["settings"], where=str(asked.file))
     # Class weights come from the training examples.
-    functions = program.of(given, say=lambda line: print(line, flush=True))
-    state, batch = debugging.load(asked.file, jax.eval_shape(lambda: functions.state))
+    functions = program.of(given, say=terminal.say)
+    state, batch = debugging.load(asked.file, jax.eval_shape(lambda: functions.state), functions.batch)
     found = debugging.examine(functions.parts, state, batch)
-    print(f"\n{debugging.layers(functions.parts, state, batch)}\n")
-    print(f"step {int(state.step)}: {found or 'everything is finite'}")
-    if rows := record["rows"]:
-        print(f"rows of the training examples: {', '.join(map(str, rows))}")
+    terminal.say(f"\n{debugging.layers(functions.parts, state, batch)}\n")
+    terminal.say(f"step {int(state.step)}: {found or 'everything is finite'}")
+    if rows := record.get("rows"):
+        terminal.say(f"rows of the training examples: {_some(rows)}")
     return 0 if found is None else terminal.FAILED
+
+
+def _some(rows: Sequence[int], most: int = 10) -> str:
+    """The first of them, and how many there are.
+
+    >>> _some([3, 5]), _some(range(12), most=2)
+    ('3, 5', '0, 1 and 10 more, 12 in all')
+    """
+    more = f" and {len(rows) - most:,} more, {len(rows):,} in all" if len(rows) > most else ""
+    return f"{', '.join(map(str, rows[:most]))}{more}"
 
 
 if __name__ == "__main__":

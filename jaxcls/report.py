@@ -50,9 +50,9 @@ def _run(asked: Report) -> int:
     else:
         html = page.of_runs([run_directory.records(path) for path in asked.compare or ()])
     run_directory.write_page(output, html)
-    print(f"kept in {output}")
+    terminal.say(f"kept in {output}")
     if asked.open and not webbrowser.open(output.resolve().as_uri()):
-        print("no browser was found to open it with", file=sys.stderr)
+        terminal.say("no browser was found to open it with", file=sys.stderr)
     return 0
 
 

@@ -18,13 +18,13 @@ model/             the weights that were tested, and the thresholds of decisions
 import hashlib
 import itertools
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import tomli_w
 
+from jaxcls import files, forms, run_records
 from jaxcls import settings as settings_module
 from jaxcls.errors import InputError
 from jaxcls.settings import Settings
@@ -98,7 +98,7 @@ class RunDirectory:
         if not self.continued:
             try:
                 for name, text in self._records.items():
-                    _write(self.path / name, text)
+                    files.write(self.path / name, text)
             except OSError as error:
                 raise InputError(
                     f"--run-dir {self.path} cannot be written to ({error.strerror}); give another directory."
@@ -106,13 +106,13 @@ class RunDirectory:
 
     def write_history(self, history: Iterable[Mapping[str, Any]]) -> None:
         """Writes metrics.jsonl anew: whatever was interrupted, each epoch stands in it once."""
-        _write(self.path / "metrics.jsonl", "".join(json.dumps(entry) + "\n" for entry in history))
+        files.write(self.path / "metrics.jsonl", "".join(json.dumps(entry) + "\n" for entry in history))
 
     def write_results(self, results: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
         """Writes what a run ends with; results.json, which marks it as finished, comes last."""
-        _write(self.path / "SHA256SUMS", _sums(self.path))
-        _write(self.path / "summary.json", json.dumps(summary, separators=(",", ":")) + "\n")
-        _write(self.path / "results.json", _json(results))
+        files.write(self.path / "SHA256SUMS", _sums(self.path))
+        files.write(self.path / "summary.json", json.dumps(summary, separators=(",", ":")) + "\n")
+        files.write(self.path / "results.json", _json(results))
 
     def _check_same_run(self, settings: Settings, environment: Mapping[str, Any], data: Mapping[str, Any]) -> None:
         begun = settings_module.identity(settings_module.from_toml(self.path / "config.toml"))
@@ -127,21 +127,22 @@ class RunDirectory:
                 f"--run-dir {self.path} holds a run with other settings: {', '.join(differing)}. Give another "
                 f"--run-dir, or continue that run with --config {self.path / 'config.toml'}."
             )
-        before = _read(self.path / "data.json", "sha256", "location")
-        files = before["sha256"].keys() | data["sha256"].keys()
-        others = sorted(name for name in files if before["sha256"].get(name) != data["sha256"].get(name))
+        before = _read(self.path / "data.json", run_records.DATA)
+        names = before["sha256"].keys() | data["sha256"].keys()
+        others = sorted(name for name in names if before["sha256"].get(name) != data["sha256"].get(name))
         if others:
             raise InputError(
                 f"--run-dir {self.path} holds a run on other data, from {before['location']}: now "
                 f"{', '.join(others)} from {data['location']} differ. Give the same data, or another --run-dir."
             )
         fitted = self.path / "predictor.json"
-        if _json(_read(fitted)) != self._records["predictor.json"]:
+        if _json(_read(fitted, run_records.PREDICTOR)) != self._records["predictor.json"]:
             raise InputError(
                 f"{fitted} is not what the training examples give: it is damaged, or was fitted by other versions of "
                 "the libraries. Give another --run-dir."
             )
-        began, now = (_flat(record) for record in (_read(self.path / "environment.json"), environment))
+        recorded = _read(self.path / "environment.json", run_records.ENVIRONMENT)
+        began, now = _flat(recorded), _flat(environment)
         self.warnings += [
             f"{name} was {began.get(name)}, is {now.get(name)}"
             for name in [*began, *(now.keys() - began.keys())]
@@ -179,7 +180,7 @@ def read(path: Path) -> Kept:
             f"python -m jaxcls.train --config {path / 'config.toml'} --run-dir {path}"
         )
     sums = path / "SHA256SUMS"
-    written = sums.read_text(encoding="utf-8", errors="replace").splitlines() if sums.is_file() else []
+    written = files.content(sums, folder=path).decode(errors="replace").splitlines() if sums.exists() else []
     for line in _sums(path).splitlines():
         if line not in written:
             raise InputError(
@@ -187,7 +188,9 @@ def read(path: Path) -> Kept:
                 "it, or train again into another --run-dir."
             )
     settings = settings_module.from_toml(path / "config.toml")
-    return Kept(settings, _read(path / "data.json"), _read(path / "predictor.json"), path / "model")
+    predictor = _read(path / "predictor.json", run_records.PREDICTOR)
+    run_records.check_classes(predictor["problem"], predictor["class_names"], str(path / "predictor.json"))
+    return Kept(settings, _read(path / "data.json", run_records.DATA), predictor, path / "model")
 
 
 class Records(NamedTuple):
@@ -220,31 +223,35 @@ def records(path: Path) -> Records:
             f"--run-dir {path}: this run keeps no summary.json, from which a page is made. The command that trained it "
             "writes one, and does not train again."
         )
+    if kept.settings.model is None:
+        raise InputError(f"{path / 'config.toml'} names no model, as that of every run does; give another --run-dir.")
     history = path / "metrics.jsonl"
-    try:
-        lines = [json.loads(line) for line in history.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError) as error:
-        raise InputError(f"{history} is damaged ({error}); give another --run-dir.") from None
-    return Records(
+    lines = [
+        forms.parse(text, {str: forms.ANYTHING}, f"{history}: line {number}")
+        for number, text in enumerate(files.content(history, folder=path).splitlines(), 1)
+    ]
+    found = Records(
         path=path,
         config=settings_module.as_record(kept.settings),
-        environment=_read(path / "environment.json"),
+        environment=_read(path / "environment.json", run_records.ENVIRONMENT),
         data=kept.data,
         history=lines,
-        results=_read(path / "results.json", "metrics", "labels"),
-        summary=_read(path / "summary.json", "curves", "mistakes"),
+        results=_read(path / "results.json", run_records.RESULTS),
+        summary=_read(path / "summary.json", run_records.SUMMARY),
     )
+    run_records.check_page(found.history, found.results, found.summary, str(path))
+    return found
 
 
 def write_page(file: Path, html: str) -> None:
     """Writes a page, all of it or nothing."""
-    _write(file, html)
+    files.write(file, html)
 
 
 def write_evaluation(path: Path, split: str, results: Mapping[str, Any]) -> Path:
     """Writes the scores on a split into the directory of a finished run, and gives the file."""
     file = path / f"evaluation-{split}.json"
-    _write(file, _json(results))
+    files.write(file, _json(results))
     return file
 
 
@@ -260,28 +267,15 @@ def _json(value: Mapping[str, Any]) -> str:
 
 def _sums(path: Path) -> str:
     """The lines of SHA256SUMS."""
-    try:
-        return "".join(f"{hashlib.sha256((path / name).read_bytes()).hexdigest()}  {name}\n" for name in _NEEDED)
-    except OSError as error:
-        raise InputError(f"{error.filename}: cannot be read ({error.strerror}); give another --run-dir.") from None
+    return "".join(
+        f"{hashlib.sha256(files.content(path / name, folder=path)).hexdigest()}  {name}\n" for name in _NEEDED
+    )
 
 
-def _read(path: Path, *names: str) -> dict[str, Any]:
-    """A record that holds these names at least."""
+def _read(path: Path, form: forms.Form) -> dict[str, Any]:
+    """A record of this form."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is damaged ({error}); give another --run-dir.") from None
-    if not isinstance(record, dict) or not all(name in record for name in names):
-        raise InputError(f"{path} is damaged (it does not hold {', '.join(names)}); give another --run-dir.")
+        record: dict[str, Any] = forms.parse(files.content(path, folder=path.parent), form, str(path))
+    except InputError as error:
+        raise InputError(f"{error} Give another --run-dir.") from None
     return record
-
-
-def _write(path: Path, text: str) -> None:
-    """All of the text or what was there before, whatever happens in between."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

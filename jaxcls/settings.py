@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import hashlib
 import json
+import sys
 import tomllib
 import types
 import typing
@@ -290,7 +291,8 @@ def from_toml(path: Path) -> Settings:
         record = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"--config {path}: {error.strerror}; give a TOML file.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    # ValueError: also a number of thousands of digits. RecursionError: brackets within brackets.
+    except (ValueError, RecursionError) as error:
         raise InputError(f"--config {path}: not a TOML file: {error}") from None
     return from_record(record, where=f"--config {path}")
 
@@ -321,8 +323,10 @@ def _converted(value: Any, kind: Any, where: str) -> Any:
     if typing.get_origin(kind) is types.UnionType or typing.get_origin(kind) is typing.Union:  # X | None
         return _converted(value, options[0], where)
     if kind is Path and isinstance(value, str):
+        if "\0" in value:
+            raise InputError(f"{where} = {value!r}: no path holds a zero character.")
         return Path(value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    if kind is float and type(value) is int and abs(value) <= sys.float_info.max:
         return float(value)
     if type(value) is not kind:
         raise InputError(f"{where} = {value!r}: must be a value of type {getattr(kind, '__name__', kind)}.")

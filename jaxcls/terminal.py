@@ -1,10 +1,13 @@
-"""What the command lines say at the end: a table of scores, or what went wrong, with the exit status for it."""
+"""What the command lines say: their lines, a table of scores, or what went wrong, with the exit status for it."""
 
+import io
 import math
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TextIO
 
+from jaxcls import printable
 from jaxcls.errors import InputError
 
 # Exit statuses, beside 0.
@@ -17,18 +20,45 @@ _PLAIN = ".:-=+*%@"
 _WIDEST = 48
 # What shells give for a process that SIGINT ended.
 STOPPED_AT_ONCE = 130
+# And for one that wrote to a pipe that nobody read any more, such as that to head.
+NOBODY_READS = 141
 
 
 def exit_status(command: Callable[[], int]) -> int:
     """Runs a command line. What can go wrong with it is a line and an exit status, not a traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A name may hold signs that the terminal's encoding has not.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        try:
+            return _status(command)
+        finally:
+            # Here, where it can be answered, and not when Python ends.
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # What Python still writes when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return NOBODY_READS
+
+
+def say(text: object, *, file: TextIO | None = None) -> None:
+    """Prints a text at once, whatever names of others it holds: none of it is a command to a terminal.
+
+    >>> say("cat" + chr(27) + "[2J")
+    cat\\x1b[2J
+    """
+    print(printable.text(text), file=file, flush=True)
+
+
+def _status(command: Callable[[], int]) -> int:
     try:
         return command()
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
     except OSError as error:
         # A file that was there, a disk, a network: the message names it.
-        print(f"error: {error}; what was saved before stands", file=sys.stderr)
+        say(f"error: {error}; what was saved before stands", file=sys.stderr)
         return FAILED
     except RuntimeError as error:
         # Not at the top: --help is answered without jax.
@@ -42,9 +72,9 @@ def exit_status(command: Callable[[], int]) -> int:
                 "Lower --batch-size and raise --gradient-accumulation-steps by the same factor, for updates of as many "
                 "examples; lower --eval-batch-size; or give --remat."
             )
-            print(f"error: out of memory ({str(error).splitlines()[0]}). {advice}", file=sys.stderr)
+            say(f"error: out of memory ({str(error).splitlines()[0]}). {advice}", file=sys.stderr)
         elif isinstance(error, CheckpointError | DivergedError | NonFiniteError):
-            print(f"error: {error}", file=sys.stderr)
+            say(f"error: {error}", file=sys.stderr)
         else:
             raise
         return FAILED
@@ -64,11 +94,12 @@ def table(report: Mapping[str, Any], split: str) -> str:
     lines = ["", f"{synthetic}{split}, {report['examples']:,} examples", ""]
     lines += [f"  {name:28} {value:.4f}" for name, value in report["metrics"].items() if value is not None]
     columns = ("precision", "recall", "f1", "roc_auc")
-    width = max(len(label) for label in report["labels"])
+    names = {label: printable.line(label) for label in report["labels"]}
+    width = max(map(len, names.values()))
     lines += ["", f"  {'':{width}}  " + "  ".join(f"{c:>9}" for c in ("support", *columns))]
     for label, row in report["labels"].items():
         cells = "  ".join(f"{row[c]:9.4f}" if row[c] is not None else f"{'-':>9}" for c in columns)
-        lines.append(f"  {label:{width}}  {row['support']:9,.0f}  {cells}")
+        lines.append(f"  {names[label]:{width}}  {row['support']:9,.0f}  {cells}")
     return "\n".join(lines)
 
 

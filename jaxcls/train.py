@@ -41,16 +41,16 @@ def _train(settings: Settings, arguments: list[str]) -> int:
 
     try:
         with stop_requests() as stop:
-            result = run(settings, say=lambda line: print(line, flush=True), stop=stop)
+            result = run(settings, say=terminal.say, stop=stop)
     except Interrupted as stop:
         command = shlex.join(["python", "-m", "jaxcls.train", *arguments])
-        print(f"{stop}. To go on: {command}", file=sys.stderr)
+        terminal.say(f"{stop}. To go on: {command}", file=sys.stderr)
         return INTERRUPTED
-    print(terminal.table(result.report, "test"))
+    terminal.say(terminal.table(result.report, "test"))
     if drawn := terminal.curves(result.history, encoding=sys.stdout.encoding):
-        print(f"\n{drawn}\n")
-    print(f"kept in {result.directory}")
-    print(f"as a page in {result.directory / 'report.html'}")
+        terminal.say(f"\n{drawn}\n")
+    terminal.say(f"kept in {result.directory}")
+    terminal.say(f"as a page in {result.directory / 'report.html'}")
     return 0
 
 
@@ -58,12 +58,12 @@ def _list_tasks() -> int:
     from jaxcls.tasks import TASKS
 
     for task in TASKS.values():
-        print(f"{task.name}: {task.summary} ({'as your labels are' if task.takes('data') else task.problem})")
-        print(f"    models: {', '.join(task.models)}")
+        terminal.say(f"{task.name}: {task.summary} ({'as your labels are' if task.takes('data') else task.problem})")
+        terminal.say(f"    models: {', '.join(task.models)}")
         for name, preset in task.presets.items():
             recipe = preset.settings
             parts = [recipe.model, f"{recipe.epochs} epochs", recipe.loss, recipe.optimizer]
-            print(f"    preset {name}: {', '.join(part for part in parts if part)}")
+            terminal.say(f"    preset {name}: {', '.join(part for part in parts if part)}")
     return 0
 
 

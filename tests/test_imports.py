@@ -10,11 +10,11 @@ import pytest
 import jaxcls
 
 FLOORS = [
-    {"errors", "environment", "watchdog"},
-    {"settings", "signals", "labels", "native"},
+    {"errors", "environment", "printable", "watchdog"},
+    {"settings", "signals", "labels", "native", "files", "forms"},
     {"losses", "metrics", "optimizers", "augment", "ops"},
     {"models", "data", "heads"},
-    {"steps", "checkpoints", "description"},
+    {"steps", "checkpoints", "description", "run_records"},
     {"tasks", "debugging", "memory"},
     {"assembly"},
     {"program", "fit", "progress", "run_directory", "summary", "tensorboard", "weights_biases", "profiling"},

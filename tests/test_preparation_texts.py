@@ -109,3 +109,41 @@ def test_wrong_input_is_refused(rows, options, message):
 def test_what_is_no_text_is_refused_when_it_is_encoded():
     with pytest.raises(InputError, match="row 1 is nan"):
         FITTED.encode(strings(np.nan))
+
+
+OURS = texts.fit(np.array(["a film", "a good film"], object), vocabulary_size=300, max_length=8)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda t: t["normalizer"]["normalizers"][0]["pattern"].update(Regex="(a+)+$"), "none that jaxcls trains"),
+        (lambda t: t["normalizer"]["normalizers"][0].pop("content"), "none that jaxcls trains"),
+        (lambda t: t["added_tokens"][0].pop("single_word"), "none that jaxcls trains"),
+        (lambda t: t.update(post_processor=[]), "none that jaxcls trains"),
+        (lambda t: t.update({"0": None}), "none that jaxcls trains"),
+        (lambda t: t["model"]["merges"].append(["no", "token"]), "do not belong together"),
+        (lambda t: t["model"]["vocab"].update(x=10_000), "do not belong together"),
+    ],
+    ids=range(7),
+)
+def test_a_tokenizer_that_is_not_ours_is_refused(change, says):
+    tokenizer = json.loads(OURS.tokenizer)
+    change(tokenizer)
+    with pytest.raises(InputError, match=says):
+        texts.Texts.from_record(OURS.as_record() | {"tokenizer": json.dumps(tokenizer)})
+
+
+def test_what_an_earlier_version_of_the_library_leaves_out_is_not_asked_for():
+    tokenizer = json.loads(OURS.tokenizer)
+    del tokenizer["model"]["ignore_merges"], tokenizer["padding"]
+    tokenizer["model"]["merges"] = [" ".join(pair) for pair in tokenizer["model"]["merges"]]
+    read = texts.Texts.from_record(OURS.as_record() | {"tokenizer": json.dumps(tokenizer)})
+    inputs = np.array(["a good film"], object)
+    np.testing.assert_array_equal(read.encode(inputs), OURS.encode(inputs))
+
+
+@pytest.mark.parametrize("widths", [[], [0], [16, 8], [1 << 40], ["8"]], ids=str)
+def test_widths_that_no_texts_have_are_refused(widths):
+    with pytest.raises(InputError, match="widths"):
+        texts.Texts.from_record(OURS.as_record() | {"widths": widths})

@@ -109,7 +109,7 @@ def test_what_is_wrong_is_said_and_nothing_is_written(finished, tmp_path, monkey
         ("summary.json", None, "keeps no summary.json"),
         ("summary.json", "{", "summary.json is damaged"),
         ("summary.json", "{}", "summary.json is damaged"),
-        ("metrics.jsonl", "no JSON\n", "metrics.jsonl is damaged"),
+        ("metrics.jsonl", "no JSON\n", "metrics.jsonl: line 1 is damaged"),
         ("results.json", None, "has not finished"),
         ("data.json", "{}", "data.json is not as the run wrote it"),
     ],

@@ -9,7 +9,8 @@ and, for texts, tokenizers; neither Flax nor jaxcls.
     model = loader.load("model")
     probabilities = model.predict(images)
 
-Nothing damaged is loaded: every file's SHA-256 must be the one in SHA256SUMS. The probabilities are those of
+Nothing damaged is loaded: every file's SHA-256 must be the one in SHA256SUMS. That says nothing of who made the folder,
+and what it holds are programs, this one too: run none of a stranger. The probabilities are those of
 `python -m jaxcls.predict`, bit for bit on the same versions, XLA_FLAGS (model.json names both), processor and number of
 devices; elsewhere, and those of a transformer, but for rounding.
 """
@@ -21,7 +22,9 @@ import hashlib
 import io
 import json
 import math
+import re
 import sys
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +34,8 @@ import numpy as np
 from jax import export
 
 SUMS = "SHA256SUMS"
+# With these a spreadsheet lets a formula begin, in some languages with the wide ones.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 # What programs write where a number is missing.
 MISSING = ("", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "<NA>")
 
@@ -115,11 +120,8 @@ def load(folder: str | Path) -> Model:
       ArtifactError: names the file that is damaged, missing or too many.
     """
     files = verified(Path(folder))
-    record = json.loads(files["model.json"])
-    if record["format"] != "stablehlo":
-        raise ArtifactError(f"{folder} holds a model in the format {record['format']}, which this loader does not run.")
-    with np.load(io.BytesIO(files["parameters.npz"]), allow_pickle=False) as stored:
-        parameters = jax.device_put({name: stored[name] for name in stored.files})
+    record = _record(files, folder)
+    parameters = jax.device_put(_arrays(files["parameters.npz"], f"{folder}/parameters.npz"))
     programs = tuple(jax.jit(export.deserialize(bytearray(files[name])).call) for name in record["programs"])
     encode: Callable[[Any], Any]
     match record["preparation"]:
@@ -136,7 +138,12 @@ def verified(folder: Path) -> dict[str, bytes]:
     """The files of the folder, by name; but only if each is as it was written."""
     try:
         # Python itself writes __pycache__ where this file is imported.
-        files = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "__pycache__"}
+        paths = [path for path in folder.iterdir() if path.name != "__pycache__"]
+        for path in paths:
+            # A link may lead anywhere, and a pipe never ends.
+            if path.is_symlink() or not path.is_file():
+                raise ArtifactError(f"{path} is no plain file, and does not belong there.")
+        files = {path.name: path.read_bytes() for path in paths}
     except OSError as error:
         raise ArtifactError(f"{error.filename}: cannot be read ({error.strerror}).") from None
     if SUMS not in files:
@@ -159,6 +166,78 @@ def verified(folder: Path) -> dict[str, bytes]:
 def checksums(files: Mapping[str, bytes]) -> bytes:
     """What SHA256SUMS holds; `sha256sum -c` checks it too."""
     return "".join(f"{hashlib.sha256(files[name]).hexdigest()}  {name}\n" for name in sorted(files)).encode()
+
+
+def _record(files: Mapping[str, bytes], folder: str | Path) -> dict[str, Any]:
+    """What model.json holds, if it is what the loader goes by."""
+    try:
+        record = json.loads(files["model.json"])
+        wrong = _wrong(record, files)
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
+        raise ArtifactError(f"{folder}/model.json is damaged ({type(error).__name__}: {error}).") from None
+    if record["format"] != "stablehlo":
+        raise ArtifactError(f"{folder} holds a model in the format {record['format']}, which this loader does not run.")
+    if wrong:
+        raise ArtifactError(f"{folder}/model.json is damaged: {', '.join(wrong)}.")
+    return record
+
+
+def _wrong(record: Mapping[str, Any], files: Mapping[str, bytes]) -> list[str]:
+    """The names of what is not of the kind or the size that it must be."""
+    if record["format"] != "stablehlo":
+        return []
+    names, widths, preparation = record["class_names"], record["widths"], record["preparation"]
+    thresholds = [*np.ravel(record["thresholds"])]
+    kind = preparation["kind"]
+    match kind:
+        case "images":
+            prepared = _whole(preparation["shape"]) and len(preparation["shape"]) == 3
+        case "texts":
+            prepared = preparation["widths"] == widths and "tokenizer.json" in files
+        case "tables":
+            columns, categories = preparation["numeric"], preparation["categories"]
+            prepared = all(isinstance(word, str) for words in categories.values() for word in words) and all(
+                isinstance(column["name"], str)
+                and isinstance(column["flagged"], bool)
+                and all(type(column[key]) in (int, float) and math.isfinite(column[key]) for key in ("mean", "scale"))
+                for column in columns
+            )
+        case _:
+            prepared = False
+    return [
+        name
+        for name, good in {
+            "problem": record["problem"] in ("binary", "multiclass", "multilabel"),
+            "class_names": len(names) > 1 - (record["problem"] == "multilabel")
+            and all(isinstance(name, str) for name in names),
+            "thresholds": all(isinstance(value, float) for value in thresholds) and len(thresholds) in (1, len(names)),
+            "widths": _whole(widths) and [*widths] == sorted(set(widths)) and bool(widths) == (kind == "texts"),
+            "batch_size": _whole([record["batch_size"]]),
+            "synthetic": isinstance(record["synthetic"], bool),
+            "preparation": prepared,
+            "programs": len(record["programs"]) == max(1, len(widths))
+            and all(name in files for name in record["programs"]),
+            "parameters.npz": "parameters.npz" in files,
+        }.items()
+        if not good
+    ]
+
+
+def _whole(values: Sequence[Any]) -> bool:
+    """Whether these are sizes that an array can have."""
+    return isinstance(values, list) and all(type(value) is int and 0 < value < 1 << 24 for value in values)
+
+
+def _arrays(content: bytes, where: str) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file, which unpacks to no more than its size gives reason for."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if sum(member.file_size for member in archive.infolist()) > 100 * len(content):
+                raise ArtifactError(f"{where} unpacks to more than its size gives reason for.")
+        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (zipfile.BadZipFile, OSError, ValueError, EOFError, LookupError, RuntimeError, SyntaxError) as error:
+        raise ArtifactError(f"{where} is damaged ({error}).") from None
 
 
 def _images(shape: tuple[int, ...]) -> Callable[[Any], np.ndarray]:
@@ -253,13 +332,14 @@ def _read(path: Path, kind: str) -> Any:
     """A file of inputs as `encode` takes them."""
     try:
         if kind == "images":
-            return np.load(path, allow_pickle=False)
+            # Mapped, so that a header which declares more than there is takes no memory.
+            return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
         text = path.read_text(encoding="utf-8-sig")
         if kind == "texts":
             return text.splitlines()
         names, *rows = (row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row)
         columns = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
-    except (OSError, ValueError, csv.Error) as error:
+    except (OSError, ValueError, SyntaxError, RecursionError, csv.Error) as error:
         raise ArtifactError(f"{path}: cannot be read: {error}.") from None
     # As in the training, a column that holds numbers alone is one of numbers.
     return {
@@ -270,6 +350,17 @@ def _read(path: Path, kind: str) -> Any:
 
 def _is_number(word: str) -> bool:
     return word.strip() in MISSING or (not math.isnan(_number(word)) and "_" not in word)
+
+
+def _no_formula(name: str) -> str:
+    """The name, after a ' where a spreadsheet would take it for a formula."""
+    plain = re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", name, re.ASCII)
+    return f"'{name}" if name.startswith(_FORMULA) and plain is None else name
+
+
+def _harmless(text: str) -> str:
+    """The text without what a terminal would obey."""
+    return re.sub("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", lambda sign: ascii(sign[0])[1:-1], text)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -286,7 +377,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         inputs = _read(asked.input, model.record["preparation"]["kind"])
         scores = model.predict(inputs, batch_size=asked.batch_size)
     except ArtifactError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_harmless(str(error))}", file=sys.stderr)
         return 2
     names = model.record["class_names"]
     columns, names = (scores[:, None], names[1:]) if scores.ndim == 1 else (scores, names)
@@ -294,10 +385,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with io.StringIO(newline="") as text:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["row", "predicted", *(f"probability_{name}" for name in names)])
-        writer.writerows([row, name, *values] for row, (name, values) in enumerate(predicted, 1))
+        writer.writerows([row, _no_formula(name), *values] for row, (name, values) in enumerate(predicted, 1))
         content = text.getvalue()
     if asked.output is None:
-        print(content, end="")
+        print(_harmless(content) if sys.stdout.isatty() else content, end="")
     else:
         asked.output.write_text(content, encoding="utf-8")
     if model.record["synthetic"]:

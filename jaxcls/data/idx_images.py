@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from jaxcls import files
 from jaxcls.data import downloads, sources
 from jaxcls.data.dataset import Dataset, Part, Provenance, Queries
 from jaxcls.data.formats import idx
@@ -100,15 +101,15 @@ def _from_data_dir(spec: IdxImages, data_dir: Path) -> Dataset:
     folders = [data_dir, data_dir / "raw"]
     if spec.torchvision:
         folders += [data_dir / spec.torchvision / "raw"]
-    files = {folder: _find(folder, spec.sha256) for folder in folders}
-    folder = max(folders, key=lambda folder: len(files[folder]))
-    missing = [name for name in spec.sha256 if name not in files[folder]]
+    found = {folder: _find(folder, spec.sha256, data_dir) for folder in folders}
+    folder = max(folders, key=lambda folder: len(found[folder]))
+    missing = [name for name in spec.sha256 if name not in found[folder]]
     if missing:
         raise InputError(
             f"{folder} does not hold {', '.join(missing)}. --data-dir needs the four IDX files of "
             f"{spec.name}: {', '.join(spec.sha256)}, each plain or with .gz, all in one folder."
         )
-    dataset = _decode(spec, files[folder], source="files", location=str(folder), note="SHA-256 verified")
+    dataset = _decode(spec, found[folder], source="files", location=str(folder), note="SHA-256 verified")
     others = _differing(dataset, spec.sha256)
     if not others:
         return dataset
@@ -120,13 +121,13 @@ def _from_debian(spec: IdxImages) -> Dataset:
     if spec.debian is None:
         raise AbsentError("no --data-dir was given")
     package, folder = spec.debian[0], Path(spec.debian[1])
-    files = _find(folder, spec.sha256)
-    if not files:
+    found = _find(folder, spec.sha256)
+    if not found:
         raise AbsentError(f"no --data-dir was given and the Debian package {package} is not installed")
     # A file of an installed package that is not there is damage, and `_decode` says so.
-    files = {name: files.get(name, folder / f"{name}.gz") for name in spec.sha256}
+    paths = {name: found.get(name, folder / f"{name}.gz") for name in spec.sha256}
     note = f"Debian package {package}, SHA-256 verified"
-    dataset = _decode(spec, files, source="files", location=str(folder), note=note)
+    dataset = _decode(spec, paths, source="files", location=str(folder), note=note)
     if others := _differing(dataset, spec.sha256):
         raise InputError(
             f"{folder}: {', '.join(others)}: the SHA-256 of the content is not the official one. Install "
@@ -144,10 +145,10 @@ def _from_tfds(spec: IdxImages) -> Dataset:
     registered = tfds.builder_cls(spec.tfds).url_infos
     addresses = {url.rpartition("/")[2].removesuffix(".gz"): url for url in registered}
     urls = {name: addresses[name] for name in spec.sha256}
-    folder, files = downloads.fetch(spec.tfds, urls, registered)
+    folder, paths = downloads.fetch(spec.tfds, urls, registered)
     location = str(folder)
     note = f"TFDS {spec.tfds}, SHA-256 verified"
-    dataset = _decode(spec, files, source="tfds", location=location, note=note)
+    dataset = _decode(spec, paths, source="tfds", location=location, note=note)
     # TFDS verifies what it downloads, and not what it finds in its cache.
     if others := _differing(dataset, spec.sha256):
         raise InputError(
@@ -162,9 +163,9 @@ def _from_sample(spec: IdxImages) -> Dataset:
         raise AbsentError("the package holds no sample of it")
     location = f"jaxcls/data/samples/{spec.sample}"
     with resources.as_file(resources.files("jaxcls.data.samples") / spec.sample) as folder:
-        files = {name: folder / f"{name}.gz" for name in spec.sha256}
+        paths = {name: folder / f"{name}.gz" for name in spec.sha256}
         note = "a part of the real data set, SHA-256 verified"
-        dataset = _decode(spec, files, source="sample", location=location, note=note)
+        dataset = _decode(spec, paths, source="sample", location=location, note=note)
         lines = (folder / "SHA256SUMS").read_text().splitlines()
     if others := _differing(dataset, {name: digest for digest, name in map(str.split, lines)}):
         raise InputError(
@@ -174,22 +175,22 @@ def _from_sample(spec: IdxImages) -> Dataset:
     return dataset
 
 
-def _find(folder: Path, names: Iterable[str]) -> dict[str, Path]:
-    """The files of these names that are in a folder, under any name in use for them."""
+def _find(folder: Path, names: Iterable[str], inside: Path | None = None) -> dict[str, Path]:
+    """The files of these names that are in a folder, under any name in use for them; no link may leave ``inside``."""
     found = {}
     for name in names:
         dotted = name.replace("-idx", ".idx")
         for candidate in (name, f"{name}.gz", dotted, f"{dotted}.gz"):
             if (folder / candidate).is_file():
-                found[name] = folder / candidate
+                found[name] = files.inside(inside or folder, folder / candidate)
                 break
     return found
 
 
 def _decode(
-    spec: IdxImages, files: Mapping[str, Path], *, source: Literal["files", "tfds", "sample"], location: str, note: str
+    spec: IdxImages, found: Mapping[str, Path], *, source: Literal["files", "tfds", "sample"], location: str, note: str
 ) -> Dataset:
-    paths = [files[name] for name in spec.sha256]
+    paths = [found[name] for name in spec.sha256]
     arrays = [idx.read_idx(path) for path in paths]
     digests = {name: idx.idx_sha256(array) for name, array in zip(spec.sha256, arrays, strict=True)}
     train = _split(paths[0], arrays[0], paths[1], arrays[1], len(spec.class_names))

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxcls import files
 from jaxcls.data import own
 from jaxcls.data.dataset import Dataset, Part, Provenance
 from jaxcls.data.formats import images
@@ -23,12 +24,14 @@ class Layout(NamedTuple):
       train: the folder that holds a folder for each class.
       test, validation: likewise, or None.
       class_names: the names of the folders, in order of the alphabet.
+      roots: of each part, the folder that was given, out of which no link may lead.
     """
 
     train: Path
     test: Path | None
     validation: Path | None
     class_names: tuple[str, ...]
+    roots: dict[Path, Path]
 
 
 def layout(data: Path, test_data: Path | None = None) -> Layout:
@@ -59,7 +62,10 @@ def layout(data: Path, test_data: Path | None = None) -> Layout:
         if "test" in parts and test_data is not None:
             raise InputError(f"{data} has a folder test of its own: leave --test-data out, or give --data {train}.")
         test = parts.get("test", test_data)
-    class_names = tuple(folder.name for folder in _folders(train))
+    classes = _folders(train)
+    for folder in classes:
+        files.check_name(folder)
+    class_names = tuple(folder.name for folder in classes)
     if len(class_names) < 2:
         found = f"only the folder {class_names[0]!r}" if class_names else "no folders"
         raise InputError(f"{train} holds {found}; it must hold a folder of images for each of two classes or more.")
@@ -67,7 +73,10 @@ def layout(data: Path, test_data: Path | None = None) -> Layout:
         for folder in _folders(part) if part else ():
             if folder.name not in class_names:
                 raise InputError(f"{folder}: no class of {train}, which are {', '.join(class_names)}.")
-    return Layout(train, test, validation, class_names)
+    roots = {part: test_data if part == test_data else data for part in (train, test, validation) if part is not None}
+    for part, root in roots.items():
+        files.all_inside(root, _folders(part))
+    return Layout(train, test, validation, class_names, roots)
 
 
 def read(name: str, where: Layout, *, size: int, test_fraction: float, skip_damaged: bool = False) -> Dataset:
@@ -88,7 +97,13 @@ def read(name: str, where: Layout, *, size: int, test_fraction: float, skip_dama
     def part(role: str, folder: Path) -> Part:
         paths, labels, others = _listed(folder, where.class_names)
         decoded = images.decode_all(
-            paths, size=size, channels=3, root=folder, what=f"{role} images", skip_damaged=skip_damaged
+            paths,
+            size=size,
+            channels=3,
+            root=folder,
+            what=f"{role} images",
+            inside=where.roots[folder],
+            skip_damaged=skip_damaged,
         )
         checksums[role] = decoded.sha256
         pixels = decoded.images

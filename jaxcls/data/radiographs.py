@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from jaxcls import files
 from jaxcls.data import own, sources, splits
 from jaxcls.data.dataset import Dataset, Part, Provenance
 from jaxcls.data.formats import images, tables
@@ -47,7 +48,7 @@ def read_chestxray14(folder: Path, *, name: str, size: int, test_fraction: float
     found = sorted(folder.glob("Data_Entry_2017*.csv"))
     if len(found) != 1:
         raise InputError(f"{folder}: holds {len(found)} tables Data_Entry_2017*.csv; it must hold one.")
-    table = found[0]
+    table = files.inside(folder, found[0])
     keys = ("Image Index", "Finding Labels", "Patient ID")
     columns = tables.read_csv(table, required=keys, text=keys)
     names, findings, patients = (columns[key] for key in keys)
@@ -70,7 +71,9 @@ def read_chestxray14(folder: Path, *, name: str, size: int, test_fraction: float
     return Dataset(name, train, test, CHESTXRAY14, record)
 
 
-def read_chexpert(folder: Path, *, name: str, size: int, uncertain: Literal["ignore", "ones", "zeros"]) -> Dataset:
+def read_chexpert(
+    folder: Path, *, name: str, size: int, uncertain: Literal["ignore", "ones", "zeros"], inside: Path | None = None
+) -> Dataset:
     """Reads CheXpert: train.csv and valid.csv, and the images that they name.
 
     A finding is 1.0 where the report affirms it, 0.0 where it denies it, -1.0 where it is uncertain, and blank where
@@ -81,6 +84,7 @@ def read_chexpert(folder: Path, *, name: str, size: int, uncertain: Literal["ign
       folder: that of the tables.
       name: the task's.
       size: the height and width that the images are brought to.
+      inside: the folder that no link may lead out of; without it, that of the tables.
       uncertain: what -1.0 counts as in training: as not known (NaN), as 1, or as 0.
 
     Raises:
@@ -88,11 +92,14 @@ def read_chexpert(folder: Path, *, name: str, size: int, uncertain: Literal["ign
         of these, or a path names no patient or leads out of the folder.
     """
     # Both tables are checked before any image is decoded.
+    files.all_inside(inside or folder, [folder / "train.csv", folder / "valid.csv"])
     contents = [_chexpert_table(folder / "train.csv", uncertain), _chexpert_table(folder / "valid.csv", "ignore")]
     parts: list[Part] = []
     checksums = sources.checksums([folder / "train.csv", folder / "valid.csv"])
     for what, (paths, labels, patients) in zip(("training", "test"), contents, strict=True):
-        decoded = images.decode_all(paths, size=size, channels=1, root=folder, what=f"{what} radiographs")
+        decoded = images.decode_all(
+            paths, size=size, channels=1, root=folder, what=f"{what} radiographs", inside=inside
+        )
         parts.append(Part(decoded.images, labels, groups=patients))
         checksums[f"{what} images"] = decoded.sha256
     train, test = parts
@@ -140,7 +147,7 @@ def _listed_tests(names: np.ndarray, folder: Path, table: Path) -> np.ndarray | 
         return None
     if len(there) == 1:
         raise InputError(f"{folder}: holds {there[0]} alone; the parts follow from both lists, or from none.")
-    train, test = (_lines(folder / file) for file in there)
+    train, test = (_lines(files.inside(folder, folder / file)) for file in there)
     for line, name in enumerate(test, 1):
         if name in train:
             raise InputError(f"{folder / TEST_LIST}: line {line}: {name} stands in {TRAIN_LIST} too.")

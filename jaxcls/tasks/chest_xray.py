@@ -53,21 +53,21 @@ def _read_folder(folder: Path, size: int) -> Dataset:
     """Kaggle's folders, or MedMNIST's file, with images of that height and width."""
     for root in (folder, folder / "chest_xray"):
         if (root / "train").is_dir():
-            return _from_kaggle(root, size)
+            return _from_kaggle(root, size, folder)
     file = npz.find(folder, "pneumoniamnist", size)
     if file is None:
         raise InputError(f"{folder}: holds neither chest_xray/train nor pneumoniamnist.npz. {NEEDS}")
     return medmnist.read(file, name="chest_xray", class_names=CLASSES, num_labels=1, size=size)
 
 
-def _from_kaggle(root: Path, size: int) -> Dataset:
+def _from_kaggle(root: Path, size: int, folder: Path) -> Dataset:
     train_paths, train_labels = _listed(root / "train")
     if (root / "val").is_dir():
         more_paths, more_labels = _listed(root / "val")
         train_paths, train_labels = train_paths + more_paths, train_labels + more_labels
     test_paths, test_labels = _listed(root / "test")
     train, test = (
-        images.decode_all(paths, size=size, channels=1, root=root, what=f"{what} radiographs")
+        images.decode_all(paths, size=size, channels=1, root=root, what=f"{what} radiographs", inside=folder)
         for paths, what in [(train_paths, "training"), (test_paths, "test")]
     )
     patients, test_patients = _patients(train_paths), _patients(test_paths)

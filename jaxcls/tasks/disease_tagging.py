@@ -53,7 +53,7 @@ def _read_folder(folder: Path, settings: Settings) -> Dataset:
     for root in (folder, *sorted(folder.glob("CheXpert-v1.0*"))):
         if (root / "train.csv").is_file():
             uncertain = own.given(settings, "uncertain")
-            return radiographs.read_chexpert(root, name=name, size=size, uncertain=uncertain)
+            return radiographs.read_chexpert(root, name=name, size=size, uncertain=uncertain, inside=folder)
     file = npz.find(folder, "chestmnist", size)
     if file is None:
         raise InputError(f"{folder}: holds neither Data_Entry_2017*.csv nor train.csv nor chestmnist.npz. {NEEDS}")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxcls import files
 from jaxcls.data import own, sources, splits
 from jaxcls.data.dataset import Dataset, Part, Provenance, Queries
 from jaxcls.data.formats.tables import Table, numbers, read_csv
@@ -85,7 +86,7 @@ def _read_labelled(folder: Path, test_fraction: float) -> Dataset:
     path = folder / "creditcard.csv"
     if not path.is_file():
         raise InputError(f"{folder} does not hold creditcard.csv. {NEEDS}")
-    table = read_csv(path, required=(*COLUMNS, "Class"))
+    table = read_csv(files.inside(folder, path), required=(*COLUMNS, "Class"))
     labels = numbers(table, "Class", path)
     if not np.isin(labels, (0, 1)).all():
         row = int(np.isin(labels, (0, 1), invert=True).argmax())

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxcls import files
 from jaxcls.data import own, sources
 from jaxcls.data.dataset import Dataset, Part, Provenance, Queries
 from jaxcls.data.formats.tables import Table, numbers, read_csv
@@ -71,7 +72,7 @@ def _read_train(folder: Path, test_fraction: float) -> Dataset:
     path = folder / "train.csv"
     if not path.is_file():
         raise InputError(f"{folder} does not hold train.csv. {NEEDS}")
-    table = read_csv(path, required=("id", "species"), text=("id", "species"))
+    table = read_csv(files.inside(folder, path), required=("id", "species"), text=("id", "species"))
     own.check_unique(table["id"], "id", str(path))
     _check_species(table["species"], path)
     names, labels = np.unique(table["species"].astype(str), return_inverse=True)

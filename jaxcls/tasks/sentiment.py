@@ -18,6 +18,7 @@ from typing import Literal
 
 import numpy as np
 
+from jaxcls import files
 from jaxcls.data import downloads, own, sources, splits
 from jaxcls.data.dataset import Dataset, Part, Provenance, Queries
 from jaxcls.data.formats.tables import Table, numbers, read_csv, require
@@ -108,13 +109,17 @@ def from_sample(test_fraction: float, *, seed: int = 0) -> Dataset:
 def _from_folder(folder: Path, test_fraction: float) -> Dataset:
     for root in (folder, folder / "aclImdb"):
         if (root / "train").is_dir():
-            return _of_folders(read_folders(root, FOLDERS), "files", root, "the reviews with a label of aclImdb")
+            return _of_folders(
+                read_folders(root, FOLDERS, inside=folder), "files", root, "the reviews with a label of aclImdb"
+            )
     if (folder / ARCHIVE).is_file():
-        return _from_archive(folder / ARCHIVE, "files", "the reviews with a label")
+        return _from_archive(files.inside(folder, folder / ARCHIVE), "files", "the reviews with a label")
     path = folder / KAGGLE
     if not path.is_file():
         raise InputError(f"{folder} holds none of aclImdb, {ARCHIVE} and {KAGGLE!r}. {NEEDS}")
-    part = _labelled(read_csv(path, required=("review", "sentiment"), text=("review", "sentiment")), path)
+    part = _labelled(
+        read_csv(files.inside(folder, path), required=("review", "sentiment"), text=("review", "sentiment")), path
+    )
     note = f"test rows are {test_fraction:.0%} of each class"
     record = Provenance("files", str(folder), sources.checksums([path]), synthetic=False, note=note)
     return _divided(part, test_fraction, 0, record)
@@ -126,12 +131,12 @@ def _from_tfds() -> Dataset:
 
     registered = tfds.builder_cls("imdb_reviews").url_infos
     url = next(url for url in registered if url.endswith(ARCHIVE))
-    _, files = downloads.fetch("imdb_reviews", {ARCHIVE: url}, registered)
+    _, fetched = downloads.fetch("imdb_reviews", {ARCHIVE: url}, registered)
     # TFDS verifies what it downloads, and not what it finds in its cache.
-    (digest,) = sources.checksums([files[ARCHIVE]]).values()
+    (digest,) = sources.checksums([fetched[ARCHIVE]]).values()
     if digest != registered[url].checksum:
-        raise InputError(f"{files[ARCHIVE]}: its SHA-256 is not the registered one. Delete it and run again.")
-    return _from_archive(files[ARCHIVE], "tfds", "TFDS imdb_reviews, SHA-256 verified")
+        raise InputError(f"{fetched[ARCHIVE]}: its SHA-256 is not the registered one. Delete it and run again.")
+    return _from_archive(fetched[ARCHIVE], "tfds", "TFDS imdb_reviews, SHA-256 verified")
 
 
 def _from_archive(path: Path, source: Source, note: str) -> Dataset:

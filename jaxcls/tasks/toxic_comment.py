@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxcls import files
 from jaxcls.data import downloads, own, sources
 from jaxcls.data.dataset import Dataset, Part, Provenance, Queries
 from jaxcls.data.formats.tables import Table, numbers, read_csv, require
@@ -61,6 +62,7 @@ def _from_folder(folder: Path) -> Dataset:
     missing = [path.name for path in paths if not path.is_file()]
     if missing:
         raise InputError(f"{folder} does not hold {', '.join(missing)}. {NEEDS}")
+    files.all_inside(folder, paths)
     train_path, test_path, labels_path = paths
     train = _labelled(train_path, learned=True)
     test, answers = _read(test_path), _read(labels_path, comments=False)
@@ -100,8 +102,8 @@ def _from_tfds() -> Dataset:
     name = "wikipedia_toxicity_subtypes"
     registered = tfds.builder_cls(name).url_infos
     url = next(url for url in registered if url.endswith("_v0.3.zip"))
-    folder, files = downloads.fetch(name, {"archive": url}, registered)
-    archive = files["archive"]
+    folder, fetched = downloads.fetch(name, {"archive": url}, registered)
+    archive = fetched["archive"]
     # TFDS verifies what it downloads, and not what it finds in its cache.
     (digest,) = sources.checksums([archive]).values()
     if digest != registered[url].checksum:

@@ -14,6 +14,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from jaxcls.data.formats import unpacking
+from jaxcls.data.formats.unpacking import CHUNK, GZIP_MAGIC
 from jaxcls.errors import InputError
 
 IDX_DTYPES: dict[int, np.dtype[Any]] = {
@@ -24,8 +26,6 @@ IDX_DTYPES: dict[int, np.dtype[Any]] = {
     0x0D: np.dtype(">f4"),
     0x0E: np.dtype(">f8"),
 }
-GZIP_MAGIC = b"\x1f\x8b"
-CHUNK = 1 << 18
 
 
 def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
@@ -33,7 +33,8 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
 
     Returns an array of the shape and type in the file's header, in the machine's byte order: uint8, int8,
     int16, int32, float32 or float64, of any rank. Memory follows the bytes that are really in the file, and
-    never passes what the header declares, so neither a lying header nor a gzip bomb is dangerous.
+    never passes what the header declares, nor what a file of this size may unpack to, so neither a lying header nor a
+    gzip bomb is dangerous.
 
     Raises InputError, which names the file, if it cannot be read, or is not exactly one IDX array.
 
@@ -49,8 +50,9 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
             zipped = file.peek(len(GZIP_MAGIC)).startswith(GZIP_MAGIC)
             if not zipped:
                 return _read_idx(path, file)
+            packed = os.fstat(file.fileno()).st_size
             with gzip.GzipFile(fileobj=file) as content:
-                return _read_idx(path, content)
+                return _read_idx(path, content, unpacking.most(packed))
     # BadGzipFile is an OSError, so it stands before it; a cut gzip file ends in an EOFError.
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise InputError(f"{path}: corrupt gzip data ({error}). Fetch the file again.") from error
@@ -98,7 +100,7 @@ def idx_sha256(array: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def _read_idx(path: Path, content: BinaryIO | gzip.GzipFile) -> np.ndarray:
+def _read_idx(path: Path, content: BinaryIO | gzip.GzipFile, most: float = math.inf) -> np.ndarray:
     magic = _read_at_most(content, 4)
     if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in IDX_DTYPES:
         codes = ", ".join(f"{code:#04x} {dtype.name}" for code, dtype in IDX_DTYPES.items())
@@ -112,6 +114,11 @@ def _read_idx(path: Path, content: BinaryIO | gzip.GzipFile) -> np.ndarray:
         raise InputError(f"{path}: truncated: it ends inside the header, which declares {rank} dimensions.")
     shape = struct.unpack(f">{rank}I", sizes)
     declared = math.prod(shape) * dtype.itemsize
+    if declared > most:
+        raise InputError(
+            f"{path}: its header declares {dtype.name} of shape {shape}, {declared:,} bytes, and a gzip file of its "
+            f"size is believed to hold {most:,} at the most. If it is right, unpack it."
+        )
     # One byte more than declared, to see that the file ends there: only at its end is gzip's checksum read.
     body = _read_at_most(content, declared + 1)
     if len(body) != declared:

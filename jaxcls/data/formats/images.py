@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -11,13 +12,15 @@ import zlib
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from jaxcls import files
 from jaxcls.data import sources
 from jaxcls.data.dataset import Queries
 from jaxcls.errors import InputError
+from jaxcls.printable import line
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -31,7 +34,12 @@ _FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM")
 _VERSION = 1
 _CHUNK = 64
 # What Pillow's decoders raise for damaged files; they are parsers of the most varied age.
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, OverflowError, struct.error, zlib.error)
+_DAMAGE = (
+    OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError,
+    MemoryError, struct.error, zlib.error,
+)  # fmt: skip
+# An image of more pixels than this is believed only if its file has a byte for so many of them.
+_SMALL, _PIXELS_A_BYTE = 1 << 24, 1000
 
 
 class Decoded(NamedTuple):
@@ -79,7 +87,14 @@ def decode(path: str | os.PathLike[str], *, size: int, channels: int) -> np.ndar
 
 
 def decode_all(
-    paths: Sequence[Path], *, size: int, channels: int, root: Path, what: str, skip_damaged: bool = False
+    paths: Sequence[Path],
+    *,
+    size: int,
+    channels: int,
+    root: Path,
+    what: str,
+    inside: Path | None = None,
+    skip_damaged: bool = False,
 ) -> Decoded:
     """Decodes many images, in parallel, once: the next call with the same unchanged files maps what was kept.
 
@@ -93,13 +108,16 @@ def decode_all(
       root: a folder above all of them; errors and checksums name them from there.
       what: the name of it all, for the progress bar.
       skip_damaged: leave out what cannot be decoded, in place of raising.
+      inside: the folder that no link may lead out of; without it, the root.
 
     Raises:
-      InputError: there are none, one of them cannot be decoded (as in :func:`decode`), or the cache has no room.
+      InputError: there are none, one of them leads out of the folder or cannot be decoded (as in :func:`decode`), or
+        the cache has no room.
     """
     _check(size, channels)
     if not paths:
         raise InputError(f"{root}: no images for {what}; there must be at least one.")
+    files.all_inside(inside or root, paths)
     names = [path.relative_to(root).as_posix() for path in paths]
     folder = sources.cache_directory() / "images" / _key(paths, names, root, size, channels, skip_damaged)
     shape = (len(paths), size, size, channels)
@@ -152,6 +170,7 @@ def listed(folder: Path) -> tuple[list[Path], list[Path]]:
         if path.is_dir() or any(place.startswith((".", "__MACOSX")) for place in places):
             continue
         if path.suffix.lower() in SUFFIXES:
+            files.check_name(path)
             images.append(path)
         elif path.name.lower() not in _DROPPINGS:
             others.append(path)
@@ -182,14 +201,13 @@ def _decode_file(path: Path, size: int, channels: int) -> tuple[str, np.ndarray]
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            file.seek(0)
-            return digest, _pixels(file, size, channels)
+        # Whole: of a file, a decoder would allocate as much as a header says that it should read next.
+        content = path.read_bytes()
+        return hashlib.sha256(content).hexdigest(), _pixels(content, size, channels)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise InputError(
-            f"{path}: more than the {Image.MAX_IMAGE_PIXELS:,} pixels that are decoded safely; make it smaller "
-            "or remove it."
+            f"{path}: more than the {Image.MAX_IMAGE_PIXELS:,} pixels that are decoded safely (of a small file, the "
+            f"{_SMALL:,}); make it smaller or remove it."
         ) from error
     except UnidentifiedImageError as error:
         raise InputError(f"{path}: not an image ({', '.join(_FORMATS)}), or damaged; remove or replace it.") from error
@@ -197,11 +215,13 @@ def _decode_file(path: Path, size: int, channels: int) -> tuple[str, np.ndarray]
         raise InputError(f"{path}: cannot be decoded ({error}); it may be damaged or cut off. Replace it.") from error
 
 
-def _pixels(file: BinaryIO, size: int, channels: int) -> np.ndarray:
+def _pixels(content: bytes, size: int, channels: int) -> np.ndarray:
     from PIL import Image, ImageOps
 
     mode = "L" if channels == 1 else "RGB"
-    with Image.open(file, formats=_FORMATS) as image:
+    with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+        if image.width * image.height > max(_SMALL, _PIXELS_A_BYTE * len(content)):
+            raise Image.DecompressionBombError
         # A JPEG can be decoded at an eighth of its size; twice what is wanted leaves the rest to a better filter.
         image.draft(mode, (2 * size, 2 * size))
         image.load()
@@ -254,7 +274,7 @@ def _key(paths: Sequence[Path], names: Sequence[str], root: Path, size: int, cha
             status = path.stat()
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
-        digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+        digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()[:24]
 
 
@@ -269,7 +289,7 @@ def _write(
     # Written in order, not mapped: on a full disk a mapped page ends the process without a word.
     with (
         (folder / "images.npy").open("wb") as file,
-        tqdm(total=len(paths), desc=f"decoding {what}", unit="image", leave=False, disable=None) as bar,
+        tqdm(total=len(paths), desc=f"decoding {line(what)}", unit="image", leave=False, disable=None) as bar,
         contextlib.closing(_chunks(paths, size, channels, skip_damaged)) as chunks,
     ):
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
@@ -279,7 +299,7 @@ def _write(
                 name = names[row]
                 if not digest:
                     left_out.append(row)
-                content.update(f"{digest}  {name}\n".encode())
+                content.update(f"{digest}  {name}\n".encode(errors="surrogateescape"))
                 pixels.update(image.data)
                 file.write(image.data)
             bar.update(len(decoded))

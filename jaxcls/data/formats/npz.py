@@ -3,22 +3,34 @@
 Yang et al. 2023, arXiv 2110.14795.
 """
 
+import contextlib
 import math
-import tokenize
+import re
+import struct
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
+from jaxcls import files
+from jaxcls.data.formats import unpacking
 from jaxcls.errors import InputError
 
 PARTS = ("train", "val", "test")
 SIZES = (28, 64, 128, 224)
-# Grey images shrink to a half or a third. What unpacks to so much more than the whole file is no data set.
-MOST_UNPACKED = 100
 CHUNK = 1 << 20
+# What zipfile raises for damaged files: also for versions (NotImplementedError) and for encryption (RuntimeError).
+_DAMAGE = (
+    zipfile.BadZipFile, zlib.error, struct.error, ValueError, TypeError, EOFError, RuntimeError, LookupError,
+    OverflowError,
+)  # fmt: skip
+_HEADER = re.compile(
+    r"\{'descr': '(?P<type>[<>|=]?[biufcSUVO?]\d{0,9})', 'fortran_order': (?P<order>True|False), "
+    r"'shape': \((?P<shape>(?:\d{1,18},)?|\d{1,18}(?:, \d{1,18})+)\), \} *\n"
+)
 
 
 class Labelled(NamedTuple):
@@ -40,7 +52,7 @@ def find(folder: Path, name: str, size: int) -> Path | None:
     there = [pixels for pixels in SIZES if (folder / names[pixels]).is_file()]
     if not there:
         return None
-    return folder / names[min((pixels for pixels in there if pixels >= size), default=there[-1])]
+    return files.inside(folder, folder / names[min((pixels for pixels in there if pixels >= size), default=there[-1])])
 
 
 def read(path: Path, *, num_labels: int, size: int) -> dict[str, Labelled]:
@@ -65,22 +77,8 @@ def read(path: Path, *, num_labels: int, size: int) -> dict[str, Labelled]:
     >>> read(path, num_labels=1, size=64)["val"].images.shape
     (2, 64, 64, 1)
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            unpacked = sum(member.file_size for member in archive.infolist())
-            if unpacked > MOST_UNPACKED * path.stat().st_size:
-                raise InputError(
-                    f"{path}: its {path.stat().st_size:,} bytes unpack to {unpacked:,}; images do not pack so well. "
-                    "Fetch the file again."
-                )
-            parts = {part: _part(path, archive, part, num_labels) for part in PARTS}
-    except InputError:
-        raise
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from error
-    # zipfile raises NotImplementedError for versions and RuntimeError, of which it is one, for encrypted members.
-    except (zipfile.BadZipFile, ValueError, EOFError, RuntimeError) as error:
-        raise InputError(f"{path}: not an .npz file, or a damaged one ({error}). Fetch it again.") from error
+    with opened(path) as archive:
+        parts = {part: _part(path, archive, part, num_labels) for part in PARTS}
     shapes = {key: part.images.shape[1:] for key, part in parts.items()}
     if len(set(shapes.values())) > 1:
         raise InputError(f"{path}: images of different shapes: {shapes}; those of all parts must have one.")
@@ -88,14 +86,14 @@ def read(path: Path, *, num_labels: int, size: int) -> dict[str, Labelled]:
 
 
 def _part(path: Path, archive: zipfile.ZipFile, part: str, num_labels: int) -> Labelled:
-    images = _array(path, archive, f"{part}_images")
+    images = array(path, archive, f"{part}_images")
     square = images.ndim >= 3 and images.shape[1] == images.shape[2]
     if images.dtype != np.uint8 or not square or images.shape[3:] not in ((), (3,)) or not images.size:
         raise InputError(
             f"{path}: {part}_images: {images.dtype} of shape {images.shape}; images must be uint8 of shape "
             "(N, size, size) or (N, size, size, 3), with at least one."
         )
-    labels = _array(path, archive, f"{part}_labels")
+    labels = array(path, archive, f"{part}_labels")
     if labels.dtype.kind not in "biu" or labels.shape != (len(images), num_labels):
         raise InputError(
             f"{path}: {part}_labels: {labels.dtype} of shape {labels.shape}; labels must be integers of shape "
@@ -106,7 +104,38 @@ def _part(path: Path, archive: zipfile.ZipFile, part: str, num_labels: int) -> L
     return Labelled(images if images.ndim == 4 else images[..., None], labels.astype(np.int32))
 
 
-def _array(path: Path, archive: zipfile.ZipFile, key: str) -> np.ndarray:
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    """An .npz file whose arrays, by :func:`array`, take the memory that the size of the file gives reason for.
+
+    Raises:
+      InputError: also for what goes wrong while it is read: it cannot be read, or is no such file.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            unpacked, packed = sum(member.file_size for member in members), path.stat().st_size
+            if unpacked > unpacking.most(packed, small=0):
+                raise InputError(
+                    f"{path}: its {packed:,} bytes unpack to {unpacked:,}; arrays do not pack so well. Fetch it again."
+                )
+            if len({member.filename for member in members}) < len(members):
+                raise InputError(f"{path}: not an .npz file, or a damaged one (it holds a name twice).")
+            yield archive
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from error
+    except _DAMAGE as error:
+        raise InputError(f"{path}: not an .npz file, or a damaged one ({error}). Fetch it again.") from error
+
+
+def array(path: Path, archive: zipfile.ZipFile, key: str) -> np.ndarray:
+    """An array of an .npz file; no pickle is loaded.
+
+    Raises:
+      InputError: it is not there, or is cut, damaged or none of numbers or text.
+    """
     try:
         member = archive.getinfo(f"{key}.npy")
     except KeyError:
@@ -116,18 +145,13 @@ def _array(path: Path, archive: zipfile.ZipFile, key: str) -> np.ndarray:
         raise InputError(f"{path}: {key}: packed in a way that NumPy does not write.")
     try:
         with archive.open(member) as content:
-            return _numbers(content, member.file_size)
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, SyntaxError, tokenize.TokenError) as error:
+            return _values(content, member.file_size)
+    except _DAMAGE as error:
         raise InputError(f"{path}: {key}: cut, damaged, or not an array of numbers ({error}).") from error
 
 
-def _numbers(content: IO[bytes], size: int) -> np.ndarray:
-    version = np.lib.format.read_magic(content)
-    if version != (1, 0):
-        raise ValueError(f"version {version} of the format, which plain arrays do not need")
-    shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(content)
-    if dtype.hasobject:
-        raise ValueError(f"its type is {dtype}: pickled objects, which are never loaded")
+def _values(content: IO[bytes], size: int) -> np.ndarray:
+    shape, fortran_order, dtype = _header(content)
     # What is declared is no more than what the archive holds, before any of it is given memory.
     declared, held = math.prod(shape) * dtype.itemsize, size - content.tell()
     if declared != held:
@@ -137,6 +161,23 @@ def _numbers(content: IO[bytes], size: int) -> np.ndarray:
         count = min(CHUNK, declared - start)
         values[start : start + count] = np.frombuffer(content.read(count), np.uint8, count)
     return values.view(dtype).reshape(shape, order="F" if fortran_order else "C")
+
+
+def _header(content: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """As NumPy writes it for plain arrays; its own reader has Python parse a header, and whatever stands in one."""
+    start = content.read(10)
+    if len(start) < 10 or start[:6] != b"\x93NUMPY":
+        raise ValueError("it does not begin as an array does")
+    if start[6:8] != b"\1\0":
+        raise ValueError(f"version {start[6]}.{start[7]} of the format, which plain arrays do not need")
+    text = content.read(int.from_bytes(start[8:], "little")).decode("latin-1")
+    found = _HEADER.fullmatch(text)
+    if found is None:
+        raise ValueError(f"its header is {text[:100]!r}, which NumPy does not write for numbers")
+    if "O" in found["type"]:
+        raise ValueError(f"its type is {found['type']}: pickled objects, which are never loaded")
+    shape = tuple(int(length) for length in found["shape"].replace(",", " ").split())
+    return shape, found["order"] == "True", np.dtype(found["type"])
 
 
 def _resized(images: np.ndarray, size: int) -> np.ndarray:

@@ -10,14 +10,13 @@ import io
 import itertools
 import os
 import re
-import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxcls.data.formats.idx import GZIP_MAGIC
+from jaxcls.data.formats.unpacking import GZIP_MAGIC, gunzip
 from jaxcls.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
@@ -29,6 +28,21 @@ Table = dict[str, np.ndarray]
 MISSING = ("", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "<NA>")
 # A row has to fit into a block.
 _BLOCK = 1 << 24
+# With these a spreadsheet lets a formula begin, in some languages with the wide ones; it skips what is blank before it.
+_FORMULA = (
+    "=",
+    "+",
+    "-",
+    "@",
+    "\t",
+    "\r",
+    "\n",
+    "\N{FULLWIDTH EQUALS SIGN}",
+    "\N{FULLWIDTH PLUS SIGN}",
+    "\N{FULLWIDTH HYPHEN-MINUS}",
+    "\N{FULLWIDTH COMMERCIAL AT}",
+)
+_PLAIN_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _SPECIAL = re.compile('[",\r\n]')
 
 
@@ -138,10 +152,19 @@ def numbers(
     return values.astype(np.float64)
 
 
-def write_csv(path: str | os.PathLike[str], columns: Mapping[str, Sequence[object] | np.ndarray]) -> None:
+def write_csv(
+    path: str | os.PathLike[str],
+    columns: Mapping[str, Sequence[object] | np.ndarray],
+    *,
+    for_spreadsheets: bool = False,
+) -> None:
     """Writes columns of equal length as a CSV file; floats are written so that they are read back exactly.
 
     What is NaN or None is written as empty values; the file is gzipped if its name ends in .gz.
+
+    Args:
+      for_spreadsheets: whether a text that a spreadsheet would take for a formula is written with a ' before it, which
+        makes it a text; see :func:`is_formula`. A name of a column is a text as well.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "fruit.csv"
@@ -154,9 +177,20 @@ def write_csv(path: str | os.PathLike[str], columns: Mapping[str, Sequence[objec
     empty = '""' if len(columns) == 1 else ""
     # As lists of Python values: their shortest exact text is that of str.
     lists = [column.tolist() if isinstance(column, np.ndarray) else column for column in columns.values()]
-    rows = itertools.chain([columns], zip(*lists, strict=True))
+    rows: Iterable[Iterable[object]] = itertools.chain([columns], zip(*lists, strict=True))
+    if for_spreadsheets:
+        rows = ([f"'{value}" if is_formula(value) else value for value in row] for row in rows)
     content = "".join(",".join(_quoted(value) or empty for value in row) + "\n" for row in rows).encode()
     path.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
+
+
+def is_formula(value: object) -> bool:
+    """Whether a spreadsheet would take a text for a formula, as it begins; a number, such as '-1.5', is none.
+
+    >>> [is_formula(value) for value in ("=1+1", "-1.5", "-1+1", "@x", "a=b", -1.5)]
+    [True, False, True, True, False, False]
+    """
+    return isinstance(value, str) and value.startswith(_FORMULA) and _PLAIN_NUMBER.fullmatch(value) is None
 
 
 def _quoted(value: object) -> str:
@@ -170,13 +204,10 @@ def _quoted(value: object) -> str:
 def _content(path: Path) -> bytes:
     try:
         content = path.read_bytes()
-        if content.startswith(GZIP_MAGIC):
-            content = gzip.decompress(content)
-    # BadGzipFile is an OSError, so it stands before it; a cut gzip file ends in an EOFError.
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: corrupt gzip data ({error}). Fetch the file again.") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from error
+    if content.startswith(GZIP_MAGIC):
+        content = gunzip(content, path)
     content = content.removeprefix(codecs.BOM_UTF8)
     if not content.strip():
         raise InputError(f"{path}: is empty; a CSV file begins with a line of column names.")
@@ -210,11 +241,13 @@ def _header(path: Path, content: bytes) -> list[str]:
     for separator in (";", "\t"):
         if len(names) == 1 and separator in names[0]:
             raise InputError(f"{path}: its columns are parted by {separator!r}; save it with commas between them.")
+    seen: set[str] = set()
     for place, name in enumerate(names, 1):
         if not name and place < len(names):
             raise _nameless(path, place)
-        if names.index(name) < place - 1:
+        if name in seen:
             raise InputError(f"{path}: two columns are called {name!r}; rename or drop one.")
+        seen.add(name)
     return names
 
 

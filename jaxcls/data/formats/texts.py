@@ -9,9 +9,12 @@ import tarfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
+from jaxcls import files
+from jaxcls.data.formats import unpacking
 from jaxcls.data.formats.tables import likely_encoding
 from jaxcls.errors import InputError
 
@@ -19,8 +22,14 @@ from jaxcls.errors import InputError
 MOST_BYTES = 1 << 24
 
 
-def read_folders(root: str | os.PathLike[str], folders: Sequence[str]) -> dict[str, np.ndarray]:
+def read_folders(
+    root: str | os.PathLike[str], folders: Sequence[str], *, inside: Path | None = None
+) -> dict[str, np.ndarray]:
     """Reads the .txt files of some folders.
+
+    Args:
+      root: the folder that they are in.
+      inside: the folder that no link may lead out of; without it, the root.
 
     Returns:
       folder -> texts, str objects (N,), in the order of the files' names, the same as of :func:`read_archive`.
@@ -40,7 +49,9 @@ def read_folders(root: str | os.PathLike[str], folders: Sequence[str]) -> dict[s
         where = Path(root) / folder
         if not where.is_dir():
             raise InputError(f"{where} is not a folder; it should hold one text file for each example.")
-        found[folder] = {path.name: _decoded(_content(path), str(path)) for path in where.glob("*.txt")}
+        paths = [*where.glob("*.txt")]
+        files.all_inside(inside or Path(root), paths)
+        found[folder] = {path.name: _decoded(_content(path), str(path)) for path in paths}
     return _in_order(found, str(root))
 
 
@@ -56,20 +67,27 @@ def read_archive(path: str | os.PathLike[str], folders: Sequence[str]) -> dict[s
     """
     found: dict[str, dict[str, str]] = {folder: {} for folder in folders}
     try:
-        with gzip.open(path, "rb") as content, tarfile.open(fileobj=content, mode="r:") as archive:
-            for member in archive:
-                _check_member(member, str(path))
-                name = PurePosixPath(member.name)
-                texts = found.get(str(name.parent))
-                if texts is not None and member.isfile() and name.suffix == ".txt":
-                    file = archive.extractfile(member)
-                    assert file is not None
-                    texts[name.name] = _decoded(file.read(), f"{path}: {name}")
+        most = unpacking.most(Path(path).stat().st_size)
+        with gzip.open(path, "rb") as zipped:
+            # tarfile asks for as much as a header declares, in one call.
+            content: Any = unpacking.Unpacked(zipped, most, str(path), at_once=MOST_BYTES + tarfile.BLOCKSIZE)
+            with tarfile.open(fileobj=content, mode="r:") as archive:
+                for member in archive:
+                    _check_member(member, str(path))
+                    name = PurePosixPath(member.name)
+                    texts = found.get(str(name.parent))
+                    if texts is not None and member.isfile() and name.suffix == ".txt":
+                        file = archive.extractfile(member)
+                        assert file is not None
+                        texts[name.name] = _decoded(file.read(), f"{path}: {name}")
             # Only at its end is gzip's checksum read, and what follows the last member is never asked for.
-            while content.read(MOST_BYTES):
+            while content.read(unpacking.CHUNK):
                 pass
-    # A cut gzip file ends in an EOFError; BadGzipFile is an OSError, so it stands before it.
-    except (EOFError, gzip.BadGzipFile, zlib.error, tarfile.TarError) as error:
+    except InputError:
+        raise
+    # A cut gzip file ends in an EOFError; BadGzipFile is an OSError, so it stands before it. tarfile lets some of what
+    # it meets in damaged headers pass, and calls itself for each header of a header.
+    except (EOFError, gzip.BadGzipFile, zlib.error, tarfile.TarError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: truncated, or no gzipped tar archive ({error}). Fetch the file again.") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from error
@@ -120,5 +138,7 @@ def _check_member(member: tarfile.TarInfo, where: str) -> None:
         raise InputError(f"{where}: {member.name!r} leads out of the archive. Do not trust this file.")
     if not (member.isfile() or member.isdir()):
         raise InputError(f"{where}: {member.name!r} is a link or a device. Do not trust this file.")
+    if member.size < 0 or member.issparse():
+        raise InputError(f"{where}: {member.name!r} is not a plain file. Do not trust this file.")
     if member.size > MOST_BYTES:
         raise InputError(f"{where}: {member.name!r} holds more than {MOST_BYTES:,} bytes.")

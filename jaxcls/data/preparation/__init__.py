@@ -6,6 +6,8 @@ One file a kind of input. What was fitted is a plain JSON record, which travels 
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from jaxcls.errors import InputError
+
 PyTree = Any
 
 
@@ -36,6 +38,9 @@ class Preparation(Protocol):
 def from_record(record: Mapping[str, Any]) -> Preparation:
     """Reads back what :meth:`Preparation.as_record` wrote.
 
+    Raises:
+      InputError: it is no such record; whoever hands on a run may have changed it.
+
     >>> import numpy as np
     >>> from jaxcls.data.preparation import images
     >>> fitted = images.fit(np.zeros((1, 2, 2, 1), np.uint8))
@@ -57,4 +62,4 @@ def from_record(record: Mapping[str, Any]) -> Preparation:
 
             return texts.Texts.from_record(record)
         case kind:
-            raise ValueError(f"unknown kind of preparation {kind!r}")
+            raise InputError(f"unknown kind of preparation {kind!r}; it is images, tables or texts.")

@@ -1,6 +1,7 @@
 """Images: uint8 to float32 of mean 0 and variance 1 in each channel of the training images."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -8,7 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcls import forms
 from jaxcls.errors import InputError
+
+# As images are decoded to 1024 pixels a side at the most, and those of files are of any size.
+_MOST_PIXELS = 1 << 28
+_FORM = {"shape": [int, int, int], "mean": [float], "deviation": [float]}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +61,11 @@ class Images:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Self:
-        height, width, channels = record["shape"]
+        forms.check(record, _FORM, "the preparation")
+        height, width, channels = shape = record["shape"]
+        values = len(record["mean"]) == len(record["deviation"]) == channels and min(record["deviation"]) > 0
+        if min(shape) < 1 or math.prod(shape) > _MOST_PIXELS or not values:
+            raise InputError(f"the preparation of images of shape {shape} is damaged.")
         return cls((height, width, channels), tuple(record["mean"]), tuple(record["deviation"]))
 
 

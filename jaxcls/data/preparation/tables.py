@@ -6,6 +6,7 @@ missing number becomes the mean, with a flag.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
 
@@ -13,11 +14,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcls import forms
 from jaxcls.data.formats.tables import numbers, require
 from jaxcls.errors import InputError
 
 Columns = Mapping[str, np.ndarray]
 
+_FORM = {
+    "numeric": [{"name": str, "mean": float, "scale": float, "flagged": bool, "edges": [float]}],
+    "categories": {str: [str]},
+}
 # In messages: which file a table came from is not known here.
 _WHERE = "the table"
 # No scaled number is larger.
@@ -121,7 +127,15 @@ class Tables:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Self:
-        numeric = tuple(Numeric(**{**column, "edges": tuple(column["edges"])}) for column in record["numeric"])
+        forms.check(record, _FORM, "the preparation")
+        names = [*(column["name"] for column in record["numeric"]), *record["categories"]]
+        ascending = all(low < high for column in record["numeric"] for low, high in itertools.pairwise(column["edges"]))
+        if not names or len(set(names)) < len(names) or not ascending:
+            raise InputError("the preparation is damaged: there is no column, or one twice, or edges do not ascend.")
+        numeric = tuple(
+            Numeric(column["name"], column["mean"], column["scale"], column["flagged"], tuple(column["edges"]))
+            for column in record["numeric"]
+        )
         return cls(numeric, tuple(Category(name, tuple(words)) for name, words in record["categories"].items()))
 
 

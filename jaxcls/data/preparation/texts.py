@@ -7,6 +7,7 @@ applied by the `tokenizers` library: any text in any script has tokens, and none
 import dataclasses
 import functools
 import itertools
+import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 import jax
 import numpy as np
 
+from jaxcls import forms
 from jaxcls.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ PADDING = "[PAD]"
 SMALLEST_VOCABULARY = 257
 # No width is smaller: the overhead of a step outweighs what a narrower one saves.
 _NARROWEST = 16
+# And none is larger: a text of so many tokens would be a book.
+_WIDEST = 1 << 20
 # A width of its own pays for its compilation if so many of the texts fit into it, and not into a smaller one.
 _SHARE = 0.1
 
@@ -76,7 +80,12 @@ class Texts:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Self:
-        return cls(record["tokenizer"], tuple(record["widths"]))
+        forms.check(record, {"tokenizer": str, "widths": [int]}, "the preparation")
+        widths = tuple(record["widths"])
+        if not widths or widths[0] < 1 or widths[-1] > _WIDEST or any(a >= b for a, b in itertools.pairwise(widths)):
+            raise InputError(f"the widths of texts are {widths}; they are damaged.")
+        _check_tokenizer(record["tokenizer"])
+        return cls(record["tokenizer"], widths)
 
 
 def fit(texts: np.ndarray, *, vocabulary_size: int, max_length: int) -> Texts:
@@ -107,8 +116,23 @@ def fit(texts: np.ndarray, *, vocabulary_size: int, max_length: int) -> Texts:
 
 
 def _trained(texts: np.ndarray, vocabulary_size: int) -> "tokenizers.Tokenizer":
+    tokenizer = _blank()
+    from tokenizers import pre_tokenizers, trainers
+
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary_size,
+        special_tokens=[PADDING],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts.tolist(), trainer, length=len(texts))
+    return tokenizer
+
+
+def _blank() -> "tokenizers.Tokenizer":
+    """A tokenizer that has learned nothing yet."""
     _prepare_environment()
-    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.Sequence(
@@ -122,14 +146,37 @@ def _trained(texts: np.ndarray, vocabulary_size: int) -> "tokenizers.Tokenizer":
     )
     # Words begin with their space; so does the first one, or it would be another word than in mid-sentence.
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary_size,
-        special_tokens=[PADDING],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts.tolist(), trainer, length=len(texts))
     return tokenizer
+
+
+def _check_tokenizer(text: str) -> None:
+    """Refuses a tokenizer that is not one of ours: in one from elsewhere, patterns may take for ever on some text, and
+    what the library cannot read it does not always refuse in an orderly way."""
+    form = {
+        "added_tokens": [{}],
+        "normalizer": {},
+        "pre_tokenizer": {},
+        "model": {"vocab": {str: int}, "merges": ([[str, str]], [str])},
+    }
+    record = forms.parse(text, form, "the tokenizer")
+    learned = record["model"]
+    vocabulary, merges = learned.pop("vocab"), learned.pop("merges")
+    blank = _blank()
+    blank.add_special_tokens([PADDING])
+    expected = json.loads(blank.to_str())
+    del expected["model"]["vocab"], expected["model"]["merges"]
+    parts = [(record.pop(name), expected.pop(name)) for name in ("added_tokens", "normalizer", "pre_tokenizer")]
+    for given, wanted in ((record.pop("model"), expected.pop("model")), (record, expected)):
+        # What is not asked for, an earlier version of the library leaves out.
+        left_out = {name: wanted[name] for name in wanted.keys() - given.keys() if wanted[name] in (None, False)}
+        parts.append((given | left_out, wanted))
+    if any(json.dumps(given, sort_keys=True) != json.dumps(wanted, sort_keys=True) for given, wanted in parts):
+        raise InputError("the tokenizer is damaged: it is none that jaxcls trains.")
+    # Before it was 0.20, the library wrote a merge as one text.
+    pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in merges]
+    whole = vocabulary.get(PADDING) == 0 and sorted(vocabulary.values()) == [*range(len(vocabulary))]
+    if not whole or any(len(pair) != 2 or not {*pair, "".join(pair)} <= vocabulary.keys() for pair in pairs):
+        raise InputError("the tokenizer is damaged: its tokens do not belong together.")
 
 
 def _token_ids(tokenizer: "tokenizers.Tokenizer", texts: np.ndarray) -> list[list[int]]:

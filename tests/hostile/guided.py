@@ -1,0 +1,44 @@
+"""Feeds a reader with content that atheris, guided by the code that is reached, makes of what is valid.
+
+python tests/hostile/guided.py IDX FOLDER -runs=10000
+"""
+
+import contextlib
+import sys
+from pathlib import Path
+
+import atheris
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+with atheris.instrument_imports(
+    include=["jaxcls.data", "jaxcls.checkpoints", "jaxcls.forms"], enable_loader_override=False
+):
+    from jaxcls import checkpoints, forms  # noqa: F401  before the others import them without
+    from jaxcls.data import own  # noqa: F401
+    from jaxcls.data.formats import idx, npz, tables  # noqa: F401
+
+from readers import ENDS, READERS, CheckpointRecord
+
+
+def main():
+    reader = READERS[sys.argv[1]](sys.argv[2])
+    corpus = Path(sys.argv[2]) / "corpus"
+    corpus.mkdir()
+    whole = [reader.text.encode()] if isinstance(reader, CheckpointRecord) else reader.whole
+    for number, content in enumerate(whole):
+        (corpus / str(number)).write_bytes(content)
+
+    def read(content):
+        with contextlib.suppress(*ENDS):
+            if isinstance(reader, CheckpointRecord):
+                reader.unpack(content.decode("latin-1"))
+            else:
+                reader.path.write_bytes(content)
+                reader.open(reader.path)
+
+    atheris.Setup([sys.argv[0], *sys.argv[3:], "-max_len=8192", "-len_control=0", "-timeout=30", str(corpus)], read)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,516 @@
+"""Every reader of what others may have written: what is valid, and what is read of it when it is damaged."""
+
+import csv
+import gzip
+import hashlib
+import io
+import json
+import shutil
+import tarfile
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import made_records
+import numpy as np
+import tomli_w
+from damage import damaged, edited
+from jax import export
+from PIL import Image
+
+import jaxcls
+from jaxcls import checkpoints, debugging, page, predictor, program, run_directory, settings, tasks
+from jaxcls.artifact import loader
+from jaxcls.checkpoints import CheckpointError, Checkpoints
+from jaxcls.data import predictions, preparation
+from jaxcls.data.formats import idx, images, npz, texts
+from jaxcls.data.preparation import images as prepared_images
+from jaxcls.data.preparation import tables as prepared_tables
+from jaxcls.data.preparation import texts as prepared_texts
+from jaxcls.errors import InputError
+from jaxcls.settings import Settings
+from jaxcls.tasks import csv as csv_task
+from jaxcls.tasks import own, text_csv
+
+ENDS = (InputError, CheckpointError, loader.ArtifactError)
+
+
+class OfBytes:
+    """A reader of one file, of which `whole` holds valid contents."""
+
+    name = "file"
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        self.path = self.folder / self.name
+        self.whole = self.contents()
+
+    def valid(self):
+        """Reads what is valid, which ends in no error."""
+        for content in self.whole:
+            self.path.write_bytes(content)
+            self.open(self.path)
+
+    def read(self, rng):
+        """Reads something damaged."""
+        self.path.write_bytes(damaged(rng, rng.choice(self.whole)))
+        self.open(self.path)
+
+
+class Idx(OfBytes):
+    def contents(self):
+        whole = []
+        for array in (
+            np.arange(24, dtype=np.uint8).reshape(2, 3, 4),
+            np.ones(5, np.int32),
+            np.ones((1, 2), np.float64),
+        ):
+            for name in ("plain", "packed.gz"):
+                idx.write_idx(self.folder / name, array)
+                whole.append((self.folder / name).read_bytes())
+        return whole
+
+    def open(self, path):
+        assert isinstance(idx.read_idx(path), np.ndarray)
+
+
+class Npz(OfBytes):
+    """MedMNIST's files."""
+
+    def contents(self):
+        draw = np.random.default_rng(0)
+        arrays = {}
+        for part, count in {"train": 3, "val": 1, "test": 2}.items():
+            arrays[f"{part}_images"] = draw.integers(0, 256, (count, 4, 4), np.uint8)
+            arrays[f"{part}_labels"] = draw.integers(0, 2, (count, 1), np.uint8)
+        whole = []
+        for save in (np.savez, np.savez_compressed):
+            file = io.BytesIO()
+            save(file, **arrays)
+            whole.append(file.getvalue())
+        return whole
+
+    def open(self, path):
+        npz.read(path, num_labels=1, size=8)
+
+
+class Table(OfBytes):
+    """A CSV file of one's own, up to what a model takes."""
+
+    def contents(self):
+        rows = [["colour", "size", "y"], *([colour, size, label] for colour, size, label in ROWS)]
+        text = io.StringIO()
+        csv.writer(text, quoting=csv.QUOTE_ALL).writerows(rows)
+        plain = "\n".join(",".join(row) for row in rows).encode()
+        return [plain, text.getvalue().encode(), gzip.compress(plain, mtime=0)]
+
+    def open(self, path):
+        asked = Settings(task="csv", data=path, label_column=("y",), test_fraction=0.25)
+        dataset = csv_task.load(asked)
+        prepared_tables.fit(dataset.train.inputs).encode(dataset.test.inputs)
+        csv_task.read(path, asked)
+
+
+class TextTable(OfBytes):
+    """A CSV file of texts."""
+
+    def contents(self):
+        return ["\n".join(["text,y", *(f'"a {c}, {s} thing",{y}' for c, s, y in ROWS)]).encode()]
+
+    def open(self, path):
+        text_csv.TASK.load(
+            Settings(task="text_csv", data=path, label_column=("y",), text_column="text", test_fraction=0.25)
+        )
+
+
+class SampleSubmission(OfBytes):
+    def contents(self):
+        return [b"id,cat,dog\n1,0.5,0.5\n2,0.5,0.5\n"]
+
+    def open(self, path):
+        ids = np.array(["1", "2"], object)
+        predictions.read_form(path, ids, "multiclass", ("cat", "dog"), asked=Path("test.csv"))
+
+
+class TextArchive(OfBytes):
+    """A gzipped tar archive; damage is done to what is packed, too."""
+
+    def contents(self):
+        file = io.BytesIO()
+        with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:
+            for name, headers in (("a/pos/1.txt", {}), ("a/pos/2.txt", {"comment": "x" * 120}), ("a/" + "n" * 150, {})):
+                member = tarfile.TarInfo(name)
+                member.size, member.pax_headers = 5, headers
+                archive.addfile(member, io.BytesIO(b"words"))
+        self.packed = gzip.compress(file.getvalue(), mtime=0)
+        return [file.getvalue()]
+
+    def valid(self):
+        self.path.write_bytes(self.packed)
+        self.open(self.path)
+
+    def read(self, rng):
+        content = damaged(rng, self.packed)
+        if rng.random() < 0.8:
+            content = gzip.compress(damaged(rng, self.whole[0]), compresslevel=1, mtime=0)
+        self.path.write_bytes(content)
+        self.open(self.path)
+
+    def open(self, path):
+        texts.read_archive(path, ["a/pos"])
+
+
+class Lines(OfBytes):
+    def contents(self):
+        return ["one\ntwo\r\ncaf\N{LATIN SMALL LETTER E WITH ACUTE}\n".encode()]
+
+    def open(self, path):
+        texts.read_lines(path)
+
+
+class Images(OfBytes):
+    def contents(self):
+        whole = []
+        draw = np.random.default_rng(0)
+        for form, options in (
+            ("PNG", {}), ("JPEG", {}), ("JPEG", {"progressive": True}), ("GIF", {}), ("BMP", {}), ("WEBP", {}),
+            ("PPM", {}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"}), ("TIFF", {"compression": "jpeg"}),
+        ):  # fmt: skip
+            file = io.BytesIO()
+            Image.fromarray(draw.integers(0, 256, (9, 7, 3), np.uint8)).save(file, form, **options)
+            whole.append(file.getvalue())
+        return whole
+
+    def open(self, path):
+        assert images.decode(path, size=8, channels=3).shape == (8, 8, 3)
+
+
+class Toml(OfBytes):
+    """Settings, as --config names them, and as values of a record."""
+
+    def contents(self):
+        return [tomli_w.dumps(SETTINGS).encode()]
+
+    def open(self, path):
+        settings.from_toml(path)
+
+    def read(self, rng):
+        if rng.random() < 0.5:
+            super().read(rng)
+        elif isinstance(record := edited(rng, SETTINGS), dict):
+            settings.from_record(record, where="record")
+
+
+class Preparations(OfBytes):
+    """What was fitted, as a run hands it on, up to encoded inputs."""
+
+    def contents(self):
+        columns = {"size": np.array([1.0, 2.0, 3.0, np.nan]), "colour": np.array([*"rbrr"], object)}
+        words = np.array(["a film", "a good film"], object)
+        pixels = np.zeros((2, 3, 3, 1), np.uint8)
+        self.fitted = [
+            (prepared_images.fit(pixels).as_record(), pixels),
+            (prepared_tables.fit(columns).as_record(), columns),
+            (prepared_texts.fit(words, vocabulary_size=300, max_length=8).as_record(), words),
+        ]
+        return []
+
+    def valid(self):
+        for record, inputs in self.fitted:
+            preparation.from_record(record).encode(inputs)
+
+    def read(self, rng):
+        record, inputs = rng.choice(self.fitted)
+        if record["kind"] == "texts" and rng.random() < 0.7:
+            tokenizer = edited(rng, json.loads(record["tokenizer"]))
+            changed = {**record, "tokenizer": json.dumps(tokenizer)}
+        else:
+            changed = edited(rng, record)
+        if isinstance(changed, dict) and isinstance(changed.get("kind"), str):
+            preparation.from_record(changed).encode(inputs)
+
+
+class RunRecords:
+    """All records of a finished run, and the page that is made of them. Sums are made to fit, as an enemy does."""
+
+    def __init__(self, folder):
+        self.folder = Path(folder) / "run"
+        self.folder.mkdir()
+        self.kinds = []
+        for problem, names in (("binary", "ab"), ("multiclass", "abc"), ("multilabel", "abc")):
+            for kind in ("images", "texts", "tables"):
+                made = made_records.made(problem, kind=kind, names=tuple(names), rows=20, side=4, epochs=2)
+                self.kinds.append(
+                    {
+                        "config.toml": {"task": "csv", "model": "mlp", "seed": 1},
+                        "data.json": made.data,
+                        "predictor.json": {
+                            "problem": problem,
+                            "class_names": [*names],
+                            "preparation": {"kind": "images", "shape": [4, 4, 1], "mean": [0.5], "deviation": [1.0]},
+                        },
+                        "environment.json": made.environment,
+                        "results.json": made.results,
+                        "summary.json": made.summary,
+                        "metrics.jsonl": made.history,
+                    }
+                )
+        self.kinds = json.loads(json.dumps(self.kinds))
+
+    def write(self, records):
+        for name, record in records.items():
+            if isinstance(record, bytes):
+                content = record
+            elif name == "metrics.jsonl":
+                lines = record if isinstance(record, list) else [record]
+                content = "".join(json.dumps(line) + "\n" for line in lines).encode()
+            elif name == "config.toml":
+                content = tomli_w.dumps(record).encode()
+            else:
+                content = json.dumps(record).encode()
+            (self.folder / name).write_bytes(content)
+        sums = [
+            f"{hashlib.sha256((self.folder / name).read_bytes()).hexdigest()}  {name}\n"
+            for name in ("config.toml", "data.json", "predictor.json")
+        ]
+        (self.folder / "SHA256SUMS").write_text("".join(sums))
+
+    def valid(self):
+        for records in self.kinds:
+            self.write(records)
+            self.open()
+
+    def read(self, rng):
+        records = dict(rng.choice(self.kinds))
+        name = rng.choice(["data.json", "environment.json", "metrics.jsonl", *["results.json", "summary.json"] * 4])
+        if rng.random() < 0.1:
+            name = rng.choice([*records])
+            records[name] = damaged(rng, json.dumps(records[name]).encode())
+        else:
+            records[name] = edited(rng, records[name])
+        self.write(records)
+        if rng.random() < 0.05:
+            sums = self.folder / "SHA256SUMS"
+            sums.write_bytes(damaged(rng, sums.read_bytes()))
+        self.open()
+
+    def open(self):
+        html = page.of_run(run_directory.records(self.folder))
+        assert "<script" not in html
+        html.encode()
+
+
+class Prediction:
+    """What a prediction reads of a run: settings, what was fitted, thresholds and weights. Sums are made to fit."""
+
+    def __init__(self, folder):
+        self.folder = Path(folder) / "run"
+        self.kinds = []
+        columns = {"size": np.array([1.0, 2.0, 3.0, np.nan] * 5), "colour": np.array([*"rbrr"] * 5, object)}
+        words = np.array(["a film", "a good film"] * 5, object)
+        for name, model, fitted in (
+            ("csv", "mlp", prepared_tables.fit(columns)),
+            ("text_csv", "ngrams", prepared_texts.fit(words, vocabulary_size=300, max_length=8)),
+            ("fashion_mnist", "mlp", prepared_images.fit(np.zeros((2, 8, 8, 1), np.uint8))),
+        ):
+            task = own.specialise(tasks.get(name), "multiclass")
+            resolved = program.resolve(task, Settings(task=name, model=model))
+            names = ("a", "b", "c")
+            built = program.build_model(task, resolved, fitted, names)
+            params, model_state = built.init(jax.random.key(0))
+            run = self.folder / name
+            with Checkpoints(run / "model", keep=1) as kept:
+                kept.save(3, {"params": params, "model_state": model_state}, metadata={"thresholds": 0.5}, wait=True)
+            records = {
+                "config.toml": settings.as_record(resolved),
+                "data.json": made_records.made().data,
+                "predictor.json": {"problem": "multiclass", "class_names": [*names], "preparation": fitted.as_record()},
+            }
+            self.kinds.append((run, json.loads(json.dumps(records))))
+            (run / "results.json").write_text("{}")
+
+    def write(self, run, records):
+        for name, record in records.items():
+            text = tomli_w.dumps(record) if name == "config.toml" else json.dumps(record)
+            (run / name).write_text(text, encoding="utf-8", errors="surrogatepass")
+        (run / "SHA256SUMS").write_text(run_directory._sums(run))
+
+    def valid(self):
+        for run, records in self.kinds:
+            self.write(run, records)
+            assert predictor.load(run).class_names == ("a", "b", "c")
+
+    def read(self, rng):
+        run, records = rng.choice(self.kinds)
+        name = rng.choice(["config.toml", "data.json", "predictor.json", "predictor.json"])
+        changed = edited(rng, records[name])
+        if name == "config.toml":
+            # Of what TOML can hold; a reader of TOML alone is above.
+            items = changed.items() if isinstance(changed, dict) else ()
+            changed = {key: value for key, value in items if _in_toml(key) and _in_toml(value)}
+        self.write(run, {**records, name: changed})
+        predictor.load(run)
+
+
+def _in_toml(value):
+    match value:
+        case str():
+            return "\ud800" not in value
+        case int():
+            return abs(value) < 1 << 63
+        case _:
+            return isinstance(value, float)
+
+
+class CheckpointRecord:
+    """The record in a checkpoint's metadata, with the digest that fits, as an enemy makes it."""
+
+    def __init__(self, folder):
+        state = {"w": jnp.ones(3), "b": jnp.zeros((2, 2))}
+        packed = checkpoints._pack(7, checkpoints._described({"w": state["w"]}), {"epoch": 1}, {"accuracy": 0.5})
+        self.record, self.text = json.loads(packed["record"]), packed["record"]
+
+    def valid(self):
+        assert self.unpack(self.text) is not None
+
+    def read(self, rng):
+        if rng.random() < 0.7:
+            self.unpack(json.dumps(edited(rng, self.record)))
+        else:
+            self.unpack(damaged(rng, self.text.encode()).decode("latin-1"))
+
+    def unpack(self, text):
+        try:
+            found = checkpoints._unpack(7, {"record": text, "sha256": checkpoints._sha256(text)})
+        except checkpoints._Damaged:
+            return None
+        assert all(isinstance(name, str) and len(leaf) == 2 for name, leaf in found.leaves.items())
+        return found
+
+
+class CheckpointFiles:
+    """A checkpoint's own files, the metadata of Orbax among them: whatever is restored is what was saved."""
+
+    def __init__(self, folder):
+        self.state = {"w": jnp.arange(3.0), "b": jnp.zeros((2, 2))}
+        self.saved, self.copy = Path(folder) / "saved", Path(folder) / "copy"
+        with Checkpoints(self.saved) as kept:
+            kept.save(7, self.state, metadata={"epoch": 1}, wait=True)
+        self.files = sorted(path.relative_to(self.saved) for path in (self.saved / "7").rglob("*") if path.is_file())
+
+    def valid(self):
+        self.open()
+
+    def read(self, rng):
+        name = rng.choice(
+            [file for file in self.files if "METADATA" in file.name] if rng.random() < 0.7 else self.files
+        )
+        path = self.copy / name
+        shutil.rmtree(self.copy, ignore_errors=True)
+        shutil.copytree(self.saved, self.copy)
+        content = path.read_bytes()
+        if "METADATA" in name.name and rng.random() < 0.5:
+            path.write_text(json.dumps(edited(rng, json.loads(content))))
+        else:
+            path.write_bytes(damaged(rng, content))
+        self.open()
+
+    def open(self):
+        if not self.copy.exists():
+            shutil.copytree(self.saved, self.copy)
+        with Checkpoints(self.copy) as kept:
+            restored = kept.restore(like=self.state)
+        assert restored is not None
+        for name, leaf in self.state.items():
+            np.testing.assert_array_equal(restored.state[name], leaf)
+
+
+class ReplayFile(OfBytes):
+    """A step that --debug kept."""
+
+    def contents(self):
+        from flax import nnx
+
+        compiled = jaxcls.compile(lambda rngs: nnx.Linear(3, 2, rngs=rngs))
+        self.state = compiled.init(0)
+        self.batch = jaxcls.batch(np.ones((4, 3), np.float32), np.zeros(4, np.int32))
+        about = {"settings": {"task": "csv", "seed": 1}, "rows": [1, 2]}
+        found = debugging.Finding("loss", "", (1,))
+        return [debugging.save(self.folder / "x.npz", found, self.state, self.batch, about).read_bytes()]
+
+    def open(self, path):
+        record = debugging.record_of(path)
+        if "settings" in record:
+            settings.from_record(record["settings"], where="record")
+        debugging.load(path, self.state, self.batch)
+
+
+class Artifact:
+    """The folder of an export, through its loader: damaged as it lies there, or its record with sums that fit."""
+
+    def __init__(self, folder):
+        self.folder = Path(folder) / "model"
+        self.folder.mkdir()
+        exported = export.export(jax.jit(lambda parameters, x: x.reshape(x.shape[0], -1)[:, 0] * parameters["w"]))
+        (count,) = export.symbolic_shape("n")
+        written = exported(
+            {"w": jax.ShapeDtypeStruct((), np.float32)}, jax.ShapeDtypeStruct((count, 2, 2, 1), np.uint8)
+        )
+        parameters = io.BytesIO()
+        np.savez(parameters, w=np.float32(1))
+        self.record = {
+            "format": "stablehlo", "problem": "binary", "class_names": ["a", "b"], "thresholds": 0.5,
+            "synthetic": False, "preparation": {"kind": "images", "shape": [2, 2, 1]}, "widths": [],
+            "programs": ["program.bin"], "batch_size": 4,
+        }  # fmt: skip
+        self.files = {"program.bin": bytes(written.serialize()), "parameters.npz": parameters.getvalue()}
+        self.files["model.json"] = json.dumps(self.record).encode()
+
+    def write(self, files):
+        for name, content in files.items():
+            (self.folder / name).write_bytes(content)
+
+    def valid(self):
+        self.write({**self.files, loader.SUMS: loader.checksums(self.files)})
+        self.open()
+
+    def read(self, rng):
+        files = dict(self.files)
+        if rng.random() < 0.5:
+            sums = loader.checksums(files)
+            files[loader.SUMS] = sums
+            name = rng.choice([*files])
+            files[name] = damaged(rng, files[name])
+        else:
+            if rng.random() < 0.7:
+                files["model.json"] = json.dumps(edited(rng, self.record)).encode()
+            else:
+                files["parameters.npz"] = damaged(rng, files["parameters.npz"])
+            files[loader.SUMS] = loader.checksums(files)
+        self.write(files)
+        self.open()
+
+    def open(self):
+        loader.load(self.folder)
+
+
+ROWS = [("red", "1.5", "yes"), ("blue", "2", "no"), ("red", "-3", "yes"), ("green", "", "no")] * 5
+SETTINGS = {"task": "csv", "seed": 1, "epochs": 3, "dropout": 0.5, "label_column": ["y"], "data": "x", "resume": True}
+READERS = {
+    "IDX": Idx,
+    "MedMNIST npz": Npz,
+    "CSV table": Table,
+    "CSV of texts": TextTable,
+    "sample submission": SampleSubmission,
+    "archive of texts": TextArchive,
+    "lines of text": Lines,
+    "images": Images,
+    "TOML settings": Toml,
+    "preparation records": Preparations,
+    "run records and page": RunRecords,
+    "a run to predict with": Prediction,
+    "checkpoint record": CheckpointRecord,
+    "checkpoint files": CheckpointFiles,
+    "replay file": ReplayFile,
+    "exported artifact": Artifact,
+}

@@ -1,0 +1,223 @@
+"""No memory is taken for what a header declares and the file's size gives no reason for; no bomb goes off."""
+
+import gzip
+import io
+import json
+import struct
+import subprocess
+import sys
+import tarfile
+import tracemalloc
+import zipfile
+import zlib
+
+import pytest
+from damage import bounded
+
+from jaxcls import files, forms, settings
+from jaxcls.artifact import loader
+from jaxcls.data.formats import idx, npz, tables, texts
+from jaxcls.errors import InputError
+
+MEGABYTE = 1 << 20
+# A gzip stream of zeros may become so much before it is refused; see unpacking.most.
+SMALL = 64 * MEGABYTE
+
+
+@pytest.fixture
+def peak():
+    """A function that gives the most memory, in bytes, that was taken since the test began."""
+    tracemalloc.start()
+    yield lambda: tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+
+def zeros(megabytes):
+    """So much of nothing, packed to a thousandth."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
+    block = bytes(MEGABYTE)
+    return b"".join(packer.compress(block) for _ in range(megabytes)) + packer.flush()
+
+
+def idx_header(*shape, code=0x08):
+    return struct.pack(f">BBBB{len(shape)}I", 0, 0, code, len(shape), *shape)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("shape", [(4_000_000_000,), (60_000, 1 << 16, 1 << 16), (1 << 31,) * 8])
+def test_idx_that_declares_what_it_does_not_hold(tmp_path, peak, packed, shape):
+    content = idx_header(*shape) + bytes(100)
+    (tmp_path / "x").write_bytes(gzip.compress(content) if packed else content)
+    with pytest.raises(InputError, match="its header declares"):
+        idx.read_idx(tmp_path / "x")
+    assert peak() < 2 * MEGABYTE
+
+
+def test_a_bomb_that_its_idx_header_declares(tmp_path, peak):
+    count = 256 * MEGABYTE
+    (tmp_path / "x").write_bytes(gzip.compress(idx_header(count)) + zeros(256))
+    with pytest.raises(InputError, match="is believed to hold"):
+        idx.read_idx(tmp_path / "x")
+    assert peak() < 4 * MEGABYTE
+
+
+def test_a_bomb_of_a_table(tmp_path, peak):
+    (tmp_path / "x.csv").write_bytes(zeros(512))
+    with pytest.raises(InputError, match="unpacks to more than"):
+        tables.read_csv(tmp_path / "x.csv")
+    assert peak() < SMALL + 8 * MEGABYTE
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.GNUTYPE_SPARSE, tarfile.REGTYPE])
+@pytest.mark.parametrize("size", [1 << 32, -512])
+def test_an_archive_that_declares_what_it_does_not_hold(tmp_path, peak, kind, size):
+    member = tarfile.TarInfo("a/pos/1.txt")
+    member.type = kind
+    block = bytearray(member.tobuf(tarfile.GNU_FORMAT)[:512])
+    block[124:136] = tarfile.itn(size, 12, tarfile.GNU_FORMAT)
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    (tmp_path / "x.tar.gz").write_bytes(gzip.compress(bytes(block) * 3))
+    with pytest.raises(InputError):
+        texts.read_archive(tmp_path / "x.tar.gz", ["a/pos"])
+    assert peak() < 8 * MEGABYTE
+
+
+def test_headers_of_headers_of_an_archive(tmp_path):
+    """tarfile calls itself for each."""
+    member = tarfile.TarInfo("a/pos/1.txt")
+    member.type = tarfile.XHDTYPE
+    (tmp_path / "x.tar.gz").write_bytes(gzip.compress(member.tobuf(tarfile.GNU_FORMAT)[:512] * 5_000))
+    with pytest.raises(InputError):
+        texts.read_archive(tmp_path / "x.tar.gz", ["a/pos"])
+
+
+def test_a_bomb_of_an_archive(tmp_path, peak):
+    (tmp_path / "x.tar.gz").write_bytes(zeros(256))
+    with pytest.raises(InputError):
+        texts.read_archive(tmp_path / "x.tar.gz", ["a/pos"])
+    assert peak() < 32 * MEGABYTE
+
+
+def npz_of(**members):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(f"{name}.npy", content)
+    return file.getvalue()
+
+
+def npy(header, content=b""):
+    text = header.encode("latin-1") + b"\n"
+    return b"\x93NUMPY\1\0" + struct.pack("<H", len(text)) + text + content
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': '|u1', 'fortran_order': False, 'shape': (99999999999, 28, 28), }",
+        "{'descr': '|u1', 'fortran_order': False, 'shape': " + "(" * 150 + ")" * 150 + ", }",
+        "-" * 9000 + "1",
+        "{'descr': '|O', 'fortran_order': False, 'shape': (1,), }",
+        "__import__('os').system('touch executed')",
+    ],
+)
+def test_arrays_whose_header_is_not_one_that_numpy_writes(tmp_path, peak, monkeypatch, header):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "pneumoniamnist.npz"
+    path.write_bytes(npz_of(train_images=npy(header, b"0")))
+    with pytest.raises(InputError, match="train_images"):
+        npz.read(path, num_labels=1, size=28)
+    assert peak() < 2 * MEGABYTE
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_bomb_of_arrays(tmp_path, peak):
+    path = tmp_path / "pneumoniamnist.npz"
+    bomb = npy("{'descr': '|u1', 'fortran_order': False, 'shape': (67108864, 1, 1), }", bytes(64 * MEGABYTE))
+    path.write_bytes(npz_of(train_images=bomb))
+    del bomb
+    tracemalloc.reset_peak()
+    with pytest.raises(InputError, match="unpack to"):
+        npz.read(path, num_labels=1, size=28)
+    assert peak() < 2 * MEGABYTE
+    with pytest.raises(loader.ArtifactError, match="size gives reason for"):
+        loader._arrays(path.read_bytes(), "parameters.npz")
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"a":' * 100_000, "9" * 10_000, "", "nul", b"\xff", b"\xff\xfe\0\0"], ids=range(7)
+)
+def test_json_that_is_none(text):
+    with pytest.raises(InputError, match=r"record\.json is damaged"):
+        forms.parse(text, {}, "record.json")
+
+
+BRACKETS, DIGITS, DOTS = "a = " + "[" * 50_000, "epochs = " + "9" * 10_000, "a." * 5_000 + "b = 1"
+
+
+@pytest.mark.parametrize("text", [BRACKETS, DIGITS, DOTS, "= 1", "\0"], ids=range(5))
+def test_toml_that_is_none(tmp_path, text):
+    (tmp_path / "x.toml").write_text(text)
+    with pytest.raises(InputError, match=r"x\.toml"):
+        settings.from_toml(tmp_path / "x.toml")
+
+
+def test_many_columns_take_no_time_that_grows_with_their_square(tmp_path):
+    columns = 40_000
+    names = [f"c{place}" for place in range(columns)]
+    (tmp_path / "x.csv").write_text(",".join(names) + "\n" + ",".join(["1"] * columns) + "\n")
+    with bounded(10):
+        assert len(tables.read_csv(tmp_path / "x.csv")) == columns
+
+
+def png(width, height):
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
+
+
+IMAGES = {
+    "png": png(9_000, 9_000),
+    "huge png": png(1_000_000, 1_000_000),
+    "ppm": b"P6 9000 9000 255\n" + bytes(100),
+    "bmp": b"BM" + struct.pack("<IHHIIiiHHIIiiII", 54, 0, 0, 54, 40, 9_000, 9_000, 1, 24, 0, 0, 0, 0, 0, 0),
+    "tiff": b"II*\0"
+    + struct.pack("<I", 8)
+    + struct.pack("<H", 1)
+    + struct.pack("<HHII", 0x111, 4, 0xFFFFFFF0, 8)
+    + bytes(4),
+}
+
+
+@pytest.mark.slow
+def test_images_that_declare_what_they_do_not_hold_take_no_memory(tmp_path):
+    """In a process that has but a little more memory than it needs for its imports; decoders are not Python's own."""
+    for name, content in IMAGES.items():
+        (tmp_path / f"{name}.img").write_bytes(content)
+    code = """
+import resource, sys
+from pathlib import Path
+from PIL import Image
+from jaxcls.data.formats import images
+from jaxcls.errors import InputError
+Image.init()
+pages = int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").exists() else 0
+resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (96 << 20),) * 2)
+for path in sorted(Path(sys.argv[1]).iterdir()):
+    try:
+        images.decode(path, size=8, channels=3)
+    except InputError as error:
+        print(path.name, isinstance(error.__cause__, MemoryError))
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [f"{name}.img False" for name in sorted(IMAGES)]
+
+
+def test_a_record_that_is_too_long(tmp_path):
+    (tmp_path / "x.json").write_text(json.dumps("x" * 100))
+    with pytest.raises(InputError, match="more than the 50 bytes"):
+        files.content(tmp_path / "x.json", folder=tmp_path, most=50)

@@ -1,0 +1,254 @@
+"""Nothing is read outside of the folder that was named, nothing is written over what a link leads to, nothing is waited
+for at a pipe, and nothing of a run is executed."""
+
+import ast
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from readers import Prediction, RunRecords
+
+import jaxcls
+from jaxcls import files, predictor, report, run_directory, tasks
+from jaxcls.artifact import loader
+from jaxcls.checkpoints import LOCK_FILE, Checkpoints
+from jaxcls.data import image_folders, radiographs
+from jaxcls.data.formats import images
+from jaxcls.errors import InputError
+from jaxcls.settings import Settings
+
+OUT = "leads out of"
+PIPE = "is neither a file nor a folder|is no plain file|does not hold|holds neither|holds none"
+pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs links and pipes")
+
+
+@pytest.fixture
+def secret(tmp_path):
+    """A file outside of the folder that is named to a reader."""
+    path = tmp_path / "secret"
+    path.write_text("id,label\n1,secret\n")
+    return path
+
+
+@pytest.fixture
+def given(tmp_path):
+    folder = tmp_path / "given"
+    folder.mkdir()
+    return folder
+
+
+def linked(path, target):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to(target)
+
+
+def piped(path, target):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(path)
+
+
+def picture(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(path)
+
+
+def classes(folder):
+    for name in ("a", "b"):
+        picture(folder / name / "1.png")
+
+
+def of_task(name, **options):
+    return lambda folder: tasks.get(name).load(Settings(task=name, data_dir=folder, source="files", **options))
+
+
+def of_images(folder):
+    return image_folders.read("own", image_folders.layout(folder), size=8, test_fraction=0.5)
+
+
+FRACTION = {"test_fraction": 0.5}
+READS = {
+    "idx": ("train-images-idx3-ubyte", of_task("fashion_mnist")),
+    "npz": ("pneumoniamnist.npz", of_task("chest_xray", image_size=8)),
+    "leaf": ("train.csv", of_task("leaf", **FRACTION)),
+    "fraud": ("creditcard.csv", of_task("fraud", **FRACTION)),
+    "reviews": ("IMDB Dataset.csv", of_task("sentiment", **FRACTION)),
+    "archive": ("aclImdb_v1.tar.gz", of_task("sentiment", **FRACTION)),
+    "texts": ("train/neg/1.txt", of_task("sentiment", **FRACTION)),
+    "radiographs": ("Data_Entry_2017.csv", of_task("disease_tagging", image_size=8, uncertain="zeros", **FRACTION)),
+    "chexpert": ("train.csv", of_task("disease_tagging", image_size=8, uncertain="zeros", **FRACTION)),
+    "image": ("a/2.png", of_images),
+    "images to predict": ("a/2.png", lambda folder: images.queries(folder, 8, 3)),
+}
+
+
+@pytest.mark.parametrize("way", [linked, piped])
+@pytest.mark.parametrize("kind", READS)
+def test_data_behind_a_link_out_or_a_pipe_is_not_read(given, secret, monkeypatch, tmp_path, kind, way):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    name, read = READS[kind]
+    if "image" in kind:
+        classes(given)
+    way(given / name, secret)
+    with pytest.raises(InputError, match=OUT if way is linked else PIPE):
+        read(given)
+
+
+def test_a_class_behind_a_link_out_is_not_read(given, tmp_path):
+    classes(given)
+    picture(tmp_path / "private" / "1.png")
+    linked(given / "c", tmp_path / "private")
+    with pytest.raises(InputError, match=OUT):
+        image_folders.layout(given)
+
+
+def test_links_within_the_folder_and_to_it_are_followed(given, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for number in range(4):
+        picture(given / "all" / f"{number}.png")
+        linked(given / "train" / "ab"[number % 2] / f"{number}.png", f"../../all/{number}.png")
+    linked(tmp_path / "named", given)
+    for folder in (given, tmp_path / "named"):
+        assert len(of_images(folder).train.labels) == 2
+
+
+@pytest.mark.parametrize("path", ["../secret", "a/../../secret", "/etc/passwd"])
+def test_a_path_that_leads_out_is_refused(given, secret, path):
+    (given / "a").mkdir()
+    with pytest.raises(InputError, match=OUT):
+        files.inside(given, given / path)
+
+
+def test_a_table_cannot_name_an_image_outside(given, secret):
+    with pytest.raises(InputError, match="is not like CheXpert"):
+        radiographs._view("CheXpert-v1.0-small/../patient1/../../secret", given, "row 1")
+
+
+def test_a_name_that_is_not_utf_8_is_refused(given):
+    classes(given)
+    picture(given / "a" / "x.png")
+    (given / "a" / "x.png").rename(given / "a" / os.fsdecode(b"\xff.png"))
+    with pytest.raises(InputError, match="not UTF-8"):
+        images.queries(given, 8, 3)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A finished run, but for its weights."""
+    made = RunRecords(tmp_path)
+    made.write(made.kinds[0])
+    return made.folder
+
+
+NAMES = (
+    "config.toml",
+    "data.json",
+    "predictor.json",
+    "SHA256SUMS",
+    "environment.json",
+    "metrics.jsonl",
+    "results.json",
+)
+
+
+@pytest.mark.parametrize("way", [linked, piped])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_record_of_a_run_behind_a_link_out_or_a_pipe_is_not_read(run, secret, name, way):
+    (run / name).unlink()
+    way(run / name, secret)
+    with pytest.raises(InputError, match=OUT if way is linked else PIPE):
+        run_directory.records(run)
+
+
+def test_a_page_is_not_written_over_what_a_link_leads_to(run, secret):
+    kept = secret.read_text()
+    linked(run / "report.html", secret)
+    linked(run / "report.html.partial", secret)
+    assert report.main(["--run-dir", str(run)]) == 0
+    assert secret.read_text() == kept
+    assert (run / "report.html").read_text().startswith("<!DOCTYPE html>")
+    assert not (run / "report.html").is_symlink()
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """A finished run of a table, with its weights."""
+    made = Prediction(tmp_path)
+    made.valid()
+    return made.kinds[0][0]
+
+
+@pytest.mark.parametrize("way", [linked, piped])
+def test_weights_behind_a_link_out_or_a_pipe_are_not_read(finished, secret, way):
+    way(finished / "model" / "3" / "more", secret)
+    with pytest.raises(InputError, match=OUT if way is linked else PIPE):
+        predictor.load(finished)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "says"),
+    [
+        ("config.toml", "eval_batch_size = 500", "eval_batch_size = 5000000000", "a batch of eval_batch_size"),
+        ("config.toml", 'model = "mlp"', 'model = "mlq"', "Did you mean 'mlp'"),
+        ("config.toml", 'preset = "default"', 'preset = "other"', "unknown preset"),
+        ("config.toml", 'task = "csv"', 'task = "fashion_mnist"', "takes other inputs"),
+    ],
+)
+def test_settings_that_no_run_can_have_are_refused(finished, name, old, new, says):
+    text = (finished / name).read_text()
+    assert old in text
+    (finished / name).write_text(text.replace(old, new))
+    (finished / "SHA256SUMS").write_text(run_directory._sums(finished))
+    with pytest.raises(InputError, match=says):
+        predictor.load(finished)
+
+
+def test_weights_that_the_files_give_no_reason_for_are_not_made(finished):
+    run = finished.parent / "fashion_mnist"
+    record = json.loads((run / "predictor.json").read_text())
+    record["preparation"]["shape"] = [16_384, 16_384, 1]
+    (run / "predictor.json").write_text(json.dumps(record))
+    config = (run / "config.toml").read_text()
+    (run / "config.toml").write_text(config.replace("eval_batch_size = 500", "eval_batch_size = 1"))
+    (run / "SHA256SUMS").write_text(run_directory._sums(run))
+    with pytest.raises(InputError, match="declares weights of"):
+        predictor.load(run)
+
+
+def test_a_lock_does_not_empty_what_a_link_leads_to(tmp_path, secret):
+    kept = secret.read_text()
+    linked(tmp_path / "model" / LOCK_FILE, secret)
+    with pytest.raises(InputError, match="if it is a link, remove it"):
+        Checkpoints(tmp_path / "model")
+    assert secret.read_text() == kept
+
+
+@pytest.mark.parametrize("way", [linked, piped])
+def test_an_artifact_with_a_link_or_a_pipe_is_not_loaded(tmp_path, secret, way):
+    way(tmp_path / "model" / "parameters.npz", secret)
+    with pytest.raises(loader.ArtifactError, match="is no plain file"):
+        loader.load(tmp_path / "model")
+
+
+CODE = sorted(Path(jaxcls.__file__).parent.rglob("*.py"))
+FORBIDDEN = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal", "joblib", "yaml"}
+
+
+@pytest.mark.parametrize("path", CODE, ids=lambda path: path.name)
+def test_nothing_that_was_read_is_unpickled_or_executed(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
+            assert not FORBIDDEN & {name.split(".")[0] for name in names}
+        if not isinstance(node, ast.Call):
+            continue
+        called = ast.unparse(node.func)
+        assert called not in {"eval", "exec", "compile", "__import__", "os.system", "os.popen"}
+        keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+        assert keywords.get("shell", "False") == "False"
+        if called in {"np.load", "numpy.load"}:
+            assert keywords["allow_pickle"] == "False"
+        assert keywords.get("allow_pickle", "False") == "False"
+        assert not called.endswith((".extractall", ".unpack_archive"))
