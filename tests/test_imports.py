@@ -12,7 +12,7 @@ import jaxcls
 FLOORS = [
     {"errors", "environment", "printable", "watchdog"},
     {"settings", "signals", "labels", "native", "files", "forms"},
-    {"losses", "metrics", "optimizers", "augment", "ops"},
+    {"losses", "metrics", "optimizers", "augment", "augment_boxes", "ops"},
     {"models", "data", "heads"},
     {"steps", "checkpoints", "description", "run_records"},
     {"tasks", "debugging", "memory"},

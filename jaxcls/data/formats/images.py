@@ -31,8 +31,10 @@ _DROPPINGS = frozenset({"thumbs.db", "desktop.ini", "icon\r"})
 # Those that Pillow decodes by itself; for others (EPS) it would run another program on the file.
 _FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM")
 # Raised by one when `decode` gives other pixels than before, so that nothing old is read from the cache.
-_VERSION = 1
+_VERSION = 2
 _CHUNK = 64
+# The tag of EXIF that says how an image is turned.
+_ORIENTATION = 0x0112
 # What Pillow's decoders raise for damaged files; they are parsers of the most varied age.
 _DAMAGE = (
     OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError,
@@ -49,10 +51,12 @@ class Decoded(NamedTuple):
       images: uint8 (N, size, size, channels), mapped from a file and read-only.
       sha256: of the lines ``SHA-256 of the file's content, two spaces, its name`` for all files in their order.
       left_out: the rows of files that could not be decoded, where that was asked for; their images are black.
+      sizes: int32 (N, 2), height and width of each image as it was, turned as its EXIF says.
     """
 
     images: np.ndarray
     sha256: str
+    sizes: np.ndarray
     left_out: tuple[int, ...] = ()
 
 
@@ -83,7 +87,47 @@ def decode(path: str | os.PathLike[str], *, size: int, channels: int) -> np.ndar
     """
     _check(size, channels)
     with _strict_pillow():
-        return _decode_file(Path(path), size, channels)[1]
+        return _decode_file(Path(path), size, channels, pad=False).image
+
+
+def decode_on_canvas(path: Path, *, size: int, channels: int) -> tuple[np.ndarray, tuple[int, int]]:
+    """Decodes one image as :func:`decode` does, but keeps its aspect: it stands at the top left of a black square.
+
+    Returns:
+      uint8 (size, size, channels), of which :func:`fitted` says how much is image; and the height and width of the
+      image as it was, turned as its EXIF says.
+    """
+    _check(size, channels)
+    with _strict_pillow():
+        decoded = _decode_file(path, size, channels, pad=True)
+    return decoded.image, decoded.size
+
+
+def picture(path: Path) -> "Image.Image":
+    """An image in grey or in colour at its own size, turned as its EXIF says, to be shown.
+
+    Raises:
+      InputError: as for :func:`decode`.
+    """
+    from PIL import ImageOps
+
+    with _strict_pillow(), _damage_named(path), _opened(path.read_bytes()) as image:
+        image.load()
+        grey = image.mode in ("1", "L") or image.mode.startswith(("I", "F"))
+        upright = _in_mode(ImageOps.exif_transpose(image), "L" if grey else "RGB")
+        return upright.convert("L") if grey else upright
+
+
+def fitted(height: int, width: int, size: int) -> tuple[int, int]:
+    """Height and width of an image that was brought into a square of this size with its aspect kept, in pixels.
+
+    The longer side is as long as the square's, the other one rounded.
+
+    >>> fitted(480, 640, 128)
+    (96, 128)
+    """
+    longer = max(height, width)
+    return max(1, round(height * size / longer)), max(1, round(width * size / longer))
 
 
 def decode_all(
@@ -94,6 +138,7 @@ def decode_all(
     root: Path,
     what: str,
     inside: Path | None = None,
+    pad: bool = False,
     skip_damaged: bool = False,
 ) -> Decoded:
     """Decodes many images, in parallel, once: the next call with the same unchanged files maps what was kept.
@@ -107,8 +152,9 @@ def decode_all(
       channels: 1 for grey, 3 for red, green, blue.
       root: a folder above all of them; errors and checksums name them from there.
       what: the name of it all, for the progress bar.
-      skip_damaged: leave out what cannot be decoded, in place of raising.
       inside: the folder that no link may lead out of; without it, the root.
+      pad: keep each image's aspect and pad it, as :func:`decode_on_canvas` does.
+      skip_damaged: leave out what cannot be decoded, in place of raising.
 
     Raises:
       InputError: there are none, one of them leads out of the folder or cannot be decoded (as in :func:`decode`), or
@@ -119,13 +165,13 @@ def decode_all(
         raise InputError(f"{root}: no images for {what}; there must be at least one.")
     files.all_inside(inside or root, paths)
     names = [path.relative_to(root).as_posix() for path in paths]
-    folder = sources.cache_directory() / "images" / _key(paths, names, root, size, channels, skip_damaged)
+    folder = sources.cache_directory() / "images" / _key(paths, names, root, size, channels, pad, skip_damaged)
     shape = (len(paths), size, size, channels)
     if decoded := _read_kept(folder, shape):
         return decoded
     try:
         shutil.rmtree(folder, ignore_errors=True)
-        sources.write_once(folder, lambda partial: _write(partial, paths, names, shape, what, skip_damaged))
+        sources.write_once(folder, lambda partial: _write(partial, paths, names, shape, what, pad, skip_damaged))
     except OSError as error:
         raise InputError(
             f"{folder}: the decoded images cannot be kept ({error.strerror or error}); they take "
@@ -196,14 +242,28 @@ def _strict_pillow() -> Iterator[None]:
         yield
 
 
-def _decode_file(path: Path, size: int, channels: int) -> tuple[str, np.ndarray]:
-    """The SHA-256 of a file's content, and its pixels."""
+class _File(NamedTuple):
+    """The SHA-256 of a file's content, its pixels, and the height and width that they had there."""
+
+    sha256: str
+    image: np.ndarray
+    size: tuple[int, int]
+
+
+def _decode_file(path: Path, size: int, channels: int, *, pad: bool) -> _File:
+    with _damage_named(path):
+        # Whole: of a file, a decoder would allocate as much as a header says that it should read next.
+        content = path.read_bytes()
+        return _File(hashlib.sha256(content).hexdigest(), *_pixels(content, size, channels, pad))
+
+
+@contextlib.contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    """Names the file in whatever Pillow says against it."""
     from PIL import Image, UnidentifiedImageError
 
     try:
-        # Whole: of a file, a decoder would allocate as much as a header says that it should read next.
-        content = path.read_bytes()
-        return hashlib.sha256(content).hexdigest(), _pixels(content, size, channels)
+        yield
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise InputError(
             f"{path}: more than the {Image.MAX_IMAGE_PIXELS:,} pixels that are decoded safely (of a small file, the "
@@ -215,24 +275,38 @@ def _decode_file(path: Path, size: int, channels: int) -> tuple[str, np.ndarray]
         raise InputError(f"{path}: cannot be decoded ({error}); it may be damaged or cut off. Replace it.") from error
 
 
-def _pixels(content: bytes, size: int, channels: int) -> np.ndarray:
+def _opened(content: bytes) -> "Image.Image":
+    """An image, of which nothing is decoded yet; one that claims more pixels than its file can hold is a bomb."""
+    from PIL import Image
+
+    image = Image.open(io.BytesIO(content), formats=_FORMATS)
+    if image.width * image.height > max(_SMALL, _PIXELS_A_BYTE * len(content)):
+        raise Image.DecompressionBombError
+    return image
+
+
+def _pixels(content: bytes, size: int, channels: int, pad: bool) -> tuple[np.ndarray, tuple[int, int]]:
     from PIL import Image, ImageOps
 
     mode = "L" if channels == 1 else "RGB"
-    with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-        if image.width * image.height > max(_SMALL, _PIXELS_A_BYTE * len(content)):
-            raise Image.DecompressionBombError
+    with _opened(content) as image:
+        width, height = image.size
+        if image.getexif().get(_ORIENTATION) in (5, 6, 7, 8):  # a quarter turn
+            width, height = height, width
         # A JPEG can be decoded at an eighth of its size; twice what is wanted leaves the rest to a better filter.
         image.draft(mode, (2 * size, 2 * size))
         image.load()
         upright = ImageOps.exif_transpose(image)
     # In Pillow, bilinear averages over all pixels when it makes smaller. It does not ring, as bicubic does.
-    resized = _in_mode(upright, mode).resize((size, size), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    rows, columns = fitted(height, width, size) if pad else (size, size)
+    resized = _in_mode(upright, mode).resize((columns, rows), Image.Resampling.BILINEAR, reducing_gap=2.0)
     pixels = np.asarray(resized)
     if pixels.dtype != np.uint8:
         pixels = np.rint(pixels).clip(0, 255).astype(np.uint8)
         pixels = np.repeat(pixels[:, :, None], channels, axis=2)
-    return pixels.reshape(size, size, channels)
+    canvas = np.zeros((size, size, channels), np.uint8)
+    canvas[:rows, :columns] = pixels.reshape(rows, columns, channels)
+    return canvas, (height, width)
 
 
 def _in_mode(image: "Image.Image", mode: str) -> "Image.Image":
@@ -264,10 +338,12 @@ def _scaled(values: np.ndarray) -> np.ndarray:
     return (values / full * 255).astype(np.float32)
 
 
-def _key(paths: Sequence[Path], names: Sequence[str], root: Path, size: int, channels: int, skip_damaged: bool) -> str:
+def _key(
+    paths: Sequence[Path], names: Sequence[str], root: Path, size: int, channels: int, pad: bool, skip_damaged: bool
+) -> str:
     import PIL
 
-    decisive = [_VERSION, PIL.__version__, size, channels, str(root.resolve()), *(["skip"] if skip_damaged else [])]
+    decisive = [_VERSION, PIL.__version__, size, channels, pad, skip_damaged, str(root.resolve())]
     digest = hashlib.sha256(json.dumps(decisive).encode())
     for path, name in zip(paths, names, strict=True):
         try:
@@ -279,51 +355,64 @@ def _key(paths: Sequence[Path], names: Sequence[str], root: Path, size: int, cha
 
 
 def _write(
-    folder: Path, paths: Sequence[Path], names: Sequence[str], shape: tuple[int, ...], what: str, skip_damaged: bool
+    folder: Path,
+    paths: Sequence[Path],
+    names: Sequence[str],
+    shape: tuple[int, ...],
+    what: str,
+    pad: bool,
+    skip_damaged: bool,
 ) -> None:
     from tqdm import tqdm
 
     size, channels = shape[2:]
     content, pixels = hashlib.sha256(), hashlib.sha256()
+    sizes: list[tuple[int, int]] = []
     left_out: list[int] = []
     # Written in order, not mapped: on a full disk a mapped page ends the process without a word.
     with (
         (folder / "images.npy").open("wb") as file,
         tqdm(total=len(paths), desc=f"decoding {line(what)}", unit="image", leave=False, disable=None) as bar,
-        contextlib.closing(_chunks(paths, size, channels, skip_damaged)) as chunks,
+        contextlib.closing(_chunks(paths, size, channels, pad, skip_damaged)) as chunks,
     ):
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
         for start, decoded in chunks:
-            for row, (digest, image) in enumerate(decoded, start):
+            for row, (digest, image, original) in enumerate(decoded, start):
                 name = names[row]
                 if not digest:
                     left_out.append(row)
                 content.update(f"{digest}  {name}\n".encode(errors="surrogateescape"))
                 pixels.update(image.data)
                 file.write(image.data)
+                sizes.append(original)
             bar.update(len(decoded))
-    record = {"content_sha256": content.hexdigest(), "pixels_sha256": pixels.hexdigest(), "left_out": left_out}
+    record = {
+        "content_sha256": content.hexdigest(),
+        "pixels_sha256": pixels.hexdigest(),
+        "sizes": sizes,
+        "left_out": left_out,
+    }
     (folder / "record.json").write_text(json.dumps(record), encoding="utf-8")
 
 
 def _chunks(
-    paths: Sequence[Path], size: int, channels: int, skip_damaged: bool
-) -> Generator[tuple[int, list[tuple[str, np.ndarray]]]]:
+    paths: Sequence[Path], size: int, channels: int, pad: bool, skip_damaged: bool
+) -> Generator[tuple[int, list[_File]]]:
     """Decodes in threads, since Pillow lets go of the interpreter, some images at a time; yields them in order.
 
     One that is left out has no SHA-256.
     """
 
-    def one(path: Path) -> tuple[str, np.ndarray]:
+    def one(path: Path) -> _File:
         try:
-            return _decode_file(path, size, channels)
+            return _decode_file(path, size, channels, pad=pad)
         except InputError:
             if not skip_damaged:
                 raise
-            return "", np.zeros((size, size, channels), np.uint8)
+            return _File("", np.zeros((size, size, channels), np.uint8), (0, 0))
 
-    def some(start: int) -> tuple[int, list[tuple[str, np.ndarray]]]:
+    def some(start: int) -> tuple[int, list[_File]]:
         return start, [one(path) for path in paths[start : start + _CHUNK]]
 
     pool = ThreadPoolExecutor(os.cpu_count())
@@ -342,6 +431,7 @@ def _read_kept(folder: Path, shape: tuple[int, ...]) -> Decoded | None:
         whole = images.shape == shape and images.dtype == np.uint8
         if not whole or hashlib.sha256(images.data).hexdigest() != record["pixels_sha256"]:
             return None
-        return Decoded(np.asarray(images), record["content_sha256"], tuple(record.get("left_out", ())))
+        sizes = np.array(record["sizes"], np.int32).reshape(-1, 2)
+        return Decoded(np.asarray(images), record["content_sha256"], sizes, tuple(record["left_out"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
