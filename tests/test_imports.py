@@ -11,7 +11,7 @@ import jaxcls
 
 FLOORS = [
     {"errors", "environment"},
-    {"settings", "signals", "labels", "native"},
+    {"settings", "signals", "labels", "native", "detection"},
     {"losses", "metrics", "optimizers", "augment", "ops"},
     {"models", "data", "heads"},
     {"steps", "checkpoints", "description"},
