@@ -14,10 +14,10 @@ import numpy as np
 from jaxcls import (
     debugging,
     environment,
-    metrics,
     native,
     optimizers,
     page,
+    problems,
     profiling,
     program,
     run_directory,
@@ -36,7 +36,6 @@ from jaxcls.progress import ProgressBar
 from jaxcls.run_directory import RunDirectory
 from jaxcls.settings import Settings
 from jaxcls.steps import TrainState, epoch_order, make_train_chunk
-from jaxcls.summary import summarise
 from jaxcls.tasks.task import Task
 
 
@@ -79,7 +78,7 @@ def run(given: Settings, *, say: Callable[[str], None] = print, stop: Callable[[
     parts = program.split(task, resolved, dataset)
     copies = duplicates.shared(parts.train.inputs, parts.test.inputs)
     if copies:
-        tested = len(parts.test.labels)
+        tested = parts.test.num_examples
         say(f"warning: {copies:,} of {tested:,} test examples stand among the training examples too")
     with said_of(dataset.provenance.location):
         preparation = task.prepare(parts.train.inputs, resolved)
@@ -98,7 +97,8 @@ def run(given: Settings, *, say: Callable[[str], None] = print, stop: Callable[[
             "preparation": preparation.as_record(),
         },
     )
-    mode = "min" if resolved.monitor == "loss" else metrics.direction(resolved.monitor)
+    kind = problems.get(task.problem)
+    mode = "min" if resolved.monitor == "loss" else kind.direction(resolved.monitor)
     # It holds a lock: from here on no other run writes to this directory.
     with Checkpoints(directory.checkpoints, best_metric=resolved.monitor, mode=mode) as checkpoints:
         directory.begin()
@@ -118,17 +118,10 @@ def run(given: Settings, *, say: Callable[[str], None] = print, stop: Callable[[
         state, history = _fit(resolved, train, validation, functions, directory, checkpoints, mode, stop, streams)
         if resolved.profile:
             say(f"\n{profiling.table(resolved.profile)}\na trace of these steps is in {resolved.profile}")
-        thresholds = _thresholds(task, resolved, functions, state, validation)
+        thresholds = kind.thresholds(resolved, lambda: _scores(functions, state, validation), parts.validation)
         _keep(directory, state, thresholds)
         scores = _scores(functions, state, test)
-        report = metrics.report(
-            scores,
-            test.labels,
-            problem=task.problem,
-            class_names=dataset.class_names,
-            threshold=thresholds,
-            weights=test.weights,
-        )
+        report = kind.report(scores, parts.test, class_names=dataset.class_names, thresholds=thresholds)
         report |= {
             "step": int(state.step),
             "thresholds": np.asarray(thresholds).tolist(),
@@ -136,14 +129,8 @@ def run(given: Settings, *, say: Callable[[str], None] = print, stop: Callable[[
             "duplicates_in_test": copies,
             "params_sha256": _sha256(state.params),
         }
-        summary = summarise(
-            report,
-            scores,
-            parts._asdict(),
-            problem=task.problem,
-            class_names=dataset.class_names,
-            thresholds=thresholds,
-        )
+        named: dict[str, Any] = {"class_names": dataset.class_names, "thresholds": thresholds}
+        summary = kind.summarise(report, scores, parts._asdict(), **named)
         summary |= {
             "headline": [name for name in task.metrics if name in report["metrics"]],
             "parameters": sum(leaf.size for leaf in jax.tree.leaves(functions.state.params)),
@@ -221,24 +208,9 @@ def _debugged(resolved: Settings, train: Examples, functions: Program, directory
     return debugging.make_chunk(functions.parts, directory.path / "debug", about, rows_of)
 
 
-def _scores(functions: Program, state: TrainState, data: Examples) -> np.ndarray:
+def _scores(functions: Program, state: TrainState, data: Examples) -> Any:
     params = optimizers.evaluation_params(state.opt_state, state.params)
-    return functions.predict(params, state.model_state, data.inputs)[0]
-
-
-def _thresholds(
-    task: Task, resolved: Settings, functions: Program, state: TrainState, validation: Examples
-) -> float | np.ndarray:
-    """Where a score becomes a decision: tuned on validation examples, or 0.5."""
-    if resolved.tune_threshold is None:
-        return 0.5
-    return metrics.tune_threshold(
-        _scores(functions, state, validation),
-        validation.labels,
-        problem=task.problem,
-        metric=resolved.tune_threshold,
-        weights=validation.weights,
-    )
+    return functions.predict(params, state.model_state, data.inputs)
 
 
 def _recipe_where_it_differs(task: Task, resolved: Settings) -> dict[str, Any]:

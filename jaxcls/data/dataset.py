@@ -15,17 +15,19 @@ class Part(NamedTuple):
     """Some examples; row i of every array belongs to the same one.
 
     Attributes:
-      inputs: images, uint8 (N, height, width, channels); texts, str objects (N,); or a table, a dict of columns
-        (N,), each float64 with NaN where a number is missing, or str objects with '' where a word is.
+      inputs: images, uint8 (N, height, width, channels); texts, str objects (N,); a table, a dict of columns
+        (N,), each float64 with NaN where a number is missing, or str objects with '' where a word is; or images on
+        padded canvases, as :mod:`jaxcls.data.detection_sets` has them.
       labels: int32 (N,) of a multiclass problem, int32 (N,) of a binary one, float32 (N, L) of a multi-label one.
-        NaN where a label of a multi-label problem is not known; it is then neither learned from nor scored.
+        NaN where a label of a multi-label problem is not known; it is then neither learned from nor scored. Of
+        detection, a dict of arrays, as :mod:`jaxcls.data.detection_sets` has them.
       weights: float32 (N,), or None where every example counts the same.
       groups: (N,) of any type, or None. Examples of one group, such as the images of one patient, stay together
         where rows are divided.
     """
 
     inputs: PyTree
-    labels: np.ndarray
+    labels: Any
     weights: np.ndarray | None = None
     groups: np.ndarray | None = None
 
@@ -35,12 +37,23 @@ class Part(NamedTuple):
         >>> Part({"x": np.arange(3.0)}, np.arange(3)).take(np.array([2, 0])).labels
         array([2, 0])
         """
-        inputs = {name: column[rows] for name, column in self.inputs.items()} if isinstance(self.inputs, dict) else (
-            self.inputs[rows]
-        )  # fmt: skip
         weights = None if self.weights is None else self.weights[rows]
         groups = None if self.groups is None else self.groups[rows]
-        return Part(inputs, self.labels[rows], weights, groups)
+        return Part(_rows(self.inputs, rows), _rows(self.labels, rows), weights, groups)
+
+    @property
+    def num_examples(self) -> int:
+        """The number of examples.
+
+        >>> Part({"x": np.arange(3.0)}, {"boxes": np.zeros((3, 2, 4))}).num_examples
+        3
+        """
+        return len(next(iter(self.labels.values())) if isinstance(self.labels, dict) else self.labels)
+
+
+def _rows(arrays: Any, rows: np.ndarray) -> Any:
+    """These rows of an array, or of each array of a dict."""
+    return {name: array[rows] for name, array in arrays.items()} if isinstance(arrays, dict) else arrays[rows]
 
 
 class Queries(NamedTuple):
@@ -116,5 +129,5 @@ def describe(dataset: Dataset) -> str:
     synthetic = "synthetic " if record.synthetic else ""
     passed_over = "".join(f"; not {reason}" for reason in record.passed_over)
     parts = [dataset.train, dataset.validation, dataset.test]
-    counts = " + ".join(f"{len(part.labels):,}" for part in parts if part is not None)
+    counts = " + ".join(f"{part.num_examples:,}" for part in parts if part is not None)
     return f"{dataset.name}: {counts} {synthetic}examples from {record.location} ({record.note}{passed_over})"

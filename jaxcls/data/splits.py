@@ -91,6 +91,21 @@ def grouped(part: Part, fraction: float, *, seed: int) -> tuple[np.ndarray, np.n
     return np.flatnonzero(~validates[groups]), np.flatnonzero(validates[groups])
 
 
+def by_chance(part: Part, fraction: float, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Any rows validate, whatever their labels: where an example has no class of its own, as in detection.
+
+    Raises:
+      InputError: the fraction or seed is out of range, or there are fewer than two rows.
+
+    >>> train_rows, validation_rows = by_chance(Part(np.zeros((5, 3)), np.zeros(5)), 0.4, seed=0)
+    >>> len(train_rows), len(validation_rows)
+    (3, 2)
+    """
+    count, validates = _count(part, fraction, seed)
+    order = np.argsort(_sort_keys(count, seed), kind="stable")
+    return np.sort(order[validates:]), np.sort(order[:validates])
+
+
 def by_time(part: Part, fraction: float, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """The last rows validate, as those to be predicted come after those that were learned from.
 
@@ -102,12 +117,18 @@ def by_time(part: Part, fraction: float, *, seed: int) -> tuple[np.ndarray, np.n
     >>> by_time(Part(np.zeros((5, 3)), np.array([0, 1, 0, 0, 1])), 0.4, seed=0)
     (array([0, 1, 2]), array([3, 4]))
     """
+    count, validates = _count(part, fraction, seed)
+    cut = count - validates
+    return np.arange(cut, dtype=np.int64), np.arange(cut, count, dtype=np.int64)
+
+
+def _count(part: Part, fraction: float, seed: int) -> tuple[int, int]:
+    """The number of rows, and how many of them validate."""
     _check(fraction, seed)
-    count = len(part.labels)
+    count = part.num_examples
     if count < 2:
         raise InputError(f"{count} rows are too few to split: it takes one on each side.")
-    cut = count - min(max(round(count * fraction), 1), count - 1)
-    return np.arange(cut, dtype=np.int64), np.arange(cut, count, dtype=np.int64)
+    return count, min(max(round(count * fraction), 1), count - 1)
 
 
 def _check(fraction: float, seed: int) -> None:
