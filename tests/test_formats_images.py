@@ -287,10 +287,10 @@ def test_a_corrupt_image_among_many_is_named_and_nothing_is_kept(folder):
 def test_an_interrupt_leaves_nothing_and_comes_through(folder, monkeypatch):
     decode_file = images._decode_file
 
-    def interrupted(path, size, channels):
+    def interrupted(path, *arguments, **given):
         if path.name == "120.png":
             raise KeyboardInterrupt
-        return decode_file(path, size, channels)
+        return decode_file(path, *arguments, **given)
 
     monkeypatch.setattr(images, "_decode_file", interrupted)
     with pytest.raises(KeyboardInterrupt):

@@ -165,7 +165,16 @@ def test_the_last_rows_validate_where_time_counts(count, fraction, seed):
     assert abs(len(validation_rows) - count * fraction) <= 1
 
 
-@pytest.mark.parametrize("split", [splits.stratified, splits.grouped, splits.by_time])
+@given(count=st.integers(2, 100), fraction=fractions, seed=seeds)
+def test_any_rows_validate_where_no_class_counts(count, fraction, seed):
+    examples = Part({"image": np.zeros(count)}, {"classes": np.zeros((count, 2))})
+    train_rows, validation_rows = splits.by_chance(examples, fraction, seed=seed)
+    assert_each_row_once(train_rows, validation_rows, count)
+    assert abs(len(validation_rows) - count * fraction) <= 1
+    np.testing.assert_array_equal(splits.by_chance(examples, fraction, seed=seed)[0], train_rows)
+
+
+@pytest.mark.parametrize("split", [splits.stratified, splits.grouped, splits.by_time, splits.by_chance])
 @pytest.mark.parametrize(
     ("fraction", "seed", "says"),
     [
@@ -193,6 +202,7 @@ def test_a_fraction_or_seed_out_of_range_is_refused(split, fraction, seed, says)
         (splits.grouped, part(np.arange(4), np.arange(4)), "4 groups are too few"),
         (splits.grouped, part(np.zeros(0, int), np.zeros(0, int)), "0 groups are too few"),
         (splits.by_time, part(np.zeros(1, int)), "1 rows are too few"),
+        (splits.by_chance, part(np.zeros(1, int)), "1 rows are too few"),
     ],
 )
 def test_what_cannot_be_split_is_refused_in_words(split, examples, says):

@@ -28,8 +28,10 @@ _DROPPINGS = frozenset({"thumbs.db", "desktop.ini", "icon\r"})
 # Those that Pillow decodes by itself; for others (EPS) it would run another program on the file.
 _FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM")
 # Raised by one when `decode` gives other pixels than before, so that nothing old is read from the cache.
-_VERSION = 1
+_VERSION = 2
 _CHUNK = 64
+# The tag of EXIF that says how an image is turned.
+_ORIENTATION = 0x0112
 # What Pillow's decoders raise for damaged files; they are parsers of the most varied age.
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, OverflowError, struct.error, zlib.error)
 
@@ -40,10 +42,12 @@ class Decoded(NamedTuple):
     Attributes:
       images: uint8 (N, size, size, channels), mapped from a file and read-only.
       sha256: of the lines ``SHA-256 of the file's content, two spaces, its name`` for all files in their order.
+      sizes: int32 (N, 2), height and width of each image as it was, turned as its EXIF says.
     """
 
     images: np.ndarray
     sha256: str
+    sizes: np.ndarray
 
 
 def decode(path: str | os.PathLike[str], *, size: int, channels: int) -> np.ndarray:
@@ -73,10 +77,35 @@ def decode(path: str | os.PathLike[str], *, size: int, channels: int) -> np.ndar
     """
     _check(size, channels)
     with _strict_pillow():
-        return _decode_file(Path(path), size, channels)[1]
+        return _decode_file(Path(path), size, channels, pad=False).image
 
 
-def decode_all(paths: Sequence[Path], *, size: int, channels: int, root: Path, what: str) -> Decoded:
+def decode_on_canvas(path: Path, *, size: int, channels: int) -> tuple[np.ndarray, tuple[int, int]]:
+    """Decodes one image as :func:`decode` does, but keeps its aspect: it stands at the top left of a black square.
+
+    Returns:
+      uint8 (size, size, channels), of which :func:`fitted` says how much is image; and the height and width of the
+      image as it was, turned as its EXIF says.
+    """
+    _check(size, channels)
+    with _strict_pillow():
+        decoded = _decode_file(path, size, channels, pad=True)
+    return decoded.image, decoded.size
+
+
+def fitted(height: int, width: int, size: int) -> tuple[int, int]:
+    """Height and width of an image that was brought into a square of this size with its aspect kept, in pixels.
+
+    The longer side is as long as the square's, the other one rounded.
+
+    >>> fitted(480, 640, 128)
+    (96, 128)
+    """
+    longer = max(height, width)
+    return max(1, round(height * size / longer)), max(1, round(width * size / longer))
+
+
+def decode_all(paths: Sequence[Path], *, size: int, channels: int, root: Path, what: str, pad: bool = False) -> Decoded:
     """Decodes many images, in parallel, once: the next call with the same unchanged files maps what was kept.
 
     They are kept in the user's cache under a key of the files' names, sizes and times of change, and of all that
@@ -88,6 +117,7 @@ def decode_all(paths: Sequence[Path], *, size: int, channels: int, root: Path, w
       channels: 1 for grey, 3 for red, green, blue.
       root: a folder above all of them; errors and checksums name them from there.
       what: the name of it all, for the progress bar.
+      pad: keep each image's aspect and pad it, as :func:`decode_on_canvas` does.
 
     Raises:
       InputError: there are none, one of them cannot be decoded (as in :func:`decode`), or the cache has no room.
@@ -96,13 +126,13 @@ def decode_all(paths: Sequence[Path], *, size: int, channels: int, root: Path, w
     if not paths:
         raise InputError(f"{root}: no images for {what}; there must be at least one.")
     names = [path.relative_to(root).as_posix() for path in paths]
-    folder = sources.cache_directory() / "images" / _key(paths, names, root, size, channels)
+    folder = sources.cache_directory() / "images" / _key(paths, names, root, size, channels, pad)
     shape = (len(paths), size, size, channels)
     if decoded := _read_kept(folder, shape):
         return decoded
     try:
         shutil.rmtree(folder, ignore_errors=True)
-        sources.write_once(folder, lambda partial: _write(partial, paths, names, shape, what))
+        sources.write_once(folder, lambda partial: _write(partial, paths, names, shape, pad, what))
     except OSError as error:
         raise InputError(
             f"{folder}: the decoded images cannot be kept ({error.strerror or error}); they take "
@@ -172,15 +202,22 @@ def _strict_pillow() -> Iterator[None]:
         yield
 
 
-def _decode_file(path: Path, size: int, channels: int) -> tuple[str, np.ndarray]:
-    """The SHA-256 of a file's content, and its pixels."""
+class _File(NamedTuple):
+    """The SHA-256 of a file's content, its pixels, and the height and width that they had there."""
+
+    sha256: str
+    image: np.ndarray
+    size: tuple[int, int]
+
+
+def _decode_file(path: Path, size: int, channels: int, *, pad: bool) -> _File:
     from PIL import Image, UnidentifiedImageError
 
     try:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             file.seek(0)
-            return digest, _pixels(file, size, channels)
+            return _File(digest, *_pixels(file, size, channels, pad))
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise InputError(
             f"{path}: more than the {Image.MAX_IMAGE_PIXELS:,} pixels that are decoded safely; make it smaller "
@@ -192,22 +229,28 @@ def _decode_file(path: Path, size: int, channels: int) -> tuple[str, np.ndarray]
         raise InputError(f"{path}: cannot be decoded ({error}); it may be damaged or cut off. Replace it.") from error
 
 
-def _pixels(file: BinaryIO, size: int, channels: int) -> np.ndarray:
+def _pixels(file: BinaryIO, size: int, channels: int, pad: bool) -> tuple[np.ndarray, tuple[int, int]]:
     from PIL import Image, ImageOps
 
     mode = "L" if channels == 1 else "RGB"
     with Image.open(file, formats=_FORMATS) as image:
+        width, height = image.size
+        if image.getexif().get(_ORIENTATION) in (5, 6, 7, 8):  # a quarter turn
+            width, height = height, width
         # A JPEG can be decoded at an eighth of its size; twice what is wanted leaves the rest to a better filter.
         image.draft(mode, (2 * size, 2 * size))
         image.load()
         upright = ImageOps.exif_transpose(image)
     # In Pillow, bilinear averages over all pixels when it makes smaller. It does not ring, as bicubic does.
-    resized = _in_mode(upright, mode).resize((size, size), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    rows, columns = fitted(height, width, size) if pad else (size, size)
+    resized = _in_mode(upright, mode).resize((columns, rows), Image.Resampling.BILINEAR, reducing_gap=2.0)
     pixels = np.asarray(resized)
     if pixels.dtype != np.uint8:
         pixels = np.rint(pixels).clip(0, 255).astype(np.uint8)
         pixels = np.repeat(pixels[:, :, None], channels, axis=2)
-    return pixels.reshape(size, size, channels)
+    canvas = np.zeros((size, size, channels), np.uint8)
+    canvas[:rows, :columns] = pixels.reshape(rows, columns, channels)
+    return canvas, (height, width)
 
 
 def _in_mode(image: "Image.Image", mode: str) -> "Image.Image":
@@ -239,10 +282,11 @@ def _scaled(values: np.ndarray) -> np.ndarray:
     return (values / full * 255).astype(np.float32)
 
 
-def _key(paths: Sequence[Path], names: Sequence[str], root: Path, size: int, channels: int) -> str:
+def _key(paths: Sequence[Path], names: Sequence[str], root: Path, size: int, channels: int, pad: bool) -> str:
     import PIL
 
-    digest = hashlib.sha256(json.dumps([_VERSION, PIL.__version__, size, channels, str(root.resolve())]).encode())
+    decides = [_VERSION, PIL.__version__, size, channels, pad, str(root.resolve())]
+    digest = hashlib.sha256(json.dumps(decides).encode())
     for path, name in zip(paths, names, strict=True):
         try:
             status = path.stat()
@@ -252,34 +296,38 @@ def _key(paths: Sequence[Path], names: Sequence[str], root: Path, size: int, cha
     return digest.hexdigest()[:24]
 
 
-def _write(folder: Path, paths: Sequence[Path], names: Sequence[str], shape: tuple[int, ...], what: str) -> None:
+def _write(
+    folder: Path, paths: Sequence[Path], names: Sequence[str], shape: tuple[int, ...], pad: bool, what: str
+) -> None:
     from tqdm import tqdm
 
     size, channels = shape[2:]
     content, pixels = hashlib.sha256(), hashlib.sha256()
+    sizes: list[tuple[int, int]] = []
     # Written in order, not mapped: on a full disk a mapped page ends the process without a word.
     with (
         (folder / "images.npy").open("wb") as file,
         tqdm(total=len(paths), desc=f"decoding {what}", unit="image", leave=False, disable=None) as bar,
-        contextlib.closing(_chunks(paths, size, channels)) as chunks,
+        contextlib.closing(_chunks(paths, size, channels, pad)) as chunks,
     ):
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
         for start, decoded in chunks:
-            for name, (digest, image) in zip(names[start:], decoded, strict=False):
+            for name, (digest, image, original) in zip(names[start:], decoded, strict=False):
                 content.update(f"{digest}  {name}\n".encode())
                 pixels.update(image.data)
                 file.write(image.data)
+                sizes.append(original)
             bar.update(len(decoded))
-    record = {"content_sha256": content.hexdigest(), "pixels_sha256": pixels.hexdigest()}
+    record = {"content_sha256": content.hexdigest(), "pixels_sha256": pixels.hexdigest(), "sizes": sizes}
     (folder / "record.json").write_text(json.dumps(record), encoding="utf-8")
 
 
-def _chunks(paths: Sequence[Path], size: int, channels: int) -> Generator[tuple[int, list[tuple[str, np.ndarray]]]]:
+def _chunks(paths: Sequence[Path], size: int, channels: int, pad: bool) -> Generator[tuple[int, list[_File]]]:
     """Decodes in threads, since Pillow lets go of the interpreter, some images at a time; yields them in order."""
 
-    def some(start: int) -> tuple[int, list[tuple[str, np.ndarray]]]:
-        return start, [_decode_file(path, size, channels) for path in paths[start : start + _CHUNK]]
+    def some(start: int) -> tuple[int, list[_File]]:
+        return start, [_decode_file(path, size, channels, pad=pad) for path in paths[start : start + _CHUNK]]
 
     pool = ThreadPoolExecutor(os.cpu_count())
     with _strict_pillow():
@@ -297,6 +345,6 @@ def _read_kept(folder: Path, shape: tuple[int, ...]) -> Decoded | None:
         whole = images.shape == shape and images.dtype == np.uint8
         if not whole or hashlib.sha256(images.data).hexdigest() != record["pixels_sha256"]:
             return None
-        return Decoded(np.asarray(images), record["content_sha256"])
+        return Decoded(np.asarray(images), record["content_sha256"], np.array(record["sizes"], np.int32).reshape(-1, 2))
     except (OSError, ValueError, KeyError, TypeError):
         return None
