@@ -69,7 +69,9 @@ class RetinaNet(nnx.Module):
             stages.append(nnx.Sequential(*layers))
         self.stages = nnx.List(stages)
         self.pyramid = Pyramid(widths[1 : len(stages)], anchors.levels, features, dtype=dtype, rngs=rngs)
-        tower = functools.partial(Tower, features, depth, dropout=dropout, dtype=dtype, rngs=rngs)
+        tower = functools.partial(
+            Tower, features, depth, levels=len(anchors.levels), dropout=dropout, dtype=dtype, rngs=rngs
+        )
         bias = 0.0 if prior is None else -math.log((1 - prior) / prior)
         self.class_tower = tower(anchors.per_place * num_classes, bias=bias)
         self.box_tower = tower(anchors.per_place * 4, bias=0.0)
@@ -84,7 +86,7 @@ class RetinaNet(nnx.Module):
         levels = self.pyramid(stages[1:])
 
         def of_all(tower: Tower, size: int) -> jax.Array:
-            return jnp.concatenate([tower(level).reshape(len(images), -1, size) for level in levels], axis=1)
+            return jnp.concatenate([said.reshape(len(images), -1, size) for said in tower(levels)], axis=1)
 
         return {
             "class_logits": of_all(self.class_tower, self.num_classes),
@@ -124,22 +126,39 @@ class Pyramid(nnx.Module):
 
 
 class Tower(nnx.Module):
-    """Convolutions with ReLU that all levels of a pyramid share, and one that gives ``outputs`` numbers a place."""
+    """Convolutions with ReLU that all levels of a pyramid share, and one that gives ``outputs`` numbers a place.
+
+    What a convolution gives is normalised level by level, as in EfficientDet (Tan et al. 2019, arXiv:1911.09070), since
+    levels differ in their statistics. RetinaNet's paper normalises nothing there, and begins with weights from ImageNet.
+    """
 
     def __init__(
-        self, features: int, depth: int, outputs: int, *, bias: float, dropout: float, dtype: Any, rngs: nnx.Rngs
+        self,
+        features: int,
+        depth: int,
+        outputs: int,
+        levels: int,
+        *,
+        bias: float,
+        dropout: float,
+        dtype: Any,
+        rngs: nnx.Rngs,
     ):
-        self.hidden = nnx.List([Conv(features, features, dtype=dtype, rngs=rngs) for _ in range(depth)])
+        def norms() -> nnx.List:
+            return nnx.List([BatchNorm(features, momentum=MOMENTUM, dtype=dtype, rngs=rngs) for _ in range(levels)])
+
+        self.hidden = nnx.List([Conv(features, features, use_bias=False, dtype=dtype, rngs=rngs) for _ in range(depth)])
+        self.norms = nnx.List([norms() for _ in range(depth)])
         self.dropout = nnx.Dropout(dropout, rngs=rngs)
         self.last = Conv(features, outputs, dtype=dtype, rngs=rngs)
         # Small, as in the paper: at the beginning every anchor says nearly the same.
         self.last.kernel[...] = 0.01 * jax.random.normal(rngs.params(), self.last.kernel.shape)
         self.last.bias[...] = jnp.full((outputs,), bias)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        for conv in self.hidden:
-            x = nnx.relu(conv(x))
-        return self.last(self.dropout(x)).astype(jnp.float32)
+    def __call__(self, maps: Sequence[jax.Array]) -> list[jax.Array]:
+        for conv, norms in zip(self.hidden, self.norms, strict=True):
+            maps = [nnx.relu(norm(conv(x))) for norm, x in zip(norms, maps, strict=True)]
+        return [self.last(self.dropout(x)).astype(jnp.float32) for x in maps]
 
 
 def doubled(x: jax.Array, shape: Sequence[int]) -> jax.Array:
