@@ -14,6 +14,7 @@ import numpy as np
 from jaxcls import (
     debugging,
     environment,
+    metrics,
     native,
     optimizers,
     page,
@@ -98,7 +99,7 @@ def run(given: Settings, *, say: Callable[[str], None] = print, stop: Callable[[
         },
     )
     kind = problems.get(task.problem)
-    mode = "min" if resolved.monitor == "loss" else kind.direction(resolved.monitor)
+    mode = "min" if resolved.monitor == "loss" else metrics.direction(resolved.monitor)
     # It holds a lock: from here on no other run writes to this directory.
     with Checkpoints(directory.checkpoints, best_metric=resolved.monitor, mode=mode) as checkpoints:
         directory.begin()

@@ -46,7 +46,8 @@ def test_outputs_are_float32_and_finite_and_every_parameter_learns(dtype):
 @pytest.mark.parametrize(("prior", "expected"), [(0.01, 0.01), (None, 0.5)])
 def test_every_class_begins_near_the_prior(prior, expected):
     model = made((64, 64, 1), prior=prior)
-    outputs, _ = model.apply(*model.init(jax.random.key(0)), jax.random.normal(jax.random.key(1), (2, 64, 64, 1)))
+    images = jax.random.normal(jax.random.key(1), (2, 64, 64, 1))
+    outputs, _ = model.apply(*model.init(jax.random.key(0)), images, key=jax.random.key(2))
     np.testing.assert_allclose(jax.nn.sigmoid(outputs["class_logits"]), expected, rtol=0.5)
 
 

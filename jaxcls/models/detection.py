@@ -129,7 +129,7 @@ class Tower(nnx.Module):
     """Convolutions with ReLU that all levels of a pyramid share, and one that gives ``outputs`` numbers a place.
 
     What a convolution gives is normalised level by level, as in EfficientDet (Tan et al. 2019, arXiv:1911.09070), since
-    levels differ in their statistics. RetinaNet's paper normalises nothing there, and begins with weights from ImageNet.
+    levels differ in their statistics. RetinaNet's paper normalises nothing there; it begins with weights from ImageNet.
     """
 
     def __init__(

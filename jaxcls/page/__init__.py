@@ -26,6 +26,7 @@ _CALLED = {
     "map_small": "mAP small",
     "map_medium": "mAP medium",
     "map_large": "mAP large",
+    "voc_ap_50": "VOC AP 50",
 }
 _TILES = ("map", "map_50", "map_75", "accuracy", "roc_auc", "average_precision", "f1", "log_loss")
 MOST_RUNS = 8

@@ -7,8 +7,8 @@ from jaxcls.problems.kind import Kind
 def get(problem: AnyProblem) -> Kind:
     """What follows from a problem.
 
-    >>> get("multiclass").direction("log_loss")
-    'min'
+    >>> get("multiclass")
+    Classification(problem='multiclass')
     """
     # Only the family that is asked for is imported.
     if problem == "detection":

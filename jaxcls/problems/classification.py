@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -70,9 +70,6 @@ class Classification:
 
     def scores(self, preparation: Preparation) -> Callable[[PyTree], PyTree]:
         return heads.probabilities(self.problem)
-
-    def direction(self, metric: str) -> Literal["max", "min"]:
-        return metrics.direction(metric)
 
     def thresholds(self, resolved: Settings, scores: Callable[[], np.ndarray], validation: Part) -> float | np.ndarray:
         if resolved.tune_threshold is None:

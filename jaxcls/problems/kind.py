@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from jaxcls.data.dataset import Part, Queries
 from jaxcls.data.preparation import Preparation
@@ -54,9 +54,6 @@ class Kind(Protocol):
 
     def scores(self, preparation: Preparation) -> Callable[[PyTree], PyTree]:
         """How the scores follow from the outputs of a batch, as in the head."""
-
-    def direction(self, metric: str) -> Literal["max", "min"]:
-        """Whether more of a metric is better, or less."""
 
     def thresholds(self, resolved: Settings, scores: Callable[[], PyTree], validation: Part) -> Any:
         """Where a score becomes a decision: one or several numbers, chosen by validation examples.

@@ -1,0 +1,150 @@
+"""Detection: an image has boxes, each of a class; its scores are what was found in it."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcls import detection, losses, settings
+from jaxcls.data.dataset import Part, Queries
+from jaxcls.data.preparation import Preparation
+from jaxcls.detection import Decoding
+from jaxcls.errors import InputError
+from jaxcls.heads import Head
+from jaxcls.losses.detection import detection_loss
+from jaxcls.metrics import detection_report
+from jaxcls.metrics.detection import check_installed
+from jaxcls.problems import found
+from jaxcls.problems.kind import Request
+from jaxcls.settings import LOSS_SETTINGS, Settings
+
+PyTree = Any
+
+# What a class loss takes; the others are of problems whose labels stand in one array.
+_REFUSED = ("class_weight", "tau")
+
+
+_DECODING = Decoding()
+
+
+@dataclasses.dataclass(frozen=True)
+class Detection:
+    """The problem of detection; what counts as found is as in the paper of RetinaNet."""
+
+    def check_settings(self, resolved: Settings) -> None:
+        check_installed()
+        if resolved.monitor != "loss":
+            detection_report.get(resolved.monitor, 1)
+        for name in ("tune_threshold", *_REFUSED):
+            if getattr(resolved, name) is not None:
+                raise InputError(f"--{name.replace('_', '-')} is for classification; leave it out of a detection task.")
+        weights = resolved.loss_weights
+        if weights is not None and not (len(weights) == 2 and min(weights) >= 0 < max(weights)):
+            raise InputError(f"--loss-weights is {weights}; give two numbers, not negative, one above 0.")
+
+    def check_labels(self, part: Part, num_classes: int) -> None:
+        boxes, classes, crowd = (part.labels[name] for name in ("boxes", "classes", "crowd"))
+        if boxes.ndim != 3 or boxes.shape[2] != 4 or not classes.shape == crowd.shape == boxes.shape[:2]:
+            raise InputError(
+                f"boxes {boxes.shape}, classes {classes.shape} and crowd {crowd.shape} must be (N, M, 4), (N, M) and "
+                "(N, M)."
+            )
+        real = classes >= 0
+        good = np.isfinite(boxes).all(axis=2) & (boxes[..., 2:] > boxes[..., :2]).all(axis=2)
+        for image, place in np.argwhere(real & ~good)[:1]:
+            raise InputError(
+                f"labels: row {image}, box {place} is {boxes[image, place].tolist()}; boxes are x1, y1, x2, y2, "
+                "finite, with x2 > x1 and y2 > y1."
+            )
+        for image, place in np.argwhere((classes < -1) | (classes >= num_classes))[:1]:
+            raise InputError(
+                f"labels: row {image}, box {place} has class {classes[image, place]}; classes lie in 0 to "
+                f"{num_classes - 1}, and -1 is padding."
+            )
+
+    def check_learnable(self, train: Part, validation: Part) -> None:
+        for name, part in (("training", train), ("validation", validation)):
+            if not np.any((part.labels["classes"] >= 0) & ~part.labels["crowd"]):
+                raise InputError(
+                    f"none of the {part.num_examples:,} {name} images has a box to learn; give some that do."
+                )
+
+    def head(
+        self,
+        resolved: Settings,
+        preparation: Preparation,
+        *,
+        num_classes: int,
+        train_labels: PyTree,
+        metrics: Sequence[str],
+    ) -> Head:
+        chosen = settings.select(resolved, LOSS_SETTINGS)
+        normalizer = chosen.pop("normalizer", "positives")
+        height, width = _canvas(preparation)
+        loss = functools.partial(
+            detection_loss,
+            anchors=detection.for_canvas(height, width).boxes(height, width),
+            class_loss=losses.get(resolved.loss, "detection", **chosen),
+            box_loss=resolved.box_loss or "smooth_l1",
+            loss_weights=resolved.loss_weights or (1.0, 1.0),
+        )
+        return Head(
+            "detection",
+            functools.partial(loss, normalizer=normalizer),
+            {name: detection_report.get(name, num_classes) for name in metrics},
+            scores=self.scores(preparation),
+        )
+
+    def scores(self, preparation: Preparation) -> Callable[[PyTree], PyTree]:
+        height, width = _canvas(preparation)
+        anchors = detection.for_canvas(height, width)
+        boxes, counts = anchors.boxes(height, width), anchors.counts(height, width)
+
+        def decoded(outputs: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+            return detection.detections(
+                outputs["class_logits"],
+                outputs["box_deltas"],
+                jnp.asarray(boxes),
+                counts,
+                (height, width),
+                _DECODING,
+            )
+
+        return decoded
+
+    def thresholds(self, resolved: Settings, scores: Callable[[], PyTree], validation: Part) -> float:
+        return 0.5
+
+    def report(self, scores: PyTree, part: Part, *, class_names: Sequence[str], thresholds: Any) -> dict[str, Any]:
+        return detection_report.report(scores, part.labels, class_names=class_names, scale=part.inputs["scale"])
+
+    def summarise(
+        self,
+        report: Mapping[str, Any],
+        scores: PyTree,
+        parts: Mapping[str, Part],
+        *,
+        class_names: Sequence[str],
+        thresholds: Any,
+    ) -> dict[str, Any]:
+        return found.summarise(report, scores, parts, class_names=class_names, threshold=thresholds)
+
+    def write(
+        self,
+        request: Request,
+        queries: Queries,
+        scores: Callable[[], PyTree],
+        *,
+        class_names: Sequence[str],
+        thresholds: Any,
+    ) -> str:
+        raise InputError("not yet")
+
+
+def _canvas(preparation: Preparation) -> tuple[int, int]:
+    height, width, _ = preparation.model_arguments["input_shape"]
+    return height, width
