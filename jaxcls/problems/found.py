@@ -16,11 +16,11 @@ from jaxcls.summary import MOST_CURVES, png, thin
 
 PyTree = Any
 
-MOST_IMAGES = 12
-MOST_MISTAKES = 16
+MOST_IMAGES = 8
+MOST_MISTAKES = 12
 IOU = 0.5
 # The longer side of an image, or of the surroundings of a box, in pixels as they are kept.
-_PIXELS, _CROP = 256, 96
+_PIXELS, _CROP = 160, 96
 
 
 def summarise(
