@@ -12,7 +12,7 @@ import jaxcls
 FLOORS = [
     {"errors", "environment"},
     {"settings", "signals", "labels", "native", "detection"},
-    {"losses", "metrics", "optimizers", "augment", "ops"},
+    {"losses", "metrics", "optimizers", "augment", "augment_boxes", "ops"},
     {"models", "data", "heads"},
     {"steps", "checkpoints", "description"},
     {"tasks", "debugging", "summary"},

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import sys
 
 import hypothesis
@@ -148,18 +149,27 @@ def test_voc_precision_is_that_of_brute_force(seed):
 
 
 @hypothesis.given(st.integers(0, 2**32 - 1))
-@hypothesis.settings(max_examples=15)
-def test_matches_are_of_one_class_overlap_enough_and_happen_once(seed):
-    detections, labels = draw(seed, crowds=False)
-    matches = detection.matches(detections, labels)
-    for row, place in np.argwhere(matches.detections >= 0):
-        match = matches.detections[row, place]
-        assert matches.objects[row, match] == place
-        assert labels["classes"][row, match] == detections["classes"][row, place]
-        assert iou(detections["boxes"][row, place], labels["boxes"][row, match]) >= 0.5 - 1e-6
-    assert (matches.detections >= 0).sum() == (matches.objects >= 0).sum()
-    np.testing.assert_array_equal(matches.detections == -2, detections["classes"] < 0)
-    np.testing.assert_array_equal(matches.objects == -2, labels["classes"] < 0)
+@hypothesis.settings(max_examples=10)
+def test_the_report_and_the_metrics_by_name_tell_the_same(seed):
+    detections, labels = draw(seed)
+    names = ("cat", "dog", "cow")
+    report = detection.report(detections, labels, class_names=names)
+    json.dumps(report, allow_nan=False)
+    for name in detection.NAMES:
+        value = detection.get(name)(detections, labels)
+        assert report["metrics"][name] == (None if np.isnan(value) else value)
+    rows = np.array([True, False, True, True, False])
+    some = [{name: array[rows] for name, array in tree.items()} for tree in (detections, labels)]
+    wanted = detection.get("map")(*some)
+    for given in ({"mask": rows}, {"weights": rows.astype(np.float32)}):
+        np.testing.assert_equal(detection.get("map")(detections, labels, **given), wanted)
+    curves = detection.precision_recall(detections, labels, num_classes=CLASSES)
+    for name, curve in zip(names, curves, strict=True):
+        values = report["labels"][name]
+        assert (values["support"] == 0) == (values["map"] is None) == (len(curve) == 0)
+        assert ("map" in report["undefined_labels"] and name in report["undefined_labels"]["map"]) == (len(curve) == 0)
+        if len(curve):
+            np.testing.assert_allclose(curve[:, 1].mean(), values["map_50"])
 
 
 def one_image(found, truth, crowd=False):
@@ -177,7 +187,6 @@ def test_what_is_found_in_a_crowd_is_neither_right_nor_wrong():
     )
     labels["crowd"][0, 1] = True
     assert detection.evaluate(detections, labels, 1).overall["map"] == 1
-    assert detection.matches(detections, labels).detections.tolist() == [[0, -2, -2]]
     detections, labels = one_image([[0, 0, 10, 10]], [[0, 0, 10, 10]], crowd=True)
     assert np.isnan(detection.evaluate(detections, labels, 1).overall["map"])
 

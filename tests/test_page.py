@@ -115,7 +115,7 @@ def test_a_page_of_a_detector_shows_its_boxes_what_it_missed_and_what_it_made_up
     low, high = summary["intervals"]["metrics"]["map"]
     assert f"{records.results['metrics']['map']:.4f}{low:.3f} to {high:.3f}" in shown
     for label, values in records.results["labels"].items():
-        row = next(row for row in tree.iter("tr") if row[0].text == label and len(row) == 5)
+        row = next(row for row in tree.iter("tr") if row[0].text == label and len(row) == 6)
         assert [cell.text for cell in row[2:4]] == [f"{values['map']:.4f}", f"{values['map_50']:.4f}"]
     truths = sum(len(example["truth"]) for example in summary["examples"]) + len(summary["mistakes"])
     assert len([box for box in of_class(tree, "box") if "truth" in box.get("class")]) == truths + 1  # one in the legend

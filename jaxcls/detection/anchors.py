@@ -64,7 +64,7 @@ def for_canvas(height: int, width: int) -> Anchors:
     """The anchors of a canvas, by a rule that whatever needs them can follow.
 
     From 256 pixels on they are those of the paper: levels 3 to 7, from 32 pixels a side. Small canvases have small
-    things on them: there they are half as large, and the levels end where a map would be of 2 x 2.
+    things on them: there they are three quarters as large, and the levels end where a map would be of 2 x 2.
 
     Raises:
       InputError: the canvas is too small to have any.
@@ -78,4 +78,4 @@ def for_canvas(height: int, width: int) -> Anchors:
     levels = tuple(level for level in range(3, 8) if side > 2 ** (level + 1))
     if not levels:
         raise InputError(f"a canvas of {height} x {width} pixels is too small to detect anything on; give 32 or more.")
-    return Anchors(levels=levels, size=2.0)
+    return Anchors(levels=levels, size=3.0)

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from jaxcls.errors import InputError, unknown_name
 from jaxcls.labels import Problem, check_problem
-from jaxcls.metrics import detection_report
+from jaxcls.metrics import detection
 from jaxcls.metrics.averages import mean_of_defined
 from jaxcls.metrics.collected import FloatArray, Rows, collect, support_of
 from jaxcls.metrics.decisions import (
@@ -88,7 +88,7 @@ def direction(name: str) -> Literal["max", "min"]:
     >>> direction("log_loss")
     'min'
     """
-    return "max" if name in detection_report.NAMES else _named(name).direction
+    return "max" if name in detection.NAMES else _named(name).direction
 
 
 def report(

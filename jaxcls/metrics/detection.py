@@ -7,12 +7,12 @@ left out of the means.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxcls.errors import InputError
+from jaxcls.errors import InputError, unknown_name
 from jaxcls.metrics.collected import FloatArray
 from jaxcls.metrics.intervals import Interval
 
@@ -23,6 +23,8 @@ IOUS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)
 MOST_DETECTIONS = 100
 _SIZES = ("all", "small", "medium", "large")
+# What :func:`get` knows, and :func:`report` tells.
+NAMES = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large", "voc_ap_50")
 
 
 class DetectionScores(NamedTuple):
@@ -32,7 +34,7 @@ class DetectionScores(NamedTuple):
       overall: 'map', COCO's mean average precision over IoU 0.50 to 0.95; 'map_50' and 'map_75', at these; 'map_small',
         'map_medium' and 'map_large', of objects below 32 x 32 pixels, up to 96 x 96, and above, by the area of their
         boxes; 'voc_ap_50', Pascal VOC's.
-      per_class: (K,) each: 'map', 'map_50', 'voc_ap_50', and 'objects', the number of those that count.
+      per_class: (K,) each: 'map', 'map_50', 'map_75', 'voc_ap_50', and 'objects', the number of those that count.
       recalls: (101,), from 0 to 1.
       precisions: (K, 101), the highest precision at IoU 0.5 at that recall or a higher one; 0 beyond the last.
       confidences: (K, 101), the score at which it is reached; 0 beyond the last.
@@ -126,6 +128,7 @@ def evaluate(
     per_class = {
         "map": precision[..., 0].mean(axis=(0, 1)),
         "map_50": precision[0, ..., 0].mean(axis=0),
+        "map_75": precision[5, ..., 0].mean(axis=0),
         "voc_ap_50": voc,
         "objects": _counts(labels, num_classes),
     }
@@ -138,6 +141,94 @@ def evaluate(
     }
     curves = precision[0, :, :, 0].T
     return DetectionScores(overall, per_class, RECALLS, curves, np.where(absent, np.nan, confidence).T)
+
+
+def get(name: str) -> Callable[..., float]:
+    """A metric by its name, one of `NAMES`: ``(detections, labels, *, weights=None, mask=None) -> float``.
+
+    Images whose `mask` is False, or whose weight is 0, do not count; all others count the same.
+
+    Raises:
+      InputError: there is none of this name.
+
+    >>> found = {"boxes": np.array([[[0, 0, 10, 10.0]]]), "scores": np.array([[0.9]]), "classes": np.array([[0]])}
+    >>> truth = {"boxes": np.array([[[0, 0, 10, 8.0]]]), "classes": np.array([[0]]), "crowd": np.array([[False]])}
+    >>> get("map_75")(found, truth)
+    1.0
+    """
+    if name not in NAMES:
+        raise unknown_name("metric of detection", name, NAMES)
+
+    def metric(detections: Arrays, labels: Arrays, *, weights: Any = None, mask: Any = None) -> float:
+        counts = np.ones(len(labels["classes"]), bool)
+        for some in (weights, mask):
+            counts &= True if some is None else np.asarray(some) > 0
+        found, truth = ({name: array[counts] for name, array in some.items()} for some in (detections, labels))
+        # A class that no image has is in no mean.
+        classes = 1 + max(np.max(some["classes"], initial=0) for some in (found, truth))
+        return evaluate(found, truth, int(classes)).overall[name]
+
+    return metric
+
+
+def report(
+    detections: Arrays, labels: Arrays, *, class_names: Sequence[str], scale: np.ndarray | None = None
+) -> dict[str, Any]:
+    """All of it as a plain dict that JSON can hold, nan as None, in the form of :func:`jaxcls.metrics.report`.
+
+    `metrics` is name -> value, of all `NAMES`; `labels` is class -> its 'support', the number of its objects, and its
+    values; `undefined_labels` is metric -> the classes without objects, where there are any.
+
+    >>> found = {"boxes": np.array([[[0, 0, 10, 10.0]]]), "scores": np.array([[0.9]]), "classes": np.array([[0]])}
+    >>> truth = {"boxes": np.array([[[0, 0, 10, 8.0]]]), "classes": np.array([[0]]), "crowd": np.array([[False]])}
+    >>> report(found, truth, class_names=("cat", "dog"))["labels"]["cat"]
+    {'support': 1, 'map': 0.7..., 'map_50': 1.0, 'map_75': 1.0, 'voc_ap_50': 1.0}
+    """
+    scores = evaluate(detections, labels, len(class_names), scale=scale)
+    values = {name: column for name, column in scores.per_class.items() if name != "objects"}
+    undefined = [name for name, count in zip(class_names, scores.per_class["objects"], strict=True) if not count]
+    return {
+        "problem": "detection",
+        "examples": len(labels["classes"]),
+        "metrics": {name: _json(scores.overall[name]) for name in NAMES},
+        "labels": {
+            label: {"support": int(scores.per_class["objects"][place])}
+            | {name: _json(column[place]) for name, column in values.items()}
+            for place, label in enumerate(class_names)
+        },
+        "undefined_labels": dict.fromkeys(values, undefined) if undefined else {},
+    }
+
+
+def intervals(detections: Arrays, labels: Arrays) -> dict[str, list[float]]:
+    """The 95% bootstrap intervals over images of 'map' and 'map_50', name -> [low, high], those that are defined.
+
+    >>> boxes = np.array([[[0, 0, 10, 10.0]]])
+    >>> found = {"boxes": boxes, "scores": np.array([[0.5]]), "classes": np.array([[0]])}
+    >>> intervals(found, {"boxes": boxes, "classes": np.array([[0]]), "crowd": np.array([[False]])})
+    {'map': [1.0, 1.0], 'map_50': [1.0, 1.0]}
+    """
+    classes = 1 + max(int(np.max(some["classes"], initial=0)) for some in (detections, labels))
+    found = bootstrap_intervals(detections, labels, classes, seed=0)
+    return {name: [low, high] for name, (low, high, _) in found.items() if not math.isnan(low)}
+
+
+def precision_recall(detections: Arrays, labels: Arrays, *, num_classes: int) -> list[FloatArray]:
+    """The curve of each class at IoU 0.5, points (recall, precision), (101, 2); (0, 2) of a class without objects.
+
+    As COCO draws it: at each recall the highest precision there or at a higher one.
+
+    >>> boxes = np.array([[[0, 0, 10, 10.0]]])
+    >>> found = {"boxes": boxes, "scores": np.array([[0.5]]), "classes": np.array([[0]])}
+    >>> truth = {"boxes": boxes, "classes": np.array([[0]]), "crowd": np.array([[False]])}
+    >>> [curve.shape for curve in precision_recall(found, truth, num_classes=2)]
+    [(101, 2), (0, 2)]
+    """
+    scores = evaluate(detections, labels, num_classes)
+    return [
+        np.zeros((0, 2)) if np.isnan(precision[0]) else np.stack([scores.recalls, precision], axis=1)
+        for precision in scores.precisions
+    ]
 
 
 def voc_average_precision(detections: Arrays, labels: Arrays, num_classes: int, *, iou: float = 0.5) -> FloatArray:
@@ -191,7 +282,7 @@ def matches(detections: Arrays, labels: Arrays, *, iou: float = 0.5) -> Matches:
     >>> matches(found, truth)
     Matches(detections=array([[-1,  0]], dtype=int32), objects=array([[ 1, -2]], dtype=int32))
     """
-    _check(detections, labels, None)
+    _check(detections, labels, 1 + max(int(np.max(some["classes"], initial=0)) for some in (detections, labels)))
     found = np.full(detections["classes"].shape, -2, np.int32)
     objects = np.where((labels["classes"] >= 0) & ~labels["crowd"], -1, -2).astype(np.int32)
     for row, place, own in _pairs(detections, labels):
@@ -355,6 +446,10 @@ def _mean(values: FloatArray) -> float:
     return float(defined.mean()) if defined.size else math.nan
 
 
+def _json(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
 def _annotations(some: Arrays, scale: np.ndarray | None) -> list[dict[str, Any]]:
     """Detections or objects as annotations of COCO, in original pixels."""
     boxes = np.asarray(some["boxes"], np.float64)
@@ -383,7 +478,7 @@ def _annotations(some: Arrays, scale: np.ndarray | None) -> list[dict[str, Any]]
     ]
 
 
-def _check(detections: Arrays, labels: Arrays, num_classes: int | None) -> None:
+def _check(detections: Arrays, labels: Arrays, num_classes: int) -> None:
     for what, some, names in (
         ("detections", detections, ("boxes", "scores", "classes")),
         ("labels", labels, ("boxes", "classes", "crowd")),
@@ -404,7 +499,7 @@ def _check(detections: Arrays, labels: Arrays, num_classes: int | None) -> None:
                 raise InputError(
                     f"{what}: {name} of row {row}, place {place}, are {some[name][row, place]}, not finite."
                 )
-        if num_classes is not None and there.any() and (most := int(np.max(some["classes"]))) >= num_classes:
+        if there.any() and (most := int(np.max(some["classes"]))) >= num_classes:
             raise InputError(f"{what}: a class is {most}; there are {num_classes}, from 0.")
     if len(detections["classes"]) != len(labels["classes"]):
         raise InputError(

@@ -4,7 +4,7 @@ from typing import Any
 
 from jaxcls.run_directory import Records
 
-_OF_A_CLASS = ("map", "map_50", "voc_ap_50")
+_OF_A_CLASS = ("map", "map_50", "map_75", "voc_ap_50")
 
 
 def content(run: Records) -> dict[str, Any]:

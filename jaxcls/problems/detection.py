@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,14 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcls import detection, losses, settings
+from jaxcls.data import drawn_boxes
 from jaxcls.data.dataset import Part, Queries
+from jaxcls.data.formats import coco
 from jaxcls.data.preparation import Preparation
 from jaxcls.detection import Decoding
 from jaxcls.errors import InputError
 from jaxcls.heads import Head
 from jaxcls.losses.detection import detection_loss
-from jaxcls.metrics import detection_report
-from jaxcls.metrics.detection import check_installed
+from jaxcls.metrics import detection as judged
 from jaxcls.problems import found
 from jaxcls.problems.kind import Request
 from jaxcls.settings import LOSS_SETTINGS, Settings
@@ -36,9 +38,9 @@ class Detection:
     """The problem of detection; what counts as found is as in the paper of RetinaNet."""
 
     def check_settings(self, resolved: Settings) -> None:
-        check_installed()
+        judged.check_installed()
         if resolved.monitor != "loss":
-            detection_report.get(resolved.monitor, 1)
+            judged.get(resolved.monitor)
         for name in ("tune_threshold", *_REFUSED):
             if getattr(resolved, name) is not None:
                 raise InputError(f"--{name.replace('_', '-')} is for classification; leave it out of a detection task.")
@@ -95,7 +97,7 @@ class Detection:
         return Head(
             "detection",
             functools.partial(loss, normalizer=normalizer),
-            {name: detection_report.get(name, num_classes) for name in metrics},
+            {name: judged.get(name) for name in metrics},
             scores=self.scores(preparation),
         )
 
@@ -120,7 +122,7 @@ class Detection:
         return 0.5
 
     def report(self, scores: PyTree, part: Part, *, class_names: Sequence[str], thresholds: Any) -> dict[str, Any]:
-        return detection_report.report(scores, part.labels, class_names=class_names, scale=part.inputs["scale"])
+        return judged.report(scores, part.labels, class_names=class_names, scale=part.inputs["scale"])
 
     def summarise(
         self,
@@ -142,7 +144,29 @@ class Detection:
         class_names: Sequence[str],
         thresholds: Any,
     ) -> str:
-        raise InputError("not yet")
+        if request.sample_submission is not None:
+            raise InputError("--sample-submission is for classification; leave it out of a detection task.")
+        if request.draw is not None and request.draw.exists():
+            raise InputError(f"--draw {request.draw} is there already; name a new folder.")
+        seen = scores()
+        scale = queries.inputs["scale"]
+        sizes = np.rint(queries.inputs["size"] / scale).astype(int)
+        listed = coco.results(seen, queries.ids, scale=scale, sizes=sizes)
+        for result in listed:
+            # Beside what the format asks for, which has numbers alone.
+            result["category"] = class_names[result["category_id"] - 1]
+        partial = request.output.with_name(f".partial-{request.output.name}")
+        partial.write_text(json.dumps(listed, indent=1) + "\n", encoding="utf-8")
+        partial.replace(request.output)
+        if request.draw is not None:
+            for row, name in enumerate(queries.ids):
+                source = request.input / name if request.input.is_dir() else request.input
+                path = request.draw / f"{name}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                one = {field: np.asarray(array[row]) for field, array in seen.items()}
+                one["boxes"] = coco.to_original(one["boxes"], scale[row], sizes[row])
+                drawn_boxes.save(path, source, one, class_names, least=thresholds)
+        return f"{len(listed):,} boxes in {len(queries.ids):,} images, predictions"
 
 
 def _canvas(preparation: Preparation) -> tuple[int, int]:

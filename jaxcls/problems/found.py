@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxcls.data.dataset import Part
-from jaxcls.metrics.detection import matches
-from jaxcls.metrics.detection_report import intervals, precision_recall
+from jaxcls.metrics.detection import intervals, matches, precision_recall
 from jaxcls.summary import MOST_CURVES, png, thin
 
 PyTree = Any
@@ -41,7 +40,7 @@ def summarise(
     test = parts["test"]
     return {
         "class_names": [*class_names],
-        "intervals": {"metrics": intervals(scores, test.labels, len(class_names)), "labels": {}},
+        "intervals": {"metrics": intervals(scores, test.labels), "labels": {}},
         "curves": _curves(report, scores, test, class_names),
         **_mistakes(scores, test, class_names, threshold),
         "examples": [_example(scores, test, row, class_names, threshold) for row in _rows(test.num_examples)],
@@ -51,7 +50,7 @@ def summarise(
 
 def _curves(report: Mapping[str, Any], scores: PyTree, test: Part, class_names: Sequence[str]) -> dict[str, Any]:
     """By class: its precision-recall curve at IoU 0.5, points (recall, precision), of those that are found worst."""
-    curves = precision_recall(scores, test.labels, len(class_names))
+    curves = precision_recall(scores, test.labels, num_classes=len(class_names))
     known = [name for name in class_names if report["labels"][name]["map_50"] is not None]
     worst = sorted(known, key=lambda name: report["labels"][name]["map_50"])[:MOST_CURVES]
     return {

@@ -93,6 +93,21 @@ def decode_on_canvas(path: Path, *, size: int, channels: int) -> tuple[np.ndarra
     return decoded.image, decoded.size
 
 
+def picture(path: Path) -> "Image.Image":
+    """An image in grey or in colour at its own size, turned as its EXIF says, to be shown.
+
+    Raises:
+      InputError: as for :func:`decode`.
+    """
+    from PIL import Image, ImageOps
+
+    with _strict_pillow(), _damage_named(path), Image.open(path, formats=_FORMATS) as image:
+        image.load()
+        grey = image.mode in ("1", "L") or image.mode.startswith(("I", "F"))
+        upright = _in_mode(ImageOps.exif_transpose(image), "L" if grey else "RGB")
+        return upright.convert("L") if grey else upright
+
+
 def fitted(height: int, width: int, size: int) -> tuple[int, int]:
     """Height and width of an image that was brought into a square of this size with its aspect kept, in pixels.
 
@@ -211,13 +226,19 @@ class _File(NamedTuple):
 
 
 def _decode_file(path: Path, size: int, channels: int, *, pad: bool) -> _File:
+    with _damage_named(path), path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        file.seek(0)
+        return _File(digest, *_pixels(file, size, channels, pad))
+
+
+@contextlib.contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    """Names the file in whatever Pillow says against it."""
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            file.seek(0)
-            return _File(digest, *_pixels(file, size, channels, pad))
+        yield
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise InputError(
             f"{path}: more than the {Image.MAX_IMAGE_PIXELS:,} pixels that are decoded safely; make it smaller "

@@ -48,6 +48,10 @@ def from_record(record: Mapping[str, Any]) -> Preparation:
             from jaxcls.data.preparation import images
 
             return images.Images.from_record(record)
+        case "scenes":
+            from jaxcls.data.preparation import scenes
+
+            return scenes.Scenes.from_record(record)
         case "tables":
             from jaxcls.data.preparation import tables
 

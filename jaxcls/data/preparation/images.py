@@ -66,16 +66,35 @@ def fit(images: np.ndarray) -> Images:
     >>> fitted.normalise(np.array([0, 255], np.uint8).reshape(2, 1, 1, 1)).ravel().tolist()
     [-1.0, 1.0]
     """
-    # From a histogram: exact in integers, and without a float copy of the whole set. Of few pixels at a time, since
-    # bincount makes integers of 8 bytes of them first: 0.06 s for 57,000 images of 28 x 28, and at once 0.5 s.
-    values = np.arange(256)
+    # From a histogram: exact in integers, and without a float copy of the whole set.
+    return from_histogram(histogram(images), images.shape[1:])
+
+
+def histogram(images: np.ndarray) -> np.ndarray:
+    """How often each channel has each value, int64 (channels, 256).
+
+    >>> histogram(np.array([0, 255, 255], np.uint8).reshape(1, 3, 1, 1))[0, [0, 255]].tolist()
+    [1, 2]
+    """
+    # Of few pixels at a time, since bincount makes integers of 8 bytes of them first: 0.06 s for 57,000 images of
+    # 28 x 28, and at once 0.5 s.
     counts = np.zeros((images.shape[-1], 256), np.int64)
     rows = max(1, (1 << 15) // images[0].size)
     for first in range(0, len(images), rows):
         for channel, count in enumerate(counts):
             count += np.bincount(images[first : first + rows, ..., channel].ravel(), minlength=256)
+    return counts
+
+
+def from_histogram(counts: np.ndarray, shape: tuple[int, ...]) -> Images:
+    """The statistics of images of this shape whose values occur so often, int64 (channels, 256).
+
+    >>> from_histogram(np.eye(1, 256, 7, dtype=np.int64), (2, 2, 1)).mean
+    (7.0,)
+    """
+    values = np.arange(256)
     mean = counts @ values / counts.sum(axis=1)
     variance = counts @ values**2 / counts.sum(axis=1) - mean**2
     deviation = np.sqrt(np.maximum(variance, 1.0))  # an image of one grey stays finite
-    height, width, channels = images.shape[1:]
+    height, width, channels = shape
     return Images((height, width, channels), tuple(mean.tolist()), tuple(deviation.tolist()))

@@ -1,0 +1,68 @@
+"""Normalisation of padded images: the padding counts nowhere, and is 0 for the model."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from jaxcls.data import detection_sets
+from jaxcls.data.preparation import from_record, scenes
+from jaxcls.errors import InputError
+
+
+def padded(seed, channels=3):
+    rng = np.random.default_rng(seed)
+    size = rng.integers(3, 9, (6, 2))
+    images = np.zeros((6, 8, 8, channels), np.uint8)
+    for image, (height, width) in zip(images, size, strict=True):
+        image[:height, :width] = rng.integers(0, 200, (height, width, channels))
+    return {"image": images, "size": size.astype(np.int32), "scale": np.ones((6, 2), np.float32)}
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_statistics_are_those_of_the_pixels_of_images(channels):
+    inputs = padded(0, channels)
+    parts = zip(inputs["image"], inputs["size"], strict=True)
+    pixels = np.concatenate([image[:height, :width].reshape(-1, channels) for image, (height, width) in parts])
+    pixels = pixels.astype(np.float64)
+    fitted = scenes.fit(inputs)
+    np.testing.assert_allclose(fitted.of_pixels.mean, pixels.mean(axis=0))
+    np.testing.assert_allclose(fitted.of_pixels.deviation, pixels.std(axis=0))
+    normalised = np.asarray(jax.jit(fitted.normalise)(fitted.encode(inputs)))
+    for image, given, (height, width) in zip(normalised, inputs["image"], inputs["size"], strict=True):
+        wanted = (given[:height, :width] - pixels.mean(axis=0)) / pixels.std(axis=0)
+        np.testing.assert_allclose(image[:height, :width], wanted, rtol=1e-5, atol=1e-5)
+        assert not image[height:].any()
+        assert not image[:, width:].any()
+
+
+def test_a_record_is_json_and_reads_back():
+    fitted = scenes.fit(padded(1))
+    again = from_record(json.loads(json.dumps(fitted.as_record())))
+    assert again == fitted
+    assert again.model_arguments == {"input_shape": (8, 8, 3)}
+
+
+def test_shapes_are_those_of_what_is_encoded():
+    fitted, inputs = scenes.fit(padded(2)), padded(2)
+    encoded = fitted.encode(inputs)
+    assert {name: (array.shape, array.dtype) for name, array in encoded.items()} == {
+        name: (shape.shape, shape.dtype) for name, shape in fitted.shapes(6).items()
+    }
+
+
+def test_another_canvas_is_refused_and_so_is_what_is_not_padded_with_black():
+    fitted, inputs = scenes.fit(padded(3)), padded(3)
+    with pytest.raises(InputError, match=r"\(8, 7, 3\); those of the training have \(8, 8, 3\)"):
+        fitted.encode(inputs | {"image": inputs["image"][:, :, :7]})
+    with pytest.raises(InputError, match="something else than 0"):
+        scenes.fit(inputs | {"image": np.full_like(inputs["image"], 9)})
+
+
+def test_a_query_is_normalised_as_training_images_are():
+    inputs = padded(4)
+    fitted = scenes.fit(inputs)
+    one = detection_sets.canvases(inputs["image"][:1], np.array([[16, 8]]))
+    assert one["size"].tolist() == [[8, 4]]
+    assert fitted.normalise(fitted.encode(one)).shape == (1, 8, 8, 3)
