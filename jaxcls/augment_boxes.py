@@ -93,8 +93,11 @@ def scale_and_crop(*, least: float = 0.8, most: float = 1.25, visible: float = 0
         factors = scaled / size
         offset = jnp.floor(jax.random.uniform(of_place, (count, 2)) * (jnp.maximum(scaled - side, 0.0) + 1))
         kept = jnp.minimum(scaled, side)
-        warped = jax.vmap(_warped)(images, factors, -offset)
-        warped = jnp.where(_inside(kept, side), warped, jnp.zeros((), images.dtype))
+        pixels = jnp.concatenate([images.astype(jnp.float32), _inside(size, side).astype(jnp.float32)], axis=-1)
+        warped = jax.vmap(_warped)(pixels, factors, -offset)
+        # By how much of each is image: its edge must not be mixed with the black beside it.
+        warped = warped[..., :-1] / jnp.maximum(warped[..., -1:], 1e-3)
+        warped = _as(jnp.where(_inside(kept, side), warped, 0.0), images.dtype)
 
         # (height, width) to x1, y1, x2, y2.
         axes = jnp.array([1, 0, 1, 0])
@@ -143,10 +146,9 @@ def jitter(*, brightness: float = 0.15, contrast: float = 0.2) -> Augmentation:
 
 
 def _warped(image: jax.Array, factors: jax.Array, translation: jax.Array) -> jax.Array:
-    warped = jax.image.scale_and_translate(
-        image.astype(jnp.float32), image.shape, (0, 1), factors, translation, method="linear", antialias=True
+    return jax.image.scale_and_translate(
+        image, image.shape, (0, 1), factors, translation, method="linear", antialias=True
     )
-    return _as(warped, image.dtype)
 
 
 def _as(pixels: jax.Array, dtype: jnp.dtype) -> jax.Array:
