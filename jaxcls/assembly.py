@@ -17,10 +17,10 @@ from jaxcls.debugging import Parts
 from jaxcls.errors import InputError
 from jaxcls.heads import Head, Heads
 from jaxcls.models.functional import Model
-from jaxcls.steps import PredictionStep, TrainState, TrainStep
+from jaxcls.steps import Augment, PredictionStep, TrainState, TrainStep
 
 PyTree = Any
-Predict = Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
+Predict = Callable[[PyTree, PyTree, PyTree], PyTree]
 
 # Random numbers take long to compile and no time to draw: for a ResNet 1.5 s in place of 4.4 s.
 _FOR_ONE_RUN = {"xla_backend_optimization_level": 0}
@@ -32,7 +32,7 @@ class Functions(NamedTuple):
     Attributes:
       init: ``seed -> state``, uint32, on every device.
       train_step: ``(state, batch) -> (state, metrics)``.
-      predict: ``(params, model_state, inputs) -> (scores, outputs)`` of any number of encoded inputs, on the host.
+      predict: ``(params, model_state, inputs) -> scores`` of any number of encoded inputs, on the host.
       validate: ``(state, examples) -> {name: value}``, the loss and the metrics, of the weights that are tested.
       parts: what the train step is made of, for :mod:`jaxcls.debugging`.
       replicated, sharded: an array whole on every device, and one whose first axis is split over them.
@@ -51,8 +51,8 @@ def _unchanged(inputs: PyTree) -> PyTree:
     return inputs
 
 
-def _not_augmented(key: jax.Array, inputs: PyTree) -> PyTree:
-    return inputs
+def _not_augmented(key: jax.Array, inputs: PyTree, labels: PyTree) -> tuple[PyTree, PyTree]:
+    return inputs, labels
 
 
 def assemble(
@@ -62,7 +62,7 @@ def assemble(
     *,
     eval_batch_size: int,
     prepare: Callable[[PyTree], PyTree] = _unchanged,
-    augment: Callable[[jax.Array, PyTree], PyTree] = _not_augmented,
+    augment: Augment = _not_augmented,
     views: Sequence[Callable[[PyTree], PyTree]] = (),
     widths: Sequence[int] = (),
 ) -> Functions:
@@ -75,14 +75,20 @@ def assemble(
     loss = heads.total_loss(asked)
     train_step = steps.make_train_step(model, loss, optimizer, prepare=prepare, augment=augment)
     replicated, sharded = shardings()
-    step = steps.make_prediction_step(model, problem=heads.problems(asked), prepare=prepare, views=views)
+    step = steps.make_prediction_step(model, scores=heads.scores(asked), prepare=prepare, views=views)
     predict = predict_all(step, eval_batch_size=eval_batch_size, widths=widths)
     example_losses = jax.jit(functools.partial(_example_losses, asked))
 
+    def judge(params: PyTree, model_state: PyTree, inputs: PyTree, labels: PyTree) -> tuple[PyTree, PyTree]:
+        # The outputs of a detector are many times as large as its inputs: they are judged as they come.
+        scores, outputs = step(params, model_state, inputs)
+        return scores, example_losses(outputs, labels)
+
+    judge_all = _of_all(judge, eval_batch_size, widths)
+
     def validate(state: TrainState, data: Examples) -> Mapping[str, float]:
         params = optimizers.evaluation_params(state.opt_state, state.params)
-        scores, outputs = predict(params, state.model_state, data.inputs)
-        found = example_losses(outputs, data.labels)
+        scores, found = judge_all(params, state.model_state, data.inputs, data.labels)
         return heads.measure(asked, scores, found, data.labels, data.weights)
 
     return Functions(
@@ -102,7 +108,15 @@ def assemble(
 
 
 def predict_all(step: PredictionStep, *, eval_batch_size: int, widths: Sequence[int] = ()) -> Predict:
-    """``(params, model_state, inputs) -> (scores, outputs)`` of encoded inputs, whatever their number."""
+    """``(params, model_state, inputs) -> scores`` of encoded inputs, whatever their number, on the host."""
+
+    def scores(params: PyTree, model_state: PyTree, inputs: PyTree) -> PyTree:
+        return step(params, model_state, inputs)[0]
+
+    return _of_all(scores, eval_batch_size, widths)
+
+
+def _of_all(step: Callable[..., PyTree], eval_batch_size: int, widths: Sequence[int]) -> Callable[..., PyTree]:
     batch_size = -(-eval_batch_size // jax.device_count()) * jax.device_count()
     _, sharded = shardings()
     return functools.partial(steps.collect, step, batch_size=batch_size, widths=widths, sharding=sharded)

@@ -4,6 +4,7 @@ Images are (N, height, width, channels) of any dtype; every image draws for itse
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import chex
 import jax
@@ -27,6 +28,19 @@ def chain(*augmentations: Augmentation) -> Augmentation:
         return images
 
     return augment
+
+
+def inputs_alone(augmentation: Augmentation) -> Callable[[jax.Array, Any, Any], tuple[Any, Any]]:
+    """An augmentation that leaves labels as they are, in the form that a training step takes.
+
+    That is ``(key, inputs, labels) -> (inputs, labels)``.
+
+    >>> import jax
+    >>> images, labels = jax.numpy.ones((4, 28, 28, 1)), jax.numpy.arange(4)
+    >>> inputs_alone(horizontal_flip)(jax.random.key(0), images, labels)[1].tolist()
+    [0, 1, 2, 3]
+    """
+    return lambda key, inputs, labels: (augmentation(key, inputs), labels)
 
 
 def horizontal_flip(key: jax.Array, images: jax.Array) -> jax.Array:

@@ -18,6 +18,7 @@ from flax import linen, nnx
 from jaxcls import assembly, debugging, labels, losses, optimizers, steps
 from jaxcls import metrics as metrics_room
 from jaxcls.assembly import Functions
+from jaxcls.augment import inputs_alone
 from jaxcls.checkpoints import Checkpoints
 from jaxcls.data import pipeline, streaming
 from jaxcls.data.given import as_arrays, as_examples
@@ -102,7 +103,7 @@ def compile(
     made = assembly.one_logit(_as_model(model, example), problems(heads))
     chosen = _optimizer(optimizer)
     functions = assembly.assemble(
-        made, heads, chosen, eval_batch_size=eval_batch_size, prepare=prepare, augment=augment
+        made, heads, chosen, eval_batch_size=eval_batch_size, prepare=prepare, augment=inputs_alone(augment)
     )
     return Compiled(made, heads, chosen, functions, run_eagerly)
 
@@ -143,7 +144,7 @@ class Compiled:
         The weights are those that are evaluated: an average, where the optimizer keeps one.
         """
         params = optimizers.evaluation_params(state.opt_state, state.params)
-        return self.functions.predict(params, state.model_state, as_arrays(inputs))[0]
+        return self.functions.predict(params, state.model_state, as_arrays(inputs))
 
     def evaluate(self, state: TrainState, data: Any) -> dict[str, float]:
         """The loss and the metrics of examples; of several outputs, also of each, as in ``article_accuracy``.

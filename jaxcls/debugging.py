@@ -20,7 +20,7 @@ from jaxcls.errors import InputError
 from jaxcls.heads import Heads, by_head, total_loss
 from jaxcls.models.calls import recorded
 from jaxcls.models.functional import Model
-from jaxcls.steps import StepMetrics, TrainState, TrainStep, step_keys
+from jaxcls.steps import Augment, StepMetrics, TrainState, TrainStep, step_keys
 
 PyTree = Any
 
@@ -39,7 +39,7 @@ class Parts(NamedTuple):
     heads: Heads
     optimizer: optax.GradientTransformation
     prepare: Callable[[PyTree], PyTree]
-    augment: Callable[[jax.Array, PyTree], PyTree]
+    augment: Augment
 
 
 class Finding(NamedTuple):
@@ -80,7 +80,8 @@ def examine(parts: Parts, state: TrainState, batch: Batch) -> Finding | None:
         if found := _first_bad(kind, tree):
             return found
     augment_key, model_key = step_keys(state)
-    inputs = parts.prepare(parts.augment(augment_key, batch.inputs))
+    inputs, labels = parts.augment(augment_key, batch.inputs, batch.labels)
+    inputs, batch = parts.prepare(inputs), batch._replace(labels=labels)
     counted = np.asarray(batch.mask)
     if found := _first_bad("input", inputs, counted):
         return found
@@ -127,7 +128,7 @@ def layers(parts: Parts, state: TrainState, batch: Batch) -> str:
     Only modules of Flax NNX are seen.
     """
     augment_key, model_key = step_keys(state)
-    inputs = parts.prepare(parts.augment(augment_key, batch.inputs))
+    inputs = parts.prepare(parts.augment(augment_key, batch.inputs, batch.labels)[0])
     with recorded() as calls:
         parts.model.apply(state.params, state.model_state, inputs, key=model_key)
     rows: list[tuple[str, ...]] = [("layer", "output", "lowest", "mean", "highest", "not finite")]

@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(asked: Evaluation) -> int:
     # From here on jax is needed, and --help is answered.
     environment.prepare()
-    from jaxcls import metrics, predictor, program, run_directory
+    from jaxcls import predictor, problems, program, run_directory
     from jaxcls.data.dataset import describe
 
     learned = predictor.load(asked.run_dir)
@@ -59,13 +59,8 @@ def _run(asked: Evaluation) -> int:
     terminal.say(describe(dataset))
     _compare(asked, learned, task, dataset)
     part = getattr(program.split(task, settings, dataset), asked.split)
-    result = metrics.report(
-        learned.scores(part.inputs),
-        part.labels,
-        problem=task.problem,
-        class_names=dataset.class_names,
-        threshold=learned.thresholds,
-        weights=part.weights,
+    result = problems.get(task.problem).report(
+        learned.scores(part.inputs), part, class_names=dataset.class_names, thresholds=learned.thresholds
     )
     result |= {
         "split": asked.split,

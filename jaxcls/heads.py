@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import numpy as np
 
-from jaxcls.labels import Problem, holds
+from jaxcls.labels import AnyProblem, holds
 
 PyTree = Any
 
@@ -15,27 +15,45 @@ class Head(NamedTuple):
     """One output of a model.
 
     Attributes:
-      problem: what its labels are; how its scores follow from its logits, and what its metrics mean.
-      loss: ``(logits, labels, *, sample_weight, mask, normalizer) -> scalar``, or (N,) with the normalizer 'none'.
+      problem: what its labels are; how its scores follow from its outputs, and what its metrics mean.
+      loss: ``(outputs, labels, *, sample_weight, mask, normalizer) -> scalar``, or (N,) with the normalizer 'none'.
       metrics: name -> ``(scores, labels, *, weights, mask) -> float``, of collected scores on the host.
       weight: of its loss, in the sum over the outputs.
       ignore_label: the label that says that it is not known, and that the loss leaves out; None if all are known.
+      scores: ``outputs -> scores``, those of each example by itself; None stands for the probabilities of the problem.
     """
 
-    problem: Problem
+    problem: AnyProblem
     loss: Callable[..., jax.Array]
     metrics: Mapping[str, Callable[..., float]] = {}
     weight: float = 1.0
     ignore_label: float | None = None
+    scores: Callable[[PyTree], PyTree] | None = None
 
 
 # Of a model with several outputs, which gives a dict: name -> head.
 Heads: TypeAlias = Head | Mapping[str, Head]
 
 
-def problems(heads: Heads) -> Problem | dict[str, Problem]:
+def problems(heads: Heads) -> AnyProblem | dict[str, AnyProblem]:
     """The problem, or name -> problem."""
     return heads.problem if isinstance(heads, Head) else {name: head.problem for name, head in heads.items()}
+
+
+def probabilities(problem: str) -> Callable[[jax.Array], jax.Array]:
+    """Logits to probabilities: the softmax of those of a multiclass problem, the sigmoid of all others.
+
+    >>> probabilities("binary")(np.zeros(1)).tolist()
+    [0.5]
+    """
+    return jax.nn.softmax if problem == "multiclass" else jax.nn.sigmoid
+
+
+def scores(heads: Heads) -> Callable[[PyTree], PyTree]:
+    """How the scores follow from the outputs of a batch, or a dict of them from a dict."""
+    if isinstance(heads, Head):
+        return heads.scores or probabilities(heads.problem)
+    return lambda outputs: {name: scores(head)(outputs[name]) for name, head in heads.items()}
 
 
 def total_loss(heads: Heads) -> Callable[..., jax.Array]:
@@ -72,7 +90,7 @@ def measure(heads: Heads, scores: PyTree, example_losses: PyTree, labels: PyTree
     """The loss and the metrics of a set of examples; of several outputs, those of each under its name as well.
 
     Args:
-      scores: (N,) or (N, classes) on the host, or a dict of them.
+      scores: on the host, such as probabilities (N,) or (N, classes); or a dict of them by output.
       example_losses: (N,), or a dict of them.
       labels, weights: as in :class:`jaxcls.data.pipeline.Examples`. An output is not judged by examples of which it
         ignores every label.
@@ -83,14 +101,14 @@ def measure(heads: Heads, scores: PyTree, example_losses: PyTree, labels: PyTree
     """
     total, named = 0.0, {}
     for name, head, found, truth, weight in by_head(heads, scores, labels, weights):
-        known = _known(np.asarray(truth), head)
+        known = _known(truth, head)
         of_examples = np.asarray(example_losses if name is None else example_losses[name], np.float64)
         loss = float(np.average(of_examples[known], weights=weight[known])) if weight[known].any() else float("nan")
         total += head.weight * loss
         prefix = "" if name is None else f"{name}_"
         if name is not None:
             named[f"{prefix}loss"] = loss
-        if head.metrics and truth.ndim == 2 and head.problem == "multiclass":
+        if head.metrics and head.problem == "multiclass" and truth.ndim == 2:
             truth = truth.argmax(axis=1)  # a distribution counts as its most likely class
         for metric, function in head.metrics.items():
             named[prefix + metric] = function(found, truth, weights=weight, mask=known)
@@ -107,9 +125,9 @@ def by_head(heads: Heads, outputs: PyTree, labels: PyTree, weights: PyTree) -> l
     ]
 
 
-def _known(labels: np.ndarray, head: Head) -> np.ndarray:
+def _known(labels: PyTree, head: Head) -> np.ndarray:
     """The examples of which a label is known, (N,)."""
     if head.ignore_label is None:
-        return np.ones(len(labels), bool)
-    unknown = holds(labels, head.ignore_label)
+        return np.ones(len(jax.tree.leaves(labels)[0]), bool)
+    unknown = holds(np.asarray(labels), head.ignore_label)
     return ~(unknown.all(axis=1) if unknown.ndim == 2 else unknown)

@@ -13,6 +13,8 @@ import numpy.typing as npt
 from jaxcls.errors import InputError, unknown_name
 
 Problem = Literal["binary", "multiclass", "multilabel"]
+# The labels of detection stand in several arrays: see :mod:`jaxcls.detection`.
+AnyProblem = Literal[Problem, "detection"]
 
 
 def validate(labels: npt.ArrayLike, problem: Problem, num_classes: int, *, ignore_label: float | None = None) -> None:

@@ -1,8 +1,9 @@
-"""python -m jaxcls.predict: what a finished run says of new examples, as a CSV file.
+"""python -m jaxcls.predict: what a finished run says of new examples, as a CSV file; of a detector, as JSON.
 
 python -m jaxcls.predict --run-dir runs/leaf-1a2b3c4d --input test.csv --output predicted.csv
 python -m jaxcls.predict --run-dir runs/leaf-1a2b3c4d --input test.csv --output submission.csv \\
     --sample-submission sample_submission.csv
+python -m jaxcls.predict --run-dir runs/detection-1a2b3c4d --input images --output found.json --draw pictures
 """
 
 import dataclasses
@@ -26,9 +27,12 @@ class Prediction:
     input: Path
     """The examples, in the form of the task's test examples; labels are not needed."""
     output: Path
-    """The CSV file to write: for each example its id, what is predicted, and the probability of each class."""
+    """The CSV file to write: for each example its id, what is predicted, and the probability of each class. Of a
+    detector, a JSON file in the format of COCO's results."""
     sample_submission: Maybe[Path | None] = None
     """Kaggle's sample submission: the output gets its header, its ids and its columns, in its order."""
+    draw: Maybe[Path | None] = None
+    """Of a detector, a new folder for each image with the boxes that were found."""
     overwrite: bool = False
     """Replace the output if it is there."""
 
@@ -42,28 +46,20 @@ def _run(asked: Prediction) -> int:
     _check_output(asked)
     # From here on jax is needed, and --help is answered.
     environment.prepare()
-    from jaxcls import predictor
-    from jaxcls.data import predictions
-    from jaxcls.data.formats import tables
+    from jaxcls import predictor, problems
+    from jaxcls.problems.kind import Request
 
     learned = predictor.load(asked.run_dir)
-    problem, class_names = learned.task.problem, learned.class_names
-    ids, inputs = learned.task.read(asked.input, learned.settings)
-    if asked.sample_submission is None:
-        columns = predictions.columns(ids, learned.scores(inputs), learned.thresholds, problem, class_names)
-    else:
-        form = predictions.read_form(asked.sample_submission, ids, problem, class_names, asked=asked.input)
-        columns = predictions.submission(form, learned.scores(inputs), problem, class_names)
-    # All of it or nothing; the name ends as the output's does, which says whether it is gzipped.
-    partial = asked.output.with_name(f".partial-{asked.output.name}")
-    # A scorer compares ids; everything else may be opened as a spreadsheet.
-    for_scorer = asked.sample_submission is not None
-    tables.write_csv(partial, columns, for_spreadsheets=not for_scorer)
-    partial.replace(asked.output)
-    if for_scorer and any(map(tables.is_formula, [*columns, *ids])):
-        terminal.say("note: some ids or columns begin as a formula does: do not open this submission as a spreadsheet")
+    queries = learned.task.read(asked.input, learned.settings)
+    written = problems.get(learned.task.problem).write(
+        Request(asked.input, asked.output, asked.sample_submission, asked.draw, terminal.say),
+        queries,
+        lambda: learned.scores(queries.inputs),
+        class_names=learned.class_names,
+        thresholds=learned.thresholds,
+    )
     synthetic = ", learned from SYNTHETIC examples" if learned.data["synthetic"] else ""
-    terminal.say(f"{len(ids):,} predictions of {learned.task.name}{synthetic}, kept in {asked.output}")
+    terminal.say(f"{written} of {learned.task.name}{synthetic}, kept in {asked.output}")
     return 0
 
 

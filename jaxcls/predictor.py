@@ -38,7 +38,8 @@ class Predictor(NamedTuple):
       data: the provenance of the data that it was trained on.
       model: that was trained.
       weights: its "params" and "model_state", on every device.
-      scores: inputs as :class:`jaxcls.data.dataset.Part` has them -> probabilities, (N,) or (N, classes).
+      scores: inputs as :class:`jaxcls.data.dataset.Part` has them -> scores, such as probabilities (N,) or
+        (N, classes).
     """
 
     task: Task
@@ -49,7 +50,7 @@ class Predictor(NamedTuple):
     data: dict[str, Any]
     model: Model
     weights: dict[str, PyTree]
-    scores: Callable[[PyTree], np.ndarray]
+    scores: Callable[[PyTree], PyTree]
 
 
 def load(run_dir: Path) -> Predictor:
@@ -78,8 +79,8 @@ def load(run_dir: Path) -> Predictor:
     thresholds = _thresholds(restored.metadata, task.problem, len(class_names), str(kept.model))
     predict = program.build_predict(task, settings, preparation, model)
 
-    def scores(inputs: PyTree) -> np.ndarray:
-        return predict(restored.state["params"], restored.state["model_state"], preparation.encode(inputs))[0]
+    def scores(inputs: PyTree) -> PyTree:
+        return predict(restored.state["params"], restored.state["model_state"], preparation.encode(inputs))
 
     return Predictor(
         task=task,

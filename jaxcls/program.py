@@ -11,20 +11,19 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxcls import assembly, labels, losses, metrics, optimizers, settings, steps, tasks
+from jaxcls import assembly, losses, optimizers, problems, settings, steps, tasks
+from jaxcls.assembly import Predict
 from jaxcls.data.dataset import Dataset, Part, describe, num_outputs
 from jaxcls.data.pipeline import Batch, Examples, bucket_of, examples, steps_per_epoch, take
 from jaxcls.data.preparation import Preparation
 from jaxcls.debugging import Parts
 from jaxcls.errors import InputError, said_of, unknown_name
-from jaxcls.heads import Head
 from jaxcls.models.functional import Model, functional
 from jaxcls.settings import DATA_SETTINGS, LOSS_SETTINGS, OPTIMIZER_SETTINGS, SCHEDULE_SETTINGS, Settings
 from jaxcls.steps import TrainState, TrainStep
 from jaxcls.tasks.task import Task
 
 PyTree = Any
-Predict = Callable[[PyTree, PyTree, PyTree], tuple[np.ndarray, np.ndarray]]
 
 
 # What a recipe fills in, if it is not given.
@@ -49,7 +48,7 @@ class Program(NamedTuple):
       state: before the first step, on every device.
       train_step: ``(state, batch) -> (state, metrics)``.
       order: ``(key, epoch) -> rows``, the order in which an epoch sees the training examples; None where any will do.
-      predict: ``(params, model_state, inputs) -> (scores, outputs)`` of encoded inputs, on the host.
+      predict: ``(params, model_state, inputs) -> scores`` of encoded inputs, on the host.
       validate: ``(state, examples) -> {name: value}``, their loss, the task's metrics, and what is monitored.
       batch: the shapes of a batch of training examples.
       parts: what the train step is made of, for :mod:`jaxcls.debugging`.
@@ -124,35 +123,23 @@ def check_finished(task: Task, resolved: Settings, where: str) -> None:
 
 def split(task: Task, resolved: Settings, dataset: Dataset) -> Splits:
     """Checks the labels, and cuts validation examples from the training ones where the data set sets none aside."""
+    kind = problems.get(task.problem)
     parts = {"training": dataset.train, "validation": dataset.validation, "test": dataset.test}
     for name, part in parts.items():
         if part is None:
             continue
-        if not len(part.labels):
+        if not part.num_examples:
             raise InputError(f"{dataset.provenance.location}: there is no {name} example in {dataset.name}.")
         with said_of(f"{dataset.provenance.location}: {name} examples"):
-            labels.validate(part.labels, task.problem, len(dataset.class_names), ignore_label=_ignored(task))
+            kind.check_labels(part, len(dataset.class_names))
     with said_of(dataset.provenance.location):
         if dataset.validation is None:
             rows = task.split(dataset.train, resolved.validation_fraction, seed=resolved.seed)
             train, validation = (dataset.train.take(chosen) for chosen in rows)
         else:
             train, validation = dataset.train, dataset.validation
-        _check_differ(task, "training", train)
-        if task.problem == "binary":
-            _check_differ(task, "validation", validation)
+        kind.check_learnable(train, validation)
     return Splits(train, validation, dataset.test)
-
-
-def _check_differ(task: Task, name: str, part: Part) -> None:
-    """Refuses examples that have nothing to tell apart."""
-    # fmin and fmax leave out labels that are not known.
-    if not np.any(np.fmin.reduce(part.labels) < np.fmax.reduce(part.labels)):
-        what = "the same labels" if task.problem == "multilabel" else f"class {part.labels[0]}"
-        raise InputError(
-            f"all {len(part.labels):,} {name} examples have {what}; there must be two classes to tell apart. Give more "
-            "examples, or another --validation-fraction."
-        )
 
 
 def encode(preparation: Preparation, part: Part) -> Examples:
@@ -179,11 +166,12 @@ def build(
     """
     model = build_model(task, resolved, preparation, class_names)
     names = dict.fromkeys([*task.metrics, resolved.monitor])
-    head = Head(
-        task.problem,
-        _build_loss(task, resolved, len(class_names), train.labels),
-        {name: metrics.get(name, task.problem) for name in names if name != "loss"},
-        ignore_label=_ignored(task),
+    head = problems.get(task.problem).head(
+        resolved,
+        preparation,
+        num_classes=len(class_names),
+        train_labels=train.labels,
+        metrics=[name for name in names if name != "loss"],
     )
     optimizer = optimizers.get(
         resolved.optimizer,
@@ -266,20 +254,15 @@ def build_prediction_step(
     task: Task, resolved: Settings, preparation: Preparation, model: Model
 ) -> steps.PredictionStep:
     """``(params, model_state, inputs) -> (scores, outputs)`` of a batch of encoded inputs, with the recipe's views."""
-    return steps.make_prediction_step(
-        model, problem=task.problem, prepare=preparation.normalise, views=task.presets[resolved.preset].views
-    )
+    scores = problems.get(task.problem).scores(preparation)
+    views = task.presets[resolved.preset].views
+    return steps.make_prediction_step(model, scores=scores, prepare=preparation.normalise, views=views)
 
 
 def build_predict(task: Task, resolved: Settings, preparation: Preparation, model: Model) -> Predict:
-    """``(params, model_state, inputs) -> (scores, outputs)`` of encoded inputs, whatever their number."""
+    """``(params, model_state, inputs) -> scores`` of encoded inputs, whatever their number."""
     step = build_prediction_step(task, resolved, preparation, model)
     return assembly.predict_all(step, eval_batch_size=resolved.eval_batch_size, widths=preparation.widths)
-
-
-def _ignored(task: Task) -> float | None:
-    """The label that is neither learned from nor scored: in a multi-label problem, the label that is not known."""
-    return float("nan") if task.problem == "multilabel" else None
 
 
 def _form(loss: str, task: Task) -> tuple[Any, bool]:
@@ -309,10 +292,7 @@ def _check(task: Task, resolved: Settings) -> None:
     """Everything that can be said of the settings before the data is read."""
     if resolved.model not in task.models:
         raise unknown_name(f"model of {task.name}", str(resolved.model), task.models)
-    if resolved.monitor != "loss":
-        metrics.get(resolved.monitor, task.problem)
-    if resolved.tune_threshold is not None:
-        metrics.check_tunable(resolved.tune_threshold, task.problem)
+    problems.get(task.problem).check_settings(resolved)
     for name, good, right in (
         ("epochs", resolved.epochs >= 1, "1 or more"),
         ("batch_size", resolved.batch_size >= 1, "1 or more"),
@@ -343,19 +323,6 @@ def _check(task: Task, resolved: Settings) -> None:
     ):
         if not good:
             raise InputError(f"{_flag(name)} is {getattr(resolved, name)}; it must be {right}.")
-
-
-def _build_loss(task: Task, resolved: Settings, num_classes: int, train_labels: np.ndarray) -> steps.Loss:
-    chosen = settings.select(resolved, LOSS_SETTINGS)
-    if resolved.loss == "weighted_crossentropy" and "pos_weight" not in chosen:
-        chosen.setdefault("class_weight", "balanced")
-    if "class_weight" in chosen:
-        chosen["class_weight"] = labels.resolve_class_weight(
-            chosen["class_weight"], task.problem, num_classes, labels=train_labels, ignore_label=_ignored(task)
-        ).astype(np.float32)
-    if losses.find(resolved.loss, task.problem) is losses.logit_adjusted_cross_entropy:
-        chosen["prior"] = np.bincount(train_labels, minlength=num_classes) / len(train_labels)
-    return losses.get(resolved.loss, task.problem, **{"normalizer": "batch", "ignore_label": _ignored(task), **chosen})
 
 
 def _build_schedule(resolved: Settings, count: int) -> optax.Schedule:

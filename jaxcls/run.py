@@ -18,6 +18,7 @@ from jaxcls import (
     native,
     optimizers,
     page,
+    problems,
     profiling,
     program,
     run_directory,
@@ -36,7 +37,6 @@ from jaxcls.progress import ProgressBar
 from jaxcls.run_directory import RunDirectory
 from jaxcls.settings import Settings
 from jaxcls.steps import TrainState, epoch_order, make_train_chunk
-from jaxcls.summary import summarise
 from jaxcls.tasks.task import Task
 from jaxcls.watchdog import watched
 
@@ -80,7 +80,7 @@ def run(given: Settings, *, say: Callable[[str], None] = print, stop: Callable[[
     parts = program.split(task, resolved, dataset)
     copies = duplicates.shared(parts.train.inputs, parts.test.inputs)
     if copies:
-        tested = len(parts.test.labels)
+        tested = parts.test.num_examples
         say(f"warning: {copies:,} of {tested:,} test examples stand among the training examples too")
     with said_of(dataset.provenance.location):
         preparation = task.prepare(parts.train.inputs, resolved)
@@ -99,6 +99,7 @@ def run(given: Settings, *, say: Callable[[str], None] = print, stop: Callable[[
             "preparation": preparation.as_record(),
         },
     )
+    kind = problems.get(task.problem)
     mode = "min" if resolved.monitor == "loss" else metrics.direction(resolved.monitor)
     recorded = settings.identity(resolved)
     identity = {name: recorded.get(name) for name in settings.DECISIVE} | {"data": dataset.provenance.sha256}
@@ -127,18 +128,11 @@ def run(given: Settings, *, say: Callable[[str], None] = print, stop: Callable[[
         )
         if resolved.profile:
             say(f"\n{profiling.table(resolved.profile)}\na trace of these steps is in {resolved.profile}")
-        thresholds = _thresholds(task, resolved, functions, state, validation)
+        thresholds = kind.thresholds(resolved, lambda: _scores(functions, state, validation), parts.validation)
         with _written(checkpoints):
             _keep(directory, state, thresholds)
         scores = _scores(functions, state, test)
-        report = metrics.report(
-            scores,
-            test.labels,
-            problem=task.problem,
-            class_names=dataset.class_names,
-            threshold=thresholds,
-            weights=test.weights,
-        )
+        report = kind.report(scores, parts.test, class_names=dataset.class_names, thresholds=thresholds)
         report |= {
             "step": int(state.step),
             "thresholds": np.asarray(thresholds).tolist(),
@@ -146,14 +140,8 @@ def run(given: Settings, *, say: Callable[[str], None] = print, stop: Callable[[
             "duplicates_in_test": copies,
             "params_sha256": _sha256(state.params),
         }
-        summary = summarise(
-            report,
-            scores,
-            parts._asdict(),
-            problem=task.problem,
-            class_names=dataset.class_names,
-            thresholds=thresholds,
-        )
+        named: dict[str, Any] = {"class_names": dataset.class_names, "thresholds": thresholds}
+        summary = kind.summarise(report, scores, parts._asdict(), **named)
         summary |= {
             "headline": [name for name in task.metrics if name in report["metrics"]],
             "parameters": sum(leaf.size for leaf in jax.tree.leaves(functions.state.params)),
@@ -253,24 +241,9 @@ def _debugged(resolved: Settings, train: Examples, functions: Program, directory
     return functions.parts, directory.path / "debug", {"settings": settings.as_record(resolved)}, rows_of
 
 
-def _scores(functions: Program, state: TrainState, data: Examples) -> np.ndarray:
+def _scores(functions: Program, state: TrainState, data: Examples) -> Any:
     params = optimizers.evaluation_params(state.opt_state, state.params)
-    return functions.predict(params, state.model_state, data.inputs)[0]
-
-
-def _thresholds(
-    task: Task, resolved: Settings, functions: Program, state: TrainState, validation: Examples
-) -> float | np.ndarray:
-    """Where a score becomes a decision: tuned on validation examples, or 0.5."""
-    if resolved.tune_threshold is None:
-        return 0.5
-    return metrics.tune_threshold(
-        _scores(functions, state, validation),
-        validation.labels,
-        problem=task.problem,
-        metric=resolved.tune_threshold,
-        weights=validation.weights,
-    )
+    return functions.predict(params, state.model_state, data.inputs)
 
 
 def _recipe_where_it_differs(task: Task, resolved: Settings) -> dict[str, Any]:

@@ -151,6 +151,10 @@ class Settings:
     """The strength of the logit adjustment; the class frequencies are those of the training examples."""
     normalizer: Maybe[Literal["batch", "weights", "positives"] | None] = None
     """What the sum of a batch's losses is divided by."""
+    box_loss: Maybe[Literal["smooth_l1", "giou"] | None] = None
+    """The loss of a detector's boxes."""
+    loss_weights: Maybe[tuple[float, float] | None] = None
+    """What the two losses of a detector, of classes and of boxes, are multiplied by in their sum."""
 
     optimizer: Maybe[str] = UNSET
     """The optimizer: sgd, rmsprop, adam, adamw, adagrad, nadam, lion, muon or schedule_free."""

@@ -1,6 +1,6 @@
 """The training state and the pure functions of it: the step, many steps in one dispatch, and prediction."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import chex
@@ -15,6 +15,7 @@ from jaxcls.models.functional import Model
 
 PyTree = Any
 Loss = Callable[..., jax.Array]
+Augment = Callable[[jax.Array, PyTree, PyTree], tuple[PyTree, PyTree]]
 TrainStep = Callable[["TrainState", Batch], tuple["TrainState", "StepMetrics"]]
 PredictionStep = Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
 
@@ -73,14 +74,14 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     *,
     prepare: Callable[[PyTree], PyTree] = lambda inputs: inputs,
-    augment: Callable[[jax.Array, PyTree], PyTree] = lambda key, inputs: inputs,
+    augment: Augment = lambda key, inputs, labels: (inputs, labels),
 ) -> TrainStep:
     """The pure step ``(state, batch) -> (state, metrics)``.
 
     Args:
       loss: ``(outputs, labels, *, sample_weight, mask) -> scalar``; outputs, labels and weights may be dicts.
       prepare: the compact form of the data to what the model takes, such as uint8 to normalised float.
-      augment: ``(key, inputs) -> inputs``, before ``prepare``.
+      augment: ``(key, inputs, labels) -> (inputs, labels)``, before ``prepare``.
 
     A batch whose loss, gradient, update or model state is not finite moves nothing but the step's number. A
     batch that is masked whole changes nothing at all.
@@ -89,11 +90,12 @@ def make_train_step(
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
         _check_batch(batch)
         augment_key, model_key = step_keys(state)
-        inputs = prepare(augment(augment_key, batch.inputs))
+        inputs, labels = augment(augment_key, batch.inputs, batch.labels)
+        inputs = prepare(inputs)
 
         def objective(params: PyTree) -> tuple[jax.Array, PyTree]:
             outputs, model_state = model.apply(params, state.model_state, inputs, key=model_key)
-            return loss(outputs, batch.labels, sample_weight=batch.weights, mask=batch.mask), model_state
+            return loss(outputs, labels, sample_weight=batch.weights, mask=batch.mask), model_state
 
         (value, model_state), gradient = jax.value_and_grad(objective, has_aux=True)(state.params)
         chex.assert_rank(value, 0)
@@ -183,69 +185,69 @@ def make_train_chunk(train_step: TrainStep) -> Callable[[TrainState, Batch], tup
 def make_prediction_step(
     model: Model,
     *,
-    problem: str | Mapping[str, str],
+    scores: Callable[[PyTree], PyTree],
     prepare: Callable[[PyTree], PyTree] = lambda inputs: inputs,
     views: Sequence[Callable[[PyTree], PyTree]] = (),
 ) -> PredictionStep:
     """Compiles ``(params, model_state, inputs) -> (scores, outputs)``, one row for each example.
 
-    The scores are probabilities: the sigmoid of the outputs of a binary or multi-label problem, the softmax of
-    those of a multiclass one; with views, their mean over the example and its views. The outputs are those of
-    the example itself.
+    The outputs are those of the example itself.
 
     Args:
-      problem: that of the outputs; of a model with several outputs, name -> problem, and scores and outputs are dicts.
-      views: other looks at the inputs, such as their mirror image.
+      scores: ``outputs -> scores``, such as :func:`jaxcls.heads.probabilities` of a problem.
+      views: other looks at the inputs, such as their mirror image; the scores, which are probabilities then, are the
+        mean over the example and its views.
     """
-
-    def probabilities(outputs: PyTree) -> PyTree:
-        return jax.tree.map(
-            lambda kind, logits: (jax.nn.softmax if kind == "multiclass" else jax.nn.sigmoid)(logits), problem, outputs
-        )
 
     def prediction_step(params: PyTree, model_state: PyTree, inputs: PyTree) -> tuple[PyTree, PyTree]:
         outputs, _ = model.apply(params, model_state, prepare(inputs))
-        scores = probabilities(outputs)
+        found = scores(outputs)
+        if not views:
+            return found, outputs
         for view in views:
-            seen = probabilities(model.apply(params, model_state, prepare(view(inputs)))[0])
-            scores = jax.tree.map(jnp.add, scores, seen)
-        return jax.tree.map(lambda sum: sum / (1 + len(views)), scores), outputs
+            seen = scores(model.apply(params, model_state, prepare(view(inputs)))[0])
+            found = jax.tree.map(jnp.add, found, seen)
+        return jax.tree.map(lambda sum: sum / (1 + len(views)), found), outputs
 
     return jax.jit(prediction_step)
 
 
 def collect(
-    prediction_step: PredictionStep,
+    step: Callable[..., PyTree],
     params: PyTree,
     model_state: PyTree,
     inputs: PyTree,
-    *,
+    *beside: PyTree,
     batch_size: int,
     widths: Sequence[int] = (),
     sharding: jax.sharding.Sharding | None = None,
-) -> tuple[PyTree, PyTree]:
-    """The scores and outputs of all examples, in their order, on the host.
+) -> PyTree:
+    """What a step gives for all examples, one row for each, in their order, on the host.
 
     Batches have one size, so that one compiled program serves sets of every size; with ``widths``, one for each.
+
+    Args:
+      step: ``(params, model_state, inputs, *beside) -> tree``, such as a prediction step, of a batch.
+      beside: what else it takes of the examples, such as their labels.
     """
     count = len(jax.tree.leaves(inputs)[0])
     if not widths:
-        batches = in_order(inputs, batch_size)
-        return _joined([prediction_step(params, model_state, jax.device_put(b, sharding)) for b in batches], count)
+        batches = in_order((inputs, *beside), batch_size)
+        return _joined([step(params, model_state, *jax.device_put(batch, sharding)) for batch in batches], count)
     buckets = bucket_of(inputs, widths)
-    order = np.argsort(buckets, kind="stable")
-    parts = [
-        collect(
-            prediction_step, params, model_state, inputs[buckets == bucket, :width],
-            batch_size=batch_size, sharding=sharding,
-        )
-        for bucket, width in enumerate(widths) if np.any(buckets == bucket)
-    ]  # fmt: skip
-    back = np.argsort(order)
+    parts, rows = [], []
+    for bucket, width in enumerate(widths):
+        own = np.flatnonzero(buckets == bucket)
+        if len(own):
+            cut, *others = jax.tree.map(lambda leaf, own=own: leaf[own], (inputs, *beside))
+            options: dict[str, Any] = {"batch_size": batch_size, "sharding": sharding}
+            parts.append(collect(step, params, model_state, cut[:, :width], *others, **options))
+            rows.append(own)
+    back = np.argsort(np.concatenate(rows))
     return jax.tree.map(lambda values: values[back], _joined(parts, count))
 
 
-def _joined(parts: Sequence[tuple[Any, Any]], count: int) -> tuple[PyTree, PyTree]:
+def _joined(parts: Sequence[PyTree], count: int) -> PyTree:
     return jax.tree.map(lambda *batches: np.concatenate([np.asarray(batch) for batch in batches])[:count], *parts)
 
 

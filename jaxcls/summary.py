@@ -223,19 +223,19 @@ def _shown(inputs: PyTree, row: int) -> dict[str, Any]:
     if inputs.dtype == object:
         text = str(inputs[row])
         return {"kind": "text", "text": text[:_CHARACTERS], "more": max(0, len(text) - _CHARACTERS)}
-    return {"kind": "image", "png": _png(inputs[row]), "height": inputs.shape[1], "width": inputs.shape[2]}
+    return {"kind": "image", "png": png(inputs[row], _PIXELS), "height": inputs.shape[1], "width": inputs.shape[2]}
 
 
 def _cell(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)[:40]
 
 
-def _png(pixels: np.ndarray) -> str:
-    """An image, (height, width, 1 or 3) uint8, as the base64 of a PNG file of 96 pixels at the most."""
+def png(pixels: np.ndarray, most: int) -> str:
+    """An image, (height, width, 1 or 3) uint8, as the base64 of a PNG file of so many pixels a side at the most."""
     from PIL import Image
 
     image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
-    image.thumbnail((_PIXELS, _PIXELS))
+    image.thumbnail((most, most))
     file = io.BytesIO()
     image.save(file, "PNG", optimize=True)
     return base64.b64encode(file.getvalue()).decode("ascii")

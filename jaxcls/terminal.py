@@ -13,6 +13,8 @@ from jaxcls.errors import InputError
 # Exit statuses, beside 0.
 FAILED = 1
 BAD_INPUT = 2
+# Of a label, those that its problem has.
+_OF_A_LABEL = ("precision", "recall", "f1", "roc_auc", "map", "map_50")
 _BLOCKS = "▁▂▃▄▅▆▇█"
 # For a terminal, or a file, that cannot have them: the darker, the higher.
 _PLAIN = ".:-=+*%@"
@@ -93,7 +95,8 @@ def table(report: Mapping[str, Any], split: str) -> str:
     synthetic = "SYNTHETIC " if report["synthetic"] else ""
     lines = ["", f"{synthetic}{split}, {report['examples']:,} examples", ""]
     lines += [f"  {name:28} {value:.4f}" for name, value in report["metrics"].items() if value is not None]
-    columns = ("precision", "recall", "f1", "roc_auc")
+    known = next(iter(report["labels"].values()))
+    columns = [name for name in _OF_A_LABEL if name in known]
     names = {label: printable.line(label) for label in report["labels"]}
     width = max(map(len, names.values()))
     lines += ["", f"  {'':{width}}  " + "  ".join(f"{c:>9}" for c in ("support", *columns))]

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxcls import metrics
+from jaxcls import problems
 from jaxcls.data.dataset import Part
 from jaxcls.run_directory import Records
-from jaxcls.summary import summarise
 
 
 def inputs(kind, rows, rng, *, side=28, channels=1, text="a text of its own"):
@@ -32,6 +31,29 @@ def scored(problem, classes, rows, rng):
     return scores, labels.astype(np.int32 if problem == "binary" else np.float32)
 
 
+def detected(names, rows, rng, *, kind="images", text="", side=48, channels=1):
+    """Scenes of noise with up to three boxes, of which most are found."""
+    corners = rng.integers(0, side // 2, (rows, 3, 2)).astype(np.float32)
+    labels = {
+        "boxes": np.concatenate([corners, corners + rng.integers(8, side // 2, (rows, 3, 2))], axis=-1),
+        "classes": rng.integers(-1, len(names), (rows, 3)).astype(np.int32),
+        "crowd": rng.random((rows, 3)) < 0.1,
+    }
+    labels["classes"][: len(names), 0] = np.arange(len(names))
+    order = np.argsort(-rng.random((rows, 3)), axis=1)
+    seen = {name: np.take_along_axis(labels[name], order, axis=1) for name in ("classes", "crowd")}
+    boxes = np.take_along_axis(labels["boxes"], order[..., None], axis=1)
+    wrong = rng.random((rows, 3)) < 0.2
+    scores = {
+        "boxes": np.where(wrong[..., None], boxes + 6, boxes),
+        "scores": np.where(seen["classes"] < 0, 0, -np.sort(-rng.random((rows, 3)), axis=1)),
+        "classes": seen["classes"],
+    }
+    pixels = rng.integers(0, 256, (rows, side, side, channels), np.uint8)
+    size = np.full((rows, 2), side, np.int32)
+    return scores, Part({"image": pixels, "size": size, "scale": np.ones((rows, 2), np.float32)}, labels)
+
+
 def made(
     problem="multiclass",
     *,
@@ -47,25 +69,24 @@ def made(
     **shape,
 ):
     rng = np.random.default_rng(seed)
-    scores, labels = scored(problem, len(names), rows, rng)
-    test = Part(inputs(kind, rows, rng, text=text, **shape), labels)
-    threshold = {"binary": 0.5, "multiclass": 0.5, "multilabel": np.full(len(names), 0.4)}[problem]
-    report = metrics.report(scores, labels, problem=problem, class_names=names, threshold=threshold)
-    summary = summarise(
-        report,
-        scores,
-        {"train": test, "validation": test, "test": test},
-        problem=problem,
-        class_names=names,
-        thresholds=threshold,
-    )
+    headline = "map" if problem == "detection" else "accuracy"
+    threshold = np.full(len(names), 0.4) if problem == "multilabel" else 0.5
+    if problem == "detection":
+        scores, test = detected(names, rows, rng, kind=kind, text=text, **shape)
+    else:
+        scores, labels = scored(problem, len(names), rows, rng)
+        test = Part(inputs(kind, rows, rng, text=text, **shape), labels)
+    of_problem = problems.get(problem)
+    report = of_problem.report(scores, test, class_names=names, thresholds=threshold)
+    parts = {"train": test, "validation": test, "test": test}
+    summary = of_problem.summarise(report, scores, parts, class_names=names, thresholds=threshold)
     history = [
         {
             "epoch": epoch,
             "step": 10 * epoch,
             "loss": 1 / epoch,
             "val_loss": 1.2 / epoch + rng.random() / 10,
-            "val_accuracy": 1 - 1 / (epoch + 1),
+            f"val_{headline}": 1 - 1 / (epoch + 1),
             "skipped_steps": 0,
             "seconds": 2.5,
             "examples_per_second": 4321.5,
@@ -92,5 +113,10 @@ def made(
             "synthetic": synthetic,
             "params_sha256": "0" * 64,
         },
-        summary=summary | {"headline": ["accuracy"], "parameters": 1234, "recipe": {"epochs": 12, "b1": None}},
+        summary=summary
+        | {
+            "headline": [headline],
+            "parameters": 1234,
+            "recipe": {"epochs": 12, "b1": None},
+        },
     )

@@ -299,7 +299,7 @@ def test_every_family_is_one_program_for_any_number_of_inputs_on_every_platform(
     build, arguments = FAMILIES[family]
     model = functional(lambda rngs: build(num_classes=3, rngs=rngs, **arguments))
     weights = model.init(jax.random.key(0))
-    step = steps.make_prediction_step(model, problem="multiclass")
+    step = steps.make_prediction_step(model, scores=jax.nn.softmax)
     arguments = next((known for known in (IMAGE, COLUMNS) if known.items() <= arguments.items()), TOKENS)
     rng = np.random.default_rng(0)
     (count,) = jax.export.symbolic_shape("count")
@@ -324,7 +324,7 @@ def test_what_jax2onnx_cannot_convert_is_computed_by_other_operations(family):
     build, arguments = FAMILIES[family]
     model = functional(lambda rngs: build(num_classes=3, rngs=rngs, **arguments))
     weights = model.init(jax.random.key(0))
-    step = steps.make_prediction_step(model, problem="multiclass")
+    step = steps.make_prediction_step(model, scores=jax.nn.softmax)
     arguments = next((known for known in (IMAGE, COLUMNS) if known.items() <= arguments.items()), TOKENS)
     inputs, tree = jax.tree.flatten(drawn(arguments, 3, np.random.default_rng(0)))
 

@@ -11,13 +11,13 @@ import jaxcls
 
 FLOORS = [
     {"errors", "environment", "printable", "watchdog"},
-    {"settings", "signals", "labels", "native", "files", "forms"},
+    {"settings", "signals", "labels", "native", "files", "forms", "detection"},
     {"losses", "metrics", "optimizers", "augment", "augment_boxes", "ops"},
     {"models", "data", "heads"},
     {"steps", "checkpoints", "description", "run_records"},
-    {"tasks", "debugging", "memory"},
-    {"assembly"},
-    {"program", "fit", "progress", "run_directory", "summary", "tensorboard", "weights_biases", "profiling"},
+    {"tasks", "debugging", "memory", "summary"},
+    {"assembly", "problems"},
+    {"program", "fit", "progress", "run_directory", "tensorboard", "weights_biases", "profiling"},
     {"page", "compilation"},
     {"run", "predictor", "rate_search"},
     {"terminal", "artifact", "rate_plot"},

@@ -41,6 +41,7 @@ PAGES = {
     **{problem: lambda problem=problem: page.of_run(made(problem, names=PROBLEMS[problem])) for problem in PROBLEMS},
     "texts": lambda: page.of_run(made("multilabel", kind="texts", names=PROBLEMS["multilabel"], synthetic=True)),
     "rows": lambda: page.of_run(made("binary", kind="table", names=PROBLEMS["binary"], epochs=1)),
+    "detection": lambda: page.of_run(made("detection")),
     "many": lambda: page.of_run(made(names=tuple(f"class {number}" for number in range(99)), rows=198, kind="table")),
     "compared": lambda: page.of_runs(runs()),
 }
@@ -107,6 +108,31 @@ def test_a_page_shows_the_scores_their_intervals_and_the_mistakes(problem):
     assert bool(of_class(tree, "chosen")) == (problem != "multiclass")
 
 
+def test_a_page_of_a_detector_shows_its_boxes_what_it_missed_and_what_it_made_up():
+    records = made("detection")
+    tree = parsed(page.of_run(records))
+    shown, summary = texts(tree), records.summary
+    low, high = summary["intervals"]["metrics"]["map"]
+    assert f"{records.results['metrics']['map']:.4f}{low:.3f} to {high:.3f}" in shown
+    for label, values in records.results["labels"].items():
+        row = next(row for row in tree.iter("tr") if row[0].text == label and len(row) == 6)
+        assert [cell.text for cell in row[2:4]] == [f"{values['map']:.4f}", f"{values['map_50']:.4f}"]
+    truths = sum(len(example["truth"]) for example in summary["examples"]) + len(summary["mistakes"])
+    assert len([box for box in of_class(tree, "box") if "truth" in box.get("class")]) == truths + 1  # one in the legend
+    assert len(summary["mistakes"]) > 3
+    assert len(summary["alarms"]) > 3
+    for one in summary["mistakes"]:
+        assert f"{one['class']}, {one['said']}" in shown
+    for one in summary["alarms"]:
+        assert f"{one['class']}, {one['why']}" in shown
+
+
+def test_a_detector_without_a_mistake_has_a_page_that_says_so():
+    records = made("detection")
+    html = page.of_run(records._replace(summary=records.summary | {"mistakes": [], "alarms": [], "curves": {}}))
+    assert "There are none: every true box was found." in texts(parsed(html))
+
+
 def test_the_confusion_of_few_classes_is_a_table_and_of_many_a_drawing():
     records = made()
     tree = parsed(page.of_run(records))
@@ -141,10 +167,12 @@ def test_settings_that_are_not_the_recipes_are_marked():
     assert ["".join(element.itertext()) for element in changed] == ["epochs3recipe: 12", "b10.9recipe: not set"]
 
 
-@pytest.mark.parametrize("kind", ["images", "texts", "table"])
-@pytest.mark.parametrize("problem", PROBLEMS)
+@pytest.mark.parametrize(
+    ("problem", "kind"),
+    [*((problem, kind) for problem in PROBLEMS for kind in ("images", "texts", "table")), ("detection", "images")],
+)
 def test_no_text_becomes_markup(problem, kind):
-    names = tuple(f"{name} {HOSTILE}" for name in PROBLEMS[problem])
+    names = tuple(f"{name} {HOSTILE}" for name in PROBLEMS.get(problem, ("cat", "dog")))
     records = made(problem, names=names, kind=kind, text=HOSTILE, note=HOSTILE, path=Path("runs") / "a<b>c")
     records.config["model"] = records.config["task"] = HOSTILE
     records.data["location"] = HOSTILE
@@ -175,6 +203,8 @@ def test_a_page_of_much_stays_below_two_megabytes():
     assert len(page.of_run(made("multilabel", names=labels, rows=400, side=96, channels=3)).encode()) < 2_000_000
     classes = tuple(f"a class with the number {number}" for number in range(500))
     assert len(page.of_run(made(names=classes, rows=1000, side=96, channels=3)).encode()) < 2_000_000
+    scenes = made("detection", names=labels, rows=200, side=300, channels=3)
+    assert len(page.of_run(scenes).encode()) < 2_000_000
 
 
 def test_values_that_are_not_there_are_dashes_and_gaps():

@@ -176,7 +176,7 @@ def test_evaluation_traces_once_whatever_the_size_of_the_set(data):
         return inputs
 
     model, _, state = make()
-    predict = steps.make_prediction_step(model, problem="multiclass", prepare=counted)
+    predict = steps.make_prediction_step(model, scores=jax.nn.softmax, prepare=counted)
     for count in (3, 8, 37):
         steps.collect(predict, state.params, state.model_state, np.asarray(data.inputs)[:count], batch_size=BATCH)
     assert len(traces) == 1
@@ -185,9 +185,9 @@ def test_evaluation_traces_once_whatever_the_size_of_the_set(data):
 def test_augmentation_comes_before_preparation_and_its_key_changes_with_the_step(data):
     seen = []
 
-    def augment(key, inputs):
+    def augment(key, inputs, labels):
         seen.append(jax.random.key_data(key))
-        return inputs + 1
+        return inputs + 1, labels
 
     _, step, state = make(linear, optax.sgd(0.1), augment=augment, prepare=lambda inputs: inputs * 2)
     _, plain_step, _ = make(linear, optax.sgd(0.1))
@@ -228,7 +228,7 @@ def test_training_traces_once_whatever_the_epoch_and_the_place_in_it(data):
 @pytest.mark.parametrize("count", [1, 8, 37])
 def test_collected_scores_are_those_of_the_whole_set_at_once_in_its_order(data, count):
     model, _, state = make()
-    predict = steps.make_prediction_step(model, problem="multiclass", views=[lambda inputs: -inputs])
+    predict = steps.make_prediction_step(model, scores=jax.nn.softmax, views=[lambda inputs: -inputs])
     inputs = np.asarray(data.inputs)[:count]
     scores, outputs = steps.collect(predict, state.params, state.model_state, inputs, batch_size=BATCH)
     logits = [model.apply(state.params, state.model_state, sign * inputs)[0] for sign in (1, -1)]
@@ -293,7 +293,7 @@ def test_batches_of_a_bucketed_epoch_hold_one_bucket_but_where_two_meet(sequence
 
 def test_scores_of_sequences_that_are_cut_come_in_the_order_of_the_examples(sequences):
     model, _, state = make(Bag)
-    predict = steps.make_prediction_step(model, problem="multiclass")
+    predict = steps.make_prediction_step(model, scores=jax.nn.softmax)
     scores, outputs = steps.collect(predict, state.params, {}, sequences, batch_size=BATCH, widths=WIDTHS)
     expected, _ = model.apply(state.params, {}, sequences)
     np.testing.assert_allclose(outputs, expected, rtol=1e-6)

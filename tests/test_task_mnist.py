@@ -85,7 +85,8 @@ def angles(task, preset):
         image[row - 1 : row + 2, column - 1 : column + 2, channel] = 200
     batch = np.tile(image, (500, 1, 1, 1))
     recipe = task.presets[preset]
-    seen = [recipe.augment(jax.random.key(0), batch), *(view(batch) for view in recipe.views)]
+    augmented, _ = recipe.augment(jax.random.key(0), batch, np.zeros(500, int))
+    seen = [augmented, *(view(batch) for view in recipe.views)]
     seen = np.concatenate([np.asarray(images, np.float64) for images in seen])
     places = np.einsum("nrcd,rck->ndk", seen, np.stack(np.indices((28, 28)), -1)) / seen.sum((1, 2))[..., None]
 

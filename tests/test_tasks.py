@@ -14,10 +14,10 @@ import pytest
 import small_data
 
 import jaxcls
-from jaxcls import evaluate, labels, losses, predict, program, tasks, train
+from jaxcls import evaluate, losses, predict, problems, program, tasks, train
 from jaxcls.data import idx_images
 from jaxcls.data.formats import idx, tables
-from jaxcls.data.samples import chest_xray, disease_tagging, fraud, image_folder, leaf, toxic_comment
+from jaxcls.data.samples import chest_xray, disease_tagging, fraud, image_folder, leaf, scenes, toxic_comment
 from jaxcls.settings import Settings
 from jaxcls.tasks import mnist, sentiment
 
@@ -75,6 +75,9 @@ SMALL = {
     "disease_tagging": Small(
         partial(disease_tagging.write, images=150), "images_001/images", "--data-dir {} --image-size 16"
     ),
+    "detection": Small(
+        partial(scenes.write, train=24, val=8, test=8), "test", "--data-dir {} --image-size 64 --batch-size 8"
+    ),
     "leaf": Small(partial(leaf.write, species=4), "test.csv"),
     "fraud": Small(_few_payments, "creditcard.csv"),
 }
@@ -106,7 +109,7 @@ def test_the_sample_of_a_task_is_there_and_is_valid(name):
     assert len(dataset.provenance.sha256) > 0
     assert all(len(digest) == 64 for digest in dataset.provenance.sha256.values())
     for part in parts:
-        labels.validate(part.labels, task.problem, len(dataset.class_names), ignore_label=np.nan)
+        problems.get(task.problem).check_labels(part, len(dataset.class_names))
 
 
 @pytest.mark.slow
@@ -128,6 +131,9 @@ def test_a_task_is_trained_evaluated_and_predicted(name, tmp_path, capsys):
     output = tmp_path / "out.csv"
     given = ["--run-dir", directory, "--input", folder / small.asked, "--output", output]
     assert predict.main([str(word) for word in given]) == 0, capsys.readouterr()
+    if tasks.get(name).problem == "detection":
+        assert {"image_id", "category_id", "bbox", "score"} <= set(json.loads(output.read_text())[0])
+        return
     columns = tables.read_csv(output, text=("id", "predicted"))
     names = json.loads((directory / "predictor.json").read_text())["class_names"]
     assert list(columns)[2:] == [f"probability_{label}" for label in (names[1:] if len(columns) == 3 else names)]

@@ -1,9 +1,10 @@
-"""Runs a classifier that jaxcls exported. It takes jax and numpy, flatbuffers (which jax.export reads its files with)
-and, for texts, tokenizers; neither Flax nor jaxcls.
+"""Runs a classifier, or a detector, that jaxcls exported. It takes jax and numpy, flatbuffers (which jax.export reads
+its files with) and, for texts, tokenizers; neither Flax nor jaxcls.
 
     python model/loader.py --input images.npy --output predicted.csv     # uint8 (N, height, width, channels)
     python model/loader.py --input texts.txt --output predicted.csv      # a text a line
     python model/loader.py --input rows.csv --output predicted.csv       # the columns of the training, by name
+    python model/loader.py --input images.npy --output found.json        # of a detector: boxes in pixels of its canvas
 
     import loader                                                        # with the folder on the path
     model = loader.load("model")
@@ -51,19 +52,24 @@ class Model:
     Attributes:
       record: model.json; "problem", "class_names", "thresholds" and "synthetic" among other things.
       parameters: name -> array.
-      programs: (parameters, encoded inputs) -> probabilities; of texts one for each width, ascending, else one.
+      programs: (parameters, encoded inputs) -> probabilities; of texts one for each width, ascending, else one. Those
+        of a detector give a dict: see :meth:`predict`.
       encode: inputs as they are read -> encoded inputs, on the host: images, uint8 (N, height, width, channels), stay
         as they are; texts become token numbers, int32 (N, width); a table, columns (N,) by their names, becomes a
-        dict of arrays.
+        dict of arrays. A detector takes images that fill its square canvas; or a dict of canvases, "image", and of the
+        height and width of what of each is image, "size", int32 (N, 2), at its top left, the rest black.
     """
 
     record: dict[str, Any]
     parameters: dict[str, Any]
-    programs: tuple[Callable[..., jax.Array], ...]
+    programs: tuple[Callable[..., Any], ...]
     encode: Callable[[Any], Any]
 
-    def predict(self, inputs: Any, *, batch_size: int | None = None) -> np.ndarray:
+    def predict(self, inputs: Any, *, batch_size: int | None = None) -> Any:
         """Inputs as they are read -> probabilities, (N,) of the positive class of a binary problem, else (N, classes).
+
+        A detector gives a dict of what it found, the surest first: "boxes" (N, D, 4), x1, y1, x2, y2 in pixels of the
+        canvas, "scores" (N, D) and "classes" (N, D), places in the names of the classes; -1 where there is nothing.
 
         Args:
           batch_size: how many are predicted together, the last ones filled up; by default as many as in the run, which
@@ -71,7 +77,7 @@ class Model:
         """
         return self.scores(self.encode(inputs), batch_size=batch_size)
 
-    def scores(self, encoded: Any, *, batch_size: int | None = None) -> np.ndarray:
+    def scores(self, encoded: Any, *, batch_size: int | None = None) -> Any:
         """As :meth:`predict`, of inputs that are encoded."""
         count = len(jax.tree.leaves(encoded)[0])
         if not count:
@@ -103,14 +109,28 @@ class Model:
             case _:
                 return ["|".join(np.array(names, object)[row]) for row in scores >= thresholds]
 
-    def _batched(self, program: Callable[..., jax.Array], encoded: Any, size: int) -> np.ndarray:
+    def found(self, scores: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+        """What a detector found, as records: the row of the image, from 1; class; x, y, width, height; and score."""
+        names = self.record["class_names"]
+        records = []
+        for row, place in np.argwhere(scores["classes"] >= 0):
+            x1, y1, x2, y2 = scores["boxes"][row, place].tolist()
+            records.append({
+                "row": int(row) + 1,
+                "class": names[scores["classes"][row, place]],
+                "bbox": [x1, y1, x2 - x1, y2 - y1],
+                "score": float(scores["scores"][row, place]),
+            })  # fmt: skip
+        return records
+
+    def _batched(self, program: Callable[..., Any], encoded: Any, size: int) -> Any:
         count = len(jax.tree.leaves(encoded)[0])
         parts = []
         for first in range(0, count, size):
             rows = np.arange(first, first + size)
             rows = np.where(rows < count, rows, first)
-            parts.append(np.asarray(program(self.parameters, jax.tree.map(lambda a, rows=rows: a[rows], encoded))))
-        return np.concatenate(parts)[:count]
+            parts.append(program(self.parameters, jax.tree.map(lambda a, rows=rows: a[rows], encoded)))
+        return jax.tree.map(lambda *found: np.concatenate([np.asarray(one) for one in found])[:count], *parts)
 
 
 def load(folder: str | Path) -> Model:
@@ -127,6 +147,8 @@ def load(folder: str | Path) -> Model:
     match record["preparation"]:
         case {"kind": "images", "shape": shape}:
             encode = _images(tuple(shape))
+        case {"kind": "scenes", "shape": shape}:
+            encode = _canvases(tuple(shape))
         case {"kind": "texts", "widths": widths}:
             encode = _texts(files["tokenizer.json"].decode(), widths[-1])
         case preparation:
@@ -253,6 +275,20 @@ def _images(shape: tuple[int, ...]) -> Callable[[Any], np.ndarray]:
     return encode
 
 
+def _canvases(shape: tuple[int, ...]) -> Callable[[Any], dict[str, np.ndarray]]:
+    encoded = _images(shape)
+
+    def encode(canvases: Any) -> dict[str, np.ndarray]:
+        given = canvases if isinstance(canvases, Mapping) else {"image": canvases}
+        images = encoded(given["image"])
+        size = np.asarray(given.get("size", np.broadcast_to(shape[:2], (len(images), 2))), np.int32)
+        if size.shape != (len(images), 2) or not ((size >= 1) & (size <= shape[:2])).all():
+            raise ArtifactError(f"the sizes are of shape {size.shape}; give ({len(images)}, 2), from 1 to {shape[:2]}.")
+        return {"image": images, "size": size}
+
+    return encode
+
+
 def _texts(tokenizer: str, width: int) -> Callable[[Sequence[str]], np.ndarray]:
     from tokenizers import Tokenizer
 
@@ -331,7 +367,7 @@ def _stacked(rows: int, dtype: type, columns: list[np.ndarray]) -> np.ndarray:
 def _read(path: Path, kind: str) -> Any:
     """A file of inputs as `encode` takes them."""
     try:
-        if kind == "images":
+        if kind in ("images", "scenes"):
             # Mapped, so that a header which declares more than there is takes no memory.
             return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
         text = path.read_text(encoding="utf-8-sig")
@@ -363,13 +399,25 @@ def _harmless(text: str) -> str:
     return re.sub("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", lambda sign: ascii(sign[0])[1:-1], text)
 
 
+def _table(model: Model, scores: np.ndarray) -> str:
+    """Predictions as CSV."""
+    names = model.record["class_names"]
+    columns, names = (scores[:, None], names[1:]) if scores.ndim == 1 else (scores, names)
+    predicted = [*zip(model.decide(scores), columns.tolist(), strict=True)]
+    with io.StringIO(newline="") as text:
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["row", "predicted", *(f"probability_{name}" for name in names)])
+        writer.writerows([row, _no_formula(name), *values] for row, (name, values) in enumerate(predicted, 1))
+        return text.getvalue()
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description="Predicts with a model that jaxcls exported.")
     parser.add_argument(
         "--input", type=Path, required=True, help="a .npy file of images, a text a line, or a CSV table"
     )
-    parser.add_argument("--output", type=Path, help="the CSV file to write; without it, it is printed")
+    parser.add_argument("--output", type=Path, help="the CSV (or JSON) file to write; without it, it is printed")
     parser.add_argument("--batch-size", type=int, help="inputs that are predicted together")
     asked = parser.parse_args(arguments)
     try:
@@ -379,14 +427,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ArtifactError as error:
         print(f"error: {_harmless(str(error))}", file=sys.stderr)
         return 2
-    names = model.record["class_names"]
-    columns, names = (scores[:, None], names[1:]) if scores.ndim == 1 else (scores, names)
-    predicted = [*zip(model.decide(scores), columns.tolist(), strict=True)]
-    with io.StringIO(newline="") as text:
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["row", "predicted", *(f"probability_{name}" for name in names)])
-        writer.writerows([row, _no_formula(name), *values] for row, (name, values) in enumerate(predicted, 1))
-        content = text.getvalue()
+    content = json.dumps(model.found(scores), indent=1) + "\n" if isinstance(scores, dict) else _table(model, scores)
     if asked.output is None:
         print(_harmless(content) if sys.stdout.isatty() else content, end="")
     else:

@@ -33,13 +33,15 @@ def files(learned: Predictor) -> dict[str, bytes]:
     """The files of the artifact, by name.
 
     Raises:
-      InputError: a package is not installed, or the model does not compute in float32.
+      InputError: a package is not installed, the model does not compute in float32, or it is a detector.
     """
     for package in ("jax2onnx", "onnxruntime"):
         if importlib.util.find_spec(package) is None:
             raise InputError(f"--format onnx needs the package {package}: pip install 'jaxcls[onnx]'.")
     if learned.settings.dtype != "float32":
         raise InputError(f"--format onnx takes models that compute in float32, not in {learned.settings.dtype}.")
+    if learned.task.problem == "detection":
+        raise InputError("--format onnx takes classifiers; what a detector suppresses is not converted. Leave it out.")
     content, names = _converted(learned)
     difference = _checked(content, learned)
     record = folder.describe(learned, "onnx") | {

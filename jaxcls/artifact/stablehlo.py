@@ -58,11 +58,11 @@ def files(learned: Predictor) -> dict[str, bytes]:
 
 
 def programs(learned: Predictor, weights: Mapping[str, np.ndarray]) -> dict[str, export.Exported]:
-    """``(weights by name, encoded inputs) -> probabilities`` for any number of inputs, on every platform."""
+    """``(weights by name, encoded inputs) -> scores`` for any number of inputs, on every platform."""
     step = program.build_prediction_step(learned.task, learned.settings, learned.preparation, learned.model)
     tree = jax.tree.structure(learned.weights)
 
-    def probabilities(named: Mapping[str, jax.Array], inputs: PyTree) -> jax.Array:
+    def scores(named: Mapping[str, jax.Array], inputs: PyTree) -> PyTree:
         # A dict comes back sorted by its keys; the leaves are in the order of the names that were given.
         restored = jax.tree.unflatten(tree, [named[name] for name in weights])
         return step(restored["params"], restored["model_state"], inputs)[0]
@@ -76,6 +76,6 @@ def programs(learned: Predictor, weights: Mapping[str, np.ndarray]) -> dict[str,
             f"program-{width}.bin": jax.ShapeDtypeStruct((count, width), widest.dtype)
             for width in learned.preparation.widths
         }
-    write = export.export(jax.jit(probabilities), platforms=PLATFORMS)
+    write = export.export(jax.jit(scores), platforms=PLATFORMS)
     with native.portable():
         return {name: write(taken, shapes) for name, shapes in inputs.items()}

@@ -15,12 +15,15 @@ right for logits up to 1e4 either way. Masked places are replaced *before* the o
 neither value nor gradient. A label that is out of range gives NaN, not a number that looks like a loss;
 ``jaxcls.labels.validate`` finds it on the host and says where it is.
 
+``detection_loss`` is that of a detector: one of the sigmoid family at its anchors, and one of its boxes.
+
 ``get`` finds a loss by its name here or in Keras. ``class_weights`` and ``resolve_class_weight`` (of
 ``jaxcls.labels``) compute weights from the training labels.
 """
 
 from jaxcls.labels import class_weights, resolve_class_weight
 from jaxcls.losses.by_name import ALIASES, SIGMOID_FAMILY, SOFTMAX_FAMILY, Loss, Problem, find, get, names
+from jaxcls.losses.detection import detection_loss, smooth_l1
 from jaxcls.losses.sigmoid import asymmetric, hinge, sigmoid_cross_entropy, sigmoid_focal, sigmoid_poly, squared_hinge
 from jaxcls.losses.softmax import (
     categorical_hinge,
@@ -43,6 +46,7 @@ __all__ = [
     "asymmetric",
     "categorical_hinge",
     "class_weights",
+    "detection_loss",
     "find",
     "get",
     "hinge",
@@ -52,6 +56,7 @@ __all__ = [
     "sigmoid_cross_entropy",
     "sigmoid_focal",
     "sigmoid_poly",
+    "smooth_l1",
     "softmax_cross_entropy",
     "softmax_focal",
     "softmax_poly",

@@ -3,12 +3,12 @@
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import jax
 
-from jaxcls import labels
 from jaxcls.errors import InputError, unknown_name
+from jaxcls.labels import AnyProblem
 from jaxcls.losses.sigmoid import asymmetric, hinge, sigmoid_cross_entropy, sigmoid_focal, sigmoid_poly, squared_hinge
 from jaxcls.losses.softmax import (
     categorical_hinge,
@@ -20,7 +20,7 @@ from jaxcls.losses.softmax import (
 from jaxcls.losses.weighting import SigmoidWeighting, Weighting, require, unknown_setting
 
 Loss = Callable[..., jax.Array]
-Problem = Literal[labels.Problem, "detection"]
+Problem = AnyProblem
 
 SIGMOID_FAMILY: tuple[Loss, ...] = (
     sigmoid_cross_entropy,

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from jaxcls.errors import InputError, unknown_name
 from jaxcls.labels import Problem, check_problem
+from jaxcls.metrics import detection
 from jaxcls.metrics.averages import mean_of_defined
 from jaxcls.metrics.collected import FloatArray, Rows, collect, support_of
 from jaxcls.metrics.decisions import (
@@ -82,12 +83,12 @@ def get(name: str, problem: Problem) -> Callable[..., float]:
 
 
 def direction(name: str) -> Literal["max", "min"]:
-    """Whether greater ('max') or less ('min') of the metric of that name is better.
+    """Whether greater ('max') or less ('min') of the metric of that name is better; also of one of detection.
 
     >>> direction("log_loss")
     'min'
     """
-    return _named(name).direction
+    return "max" if name in detection.NAMES else _named(name).direction
 
 
 def report(

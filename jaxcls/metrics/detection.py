@@ -47,6 +47,20 @@ class DetectionScores(NamedTuple):
     confidences: FloatArray
 
 
+class Matches(NamedTuple):
+    """What was found, by COCO's rule at one IoU.
+
+    Attributes:
+      detections: int32 (N, D), the place of the object that each detection found; -1 for a false alarm, -2 where it
+        does not count: a crowd, or no detection.
+      objects: int32 (N, M), the place of the detection that found each object; -1 for a miss, -2 where it does not
+        count.
+    """
+
+    detections: np.ndarray
+    objects: np.ndarray
+
+
 def check_installed() -> None:
     """Refuses to go on without faster-coco-eval, before anything is computed.
 
@@ -257,6 +271,30 @@ def voc_average_precision(detections: Arrays, labels: Arrays, num_classes: int, 
         recall = np.concatenate([[0.0], hits / objects])
         areas[place] = (np.diff(recall) * _envelope(precision)).sum()
     return areas
+
+
+def matches(detections: Arrays, labels: Arrays, *, iou: float = 0.5) -> Matches:
+    """Which detection found which object: the best first, each the one that it overlaps most of those that are left.
+
+    >>> boxes = np.array([[[0, 0, 10, 10.0], [0, 0, 10, 8.0]]])
+    >>> found = {"boxes": boxes, "scores": np.array([[0.5, 0.75]]), "classes": np.array([[0, 0]])}
+    >>> truth = {"boxes": boxes, "classes": np.array([[0, -1]]), "crowd": np.array([[False, False]])}
+    >>> matches(found, truth)
+    Matches(detections=array([[-1,  0]], dtype=int32), objects=array([[ 1, -2]], dtype=int32))
+    """
+    _check(detections, labels, 1 + max(int(np.max(some["classes"], initial=0)) for some in (detections, labels)))
+    found = np.full(detections["classes"].shape, -2, np.int32)
+    objects = np.where((labels["classes"] >= 0) & ~labels["crowd"], -1, -2).astype(np.int32)
+    for row, place, own in _pairs(detections, labels):
+        truth = np.flatnonzero(labels["classes"][row] == place)
+        matched = _matched(detections["boxes"][row, own], labels, row, truth, np.array([iou]))[0]
+        for detection, match in zip(own, matched, strict=True):
+            if match < 0:
+                found[row, detection] = -1
+            elif not labels["crowd"][row, truth[match]]:
+                found[row, detection] = truth[match]
+                objects[row, truth[match]] = detection
+    return Matches(found, objects)
 
 
 def bootstrap_intervals(

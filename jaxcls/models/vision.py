@@ -123,10 +123,10 @@ class ResNet(nnx.Module):
         for stage, features in enumerate(widths):
             for block in range(blocks):
                 strides = 2 if stage and not block else 1
-                layers.append(_ResidualBlock(previous, features, strides, dtype=dtype, rngs=rngs))
+                layers.append(ResidualBlock(previous, features, strides, dtype=dtype, rngs=rngs))
                 previous = features
         self.stages = nnx.Sequential(*layers)
-        self.norm = BatchNorm(previous, momentum=_MOMENTUM, dtype=dtype, rngs=rngs)
+        self.norm = BatchNorm(previous, momentum=MOMENTUM, dtype=dtype, rngs=rngs)
         self.dropout = nnx.Dropout(dropout, rngs=rngs)
         self.head = _Linear(previous, num_classes, rngs=rngs)
 
@@ -137,15 +137,19 @@ class ResNet(nnx.Module):
         return self.head(self.dropout(pooled))
 
 
-class _ResidualBlock(nnx.Module):
+class ResidualBlock(nnx.Module):
     def __init__(self, previous: int, features: int, strides: int, *, dtype: Any, rngs: nnx.Rngs):
-        norm = functools.partial(BatchNorm, momentum=_MOMENTUM, dtype=dtype, rngs=rngs)
+        norm = functools.partial(BatchNorm, momentum=MOMENTUM, dtype=dtype, rngs=rngs)
         # A bias before a normalisation has no effect and a gradient of pure rounding noise: there is none.
         conv = functools.partial(Conv, use_bias=False, dtype=dtype, rngs=rngs)
         self.norm1, self.norm2 = norm(previous), norm(features)
         self.conv1 = conv(previous, features, strides=strides)
         self.conv2 = conv(features, features)
-        self.shortcut = conv(previous, features, kernel_size=(1, 1), strides=strides) if previous != features else None
+        self.shortcut = (
+            conv(previous, features, kernel_size=(1, 1), strides=strides)
+            if strides > 1 or previous != features
+            else None
+        )
 
     def __call__(self, x: jax.Array) -> jax.Array:
         activated = nnx.relu(self.norm1(x))
@@ -154,4 +158,4 @@ class _ResidualBlock(nnx.Module):
 
 
 # The running statistics settle within a few hundred steps, so that a short run evaluates with its own.
-_MOMENTUM = 0.9
+MOMENTUM = 0.9

@@ -3,15 +3,12 @@
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jaxcls
 from jaxcls import metrics
 from jaxcls.errors import InputError
 from jaxcls.run_directory import Records
-
-if TYPE_CHECKING:
-    from markupsafe import Markup
 
 # Names that are not just their words.
 _CALLED = {
@@ -23,11 +20,15 @@ _CALLED = {
     "recall_at_precision": "recall at precision 0.9",
     "top_k_accuracy": "top 5 accuracy",
     "brier_score": "Brier score",
+    "map": "mAP",
+    "map_50": "mAP 50",
+    "map_75": "mAP 75",
+    "map_small": "mAP small",
+    "map_medium": "mAP medium",
+    "map_large": "mAP large",
+    "voc_ap_50": "VOC AP 50",
 }
-_OF_A_LABEL = ("precision", "recall", "f1", "roc_auc", "average_precision")
-_TILES = ("accuracy", "roc_auc", "average_precision", "f1", "log_loss")
-# From more classes on a confusion matrix is a drawing, and its cells have no numbers.
-_MOST_CLASSES_OF_A_TABLE = 20
+_TILES = ("map", "map_50", "map_75", "accuracy", "roc_auc", "average_precision", "f1", "log_loss")
 MOST_RUNS = 8
 
 
@@ -40,34 +41,31 @@ def of_run(run: Records) -> str:
     Returns:
       HTML of less than 2 MB.
     """
-    problem, summary, results = run.results["problem"], run.summary, run.results
-    class_names = summary["class_names"]
+    # What is shown of the decisions is a matter of the problem, and of a template that fills the common one.
+    if run.results["problem"] == "detection":
+        from jaxcls.page.detection import content
+
+        template = "detection.html"
+    else:
+        from jaxcls.page.classification import content
+
+        template = "classification.html"
     return _render(
-        "run.html",
+        template,
         run=run,
         title=run.config["task"],
         synthetic=run.data["synthetic"],
-        class_names=class_names,
+        class_names=run.summary["class_names"],
         tiles=_tiles(run),
-        scores=_scores(results["metrics"], summary["intervals"]["metrics"]),
+        scores=_scores(run.results["metrics"], run.summary["intervals"]["metrics"]),
         learning=_learning(run),
         history_columns=list(dict.fromkeys(name for entry in run.history for name in entry)),
         seconds=sum(entry["seconds"] for entry in run.history),
         rate=_rate(run),
-        confusion=_confusion_table(run)
-        if problem != "multilabel" and len(class_names) <= _MOST_CLASSES_OF_A_TABLE
-        else None,
-        confusion_map=_confusion_map(run)
-        if problem != "multilabel" and len(class_names) > _MOST_CLASSES_OF_A_TABLE
-        else None,
-        taken_for=_taken_for(run) if problem == "multiclass" else [],
-        label_columns=_OF_A_LABEL,
-        labels=_labels(run),
-        curves=_curves(run),
-        reliability=_reliability(run),
         balance=_balance(run),
         settings=_settings(run),
         environment=_environment(run.environment),
+        **content(run),
     )
 
 
@@ -224,122 +222,6 @@ def _over_epochs(run: Records, name: str) -> list[tuple[float, float | None]]:
 def _rate(run: Records) -> float:
     """Examples a second in the middle one of the epochs: the first of them compiles."""
     return statistics.median(entry["examples_per_second"] for entry in run.history)
-
-
-def _confusion_table(run: Records) -> list[list[dict[str, Any]]]:
-    """Rows of cells: the weight, its share of its true class, and how it is drawn."""
-    count = len(run.summary["class_names"])
-    matrix = [[0.0] * count for _ in range(count)]
-    for true, predicted, weight in run.summary["confusion"]:
-        matrix[true][predicted] = weight
-    rows = []
-    for true, cells in enumerate(matrix):
-        total = sum(cells)
-        rows.append([
-            {
-                "weight": weight,
-                "share": round(weight / total, 3) if total else 0,
-                "kind": "none" if not weight else "hit" if true == predicted else "miss",
-            }
-            for predicted, weight in enumerate(cells)
-        ])  # fmt: skip
-    return rows
-
-
-def _confusion_map(run: Records) -> "Markup":
-    from jaxcls.page import charts
-
-    return charts.heatmap(run.summary["confusion"], run.summary["class_names"])
-
-
-def _taken_for(run: Records) -> list[dict[str, Any]]:
-    """The most frequent confusions, as shares of the true class."""
-    totals: dict[int, float] = {}
-    for true, _, weight in run.summary["confusion"]:
-        totals[true] = totals.get(true, 0.0) + weight
-    wrong = [cell for cell in run.summary["confusion"] if cell[0] != cell[1]]
-    return [
-        {
-            "true": run.summary["class_names"][true],
-            "predicted": run.summary["class_names"][predicted],
-            "weight": weight,
-            "total": totals[true],
-        }
-        for true, predicted, weight in sorted(wrong, key=lambda cell: -cell[2])[:8]
-    ]
-
-
-def _labels(run: Records) -> list[dict[str, Any]]:
-    thresholds = _thresholds(run)
-    intervals = run.summary["intervals"]["labels"]
-    matrices = run.summary["confusion"] if run.results["problem"] == "multilabel" else []
-    return [
-        {
-            "name": name,
-            "values": values,
-            "intervals": intervals.get(name, {}),
-            "threshold": thresholds[place] if thresholds else None,
-            "matrix": matrices[place] if matrices else None,
-        }
-        for place, (name, values) in enumerate(run.results["labels"].items())
-    ]
-
-
-def _thresholds(run: Records) -> list[float]:
-    """One a label; of a multiclass problem, none."""
-    given, count = run.results["thresholds"], len(run.results["labels"])
-    if run.results["problem"] == "multiclass":
-        return []
-    return given if isinstance(given, list) else [given] * count
-
-
-def _curves(run: Records) -> dict[str, Any]:
-    from jaxcls.page import charts
-
-    roc, found = [], []
-    for label, curve in run.summary["curves"].items():
-        values = run.results["labels"][label]
-        chosen = run.results["problem"] != "multiclass" and values["precision"] is not None
-        roc.append({
-            "label": label,
-            "value": values["roc_auc"],
-            "chart": charts.curve(
-                charts.Line(label, curve["roc"]),
-                x="false positive rate",
-                y="true positive rate",
-                diagonal=True,
-                dot=(1 - values["specificity"], values["recall"]) if chosen else None,
-            ),
-        })  # fmt: skip
-        found.append({
-            "label": label,
-            "value": values["average_precision"],
-            "chart": charts.curve(
-                charts.Line(label, curve["precision_recall"]),
-                x="recall",
-                y="precision",
-                steps=True,
-                dot=(values["recall"], values["precision"]) if chosen else None,
-            ),
-        })  # fmt: skip
-    ranked = sum(values["roc_auc"] is not None for values in run.results["labels"].values())
-    return {"roc": roc, "precision_recall": found, "left_out": ranked - len(roc)}
-
-
-def _reliability(run: Records) -> dict[str, Any]:
-    from jaxcls.page import charts
-
-    bins = run.summary["reliability"]
-    rows = [
-        {
-            "from": place / len(bins["weight"]),
-            "to": (place + 1) / len(bins["weight"]),
-            **dict(zip(bins, row, strict=True)),
-        }
-        for place, row in enumerate(zip(*bins.values(), strict=True))
-        if row[0]
-    ]
-    return {"chart": charts.reliability(bins["weight"], bins["confidence"], bins["accuracy"]), "rows": rows}
 
 
 def _balance(run: Records) -> dict[str, Any]:

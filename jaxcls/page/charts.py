@@ -216,6 +216,29 @@ def points(values: Sequence[Interval], *, x: str) -> Markup:
     return _svg(400, height + 40, f"{x}: {said}.", body)
 
 
+def boxes_on(
+    png: str, width: int, height: int, boxes: Sequence[tuple[str, Sequence[float], str]], description: str
+) -> Markup:
+    """An image with boxes on it.
+
+    Args:
+      png: base64.
+      width, height: of the pixels that boxes are given in.
+      boxes: of each its kind, 'truth', 'found' or 'wrong'; x1, y1, x2, y2; and what stands above it.
+    """
+    # Lines and letters have one size, whatever that of the image.
+    scale = 320 / max(width, height)
+    size = f'width="{width * scale:.0f}" height="{height * scale:.0f}"'
+    body = [f'<image href="data:image/png;base64,{png}" {size} preserveAspectRatio="none"/>']
+    for kind, (x1, y1, x2, y2), said in boxes:
+        left, top, right, bottom = (corner * scale for corner in (x1, y1, x2, y2))
+        body.append(f'<path class="box {kind}" d="M{left:.1f} {top:.1f}H{right:.1f}V{bottom:.1f}H{left:.1f}z"/>')
+        if said:
+            above = top - 3 if top > 14 else bottom - 4
+            body.append(f'<text class="tag {kind}" x="{left + 2:.1f}" y="{above:.1f}">{escape(said)}</text>')
+    return _svg(width * scale, height * scale, description, body)
+
+
 def _svg(width: float, height: float, description: str, body: Sequence[str]) -> Markup:
     return Markup(
         f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(description)}">{"".join(body)}</svg>'

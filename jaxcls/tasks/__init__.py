@@ -4,6 +4,7 @@ from jaxcls.errors import unknown_name
 from jaxcls.tasks import (
     chest_xray,
     csv,
+    detection,
     disease_tagging,
     fashion_mnist,
     fraud,
@@ -26,6 +27,7 @@ TASKS: dict[str, Task] = {
     "disease_tagging": disease_tagging.TASK,
     "leaf": leaf.TASK,
     "fraud": fraud.TASK,
+    "detection": detection.TASK,
     "csv": csv.TASK,
     "text_csv": text_csv.TASK,
 }

@@ -22,6 +22,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from jaxcls.augment import inputs_alone
 from jaxcls.data import own, sources
 from jaxcls.data.dataset import Dataset, Queries
 from jaxcls.data.formats.tables import numbers, require
@@ -80,7 +81,7 @@ def read(path: Path, settings: Settings) -> Queries:
 def specialise(task: Task, settings: Settings) -> Task:
     labels = own.labels_of_table(_or_sample(settings))
     rows = len(labels.values)
-    preset = Preset(LARGE if rows >= LARGE_ROWS else DEFAULT, augment=functools.partial(jitter, rows))
+    preset = Preset(LARGE if rows >= LARGE_ROWS else DEFAULT, augment=inputs_alone(functools.partial(jitter, rows)))
     return specialised(dataclasses.replace(task, presets={"default": preset}), labels.problem)
 
 

@@ -89,6 +89,9 @@ def _mirrored(batch: jax.Array) -> jax.Array:
     return batch[:, :, ::-1]
 
 
+_flipped = augment.inputs_alone(augment.horizontal_flip)
+_flipped_and_moved = augment.inputs_alone(augment.chain(augment.horizontal_flip, augment.shift(1)))
+
 # By one pixel to either corner. The row and column that leave come in on the other side: too little to matter.
 _moved = [lambda batch: jnp.roll(batch, (1, 1), (1, 2)), lambda batch: jnp.roll(batch, (-1, -1), (1, 2))]
 
@@ -110,27 +113,29 @@ TASK = Task(
     presets={
         "default": Preset(
             DEFAULT,
-            augment.chain(augment.horizontal_flip, augment.shift(1)),
+            _flipped_and_moved,
             views=[_mirrored],
         ),
         "best": Preset(
             # A fixed schedule chooses nothing, so few examples need to be held out.
             dataclasses.replace(DEFAULT, model="resnet", epochs=24, dropout=0.0, validation_fraction=0.02),
-            augment.chain(augment.horizontal_flip, augment.shift(2), augment.cutout(8)),
+            augment.inputs_alone(augment.chain(augment.horizontal_flip, augment.shift(2), augment.cutout(8))),
             views=[_mirrored, *_moved, *(lambda batch, move=move: _mirrored(move(batch)) for move in _moved)],
         ),
         "fast90": Preset(
-            dataclasses.replace(FAST, model="vgg_small", epochs=2), augment.horizontal_flip, views=[_mirrored]
+            dataclasses.replace(FAST, model="vgg_small", epochs=2),
+            _flipped,
+            views=[_mirrored],
         ),
-        "fast92": Preset(dataclasses.replace(FAST, epochs=3), augment.horizontal_flip, views=[_mirrored]),
+        "fast92": Preset(dataclasses.replace(FAST, epochs=3), _flipped, views=[_mirrored]),
         "fast93": Preset(
             dataclasses.replace(FAST, epochs=10),
-            augment.chain(augment.horizontal_flip, augment.shift(1)),
+            _flipped_and_moved,
             views=[_mirrored],
         ),
         "fast94": Preset(
             dataclasses.replace(FAST, model="vgg_wide", epochs=12),
-            augment.chain(augment.horizontal_flip, augment.shift(1)),
+            _flipped_and_moved,
             views=[_mirrored],
         ),
     },

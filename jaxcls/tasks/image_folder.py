@@ -81,7 +81,7 @@ TASK = Task(
                 # The rate ends at zero, so the last epoch is the one to keep.
                 restore_best=False,
             ),
-            augment.chain(augment.affine(degrees=10, scale=0.1), augment.shift(4)),
+            augment.inputs_alone(augment.chain(augment.affine(degrees=10, scale=0.1), augment.shift(4))),
         ),
     },
     metrics=["accuracy"],

@@ -53,7 +53,7 @@ TASK = Task(
                 # The rate ends at zero, so the last epoch is the one to keep.
                 restore_best=False,
             ),
-            augment.chain(augment.affine(degrees=12, scale=0.12, shear=0.15), augment.shift(2)),
+            augment.inputs_alone(augment.chain(augment.affine(degrees=12, scale=0.12, shear=0.15), augment.shift(2))),
         ),
     },
     metrics=["accuracy"],

@@ -12,14 +12,15 @@ from flax import nnx
 from jaxcls.data import splits
 from jaxcls.data.dataset import Dataset, Queries
 from jaxcls.data.preparation import Preparation
-from jaxcls.labels import Problem
+from jaxcls.labels import AnyProblem
 from jaxcls.settings import Settings
+from jaxcls.steps import Augment
 
 PyTree = Any
 
 
-def _unchanged(key: jax.Array, inputs: PyTree) -> PyTree:
-    return inputs
+def _unchanged(key: jax.Array, inputs: PyTree, labels: PyTree) -> tuple[PyTree, PyTree]:
+    return inputs, labels
 
 
 class Preset(NamedTuple):
@@ -27,12 +28,12 @@ class Preset(NamedTuple):
 
     Attributes:
       settings: those that are used where none is given.
-      augment: ``(key, inputs) -> inputs``, of compact inputs, for training.
+      augment: ``(key, inputs, labels) -> (inputs, labels)``, of compact inputs, for training.
       views: other looks at an example, over which predictions are averaged.
     """
 
     settings: Settings
-    augment: Callable[[jax.Array, PyTree], PyTree] = _unchanged
+    augment: Augment = _unchanged
     views: Sequence[Callable[[PyTree], PyTree]] = ()
 
 
@@ -60,7 +61,7 @@ class Task:
 
     name: str
     summary: str
-    problem: Problem
+    problem: AnyProblem
     load: Callable[[Settings], Dataset]
     read: Callable[[Path, Settings], Queries]
     prepare: Callable[[PyTree, Settings], Preparation]

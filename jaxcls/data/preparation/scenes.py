@@ -17,7 +17,8 @@ class Scenes:
     """Statistics of training images, without what they are padded with.
 
     Attributes:
-      of_pixels: the shape of a canvas, the mean and the deviation of each channel.
+      of_pixels: the shape of a canvas, the mean and the deviation of each channel. Of training images that are grey,
+        though they were read in colour, it has one channel; of other images the luma is taken then.
     """
 
     of_pixels: images.Images
@@ -30,7 +31,10 @@ class Scenes:
         Raises:
           InputError: the canvases are of another size than those of the training.
         """
-        return {"image": self.of_pixels.encode(inputs["image"]), "size": np.asarray(inputs["size"], np.int32)}
+        images = inputs["image"]
+        if self.of_pixels.shape[-1] == 1:
+            images = _grey(images)
+        return {"image": self.of_pixels.encode(images), "size": np.asarray(inputs["size"], np.int32)}
 
     def shapes(self, count: Any) -> dict[str, jax.ShapeDtypeStruct]:
         return {"image": self.of_pixels.shapes(count), "size": jax.ShapeDtypeStruct((count, 2), np.int32)}
@@ -63,9 +67,23 @@ def fit(inputs: Mapping[str, np.ndarray]) -> Scenes:
     [-1.0, 1.0, 0.0, 0.0]
     """
     pixels, size = inputs["image"], np.asarray(inputs["size"], np.int64)
+    if all(np.array_equal(pixels[..., 0], pixels[..., channel]) for channel in range(1, pixels.shape[-1])):
+        pixels = pixels[..., :1]
     counts = images.histogram(pixels)
     # What images are padded with is 0.
     counts[:, 0] -= pixels.shape[1] * pixels.shape[2] * len(pixels) - int(size.prod(axis=1).sum())
     if (counts < 0).any():
         raise InputError("the canvases hold something else than 0 beside their images.")
     return Scenes(images.from_histogram(counts, pixels.shape[1:]))
+
+
+def _grey(images: np.ndarray) -> np.ndarray:
+    """uint8 (N, S, S, 1 or 3) to (N, S, S, 1): the luma of ITU-R BT.601, which of grey images is what they are."""
+    if images.shape[-1] == 1:
+        return images
+    # Few at a time: the products take four times the memory.
+    grey = np.empty((*images.shape[:3], 1), np.uint8)
+    weights = np.array([299, 587, 114], np.uint32)
+    for row, image in enumerate(images):
+        grey[row, ..., 0] = (image @ weights + 500) // 1000
+    return grey

@@ -1,0 +1,162 @@
+"""Binary, multiclass and multi-label problems: an example has a class, or labels; its scores are probabilities."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxcls import heads, labels, losses, metrics, settings, summary
+from jaxcls.data import predictions
+from jaxcls.data.dataset import Part, Queries
+from jaxcls.data.formats import tables
+from jaxcls.data.preparation import Preparation
+from jaxcls.errors import InputError
+from jaxcls.heads import Head
+from jaxcls.labels import Problem
+from jaxcls.problems.kind import Request
+from jaxcls.settings import LOSS_SETTINGS, Settings
+
+PyTree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Classification:
+    """One of the three problems of classification.
+
+    Attributes:
+      problem: its name.
+    """
+
+    problem: Problem
+
+    @property
+    def ignored(self) -> float | None:
+        """The label that is neither learned from nor scored: in a multi-label problem, the label that is not known."""
+        return float("nan") if self.problem == "multilabel" else None
+
+    def check_settings(self, resolved: Settings) -> None:
+        for name in ("box_loss", "loss_weights"):
+            if getattr(resolved, name) is not None:
+                raise InputError(f"--{name.replace('_', '-')} is for detection, and this is a {self.problem} problem.")
+        if resolved.monitor != "loss":
+            metrics.get(resolved.monitor, self.problem)
+        if resolved.tune_threshold is not None:
+            metrics.check_tunable(resolved.tune_threshold, self.problem)
+
+    def check_labels(self, part: Part, num_classes: int) -> None:
+        labels.validate(part.labels, self.problem, num_classes, ignore_label=self.ignored)
+
+    def check_learnable(self, train: Part, validation: Part) -> None:
+        self._check_differ("training", train)
+        if self.problem == "binary":
+            self._check_differ("validation", validation)
+
+    def head(
+        self,
+        resolved: Settings,
+        preparation: Preparation,
+        *,
+        num_classes: int,
+        train_labels: np.ndarray,
+        metrics: Sequence[str],
+    ) -> Head:
+        return Head(
+            self.problem,
+            self._loss(resolved, num_classes, train_labels),
+            {name: _metric(name, self.problem) for name in metrics},
+            ignore_label=self.ignored,
+        )
+
+    def scores(self, preparation: Preparation) -> Callable[[PyTree], PyTree]:
+        return heads.probabilities(self.problem)
+
+    def thresholds(self, resolved: Settings, scores: Callable[[], np.ndarray], validation: Part) -> float | np.ndarray:
+        if resolved.tune_threshold is None:
+            return 0.5
+        return metrics.tune_threshold(
+            scores(),
+            validation.labels,
+            problem=self.problem,
+            metric=resolved.tune_threshold,
+            weights=validation.weights,
+        )
+
+    def report(self, scores: np.ndarray, part: Part, *, class_names: Sequence[str], thresholds: Any) -> dict[str, Any]:
+        return metrics.report(
+            scores,
+            part.labels,
+            problem=self.problem,
+            class_names=class_names,
+            threshold=thresholds,
+            weights=part.weights,
+        )
+
+    def summarise(
+        self,
+        report: Mapping[str, Any],
+        scores: np.ndarray,
+        parts: Mapping[str, Part],
+        *,
+        class_names: Sequence[str],
+        thresholds: Any,
+    ) -> dict[str, Any]:
+        return summary.summarise(
+            report, scores, parts, problem=self.problem, class_names=class_names, thresholds=thresholds
+        )
+
+    def write(
+        self,
+        request: Request,
+        queries: Queries,
+        scores: Callable[[], np.ndarray],
+        *,
+        class_names: Sequence[str],
+        thresholds: Any,
+    ) -> str:
+        if request.draw is not None:
+            raise InputError("--draw shows what was found in images, and this run classifies; leave it out.")
+        if request.sample_submission is None:
+            columns = predictions.columns(queries.ids, scores(), thresholds, self.problem, class_names)
+        else:
+            sample, problem = request.sample_submission, self.problem
+            form = predictions.read_form(sample, queries.ids, problem, class_names, asked=request.input)
+            columns = predictions.submission(form, scores(), problem, class_names)
+        # The name ends as the output's does, which says whether it is gzipped.
+        partial = request.output.with_name(f".partial-{request.output.name}")
+        # A scorer compares ids; everything else may be opened as a spreadsheet.
+        for_scorer = request.sample_submission is not None
+        tables.write_csv(partial, columns, for_spreadsheets=not for_scorer)
+        partial.replace(request.output)
+        if for_scorer and any(map(tables.is_formula, [*columns, *queries.ids])):
+            request.say(
+                "note: some ids or columns begin as a formula does: do not open this submission as a spreadsheet"
+            )
+        return f"{len(queries.ids):,} predictions"
+
+    def _check_differ(self, name: str, part: Part) -> None:
+        """Refuses examples that have nothing to tell apart."""
+        # fmin and fmax leave out labels that are not known.
+        if not np.any(np.fmin.reduce(part.labels) < np.fmax.reduce(part.labels)):
+            what = "the same labels" if self.problem == "multilabel" else f"class {part.labels[0]}"
+            raise InputError(
+                f"all {len(part.labels):,} {name} examples have {what}; there must be two classes to tell apart. Give "
+                "more examples, or another --validation-fraction."
+            )
+
+    def _loss(self, resolved: Settings, num_classes: int, train_labels: np.ndarray) -> Callable[..., Any]:
+        chosen = settings.select(resolved, LOSS_SETTINGS)
+        if resolved.loss == "weighted_crossentropy" and "pos_weight" not in chosen:
+            chosen.setdefault("class_weight", "balanced")
+        if "class_weight" in chosen:
+            chosen["class_weight"] = labels.resolve_class_weight(
+                chosen["class_weight"], self.problem, num_classes, labels=train_labels, ignore_label=self.ignored
+            ).astype(np.float32)
+        if losses.find(resolved.loss, self.problem) is losses.logit_adjusted_cross_entropy:
+            chosen["prior"] = np.bincount(train_labels, minlength=num_classes) / len(train_labels)
+        options = {"normalizer": "batch", "ignore_label": self.ignored, **chosen}
+        return losses.get(resolved.loss, self.problem, **options)
+
+
+def _metric(name: str, problem: Problem) -> Callable[..., float]:
+    return metrics.get(name, problem)

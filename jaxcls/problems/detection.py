@@ -1,0 +1,174 @@
+"""Detection: an image has boxes, each of a class; its scores are what was found in it."""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcls import detection, losses, settings
+from jaxcls.data import drawn_boxes
+from jaxcls.data.dataset import Part, Queries
+from jaxcls.data.formats import coco
+from jaxcls.data.preparation import Preparation
+from jaxcls.detection import Decoding
+from jaxcls.errors import InputError
+from jaxcls.heads import Head
+from jaxcls.losses.detection import detection_loss
+from jaxcls.metrics import detection as judged
+from jaxcls.problems import found
+from jaxcls.problems.kind import Request
+from jaxcls.settings import LOSS_SETTINGS, Settings
+
+PyTree = Any
+
+# What a class loss takes; the others are of problems whose labels stand in one array.
+_REFUSED = ("class_weight", "tau")
+
+
+_DECODING = Decoding()
+
+
+@dataclasses.dataclass(frozen=True)
+class Detection:
+    """The problem of detection; what counts as found is as in the paper of RetinaNet."""
+
+    def check_settings(self, resolved: Settings) -> None:
+        judged.check_installed()
+        if resolved.monitor != "loss":
+            judged.get(resolved.monitor)
+        for name in ("tune_threshold", *_REFUSED):
+            if getattr(resolved, name) is not None:
+                raise InputError(f"--{name.replace('_', '-')} is for classification; leave it out of a detection task.")
+        weights = resolved.loss_weights
+        if weights is not None and not (len(weights) == 2 and min(weights) >= 0 < max(weights)):
+            raise InputError(f"--loss-weights is {weights}; give two numbers, not negative, one above 0.")
+
+    def check_labels(self, part: Part, num_classes: int) -> None:
+        boxes, classes, crowd = (part.labels[name] for name in ("boxes", "classes", "crowd"))
+        if boxes.ndim != 3 or boxes.shape[2] != 4 or not classes.shape == crowd.shape == boxes.shape[:2]:
+            raise InputError(
+                f"boxes {boxes.shape}, classes {classes.shape} and crowd {crowd.shape} must be (N, M, 4), (N, M) and "
+                "(N, M)."
+            )
+        real = classes >= 0
+        good = np.isfinite(boxes).all(axis=2) & (boxes[..., 2:] > boxes[..., :2]).all(axis=2)
+        for image, place in np.argwhere(real & ~good)[:1]:
+            raise InputError(
+                f"labels: row {image}, box {place} is {boxes[image, place].tolist()}; boxes are x1, y1, x2, y2, "
+                "finite, with x2 > x1 and y2 > y1."
+            )
+        for image, place in np.argwhere((classes < -1) | (classes >= num_classes))[:1]:
+            raise InputError(
+                f"labels: row {image}, box {place} has class {classes[image, place]}; classes lie in 0 to "
+                f"{num_classes - 1}, and -1 is padding."
+            )
+
+    def check_learnable(self, train: Part, validation: Part) -> None:
+        for name, part in (("training", train), ("validation", validation)):
+            if not np.any((part.labels["classes"] >= 0) & ~part.labels["crowd"]):
+                raise InputError(
+                    f"none of the {part.num_examples:,} {name} images has a box to learn; give some that do."
+                )
+
+    def head(
+        self,
+        resolved: Settings,
+        preparation: Preparation,
+        *,
+        num_classes: int,
+        train_labels: PyTree,
+        metrics: Sequence[str],
+    ) -> Head:
+        chosen = settings.select(resolved, LOSS_SETTINGS)
+        normalizer = chosen.pop("normalizer", "positives")
+        height, width = _canvas(preparation)
+        loss = functools.partial(
+            detection_loss,
+            anchors=detection.for_canvas(height, width).boxes(height, width),
+            class_loss=losses.get(resolved.loss, "detection", **chosen),
+            box_loss=resolved.box_loss or "smooth_l1",
+            loss_weights=resolved.loss_weights or (1.0, 1.0),
+        )
+        return Head(
+            "detection",
+            functools.partial(loss, normalizer=normalizer),
+            {name: judged.get(name) for name in metrics},
+            scores=self.scores(preparation),
+        )
+
+    def scores(self, preparation: Preparation) -> Callable[[PyTree], PyTree]:
+        height, width = _canvas(preparation)
+        anchors = detection.for_canvas(height, width)
+        boxes, counts = anchors.boxes(height, width), anchors.counts(height, width)
+
+        def decoded(outputs: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+            return detection.detections(
+                outputs["class_logits"],
+                outputs["box_deltas"],
+                jnp.asarray(boxes),
+                counts,
+                (height, width),
+                _DECODING,
+            )
+
+        return decoded
+
+    def thresholds(self, resolved: Settings, scores: Callable[[], PyTree], validation: Part) -> float:
+        return 0.5
+
+    def report(self, scores: PyTree, part: Part, *, class_names: Sequence[str], thresholds: Any) -> dict[str, Any]:
+        return judged.report(scores, part.labels, class_names=class_names, scale=part.inputs["scale"])
+
+    def summarise(
+        self,
+        report: Mapping[str, Any],
+        scores: PyTree,
+        parts: Mapping[str, Part],
+        *,
+        class_names: Sequence[str],
+        thresholds: Any,
+    ) -> dict[str, Any]:
+        return found.summarise(report, scores, parts, class_names=class_names, threshold=thresholds)
+
+    def write(
+        self,
+        request: Request,
+        queries: Queries,
+        scores: Callable[[], PyTree],
+        *,
+        class_names: Sequence[str],
+        thresholds: Any,
+    ) -> str:
+        if request.sample_submission is not None:
+            raise InputError("--sample-submission is for classification; leave it out of a detection task.")
+        if request.draw is not None and request.draw.exists():
+            raise InputError(f"--draw {request.draw} is there already; name a new folder.")
+        seen = scores()
+        scale = queries.inputs["scale"]
+        sizes = np.rint(queries.inputs["size"] / scale).astype(int)
+        listed = coco.results(seen, queries.ids, scale=scale, sizes=sizes)
+        for result in listed:
+            # Beside what the format asks for, which has numbers alone.
+            result["category"] = class_names[result["category_id"] - 1]
+        partial = request.output.with_name(f".partial-{request.output.name}")
+        partial.write_text(json.dumps(listed, indent=1) + "\n", encoding="utf-8")
+        partial.replace(request.output)
+        if request.draw is not None:
+            for row, name in enumerate(queries.ids):
+                source = request.input / name if request.input.is_dir() else request.input
+                path = request.draw / f"{name}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                one = {field: np.asarray(array[row]) for field, array in seen.items()}
+                one["boxes"] = coco.to_original(one["boxes"], scale[row], sizes[row])
+                drawn_boxes.save(path, source, one, class_names, least=thresholds)
+        return f"{len(listed):,} boxes in {len(queries.ids):,} images, predictions"
+
+
+def _canvas(preparation: Preparation) -> tuple[int, int]:
+    height, width, _ = preparation.model_arguments["input_shape"]
+    return height, width

@@ -1,0 +1,85 @@
+"""Object detection: boxes around things, and what they are, by RetinaNet and focal loss (Lin et al. 2017,
+arXiv:1708.02002).
+
+    python -m jaxcls.train --task detection
+    python -m jaxcls.train --task detection --data-dir FOLDER --image-size 512    # in COCO's layout, or Pascal VOC's
+    python -m jaxcls.predict --run-dir RUN --input IMAGES --output found.json --draw PICTURES
+
+Without FOLDER, what TFDS has prepared of COCO or VOC is learned, or a synthetic sample: scenes composed of real
+articles of Fashion-MNIST, grey, 128 x 128.
+
+Traps:
+- Nearly all anchors have nothing to answer for: without focal loss, or with a prior of one half, these drown the rest
+  (experiments/focal_vs_cross_entropy.md).
+- The loss is divided by the number of positive anchors, not by that of images or of anchors.
+- Images keep their aspect, on a square canvas; boxes are in its pixels until they are written.
+- What is crowded or difficult is neither learned from nor scored, as in COCO's and VOC's own evaluation.
+- The anchors follow from the size of the canvas: below 256 pixels they are smaller, on fewer levels.
+- Accuracy says nothing here, and neither does the loss: mAP does, and it needs many more epochs than a classifier.
+"""
+
+import functools
+
+from jaxcls import augment_boxes
+from jaxcls.data import detection_sets, own, splits
+from jaxcls.data.dataset import Dataset
+from jaxcls.data.preparation import scenes
+from jaxcls.models.detection import RetinaNet
+from jaxcls.settings import Settings
+from jaxcls.tasks.task import Preset, Task
+
+
+def load(settings: Settings) -> Dataset:
+    size = own.given(settings, "image_size")
+    return detection_sets.load("detection", settings.source, settings.data_dir, size=size, channels=3)
+
+
+DEFAULT = Settings(
+    image_size=128,
+    model="retinanet",
+    epochs=18,
+    batch_size=16,
+    dropout=0.0,
+    loss="focal_loss",
+    gamma=2.0,
+    alpha=0.25,
+    normalizer="positives",
+    box_loss="smooth_l1",
+    optimizer="adam",
+    learning_rate=2e-3,
+    global_clipnorm=10.0,
+    schedule="cosine",
+    warmup=0.1,
+    eval_batch_size=100,
+    validation_fraction=0.1,
+    monitor="map",
+    # The rate ends at zero, so the last epoch is the one to keep.
+    restore_best=False,
+)
+
+TASK = Task(
+    name="detection",
+    summary="boxes around things, and what they are: COCO's layout, Pascal VOC's, or composed scenes",
+    problem="detection",
+    load=load,
+    read=lambda path, settings: detection_sets.queries(path, own.given(settings, "image_size"), 3),
+    prepare=lambda inputs, settings: scenes.fit(inputs),
+    models={
+        "retinanet": RetinaNet,
+        # Every class begins at one half, to see what the prior is for.
+        "retinanet_even": functools.partial(RetinaNet, prior=None),
+        "retinanet_50": functools.partial(RetinaNet, widths=(64, 128, 256, 512), blocks=3, features=256, depth=4),
+    },
+    presets={
+        "default": Preset(
+            DEFAULT,
+            augment_boxes.chain(
+                augment_boxes.horizontal_flip,
+                augment_boxes.scale_and_crop(least=0.75, most=1.3),
+                augment_boxes.jitter(),
+            ),
+        )
+    },
+    metrics=["map", "map_50"],
+    split=splits.by_chance,
+)
