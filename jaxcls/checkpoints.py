@@ -15,8 +15,10 @@ import logging
 import math
 import operator
 import os
+import resource
 import shutil
 import socket
+import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -33,8 +35,12 @@ logger = logging.getLogger(__name__)
 
 PyTree = Any
 
-# The file that a run locks. It also marks the directory as ours: numbered directories without it are not.
+# The file that a run locks. It also marks the directory as ours: numbered directories without it are not. Its first
+# line says who has it, its second the newest step that was ever saved.
 LOCK_FILE = "jaxcls.lock"
+
+# A save opens dozens at a time.
+_FEWEST_OPEN_FILES = 64
 
 # The directory of the state in a checkpoint: it tells our checkpoints from others, however damaged.
 _STATE = "jaxcls_state"
@@ -90,15 +96,20 @@ class Checkpoints:
     `<step>.damaged-<n>`, never deleted, and the next one is tried. An error that may pass (permission, I/O,
     memory) is raised as it is and moves nothing.
 
+    A directory whose checkpoints are all gone, or damaged, is no new one: `restore` raises.
+
     Args:
       directory: where the checkpoints are, on a local or mounted file system; created if it is missing.
       keep: how many of the newest checkpoints to keep, at least 1.
       best_metric: the metric, of those given to `save`, that says which checkpoint is best.
       mode: 'max' if a greater metric is better, 'min' if a smaller one is.
+      identity: what makes the states those of this run, such as its seed: values that JSON can hold, by name. They
+        are saved with each, and a checkpoint with others is refused; a name that it lacks is not compared.
+      read_only: only restore, and change nothing in the directory: it is not locked, and what is damaged stays there.
 
     Raises:
-      InputError: an argument is wrong, another run uses the directory, or it holds checkpoints that jaxcls
-        did not write.
+      InputError: an argument is wrong, another run uses the directory, it cannot be written to, or it holds
+        checkpoints that jaxcls did not write.
 
     >>> import tempfile
     >>> state = {"w": jnp.ones(3), "key": jax.random.key(0)}
@@ -118,6 +129,8 @@ class Checkpoints:
         keep: int = 2,
         best_metric: str | None = None,
         mode: str = "max",
+        identity: Mapping[str, Any] | None = None,
+        read_only: bool = False,
     ) -> None:
         if "://" in str(directory):
             raise InputError(
@@ -131,16 +144,24 @@ class Checkpoints:
         self._keep = keep
         self._best_metric = best_metric
         self._sign = 1 if mode == "max" else -1
+        # As it is when it is read again.
+        self._identity: dict[str, Any] = json.loads(json.dumps(dict(identity or {})))
         self._records: dict[int, _Record] = {}
         self._set_aside: list[SetAside] = []
         self._pending: tuple[int, _Record, Any] | None = None
         self._failure: CheckpointError | None = None
-        self._directory = _own_directory(directory)
-        self._lock = _take_lock(self._directory) if _is_first_process() else None
+        self._changes = not read_only and _is_first_process()
+        self._read_only = read_only
+        self._directory = _own_directory(directory, create=not read_only)
+        self._lock: int | None = None
+        self._newest: int | None = None
+        if self._changes:
+            self._lock, self._newest = _take_lock(self._directory)
         try:
             self._remove_leftovers()
             for step in _steps_in(self._directory):
                 self._read_record(step)
+            self._say_if_newest_is_gone()
         except BaseException:
             self._release()
             raise
@@ -155,6 +176,38 @@ class Checkpoints:
         """The step of the best complete checkpoint, or None where none has a finite `best_metric`."""
         best = min(self._records, key=self._worst_last, default=None)
         return None if best is None or self._score(best) == -math.inf else best
+
+    @property
+    def last_good(self) -> str:
+        """What to say of the newest complete checkpoint where something went wrong."""
+        if self.latest_step is None:
+            return "no state was saved"
+        return f"the last good state is that of step {self.latest_step}, in {self._path(self.latest_step)}"
+
+    def check_room(self, state: PyTree) -> None:
+        """Sees whether the disk has room for as many checkpoints as there will be at a time, and files may be opened.
+
+        Args:
+          state: as it will be saved.
+
+        Raises:
+          InputError: there is less, or this process may open too few files.
+        """
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if resource.RLIM_INFINITY != soft < _FEWEST_OPEN_FILES:
+            raise InputError(
+                f"this process may open {soft} files at a time, which is too few; allow it 1024 (ulimit -n)."
+            )
+        # Those that are kept, and the one that is written before an old one is deleted.
+        count = self._keep + (self._best_metric is not None) + 1
+        needed = count * sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        there = sum(path.lstat().st_size for step in self._records for path in self._path(step).rglob("*"))
+        free = shutil.disk_usage(self._directory).free
+        if needed > there + free:
+            raise InputError(
+                f"{self._directory}: {count} checkpoints of a run take {needed / 1e6:,.1f} MB, and the disk has "
+                f"{(there + free) / 1e6:,.1f} MB for them; make room, or give another directory."
+            )
 
     def save(
         self,
@@ -183,13 +236,15 @@ class Checkpoints:
         from orbax.checkpoint import v1 as ocp
 
         step = operator.index(step)
+        if self._read_only:
+            raise InputError(f"{self._directory} was opened to be read; nothing is saved there.")
         if step < 0:
             raise InputError(f"step is {step}; it must be 0 or more.")
         if metrics and self._best_metric is not None and self._best_metric not in metrics:
             raise unknown_name("best_metric", self._best_metric, metrics)
         leaves = _leaves_by_path(state)
         _check_storable(leaves)
-        custom_metadata = _pack(step, _described(leaves), metadata or {}, metrics or {})
+        custom_metadata = _pack(step, _described(leaves), metadata or {}, metrics or {}, self._identity)
         record = _unpack(step, custom_metadata)
 
         self._finish_pending()
@@ -223,8 +278,9 @@ class Checkpoints:
             that it names here, and without one to the first device.
 
         Raises:
-          InputError: the checkpoint is of another model or optimizer; the leaves that differ are named.
-          CheckpointError: there are checkpoints, and every one is damaged.
+          InputError: the checkpoint is of another model, optimizer or run; the leaves or settings that differ are
+            named.
+          CheckpointError: there are checkpoints, and every one is damaged; or there were some, and they are gone.
         """
         return self._restore(like, order=operator.neg)
 
@@ -287,33 +343,54 @@ class Checkpoints:
             self._pending = None
             self._failure = None
             self._records[step] = record
+            self._note_newest(step)
             self._delete_old()
 
     def _save_failed(self, step: int, error: Exception) -> None:
         self._pending = None
-        self._failure = CheckpointError(f"the checkpoint of step {step} could not be saved: {_summary(error)}")
+        self._failure = CheckpointError(
+            f"the checkpoint of step {step} could not be saved ({_summary(error)}); {self.last_good}"
+        )
         self._failure.__cause__ = error
         logger.error("%s", self._failure)
-        self._remove_leftovers()  # on a full disk they would be in the way of the next save
+        # On a full disk they would be in the way of the next save; where files cannot be opened, they stay.
+        with contextlib.suppress(OSError):
+            self._remove_leftovers()
+
+    def _note_newest(self, step: int) -> None:
+        self._newest = step
+        if self._lock is not None:
+            # What cannot be written there is missed only if all checkpoints are lost as well.
+            with contextlib.suppress(OSError):
+                _write_lock(self._lock, step)
 
     def _delete_old(self) -> None:
         kept = {*sorted(self._records)[-self._keep :], self.best_step}
         for step in set(self._records) - kept:
             del self._records[step]
-            # Someone may have deleted it by hand.
-            with contextlib.suppress(FileNotFoundError):
-                if _is_first_process():
+            try:
+                if self._changes:
                     # Renamed first: a kill in the middle must not leave what looks like a damaged checkpoint.
                     dying = self._path(step).rename(self._directory / f"{step}.deleted")
                     shutil.rmtree(dying, ignore_errors=True)
+            except FileNotFoundError:
+                pass  # someone deleted it by hand
+            except OSError as error:
+                logger.warning("the checkpoint of step %d could not be deleted: %s", step, error)
 
     def _remove_leftovers(self) -> None:
         """Removes what a killed or failed save, or a killed deletion, left behind."""
-        if _is_first_process():
+        if self._changes:
             for path in self._directory.iterdir():
                 number, _, rest = path.name.partition(".")
                 if number.isdecimal() and rest.startswith(("orbax-checkpoint-tmp", "deleted")):
                     shutil.rmtree(path, ignore_errors=True)
+
+    def _say_if_newest_is_gone(self) -> None:
+        newest = self._newest
+        known = newest is None or newest in self._records or any(self._directory.glob(f"{newest}.damaged-*"))
+        if self._records and not known:
+            logger.warning("the checkpoint of step %d, the newest of %s, is gone", newest, self._directory)
 
     def _read_record(self, step: int) -> None:
         from orbax.checkpoint import v1 as ocp
@@ -332,6 +409,8 @@ class Checkpoints:
         leaves = _leaves_by_path(like)
         for step in sorted(self._records, key=order):
             record = self._records[step]
+            # A setting says more than the leaves that follow from it.
+            _check_same_run(self._path(step), record.identity, self._identity)
             _check_same_model(self._path(step), record.leaves, leaves)
             try:
                 loaded = self._load(step, leaves)
@@ -342,11 +421,16 @@ class Checkpoints:
                 # Copies: what the caller changes in them is not what the next call gives.
                 metadata, metrics = copy.deepcopy((record.metadata, record.metrics))
                 return Restored(step, state, metadata, metrics, tuple(self._set_aside))
-        if any(self._directory.glob("*.damaged-*")):
+        if self._set_aside or any(self._directory.glob("*.damaged-*")):
             reasons = "".join(f"\n  {path}: {reason}" for path, reason in self._set_aside)
             raise CheckpointError(
                 f"every checkpoint in {self._directory} is damaged; to start afresh, give another directory "
                 f"or delete them.{reasons}"
+            )
+        if self._newest is not None:
+            raise CheckpointError(
+                f"{self._directory} holds no checkpoint any more, and one of step {self._newest} was saved there: "
+                f"bring it back; to start afresh, give another directory or delete {self._directory}."
             )
         return None
 
@@ -368,12 +452,12 @@ class Checkpoints:
 
     def _move_aside(self, step: int, reason: str) -> None:
         names = (self._directory / f"{step}.damaged-{n}" for n in itertools.count(1))
-        target = next(path for path in names if not path.exists())
-        if _is_first_process():
+        target = self._path(step) if self._read_only else next(path for path in names if not path.exists())
+        if self._changes:
             self._path(step).rename(target)
         self._records.pop(step, None)
         self._set_aside.append(SetAside(str(target), reason))
-        logger.warning("the checkpoint of step %d is damaged (%s); it is now %s", step, reason, target)
+        logger.warning("the checkpoint of step %d is damaged (%s); it is %s", step, reason, target)
 
     def _release(self) -> None:
         if self._lock is not None:
@@ -385,7 +469,13 @@ class _Damaged(Exception):
     """The files of a checkpoint can be read, and are not what was written."""
 
 
-_RECORD = {"step": int, "leaves": {str: [str, int]}, "metadata": {str: forms.ANYTHING}, "metrics": {str: forms.NUMBER}}
+_RECORD = {
+    "step": int,
+    "leaves": {str: [str, int]},
+    "metadata": {str: forms.ANYTHING},
+    "metrics": {str: forms.NUMBER},
+    "identity?": {str: forms.ANYTHING},
+}
 
 
 class _Record(NamedTuple):
@@ -394,15 +484,21 @@ class _Record(NamedTuple):
     leaves: dict[str, list[Any]]
     metadata: dict[str, Any]
     metrics: dict[str, float]
+    identity: Mapping[str, Any] = types.MappingProxyType({})  # checkpoints of the first releases have none
 
 
 def _pack(
-    step: int, leaves: dict[str, list[Any]], metadata: Mapping[str, Any], metrics: Mapping[str, float]
+    step: int,
+    leaves: dict[str, list[Any]],
+    metadata: Mapping[str, Any],
+    metrics: Mapping[str, float],
+    identity: Mapping[str, Any],
 ) -> dict[str, str]:
     """The record as text with its digest, so that a flipped bit in the record itself is noticed as well."""
     try:
         numbers = {name: float(value) for name, value in metrics.items()}
-        text = json.dumps({"step": step, "leaves": leaves, "metadata": dict(metadata), "metrics": numbers})
+        record = {"step": step, "leaves": leaves, "metadata": dict(metadata), "metrics": numbers, "identity": identity}
+        text = json.dumps(record)
     except (TypeError, ValueError) as error:
         raise InputError(f"metadata must be what JSON can hold, and metrics numbers: {error}.") from error
     return {"record": text, "sha256": _sha256(text)}
@@ -424,7 +520,7 @@ def _unpack(step: int, custom_metadata: Mapping[str, Any] | None) -> _Record:
             raise _Damaged("its record is not the one that was saved")
     if record["step"] != step:
         raise _Damaged("it is a checkpoint of another step")
-    return _Record(record["leaves"], record["metadata"], record["metrics"])
+    return _Record(record["leaves"], record["metadata"], record["metrics"], record.get("identity", {}))
 
 
 def _read(path: Path, load: Callable[[], Any]) -> Any:
@@ -492,6 +588,17 @@ def _check_same_model(path: Path, saved: dict[str, list[Any]], like: dict[str, A
         )
 
 
+def _check_same_run(path: Path, saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    # Another release may know other settings.
+    differing = [name for name in sorted(saved.keys() & now.keys()) if saved[name] != now[name]]
+    if differing:
+        lines = [f"\n  {name}: saved {saved[name]!r}, now {now[name]!r}" for name in differing]
+        raise InputError(
+            f"checkpoint {path} is of another run; give the settings and the data that it was saved with, or another "
+            f"directory.{''.join(lines)}"
+        )
+
+
 def _abstract(name: str, leaf: Any) -> jax.ShapeDtypeStruct:
     sharding = leaf.sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     try:
@@ -536,13 +643,17 @@ def _fingerprint(x: jax.Array) -> jax.Array:
     return jnp.sum(h ^ (h >> 16), dtype=jnp.uint32)
 
 
-def _own_directory(directory: str | os.PathLike[str]) -> Path:
-    path = Path(directory).expanduser().resolve()
+def _own_directory(directory: str | os.PathLike[str], *, create: bool) -> Path:
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        path = Path(directory).expanduser().resolve()
+        if create:
+            path.mkdir(parents=True, exist_ok=True)
+        steps = _steps_in(path)
     except (FileExistsError, NotADirectoryError) as error:
-        raise InputError(f"checkpoint directory {path} is a file, or inside one; give a directory.") from error
-    if _steps_in(path) and not (path / LOCK_FILE).exists():
+        raise InputError(f"checkpoint directory {directory} is a file, or inside one; give a directory.") from error
+    except (OSError, RuntimeError) as error:  # RuntimeError: links that lead in a circle
+        raise _cannot_be_used(directory, error) from error
+    if steps and not (path / LOCK_FILE).exists():
         raise InputError(
             f"{path} holds numbered directories and no {LOCK_FILE}: jaxcls did not write them. Give another "
             f"directory; or, if they are copies of jaxcls's checkpoints, create an empty {LOCK_FILE} there."
@@ -550,34 +661,51 @@ def _own_directory(directory: str | os.PathLike[str]) -> Path:
     return path
 
 
+def _cannot_be_used(directory: str | os.PathLike[str], error: Exception) -> InputError:
+    reason = getattr(error, "strerror", None) or error
+    return InputError(f"checkpoint directory {directory} cannot be used ({reason}); give another directory.")
+
+
 def _steps_in(directory: Path) -> list[int]:
     numbered = [path for path in directory.iterdir() if path.name.isdecimal() and path.is_dir()]
     return sorted(int(path.name) for path in numbered if path.name == str(int(path.name)))
 
 
-def _take_lock(directory: Path) -> int:
-    """Locks the directory until the descriptor is closed, or the process ends, however it ends."""
+def _take_lock(directory: Path) -> tuple[int, int | None]:
+    """Locks the directory until the descriptor is closed, or the process ends, however it ends.
+
+    Returns:
+      The descriptor, and the newest step that was ever saved, or None.
+    """
     try:
-        # Not through a link, which may lead to a file that is dear to somebody: it is emptied below.
+        # Not through a link, which may lead to a file that is dear to somebody: it is written to below.
         descriptor = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
     except OSError as error:
-        raise InputError(
-            f"{directory / LOCK_FILE} cannot be opened ({error.strerror}); if it is a link, remove it."
-        ) from error
+        raise _cannot_be_used(directory, error) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        holder = os.read(descriptor, 200).decode(errors="replace")
+        holder = os.read(descriptor, 200).decode(errors="replace").partition("\n")[0]
         os.close(descriptor)
         raise InputError(
             f"{directory} is in use by another run ({holder}); give another directory, or end that run."
         ) from None
     except OSError as error:
         logger.warning("%s cannot be locked (%s): see to it that no other run uses it", directory, error)
-        return descriptor
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
-    return descriptor
+    said = os.read(descriptor, 200).decode(errors="replace").splitlines()
+    newest = int(said[1]) if len(said) == 2 and said[1].isdecimal() else None
+    try:
+        _write_lock(descriptor, newest)
+    except OSError as error:
+        os.close(descriptor)
+        raise _cannot_be_used(directory, error) from error
+    return descriptor, newest
+
+
+def _write_lock(descriptor: int, newest: int | None) -> None:
+    text = f"process {os.getpid()} on {socket.gethostname()}\n{'' if newest is None else newest}"
+    os.pwrite(descriptor, text.encode(), 0)
+    os.ftruncate(descriptor, len(text.encode()))
 
 
 def _is_first_process() -> bool:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -184,8 +185,10 @@ class Compiled:
           The last state, and an entry for each epoch: 'loss', 'val_loss', 'val_accuracy', and what it took.
 
         Raises:
-          InputError: the data does not fit the problem, the model or the devices; before anything is compiled.
-          DivergedError: the loss, its gradient or the update stayed not finite.
+          InputError: the data does not fit the problem, the model or the devices; before anything is compiled. Or the
+            checkpoint is of another model, seed, batch size or data.
+          DivergedError: the loss, its gradient or the update stayed not finite. With ``checkpoint_dir``, the last such
+            step is kept in its ``debug/``.
           NonFiniteError: with ``run_eagerly``, something was not finite once. The step is kept in ``debug/`` of
             ``checkpoint_dir``, or of the working directory without one.
         """
@@ -196,9 +199,13 @@ class Compiled:
         train = self.examples(data)
         validation = None if validation_data is None else self.examples(validation_data)
         streams = not streaming.fits(train, jax.local_devices())
+        # What can be told of a run whose settings are functions. Its seed is in its state.
+        labels_sha256 = hashlib.sha256(b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(train.labels)))
+        identity = {"batch_size": batch_size, "examples": len(train), "labels_sha256": labels_sha256.hexdigest()}
+        debug = Path(checkpoint_dir or ".") / "debug"
         steps_in_all = int(state.step) + epochs * pipeline.steps_per_epoch(len(train), batch_size)
         with (
-            Checkpoints(Path(checkpoint_dir).absolute(), best_metric=monitor, mode=mode)
+            Checkpoints(Path(checkpoint_dir).absolute(), best_metric=monitor, mode=mode, identity=identity)
             if checkpoint_dir is not None else contextlib.nullcontext() as checkpoints,
             ProgressBar(steps_in_all, epochs=epochs, batch_size=batch_size)
             if verbose else contextlib.nullcontext() as bar,
@@ -219,9 +226,10 @@ class Compiled:
                 checkpoints=checkpoints,
                 reporter=bar,
                 sharding=self.functions.sharded,
-                make_chunk=debugging.make_chunk(self.functions.parts, Path(checkpoint_dir or ".") / "debug", {})
+                make_chunk=debugging.make_chunk(self.functions.parts, debug, {})
                 if self.run_eagerly
                 else lambda _: self._train_chunk,
+                examine=debugging.keep(self.functions.parts, debug, {}) if checkpoint_dir is not None else None,
             )
 
     def replay(self, path: Path | str) -> Finding | None:

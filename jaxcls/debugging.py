@@ -169,10 +169,7 @@ def make_chunk(
                 # Those past the end of an epoch are masked whole.
                 found = examine(parts, state, batch) if np.any(batch.mask) else None
                 if found is not None:
-                    rows = rows_of(state)[list(found.examples)].tolist() if rows_of else []
-                    path = save(folder / f"step-{int(state.step):06}.npz", found, state, batch, {"rows": rows, **about})
-                    shown = f" (rows {', '.join(map(str, rows[:10]))} of the training examples)" if rows else ""
-                    raise NonFiniteError(f"step {int(state.step)}: {found}{shown}. It is kept in {path}")
+                    raise NonFiniteError(_kept(found, folder, about, rows_of, state, batch))
                 state, metrics = single(state, batch)
                 collected.append(metrics)
             return state, jax.tree.map(lambda *leaves: np.stack(leaves), *collected)
@@ -180,6 +177,45 @@ def make_chunk(
         return chunk
 
     return make
+
+
+def keep(
+    parts: Parts, folder: Path, about: Mapping[str, Any], rows_of: Callable[[TrainState], np.ndarray] | None = None
+) -> Callable[[TrainState, Batch], str]:
+    """``(state, batch) -> what was found``, which keeps the step for a replay; for `examine` of :func:`jaxcls.fit.fit`.
+
+    The arguments are those of :func:`make_chunk`.
+    """
+
+    def examined(state: TrainState, batch: Batch) -> str:
+        # What overflows in the compiled step may just not do so when each operation is computed by itself.
+        found = examine(parts, state, batch) or Finding("compiled step", "")
+        try:
+            said = _kept(found, folder, about, rows_of, state, batch)
+        except OSError as error:
+            return f"step {int(state.step)}: {found}. It could not be kept ({error})."
+        return f"{said}: python -m jaxcls.replay looks at it again." if "settings" in about else f"{said}."
+
+    return examined
+
+
+def _kept(
+    found: Finding,
+    folder: Path,
+    about: Mapping[str, Any],
+    rows_of: Callable[[TrainState], np.ndarray] | None,
+    state: TrainState,
+    batch: Batch,
+) -> str:
+    """Keeps a step, and says so."""
+    # Where it is no example's own, all of the batch are given.
+    places = list(found.examples) or np.flatnonzero(batch.mask).tolist()
+    rows = rows_of(state)[places].tolist() if rows_of else []
+    step = int(state.step)
+    path = save(folder / f"step-{step:06}.npz", found, state, batch, {"rows": rows, **about})
+    shown = f"{', '.join(map(str, rows[:10]))}{f' and {len(rows) - 10} more' if len(rows) > 10 else ''}"
+    named = f" (rows {shown} of the training examples)" if rows else ""
+    return f"step {step}: {found}{named}. It is kept in {path}"
 
 
 def save(path: Path, found: Finding, state: TrainState, batch: Batch, about: Mapping[str, Any]) -> Path:

@@ -10,26 +10,48 @@ from typing import Any
 
 import jaxcls
 
+# An operation whose additions are made in no fixed order is replaced by one whose are, or refused, and no kernel is
+# chosen by how fast it just was.
+_DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 # XLA's experimental fusions make plain convolutions on a CPU up to twice as fast. An XLA that does not know a
 # flag aborts the process: these are the versions of jaxlib that it was tried with.
 _FLAGS_OF_JAXLIB = {"0.10": "--xla_cpu_experimental_ynn_fusion_type=individual_dot"}
 
 
-def prepare() -> None:
+# A save opens dozens of files at a time, and a cache or a reader some more.
+OPEN_FILES = 1024
+
+
+def prepare(*, deterministic: bool = False) -> None:
     """Sets what must be set before jax is imported. What the user set stands.
 
     In a process that has imported jax already, such as a notebook, it leaves everything as it is.
+
+    Args:
+      deterministic: whether a GPU is to give the same bits each time. A CPU does so anyway.
     """
+    _allow_open_files()
     if "jax" in sys.modules:
         return
     version = importlib.metadata.version("jaxlib")
-    flag = _FLAGS_OF_JAXLIB.get(version.rpartition(".")[0])
-    given = os.environ.get("XLA_FLAGS", "")
-    if flag and flag.partition("=")[0] not in given:
-        os.environ["XLA_FLAGS"] = f"{given} {flag}".strip()
+    for flag in (_FLAGS_OF_JAXLIB.get(version.rpartition(".")[0]), _DETERMINISTIC if deterministic else None):
+        given = os.environ.get("XLA_FLAGS", "")
+        if flag and flag.partition("=")[0] not in given:
+            os.environ["XLA_FLAGS"] = f"{given} {flag}".strip()
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_folder() / f"compiled-{_processor()}"))
     # By default only what took over a second to compile is kept; a run compiles dozens of smaller programs.
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
+
+def _allow_open_files() -> None:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def record() -> dict[str, Any]:

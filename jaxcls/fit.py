@@ -9,8 +9,10 @@ from typing import Any, Literal, Protocol
 import jax
 import numpy as np
 
+from jaxcls import memory
 from jaxcls.checkpoints import Checkpoints
 from jaxcls.data.pipeline import Batch, Examples, Feed, chunk_length, resident, steps_per_epoch
+from jaxcls.errors import InputError
 from jaxcls.steps import StepMetrics, TrainState, TrainStep, epoch_order, make_train_chunk
 
 # Steps in one dispatch at the most: long enough to hide the cost of a dispatch, short enough for a progress
@@ -113,6 +115,7 @@ def fit(
     stop: Callable[[], bool] = lambda: False,
     sharding: jax.sharding.NamedSharding | None = None,
     make_chunk: Callable[[TrainStep], Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]] = make_train_chunk,
+    examine: Callable[[TrainState, Batch], str] | None = None,
 ) -> tuple[TrainState, list[dict[str, Any]]]:
     """Trains for so many epochs, going on from the newest checkpoint if there is one.
 
@@ -135,22 +138,30 @@ def fit(
       stop: asked between two dispatches whether to save and stop here.
       sharding: how a batch lies on several devices.
       make_chunk: how the steps of a dispatch are made; `debugging.make_chunk` looks at each of them.
+      examine: given the state and the batch of the last step that was not finite when training stops for it; what it
+        returns is said in the error.
 
     Returns:
       The last state, and an entry for each epoch.
 
     Raises:
+      InputError: the checkpoint is of a run with another seed; or the steps do not fit into the device's memory.
       Interrupted: ``stop`` said so; the state was saved.
       DivergedError: the loss, gradient or update stayed non-finite.
       CheckpointError: see :mod:`jaxcls.checkpoints`.
     """
     steps = steps_per_epoch(len(data), batch_size)
     length, chunks_of = chunked_epochs(data, batch_size=batch_size, order=order, feed=feed, sharding=sharding)
-    train_chunk = make_chunk(train_step)
+    train_chunk = memory.checked(make_chunk(train_step))
     progress = Progress()
     # A state that has been trained before goes on; its epochs have other orders than those that it has seen.
     started = int(state.step)
     if checkpoints is not None and (restored := checkpoints.restore(like=state)):
+        if not np.array_equal(jax.random.key_data(restored.state.key), jax.random.key_data(state.key)):
+            raise InputError(
+                f"the checkpoint of step {restored.step} is of a run with another seed; give that seed, or another "
+                "directory."
+            )
         state, progress = restored.state, Progress(**restored.metadata)
         if progress.most_in_row >= max_skipped_steps:
             raise DivergedError(_diverged(progress, restored.step))
@@ -177,7 +188,13 @@ def fit(
                 reporter.chunk(int(state.step), float(metrics.loss[-1]))
             if progress.most_in_row >= max_skipped_steps:
                 save(wait=True)
-                raise DivergedError(_diverged(progress, int(state.step)))
+                said = ""
+                # Where a later step was applied, the weights are not those that the last bad one met.
+                if examine is not None and not metrics.applied[-1]:
+                    at = first + len(metrics.applied) - 1
+                    batch = jax.tree.map(lambda leaf: leaf[0], next(chunks_of(state.key, started // steps + epoch, at)))
+                    said = f" {examine(state._replace(step=state.step - 1), batch)}"
+                raise DivergedError(_diverged(progress, int(state.step)) + said)
             within = first + length < steps
             if within and stop():
                 save(wait=True)

@@ -71,7 +71,7 @@ def load(run_dir: Path) -> Predictor:
     weights = dict(zip(("params", "model_state"), jax.eval_shape(model.init, jax.random.key(0)), strict=True))
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated), weights)
     _check_weights(weights, run_dir, kept.model)
-    with Checkpoints(kept.model, keep=1) as checkpoints:
+    with Checkpoints(kept.model, read_only=True) as checkpoints:
         restored = checkpoints.restore(like=like)
     if restored is None:
         raise InputError(f"{kept.model} holds no weights; train again into another --run-dir.")

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -25,11 +25,11 @@ from jaxcls import (
     tensorboard,
     weights_biases,
 )
-from jaxcls.checkpoints import Checkpoints
+from jaxcls.checkpoints import CheckpointError, Checkpoints
 from jaxcls.data import duplicates, pipeline, streaming
 from jaxcls.data.dataset import describe
 from jaxcls.data.pipeline import Examples, batch_rows, steps_per_epoch
-from jaxcls.errors import said_of
+from jaxcls.errors import InputError, said_of
 from jaxcls.fit import fit
 from jaxcls.program import Program
 from jaxcls.progress import ProgressBar
@@ -38,6 +38,7 @@ from jaxcls.settings import Settings
 from jaxcls.steps import TrainState, epoch_order, make_train_chunk
 from jaxcls.summary import summarise
 from jaxcls.tasks.task import Task
+from jaxcls.watchdog import watched
 
 
 class Result(NamedTuple):
@@ -99,8 +100,14 @@ def run(given: Settings, *, say: Callable[[str], None] = print, stop: Callable[[
         },
     )
     mode = "min" if resolved.monitor == "loss" else metrics.direction(resolved.monitor)
-    # It holds a lock: from here on no other run writes to this directory.
-    with Checkpoints(directory.checkpoints, best_metric=resolved.monitor, mode=mode) as checkpoints:
+    recorded = settings.identity(resolved)
+    identity = {name: recorded.get(name) for name in settings.DECISIVE} | {"data": dataset.provenance.sha256}
+    with (
+        watched(resolved.stall_seconds) as done,
+        # It holds a lock: from here on no other run writes to this directory.
+        Checkpoints(directory.checkpoints, best_metric=resolved.monitor, mode=mode, identity=identity) as checkpoints,
+    ):
+        checkpoints.check_room(functions.state)
         directory.begin()
         say(
             f"{resolved.model}: {sum(leaf.size for leaf in jax.tree.leaves(functions.state.params)):,} parameters, "
@@ -115,11 +122,14 @@ def run(given: Settings, *, say: Callable[[str], None] = print, stop: Callable[[
         streams = _streams(resolved, train)
         if streams:
             say("the training examples stay on the host, and are sent to the device ahead of their use")
-        state, history = _fit(resolved, train, validation, functions, directory, checkpoints, mode, stop, streams)
+        state, history = _fit(
+            resolved, train, validation, functions, directory, checkpoints, mode, stop, streams, say, done
+        )
         if resolved.profile:
             say(f"\n{profiling.table(resolved.profile)}\na trace of these steps is in {resolved.profile}")
         thresholds = _thresholds(task, resolved, functions, state, validation)
-        _keep(directory, state, thresholds)
+        with _written(checkpoints):
+            _keep(directory, state, thresholds)
         scores = _scores(functions, state, test)
         report = metrics.report(
             scores,
@@ -149,9 +159,27 @@ def run(given: Settings, *, say: Callable[[str], None] = print, stop: Callable[[
             "parameters": sum(leaf.size for leaf in jax.tree.leaves(functions.state.params)),
             "recipe": _recipe_where_it_differs(task, resolved),
         }
-        directory.write_results(report, summary)
-        run_directory.write_page(directory.page, page.of_run(run_directory.records(directory.path)))
+        with _written(checkpoints):
+            directory.write_results(report, summary)
+            run_directory.write_page(directory.page, page.of_run(run_directory.records(directory.path)))
     return Result(directory.path, state, history, report)
+
+
+@contextlib.contextmanager
+def _written(checkpoints: Checkpoints) -> Iterator[None]:
+    """What cannot be written at the end of a run ends it with a line that names the last good state."""
+    try:
+        yield
+    except (OSError, InputError, CheckpointError) as error:
+        if isinstance(error, InputError) and not isinstance(error.__cause__, OSError):
+            raise
+        # The last save may be under way; if it fails, it is in the log.
+        with contextlib.suppress(CheckpointError):
+            checkpoints.wait()
+        raise CheckpointError(
+            f"what a run ends with cannot be written ({error}); {checkpoints.last_good}. Once it can be, the same "
+            "command goes on from there."
+        ) from error
 
 
 def _streams(resolved: Settings, train: Examples) -> bool:
@@ -171,8 +199,11 @@ def _fit(
     mode: Literal["max", "min"],
     stop: Callable[[], bool],
     streams: bool,
+    say: Callable[[str], None],
+    done: Callable[[], None],
 ) -> tuple[TrainState, list[dict[str, Any]]]:
     steps = resolved.epochs * steps_per_epoch(len(train), resolved.batch_size)
+    debugged = _debugged(resolved, train, functions, directory)
     with (
         ProgressBar(steps, epochs=resolved.epochs, batch_size=resolved.batch_size) as bar,
         tensorboard.EventFiles(directory.path / "tensorboard") if resolved.tensorboard else contextlib.nullcontext()
@@ -181,7 +212,7 @@ def _fit(
         if resolved.wandb else contextlib.nullcontext() as online,
         profiling.Trace(resolved.profile) if resolved.profile else contextlib.nullcontext() as trace,
     ):  # fmt: skip
-        reports = _Reports(bar, directory, events, online, trace)
+        reports = _Reports(bar, directory, events, online, trace, say, done)
         state, history = fit(
             functions.state,
             functions.train_step,
@@ -200,16 +231,18 @@ def _fit(
             reporter=reports,
             stop=stop,
             sharding=functions.sharded,
-            make_chunk=_debugged(resolved, train, functions, directory) if resolved.debug else make_train_chunk,
+            make_chunk=debugging.make_chunk(*debugged) if resolved.debug else make_train_chunk,
+            examine=debugging.keep(*debugged),
         )
-        reports.keep(history)  # also where the last process was killed before it could
+        with _written(checkpoints):
+            reports.keep(history)  # also where the last process was killed before it could
     if resolved.restore_best and (best := checkpoints.restore_best(like=state)):
         state = best.state
     return state, history
 
 
-def _debugged(resolved: Settings, train: Examples, functions: Program, directory: RunDirectory) -> Callable[..., Any]:
-    """How the steps of a dispatch are made where each is to be looked at."""
+def _debugged(resolved: Settings, train: Examples, functions: Program, directory: RunDirectory) -> tuple[Any, ...]:
+    """What :mod:`jaxcls.debugging` needs to look at a step, to keep it, and to name the rows of its examples."""
     order: Callable[..., jax.Array] = functions.order or functools.partial(epoch_order, count=len(train))
 
     def rows_of(state: TrainState) -> np.ndarray:
@@ -217,8 +250,7 @@ def _debugged(resolved: Settings, train: Examples, functions: Program, directory
         rows, _ = batch_rows(np.asarray(order(state.key, epoch)), place, batch_size=resolved.batch_size, length=1)
         return rows[0]
 
-    about = {"settings": settings.as_record(resolved)}
-    return debugging.make_chunk(functions.parts, directory.path / "debug", about, rows_of)
+    return functions.parts, directory.path / "debug", {"settings": settings.as_record(resolved)}, rows_of
 
 
 def _scores(functions: Program, state: TrainState, data: Examples) -> np.ndarray:
@@ -267,15 +299,23 @@ class _Reports(NamedTuple):
     events: tensorboard.EventFiles | None
     online: weights_biases.WandbRun | None
     trace: profiling.Trace | None
+    say: Callable[[str], None]
+    done: Callable[[], None]
 
     def chunk(self, step: int, loss: float) -> None:
+        self.done()
         self.bar.chunk(step, loss)
         if self.trace is not None:
             self.trace.chunk()
 
     def epoch(self, history: list[dict[str, Any]]) -> None:
+        self.done()
         self.bar.epoch(history)
-        self.keep(history)
+        try:
+            self.keep(history)
+        except OSError as error:
+            # The disk may have room again before the run ends; the history is part of each checkpoint.
+            self.say(f"warning: the history cannot be written ({error}); training goes on")
 
     def keep(self, history: list[dict[str, Any]]) -> None:
         self.directory.write_history(history)

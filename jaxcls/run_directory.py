@@ -16,6 +16,7 @@ model/             the weights that were tested, and the thresholds of decisions
 """
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -62,7 +63,10 @@ class RunDirectory:
         self.checkpoints = path / "checkpoints"
         self.model = path / "model"
         self.page = path / "report.html"
-        self.continued = (path / "config.toml").exists()
+        try:
+            self.continued = (path / "config.toml").exists()
+        except OSError as error:
+            raise InputError(f"--run-dir {path} cannot be used ({error.strerror}); give another directory.") from error
         self.warnings: list[str] = []
         record = settings_module.as_record(settings)
         of_the_command = ("config", "list_tasks", "profile", "resume")
@@ -79,12 +83,26 @@ class RunDirectory:
                     "delete this one."
                 )
             self._check_same_run(settings, environment, data)
+            if not self.checkpoints.is_dir():
+                raise InputError(
+                    f"--run-dir {path} holds a run without its {self.checkpoints.name}/: bring it back; to start "
+                    "afresh, give another directory, or delete this one."
+                )
 
     def begin(self) -> None:
-        """Writes what the run begins with, unless it is continued; config.toml, which marks a run, comes last."""
+        """Writes what the run begins with, unless it is continued; config.toml, which marks a run, comes last.
+
+        Raises:
+          InputError: it cannot be written.
+        """
         if not self.continued:
-            for name, text in self._records.items():
-                files.write(self.path / name, text)
+            try:
+                for name, text in self._records.items():
+                    files.write(self.path / name, text)
+            except OSError as error:
+                raise InputError(
+                    f"--run-dir {self.path} cannot be written to ({error.strerror}); give another directory."
+                ) from error
 
     def write_history(self, history: Iterable[Mapping[str, Any]]) -> None:
         """Writes metrics.jsonl anew: whatever was interrupted, each epoch stands in it once."""
@@ -123,9 +141,14 @@ class RunDirectory:
                 f"{fitted} is not what the training examples give: it is damaged, or was fitted by other versions of "
                 "the libraries. Give another --run-dir."
             )
-        for name, value in _read(self.path / "environment.json", run_records.ENVIRONMENT).items():
-            if value != environment.get(name):
-                self.warnings.append(f"{name} was {value}, is {environment.get(name)}")
+        began, now = (
+            _flat(record) for record in (_read(self.path / "environment.json", run_records.ENVIRONMENT), environment)
+        )
+        self.warnings += [
+            f"{name} was {began.get(name)}, is {now.get(name)}"
+            for name in [*began, *(now.keys() - began.keys())]
+            if began.get(name) != now.get(name)
+        ]
 
 
 class Kept(NamedTuple):
@@ -231,6 +254,12 @@ def write_evaluation(path: Path, split: str, results: Mapping[str, Any]) -> Path
     file = path / f"evaluation-{split}.json"
     files.write(file, _json(results))
     return file
+
+
+def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of a record, and in the place of a record within it, its entries."""
+    parts = (value.items() if isinstance(value, dict) else [(name, value)] for name, value in record.items())
+    return dict(itertools.chain.from_iterable(parts))
 
 
 def _json(value: Mapping[str, Any]) -> str:

@@ -69,6 +69,8 @@ class Settings:
     """Columns of --data that are not learned from."""
     uncertain: Maybe[Literal["ignore", "ones", "zeros"] | None] = None
     """What an uncertain label counts as (CheXpert): as not known, as positive, or as negative."""
+    skip_damaged: Maybe[bool | None] = None
+    """Leave out, and count, images that cannot be decoded (image_folder), in place of ending with an error."""
     image_size: Maybe[int | None] = None
     """The height and width, in pixels, that images of any size are brought to."""
     max_length: Maybe[int | None] = None
@@ -111,6 +113,10 @@ class Settings:
     """Stop after so many steps in a row whose loss or gradient was not finite. Such a step changes nothing."""
     checkpoint_seconds: float = 60.0
     """Save this often within an epoch, at the next boundary; the end of an epoch is always saved."""
+    deterministic: bool = False
+    """On a GPU, take only operations that give the same bits each time: slower. A CPU gives them anyway."""
+    stall_seconds: float = 1800.0
+    """End the process, and say where each of its threads is, if it gets no further for so long; 0 waits for ever."""
     debug: bool = False
     """Look at every step on concrete values before it is made, and stop at the first number that is not finite: it is
     named, with its examples, and kept for python -m jaxcls.replay. Slow."""
@@ -196,12 +202,14 @@ class Settings:
 # How and where a run is made, not what it computes.
 _LOGISTICS = frozenset({
     "list_tasks", "config", "run_dir", "resume", "source", "data_dir", "data", "test_data", "checkpoint_seconds",
-    "data_on", "profile", "tensorboard", "wandb",
+    "data_on", "profile", "tensorboard", "wandb", "deterministic", "stall_seconds",
 })  # fmt: skip
+# Those that decide what is computed.
+DECISIVE = tuple(field.name for field in dataclasses.fields(Settings) if field.name not in _LOGISTICS)
 # Those that say what the data is and how it is read, each for some tasks.
 DATA_SETTINGS = (
     "data_dir", "data", "test_data", "test_fraction", "label_column", "text_column", "weight_column", "id_column",
-    "drop_column", "uncertain", "image_size", "max_length", "vocabulary_size",
+    "drop_column", "uncertain", "skip_damaged", "image_size", "max_length", "vocabulary_size",
 )  # fmt: skip
 # Those that belong to the chosen loss, optimizer and schedule, which refuse what they do not take.
 LOSS_SETTINGS = (

@@ -56,15 +56,29 @@ def _status(command: Callable[[], int]) -> int:
     except InputError as error:
         say(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        # A file that was there, a disk, a network: the message names it.
+        say(f"error: {error}; what was saved before stands", file=sys.stderr)
+        return FAILED
     except RuntimeError as error:
         # Not at the top: --help is answered without jax.
         from jaxcls.checkpoints import CheckpointError
         from jaxcls.debugging import NonFiniteError
         from jaxcls.fit import DivergedError
+        from jaxcls.memory import EXHAUSTED
 
-        if not isinstance(error, CheckpointError | DivergedError | NonFiniteError):
+        if str(error).startswith(EXHAUSTED):
+            advice = (
+                "Lower --batch-size and raise --gradient-accumulation-steps by the same factor, for updates of as many "
+                "examples; lower --eval-batch-size; or give --remat."
+            )
+            say(f"error: out of memory ({str(error).splitlines()[0]}). {advice}", file=sys.stderr)
+        elif isinstance(error, CheckpointError | DivergedError | NonFiniteError):
+            say(f"error: {error}", file=sys.stderr)
+        else:
             raise
-        say(f"error: {error}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         print("stopped at once; what was saved before stands", file=sys.stderr)

@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: list[str]) -> int:
     settings = _parse(arguments)
     # From here on jax is needed, and --help is answered.
-    environment.prepare()
+    environment.prepare(deterministic=settings.deterministic)
     return _list_tasks() if settings.list_tasks else _train(settings, arguments)
 
 

@@ -228,6 +228,23 @@ class TestDamage:
             assert saved.restore(make_state()).step == 2
         assert listing(two) == {"1", "2", "2.damaged-1", "jaxcls.lock"}
 
+    def test_what_is_opened_to_be_read_is_not_changed_whoever_has_it(self, two):
+        (two / "2/jaxcls_state/manifest.ocdbt").write_bytes(b"")
+        shutil.copytree(two / "1", two / "0.deleted")
+        with Checkpoints(two / "own") as other, Checkpoints(two / "own", read_only=True) as reader:
+            other.save(1, make_state(1), wait=True)
+            assert reader.restore(make_state()) is None  # it saw what was there when it was opened
+        before = listing(two)
+        with Checkpoints(two, read_only=True) as reader:
+            restored = reader.restore(make_state())
+            with pytest.raises(InputError, match="opened to be read"):
+                reader.save(3, make_state(3))
+        assert (restored.step, restored.set_aside[0].path) == (1, str(two / "2"))
+        (two / "1/jaxcls_state/manifest.ocdbt").write_bytes(b"")
+        with Checkpoints(two, read_only=True) as reader, pytest.raises(CheckpointError, match="every checkpoint in"):
+            reader.restore(make_state())
+        assert listing(two) == before
+
     def test_a_changed_metric_is_damage(self, two):
         file = two / "2/_CHECKPOINT_METADATA"
         content = file.read_bytes()

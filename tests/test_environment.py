@@ -17,14 +17,14 @@ FLAG = "--xla_cpu_experimental_ynn_fusion_type=individual_dot"
 NAMES = ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
 
 
-def prepared(jaxlib="0.10.2", first="", **given):
+def prepared(jaxlib="0.10.2", first="", arguments="", **given):
     """The variables after `prepare` in a process that has only `given` of them, and that version of jaxlib."""
     code = f"""
 import importlib.metadata, json, os
 {first}
 importlib.metadata.version = {{"jaxlib": {jaxlib!r}}}.__getitem__
 from jaxcls import environment
-environment.prepare()
+environment.prepare({arguments})
 print(json.dumps({{name: os.environ[name] for name in {NAMES} if name in os.environ}}))
 """
     clean = {name: value for name, value in os.environ.items() if name not in NAMES}
@@ -55,6 +55,13 @@ def test_what_the_user_set_stands():
 
 def test_flags_of_the_user_are_added_to():
     assert prepared(XLA_FLAGS="--xla_dump_to=x")["XLA_FLAGS"] == f"--xla_dump_to=x {FLAG}"
+
+
+@pytest.mark.parametrize("given", ["", "--xla_gpu_deterministic_ops=false"])
+def test_a_deterministic_gpu_is_asked_for_before_jax_is_there_unless_the_user_says_otherwise(given):
+    expected = [given or "--xla_gpu_deterministic_ops=true"]
+    flags = prepared("0.11.0", arguments="deterministic=True", **({"XLA_FLAGS": given} if given else {}))["XLA_FLAGS"]
+    assert flags.split() == expected
 
 
 def test_nothing_is_set_once_jax_is_imported():

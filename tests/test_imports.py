@@ -10,12 +10,12 @@ import pytest
 import jaxcls
 
 FLOORS = [
-    {"errors", "environment", "printable"},
+    {"errors", "environment", "printable", "watchdog"},
     {"settings", "signals", "labels", "native", "files", "forms"},
     {"losses", "metrics", "optimizers", "augment", "ops"},
     {"models", "data", "heads"},
     {"steps", "checkpoints", "description", "run_records"},
-    {"tasks", "debugging"},
+    {"tasks", "debugging", "memory"},
     {"assembly"},
     {"program", "fit", "progress", "run_directory", "summary", "tensorboard", "weights_biases", "profiling"},
     {"page", "compilation"},

@@ -2,10 +2,8 @@
 
 import json
 import re
-import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import small_data
@@ -14,7 +12,6 @@ from jaxcls import train
 
 EPOCHS = 60
 QUICK = ["--model", "mlp", "--epochs", str(EPOCHS), "--batch-size", "8", "--validation-fraction", "0.2"]
-TOTAL_STEPS = EPOCHS * round(small_data.TRAIN * 0.8) // 8
 
 
 @pytest.fixture(scope="module")
@@ -55,57 +52,6 @@ def test_a_run_ends_with_a_table_of_the_test_scores(uninterrupted):
     assert f"kept in {directory}" in done.stdout
     assert len(re.findall(r"^epoch +\d+/60  loss \d", done.stdout, re.MULTILINE)) == EPOCHS
     assert done.stderr == ""
-
-
-def newest_step(directory):
-    """The step of the newest complete checkpoint, or -1."""
-    return max((int(path.name) for path in directory.glob("checkpoints/*") if path.name.isdecimal()), default=-1)
-
-
-# The command, with a signal to itself a while after so many saves. On a busy machine, a signal from another process
-# can come when the run has ended.
-STOPPED = """
-import os, sys, threading
-from jaxcls import environment, train
-environment.prepare()
-from jaxcls.checkpoints import Checkpoints
-kind, saves, delay, *arguments = sys.argv[1:]
-save, left = Checkpoints.save, [int(saves)]
-def counted(*args, **options):
-    save(*args, **options)
-    left[0] -= 1
-    if not left[0]:
-        threading.Timer(float(delay), os.kill, (os.getpid(), int(kind))).start()
-Checkpoints.save = counted
-sys.exit(train.main(arguments))
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda kind: kind.name)
-def test_a_run_that_is_stopped_and_continued_ends_with_the_same_bits(data_dir, uninterrupted, tmp_path, kind):
-    directory = tmp_path / "run"
-    arguments = ["--data-dir", data_dir, "--run-dir", directory, "--checkpoint-seconds", "0", *QUICK]
-    with subprocess.Popen(command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        # While it starts and compiles.
-        time.sleep(2.0)
-        process.send_signal(kind)
-    reached = [newest_step(directory)]
-    # While it trains, validates or saves again. A second save begins when the first is whole.
-    for saves, delay in ((2, 0.0), (2, 0.01), (3, 0.03)):
-        stopped = [sys.executable, "-c", STOPPED, *map(str, (int(kind), saves, delay, *arguments))]
-        done = subprocess.run(stopped, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-        reached.append(newest_step(directory))
-        if kind == signal.SIGKILL:
-            assert done.returncode == -signal.SIGKILL, done.stderr
-        else:
-            assert done.returncode == 75, done.stderr
-            assert "the state is saved. To go on: python -m jaxcls.train" in done.stderr
-    assert reached == sorted(reached)
-    assert 0 < reached[1] < reached[-1] < TOTAL_STEPS
-    assert run(*arguments).returncode == 0
-    assert newest_step(directory) == TOTAL_STEPS
-    assert results(directory) == results(uninterrupted[1])
 
 
 def test_an_interrupt_that_does_not_wait_ends_with_a_line_and_no_traceback(monkeypatch, capsys):

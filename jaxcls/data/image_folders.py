@@ -79,7 +79,7 @@ def layout(data: Path, test_data: Path | None = None) -> Layout:
     return Layout(train, test, validation, class_names, roots)
 
 
-def read(name: str, where: Layout, *, size: int, test_fraction: float) -> Dataset:
+def read(name: str, where: Layout, *, size: int, test_fraction: float, skip_damaged: bool = False) -> Dataset:
     """Decodes a data set to uint8 images (N, size, size, 3), class by class, in order of their names.
 
     Args:
@@ -87,26 +87,41 @@ def read(name: str, where: Layout, *, size: int, test_fraction: float) -> Datase
       where: from :func:`layout`.
       size: height and width that images are brought to.
       test_fraction: the share that is set aside for the test where the data has no test part.
+      skip_damaged: leave out, and count, images that cannot be decoded.
 
     Raises:
-      InputError: a class has no image, or an image cannot be decoded.
+      InputError: a class has no image, or an image cannot be decoded and is not to be left out.
     """
     checksums, notes = {}, ["a folder for each class"]
 
     def part(role: str, folder: Path) -> Part:
         paths, labels, others = _listed(folder, where.class_names)
         decoded = images.decode_all(
-            paths, size=size, channels=3, root=folder, what=f"{role} images", inside=where.roots[folder]
+            paths,
+            size=size,
+            channels=3,
+            root=folder,
+            what=f"{role} images",
+            inside=where.roots[folder],
+            skip_damaged=skip_damaged,
         )
         checksums[role] = decoded.sha256
+        pixels = decoded.images
+        if out := decoded.left_out:
+            named = paths[out[0]].relative_to(folder)
+            notes.append(
+                f"warning: {len(out):,} images of {folder} cannot be decoded and are left out, such as {named}"
+            )
+            pixels, labels = (np.delete(rows, out, axis=0) for rows in (pixels, labels))
+            paths = [path for row, path in enumerate(paths) if row not in set(out)]
         if others:
             notes.append(f"{len(others):,} files of {folder} are no images by their names, such as {others[0]}")
-        if twice := _in_two_classes(decoded.images, labels):
+        if twice := _in_two_classes(pixels, labels):
             first, second = (paths[row].relative_to(folder) for row in twice[0])
             notes.append(
                 f"warning: {len(twice):,} images of {folder} stand in two classes, such as {first} and {second}"
             )
-        return Part(decoded.images, labels)
+        return Part(pixels, labels)
 
     train = part("train", where.train)
     validation = part("validation", where.validation) if where.validation else None

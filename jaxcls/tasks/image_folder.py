@@ -35,6 +35,7 @@ def load(settings: Settings) -> Dataset:
         "image_folder",
         size=own.given(settings, "image_size"),
         test_fraction=own.given(settings, "test_fraction"),
+        skip_damaged=bool(settings.skip_damaged),
     )
     if own.wants_sample(settings):
         return sources.generated(sample.write, lambda folder: read(image_folders.layout(folder)))
@@ -84,6 +85,6 @@ TASK = Task(
         ),
     },
     metrics=["accuracy"],
-    data_settings=("data", "test_data"),
+    data_settings=("data", "test_data", "skip_damaged"),
     specialise=specialise,
 )

@@ -48,10 +48,12 @@ class Decoded(NamedTuple):
     Attributes:
       images: uint8 (N, size, size, channels), mapped from a file and read-only.
       sha256: of the lines ``SHA-256 of the file's content, two spaces, its name`` for all files in their order.
+      left_out: the rows of files that could not be decoded, where that was asked for; their images are black.
     """
 
     images: np.ndarray
     sha256: str
+    left_out: tuple[int, ...] = ()
 
 
 def decode(path: str | os.PathLike[str], *, size: int, channels: int) -> np.ndarray:
@@ -85,7 +87,14 @@ def decode(path: str | os.PathLike[str], *, size: int, channels: int) -> np.ndar
 
 
 def decode_all(
-    paths: Sequence[Path], *, size: int, channels: int, root: Path, what: str, inside: Path | None = None
+    paths: Sequence[Path],
+    *,
+    size: int,
+    channels: int,
+    root: Path,
+    what: str,
+    inside: Path | None = None,
+    skip_damaged: bool = False,
 ) -> Decoded:
     """Decodes many images, in parallel, once: the next call with the same unchanged files maps what was kept.
 
@@ -99,6 +108,7 @@ def decode_all(
       root: a folder above all of them; errors and checksums name them from there.
       what: the name of it all, for the progress bar.
       inside: the folder that no link may lead out of; without it, the root.
+      skip_damaged: leave out what cannot be decoded, in place of raising.
 
     Raises:
       InputError: there are none, one of them leads out of the folder or cannot be decoded (as in :func:`decode`), or
@@ -109,13 +119,13 @@ def decode_all(
         raise InputError(f"{root}: no images for {what}; there must be at least one.")
     files.all_inside(inside or root, paths)
     names = [path.relative_to(root).as_posix() for path in paths]
-    folder = sources.cache_directory() / "images" / _key(paths, names, root, size, channels)
+    folder = sources.cache_directory() / "images" / _key(paths, names, root, size, channels, skip_damaged)
     shape = (len(paths), size, size, channels)
     if decoded := _read_kept(folder, shape):
         return decoded
     try:
         shutil.rmtree(folder, ignore_errors=True)
-        sources.write_once(folder, lambda partial: _write(partial, paths, names, shape, what))
+        sources.write_once(folder, lambda partial: _write(partial, paths, names, shape, what, skip_damaged))
     except OSError as error:
         raise InputError(
             f"{folder}: the decoded images cannot be kept ({error.strerror or error}); they take "
@@ -254,10 +264,11 @@ def _scaled(values: np.ndarray) -> np.ndarray:
     return (values / full * 255).astype(np.float32)
 
 
-def _key(paths: Sequence[Path], names: Sequence[str], root: Path, size: int, channels: int) -> str:
+def _key(paths: Sequence[Path], names: Sequence[str], root: Path, size: int, channels: int, skip_damaged: bool) -> str:
     import PIL
 
-    digest = hashlib.sha256(json.dumps([_VERSION, PIL.__version__, size, channels, str(root.resolve())]).encode())
+    decisive = [_VERSION, PIL.__version__, size, channels, str(root.resolve()), *(["skip"] if skip_damaged else [])]
+    digest = hashlib.sha256(json.dumps(decisive).encode())
     for path, name in zip(paths, names, strict=True):
         try:
             status = path.stat()
@@ -267,34 +278,53 @@ def _key(paths: Sequence[Path], names: Sequence[str], root: Path, size: int, cha
     return digest.hexdigest()[:24]
 
 
-def _write(folder: Path, paths: Sequence[Path], names: Sequence[str], shape: tuple[int, ...], what: str) -> None:
+def _write(
+    folder: Path, paths: Sequence[Path], names: Sequence[str], shape: tuple[int, ...], what: str, skip_damaged: bool
+) -> None:
     from tqdm import tqdm
 
     size, channels = shape[2:]
     content, pixels = hashlib.sha256(), hashlib.sha256()
+    left_out: list[int] = []
     # Written in order, not mapped: on a full disk a mapped page ends the process without a word.
     with (
         (folder / "images.npy").open("wb") as file,
         tqdm(total=len(paths), desc=f"decoding {line(what)}", unit="image", leave=False, disable=None) as bar,
-        contextlib.closing(_chunks(paths, size, channels)) as chunks,
+        contextlib.closing(_chunks(paths, size, channels, skip_damaged)) as chunks,
     ):
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
         for start, decoded in chunks:
-            for name, (digest, image) in zip(names[start:], decoded, strict=False):
+            for row, (digest, image) in enumerate(decoded, start):
+                name = names[row]
+                if not digest:
+                    left_out.append(row)
                 content.update(f"{digest}  {name}\n".encode(errors="surrogateescape"))
                 pixels.update(image.data)
                 file.write(image.data)
             bar.update(len(decoded))
-    record = {"content_sha256": content.hexdigest(), "pixels_sha256": pixels.hexdigest()}
+    record = {"content_sha256": content.hexdigest(), "pixels_sha256": pixels.hexdigest(), "left_out": left_out}
     (folder / "record.json").write_text(json.dumps(record), encoding="utf-8")
 
 
-def _chunks(paths: Sequence[Path], size: int, channels: int) -> Generator[tuple[int, list[tuple[str, np.ndarray]]]]:
-    """Decodes in threads, since Pillow lets go of the interpreter, some images at a time; yields them in order."""
+def _chunks(
+    paths: Sequence[Path], size: int, channels: int, skip_damaged: bool
+) -> Generator[tuple[int, list[tuple[str, np.ndarray]]]]:
+    """Decodes in threads, since Pillow lets go of the interpreter, some images at a time; yields them in order.
+
+    One that is left out has no SHA-256.
+    """
+
+    def one(path: Path) -> tuple[str, np.ndarray]:
+        try:
+            return _decode_file(path, size, channels)
+        except InputError:
+            if not skip_damaged:
+                raise
+            return "", np.zeros((size, size, channels), np.uint8)
 
     def some(start: int) -> tuple[int, list[tuple[str, np.ndarray]]]:
-        return start, [_decode_file(path, size, channels) for path in paths[start : start + _CHUNK]]
+        return start, [one(path) for path in paths[start : start + _CHUNK]]
 
     pool = ThreadPoolExecutor(os.cpu_count())
     with _strict_pillow():
@@ -312,6 +342,6 @@ def _read_kept(folder: Path, shape: tuple[int, ...]) -> Decoded | None:
         whole = images.shape == shape and images.dtype == np.uint8
         if not whole or hashlib.sha256(images.data).hexdigest() != record["pixels_sha256"]:
             return None
-        return Decoded(np.asarray(images), record["content_sha256"])
+        return Decoded(np.asarray(images), record["content_sha256"], tuple(record.get("left_out", ())))
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -1,0 +1,18 @@
+"""A run that nothing stopped, which all the others are compared with."""
+
+import pytest
+import real_runs
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(tmp_path_factory):
+    """The directory of a run of `real_runs.TABLE`."""
+    directory = tmp_path_factory.mktemp("uninterrupted") / "run"
+    done = real_runs.run(*real_runs.TABLE, "--run-dir", directory)
+    assert done.returncode == 0, done.stderr
+    return directory
+
+
+@pytest.fixture(scope="session")
+def expected(uninterrupted):
+    return real_runs.outcome(uninterrupted)

@@ -1,0 +1,222 @@
+"""Files of a run that are flipped, cut, lost or another run's: told apart, named, and nothing is destroyed."""
+
+import logging
+import shutil
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import real_runs
+import tally
+from flax import nnx
+
+import jaxcls
+from jaxcls import steps
+from jaxcls.checkpoints import CheckpointError, Checkpoints
+from jaxcls.errors import InputError
+from jaxcls.models.functional import functional
+from jaxcls.run import run
+from jaxcls.settings import Settings
+
+# In each of the files of a checkpoint that are not empty.
+FILES, FLIPS = 9, 60
+
+# Where a load fails, Orbax abandons the tasks of the other leaves: noise of its own, and after the error.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning"),
+]
+
+
+def flip(file, bit):
+    content = bytearray(file.read_bytes())
+    content[bit // 8] ^= 1 << (bit % 8)
+    file.write_bytes(content)
+
+
+def largest_file(folder):
+    return max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+
+
+@pytest.mark.slow
+def test_a_run_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before(expected, tmp_path):
+    directory = tmp_path / "run"
+    arguments = [*real_runs.TABLE, "--run-dir", directory]
+    assert real_runs.after_saves(5, "signal.raise_signal(signal.SIGTERM)", *arguments).returncode == 75
+    before, newest = real_runs.steps_in(directory)[-2:]
+    damaged = directory / "checkpoints" / str(newest)
+    flip(largest_file(damaged), 8 * 1000 + 3)
+    content = largest_file(damaged).read_bytes()
+    # Stopped right after, so that what it began with can be seen.
+    done = real_runs.after_saves(1, "signal.raise_signal(signal.SIGKILL)", *arguments)
+    assert f"the checkpoint of step {newest} is damaged (" in done.stderr
+    assert f"it is {damaged}.damaged-1" in done.stderr
+    assert largest_file(Path(f"{damaged}.damaged-1")).read_bytes() == content
+    assert before in real_runs.steps_in(directory)
+    done = real_runs.run(*arguments)
+    assert done.returncode == 0, done.stderr
+    same = real_runs.outcome(directory) == expected
+    tally.record("files of a run: the newest checkpoint had a flipped bit, continued from the one before", 1, same)
+    assert same
+
+
+def in_process(directory, **changes):
+    """A small run in this process."""
+    given = {"task": "csv", "model": "linear", "epochs": 2, "batch_size": 16, "monitor": "loss", **changes}
+    return run(Settings(run_dir=directory, **given), say=lambda line: None)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("finished") / "run"
+    in_process(directory)
+    return directory
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def tree(directory):
+    """All files of a directory, by their content."""
+    return {path.relative_to(directory): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def test_where_every_checkpoint_is_damaged_the_run_ends_and_does_not_start_afresh(copied, caplog):
+    caplog.set_level(logging.CRITICAL)
+    for step in real_runs.steps_in(copied):
+        flip(largest_file(copied / "checkpoints" / str(step)), 1234)
+    for _ in range(2):
+        with pytest.raises(CheckpointError, match=r"every checkpoint in .* is damaged; to start afresh, give another"):
+            in_process(copied)
+    tally.record("files of a run: all checkpoints damaged, an error each time", 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("lose", "error", "message"),
+    [
+        (lambda run: [shutil.rmtree(path) for path in run.glob("checkpoints/[0-9]*")], CheckpointError,
+         "holds no checkpoint any more, and one of step 18 was saved there"),
+        (lambda run: shutil.rmtree(run / "checkpoints"), InputError, "holds a run without its checkpoints/"),
+        (lambda run: (run / "checkpoints/jaxcls.lock").unlink(), InputError, r"no jaxcls\.lock"),
+        (lambda run: (run / "data.json").unlink(), InputError, r"data\.json is damaged"),
+        (lambda run: (run / "predictor.json").write_text("{"), InputError, r"predictor\.json is damaged"),
+        (lambda run: (run / "environment.json").write_text("["), InputError, r"environment\.json is damaged"),
+        (lambda run: (run / "config.toml").write_text("epochs ="), InputError, "not a TOML file"),
+    ],
+    ids=["every checkpoint", "all of checkpoints", "the lock", "data", "predictor", "environment", "config"],
+)  # fmt: skip
+def test_what_is_lost_or_cut_is_named_and_nothing_starts_afresh(copied, lose, error, message):
+    lose(copied)
+    before = tree(copied)
+    for _ in range(2):
+        with pytest.raises(error, match=message):
+            in_process(copied)
+    after = tree(copied)
+    for files in (before, after):
+        files.pop(Path("checkpoints/jaxcls.lock"), None)  # says which process had it
+    assert after == before
+    tally.record("files of a run: lost or cut, named", 1, 1)
+
+
+def test_a_newest_checkpoint_that_is_gone_is_missed(copied, caplog):
+    *_, before, newest = real_runs.steps_in(copied)
+    shutil.rmtree(copied / "checkpoints" / str(newest))
+    in_process(copied)
+    assert f"the checkpoint of step {newest}, the newest of {copied / 'checkpoints'}, is gone" in caplog.text
+    assert real_runs.steps_in(copied)[-2:] == [before, newest]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": 1}, r"of another run.*\n  seed: saved 1, now 0$"),
+        ({"optimizer": "sgd"}, r"of another run.*\n(.*\n)*  optimizer: saved 'sgd', now 'adamw'"),
+        ({"model": "mlp"}, r"of another run.*\n  model: saved 'mlp', now 'linear'$"),
+        ({"dtype": "bfloat16"}, r"of another run.*\n  dtype: saved 'bfloat16', now 'float32'$"),
+        ({"data": "another"}, r"\n  data: saved {'data': '\w{64}'}, now {'data': '\w{64}'}\n"),
+    ],
+    ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else "",
+)
+def test_checkpoints_of_another_run_are_refused_by_what_differs(copied, tmp_path, changes, message):
+    if "data" in changes:
+        # The same shapes: the same table with another value in one row.
+        table = Path(jaxcls.__file__).parent / "data/samples/csv/wine.csv"
+        lines = table.read_text(encoding="utf-8").splitlines()
+        lines[5] = ",".join(["99.0", *lines[5].split(",")[1:]])
+        other = tmp_path / "table.csv"
+        other.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        changes = {"data": other, "label_column": ("class",)}
+    in_process(tmp_path / "other", **changes)
+    shutil.rmtree(copied / "checkpoints")
+    shutil.copytree(tmp_path / "other/checkpoints", copied / "checkpoints")
+    before = tree(copied / "checkpoints")
+    with pytest.raises(InputError, match=message):
+        in_process(copied)
+    after = tree(copied / "checkpoints")
+    for files in (before, after):
+        files.pop(Path("jaxcls.lock"))
+    assert after == before
+    tally.record("files of a run: checkpoints of another model, optimizer, seed, type or data, refused", 1, 1)
+
+
+def test_a_program_of_ones_own_tells_its_checkpoints_from_those_of_another_seed_and_other_data(tmp_path):
+    x = np.random.default_rng(0).normal(size=(32, 3)).astype(np.float32)
+    y = (x[:, 0] > 0).astype(np.int32)
+    made = jaxcls.compile(lambda rngs: nnx.Linear(3, 2, rngs=rngs), loss="sparse_categorical_crossentropy")
+    options = {"epochs": 1, "batch_size": 8, "verbose": False, "checkpoint_dir": tmp_path}
+    made.fit(made.init(0), (x, y), **options)
+    with pytest.raises(InputError, match="is of a run with another seed"):
+        made.fit(made.init(1), (x, y), **options)
+    with pytest.raises(InputError, match="labels_sha256: saved"):
+        made.fit(made.init(0), (x, 1 - y), **options)
+    with pytest.raises(InputError, match="batch_size: saved 8, now 16"):
+        made.fit(made.init(0), (x, y), **{**options, "batch_size": 16})
+
+
+@pytest.fixture(scope="module")
+def states(tmp_path_factory):
+    """Two checkpoints of a training state, and the states."""
+    model = functional(lambda rngs: nnx.Sequential(nnx.Linear(8, 64, rngs=rngs), nnx.Linear(64, 3, rngs=rngs)))
+    folder = tmp_path_factory.mktemp("states")
+    made = {}
+    with Checkpoints(folder) as saved:
+        for step in (1, 2):
+            state = steps.init_state(model, optax.adam(1e-3), seed=step)
+            made[step] = state._replace(step=jnp.int32(step), key=jax.random.key(0))
+            saved.save(step, made[step], metadata={"step": step}, metrics={"accuracy": 0.5})
+    return folder, made
+
+
+@pytest.mark.faults_long
+@pytest.mark.parametrize("number", range(FILES))
+def test_every_flipped_bit_is_found_or_without_effect(states, tmp_path, caplog, number):
+    """What is restored is what was saved, to the bit: a flip is found, or stands where nothing is read from."""
+    caplog.set_level(logging.CRITICAL)
+    folder, made = states
+    files = [path for path in sorted((folder / "2").rglob("*")) if path.is_file() and path.stat().st_size]
+    assert len(files) == FILES
+    file = files[number]
+    rng = np.random.default_rng(number)
+    found = right = 0
+    for bit in rng.choice(8 * file.stat().st_size, size=FLIPS, replace=False):
+        directory = Path(shutil.copytree(folder, tmp_path / "run"))
+        flip(directory / file.relative_to(folder), int(bit))
+        with Checkpoints(directory) as saved:
+            restored = saved.restore(made[1])
+        aside = [Path(bad.path).name for bad in restored.set_aside]
+        exact = real_runs.same_bits(restored.state, made[restored.step])
+        said = aside == ["2.damaged-1"] * (2 - restored.step)
+        right += exact and said and restored.metadata == {"step": restored.step}
+        found += restored.step == 1
+        shutil.rmtree(directory)
+    name = file.relative_to(folder / "2")
+    # Files of data have a hash for a name.
+    where = f"{name.parent}/..." if len(name.name) == 32 else name
+    tally.record(f"a flipped bit in a checkpoint: {where}, found and the one before used", found, found)
+    tally.record(f"a flipped bit in a checkpoint: {where}, without effect", FLIPS - found, right - found)
+    assert right == FLIPS

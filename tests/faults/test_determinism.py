@@ -1,0 +1,156 @@
+"""The bits of a run do not depend on how its steps are dispatched, or on where it was interrupted."""
+
+import re
+
+import chex
+import jax
+import numpy as np
+import optax
+import pytest
+import real_runs
+import tally
+from flax import nnx
+
+from jaxcls import fit, losses, optimizers, run, steps, train
+from jaxcls.checkpoints import Checkpoints
+from jaxcls.data import pipeline
+from jaxcls.models.functional import functional
+from jaxcls.settings import Settings
+
+COUNT, BATCH, EPOCHS = 23, 4, 2
+STEPS = EPOCHS * pipeline.steps_per_epoch(COUNT, BATCH)
+RNG = np.random.default_rng(0)
+INPUTS = RNG.normal(size=(COUNT, 4)).astype(np.float32)
+LABELS = (INPUTS[:, 0] > 0).astype(np.int32)
+# The step that meets it changes nothing, and is counted.
+INPUTS[7] = np.inf
+
+
+def build(rngs):
+    parts = nnx.Linear(4, 8, use_bias=False, rngs=rngs), nnx.BatchNorm(8, rngs=rngs), nnx.Dropout(0.3, rngs=rngs)
+    return nnx.Sequential(*parts, nnx.Linear(8, 2, rngs=rngs))
+
+
+MODEL = functional(build)
+OPTIMIZER = optimizers.adam(optax.linear_schedule(1e-2, 1e-3, STEPS), ema_decay=0.5, gradient_accumulation_steps=2)
+LOSS = losses.get("softmax_cross_entropy", normalizer="batch")
+STEP = steps.make_train_step(
+    MODEL, LOSS, OPTIMIZER, augment=lambda key, inputs: inputs + 0.1 * jax.random.normal(key, inputs.shape)
+)
+CHUNK = steps.make_train_chunk(STEP)
+
+
+def trained(most, directory=None, stop_at=None):
+    """The state and the history, with so many steps in a dispatch at the most."""
+    seen = []
+
+    class Steps:
+        def chunk(self, step, loss):
+            seen.append(step)
+
+        def epoch(self, history):
+            pass
+
+    def go(checkpoints=None):
+        return fit.fit(
+            steps.init_state(MODEL, OPTIMIZER, seed=0),
+            STEP,
+            jax.device_put(pipeline.examples(INPUTS, LABELS)),
+            epochs=EPOCHS,
+            batch_size=BATCH,
+            validate=lambda state: {"x": float(np.sum(np.abs(state.params["layers"][0]["kernel"])))},
+            monitor="x",
+            checkpoints=checkpoints,
+            reporter=Steps(),
+            stop=lambda: bool(seen) and seen[-1] == stop_at,
+            make_chunk=lambda _: CHUNK,
+        )
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fit, "MOST_STEPS_A_CHUNK", most)
+        if directory is None:
+            state, history = go()
+        else:
+            with Checkpoints(directory, best_metric="x") as checkpoints:
+                state, history = go(checkpoints)
+    return state, [{k: v for k, v in e.items() if k not in ("seconds", "examples_per_second")} for e in history]
+
+
+@pytest.fixture(scope="module")
+def whole():
+    state, history = trained(32)
+    assert [entry["skipped_steps"] for entry in history] == [1, 1]
+    return state, history
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 4, 5])
+def test_any_chunking_of_the_scan_gives_the_same_bits(whole, most):
+    state, history = trained(most)
+    assert real_runs.same_bits(state, whole[0])
+    assert history == whole[1]
+    tally.record("determinism: chunkings of the scan with the same bits", 1, 1)
+
+
+@pytest.mark.parametrize("at", range(1, STEPS))
+def test_a_run_that_is_interrupted_at_any_step_gives_the_same_bits(whole, tmp_path, at):
+    with pytest.raises(fit.Interrupted) as stopped:
+        trained(1, tmp_path, stop_at=at)
+    assert stopped.value.step == at
+    # By a process that dispatches otherwise.
+    state, history = trained(32, tmp_path)
+    assert real_runs.same_bits(state, whole[0])
+    assert history == whole[1]
+    tally.record("determinism: steps of a short run at which it was interrupted, with the same bits", 1, 1)
+
+
+# What addition in another order may change in a few hundred steps, of weights of about 0.1 to 1.
+TOLERANCE = {"rtol": 1e-3, "atol": 1e-4}
+SPREAD = (
+    *("--task", "csv", "--model", "mlp", "--epochs", "3", "--batch-size", "16", "--validation-fraction", "0.2"),
+    *("--monitor", "loss", "--restore-best", "--checkpoint-seconds", "0"),
+)
+
+
+@pytest.mark.slow
+def test_one_two_and_eight_devices_agree_and_a_run_moves_between_them(tmp_path):
+    on = {count: {"env": real_runs.with_environment(JAX_NUM_CPU_DEVICES=str(count))} for count in (1, 8)}
+    for count in on:
+        done = real_runs.run(*SPREAD, "--run-dir", tmp_path / str(count), **on[count])
+        assert done.returncode == 0, done.stderr
+    # This process has two.
+    assert train.main([*SPREAD, "--run-dir", str(tmp_path / "2")]) == 0
+    moved = [*SPREAD, "--run-dir", tmp_path / "moved"]
+    assert real_runs.after_saves(1, "signal.raise_signal(signal.SIGTERM)", *moved, **on[8]).returncode == 75
+    done = real_runs.run(*moved, **on[1])
+    assert done.returncode == 0, done.stderr
+    assert re.search(
+        r"warning: devices was \['cpu'(, 'cpu'){7}\], is \['cpu'\]; the last bits of the result", done.stdout
+    )
+    one = real_runs.outcome(tmp_path / "1")
+    for name in ("2", "8", "moved"):
+        other = real_runs.outcome(tmp_path / name)
+        chex.assert_trees_all_close(real_runs.arrays(other["last"]), real_runs.arrays(one["last"]), **TOLERANCE)
+        assert [e["loss"] for e in other["history"]] == pytest.approx([e["loss"] for e in one["history"]], rel=1e-3)
+        tally.record("determinism: other numbers of devices, to the tolerance", 1, 1)
+
+
+def test_another_environment_is_said_when_a_run_goes_on(tmp_path):
+    import json
+
+    given = Settings(task="csv", model="linear", epochs=1, batch_size=16, run_dir=tmp_path / "run")
+    run.run(given, say=lambda line: None)
+    file = tmp_path / "run" / "environment.json"
+    record = json.loads(file.read_text(encoding="utf-8"))
+    record["packages"]["jax"] = "0.0.1"
+    record["cpus"] = 96
+    record["devices"] = ["TPU v9"]
+    file.write_text(json.dumps(record), encoding="utf-8")
+    lines = []
+    run.run(given, say=lines.append)
+    said = [line.split(";")[0] for line in lines if line.startswith("warning: ")]
+    now = run.environment.record()
+    assert said == [
+        f"warning: jax was 0.0.1, is {jax.__version__}",
+        f"warning: devices was ['TPU v9'], is {now['devices']}",
+        f"warning: cpus was 96, is {now['cpus']}",
+    ]
