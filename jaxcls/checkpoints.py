@@ -469,7 +469,13 @@ class _Damaged(Exception):
     """The files of a checkpoint can be read, and are not what was written."""
 
 
-_RECORD = {"step": int, "leaves": {str: [str, int]}, "metadata": {str: forms.ANYTHING}, "metrics": {str: forms.NUMBER}}
+_RECORD = {
+    "step": int,
+    "leaves": {str: [str, int]},
+    "metadata": {str: forms.ANYTHING},
+    "metrics": {str: forms.NUMBER},
+    "identity?": {str: forms.ANYTHING},
+}
 
 
 class _Record(NamedTuple):
@@ -514,7 +520,7 @@ def _unpack(step: int, custom_metadata: Mapping[str, Any] | None) -> _Record:
             raise _Damaged("its record is not the one that was saved")
     if record["step"] != step:
         raise _Damaged("it is a checkpoint of another step")
-    return _Record(record["leaves"], record["metadata"], record["metrics"])
+    return _Record(record["leaves"], record["metadata"], record["metrics"], record.get("identity", {}))
 
 
 def _read(path: Path, load: Callable[[], Any]) -> Any:

@@ -4,6 +4,9 @@ import contextlib
 import difflib
 from collections.abc import Iterable, Iterator
 
+# No name that a person types is longer.
+_LONGEST_NAME = 200
+
 
 class InputError(ValueError):
     """Something that the user gave (a flag, a name, a file, an array) is wrong.
@@ -34,7 +37,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     >>> did_you_mean("adamm", ["adam", "sgd"])
     " Did you mean 'adam'?"
     """
-    nearest = difflib.get_close_matches(name, list(known), n=1)
+    # Of two names, the time grows with the product of their lengths; nobody mistypes those of others' files.
+    short = [other for other in known if len(other) <= _LONGEST_NAME] if len(name) <= _LONGEST_NAME else []
+    nearest = difflib.get_close_matches(name, short, n=1)
     return f" Did you mean {nearest[0]!r}?" if nearest else ""
 
 

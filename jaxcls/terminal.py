@@ -58,6 +58,8 @@ def _status(command: Callable[[], int]) -> int:
     except InputError as error:
         say(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
+    except BrokenPipeError:
+        raise
     except OSError as error:
         # A file that was there, a disk, a network: the message names it.
         say(f"error: {error}; what was saved before stands", file=sys.stderr)

@@ -214,3 +214,17 @@ def test_help_names_every_flag_and_needs_no_jax():
     for flag in ("--run-dir", "--input", "--output", "--sample-submission", "--overwrite"):
         assert flag in done.stdout
     assert done.stdout.endswith("False\n")
+
+
+def test_an_id_that_begins_as_a_formula_is_a_text_but_for_a_scorer_it_stays(of_leaves, leaves, tmp_path, capsys):
+    for name in ("test.csv", "sample_submission.csv"):
+        table = tables.read_csv(leaves / name, text=["id"])
+        table["id"][0] = "=1+1"
+        tables.write_csv(tmp_path / name, table)
+    written, said = predicted(capsys, of_leaves, tmp_path / "test.csv", tmp_path / "out.csv")
+    assert written["id"][0] == "'=1+1"
+    assert "formula" not in said
+    flag = ["--sample-submission", tmp_path / "sample_submission.csv"]
+    written, said = predicted(capsys, of_leaves, tmp_path / "test.csv", tmp_path / "submission.csv", *flag)
+    assert written["id"][0] == "=1+1"
+    assert "do not open this submission as a spreadsheet" in said

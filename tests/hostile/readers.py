@@ -367,7 +367,8 @@ class CheckpointRecord:
 
     def __init__(self, folder):
         state = {"w": jnp.ones(3), "b": jnp.zeros((2, 2))}
-        packed = checkpoints._pack(7, checkpoints._described({"w": state["w"]}), {"epoch": 1}, {"accuracy": 0.5})
+        described = checkpoints._described({"w": state["w"]})
+        packed = checkpoints._pack(7, described, {"epoch": 1}, {"accuracy": 0.5}, {"seed": 1})
         self.record, self.text = json.loads(packed["record"]), packed["record"]
 
     def valid(self):

@@ -17,7 +17,7 @@ from damage import bounded
 from jaxcls import files, forms, settings
 from jaxcls.artifact import loader
 from jaxcls.data.formats import idx, npz, tables, texts
-from jaxcls.errors import InputError
+from jaxcls.errors import InputError, did_you_mean
 
 MEGABYTE = 1 << 20
 # A gzip stream of zeros may become so much before it is refused; see unpacking.most.
@@ -202,7 +202,7 @@ import resource, sys
 from pathlib import Path
 from PIL import Image
 from jaxcls.data.formats import images
-from jaxcls.errors import InputError
+from jaxcls.errors import InputError, did_you_mean
 Image.init()
 pages = int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").exists() else 0
 resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (96 << 20),) * 2)
@@ -221,3 +221,8 @@ def test_a_record_that_is_too_long(tmp_path):
     (tmp_path / "x.json").write_text(json.dumps("x" * 100))
     with pytest.raises(InputError, match="more than the 50 bytes"):
         files.content(tmp_path / "x.json", folder=tmp_path, most=50)
+
+
+def test_names_that_nobody_types_are_not_compared():
+    with bounded(10):
+        assert did_you_mean("ab" * 100_000, ["ba" * 100_000]) == did_you_mean("adam", ["ba" * 100_000]) == ""

@@ -220,7 +220,7 @@ def test_weights_that_the_files_give_no_reason_for_are_not_made(finished):
 def test_a_lock_does_not_empty_what_a_link_leads_to(tmp_path, secret):
     kept = secret.read_text()
     linked(tmp_path / "model" / LOCK_FILE, secret)
-    with pytest.raises(InputError, match="if it is a link, remove it"):
+    with pytest.raises(InputError, match="cannot be used"):
         Checkpoints(tmp_path / "model")
     assert secret.read_text() == kept
 
