@@ -3,8 +3,8 @@
     python experiments/samples.py
     python experiments/samples.py --tasks mnist leaf
 
-It writes experiments/samples.md. Expected: each process ends within 90 s on 2 cores, though nothing is cached: the
-synthetic samples are generated, and all is compiled, anew.
+It writes experiments/samples.md. Expected: each process ends within 90 s on 2 cores, and detection within
+10 minutes, though nothing is cached: the synthetic samples are generated, and all is compiled, anew.
 """
 
 import argparse

@@ -30,7 +30,7 @@ def chain(*augmentations: Augmentation) -> Augmentation:
     return augment
 
 
-def inputs_alone(augmentation: Augmentation) -> Callable[[jax.Array, Any, Any], tuple[Any, Any]]:
+def inputs_alone(augmentation: Callable[[jax.Array, Any], Any]) -> Callable[[jax.Array, Any, Any], tuple[Any, Any]]:
     """An augmentation that leaves labels as they are, in the form that a training step takes.
 
     That is ``(key, inputs, labels) -> (inputs, labels)``.

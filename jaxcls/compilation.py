@@ -27,7 +27,7 @@ from jaxcls.debugging import Finding
 from jaxcls.errors import InputError, said_of, unknown_name
 from jaxcls.fit import fit
 from jaxcls.heads import Head, Heads, by_head, problems
-from jaxcls.labels import Problem
+from jaxcls.labels import AnyProblem, Problem
 from jaxcls.losses.by_name import SIGMOID_FAMILY, SOFTMAX_FAMILY
 from jaxcls.losses.weighting import Terms, reduce
 from jaxcls.models.functional import Model, functional
@@ -516,7 +516,7 @@ def _check_names(what: str, given: Any, heads: Mapping[str, Head]) -> None:
         raise InputError(f"{what} must be a dict of {', '.join(heads)}, as loss is; got {shown}.")
 
 
-def _check_logits(logits: Any, problem: Problem) -> None:
+def _check_logits(logits: Any, problem: AnyProblem) -> None:
     shape = getattr(logits, "shape", None)
     if shape is None:
         raise InputError(f"the model gives a {type(logits).__name__}; several outputs need a dict of losses.")

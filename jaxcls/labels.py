@@ -17,7 +17,9 @@ Problem = Literal["binary", "multiclass", "multilabel"]
 AnyProblem = Literal[Problem, "detection"]
 
 
-def validate(labels: npt.ArrayLike, problem: Problem, num_classes: int, *, ignore_label: float | None = None) -> None:
+def validate(
+    labels: npt.ArrayLike, problem: AnyProblem, num_classes: int, *, ignore_label: float | None = None
+) -> None:
     """Checks a whole set of labels on the host, where a bad one can be named.
 
     Call it before training: compiled code cannot raise. ``binary`` labels are ``(N,)`` and ``multilabel``

@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from jaxcls.labels import Problem
+from jaxcls.labels import AnyProblem
 
 PyTree = Any
 
@@ -108,8 +108,8 @@ class Dataset(NamedTuple):
     validation: Part | None = None
 
 
-def num_outputs(problem: Problem, class_names: tuple[str, ...]) -> int:
-    """How many logits a model gives for an example: one for a binary problem, else one a class or label.
+def num_outputs(problem: AnyProblem, class_names: tuple[str, ...]) -> int:
+    """How many logits a model gives for an example, or an anchor: one for a binary problem, else one a class or label.
 
     >>> num_outputs("binary", ("no", "yes"))
     1

@@ -224,7 +224,7 @@ def boxes_on(
     Args:
       png: base64.
       width, height: of the pixels that boxes are given in.
-      boxes: of each its kind, 'truth', 'found' or 'wrong'; x1, y1, x2, y2; and what stands above it.
+      boxes: of each its kind, 'truth', 'found' or 'wrong'; x1, y1, x2, y2; and what is written at it.
     """
     # Lines and letters have one size, whatever that of the image.
     scale = 320 / max(width, height)
@@ -234,8 +234,10 @@ def boxes_on(
         left, top, right, bottom = (corner * scale for corner in (x1, y1, x2, y2))
         body.append(f'<path class="box {kind}" d="M{left:.1f} {top:.1f}H{right:.1f}V{bottom:.1f}H{left:.1f}z"/>')
         if said:
-            above = top - 3 if top > 14 else bottom - 4
-            body.append(f'<text class="tag {kind}" x="{left + 2:.1f}" y="{above:.1f}">{escape(said)}</text>')
+            # What is true stands at the foot of its box, and hides nothing that was found. A letter is about 7 wide.
+            up = bottom - 4 if kind == "truth" or top < 16 else top - 3
+            across = max(0.0, min(left + 2, width * scale - 7 * len(said)))
+            body.append(f'<text class="tag {kind}" x="{across:.1f}" y="{up:.1f}">{escape(said)}</text>')
     return _svg(width * scale, height * scale, description, body)
 
 

@@ -38,7 +38,6 @@ class Detection:
     """The problem of detection; what counts as found is as in the paper of RetinaNet."""
 
     def check_settings(self, resolved: Settings) -> None:
-        judged.check_installed()
         if resolved.monitor != "loss":
             judged.get(resolved.monitor)
         for name in ("tune_threshold", *_REFUSED):
@@ -47,6 +46,7 @@ class Detection:
         weights = resolved.loss_weights
         if weights is not None and not (len(weights) == 2 and min(weights) >= 0 < max(weights)):
             raise InputError(f"--loss-weights is {weights}; give two numbers, not negative, one above 0.")
+        judged.check_installed()
 
     def check_labels(self, part: Part, num_classes: int) -> None:
         boxes, classes, crowd = (part.labels[name] for name in ("boxes", "classes", "crowd"))
@@ -72,7 +72,7 @@ class Detection:
         for name, part in (("training", train), ("validation", validation)):
             if not np.any((part.labels["classes"] >= 0) & ~part.labels["crowd"]):
                 raise InputError(
-                    f"none of the {part.num_examples:,} {name} images has a box to learn; give some that do."
+                    f"none of the {part.num_examples:,} {name} images has a box of a class; give some that do."
                 )
 
     def head(
@@ -151,7 +151,7 @@ class Detection:
         seen = scores()
         scale = queries.inputs["scale"]
         sizes = np.rint(queries.inputs["size"] / scale).astype(int)
-        listed = coco.results(seen, queries.ids, scale=scale, sizes=sizes)
+        listed = coco.results(seen, queries.ids.tolist(), scale=scale, sizes=sizes)
         for result in listed:
             # Beside what the format asks for, which has numbers alone.
             result["category"] = class_names[result["category_id"] - 1]
