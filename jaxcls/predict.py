@@ -46,7 +46,8 @@ def _run(asked: Prediction) -> int:
     from jaxcls.data import predictions
     from jaxcls.data.formats import tables
 
-    learned = predictor.load(asked.run_dir)
+    # So that what is exported predicts the same.
+    learned = predictor.load(asked.run_dir, portable=True)
     problem, class_names = learned.task.problem, learned.class_names
     ids, inputs = learned.task.read(asked.input, learned.settings)
     if asked.sample_submission is None:
