@@ -49,7 +49,8 @@ def _run(asked: Prediction) -> int:
     from jaxcls import predictor, problems
     from jaxcls.problems.kind import Request
 
-    learned = predictor.load(asked.run_dir)
+    # So that what is exported predicts the same.
+    learned = predictor.load(asked.run_dir, portable=True)
     queries = learned.task.read(asked.input, learned.settings)
     written = problems.get(learned.task.problem).write(
         Request(asked.input, asked.output, asked.sample_submission, asked.draw, terminal.say),

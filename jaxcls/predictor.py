@@ -1,5 +1,6 @@
 """A finished run as a function: inputs as they are read in, probabilities out."""
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxcls import assembly, files, forms, program, run_directory, tasks
+from jaxcls import assembly, files, forms, native, program, run_directory, tasks
 from jaxcls.checkpoints import Checkpoints
 from jaxcls.data.preparation import Preparation, from_record
 from jaxcls.errors import InputError, said_of
@@ -53,8 +54,12 @@ class Predictor(NamedTuple):
     scores: Callable[[PyTree], PyTree]
 
 
-def load(run_dir: Path) -> Predictor:
+def load(run_dir: Path, *, portable: bool = False) -> Predictor:
     """Loads what a finished run learned.
+
+    Args:
+      portable: scores are computed as an exported program computes them, to the same bits, and not as the run itself
+        computed those of its test; see :func:`jaxcls.native.portable`.
 
     Raises:
       InputError: there is no finished run in the directory.
@@ -80,7 +85,8 @@ def load(run_dir: Path) -> Predictor:
     predict = program.build_predict(task, settings, preparation, model)
 
     def scores(inputs: PyTree) -> PyTree:
-        return predict(restored.state["params"], restored.state["model_state"], preparation.encode(inputs))
+        with native.portable() if portable else contextlib.nullcontext():
+            return predict(restored.state["params"], restored.state["model_state"], preparation.encode(inputs))
 
     return Predictor(
         task=task,

@@ -176,6 +176,13 @@ def test_half_precision_is_summed_in_float32(name):
     close((value, gradients), (exact, exact_pullback(y.astype(jnp.float32))), 2**-8)
 
 
+def test_a_pooled_convolution_of_many_features_takes_it():
+    images = jnp.ones((2, 8, 8, 1))
+    assert is_native(ops.pooled_convolution, images, jnp.ones((3, 3, 1, 32)))
+    # One product, with a few.
+    assert not is_native(ops.pooled_convolution, images, jnp.ones((3, 3, 1, 8)))
+
+
 def test_scan_and_remat_keep_the_bits():
     x, kernel, _ = drawn(3, MOVEMENTS["plain"][1], channels=4, features=4)
 

@@ -149,7 +149,7 @@ def test_no_onednn_at_all(tmp_path, monkeypatch):
 def absent(monkeypatch, tmp_path):
     """A process that has tried nothing yet, on a machine without oneDNN."""
     monkeypatch.setattr(library, "_loaded", None)
-    monkeypatch.setattr(native, "_answer", None)
+    monkeypatch.setattr(native, "_answers", {})
     alone(monkeypatch, tmp_path)
     monkeypatch.delenv("JAXCLS_NATIVE", raising=False)
     monkeypatch.setattr(library.sys, "platform", "linux")
@@ -206,7 +206,7 @@ def test_asked_for_its_absence_is_an_error(monkeypatch):
 
 def test_turned_off_it_is_not_tried(monkeypatch):
     monkeypatch.setenv("JAXCLS_NATIVE", "0")
-    monkeypatch.setattr(native, "_answer", None)
+    monkeypatch.setattr(native, "_answers", {})
     monkeypatch.setattr(library, "load", lambda: pytest.fail("tried"))
     assert not convolved()
     assert native.record() == {"convolutions": "XLA (JAXCLS_NATIVE=0)"}

@@ -8,7 +8,7 @@ import pytest
 from jaxcls import ops
 
 # Wider inputs than outputs and the other way around: each takes its own form of the kernel's gradient.
-SHAPES = [((6, 5), 3), ((6, 3), 5), ((2, 4, 5), 3), ((2, 4, 3), 5), ((4,), 4)]
+SHAPES = [((1030, 5), 3), ((1030, 3), 5), ((6, 5), 3), ((2, 4, 3), 5), ((2, 600, 5), 3), ((2, 600, 3), 5), ((4,), 4)]
 
 
 def plain(x, kernel, bias):
@@ -38,7 +38,8 @@ def test_reverse_over_reverse_is_that_of_the_plain_form(shape, outputs):
         first = jax.grad(lambda *arrays: jnp.sum(jnp.sin(function(*arrays))), argnums=1)
         return jax.grad(lambda *arrays: jnp.sum(first(*arrays) ** 2), argnums=(0, 1, 2))(*arrays)
 
-    chex.assert_trees_all_close(second(ops.linear), second(plain), rtol=1e-4, atol=1e-4)
+    # The largest are about 1,000.
+    chex.assert_trees_all_close(second(ops.linear), second(plain), rtol=1e-4, atol=1e-3)
 
 
 def test_no_bias_is_a_bias_of_zero():

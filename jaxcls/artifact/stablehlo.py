@@ -5,7 +5,8 @@ program.bin, program-*.bin              encoded inputs to probabilities; of text
 parameters.npz                          what the programs take first: name -> array
 loader.py                               runs it all with jax and numpy
 
-Where the run convolved by native kernels, the programs, which have none, differ from it in the last bits.
+Their probabilities are those of `python -m jaxcls.predict`, bit for bit on the same kind of machine. They hold no
+native kernels, and attend to all texts at once: where the run did otherwise, its own scores differ in the last bits.
 """
 
 import importlib.util

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxcls import ops
+from jaxcls.models.dense import Linear
 
 # He et al. 2015, for layers that a ReLU follows.
 _he_normal = nnx.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
@@ -176,8 +177,8 @@ class _Block(nnx.Module):
         self.norm1 = nnx.LayerNorm(features, dtype=dtype, rngs=rngs)
         self.attention = _Attention(features, heads, dtype=dtype, rngs=rngs)
         self.norm2 = nnx.LayerNorm(features, dtype=dtype, rngs=rngs)
-        self.widen = _Linear(features, 4 * features, dtype=dtype, rngs=rngs)
-        self.narrow = _Linear(4 * features, features, dtype=dtype, rngs=rngs)
+        self.widen = Linear(features, 4 * features, dtype=dtype, rngs=rngs)
+        self.narrow = Linear(4 * features, features, dtype=dtype, rngs=rngs)
         self.dropout = _Dropout(dropout, rngs=rngs)
 
     def __call__(self, x: jax.Array, present: jax.Array) -> jax.Array:
@@ -191,21 +192,13 @@ class _Attention(nnx.Module):
     def __init__(self, features: int, heads: int, *, dtype: Any, rngs: nnx.Rngs):
         self.heads = heads
         # Queries, keys and values in one product, which is faster than three.
-        self.inward = _Linear(features, 3 * features, use_bias=False, dtype=dtype, rngs=rngs)
-        self.outward = _Linear(features, features, use_bias=False, dtype=dtype, rngs=rngs)
+        self.inward = Linear(features, 3 * features, use_bias=False, dtype=dtype, rngs=rngs)
+        self.outward = Linear(features, features, use_bias=False, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array, present: jax.Array) -> jax.Array:
         parts = jnp.split(self.inward(x), 3, axis=-1)
         query, key, value = (part.reshape(*x.shape[:2], self.heads, -1) for part in parts)
         return self.outward(ops.attention(query, key, value, present).reshape(x.shape))
-
-
-class _Linear(nnx.Linear):
-    """``nnx.Linear``, by the platform's product."""
-
-    def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]
-        bias = None if self.bias is None else self.bias[...].astype(self.dtype)
-        return ops.linear(x.astype(self.dtype), self.kernel[...].astype(self.dtype), bias)
 
 
 class _Dropout(nnx.Module):

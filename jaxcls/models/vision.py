@@ -17,8 +17,7 @@ from flax import nnx
 from jaxcls import ops
 from jaxcls.models.batch_norm import BatchNorm
 from jaxcls.models.convolution import Conv, PooledConv, he_normal
-
-_Linear = functools.partial(nnx.Linear, dot_general=ops.dot_general)
+from jaxcls.models.dense import Linear
 
 
 class MLP(nnx.Module):
@@ -37,11 +36,11 @@ class MLP(nnx.Module):
         layers: list[Callable[..., Any]] = []
         width = functools.reduce(lambda a, b: a * b, input_shape)
         for features in hidden:
-            layers += [_Linear(width, features, kernel_init=he_normal, dtype=dtype, rngs=rngs), nnx.relu]
+            layers += [Linear(width, features, kernel_init=he_normal, dtype=dtype, rngs=rngs), nnx.relu]
             layers += [nnx.Dropout(dropout, rngs=rngs)] if dropout else []
             width = features
         self.hidden = nnx.Sequential(*layers)
-        self.head = _Linear(width, num_classes, rngs=rngs)
+        self.head = Linear(width, num_classes, rngs=rngs)
 
     def __call__(self, images: jax.Array) -> jax.Array:
         chex.assert_rank(images, 4)
@@ -79,9 +78,9 @@ class CNN(nnx.Module):
             layers.append(nnx.relu)
             previous = features
         self.features = nnx.Sequential(*layers)
-        self.dense = _Linear(height * width * previous, dense, kernel_init=he_normal, dtype=dtype, rngs=rngs)
+        self.dense = Linear(height * width * previous, dense, kernel_init=he_normal, dtype=dtype, rngs=rngs)
         self.dropout = nnx.Dropout(dropout, rngs=rngs)
-        self.head = _Linear(dense, num_classes, rngs=rngs)
+        self.head = Linear(dense, num_classes, rngs=rngs)
 
     def __call__(self, images: jax.Array) -> jax.Array:
         chex.assert_rank(images, 4)
@@ -128,7 +127,7 @@ class ResNet(nnx.Module):
         self.stages = nnx.Sequential(*layers)
         self.norm = BatchNorm(previous, momentum=MOMENTUM, dtype=dtype, rngs=rngs)
         self.dropout = nnx.Dropout(dropout, rngs=rngs)
-        self.head = _Linear(previous, num_classes, rngs=rngs)
+        self.head = Linear(previous, num_classes, rngs=rngs)
 
     def __call__(self, images: jax.Array) -> jax.Array:
         chex.assert_rank(images, 4)

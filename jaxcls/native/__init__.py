@@ -16,35 +16,46 @@ from jaxcls.native import library
 from jaxcls.native.channel_sums import channel_sums
 from jaxcls.native.convolution import Movement, convolve, input_gradient, kernel_gradient, output_shape
 from jaxcls.native.onednn import Unavailable
+from jaxcls.native.product import product
 
 __all__ = [
     "Movement",
     "channel_sums",
     "convolve",
     "input_gradient",
+    "is_portable",
     "kernel_gradient",
     "portable",
+    "product",
     "record",
     "takes",
+    "takes_product",
     "takes_sums",
 ]
 
 _portable = contextvars.ContextVar("portable", default=False)
-# What was said to the first one who asked.
-_answer: str | None = None
+_CONVOLUTIONS, _PRODUCTS = "convolutions", "products in bfloat16"
+# For each operation, what was said to the last one who asked.
+_answers: dict[str, str] = {}
 
 
 @contextlib.contextmanager
 def portable() -> Iterator[None]:
     """What is traced inside holds no native kernel, and runs where jaxcls is not installed.
 
-    A function that was traced before, under ``jax.jit``, is not traced again for the same shapes.
+    It takes the forms that fit any number of examples, too, so that it computes the very bits that an exported program
+    does. A function that was traced before, under ``jax.jit``, is not traced again for the same shapes.
     """
     token = _portable.set(True)
     try:
         yield
     finally:
         _portable.reset(token)
+
+
+def is_portable() -> bool:
+    """Whether what is traced now is to be portable."""
+    return _portable.get()
 
 
 def takes(x: jax.Array, kernel: jax.Array, movement: Movement) -> bool:
@@ -57,13 +68,24 @@ def takes(x: jax.Array, kernel: jax.Array, movement: Movement) -> bool:
         return False
     if 0 in output_shape(x.shape, kernel.shape, movement):
         return False
-    kernels = _library()
+    kernels = _library(_CONVOLUTIONS)
     return kernels is not None and (x.dtype == jnp.float32 or kernels.bfloat16)
 
 
 def takes_sums(a: jax.Array, b: jax.Array) -> bool:
     """As :func:`takes`, of :func:`channel_sums`."""
-    return _is_asked_for(a, b) and _library() is not None
+    return _is_asked_for(a, b) and _library(_CONVOLUTIONS) is not None
+
+
+def takes_product(a: jax.Array, b: jax.Array) -> bool:
+    """As :func:`takes`, of :func:`product`, where ``a`` is bfloat16. In float32 XLA's own are as fast."""
+    if a.dtype != jnp.bfloat16 or not (_is_asked_for(a) and _is_asked_for(b)):
+        return False
+    kernels = _library(_PRODUCTS)
+    if kernels is not None and not kernels.bfloat16_products:
+        _answers[_PRODUCTS] = "XLA (this processor has no instructions for them)"
+        return False
+    return kernels is not None
 
 
 def _is_asked_for(*arrays: jax.Array) -> bool:
@@ -78,20 +100,19 @@ def _is_asked_for(*arrays: jax.Array) -> bool:
 
 
 def record() -> dict[str, str]:
-    """What the convolutions of this process are computed by; empty where none was traced yet.
+    """What the convolutions of this process, and its products in bfloat16, are computed by, if any were traced yet.
 
     The number of threads belongs to it: sums are split by it, and so their last bits depend on it.
     """
-    return {} if _answer is None else {"convolutions": _answer}
+    return dict(_answers)
 
 
-def _library() -> library.Library | None:
-    global _answer
+def _library(operation: str) -> library.Library | None:
     asked = os.environ.get("JAXCLS_NATIVE", "")
     if asked not in ("", "0", "1"):
         raise InputError(f"JAXCLS_NATIVE={asked}: it must be 0 (never) or 1 (or else an error), or not set.")
     if asked == "0":
-        _answer = "XLA (JAXCLS_NATIVE=0)"
+        _answers[operation] = "XLA (JAXCLS_NATIVE=0)"
         return None
     try:
         kernels = library.load()
@@ -101,7 +122,7 @@ def _library() -> library.Library | None:
                 f"JAXCLS_NATIVE=1, but there are no native kernels: {reason}. They need a C++ compiler and oneDNN: "
                 "pip install 'jaxcls[cpu]'."
             ) from reason
-        _answer = f"XLA ({reason})"
+        _answers[operation] = f"XLA ({reason})"
         return None
-    _answer = f"oneDNN {kernels.onednn} on {kernels.threads} threads"
+    _answers[operation] = f"oneDNN {kernels.onednn} on {kernels.threads} threads"
     return kernels

@@ -33,6 +33,7 @@ TARGETS = (
     "jaxcls_convolution_input_gradient",
     "jaxcls_convolution_kernel_gradient",
     "jaxcls_channel_sums",
+    "jaxcls_product",
 )
 
 _once = threading.Lock()
@@ -46,12 +47,14 @@ class Library(NamedTuple):
       onednn: the version.
       threads: that a call runs on.
       bfloat16: whether it computes in bfloat16 on this processor.
+      bfloat16_products: whether the processor has instructions for products in bfloat16.
       functions: the library itself.
     """
 
     onednn: str
     threads: int
     bfloat16: bool
+    bfloat16_products: bool
     functions: ctypes.CDLL
 
 
@@ -88,7 +91,10 @@ def _load() -> Library:
         jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(getattr(functions, target)), platform="cpu")
     for name in ("jaxcls_primitives", "jaxcls_workspace_bytes"):
         getattr(functions, name).restype = ctypes.c_size_t
-    return Library(found.version, functions.jaxcls_threads(), bool(functions.jaxcls_bfloat16()), functions)
+    return Library(
+        found.version, functions.jaxcls_threads(),
+        bool(functions.jaxcls_bfloat16()), bool(functions.jaxcls_bfloat16_products()), functions,
+    )  # fmt: skip
 
 
 @contextlib.contextmanager

@@ -1,9 +1,14 @@
 """Attention, in blocks that stay in the cache of a CPU."""
 
+from typing import Any
+
 import chex
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from jaxcls import native
+from jaxcls.ops.native_product import native_product
 
 # Scores that are computed at once: 2 MB of float32. All scores of a batch of long texts do not fit into a cache, and
 # then most of the time goes into moving them. At 32 texts of 256 tokens and 4 heads blocks take half of the plain
@@ -34,7 +39,7 @@ def attention(query: jax.Array, key: jax.Array, value: jax.Array, present: jax.A
     chex.assert_rank([query, key, value, present], [4, 4, 4, 2])
     chex.assert_type(present, bool)
     # An exported program takes any number of texts: how they divide into blocks is not known.
-    if not isinstance(query.shape[0], int):
+    if native.is_portable() or not isinstance(query.shape[0], int):
         return _plain(query, key, value, present)
     return lax.platform_dependent(query, key, value, present, cpu=_in_blocks, default=_plain)
 
@@ -75,38 +80,49 @@ def _over_blocks(function, *arrays):  # type: ignore[no-untyped-def]
 
 
 def _block_forward(query, key, value, present):  # type: ignore[no-untyped-def]
-    scores = _scores(query, key, present)
+    dtype = _products_in(query, key)
+    scores = _scores(query, key, present, dtype)
     largest = scores.max(axis=-1, keepdims=True)
     weights = jnp.exp(scores - largest)
     share = 1 / weights.sum(axis=-1, keepdims=True)
-    outputs = jnp.matmul(weights, _heads_first(value)) * share
+    outputs = _matmul(weights, _heads_first(value, dtype)) * share
     return outputs.swapaxes(1, 2).astype(query.dtype), largest, share
 
 
 def _block_backward(query, key, value, present, outputs, largest, share, cotangent):  # type: ignore[no-untyped-def]
-    weights = jnp.exp(_scores(query, key, present) - largest) * share
+    dtype = _products_in(query, key)
+    weights = jnp.exp(_scores(query, key, present, dtype) - largest) * share
     slope = (_heads_first(cotangent) * _heads_first(outputs)).sum(axis=-1, keepdims=True)
-    of_scores = weights * (jnp.matmul(_heads_first(cotangent), _features_first(value)) - slope)
+    of_scores = weights * (_matmul(_heads_first(cotangent, dtype), _features_first(value, dtype)) - slope)
     # Without this a text of padding alone would teach its queries and keys.
-    of_scores = jnp.where(present[:, None, None, :], of_scores, 0)
-    weights, of_scores = lax.optimization_barrier((weights, of_scores))
-    scale = query.shape[-1] ** -0.5
-    of_query = jnp.matmul(of_scores, _heads_first(key) * scale).swapaxes(1, 2)
-    of_key = jnp.matmul(_features_first(query) * scale, of_scores).transpose(0, 3, 1, 2)
-    of_value = jnp.matmul(_features_first(cotangent), weights).transpose(0, 3, 1, 2)
+    of_scores = jnp.where(present[:, None, None, :], of_scores * query.shape[-1] ** -0.5, 0)
+    weights, of_scores = lax.optimization_barrier((weights.astype(dtype), of_scores.astype(dtype)))
+    of_query = _matmul(of_scores, _heads_first(key, dtype)).swapaxes(1, 2)
+    of_key = _matmul(_features_first(query, dtype), of_scores).transpose(0, 3, 1, 2)
+    of_value = _matmul(_features_first(cotangent, dtype), weights).transpose(0, 3, 1, 2)
     return of_query.astype(query.dtype), of_key.astype(key.dtype), of_value.astype(value.dtype)
 
 
-def _scores(query: jax.Array, key: jax.Array, present: jax.Array) -> jax.Array:
-    scores = jnp.matmul(_heads_first(query) * query.shape[-1] ** -0.5, _features_first(key))
+def _scores(query: jax.Array, key: jax.Array, present: jax.Array, dtype: Any) -> jax.Array:
+    scores = _matmul(_heads_first(query, dtype), _features_first(key, dtype)) * query.shape[-1] ** -0.5
     return jnp.where(present[:, None, None, :], scores, _MASKED)
 
 
-def _heads_first(x: jax.Array) -> jax.Array:
-    """(N, width, heads, features) to float32 (N, heads, width, features)."""
-    return lax.optimization_barrier(x.astype(jnp.float32).transpose(0, 2, 1, 3))
+def _products_in(query: jax.Array, key: jax.Array) -> Any:
+    """XLA's CPU backend computes products of bfloat16 in float32, so numbers are given to it as such."""
+    return jnp.bfloat16 if native.takes_product(query, key) else jnp.float32
 
 
-def _features_first(x: jax.Array) -> jax.Array:
-    """(N, width, heads, features) to float32 (N, heads, features, width)."""
-    return lax.optimization_barrier(x.astype(jnp.float32).transpose(0, 2, 3, 1))
+def _matmul(a: jax.Array, b: jax.Array) -> jax.Array:
+    """In float32, of factors that are the type of the second one."""
+    return native_product(a.astype(b.dtype), b) if b.dtype == jnp.bfloat16 else jnp.matmul(a, b)
+
+
+def _heads_first(x: jax.Array, dtype: Any = jnp.float32) -> jax.Array:
+    """(N, width, heads, features) to (N, heads, width, features)."""
+    return lax.optimization_barrier(x.astype(dtype).transpose(0, 2, 1, 3))
+
+
+def _features_first(x: jax.Array, dtype: Any = jnp.float32) -> jax.Array:
+    """(N, width, heads, features) to (N, heads, features, width)."""
+    return lax.optimization_barrier(x.astype(dtype).transpose(0, 2, 3, 1))

@@ -1,18 +1,38 @@
 """A dense layer and its bias, with gradients that XLA's CPU backend is fast at."""
 
+import math
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxcls import native
 from jaxcls.ops.dense import dot_general
+from jaxcls.ops.native_product import dense_product
+
+# Of fewer rows XLA's own gradients are faster: with them an MLP with a batch of 128 takes 0.75 to 0.83 of the time.
+_MANY_ROWS = 1024
 
 
-def linear(x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None) -> jax.Array:
+def linear(x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None, *, dtype: Any = None) -> jax.Array:
     """``x @ kernel + bias``: (..., inputs), (inputs, outputs) and (outputs,) to (..., outputs).
+
+    Args:
+      dtype: of the computation and of the result; by default that of ``x``.
 
     >>> linear(jnp.ones((2, 3)), jnp.ones((3, 1)), jnp.array([0.5])).tolist()
     [[3.5], [3.5]]
     """
+    x = x.astype(dtype or x.dtype)
+    if native.takes_product(x, kernel):
+        y = dense_product(x, kernel)
+        return (y if bias is None else add_bias(y, bias.astype(y.dtype))).astype(x.dtype)
+    kernel, bias = kernel.astype(x.dtype), None if bias is None else bias.astype(x.dtype)
+    # An exported program takes any number of rows; it has no gradient.
+    if not all(isinstance(size, int) for size in x.shape) or math.prod(x.shape[:-1]) < _MANY_ROWS:
+        y = dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())))
+        return y if bias is None else y + bias.reshape((1,) * (y.ndim - 1) + bias.shape)
     y = _product(x, kernel)
     return y if bias is None else add_bias(y, bias)
 

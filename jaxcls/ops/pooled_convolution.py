@@ -4,11 +4,16 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxcls import native
 from jaxcls.ops.convolution import conv
 from jaxcls.ops.pooling import max_pool
 
 # With so few input channels a convolution has too little arithmetic for each number that it reads and writes.
 _FEW_CHANNELS = 3
+# With so many features native kernels are faster than that product: a step of a small CNN takes 0.94 of the time, in
+# bfloat16 0.75.
+_MANY_FEATURES = 32
+_MOVEMENT = native.Movement((1, 1), ((1, 1), (1, 1)))
 
 
 def pooled_convolution(images: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -21,7 +26,8 @@ def pooled_convolution(images: jax.Array, kernel: jax.Array) -> jax.Array:
     >>> pooled_convolution(images, kernel).ravel().tolist()
     [5.0, 7.0, 13.0, 15.0]
     """
-    if images.shape[-1] > _FEW_CHANNELS:
+    natively = native.takes(images, kernel, _MOVEMENT) and kernel.shape[-1] >= _MANY_FEATURES
+    if images.shape[-1] > _FEW_CHANNELS or natively:
         return _in_turn(images, kernel)
     return lax.platform_dependent(images, kernel, cpu=_as_product, default=_in_turn)
 

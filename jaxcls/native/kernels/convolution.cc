@@ -6,10 +6,9 @@
 #include <array>
 #include <cstdint>
 #include <memory>
-#include <string>
-#include <vector>
 
 #include "executor.h"
+#include "handler.h"
 #include "oneapi/dnnl/dnnl.hpp"
 #include "primitive.h"
 #include "xla/ffi/api/ffi.h"
@@ -23,16 +22,6 @@ using Integers = ffi::Span<const int64_t>;
 using Role = Operand::Role;
 
 enum class Operation : int64_t { kForward, kInputGradient, kKernelGradient };
-
-// A buffer's shape and type.
-struct Shape {
-  explicit Shape(const ffi::AnyBuffer& buffer)
-      : sizes(buffer.dimensions().begin(), buffer.dimensions().end()),
-        type(buffer.element_type() == ffi::DataType::BF16 ? memory::data_type::bf16 : memory::data_type::f32) {}
-
-  std::vector<int64_t> sizes;
-  memory::data_type type;
-};
 
 // How a kernel moves over images; each of the first four has an element for height and one for width.
 struct Movement {
@@ -48,11 +37,8 @@ struct Convolution {
 
   // All that a primitive depends on.
   Executor::Key key() const {
-    Executor::Key key{static_cast<int64_t>(operation), movement.groups};
-    for (const Shape* shape : {&x, &kernel, &y}) {
-      key.push_back(static_cast<int64_t>(shape->type));
-      key.insert(key.end(), shape->sizes.begin(), shape->sizes.end());
-    }
+    Executor::Key key{kConvolution, static_cast<int64_t>(operation), movement.groups};
+    for (const Shape* shape : {&x, &kernel, &y}) shape->append_to(key);
     for (Integers pair : {movement.strides, movement.dilation, movement.before, movement.after}) {
       key.insert(key.end(), pair.begin(), pair.end());
     }
@@ -86,12 +72,6 @@ memory::desc kernel_as_given(const Convolution& of) {
 // In whatever layout oneDNN is fastest with.
 memory::desc kernel_as_wanted(const Convolution& of) {
   return {kernel_dims(of), of.kernel.type, memory::format_tag::any};
-}
-
-dnnl::primitive_attr attributes() {
-  dnnl::primitive_attr attributes;
-  attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
-  return attributes;
 }
 
 // oneDNN counts dilation from 0.
@@ -155,14 +135,7 @@ std::unique_ptr<Primitive> make(const Convolution& of) {
 }
 
 ffi::Error run(const Convolution& of, const std::array<void*, 3>& buffers) {
-  try {
-    Executor::get().run(of.key(), buffers, [&] { return make(of); });
-  } catch (const dnnl::error& error) {
-    return ffi::Error::Internal(std::string("oneDNN: ") + error.what());
-  } catch (const std::bad_alloc&) {
-    return ffi::Error(ffi::ErrorCode::kResourceExhausted, "no memory for the workspace of a convolution");
-  }
-  return ffi::Error::Success();
+  return run_primitive(of.key(), buffers, [&] { return make(of); });
 }
 
 template <Operation kOperation>
@@ -195,11 +168,5 @@ auto binding() {
 XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxcls_convolution, handle<Operation::kForward>, binding());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxcls_convolution_input_gradient, handle<Operation::kInputGradient>, binding());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxcls_convolution_kernel_gradient, handle<Operation::kKernelGradient>, binding());
-
-// What Python asks, by ctypes.
-extern "C" int jaxcls_threads() { return Executor::get().threads(); }
-extern "C" int jaxcls_bfloat16() { return dnnl::get_effective_cpu_isa() >= dnnl::cpu_isa::avx512_core; }
-extern "C" size_t jaxcls_primitives() { return Executor::get().primitives(); }
-extern "C" size_t jaxcls_workspace_bytes() { return Executor::get().workspace_bytes(); }
 
 }  // namespace jaxcls
