@@ -14,7 +14,7 @@ from jaxcls import assembly, files, forms, native, program, run_directory, tasks
 from jaxcls.checkpoints import Checkpoints
 from jaxcls.data.preparation import Preparation, from_record
 from jaxcls.errors import InputError, said_of
-from jaxcls.labels import Problem
+from jaxcls.labels import AnyProblem
 from jaxcls.models.functional import Model
 from jaxcls.settings import Settings
 from jaxcls.tasks.task import Task
@@ -126,7 +126,7 @@ def _bytes(shapes: PyTree) -> int:
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
 
 
-def _thresholds(metadata: dict[str, Any], problem: Problem, count: int, where: str) -> np.ndarray:
+def _thresholds(metadata: dict[str, Any], problem: AnyProblem, count: int, where: str) -> np.ndarray:
     form = {"thresholds": (float, [float]) if problem == "multilabel" else float}
     forms.check(metadata, form, f"the record of the weights in {where}")
     thresholds = np.asarray(metadata["thresholds"], np.float64)

@@ -225,6 +225,7 @@ def records(path: Path) -> Records:
         )
     if kept.settings.model is None:
         raise InputError(f"{path / 'config.toml'} names no model, as that of every run does; give another --run-dir.")
+    problem = kept.predictor["problem"]
     history = path / "metrics.jsonl"
     lines = [
         forms.parse(text, {str: forms.ANYTHING}, f"{history}: line {number}")
@@ -236,8 +237,8 @@ def records(path: Path) -> Records:
         environment=_read(path / "environment.json", run_records.ENVIRONMENT),
         data=kept.data,
         history=lines,
-        results=_read(path / "results.json", run_records.RESULTS),
-        summary=_read(path / "summary.json", run_records.SUMMARY),
+        results=_read(path / "results.json", run_records.RESULTS[problem]),
+        summary=_read(path / "summary.json", run_records.SUMMARY[problem]),
     )
     run_records.check_page(found.history, found.results, found.summary, str(path))
     return found

@@ -5,8 +5,9 @@ from typing import Any
 from jaxcls import forms, metrics
 from jaxcls.errors import InputError
 from jaxcls.forms import ANYTHING, NUMBER
+from jaxcls.metrics import detection
 
-_PROBLEM = frozenset({"binary", "multiclass", "multilabel"})
+_CLASSIFICATION = frozenset({"binary", "multiclass", "multilabel"})
 _SCORE = (NUMBER, None)
 _PAIR = ([float, float], None)
 _POINTS = [[float, float]]
@@ -19,7 +20,7 @@ DATA: dict[str, Any] = {
     "sha256": {str: str},
     "duplicates_in_test": int,
 }
-PREDICTOR = {"problem": _PROBLEM, "class_names": [str], "preparation": {"kind": str}}
+PREDICTOR = {"problem": _CLASSIFICATION | {"detection"}, "class_names": [str], "preparation": {"kind": str}}
 ENVIRONMENT = {"packages": {str: str}, "devices?": [str]}
 EPOCH = {
     "epoch": int,
@@ -29,30 +30,36 @@ EPOCH = {
     "seconds": float,
     "examples_per_second": float,
 }
-RESULTS = {
-    "problem": _PROBLEM,
+_ANY_RESULTS = {
     "examples": int,
     "step": int,
     "metrics": {str: _SCORE},
+    "undefined_labels": {str: [str]},
+    "params_sha256": str,
+}
+_ANY_SUMMARY = {
+    "class_names": [str],
+    "headline": [str],
+    "parameters": int,
+    "recipe": {str: ANYTHING},
+    "intervals": {"metrics": {str: _PAIR}, "labels": {str: {str: _PAIR}}},
+    "balance": {str: {"examples": int, "counts": [int], "known?": [int]}},
+}
+
+_CLASSIFICATION_RESULTS = _ANY_RESULTS | {
+    "problem": _CLASSIFICATION,
     "labels": {
         str: {"support": float, "precision": _SCORE, "recall": _SCORE, "f1": _SCORE, "roc_auc": _SCORE}
         | {"average_precision": _SCORE, "specificity": _SCORE}
     },
-    "undefined_labels": {str: [str]},
     "thresholds": (float, [float]),
-    "params_sha256": str,
 }
 _EXAMPLE = (
     {"kind": frozenset({"image"}), "png": str, "height": int, "width": int},
     {"kind": frozenset({"text"}), "text": str, "more": int},
     {"kind": frozenset({"row"}), "columns": {str: str}, "more": int},
 )
-SUMMARY = {
-    "class_names": [str],
-    "headline": [str],
-    "parameters": int,
-    "recipe": {str: ANYTHING},
-    "intervals": {"metrics": {str: _PAIR}, "labels": {str: {str: _PAIR}}},
+_CLASSIFICATION_SUMMARY = _ANY_SUMMARY | {
     "confusion": ([[[float, float], [float, float]]], [[int, int, float]]),
     "curves": {str: {"roc": _POINTS, "precision_recall": _POINTS}},
     "reliability": {"weight": [float], "confidence": [_SCORE], "accuracy": [_SCORE]},
@@ -60,8 +67,30 @@ SUMMARY = {
         {"row": int, "label": (str, None), "truth": str, "predicted": str}
         | {"confidence": float, "truth_probability": float, "example": _EXAMPLE}
     ],
-    "balance": {str: {"examples": int, "counts": [int], "known?": [int]}},
 }
+
+_BOX = [float, float, float, float]
+_PICTURE = {"png": str, "height": int, "width": int}
+_DETECTION_RESULTS = _ANY_RESULTS | {
+    "problem": frozenset({"detection"}),
+    "labels": {str: {"support": float, "map": _SCORE, "map_50": _SCORE, "map_75": _SCORE, "voc_ap_50": _SCORE}},
+    "thresholds": float,
+}
+_DETECTION_SUMMARY = _ANY_SUMMARY | {
+    "counts": {"found": int, "missed": int, "alarms": int},
+    "curves": {str: {"precision_recall": _POINTS}},
+    "examples": [
+        _PICTURE
+        | {"row": int, "truth": [{"box": _BOX, "class": str, "crowd": bool}]}
+        | {"found": [{"box": _BOX, "class": str, "score": float, "right": bool}]}
+    ],
+    "mistakes": [{"row": int, "class": str, "said": str, "example": _PICTURE | {"box": _BOX}}],
+    "alarms": [{"row": int, "class": str, "score": float, "why": str, "example": _PICTURE | {"box": _BOX}}],
+}
+
+# By the problem.
+RESULTS: dict[str, Any] = dict.fromkeys(_CLASSIFICATION, _CLASSIFICATION_RESULTS) | {"detection": _DETECTION_RESULTS}
+SUMMARY: dict[str, Any] = dict.fromkeys(_CLASSIFICATION, _CLASSIFICATION_SUMMARY) | {"detection": _DETECTION_SUMMARY}
 
 
 def check_classes(problem: str, class_names: list[str], where: str) -> None:
@@ -69,8 +98,9 @@ def check_classes(problem: str, class_names: list[str], where: str) -> None:
 
     >>> check_classes("binary", ["cat", "dog"], "predictor.json")
     """
-    fits = {"binary": len(class_names) == 2, "multiclass": len(class_names) >= 2, "multilabel": len(class_names) >= 1}
-    if not fits[problem] or len(set(class_names)) < len(class_names):
+    least = {"binary": 2, "multiclass": 2, "multilabel": 1, "detection": 1}[problem]
+    fits = len(class_names) == least if problem == "binary" else len(class_names) >= least
+    if not fits or len(set(class_names)) < len(class_names):
         raise InputError(f"{where} is damaged: its {len(class_names)} class names are none of a {problem} problem.")
 
 
@@ -86,34 +116,47 @@ def check_page(history: list[Any], results: dict[str, Any], summary: dict[str, A
     for number, entry in enumerate(history, 1):
         for form in (EPOCH, {str: _SCORE}):
             forms.check(entry, form, f"{where}/metrics.jsonl: line {number}")
-    count, bins, thresholds = len(names), summary["reliability"], results["thresholds"]
-    confusion, balance = summary["confusion"], summary["balance"]
-    for good, what in (
+    balance, known = summary["balance"].values(), {*metrics.METRICS}
+    checks = [
         (bool(history), "metrics.jsonl has no epoch"),
         ([*results["labels"]] == labels, "the labels of results.json are not those of summary.json"),
-        ("ece" in results["metrics"], "results.json holds no ece"),
-        (set(results["metrics"]) <= set(metrics.METRICS), "results.json holds metrics that there are not"),
-        (not isinstance(thresholds, list) or len(thresholds) == len(labels), "there is not a threshold a label"),
         (set(summary["curves"]) <= set(labels), "there are curves of other labels"),
         (
-            _is_confusion(problem, confusion, len(labels) if problem == "multilabel" else count),
-            "the confusion matrix does not fit the classes",
-        ),
-        (
-            len({len(column) for column in bins.values()}) == 1 and any(weight > 0 for weight in bins["weight"])
-            and min(bins["weight"]) >= 0,
-            "the bins of the calibration do not fit each other",
-        ),
-        (
             all(
-                len(part["counts"]) == len(part.get("known", names)) == count and min(part["counts"]) >= 0
-                for part in balance.values()
+                len(part["counts"]) == len(part.get("known", names)) == len(names) and min(part["counts"]) >= 0
+                for part in balance
             ),
             "the class balance does not fit the classes",
         ),
-    ):  # fmt: skip
+    ]
+    if problem == "detection":
+        known = {*detection.NAMES}
+    else:
+        checks += _of_classification(problem, len(names), len(labels), results, summary)
+    checks.append((set(results["metrics"]) <= known, "results.json holds metrics that there are not"))
+    for good, what in checks:
         if not good:
             raise InputError(f"{where} is damaged: {what}; give another --run-dir.")
+
+
+def _of_classification(
+    problem: str, classes: int, labels: int, results: dict[str, Any], summary: dict[str, Any]
+) -> list[tuple[bool, str]]:
+    bins, thresholds, confusion = summary["reliability"], results["thresholds"], summary["confusion"]
+    return [
+        ("ece" in results["metrics"], "results.json holds no ece"),
+        (not isinstance(thresholds, list) or len(thresholds) == labels, "there is not a threshold a label"),
+        (
+            _is_confusion(problem, confusion, labels if problem == "multilabel" else classes),
+            "the confusion matrix does not fit the classes",
+        ),
+        (
+            len({len(column) for column in bins.values()}) == 1
+            and any(weight > 0 for weight in bins["weight"])
+            and min(bins["weight"]) >= 0,
+            "the bins of the calibration do not fit each other",
+        ),
+    ]
 
 
 def _is_confusion(problem: str, confusion: list[Any], count: int) -> bool:
