@@ -86,7 +86,7 @@ class RetinaNet(nnx.Module):
         levels = self.pyramid(stages[1:])
 
         def of_all(tower: Tower, size: int) -> jax.Array:
-            return jnp.concatenate([said.reshape(len(images), -1, size) for said in tower(levels)], axis=1)
+            return jnp.concatenate([said.reshape(images.shape[0], -1, size) for said in tower(levels)], axis=1)
 
         return {
             "class_logits": of_all(self.class_tower, self.num_classes),
