@@ -35,7 +35,10 @@ MODEL = functional(build)
 OPTIMIZER = optimizers.adam(optax.linear_schedule(1e-2, 1e-3, STEPS), ema_decay=0.5, gradient_accumulation_steps=2)
 LOSS = losses.get("softmax_cross_entropy", normalizer="batch")
 STEP = steps.make_train_step(
-    MODEL, LOSS, OPTIMIZER, augment=lambda key, inputs: inputs + 0.1 * jax.random.normal(key, inputs.shape)
+    MODEL,
+    LOSS,
+    OPTIMIZER,
+    augment=lambda key, inputs, labels: (inputs + 0.1 * jax.random.normal(key, inputs.shape), labels),
 )
 CHUNK = steps.make_train_chunk(STEP)
 
