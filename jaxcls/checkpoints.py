@@ -527,7 +527,7 @@ def _read(path: Path, load: Callable[[], Any]) -> Any:
     """What `load` gives; raises _Damaged, in every process, if the files are at fault in any one."""
     result, reason = None, ""
     try:
-        result = load()
+        result = _unwrapped(load)
     except _READ_ERRORS as error:
         if "RESOURCE_EXHAUSTED" in str(error):  # memory, or open files
             raise
@@ -536,6 +536,16 @@ def _read(path: Path, load: Callable[[], Any]) -> Any:
     if not _in_every_process(not reason):
         raise _Damaged(reason or "another process could not load it")
     return result
+
+
+def _unwrapped(load: Callable[[], Any]) -> Any:
+    """What `load` gives. Orbax hides what went wrong with a large array in an Exception of no kind: it is uncovered."""
+    try:
+        return load()
+    except Exception as error:
+        if type(error) is Exception and error.__cause__ is not None:
+            raise error.__cause__ from None
+        raise
 
 
 def _read_through(directory: Path) -> None:

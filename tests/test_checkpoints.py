@@ -215,6 +215,21 @@ class TestDamage:
         assert restored.set_aside[0].reason == "the bits of 1 of 2 leaves have changed: ['large'] first"
         assert_same(restored.state, state)
 
+    def test_what_cannot_be_unpacked_is_damage(self, tmp_path):
+        """Of which Orbax says nothing but that it is an exception."""
+        state = {"large": jax.random.normal(jax.random.key(0), (100, 100))}
+        with Checkpoints(tmp_path) as saved:
+            for step in (1, 2):
+                saved.save(step, state, wait=True)
+            largest = max((tmp_path / "2").rglob("d/*"), key=lambda path: path.stat().st_size)
+            content = largest.read_bytes()
+            zstd = b"\x28\xb5\x2f\xfd"
+            assert zstd in content
+            largest.write_bytes(content.replace(zstd, b"\x28\xb5\x2f\xfc"))
+            restored = saved.restore(state)
+        assert (restored.step, len(restored.set_aside)) == (1, 1)
+        assert_same(restored.state, state)
+
     def test_damage_is_logged_and_kept_and_the_run_goes_on_before_it(self, two, caplog):
         (two / "2/jaxcls_state/manifest.ocdbt").write_bytes(b"")
         with Checkpoints(two) as saved:

@@ -103,7 +103,7 @@ def test_where_every_checkpoint_is_damaged_the_run_ends_and_does_not_start_afres
          "holds no checkpoint any more, and one of step 18 was saved there"),
         (lambda run: shutil.rmtree(run / "checkpoints"), InputError, "holds a run without its checkpoints/"),
         (lambda run: (run / "checkpoints/jaxcls.lock").unlink(), InputError, r"no jaxcls\.lock"),
-        (lambda run: (run / "data.json").unlink(), InputError, r"data\.json is damaged"),
+        (lambda run: (run / "data.json").unlink(), InputError, r"data\.json: cannot be read"),
         (lambda run: (run / "predictor.json").write_text("{"), InputError, r"predictor\.json is damaged"),
         (lambda run: (run / "environment.json").write_text("["), InputError, r"environment\.json is damaged"),
         (lambda run: (run / "config.toml").write_text("epochs ="), InputError, "not a TOML file"),

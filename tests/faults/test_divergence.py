@@ -1,6 +1,7 @@
 """A loss that stays not finite ends a run with the last good state, the examples, and a step to look at again."""
 
 import re
+from pathlib import Path
 
 import chex
 import jax
@@ -30,7 +31,7 @@ def test_a_run_that_diverges_names_the_rows_and_keeps_the_step_for_a_replay(tmp_
     rows, path = re.search(r"\(rows (.*) of the training examples\)\. It is kept in (\S+): ", said).groups()
     assert "Traceback" not in said
 
-    record = debugging.record_of(path)
+    record = debugging.record_of(Path(path))
     assert rows.split(", ")[:5] == [str(row) for row in record["rows"][:5]]
     assert len(set(record["rows"])) == len(record["rows"]) <= 16
     assert replay.main([path]) == 1
@@ -58,7 +59,7 @@ def test_a_program_of_ones_own_keeps_the_step_it_diverged_at(tmp_path):
     except DivergedError as error:
         path = re.search(r"kept in (\S+)\.$", str(error)).group(1)
     assert made.replay(path).kind == "layer"
-    state, batch = debugging.load(path, start)
+    state, batch = debugging.load(Path(path), start)
     assert int(state.step) == 5
     chex.assert_shape(batch.inputs, (4, 3))
     with Checkpoints(tmp_path) as checkpoints:
