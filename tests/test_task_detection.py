@@ -26,7 +26,13 @@ def trained(tmp_path_factory):
     scenes.write(root / "data", train=18, val=6, test=6)
     lines = []
     given = Settings(
-        task="detection", data_dir=root / "data", run_dir=root / "run", image_size=64, epochs=2, batch_size=8
+        task="detection",
+        data_dir=root / "data",
+        run_dir=root / "run",
+        image_size=64,
+        epochs=2,
+        batch_size=8,
+        eval_batch_size=6,
     )
     # An epoch of 18 scenes has a tail of two, filled up and masked.
     run.run(given, say=lines.append)

@@ -212,7 +212,7 @@ def _wrong(record: Mapping[str, Any], files: Mapping[str, bytes]) -> list[str]:
     thresholds = [*np.ravel(record["thresholds"])]
     kind = preparation["kind"]
     match kind:
-        case "images":
+        case "images" | "scenes":
             prepared = _whole(preparation["shape"]) and len(preparation["shape"]) == 3
         case "texts":
             prepared = preparation["widths"] == widths and "tokenizer.json" in files
@@ -229,8 +229,8 @@ def _wrong(record: Mapping[str, Any], files: Mapping[str, bytes]) -> list[str]:
     return [
         name
         for name, good in {
-            "problem": record["problem"] in ("binary", "multiclass", "multilabel"),
-            "class_names": len(names) > 1 - (record["problem"] == "multilabel")
+            "problem": record["problem"] in ("binary", "multiclass", "multilabel", "detection"),
+            "class_names": len(names) > 1 - (record["problem"] in ("multilabel", "detection"))
             and all(isinstance(name, str) for name in names),
             "thresholds": all(isinstance(value, float) for value in thresholds) and len(thresholds) in (1, len(names)),
             "widths": _whole(widths) and [*widths] == sorted(set(widths)) and bool(widths) == (kind == "texts"),

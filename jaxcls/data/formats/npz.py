@@ -5,6 +5,7 @@ Yang et al. 2023, arXiv 2110.14795.
 
 import contextlib
 import math
+import os
 import re
 import struct
 import zipfile
@@ -105,7 +106,7 @@ def _part(path: Path, archive: zipfile.ZipFile, part: str, num_labels: int) -> L
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[zipfile.ZipFile]:
+def opened(path: str | os.PathLike[str]) -> Iterator[zipfile.ZipFile]:
     """An .npz file whose arrays, by :func:`array`, take the memory that the size of the file gives reason for.
 
     Raises:
@@ -114,7 +115,7 @@ def opened(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-            unpacked, packed = sum(member.file_size for member in members), path.stat().st_size
+            unpacked, packed = sum(member.file_size for member in members), Path(path).stat().st_size
             if unpacked > unpacking.most(packed, small=0):
                 raise InputError(
                     f"{path}: its {packed:,} bytes unpack to {unpacked:,}; arrays do not pack so well. Fetch it again."
