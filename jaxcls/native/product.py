@@ -16,7 +16,7 @@ def product(a: jax.Array, b: jax.Array, transposed: Transposed = (False, False))
     """Each pair's product: (..., M, K) and (..., K, N) to float32 (..., M, N), of numbers rounded to bfloat16.
 
     Args:
-      a, b: float32 or bfloat16. The kernel of a layer is best given in float32: it is copied here in any case.
+      a, b: float32 or bfloat16.
       transposed: whether ``a`` is given as (..., K, M), and whether ``b`` as (..., N, K).
     """
     return _mapped(transposed)(a, b)

@@ -95,16 +95,17 @@ def _block_backward(query, key, value, present, outputs, largest, share, cotange
     slope = (_heads_first(cotangent) * _heads_first(outputs)).sum(axis=-1, keepdims=True)
     of_scores = weights * (_matmul(_heads_first(cotangent, dtype), _features_first(value, dtype)) - slope)
     # Without this a text of padding alone would teach its queries and keys.
-    of_scores = jnp.where(present[:, None, None, :], of_scores * query.shape[-1] ** -0.5, 0)
+    of_scores = jnp.where(present[:, None, None, :], of_scores, 0)
     weights, of_scores = lax.optimization_barrier((weights.astype(dtype), of_scores.astype(dtype)))
-    of_query = _matmul(of_scores, _heads_first(key, dtype)).swapaxes(1, 2)
-    of_key = _matmul(_features_first(query, dtype), of_scores).transpose(0, 3, 1, 2)
+    scale = query.shape[-1] ** -0.5
+    of_query = _matmul(of_scores, _heads_first(key, dtype) * scale).swapaxes(1, 2)
+    of_key = _matmul(_features_first(query, dtype) * scale, of_scores).transpose(0, 3, 1, 2)
     of_value = _matmul(_features_first(cotangent, dtype), weights).transpose(0, 3, 1, 2)
     return of_query.astype(query.dtype), of_key.astype(key.dtype), of_value.astype(value.dtype)
 
 
 def _scores(query: jax.Array, key: jax.Array, present: jax.Array, dtype: Any) -> jax.Array:
-    scores = _matmul(_heads_first(query, dtype), _features_first(key, dtype)) * query.shape[-1] ** -0.5
+    scores = _matmul(_heads_first(query, dtype) * query.shape[-1] ** -0.5, _features_first(key, dtype))
     return jnp.where(present[:, None, None, :], scores, _MASKED)
 
 

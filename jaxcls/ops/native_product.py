@@ -45,6 +45,27 @@ def _backward(transposed, saved, cotangent):  # type: ignore[no-untyped-def]
 native_product.defvjp(lambda a, b, transposed: (native_product(a, b, transposed), (a, b)), _backward)
 
 
+@jax.custom_vjp
 def dense_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """That of a dense layer, (..., inputs) by (inputs, outputs); as :func:`native_product`."""
-    return native_product(x.reshape(-1, x.shape[-1]), kernel).reshape(*x.shape[:-1], kernel.shape[1])
+    """That of a dense layer, (..., inputs) by (inputs, outputs) to float32; as :func:`native_product`.
+
+    A kernel of float32 is rounded once for both directions, and its gradient is not.
+    """
+    return _dense_forward(x, kernel)[0]
+
+
+def _dense_forward(x, kernel):  # type: ignore[no-untyped-def]
+    rounded = kernel.astype(jnp.bfloat16)
+    y = native_product(x.reshape(-1, x.shape[-1]), rounded)
+    return y.reshape(*x.shape[:-1], kernel.shape[1]), (x, rounded, jnp.zeros(0, kernel.dtype))
+
+
+def _dense_backward(saved, cotangent):  # type: ignore[no-untyped-def]
+    x, rounded, like = saved
+    slopes = cotangent.reshape(-1, cotangent.shape[-1]).astype(jnp.bfloat16)
+    of_x = native_product(slopes, rounded, (False, True)).reshape(x.shape)
+    of_kernel = native_product(x.reshape(-1, x.shape[-1]), slopes, (True, False))
+    return of_x.astype(x.dtype), of_kernel.astype(like.dtype)
+
+
+dense_product.defvjp(_dense_forward, _dense_backward)
