@@ -35,8 +35,9 @@ TESTS = Path(__file__).parents[1] / "tests"
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--counts", type=Path, nargs="+", help="what was counted before, in place of running the suite")
-    files = parser.parse_args().counts
-    status = 0
+    parser.add_argument("--note", default="", help="what has to be known of these counts")
+    options = parser.parse_args()
+    files, status = options.counts, 0
     with tempfile.TemporaryDirectory() as folder:
         if files is None:
             files = [Path(folder, "counts")]
@@ -46,7 +47,7 @@ def main() -> int:
                 env={**os.environ, "JAXCLS_TALLY": str(files[0])},
                 cwd=TESTS.parent,
             ).returncode
-        text = table(counted(files))
+        text = table(counted(files), options.note)
     print(text)
     TABLE.write_text(text, encoding="utf-8")
     return status
@@ -63,7 +64,7 @@ def counted(files: list[Path]) -> dict[str, tuple[int, int]]:
     return sums
 
 
-def table(sums: dict[str, tuple[int, int]]) -> str:
+def table(sums: dict[str, tuple[int, int]], note: str = "") -> str:
     """The table, with what belongs together by its first words under one heading, and its sum."""
     groups: dict[str, dict[str, tuple[int, int]]] = {}
     for kind, numbers in sorted(sums.items()):
@@ -73,7 +74,7 @@ def table(sums: dict[str, tuple[int, int]]) -> str:
         f"Written by `python experiments/faults.py`. Python {platform.python_version()}, jax {version('jax')}, "
         f"{platform.machine()}, {os.cpu_count()} cores. What was done, how often, and how often it ended as it must."
     )
-    lines = ["# Faults", "", explanation]
+    lines = ["# Faults", "", explanation, *(["", note] if note else [])]
     for group, kinds in groups.items():
         tried, held = (sum(column) for column in zip(*kinds.values(), strict=True))
         lines += ["", f"## {group}: {held:,} of {tried:,}", "", "| what | tried | held |", "|---|---|---|"]
