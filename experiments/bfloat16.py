@@ -8,7 +8,7 @@ and once with bfloat16: the same seed, and so the same initial weights, order, a
 are paired by seed, with the 95 % confidence interval of Student's t. Parameters, sums and the optimizer are float32
 in both.
 
-Expected: no difference that five seeds tell from 0. Writes experiments/bfloat16.md.
+Writes experiments/bfloat16.md.
 """
 
 import argparse
