@@ -3,7 +3,6 @@
 import contextlib
 import io
 import json
-import sys
 
 import hypothesis
 import hypothesis.strategies as st
@@ -13,7 +12,6 @@ import pytest
 from jaxcls.errors import InputError
 from jaxcls.metrics import detection
 
-pytest.importorskip("faster_coco_eval")
 CLASSES = 3
 
 
@@ -35,7 +33,8 @@ def draw(seed, images=5, most=5, crowds=True, spread=60):
 
 def with_pycocotools(detections, labels):
     """The twelve numbers of its summary, and the precision of each class at IoU 0.5."""
-    coco, cocoeval = pytest.importorskip("pycocotools.coco"), pytest.importorskip("pycocotools.cocoeval")
+    from pycocotools import coco, cocoeval
+
     count = len(labels["classes"])
     truth, found = [], []
     for row in range(count):
@@ -257,12 +256,6 @@ def test_images_that_are_not_the_same_are_refused():
     twice = {name: np.repeat(array, 2, axis=0) for name, array in labels.items()}
     with pytest.raises(InputError, match="detections of 1 images, but labels of 2"):
         detection.evaluate(detections, twice, 1)
-
-
-def test_without_the_library_it_is_said_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
-    with pytest.raises(InputError, match=r"pip install 'jaxcls\[detection\]'"):
-        detection.check_installed()
 
 
 def test_nothing_is_printed(capfd):

@@ -61,20 +61,6 @@ class Matches(NamedTuple):
     objects: np.ndarray
 
 
-def check_installed() -> None:
-    """Refuses to go on without faster-coco-eval, before anything is computed.
-
-    Raises:
-      InputError: it is not installed.
-    """
-    try:
-        import faster_coco_eval  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise InputError(
-            "average precision of detections is computed by faster-coco-eval: pip install 'jaxcls[detection]'."
-        ) from error
-
-
 def evaluate(
     detections: Arrays, labels: Arrays, num_classes: int, *, scale: np.ndarray | None = None
 ) -> DetectionScores:
@@ -100,7 +86,6 @@ def evaluate(
     >>> round(evaluate(found, truth, 1).overall["map"], 6)  # an IoU of 0.8 is enough for 7 of 10 thresholds
     0.7
     """
-    check_installed()
     from faster_coco_eval import COCO, COCOeval_faster
 
     _check(detections, labels, num_classes)

@@ -46,7 +46,6 @@ class Detection:
         weights = resolved.loss_weights
         if weights is not None and not (len(weights) == 2 and min(weights) >= 0 < max(weights)):
             raise InputError(f"--loss-weights is {weights}; give two numbers, not negative, one above 0.")
-        judged.check_installed()
 
     def check_labels(self, part: Part, num_classes: int) -> None:
         boxes, classes, crowd = (part.labels[name] for name in ("boxes", "classes", "crowd"))
