@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxcls import files
 from jaxcls.data import sources
 from jaxcls.data.dataset import Dataset, Part, Provenance, Queries
 from jaxcls.data.formats import coco, images, voc
@@ -27,6 +28,9 @@ from jaxcls.errors import InputError
 
 # What TFDS may have prepared, in the order of `auto`.
 TFDS = ("coco/2017", "voc/2012", "voc/2007")
+
+# Every image has room for as many objects as that with the most of them: a box, a class, and whether it is a crowd.
+_BYTES_AN_OBJECT, _MOST_BYTES = 21, 1 << 33
 
 _LAYOUTS = (
     "annotations/instances_train*.json and instances_val*.json or instances_test*.json with folders of images (COCO), "
@@ -40,6 +44,8 @@ class _Source(NamedTuple):
     role: str
     annotated: Annotated
     images: Path
+    # The folder that was given, out of which no link may lead.
+    inside: Path
 
 
 def load(
@@ -142,39 +148,42 @@ def layout(folder: Path) -> Layout:
     # On some systems annotations and Annotations are one name.
     for root in (folder, *sorted(folder.glob("VOC20*")), *sorted(folder.glob("VOCdevkit/VOC20*"))):
         if (root / "JPEGImages").is_dir():
-            return _voc(root)
+            return _voc(root, folder)
     if (folder / "annotations").is_dir():
         return _coco(folder)
     raise InputError(f"{folder}: holds none of the layouts that are known: {_LAYOUTS}.")
 
 
 def _coco(folder: Path) -> Layout:
-    files: dict[str, Path] = {}
+    annotations: dict[str, Path] = {}
     for role in ("train", "val", "test"):
         found = sorted((folder / "annotations").glob(f"instances_{role}*.json"))
         if len(found) > 1:
             both = f"{found[0].name} and {found[1].name}"
             raise InputError(f"{folder / 'annotations'}: holds {both}; which of them is {role}? Leave one.")
         if found:
-            files[role] = found[0]
-    _check_roles(files, folder / "annotations", "instances_{}*.json")
-    parts = {role: coco.read(path) for role, path in files.items()}
+            annotations[role] = found[0]
+    _check_roles(annotations, folder / "annotations", "instances_{}*.json")
+    files.all_inside(folder, annotations.values())
+    parts = {role: coco.read(path) for role, path in annotations.items()}
     for role, part in parts.items():
         if part.class_names != parts["train"].class_names:
             unlike = set(part.class_names) ^ set(parts["train"].class_names)
             raise InputError(
-                f"{files[role]}: its categories differ from those of {files['train'].name} "
+                f"{annotations[role]}: its categories differ from those of {annotations['train'].name} "
                 f"({', '.join(sorted(unlike)) or 'in their order'}); all parts have the same ones."
             )
-    folders = {role: _images_of(folder, path, role) for role, path in files.items()}
+    folders = {role: _images_of(folder, path, role) for role, path in annotations.items()}
     for role, part in parts.items():
-        _check_there(part, folders[role], files[role])
+        _check_there(part, folders[role], annotations[role])
     notes = [
         "COCO's layout",
-        *(f"{files[role].name}: {part.left_out}" for role, part in parts.items() if part.left_out),
+        *(f"{annotations[role].name}: {part.left_out}" for role, part in parts.items() if part.left_out),
     ]
     return Layout(
-        [_Source(role, part, folders[role]) for role, part in parts.items()], list(files.values()), "; ".join(notes)
+        [_Source(role, part, folders[role], folder) for role, part in parts.items()],
+        list(annotations.values()),
+        "; ".join(notes),
     )
 
 
@@ -198,19 +207,23 @@ def _check_there(part: Annotated, folder: Path, file: Path) -> None:
         )
 
 
-def _voc(root: Path) -> Layout:
+def _voc(root: Path, folder: Path) -> Layout:
     lists = {path.stem: path for path in sorted((root / "ImageSets" / "Main").glob("*.txt"))}
     if "test" in lists and "trainval" in lists:
         # As it is commonly done: what counts is tested, and all the rest is learned from.
-        files = {"train": lists["trainval"], "test": lists["test"]}
+        chosen = {"train": lists["trainval"], "test": lists["test"]}
     else:
-        files = {role: lists[role] for role in ("train", "val", "test") if role in lists}
-    _check_roles(files, root / "ImageSets" / "Main", "{}.txt")
-    listed = {role: voc.names(path) for role, path in files.items()}
-    train = voc.read(root, listed["train"])
-    parts = {role: train if role == "train" else voc.read(root, listed[role], train.class_names) for role in listed}
-    checked = [_Source(role, part, root / "JPEGImages") for role, part in parts.items()]
-    return Layout(checked, list(files.values()), "Pascal VOC's layout")
+        chosen = {role: lists[role] for role in ("train", "val", "test") if role in lists}
+    _check_roles(chosen, root / "ImageSets" / "Main", "{}.txt")
+    files.all_inside(folder, chosen.values())
+    listed = {role: voc.names(path) for role, path in chosen.items()}
+    train = voc.read(root, listed["train"], inside=folder)
+    parts = {
+        role: train if role == "train" else voc.read(root, listed[role], train.class_names, inside=folder)
+        for role in listed
+    }
+    checked = [_Source(role, part, root / "JPEGImages", folder) for role, part in parts.items()]
+    return Layout(checked, list(chosen.values()), "Pascal VOC's layout")
 
 
 def _check_roles(files: dict[str, Path], folder: Path, form: str) -> None:
@@ -224,6 +237,12 @@ def _dataset(
     name: str, parts: Sequence[_Source], folder: Path, files: Sequence[Path], note: str, *, size: int, channels: int
 ) -> Dataset:
     most = max(1, *(len(some) for part in parts for some in part.annotated.boxes))
+    size_of_labels = _BYTES_AN_OBJECT * most * sum(len(part.annotated.names) for part in parts)
+    if size_of_labels > _MOST_BYTES:
+        raise InputError(
+            f"{folder}: one image has {most:,} objects, and room for as many in each takes {size_of_labels:,} bytes; "
+            "take it out, or cut it into several."
+        )
     read: dict[str, Part] = {}
     checksums = sources.checksums(files)
     for part in parts:
@@ -251,6 +270,7 @@ def _part(part: _Source, most: int, *, size: int, channels: int) -> tuple[Part, 
         root=part.images,
         what=f"{part.role} images",
         pad=True,
+        inside=part.inside,
     )
     for row in np.flatnonzero((decoded.sizes != annotated.sizes).any(axis=1))[:1]:
         (height, width), (said_height, said_width) = decoded.sizes[row], annotated.sizes[row]

@@ -23,7 +23,7 @@ from jaxcls import checkpoints, debugging, page, predictor, program, run_directo
 from jaxcls.artifact import loader
 from jaxcls.checkpoints import CheckpointError, Checkpoints
 from jaxcls.data import predictions, preparation
-from jaxcls.data.formats import idx, images, npz, texts
+from jaxcls.data.formats import coco, idx, images, npz, texts, voc
 from jaxcls.data.preparation import images as prepared_images
 from jaxcls.data.preparation import tables as prepared_tables
 from jaxcls.data.preparation import texts as prepared_texts
@@ -183,6 +183,47 @@ class Images(OfBytes):
 
     def open(self, path):
         assert images.decode(path, size=8, channels=3).shape == (8, 8, 3)
+
+
+class Coco(OfBytes):
+    """Annotations of boxes in COCO's JSON."""
+
+    def contents(self):
+        corners, classes = (
+            [np.array([[1.0, 2, 3, 4], [0, 0, 5, 5]]), np.zeros((0, 4))],
+            [np.array([0, 1]), np.zeros(0, int)],
+        )
+        coco.write(self.path, ["a.png", "b.png"], [(8, 9), (6, 7)], corners, classes, ("cat", "dog"))
+        self.record = json.loads(self.path.read_bytes())
+        return [self.path.read_bytes()]
+
+    def read(self, rng):
+        if rng.random() < 0.5:
+            super().read(rng)
+        else:
+            self.path.write_text(json.dumps(edited(rng, self.record)))
+            self.open(self.path)
+
+    def open(self, path):
+        coco.read(path)
+
+
+class Voc(OfBytes):
+    """A folder of Pascal VOC, of which the XML is damaged."""
+
+    name = "Annotations/1.xml"
+
+    def contents(self):
+        for folder in ("Annotations", "JPEGImages"):
+            (self.folder / folder).mkdir()
+        (self.folder / "JPEGImages" / "1.jpg").touch()
+        box = "<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>4</xmax><ymax>5.5</ymax></bndbox>"
+        size = "<size><width>9</width><height>8</height><depth>3</depth></size>"
+        thing = f"<object><name>cat</name><difficult>0</difficult>{box}</object>"
+        return [f"<annotation>{size}{thing}{thing}</annotation>".encode()]
+
+    def open(self, path):
+        voc.read(self.folder, ["1"])
 
 
 class Toml(OfBytes):
@@ -506,6 +547,8 @@ READERS = {
     "archive of texts": TextArchive,
     "lines of text": Lines,
     "images": Images,
+    "COCO annotations": Coco,
+    "VOC annotations": Voc,
     "TOML settings": Toml,
     "preparation records": Preparations,
     "run records and page": RunRecords,

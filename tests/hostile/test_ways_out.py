@@ -15,8 +15,8 @@ import jaxcls
 from jaxcls import files, predictor, report, run_directory, tasks
 from jaxcls.artifact import loader
 from jaxcls.checkpoints import LOCK_FILE, Checkpoints
-from jaxcls.data import image_folders, radiographs
-from jaxcls.data.formats import images
+from jaxcls.data import detection_sets, image_folders, radiographs
+from jaxcls.data.formats import coco, images, voc
 from jaxcls.errors import InputError
 from jaxcls.settings import Settings
 
@@ -68,6 +68,16 @@ def of_images(folder):
     return image_folders.read("own", image_folders.layout(folder), size=8, test_fraction=0.5)
 
 
+def of_boxes(folder):
+    """One of the two files that a layout needs is there as it should be."""
+    if (folder / "annotations").is_dir():
+        (folder / "annotations" / "instances_val.json").write_text("{}")
+    else:
+        (folder / "JPEGImages").mkdir()
+        (folder / "ImageSets" / "Main" / "val.txt").write_text("1")
+    detection_sets.layout(folder)
+
+
 FRACTION = {"test_fraction": 0.5}
 READS = {
     "idx": ("train-images-idx3-ubyte", of_task("fashion_mnist")),
@@ -79,6 +89,8 @@ READS = {
     "texts": ("train/neg/1.txt", of_task("sentiment", **FRACTION)),
     "radiographs": ("Data_Entry_2017.csv", of_task("disease_tagging", image_size=8, uncertain="zeros", **FRACTION)),
     "chexpert": ("train.csv", of_task("disease_tagging", image_size=8, uncertain="zeros", **FRACTION)),
+    "coco": ("annotations/instances_train.json", of_boxes),
+    "voc": ("ImageSets/Main/train.txt", of_boxes),
     "image": ("a/2.png", of_images),
     "images to predict": ("a/2.png", lambda folder: images.queries(folder, 8, 3)),
 }
@@ -94,6 +106,26 @@ def test_data_behind_a_link_out_or_a_pipe_is_not_read(given, secret, monkeypatch
     way(given / name, secret)
     with pytest.raises(InputError, match=OUT if way is linked else PIPE):
         read(given)
+
+
+@pytest.mark.parametrize("way", [linked, piped])
+def test_an_annotation_of_an_image_behind_a_link_out_or_a_pipe_is_not_read(given, secret, way):
+    picture(given / "JPEGImages" / "1.png")
+    way(given / "Annotations" / "1.xml", secret)
+    with pytest.raises(InputError, match=OUT if way is linked else PIPE):
+        voc.read(given, ["1"])
+
+
+def test_images_with_boxes_behind_a_link_out_are_not_read(given, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    picture(tmp_path / "private" / "1.png")
+    for role in ("train", "val"):
+        linked(given / role, tmp_path / "private")
+        path = given / "annotations" / f"instances_{role}.json"
+        path.parent.mkdir(exist_ok=True)
+        coco.write(path, ["1.png"], [(8, 8)], [np.array([[0.0, 0, 4, 4]])], [np.array([0])], ("cat",))
+    with pytest.raises(InputError, match=OUT):
+        detection_sets.load("detection", "files", given, size=16, channels=3)
 
 
 def test_a_class_behind_a_link_out_is_not_read(given, tmp_path):

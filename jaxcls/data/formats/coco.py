@@ -258,14 +258,16 @@ def _images(listed: Sequence[Mapping[str, Any]], path: Path) -> list[tuple[int, 
 def _categories(listed: Sequence[Mapping[str, Any]], path: Path) -> dict[int, str]:
     """id -> name, in the order of the ids."""
     names: dict[int, str] = {}
+    words: set[str] = set()
     for place, category in enumerate(listed):
         identity = _integer(category, "id", f"{path}: the category at place {place}")
         name = category.get("name")
         if not isinstance(name, str) or not name.strip():
             raise InputError(f"{path}: category {identity} is called {name!r}; its name must be a word.")
-        if identity in names or name in names.values():
+        if identity in names or name in words:
             raise InputError(f"{path}: category {identity} ({name}) stands there twice; ids and names are unique.")
         names[identity] = name
+        words.add(name)
     if not names:
         raise InputError(f"{path}: holds no categories; there must be at least one.")
     return dict(sorted(names.items()))

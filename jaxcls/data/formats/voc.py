@@ -4,6 +4,7 @@ Everingham et al. 2010, "The Pascal Visual Object Classes (VOC) Challenge". Pixe
 box: xmin = 1, xmax = 10 is x1 = 0, x2 = 10 everywhere else in jaxcls.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -12,6 +13,7 @@ from xml.parsers import expat
 
 import numpy as np
 
+from jaxcls import files
 from jaxcls.data.formats import boxes, images
 from jaxcls.data.formats.boxes import Annotated
 from jaxcls.errors import InputError, unknown_name
@@ -52,13 +54,16 @@ def names(path: Path) -> list[str]:
     return list(listed)
 
 
-def read(folder: Path, listed: Sequence[str], class_names: Sequence[str] | None = None) -> Annotated:
+def read(
+    folder: Path, listed: Sequence[str], class_names: Sequence[str] | None = None, *, inside: Path | None = None
+) -> Annotated:
     """Reads Annotations/NAME.xml for each image, and finds JPEGImages/NAME.jpg (or .png, ...); opens no image.
 
     Args:
       folder: holds Annotations and JPEGImages.
       listed: the names of the images.
       class_names: those that are known; where None, all that occur, in the order of the alphabet.
+      inside: the folder that no link may lead out of; without it, `folder`.
 
     Raises:
       InputError: naming the file and the object: a file is missing, damaged, or declares a document type; a name is
@@ -72,7 +77,10 @@ def read(folder: Path, listed: Sequence[str], class_names: Sequence[str] | None 
         raise InputError(
             f"{folder / 'JPEGImages'}: there is no image {missing[0]}; {len(missing):,} of {len(listed):,} are missing."
         )
-    contents = [_read(folder / "Annotations" / f"{name}.xml") for name in listed]
+    annotations = [folder / "Annotations" / f"{name}.xml" for name in listed]
+    # Of one that is missing there is more to say.
+    files.all_inside(inside or folder, filter(os.path.lexists, annotations))
+    contents = [_read(path) for path in annotations]
     if class_names is None:
         class_names = sorted({found.name for _, objects in contents for found in objects})
         if not class_names:
