@@ -354,7 +354,8 @@ def test_an_exported_program_takes_any_number_of_images_and_has_no_native_kernel
 
 def test_the_threads_are_those_of_the_first_call_whatever_others_set_since():
     assert native.takes(*map(jnp.asarray, drawn(3, MOVEMENTS["plain"][1])[:2]), MOVEMENTS["plain"][1])
-    assert native.record() == {"convolutions": f"oneDNN {KERNELS.onednn} on {KERNELS.threads} threads"}
+    # A test before may have asked for products.
+    assert native.record().items() >= {"convolutions": f"oneDNN {KERNELS.onednn} on {KERNELS.threads} threads"}.items()
     assert KERNELS.functions.jaxcls_threads() == KERNELS.threads >= 1
 
 

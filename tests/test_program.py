@@ -67,7 +67,11 @@ def test_what_is_wrong_is_said_with_what_would_be_right(given, message):
     ("task", "given", "message"),
     [
         ("leaf", {"text_column": "x"}, "--task leaf takes no --text-column, which is for text_csv."),
-        ("leaf", {"image_size": 32}, "which is for image_folder, chest_xray, disease_tagging. Of its data it takes"),
+        (
+            "leaf",
+            {"image_size": 32},
+            "which is for image_folder, chest_xray, disease_tagging, detection. Of its data it takes",
+        ),
         ("leaf", {"data": Path("x.csv")}, "for image_folder, csv, text_csv. Of its data it takes --data-dir, "),
         ("csv", {"data_dir": Path("x"), "data": Path("x.csv")}, "--task csv takes no --data-dir, which is for mnist, "),
         ("text_csv", {"drop_column": ("x",)}, "takes no --drop-column, which is for csv."),

@@ -126,7 +126,7 @@ def image_terms(
 
 
 def smooth_l1(difference: ArrayLike, beta: float = BETA) -> jax.Array:
-    """Huber's loss over beta: d² / (2 beta) up to beta, from there on |d| - beta / 2.
+    """Huber's loss over beta: d² / (2 beta) up to beta, from there on abs(d) - beta / 2.
 
     >>> print(smooth_l1(jnp.array([0.5, -2.0]), beta=1.0))
     [0.125 1.5  ]
