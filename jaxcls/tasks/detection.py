@@ -38,7 +38,7 @@ def load(settings: Settings) -> Dataset:
 DEFAULT = Settings(
     image_size=128,
     model="retinanet",
-    epochs=18,
+    epochs=30,
     batch_size=16,
     dropout=0.0,
     loss="focal_loss",
@@ -47,7 +47,7 @@ DEFAULT = Settings(
     normalizer="positives",
     box_loss="smooth_l1",
     optimizer="adam",
-    learning_rate=2e-3,
+    learning_rate=4e-3,
     global_clipnorm=10.0,
     schedule="cosine",
     warmup=0.1,
