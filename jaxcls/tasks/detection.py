@@ -10,7 +10,7 @@ articles of Fashion-MNIST, grey, 128 x 128.
 
 Traps:
 - Nearly all anchors have nothing to answer for: without focal loss, or with a prior of one half, these drown the rest
-  (experiments/focal_vs_cross_entropy.md).
+  (experiments/focal_vs_cross_entropy.py).
 - The loss is divided by the number of positive anchors, not by that of images or of anchors.
 - Images keep their aspect, on a square canvas; boxes are in its pixels until they are written.
 - What is crowded or difficult is neither learned from nor scored, as in COCO's and VOC's own evaluation.
