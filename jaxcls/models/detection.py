@@ -30,7 +30,7 @@ class RetinaNet(nnx.Module):
     Args:
       input_shape: (height, width, channels).
       widths: channels of the backbone's stages, of strides 4, 8, 16 and 32. ResNet-50's would be 256 to 2048.
-      blocks: residual blocks a stage.
+      blocks: residual blocks of each stage; ResNet-50 has 3, 4, 6 and 3.
       features: channels of the pyramid and of the towers; 256 in the paper.
       depth: convolutions of a tower; 4 in the paper.
       prior: what the probability of every class begins at, so that the many negative anchors do not drown the few
@@ -45,7 +45,7 @@ class RetinaNet(nnx.Module):
         num_classes: int,
         *,
         widths: Sequence[int] = (32, 64, 128, 128),
-        blocks: int = 1,
+        blocks: Sequence[int] = (1, 1, 1, 1),
         features: int = 64,
         depth: int = 2,
         prior: float | None = 0.01,
@@ -62,7 +62,7 @@ class RetinaNet(nnx.Module):
         # Stages above the highest level of a small canvas' pyramid would see nothing.
         for stage, width in enumerate(widths[: min(anchors.levels[-1], _LAST) - 1]):
             layers = []
-            for block in range(blocks):
+            for block in range(blocks[stage]):
                 strides = 2 if stage and not block else 1
                 layers.append(ResidualBlock(previous, width, strides, dtype=dtype, rngs=rngs))
                 previous = width
