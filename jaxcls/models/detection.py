@@ -30,7 +30,7 @@ class RetinaNet(nnx.Module):
     Args:
       input_shape: (height, width, channels).
       widths: channels of the backbone's stages, of strides 4, 8, 16 and 32. ResNet-50's would be 256 to 2048.
-      blocks: residual blocks a stage.
+      blocks: residual blocks of each stage; ResNet-50 has 3, 4, 6 and 3.
       features: channels of the pyramid and of the towers; 256 in the paper.
       depth: convolutions of a tower; 4 in the paper.
       prior: what the probability of every class begins at, so that the many negative anchors do not drown the few
@@ -45,7 +45,7 @@ class RetinaNet(nnx.Module):
         num_classes: int,
         *,
         widths: Sequence[int] = (32, 64, 128, 128),
-        blocks: int = 1,
+        blocks: Sequence[int] = (1, 1, 1, 1),
         features: int = 64,
         depth: int = 2,
         prior: float | None = 0.01,
@@ -62,12 +62,13 @@ class RetinaNet(nnx.Module):
         # Stages above the highest level of a small canvas' pyramid would see nothing.
         for stage, width in enumerate(widths[: min(anchors.levels[-1], _LAST) - 1]):
             layers = []
-            for block in range(blocks):
+            for block in range(blocks[stage]):
                 strides = 2 if stage and not block else 1
                 layers.append(ResidualBlock(previous, width, strides, dtype=dtype, rngs=rngs))
                 previous = width
             stages.append(nnx.Sequential(*layers))
-        self.stages = nnx.List(stages)
+        # To hold layers, here and below: nnx.List is not in Flax 0.11, and a plain list is refused by 0.12.
+        self.stages = nnx.Sequential(*stages)
         self.pyramid = Pyramid(widths[1 : len(stages)], anchors.levels, features, dtype=dtype, rngs=rngs)
         tower = functools.partial(
             Tower, features, depth, levels=len(anchors.levels), dropout=dropout, dtype=dtype, rngs=rngs
@@ -80,7 +81,7 @@ class RetinaNet(nnx.Module):
         chex.assert_rank(images, 4)
         x = ops.max_pool(self.stem(images))
         stages = []
-        for stage in self.stages:
+        for stage in self.stages.layers:
             x = stage(x)
             stages.append(x)
         levels = self.pyramid(stages[1:])
@@ -104,22 +105,22 @@ class Pyramid(nnx.Module):
     def __init__(self, widths: Sequence[int], levels: Sequence[int], features: int, *, dtype: Any, rngs: nnx.Rngs):
         conv = functools.partial(Conv, dtype=dtype, rngs=rngs)
         # A residual network with pre-activation ends its stages without one.
-        self.norms = nnx.List([BatchNorm(width, momentum=MOMENTUM, dtype=dtype, rngs=rngs) for width in widths])
-        self.laterals = nnx.List([conv(width, features, kernel_size=(1, 1)) for width in widths])
-        self.outputs = nnx.List([conv(features, features) for _ in widths])
+        self.norms = nnx.Sequential(*(BatchNorm(width, momentum=MOMENTUM, dtype=dtype, rngs=rngs) for width in widths))
+        self.laterals = nnx.Sequential(*(conv(width, features, kernel_size=(1, 1)) for width in widths))
+        self.outputs = nnx.Sequential(*(conv(features, features) for _ in widths))
         above = [level for level in levels if level > _LAST]
-        self.above = nnx.List(
-            [conv(features if place else widths[-1], features, strides=2) for place in range(len(above))]
+        self.above = nnx.Sequential(
+            *(conv(features if place else widths[-1], features, strides=2) for place in range(len(above)))
         )
 
     def __call__(self, maps: Sequence[jax.Array]) -> list[jax.Array]:
-        maps = [nnx.relu(norm(map)) for norm, map in zip(self.norms, maps, strict=True)]
-        merged = [lateral(map) for lateral, map in zip(self.laterals, maps, strict=True)]
+        maps = [nnx.relu(norm(map)) for norm, map in zip(self.norms.layers, maps, strict=True)]
+        merged = [lateral(map) for lateral, map in zip(self.laterals.layers, maps, strict=True)]
         for place in reversed(range(len(merged) - 1)):
             merged[place] += doubled(merged[place + 1], merged[place].shape)
-        levels = [output(map) for output, map in zip(self.outputs, merged, strict=True)]
+        levels = [output(map) for output, map in zip(self.outputs.layers, merged, strict=True)]
         x = maps[-1]
-        for place, conv in enumerate(self.above):
+        for place, conv in enumerate(self.above.layers):
             x = conv(nnx.relu(x) if place else x)
             levels.append(x)
         return levels
@@ -144,11 +145,15 @@ class Tower(nnx.Module):
         dtype: Any,
         rngs: nnx.Rngs,
     ):
-        def norms() -> nnx.List:
-            return nnx.List([BatchNorm(features, momentum=MOMENTUM, dtype=dtype, rngs=rngs) for _ in range(levels)])
+        def norms() -> nnx.Sequential:
+            return nnx.Sequential(
+                *(BatchNorm(features, momentum=MOMENTUM, dtype=dtype, rngs=rngs) for _ in range(levels))
+            )
 
-        self.hidden = nnx.List([Conv(features, features, use_bias=False, dtype=dtype, rngs=rngs) for _ in range(depth)])
-        self.norms = nnx.List([norms() for _ in range(depth)])
+        self.hidden = nnx.Sequential(
+            *(Conv(features, features, use_bias=False, dtype=dtype, rngs=rngs) for _ in range(depth))
+        )
+        self.norms = nnx.Sequential(*(norms() for _ in range(depth)))
         self.dropout = nnx.Dropout(dropout, rngs=rngs)
         self.last = Conv(features, outputs, dtype=dtype, rngs=rngs)
         # Small, as in the paper: at the beginning every anchor says nearly the same.
@@ -156,8 +161,8 @@ class Tower(nnx.Module):
         self.last.bias = nnx.Param(jnp.full((outputs,), bias))
 
     def __call__(self, maps: Sequence[jax.Array]) -> list[jax.Array]:
-        for conv, norms in zip(self.hidden, self.norms, strict=True):
-            maps = [nnx.relu(norm(conv(x))) for norm, x in zip(norms, maps, strict=True)]
+        for conv, norms in zip(self.hidden.layers, self.norms.layers, strict=True):
+            maps = [nnx.relu(norm(conv(x))) for norm, x in zip(norms.layers, maps, strict=True)]
         return [self.last(self.dropout(x)).astype(jnp.float32) for x in maps]
 
 

@@ -38,14 +38,15 @@ def load(settings: Settings) -> Dataset:
 DEFAULT = Settings(
     image_size=128,
     model="retinanet",
-    epochs=30,
+    epochs=34,
     batch_size=16,
     dropout=0.0,
     loss="focal_loss",
     gamma=2.0,
     alpha=0.25,
     normalizer="positives",
-    box_loss="smooth_l1",
+    box_loss="giou",
+    loss_weights=(1.0, 2.0),
     optimizer="adam",
     learning_rate=4e-3,
     global_clipnorm=10.0,
@@ -68,7 +69,9 @@ TASK = Task(
         "retinanet": RetinaNet,
         # Every class begins at one half, to see what the prior is for.
         "retinanet_even": functools.partial(RetinaNet, prior=None),
-        "retinanet_50": functools.partial(RetinaNet, widths=(64, 128, 256, 512), blocks=3, features=256, depth=4),
+        "retinanet_50": functools.partial(
+            RetinaNet, widths=(64, 128, 256, 512), blocks=(3, 4, 6, 3), features=256, depth=4
+        ),
     },
     presets={
         "default": Preset(
