@@ -161,7 +161,8 @@ class Tower(nnx.Module):
         self.last.bias = nnx.Param(jnp.full((outputs,), bias))
 
     def __call__(self, maps: Sequence[jax.Array]) -> list[jax.Array]:
-        for conv, norms in zip(self.hidden.layers, self.norms.layers, strict=True):
+        held: Any = self.norms.layers
+        for conv, norms in zip(self.hidden.layers, held, strict=True):
             maps = [nnx.relu(norm(conv(x))) for norm, x in zip(norms.layers, maps, strict=True)]
         return [self.last(self.dropout(x)).astype(jnp.float32) for x in maps]
 
