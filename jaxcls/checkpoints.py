@@ -57,6 +57,7 @@ _READ_ERRORS = (
     TypeError,
     AttributeError,
     LookupError,
+    ArithmeticError,
     AssertionError,
 )
 

@@ -48,6 +48,8 @@ def parse(text: str | bytes, form: Form, where: str) -> Any:
     # Brackets within brackets: the parser calls itself for each.
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where} is damaged: it is no JSON ({error}).") from None
+    if not _all_texts(value):
+        raise InputError(f"{where} is damaged: it holds the half of a character, which is no text.")
     check(value, form, where)
     return value
 
@@ -118,6 +120,20 @@ def _matches(value: Any, form: Form) -> bool:
             type(value) is float and math.isfinite(value) and (value == 0 or _SMALLEST <= abs(value) <= _LARGEST)
         )
     return isinstance(value, form) and (form is not str or _is_text(value))
+
+
+def _all_texts(value: Any) -> bool:
+    """Whether all texts in a value, names too, can be written."""
+    found = [value]
+    while found:
+        match found.pop():
+            case str(text) if not _is_text(text):
+                return False
+            case list(parts):
+                found += parts
+            case dict(parts):
+                found += [*parts, *parts.values()]
+    return True
 
 
 def _is_text(value: str) -> bool:

@@ -2,7 +2,9 @@
 
 import asyncio
 import gc
+import json
 import logging
+import math
 import os
 import resource
 import shutil
@@ -589,3 +591,20 @@ class TestFingerprint:
         words = x.view(np.uint32).ravel().tolist()
         expected = sum(finalizer((word + i * 0x9E3779B9) % 2**32) for i, word in enumerate(words)) % 2**32
         assert int(checkpoints._fingerprint(jnp.asarray(x))) == expected
+
+
+def test_a_number_of_no_size_in_its_metadata_is_damage(tmp_path):
+    state = {"w": jnp.ones(3)}
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state, wait=True)
+        checkpoints.save(2, state, wait=True)
+    [metadata] = (tmp_path / "2" / "jaxcls_state").glob("_METADATA")
+    record = json.loads(metadata.read_text())
+    [entry] = record["tree_metadata"].values()
+    for key in entry["key_metadata"]:
+        key["key"] = math.inf
+    metadata.write_text(json.dumps(record))
+    with Checkpoints(tmp_path) as checkpoints:
+        restored = checkpoints.restore(like=state)
+    assert restored.step == 1
+    assert len(restored.set_aside) == 1

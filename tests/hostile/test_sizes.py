@@ -226,3 +226,9 @@ def test_a_record_that_is_too_long(tmp_path):
 def test_names_that_nobody_types_are_not_compared():
     with bounded(10):
         assert did_you_mean("ab" * 100_000, ["ba" * 100_000]) == did_you_mean("adam", ["ba" * 100_000]) == ""
+
+
+@pytest.mark.parametrize("value", ["\ud800", ["\ud800"], {"a": {"\ud800": 1}}], ids=range(3))
+def test_half_a_character_is_refused_wherever_it_stands(value):
+    with pytest.raises(InputError, match="is damaged: it holds the half of a character"):
+        forms.parse(json.dumps({"a": value}), {}, "record.json")
