@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import random
-import warnings
 
 import pytest
 import tally
@@ -18,6 +17,13 @@ PATIENCE = 30
 SLOW = {"checkpoint files", "run records and page", "a run to predict with"}
 
 
+# What Orbax leaves behind when it meets damaged files: tasks that nobody waits for any more.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
 @pytest.fixture(params=READERS)
 def reader(request, tmp_path, caplog):
     caplog.set_level(logging.CRITICAL, "jaxcls")
@@ -25,14 +31,6 @@ def reader(request, tmp_path, caplog):
     made.valid()
     made.kind = request.param
     return made
-
-
-@pytest.fixture(autouse=True)
-def quiet_libraries():
-    # What Orbax leaves behind when it meets damaged files.
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-        yield
 
 
 def test_a_damaged_file_ends_in_a_value_or_in_our_error(reader):
