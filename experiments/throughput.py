@@ -11,11 +11,11 @@ batch sizes replaces those alone. A peer that is not installed is left out, and 
 Every contender trains in a process of its own, as its users would run it: the same architecture and number of
 parameters, Adam, float32 unless it says bfloat16, shuffling and feeding included. jaxcls has its native kernels (pip
 install 'jaxcls[cpu]', and a C++ compiler) unless it says pure JAX. Images are the real Fashion-MNIST; the tokens of the
-transformer are generated, since only their number matters here. The contenders take turns, some seconds each, for
-several rounds, so that what slows the machine slows all of them. The rate is the median over the rounds; a ratio is
-the median of the ratios of each round. The work of an example is that of matrix products and convolutions alone,
-counted in experiments/peers/workloads.py; the peak is the fastest square product that NumPy, XLA or PyTorch made in the
-same rounds. Nothing is cached when a process starts.
+transformer and the scenes of the detector are generated, since only their number matters here. The contenders take
+turns, some seconds each, for several rounds, so that what slows the machine slows all of them. The rate is the median
+over the rounds; a ratio is the median of the ratios of each round. The work of an example is that of matrix products
+and convolutions alone, counted in experiments/peers/workloads.py; the peak is the fastest square product that NumPy,
+XLA or PyTorch made in the same rounds. Nothing is cached when a process starts.
 """
 
 import argparse
@@ -40,7 +40,13 @@ from throughput_report import Cell, Row
 
 from jaxcls import environment
 
-BATCH_SIZES = {"mlp": (32, 128, 512), "cnn": (32, 128, 512), "resnet": (32, 128, 512), "transformer": (8, 32, 128)}
+BATCH_SIZES = {
+    "mlp": (32, 128, 512),
+    "cnn": (32, 128, 512),
+    "resnet": (32, 128, 512),
+    "transformer": (8, 32, 128),
+    "retinanet": (16,),
+}
 # Epochs without end: the contender stops when its input does.
 MANY = 1_000_000
 # Not a contender: what measures the peak.
@@ -189,7 +195,7 @@ def measure(name: str, model: str, batch_size: int, seconds: float) -> NoReturn:
 
     # As many examples as one measurement takes time for, or all. The fewer they are, the more the start and end of an
     # epoch weigh, so the number is approached from below.
-    most = len(workload.labels) // batch_size
+    most = workload.count // batch_size
     epoch_seconds, batches = second, 2
     while epoch_seconds < seconds / 2 and batches < most:
         batches = min(most, int(batches * min(8, seconds / epoch_seconds)))

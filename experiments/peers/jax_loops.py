@@ -22,11 +22,13 @@ def jaxcls(workload: Workload, *, dtype: str = "float32", native: str = "1") -> 
     os.environ["JAXCLS_NATIVE"] = native
     import jax
 
-    from jaxcls import losses, optimizers, steps
+    from jaxcls import detection, losses, optimizers, steps
     from jaxcls.data import pipeline
     from jaxcls.data.preparation import images
     from jaxcls.fit import fit
+    from jaxcls.losses.detection import detection_loss
     from jaxcls.models import text, vision
+    from jaxcls.models.detection import RetinaNet
     from jaxcls.models.functional import functional
 
     inputs, labels = workload.inputs, workload.labels
@@ -45,11 +47,17 @@ def jaxcls(workload: Workload, *, dtype: str = "float32", native: str = "1") -> 
             heads=workloads.HEADS,
             dropout=workloads.DROPOUT,
         ),
+        "retinanet": functools.partial(RetinaNet, workloads.CANVAS),
     }
     build = builders[workload.model]
     network = functional(lambda rngs: build(num_classes=workload.classes, dtype=jax.numpy.dtype(dtype), rngs=rngs))
     optimizer = optimizers.adam(workloads.LEARNING_RATE)
     loss = losses.get("sparse_categorical_crossentropy", normalizer="batch")
+    if workload.model == "retinanet":
+        height, width, _ = workloads.CANVAS
+        focal = losses.get("focal_loss", "detection", gamma=workloads.GAMMA, alpha=workloads.ALPHA)
+        anchors = detection.for_canvas(height, width).boxes(height, width)
+        loss = functools.partial(detection_loss, anchors=anchors, class_loss=focal)
     if workload.model == "transformer":
         train_step = steps.bucketed(steps.make_train_step(network, loss, optimizer), [workloads.LENGTH])
     else:
@@ -59,7 +67,7 @@ def jaxcls(workload: Workload, *, dtype: str = "float32", native: str = "1") -> 
         fit(
             steps.init_state(network, optimizer, seed=0),
             train_step,
-            jax.device_put(pipeline.examples(inputs[:count], labels[:count])),
+            jax.device_put(pipeline.examples(*jax.tree.map(lambda array: array[:count], (inputs, labels)))),
             epochs=epochs,
             batch_size=workload.batch_size,
             validate=lambda state: {},
@@ -83,6 +91,7 @@ def jit_step(workload: Workload) -> tuple[int, Train]:
 
     from peers import flax_models
 
+    workloads.refuse_detection(workload)
     inputs, labels = workload.inputs, workload.labels
     prepare = _normalisation(workload)
     graph, *variables = nnx.split(flax_models.build(workload.model, nnx.Rngs(0)), nnx.Param, ...)
@@ -123,6 +132,7 @@ def flax_nnx(workload: Workload) -> tuple[int, Train]:
 
     from peers import flax_models
 
+    workloads.refuse_detection(workload)
     inputs, labels = workload.inputs, workload.labels
     if workload.model != "transformer":
         inputs = workloads.normalised(inputs)

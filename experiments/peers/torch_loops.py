@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from peers import workloads
+from peers import torch_detection, workloads
+from peers.torch_residual import Block, norm
 from peers.workloads import Train, Workload
 
 
@@ -37,19 +38,28 @@ def _loop(workload: Workload, *, compiled: bool, half: bool = False) -> tuple[in
         inputs = torch.from_numpy(workload.inputs)
     else:
         images = torch.from_numpy(workloads.normalised(workload.inputs))
-        # (N, 28, 28, 1) in memory, seen as (N, 1, 28, 28): that is what channels-last means.
+        # (N, H, W, 1) in memory, seen as (N, 1, H, W): that is what channels-last means.
         inputs = images.permute(0, 3, 1, 2)
-    labels = torch.from_numpy(workload.labels).long()
+    if workload.model == "retinanet":
+        labels = tuple(torch.from_numpy(workload.labels[name]) for name in ("boxes", "classes"))
+        criterion = torch_detection.criterion()
+    else:
+        labels = (torch.from_numpy(workload.labels).long(),)
+        criterion = _cross_entropy
     builders: dict[str, Callable[[], nn.Module]] = {
-        "mlp": _mlp, "cnn": _CNN, "resnet": _ResNet, "transformer": _Transformer
-    }  # fmt: skip
+        "mlp": _mlp,
+        "cnn": _CNN,
+        "resnet": _ResNet,
+        "transformer": _Transformer,
+        "retinanet": torch_detection.RetinaNet,
+    }
     network = builders[workload.model]().to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(network.parameters(), workloads.LEARNING_RATE, fused=True)
 
-    def loss_of(batch: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def loss_of(batch: torch.Tensor, *labels: torch.Tensor) -> torch.Tensor:
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
             outputs = network(batch)
-        return F.cross_entropy(outputs.float(), labels)
+        return criterion(outputs, *labels)
 
     objective = torch.compile(loss_of) if compiled else loss_of
 
@@ -58,7 +68,7 @@ def _loop(workload: Workload, *, compiled: bool, half: bool = False) -> tuple[in
         for _ in range(epochs):
             total = torch.zeros(())
             for rows in torch.randperm(count).split(workload.batch_size):
-                loss = objective(inputs.index_select(0, rows), labels.index_select(0, rows))
+                loss = objective(*(array.index_select(0, rows) for array in (inputs, *labels)))
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()
@@ -66,6 +76,10 @@ def _loop(workload: Workload, *, compiled: bool, half: bool = False) -> tuple[in
             turn()
 
     return sum(parameter.numel() for parameter in network.parameters()), train
+
+
+def _cross_entropy(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return F.cross_entropy(outputs.float(), labels)
 
 
 def _mlp() -> nn.Module:
@@ -104,33 +118,14 @@ class _ResNet(nn.Module):
         self.stem = nn.Conv2d(1, previous, 3, padding=1, bias=False)
         blocks = []
         for stage, width in enumerate(workloads.WIDTHS):
-            blocks.append(_Block(previous, width, 2 if stage else 1))
+            blocks.append(Block(previous, width, 2 if stage else 1))
             previous = width
         self.blocks = nn.Sequential(*blocks)
-        self.norm = _norm(previous)
+        self.norm = norm(previous)
         self.head = nn.Linear(previous, workloads.ARTICLES)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.head(F.relu(self.norm(self.blocks(self.stem(images)))).mean((2, 3)))
-
-
-class _Block(nn.Module):
-    def __init__(self, previous: int, width: int, stride: int) -> None:
-        super().__init__()
-        self.norm1, self.norm2 = _norm(previous), _norm(width)
-        self.conv1 = nn.Conv2d(previous, width, 3, stride, 1, bias=False)
-        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
-        self.shortcut = nn.Conv2d(previous, width, 1, stride, bias=False) if previous != width else None
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        activated = F.relu(self.norm1(x))
-        shortcut = x if self.shortcut is None else self.shortcut(activated)
-        return shortcut + self.conv2(F.relu(self.norm2(self.conv1(activated))))
-
-
-def _norm(channels: int) -> nn.Module:
-    # PyTorch's momentum is the share of what is new.
-    return nn.BatchNorm2d(channels, eps=workloads.BATCH_NORM_EPSILON, momentum=1 - workloads.BATCH_NORM_MOMENTUM)
 
 
 class _Transformer(nn.Module):

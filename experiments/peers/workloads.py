@@ -2,13 +2,14 @@
 
 mlp: two dense layers with ReLU. cnn: two convolutions of 3 x 3 with ReLU, each followed by a maximum over 2 x 2, and a
 dense layer. resnet: three stages of one residual block with pre-activation. transformer: an encoder with norms before
-the layers, no biases in the attention, learned positions, and the average of the outputs where a token is.
+the layers, no biases in the attention, learned positions, and the average of the outputs where a token is. retinanet:
+the detector of `--task detection`, with focal loss of the classes and smooth L1 of the boxes.
 """
 
 import itertools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,6 +26,14 @@ VOCABULARY, LENGTH, SENTIMENTS = 8000, 256, 2
 DROPOUT = 0.1
 TEXTS = 2048
 
+CANVAS = (128, 128, 1)
+STAGES = (32, 64, 128, 128)
+PYRAMID = (3, 4, 5)
+TOWER, TOWER_DEPTH = 64, 2
+ANCHORS_PER_PLACE = 9
+SCENES, MOST_OBJECTS = 512, 8
+GAMMA, ALPHA, BETA, PRIOR = 2.0, 0.25, 1 / 9, 0.01
+
 LEARNING_RATE = 1e-3
 BATCH_NORM_MOMENTUM = 0.9
 BATCH_NORM_EPSILON = 1e-5
@@ -35,14 +44,18 @@ class Workload(NamedTuple):
     """A model, the examples that it is trained on, and how many of them make a batch.
 
     Attributes:
-      inputs: uint8 images (N, 28, 28, 1), or int32 tokens (N, 256) of which none is padding.
-      labels: int32 (N,).
+      inputs: uint8 images (N, H, W, 1), or int32 tokens (N, 256) of which none is padding.
+      labels: int32 (N,); for the detector a dict of boxes (N, M, 4), classes (N, M), -1 where there is none, and crowd.
     """
 
     model: str
     batch_size: int
     inputs: np.ndarray
-    labels: np.ndarray
+    labels: Any
+
+    @property
+    def count(self) -> int:
+        return len(self.inputs)
 
     @property
     def classes(self) -> int:
@@ -57,7 +70,9 @@ Contender = Callable[[Workload], tuple[int, Train]]
 
 
 def load(model: str, batch_size: int) -> Workload:
-    """The real Fashion-MNIST; for the transformer, tokens that are generated."""
+    """The real Fashion-MNIST; for the transformer and the detector, tokens and scenes that are generated."""
+    if model == "retinanet":
+        return _scenes(batch_size)
     if model == "transformer":
         generator = np.random.default_rng(0)
         tokens = generator.integers(1, VOCABULARY, (TEXTS, LENGTH), dtype=np.int32)
@@ -70,6 +85,25 @@ def load(model: str, batch_size: int) -> Workload:
     if dataset.provenance.source == "sample":
         raise SystemExit("this experiment needs the real Fashion-MNIST: install Debian's dataset-fashion-mnist")
     return Workload(model, batch_size, dataset.train.inputs, dataset.train.labels)
+
+
+def _scenes(batch_size: int) -> Workload:
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (SCENES, *CANVAS), dtype=np.uint8)
+    corners = generator.uniform(0, 80, (SCENES, MOST_OBJECTS, 2))
+    sides = generator.uniform(16, 48, (SCENES, MOST_OBJECTS, 2))
+    classes = generator.integers(0, ARTICLES, (SCENES, MOST_OBJECTS), dtype=np.int32)
+    # One object to eight.
+    absent = np.arange(MOST_OBJECTS) > generator.integers(0, MOST_OBJECTS, (SCENES, 1))
+    boxes = np.where(absent[..., None], 0, np.concatenate([corners, corners + sides], axis=2)).astype(np.float32)
+    labels = {"boxes": boxes, "classes": np.where(absent, -1, classes), "crowd": np.zeros_like(absent)}
+    return Workload("retinanet", batch_size, images, labels)
+
+
+def refuse_detection(workload: Workload) -> None:
+    """For the peers that bring no detector of this network; one is written for PyTorch alone."""
+    if workload.model == "retinanet":
+        raise SystemExit("no detector is written for it here")
 
 
 def normalised(images: np.ndarray) -> np.ndarray:
@@ -109,6 +143,22 @@ def _products(model: str) -> list[int]:
             side, previous = -(-side // stride), width
             products.append(_conv(side, width, width))
         return [*products, _dense(previous, ARTICLES)]
+    if model == "retinanet":
+        side, previous = CANVAS[0], STAGES[0]
+        products = [_conv(side, CANVAS[-1], previous, window=7, stride=2)]
+        side, levels = side // 4, []
+        for stage, width in enumerate(STAGES):
+            stride = 2 if stage else 1
+            products.append(_conv(side, previous, width, stride=stride))
+            products += [_conv(side, previous, width, window=1, stride=stride)] if stage or previous != width else []
+            side, previous = side // stride, width
+            products.append(_conv(side, width, width))
+            levels += [(side, width)] if stage else []
+        for side, width in levels:
+            products += [_conv(side, width, TOWER, window=1), _conv(side, TOWER, TOWER)]
+            products += [_conv(side, TOWER, TOWER)] * (2 * TOWER_DEPTH)
+            products += [_conv(side, TOWER, ANCHORS_PER_PLACE * outputs) for outputs in (ARTICLES, 4)]
+        return products
     if model == "transformer":
         projections = 4 * LENGTH * _dense(FEATURES, FEATURES)
         attention = 2 * LENGTH * _dense(LENGTH, FEATURES)

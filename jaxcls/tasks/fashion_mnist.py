@@ -134,7 +134,7 @@ TASK = Task(
             views=[_mirrored],
         ),
         "fast94": Preset(
-            dataclasses.replace(FAST, model="vgg_wide", epochs=12),
+            dataclasses.replace(FAST, model="vgg_wide", epochs=16),
             _flipped_and_moved,
             views=[_mirrored],
         ),
