@@ -195,7 +195,7 @@ def measure(name: str, model: str, batch_size: int, seconds: float) -> NoReturn:
 
     # As many examples as one measurement takes time for, or all. The fewer they are, the more the start and end of an
     # epoch weigh, so the number is approached from below.
-    most = workload.count // batch_size
+    most = workload.size // batch_size
     epoch_seconds, batches = second, 2
     while epoch_seconds < seconds / 2 and batches < most:
         batches = min(most, int(batches * min(8, seconds / epoch_seconds)))

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.typing import ArrayLike
 
 from jaxcls import ops
 from jaxcls.data.pipeline import Batch, bucket_of, in_order
@@ -64,8 +65,14 @@ def init_state(model: Model, optimizer: optax.GradientTransformation, seed: int)
     0
     """
     initial, training = jax.random.split(jax.random.key(seed))
-    params, model_state = model.init(initial)
+    params, model_state = jax.tree.map(_strongly_typed, model.init(initial))
     return TrainState(jnp.zeros((), jnp.int32), training, params, model_state, optimizer.init(params))
+
+
+def _strongly_typed(value: ArrayLike) -> jax.Array:
+    """A weak type, as ``jnp.full(3, 0.5)`` has, is lost in the first step: the second would be another program."""
+    leaf = jnp.asarray(value)
+    return leaf if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf.astype(leaf.dtype)
 
 
 def make_train_step(

@@ -225,6 +225,22 @@ def test_training_traces_once_whatever_the_epoch_and_the_place_in_it(data):
     assert len(traces) == 1
 
 
+def test_a_weakly_typed_parameter_is_of_the_same_program_before_and_after_a_step(data):
+    """Its type is strong after a step, which jit takes for another program, and compiles again."""
+
+    def weak(rngs):
+        layer = nnx.Linear(5, 3, rngs=rngs)
+        layer.bias = nnx.Param(jnp.full(3, 0.5))
+        return layer
+
+    _, step, state = make(weak)
+    chunk = steps.make_train_chunk(step)
+    feed = pipeline.resident(data, batch_size=BATCH, length=1)
+    for batches in feed(steps.epoch_order(state.key, 0, len(data)), 0):
+        state, _ = chunk(state, batches)
+    assert chunk._cache_size() == 1
+
+
 @pytest.mark.parametrize("count", [1, 8, 37])
 def test_collected_scores_are_those_of_the_whole_set_at_once_in_its_order(data, count):
     model, _, state = make()

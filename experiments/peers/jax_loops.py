@@ -63,9 +63,12 @@ def jaxcls(workload: Workload, *, dtype: str = "float32", native: str = "1") -> 
     else:
         train_step = steps.make_train_step(network, loss, optimizer, prepare=images.fit(inputs).normalise)
 
+    # Compiled, as the commands do.
+    init = jax.jit(functools.partial(steps.init_state, network, optimizer), static_argnames="seed")
+
     def train(count: int, epochs: int, turn: Callable[[], None]) -> None:
         fit(
-            steps.init_state(network, optimizer, seed=0),
+            init(seed=0),
             train_step,
             jax.device_put(pipeline.examples(*jax.tree.map(lambda array: array[:count], (inputs, labels)))),
             epochs=epochs,
@@ -74,7 +77,7 @@ def jaxcls(workload: Workload, *, dtype: str = "float32", native: str = "1") -> 
             reporter=_Turns(turn),
         )
 
-    state = jax.eval_shape(functools.partial(steps.init_state, network, optimizer, seed=0))
+    state = jax.eval_shape(functools.partial(init, seed=0))
     return sum(leaf.size for leaf in jax.tree.leaves(state.params)), train
 
 

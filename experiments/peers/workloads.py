@@ -54,7 +54,7 @@ class Workload(NamedTuple):
     labels: Any
 
     @property
-    def count(self) -> int:
+    def size(self) -> int:
         return len(self.inputs)
 
     @property

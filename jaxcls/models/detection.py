@@ -158,7 +158,7 @@ class Tower(nnx.Module):
         self.last = Conv(features, outputs, dtype=dtype, rngs=rngs)
         # Small, as in the paper: at the beginning every anchor says nearly the same.
         self.last.kernel[...] = 0.01 * jax.random.normal(rngs.params(), self.last.kernel.shape)
-        self.last.bias = nnx.Param(jnp.full((outputs,), bias))
+        self.last.bias = nnx.Param(jnp.full((outputs,), bias, jnp.float32))
 
     def __call__(self, maps: Sequence[jax.Array]) -> list[jax.Array]:
         held: Any = self.norms.layers
