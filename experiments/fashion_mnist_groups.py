@@ -7,8 +7,7 @@ weights, beside the same network with the head of the articles alone: once with 
 once with those of 6,000 of them, where the others are known by their group only (their article is masked, as
 `ignore_label`). The article alone then learns from the 6,000 images, for as many steps.
 
-It is an experiment and not a task: a task has one problem, from which its splits, thresholds, page, predictions and
-exports follow, and each of these would ask how many outputs there are.
+`python -m jaxcls.train --task fashion_mnist_groups` learns the same two outputs as a task, with its page.
 
 Expected: with all articles known, the second head costs the first one nothing. With 6,000, the groups of the other
 images do not make up for batches in which one article of ten is known: the network that learns from those 6,000 images
@@ -30,12 +29,10 @@ from jaxcls.augment import horizontal_flip
 from jaxcls.compilation import Compiled
 from jaxcls.data import idx_images
 from jaxcls.data.dataset import describe
+from jaxcls.data.idx_fashion_mnist import GROUP_OF_ARTICLE, GROUPS, IMAGES
 from jaxcls.data.preparation import images
 from jaxcls.models import vision
-from jaxcls.tasks.fashion_mnist import IMAGES
 
-GROUPS = ("tops", "trousers", "dresses", "footwear", "bags")
-GROUP_OF_ARTICLE = np.array([0, 1, 0, 2, 0, 3, 0, 3, 4, 3], np.int32)
 UNKNOWN = -1
 BATCH_SIZE = 128
 TABLE = Path(__file__).with_suffix(".md")

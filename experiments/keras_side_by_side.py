@@ -31,7 +31,7 @@ import jaxcls
 from jaxcls import optimizers
 from jaxcls.compilation import Compiled
 from jaxcls.data import idx_images
-from jaxcls.tasks.fashion_mnist import IMAGES
+from jaxcls.data.idx_fashion_mnist import IMAGES
 
 TABLE = Path(__file__).with_suffix(".md")
 BATCH_SIZE = 128

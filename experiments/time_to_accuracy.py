@@ -144,11 +144,12 @@ def recipe_of(preset: str) -> Recipe:
     import numpy as np
 
     from jaxcls import optimizers
+    from jaxcls.data.idx_fashion_mnist import IMAGES
     from jaxcls.data.pipeline import steps_per_epoch
     from jaxcls.tasks import fashion_mnist
 
-    assert fashion_mnist.IMAGES.debian is not None
-    _, folder = fashion_mnist.IMAGES.debian
+    assert IMAGES.debian is not None
+    _, folder = IMAGES.debian
     chosen = fashion_mnist.TASK.presets[preset].settings
     model = fashion_mnist.TASK.models[chosen.model]
     assert isinstance(model, functools.partial)
@@ -161,7 +162,7 @@ def recipe_of(preset: str) -> Recipe:
         warmup_steps=round((chosen.warmup or 0) * steps),
     )
     return Recipe(
-        files=[f"{folder}/{name}.gz" for name in fashion_mnist.IMAGES.sha256],
+        files=[f"{folder}/{name}.gz" for name in IMAGES.sha256],
         stages=model.keywords["stages"],
         shift=SHIFTS[preset],
         epochs=chosen.epochs,

@@ -4,7 +4,7 @@ A bad label can be named here; compiled code cannot raise.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -13,8 +13,9 @@ import numpy.typing as npt
 from jaxcls.errors import InputError, unknown_name
 
 Problem = Literal["binary", "multiclass", "multilabel"]
-# The labels of detection stand in several arrays: see :mod:`jaxcls.detection`.
-AnyProblem = Literal[Problem, "detection"]
+# The labels of detection stand in several arrays: see :mod:`jaxcls.detection`; those of several outputs, each a
+# multiclass problem, in an array (N, outputs).
+AnyProblem = Literal[Problem, "detection", "multioutput"]
 
 
 def validate(
@@ -63,6 +64,28 @@ def validate(
     if distributions:
         sums = np.asarray(array.sum(axis=1, dtype=np.float64))
         _reject_first(np.abs(sums - 1) > 1e-3, sums, "that is the sum of a distribution, which must be 1.")
+
+
+def outputs(class_names: Sequence[str]) -> dict[str, slice]:
+    """The outputs that the names of the classes of several outputs begin with, and where the classes of each stand.
+
+    Raises:
+      InputError: a name does not say of which output it is, the classes of an output do not stand together, or there is
+      only one.
+
+    >>> outputs(("article: coat", "article: bag", "group: tops", "group: bags"))
+    {'article': slice(0, 2, None), 'group': slice(2, 4, None)}
+    """
+    found: dict[str, list[int]] = {}
+    for place, name in enumerate(class_names):
+        output, colon, _ = name.partition(": ")
+        if not colon:
+            raise InputError(f"class {name!r} says of no output that it is of it; call it '<output>: {name}'.")
+        found.setdefault(output, []).append(place)
+    for output, places in found.items():
+        if len(places) < 2 or places[-1] - places[0] != len(places) - 1:
+            raise InputError(f"the classes of output {output!r} must be two or more, one behind the other.")
+    return {output: slice(places[0], places[-1] + 1) for output, places in found.items()}
 
 
 def class_weights(

@@ -82,7 +82,7 @@ def load(run_dir: Path, *, portable: bool = False) -> Predictor:
     if restored is None:
         raise InputError(f"{kept.model} holds no weights; train again into another --run-dir.")
     thresholds = _thresholds(restored.metadata, task.problem, len(class_names), str(kept.model))
-    predict = program.build_predict(task, settings, preparation, model)
+    predict = program.build_predict(task, settings, preparation, model, class_names)
 
     def scores(inputs: PyTree) -> PyTree:
         with native.portable() if portable else contextlib.nullcontext():

@@ -131,7 +131,7 @@ def split(task: Task, resolved: Settings, dataset: Dataset) -> Splits:
         if not part.num_examples:
             raise InputError(f"{dataset.provenance.location}: there is no {name} example in {dataset.name}.")
         with said_of(f"{dataset.provenance.location}: {name} examples"):
-            kind.check_labels(part, len(dataset.class_names))
+            kind.check_labels(part, dataset.class_names)
     with said_of(dataset.provenance.location):
         if dataset.validation is None:
             rows = task.split(dataset.train, resolved.validation_fraction, seed=resolved.seed)
@@ -169,7 +169,7 @@ def build(
     head = problems.get(task.problem).head(
         resolved,
         preparation,
-        num_classes=len(class_names),
+        class_names=class_names,
         train_labels=train.labels,
         metrics=[name for name in names if name != "loss"],
     )
@@ -251,17 +251,19 @@ def build_model(task: Task, resolved: Settings, preparation: Preparation, class_
 
 
 def build_prediction_step(
-    task: Task, resolved: Settings, preparation: Preparation, model: Model
+    task: Task, resolved: Settings, preparation: Preparation, model: Model, class_names: tuple[str, ...]
 ) -> steps.PredictionStep:
     """``(params, model_state, inputs) -> (scores, outputs)`` of a batch of encoded inputs, with the recipe's views."""
-    scores = problems.get(task.problem).scores(preparation)
+    scores = problems.get(task.problem).scores(preparation, class_names)
     views = task.presets[resolved.preset].views
     return steps.make_prediction_step(model, scores=scores, prepare=preparation.normalise, views=views)
 
 
-def build_predict(task: Task, resolved: Settings, preparation: Preparation, model: Model) -> Predict:
+def build_predict(
+    task: Task, resolved: Settings, preparation: Preparation, model: Model, class_names: tuple[str, ...]
+) -> Predict:
     """``(params, model_state, inputs) -> scores`` of encoded inputs, whatever their number."""
-    step = build_prediction_step(task, resolved, preparation, model)
+    step = build_prediction_step(task, resolved, preparation, model, class_names)
     return assembly.predict_all(step, eval_batch_size=resolved.eval_batch_size, widths=preparation.widths)
 
 

@@ -3,11 +3,12 @@
 from typing import Any
 
 from jaxcls import forms, metrics
-from jaxcls.errors import InputError
+from jaxcls.errors import InputError, said_of
 from jaxcls.forms import ANYTHING, NUMBER
+from jaxcls.labels import outputs
 from jaxcls.metrics import detection
 
-_CLASSIFICATION = frozenset({"binary", "multiclass", "multilabel"})
+_CLASSIFICATION = frozenset({"binary", "multiclass", "multilabel", "multioutput"})
 _SCORE = (NUMBER, None)
 _PAIR = ([float, float], None)
 _POINTS = [[float, float]]
@@ -98,10 +99,13 @@ def check_classes(problem: str, class_names: list[str], where: str) -> None:
 
     >>> check_classes("binary", ["cat", "dog"], "predictor.json")
     """
-    least = {"binary": 2, "multiclass": 2, "multilabel": 1, "detection": 1}[problem]
+    least = {"binary": 2, "multiclass": 2, "multilabel": 1, "multioutput": 2, "detection": 1}[problem]
     fits = len(class_names) == least if problem == "binary" else len(class_names) >= least
     if not fits or len(set(class_names)) < len(class_names):
         raise InputError(f"{where} is damaged: its {len(class_names)} class names are none of a {problem} problem.")
+    if problem == "multioutput":
+        with said_of(f"{where} is damaged"):
+            outputs(class_names)
 
 
 def check_page(history: list[Any], results: dict[str, Any], summary: dict[str, Any], where: str) -> None:
@@ -132,6 +136,8 @@ def check_page(history: list[Any], results: dict[str, Any], summary: dict[str, A
     if problem == "detection":
         known = {*detection.NAMES}
     else:
+        if problem == "multioutput":
+            known = {f"{output}_{name}" for output in outputs(names) for name in known}
         checks += _of_classification(problem, len(names), len(labels), results, summary)
     checks.append((set(results["metrics"]) <= known, "results.json holds metrics that there are not"))
     for good, what in checks:
@@ -144,7 +150,7 @@ def _of_classification(
 ) -> list[tuple[bool, str]]:
     bins, thresholds, confusion = summary["reliability"], results["thresholds"], summary["confusion"]
     return [
-        ("ece" in results["metrics"], "results.json holds no ece"),
+        (problem == "multioutput" or "ece" in results["metrics"], "results.json holds no ece"),
         (not isinstance(thresholds, list) or len(thresholds) == labels, "there is not a threshold a label"),
         (
             _is_confusion(problem, confusion, labels if problem == "multilabel" else classes),

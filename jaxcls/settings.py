@@ -154,7 +154,7 @@ class Settings:
     box_loss: Maybe[Literal["smooth_l1", "giou"] | None] = None
     """The loss of a detector's boxes."""
     loss_weights: Maybe[tuple[float, float] | None] = None
-    """What the two losses of a detector, of classes and of boxes, are multiplied by in their sum."""
+    """What two losses are multiplied by in their sum: those of classes and of boxes, or of two outputs."""
 
     optimizer: Maybe[str] = UNSET
     """The optimizer: sgd, rmsprop, adam, adamw, adagrad, nadam, lion, muon or schedule_free."""

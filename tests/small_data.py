@@ -4,7 +4,7 @@ from pathlib import Path
 
 from jaxcls.data import idx_images
 from jaxcls.data.formats import idx
-from jaxcls.tasks.fashion_mnist import IMAGES
+from jaxcls.data.idx_fashion_mnist import IMAGES
 
 TRAIN, TEST = 240, 60
 

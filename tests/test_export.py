@@ -258,10 +258,12 @@ def test_inputs_that_do_not_fit_are_refused(artifacts, tmp_path):
         ("binary", 0.25, [0.2, 0.25], ["a", "b"]),
         ("multiclass", 0.5, [[0.2, 0.5, 0.3], [0.6, 0.1, 0.3]], ["b", "a"]),
         ("multilabel", [0.5, 0.1, 0.9], [[0.5, 0.2, 0.8], [0.1, 0.0, 0.0]], ["a|b", ""]),
+        ("multioutput", 0.5, [[0.2, 0.8, 0.7, 0.3], [0.6, 0.4, 0.1, 0.9]], ["x: b|y: c", "x: a|y: d"]),
     ],
 )
 def test_decisions_are_made_at_the_thresholds(problem, thresholds, scores, expected):
-    record = {"class_names": ["a", "b", "c"], "problem": problem, "thresholds": thresholds}
+    names = ["x: a", "x: b", "y: c", "y: d"] if problem == "multioutput" else ["a", "b", "c"]
+    record = {"class_names": names, "problem": problem, "thresholds": thresholds}
     model = loader.Model(record, {}, (), lambda inputs: inputs)
     assert model.decide(np.array(scores)) == expected
 

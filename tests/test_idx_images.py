@@ -19,8 +19,8 @@ from tensorflow_datasets.core.download.checksums import compute_url_info
 from jaxcls.data import dataset as datasets
 from jaxcls.data import downloads, idx_images
 from jaxcls.data.formats import idx
+from jaxcls.data.idx_fashion_mnist import IMAGES
 from jaxcls.errors import InputError
-from jaxcls.tasks.fashion_mnist import IMAGES
 
 NAMES = tuple(IMAGES.sha256)
 DEBIAN = Path(IMAGES.debian[1])

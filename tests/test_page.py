@@ -16,7 +16,12 @@ from jaxcls import page
 from jaxcls.errors import InputError
 
 HOSTILE = """<script>alert("x")</script></style>{{ 7 * 7 }}' onload='alert(1)"""
-PROBLEMS = {"binary": ("no", "yes"), "multiclass": ("cat", "dog", "owl"), "multilabel": ("rude", "spam")}
+PROBLEMS = {
+    "binary": ("no", "yes"),
+    "multiclass": ("cat", "dog", "owl"),
+    "multilabel": ("rude", "spam"),
+    "multioutput": ("size: small", "size: large", "colour: red", "colour: blue"),
+}
 STYLE = (Path(page.__file__).parent / "style.css").read_text(encoding="utf-8")
 
 
@@ -94,8 +99,9 @@ def test_a_page_shows_the_scores_their_intervals_and_the_mistakes(problem):
     records = made(problem, names=PROBLEMS[problem])
     tree = parsed(page.of_run(records))
     shown = texts(tree)
-    accuracy = records.results["metrics"]["accuracy"]
-    low, high = records.summary["intervals"]["metrics"]["accuracy"]
+    (headline,) = records.summary["headline"]
+    accuracy = records.results["metrics"][headline]
+    low, high = records.summary["intervals"]["metrics"][headline]
     assert f"{accuracy:.4f}{low:.3f} to {high:.3f}" in shown
     for label, values in records.results["labels"].items():
         row = next(row for row in tree.iter("tr") if row[0].text == label and len(row) > 5)
@@ -105,7 +111,7 @@ def test_a_page_shows_the_scores_their_intervals_and_the_mistakes(problem):
     said = f"{first['label']}: {first['truth']}, said" if first["label"] else f"{first['truth']}, taken for"
     assert any(text.startswith(said) for text in shown)
     # A threshold is where there are decisions by it.
-    assert bool(of_class(tree, "chosen")) == (problem != "multiclass")
+    assert bool(of_class(tree, "chosen")) == (problem in ("binary", "multilabel"))
 
 
 def test_a_page_of_a_detector_shows_its_boxes_what_it_missed_and_what_it_made_up():

@@ -27,7 +27,7 @@ def part(box=(4, 4, 20, 24), kind=1, crowd=False, images=2):
 
 
 def test_good_labels_pass_and_so_does_an_image_without_boxes():
-    KIND.check_labels(part(), 2)
+    KIND.check_labels(part(), ("a", "b"))
     KIND.check_learnable(part(), part())
 
 
@@ -43,13 +43,13 @@ def test_good_labels_pass_and_so_does_an_image_without_boxes():
 )
 def test_bad_labels_are_named(changed, message):
     with pytest.raises(InputError, match=message):
-        KIND.check_labels(part(**changed), 2)
+        KIND.check_labels(part(**changed), ("a", "b"))
 
 
 def test_labels_of_other_shapes_are_refused():
     one = part()
     with pytest.raises(InputError, match=r"crowd \(2, 2\) must be \(N, M, 4\), \(N, M\) and \(N, M\)"):
-        KIND.check_labels(Part({}, one.labels | {"crowd": one.labels["crowd"][:, :2]}), 2)
+        KIND.check_labels(Part({}, one.labels | {"crowd": one.labels["crowd"][:, :2]}), ("a", "b"))
 
 
 @pytest.mark.parametrize("nothing", [part(crowd=True), part(kind=-1)])
@@ -77,17 +77,22 @@ def test_settings_of_other_problems_are_refused(given, message):
         program.resolve(task, Settings(task="detection", **given))
 
 
-@pytest.mark.parametrize("given", [{"box_loss": "giou"}, {"loss_weights": (1.0, 2.0)}])
-def test_settings_of_detection_are_refused_elsewhere(given):
-    name = next(iter(given)).replace("_", "-")
-    with pytest.raises(InputError, match=f"--{name} is for detection, and this is a multiclass problem"):
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"box_loss": "giou"}, "--box-loss is for detection, and this is a multiclass problem"),
+        ({"loss_weights": (1.0, 2.0)}, "--loss-weights is for several losses, and this is a multiclass problem"),
+    ],
+)
+def test_settings_of_detection_are_refused_elsewhere(given, message):
+    with pytest.raises(InputError, match=message):
         program.resolve(tasks.get("mnist"), Settings(task="mnist", **given))
 
 
 def test_the_head_learns_what_its_scores_say():
     """Outputs of no loss are decoded to the very boxes."""
     settings = program.resolve(tasks.get("detection"), Settings(task="detection"))
-    head = KIND.head(settings, SQUARE, num_classes=2, train_labels=part().labels, metrics=["map", "map_50"])
+    head = KIND.head(settings, SQUARE, class_names=("a", "b"), train_labels=part().labels, metrics=["map", "map_50"])
     labels = part().labels
     grid = detection.for_canvas(64, 64)
     anchors = grid.boxes(64, 64)

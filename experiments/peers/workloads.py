@@ -79,7 +79,7 @@ def load(model: str, batch_size: int) -> Workload:
         return Workload(model, batch_size, tokens, generator.integers(0, SENTIMENTS, TEXTS, dtype=np.int32))
 
     from jaxcls.data import idx_images
-    from jaxcls.tasks.fashion_mnist import IMAGES
+    from jaxcls.data.idx_fashion_mnist import IMAGES
 
     dataset = idx_images.load(IMAGES)
     if dataset.provenance.source == "sample":

@@ -52,8 +52,8 @@ class Model:
     Attributes:
       record: model.json; "problem", "class_names", "thresholds" and "synthetic" among other things.
       parameters: name -> array.
-      programs: (parameters, encoded inputs) -> probabilities; of texts one for each width, ascending, else one. Those
-        of a detector give a dict: see :meth:`predict`.
+      programs: (parameters, encoded inputs) -> probabilities, those of several outputs beside each other; of texts one
+        for each width, ascending, else one. Those of a detector give a dict: see :meth:`predict`.
       encode: inputs as they are read -> encoded inputs, on the host: images, uint8 (N, height, width, channels), stay
         as they are; texts become token numbers, int32 (N, width); a table, columns (N,) by their names, becomes a
         dict of arrays. A detector takes images that fill its square canvas; or a dict of canvases, "image", and of the
@@ -99,13 +99,20 @@ class Model:
         return scores
 
     def decide(self, scores: np.ndarray) -> list[str]:
-        """The name of the likeliest class; of a multi-label problem those that reach their threshold, parted by |."""
+        """The name of the likeliest class, of several outputs one of each; of a multi-label problem those that reach
+        their threshold. Several are parted by |."""
         names, thresholds = self.record["class_names"], np.asarray(self.record["thresholds"])
         match self.record["problem"]:
             case "binary":
                 return [names[int(reached)] for reached in scores >= thresholds]
             case "multiclass":
                 return [names[best] for best in scores.argmax(axis=1)]
+            case "multioutput":
+                # The names of the classes of an output begin alike, 'article: coat', and stand together.
+                output = np.array([name.partition(": ")[0] for name in names])
+                blocks = [np.flatnonzero(output == name) for name in dict.fromkeys(output)]
+                best = [block[scores[:, block].argmax(axis=1)] for block in blocks]
+                return ["|".join(names[place] for place in places) for places in zip(*best, strict=True)]
             case _:
                 return ["|".join(np.array(names, object)[row]) for row in scores >= thresholds]
 
@@ -229,7 +236,7 @@ def _wrong(record: Mapping[str, Any], files: Mapping[str, bytes]) -> list[str]:
     return [
         name
         for name, good in {
-            "problem": record["problem"] in ("binary", "multiclass", "multilabel", "detection"),
+            "problem": record["problem"] in ("binary", "multiclass", "multilabel", "multioutput", "detection"),
             "class_names": len(names) > 1 - (record["problem"] in ("multilabel", "detection"))
             and all(isinstance(name, str) for name in names),
             "thresholds": all(isinstance(value, float) for value in thresholds) and len(thresholds) in (1, len(names)),

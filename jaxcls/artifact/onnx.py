@@ -66,7 +66,9 @@ def _converted(learned: Predictor) -> tuple[bytes, list[str]]:
     shapes = learned.preparation.shapes(export.symbolic_shape("count")[0])
     named = _named(shapes, learned.preparation.as_record()["kind"])
     tree = jax.tree.structure(shapes)
-    step = program.build_prediction_step(learned.task, learned.settings, learned.preparation, learned.model)
+    step = program.build_prediction_step(
+        learned.task, learned.settings, learned.preparation, learned.model, learned.class_names
+    )
     weights = jax.tree.map(np.asarray, learned.weights)
 
     def probabilities(*leaves: jax.Array) -> jax.Array:
@@ -105,7 +107,9 @@ def _checked(content: bytes, learned: Predictor, *, seed: int = 0) -> float:
     # 3: errors. It warns of shapes that jax2onnx notes in another layout than it infers, which changes no result.
     onnxruntime.set_default_logger_severity(3)
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    step = program.build_prediction_step(learned.task, learned.settings, learned.preparation, learned.model)
+    step = program.build_prediction_step(
+        learned.task, learned.settings, learned.preparation, learned.model, learned.class_names
+    )
     largest = 0.0
     for count in (5, 1):
         inputs = _drawn(learned, count, seed)

@@ -60,7 +60,9 @@ def files(learned: Predictor) -> dict[str, bytes]:
 
 def programs(learned: Predictor, weights: Mapping[str, np.ndarray]) -> dict[str, export.Exported]:
     """``(weights by name, encoded inputs) -> scores`` for any number of inputs, on every platform."""
-    step = program.build_prediction_step(learned.task, learned.settings, learned.preparation, learned.model)
+    step = program.build_prediction_step(
+        learned.task, learned.settings, learned.preparation, learned.model, learned.class_names
+    )
     tree = jax.tree.structure(learned.weights)
 
     def scores(named: Mapping[str, jax.Array], inputs: PyTree) -> PyTree:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxcls.data import own
 from jaxcls.data.formats import tables
 from jaxcls.errors import InputError
-from jaxcls.labels import Problem
+from jaxcls.labels import Problem, outputs
 
 # Kaggle's log loss clips at this, so that a probability of 0 costs 34.5 nats and not everything.
 _SCORERS_CLIP = 1e-15
@@ -53,6 +53,37 @@ def columns(
         "predicted": predicted,
         **{f"probability_{name}": column for name, column in zip(names, scores.T, strict=True)},
     }
+
+
+def of_outputs(ids: np.ndarray, scores: np.ndarray, class_names: Sequence[str]) -> tables.Table:
+    """The id of each example, of each output the likeliest class, and a probability of each class.
+
+    Args:
+      class_names: as :func:`jaxcls.labels.outputs` takes them.
+
+    Raises:
+      InputError: a prediction is not finite.
+
+    >>> names = ("size: small", "size: large", "colour: red", "colour: blue")
+    >>> for name, column in of_outputs(np.array(["a"]), np.array([[0.25, 0.75, 0.5, 0.5]]), names).items():
+    ...     print(name, column.tolist())
+    id ['a']
+    size ['large']
+    colour ['red']
+    probability_size: small [0.25]
+    probability_size: large [0.75]
+    probability_colour: red [0.5]
+    probability_colour: blue [0.5]
+    """
+    scores = _probabilities(ids, scores)
+    likeliest = {
+        output: np.array([name.removeprefix(f"{output}: ") for name in class_names[classes]], object)[
+            scores[:, classes].argmax(axis=1)
+        ]
+        for output, classes in outputs(class_names).items()
+    }
+    named = {f"probability_{name}": column for name, column in zip(class_names, scores.T, strict=True)}
+    return {"id": ids, **likeliest, **named}
 
 
 class Form(NamedTuple):

@@ -123,7 +123,7 @@ def _family(problem: Problem | None) -> tuple[Loss, ...]:
             return SIGMOID_FAMILY + SOFTMAX_FAMILY
         case "binary" | "multilabel" | "detection":
             return SIGMOID_FAMILY
-        case "multiclass":
+        case "multiclass" | "multioutput":
             return SOFTMAX_FAMILY
         case _:
             raise unknown_name("problem", problem, get_args(Problem))

@@ -32,7 +32,7 @@ Bad arrays raise an `InputError` that names the argument and the row. Definition
 
 from jaxcls.labels import Problem
 from jaxcls.metrics.averages import Average
-from jaxcls.metrics.by_name import ALIASES, METRICS, Metric, direction, get, report
+from jaxcls.metrics.by_name import ALIASES, METRICS, Metric, direction, get, of_output, report
 from jaxcls.metrics.closed_form import proportion_interval, report_intervals
 from jaxcls.metrics.decisions import (
     accuracy,
@@ -92,6 +92,7 @@ __all__ = [
     "get",
     "log_loss",
     "matthews_correlation",
+    "of_output",
     "precision",
     "precision_recall_curve",
     "proportion_interval",

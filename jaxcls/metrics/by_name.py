@@ -83,12 +83,31 @@ def get(name: str, problem: Problem) -> Callable[..., float]:
 
 
 def direction(name: str) -> Literal["max", "min"]:
-    """Whether greater ('max') or less ('min') of the metric of that name is better; also of one of detection.
+    """Whether greater ('max') or less ('min') of the metric of that name is better; also of one of detection, and of
+    one of an output, such as 'group_log_loss'.
 
     >>> direction("log_loss")
     'min'
     """
-    return "max" if name in detection.NAMES else _named(name).direction
+    if name in detection.NAMES:
+        return "max"
+    return _named(name if name in METRICS or name in ALIASES else of_output(name)[1]).direction
+
+
+def of_output(name: str) -> tuple[str, str]:
+    """Of 'group_log_loss', as Keras calls the metric of one of several outputs, the output and the metric.
+
+    Raises:
+      InputError: no metric is called so.
+
+    >>> of_output("group_log_loss")
+    ('group', 'log_loss')
+    """
+    for place in range(1, len(name)):
+        # From the left: the longest name, so that 'log_loss' is not the 'loss' of 'group_log'.
+        if name[place] == "_" and (name[place + 1 :] in METRICS or name[place + 1 :] in ALIASES):
+            return name[:place], name[place + 1 :]
+    raise unknown_name("metric of an output", name, [f"<output>_{metric}" for metric in METRICS])
 
 
 def report(

@@ -129,12 +129,15 @@ def _render(template: str, **content: Any) -> str:
 def called(name: str) -> str:
     """What a metric is called in prose.
 
-    >>> called("val_roc_auc"), called("log_loss")
-    ('validation ROC AUC', 'log loss')
+    >>> called("val_roc_auc"), called("log_loss"), called("group_f1")
+    ('validation ROC AUC', 'log loss', 'group F1')
     """
     if name.startswith("val_"):
         return f"validation {called(name.removeprefix('val_'))}"
-    return _CALLED.get(name, name.replace("_", " "))
+    # The metric of one of several outputs begins with its name.
+    metric = next((known for known in _CALLED if f"_{name}".endswith(f"_{known}")), "")
+    words = name.removesuffix(metric).replace("_", " ") + _CALLED.get(metric, "")
+    return words.strip()
 
 
 def score(value: float | None) -> str:

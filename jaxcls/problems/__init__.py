@@ -15,6 +15,10 @@ def get(problem: AnyProblem) -> Kind:
         from jaxcls.problems.detection import Detection
 
         return Detection()
+    if problem == "multioutput":
+        from jaxcls.problems.multioutput import Multioutput
+
+        return Multioutput()
     from jaxcls.problems.classification import Classification
 
     return Classification(problem)

@@ -38,14 +38,15 @@ class Classification:
     def check_settings(self, resolved: Settings) -> None:
         for name in ("box_loss", "loss_weights"):
             if getattr(resolved, name) is not None:
-                raise InputError(f"--{name.replace('_', '-')} is for detection, and this is a {self.problem} problem.")
+                what = "several losses" if name == "loss_weights" else "detection"
+                raise InputError(f"--{name.replace('_', '-')} is for {what}, and this is a {self.problem} problem.")
         if resolved.monitor != "loss":
             metrics.get(resolved.monitor, self.problem)
         if resolved.tune_threshold is not None:
             metrics.check_tunable(resolved.tune_threshold, self.problem)
 
-    def check_labels(self, part: Part, num_classes: int) -> None:
-        labels.validate(part.labels, self.problem, num_classes, ignore_label=self.ignored)
+    def check_labels(self, part: Part, class_names: Sequence[str]) -> None:
+        labels.validate(part.labels, self.problem, len(class_names), ignore_label=self.ignored)
 
     def check_learnable(self, train: Part, validation: Part) -> None:
         self._check_differ("training", train)
@@ -57,18 +58,18 @@ class Classification:
         resolved: Settings,
         preparation: Preparation,
         *,
-        num_classes: int,
+        class_names: Sequence[str],
         train_labels: np.ndarray,
         metrics: Sequence[str],
     ) -> Head:
         return Head(
             self.problem,
-            self._loss(resolved, num_classes, train_labels),
+            self._loss(resolved, len(class_names), train_labels),
             {name: _metric(name, self.problem) for name in metrics},
             ignore_label=self.ignored,
         )
 
-    def scores(self, preparation: Preparation) -> Callable[[PyTree], PyTree]:
+    def scores(self, preparation: Preparation, class_names: Sequence[str]) -> Callable[[PyTree], PyTree]:
         return heads.probabilities(self.problem)
 
     def thresholds(self, resolved: Settings, scores: Callable[[], np.ndarray], validation: Part) -> float | np.ndarray:

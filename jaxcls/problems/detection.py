@@ -47,7 +47,7 @@ class Detection:
         if weights is not None and not (len(weights) == 2 and min(weights) >= 0 < max(weights)):
             raise InputError(f"--loss-weights is {weights}; give two numbers, not negative, one above 0.")
 
-    def check_labels(self, part: Part, num_classes: int) -> None:
+    def check_labels(self, part: Part, class_names: Sequence[str]) -> None:
         boxes, classes, crowd = (part.labels[name] for name in ("boxes", "classes", "crowd"))
         if boxes.ndim != 3 or boxes.shape[2] != 4 or not classes.shape == crowd.shape == boxes.shape[:2]:
             raise InputError(
@@ -61,10 +61,10 @@ class Detection:
                 f"labels: row {image}, box {place} is {boxes[image, place].tolist()}; boxes are x1, y1, x2, y2, "
                 "finite, with x2 > x1 and y2 > y1."
             )
-        for image, place in np.argwhere((classes < -1) | (classes >= num_classes))[:1]:
+        for image, place in np.argwhere((classes < -1) | (classes >= len(class_names)))[:1]:
             raise InputError(
                 f"labels: row {image}, box {place} has class {classes[image, place]}; classes lie in 0 to "
-                f"{num_classes - 1}, and -1 is padding."
+                f"{len(class_names) - 1}, and -1 is padding."
             )
 
     def check_learnable(self, train: Part, validation: Part) -> None:
@@ -79,7 +79,7 @@ class Detection:
         resolved: Settings,
         preparation: Preparation,
         *,
-        num_classes: int,
+        class_names: Sequence[str],
         train_labels: PyTree,
         metrics: Sequence[str],
     ) -> Head:
@@ -97,10 +97,10 @@ class Detection:
             "detection",
             functools.partial(loss, normalizer=normalizer),
             {name: judged.get(name) for name in metrics},
-            scores=self.scores(preparation),
+            scores=self.scores(preparation, class_names),
         )
 
-    def scores(self, preparation: Preparation) -> Callable[[PyTree], PyTree]:
+    def scores(self, preparation: Preparation, class_names: Sequence[str]) -> Callable[[PyTree], PyTree]:
         height, width = _canvas(preparation)
         anchors = detection.for_canvas(height, width)
         boxes, counts = anchors.boxes(height, width), anchors.counts(height, width)

@@ -37,7 +37,7 @@ class Kind(Protocol):
     def check_settings(self, resolved: Settings) -> None:
         """Refuses settings that do not fit the problem, before the data is read."""
 
-    def check_labels(self, part: Part, num_classes: int) -> None:
+    def check_labels(self, part: Part, class_names: Sequence[str]) -> None:
         """Refuses labels that are not what the problem says, on the host, where the row can be named."""
 
     def check_learnable(self, train: Part, validation: Part) -> None:
@@ -48,13 +48,13 @@ class Kind(Protocol):
         resolved: Settings,
         preparation: Preparation,
         *,
-        num_classes: int,
+        class_names: Sequence[str],
         train_labels: PyTree,
         metrics: Sequence[str],
     ) -> Head:
         """The loss and the metrics of the names that are given, and how scores follow from outputs."""
 
-    def scores(self, preparation: Preparation) -> Callable[[PyTree], PyTree]:
+    def scores(self, preparation: Preparation, class_names: Sequence[str]) -> Callable[[PyTree], PyTree]:
         """How the scores follow from the outputs of a batch, as in the head."""
 
     def thresholds(self, resolved: Settings, scores: Callable[[], PyTree], validation: Part) -> Any:

@@ -7,6 +7,7 @@ from jaxcls.tasks import (
     detection,
     disease_tagging,
     fashion_mnist,
+    fashion_mnist_groups,
     fraud,
     image_folder,
     leaf,
@@ -20,6 +21,7 @@ from jaxcls.tasks.task import Task
 TASKS: dict[str, Task] = {
     "mnist": mnist.TASK,
     "fashion_mnist": fashion_mnist.TASK,
+    "fashion_mnist_groups": fashion_mnist_groups.TASK,
     "image_folder": image_folder.TASK,
     "sentiment": sentiment.TASK,
     "toxic_comment": toxic_comment.TASK,

@@ -278,7 +278,9 @@ class RunRecords:
         self.folder = Path(folder) / "run"
         self.folder.mkdir()
         self.kinds = []
-        for problem, names in (("binary", "ab"), ("multiclass", "abc"), ("multilabel", "abc")):
+        of_outputs = ("a: b", "a: c", "d: e", "d: f")
+        problems = {"binary": "ab", "multiclass": "abc", "multilabel": "abc", "multioutput": of_outputs}
+        for problem, names in problems.items():
             for kind in ("images", "texts", "tables"):
                 made = made_records.made(problem, kind=kind, names=tuple(names), rows=20, side=4, epochs=2)
                 self.kinds.append(

@@ -1,0 +1,82 @@
+"""Fashion-MNIST with two outputs: the article of an image, and its group (tops, trousers, dresses, footwear, bags).
+
+    python -m jaxcls.train --task fashion_mnist_groups
+    python -m jaxcls.train --task fashion_mnist_groups --loss-weights 1 0 --class-weight balanced
+
+One network learns both, by the weighted sum of their losses; each has its own metrics and, if asked for, its own class
+weights. The same in a script of your own is a dict of losses for `jaxcls.compile`: experiments/fashion_mnist_groups.py.
+
+Traps:
+- A group follows from its article, so the second output teaches the network little: it costs the first one nothing.
+- The two decisions are made apart: an image may be said to be a coat, and of the group of bags.
+- Weights of losses are not learning rates: under Adam, multiplying all of them by ten changes next to nothing.
+"""
+
+import numpy as np
+
+from jaxcls import augment
+from jaxcls.data import idx_images, splits
+from jaxcls.data.dataset import Dataset, Part
+from jaxcls.data.idx_fashion_mnist import GROUP_OF_ARTICLE, GROUPS, IMAGES
+from jaxcls.data.preparation import images
+from jaxcls.models import vision
+from jaxcls.settings import Settings
+from jaxcls.tasks.task import Preset, Task
+
+
+def load(settings: Settings) -> Dataset:
+    articles = idx_images.load(IMAGES, settings.source, settings.data_dir)
+    names = (*(f"article: {name}" for name in IMAGES.class_names), *(f"group: {name}" for name in GROUPS))
+
+    def with_groups(part: Part) -> Part:
+        # As everywhere, places among all the names: groups stand behind the articles.
+        groups = len(IMAGES.class_names) + GROUP_OF_ARTICLE[part.labels]
+        return part._replace(labels=np.stack([part.labels, groups], axis=1).astype(np.int32))
+
+    return articles._replace(
+        name=TASK.name, train=with_groups(articles.train), test=with_groups(articles.test), class_names=names
+    )
+
+
+def by_article(part: Part, fraction: float, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Every article, and so every group, in proportion."""
+    return splits.stratified(part._replace(labels=part.labels[:, 0]), fraction, seed=seed)
+
+
+DEFAULT = Settings(
+    model="cnn",
+    epochs=12,
+    batch_size=128,
+    dropout=0.3,
+    loss="sparse_categorical_crossentropy",
+    loss_weights=(1.0, 0.3),
+    label_smoothing=0.1,
+    optimizer="adamw",
+    learning_rate=4e-3,
+    weight_decay=0.05,
+    schedule="cosine",
+    warmup=0.15,
+    validation_fraction=0.05,
+    monitor="article_accuracy",
+    # The rate ends at zero, so the last epoch is the one to keep.
+    restore_best=False,
+)
+
+TASK = Task(
+    name="fashion_mnist_groups",
+    summary="two outputs: the article of a grey image of 28 x 28, and the group of it",
+    problem="multioutput",
+    load=load,
+    read=lambda path, settings: idx_images.read(path),
+    prepare=lambda inputs, settings: images.fit(inputs),
+    models={"mlp": vision.MLP, "cnn": vision.CNN, "resnet": vision.ResNet},
+    presets={
+        "default": Preset(
+            DEFAULT,
+            augment.inputs_alone(augment.chain(augment.horizontal_flip, augment.shift(1))),
+            views=[lambda batch: batch[:, :, ::-1]],
+        )
+    },
+    metrics=["article_accuracy", "group_accuracy"],
+    split=by_article,
+)
