@@ -126,8 +126,8 @@ def page(cells: list[Cell]) -> str:
             "Examples a second: the median, and the least and the most of the rounds. Start: from the start of the",
             "process to the end of the second step, nothing cached; compiling: what of it the first two steps took",
             "longer than the next two. Memory: the most that the process held, the data included. Keras on TensorFlow",
-            "makes some rounds at a tenth of its rate in others, for a reason that was not found: compare with the most",
-            "that it reaches.",
+            "makes some rounds at a tenth of its rate in others, for a reason that was not found: compare with the",
+            "most that it reaches.",
             "",
             table(cells),
         ]
