@@ -79,14 +79,36 @@ def metrics_by_labels(labels: int) -> list[float]:
 
 MLP, CNN, METRICS = "an epoch of the MLP", "an epoch of the CNN", "all metrics"
 AXES = {
-    "examples": Axis("training examples", MLP, (4_096, 8_192, 16_384, 32_768, 65_536), by_examples, ""),
-    "batch": Axis("batch size", MLP, (32, 64, 128, 256, 512, 1_024), by_batch, ""),
-    "width": Axis("width of both hidden layers", MLP, (128, 256, 512, 1_024, 2_048), by_width, ""),
-    "channels": Axis("channels of each convolution", CNN, (8, 16, 32, 64, 128), by_channels, ""),
-    "labels": Axis("labels, multi-label", MLP, (10, 100, 1_000, 10_000), by_labels, ""),
-    "metrics_examples": Axis("examples, 10 labels", METRICS, (1_000, 4_000, 16_000, 64_000), metrics_by_examples, ""),
-    "metrics_labels": Axis("labels, 2,000 examples", METRICS, (1, 10, 100, 1_000), metrics_by_labels, ""),
-}
+    "examples": Axis(
+        "training examples", MLP, (4_096, 8_192, 16_384, 32_768, 65_536), by_examples,
+        "straight; the least counts are among the noise of the memory that compiling takes",
+    ),
+    "batch": Axis(
+        "batch size", MLP, (32, 64, 128, 256, 512, 1_024), by_batch,
+        "falls: the update of 535,818 parameters and the start of each operation are once a step, of which there are "
+        "fewer, and products of more rows are nearer to the peak; from 512 on nothing is left of it",
+    ),
+    "width": Axis(
+        "width of both hidden layers", MLP, (128, 256, 512, 1_024, 2_048), by_width,
+        "bends from 1 to 2: the first layer has 784 weights a unit, the second as many as there are units",
+    ),
+    "channels": Axis(
+        "channels of each convolution", CNN, (8, 16, 32, 64, 128), by_channels,
+        "bends from 1 to 2: the second convolution goes from all channels to all channels",
+    ),
+    "labels": Axis(
+        "labels, multi-label", MLP, (10, 100, 1_000, 10_000), by_labels,
+        "bends from 0 to 1: the hidden layers cost the same whatever the labels",
+    ),
+    "metrics_examples": Axis(
+        "examples, 10 labels", METRICS, (1_000, 4_000, 16_000, 64_000), metrics_by_examples,
+        "straight, though scores are sorted",
+    ),
+    "metrics_labels": Axis(
+        "labels, 2,000 examples", METRICS, (1, 10, 100, 1_000), metrics_by_labels,
+        "straight but for what a report costs whatever its labels",
+    ),
+}  # fmt: skip
 
 
 def main() -> None:
@@ -213,7 +235,7 @@ def report(points: dict[str, list[tuple[int, float, float]]]) -> str:
     lines = [
         "# How cost grows",
         "",
-        f"Written by `python {' '.join(sys.argv)}`, with scaling.svg; the examples are SYNTHETIC.",
+        "Written by `python experiments/scaling.py`, with scaling.svg; the examples are SYNTHETIC.",
         f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}, jax {version('jax')}.",
         "",
         "A slope of 1: twice as much takes twice as long. Memory is the peak of the whole process.",
@@ -256,6 +278,8 @@ def draw(points: dict[str, list[tuple[int, float, float]]]) -> None:
                 plot.set_ylim(100, 10 ** np.ceil(np.log10(max(result) * 1.5)))
             if column == 0:
                 plot.set_ylabel(label)
+            plot.set_xticks([values[0], values[-1]], [f"{values[0]:,}", f"{values[-1]:,}"])
+            plot.minorticks_off()
             plot.grid(alpha=0.3)
     figure.tight_layout()
     figure.savefig(Path(__file__).with_suffix(".svg"), metadata={"Date": None})
