@@ -1,14 +1,14 @@
 """What bfloat16 costs of test accuracy on Fashion-MNIST, and of calibration, over seeds.
 
     python experiments/bfloat16.py
-    python experiments/bfloat16.py --models cnn --seeds 0 1 2 --epochs 12
+    python experiments/bfloat16.py --models resnet --epochs 1
 
 Each pair of runs is the default recipe of the task with another model and number of epochs, once with --dtype float32
 and once with bfloat16: the same seed, and so the same initial weights, order, augmentation and dropout. Differences
 are paired by seed, with the 95 % confidence interval of Student's t. Parameters, sums and the optimizer are float32
 in both.
 
-Writes experiments/bfloat16.md.
+Adds its rows to experiments/bfloat16.md.
 """
 
 import argparse
@@ -26,6 +26,14 @@ import numpy as np
 
 TABLE = Path(__file__).with_suffix(".md")
 METRICS = ("accuracy", "log_loss")
+HEAD = """# What bfloat16 costs
+
+Written by `python experiments/bfloat16.py`: some epochs of the default recipe on the 60,000 images of Fashion-MNIST, and
+the official 10,000 test images. Mean over the seeds; the difference is paired by seed, with its 95 % confidence interval.
+
+| model | epochs | seeds | metric | float32 | bfloat16 | difference | in bfloat16 | machine |
+|---|---|---|---|---|---|---|---|---|
+"""
 # Of the record of a run: what it was computed by.
 OPERATIONS = ("convolutions", "products in bfloat16")
 # Two-sided 95 % quantiles of Student's t, by the degrees of freedom.
@@ -40,25 +48,24 @@ def main() -> None:
     options = parser.parse_args()
     if not 2 <= len(options.seeds) <= len(STUDENT) + 1:
         parser.error(f"--seeds: give 2 to {len(STUDENT) + 1}; a confidence interval takes differences.")
-    explanation = (
-        f"Written by `python experiments/bfloat16.py`: {options.epochs} epochs of the default recipe on the 60,000 "
-        f"images of Fashion-MNIST, seeds {', '.join(map(str, options.seeds))}; the official 10,000 test images. Mean "
-        "over the seeds; the difference is paired by seed, with its 95 % confidence interval."
-    )
-    lines = ["# What bfloat16 costs", "", explanation, ""]
-    lines += ["| model | metric | float32 | bfloat16 | difference |", "|---|---|---|---|---|"]
     for model in options.models:
         exact, rough = (
             [train(model, seed, options.epochs, dtype) for seed in options.seeds] for dtype in ("float32", "bfloat16")
         )
-        by = "; ".join(f"{operation} by {rough[0][operation]}" for operation in OPERATIONS if operation in rough[0])
+        rows = []
         for metric in METRICS:
             one, other = (np.array([run[metric] for run in runs]) for runs in (exact, rough))
-            row = [model, metric, f"{one.mean():.4f}", f"{other.mean():.4f}", interval(other - one)]
-            lines.append(f"| {' | '.join(row)} |")
-    lines.append(f"\nIn bfloat16 {by}. {os.cpu_count()} cores ({platform.machine()}), jax {version('jax')}.")
-    TABLE.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print("\n".join(lines))
+            cells = [model, str(options.epochs), ", ".join(map(str, options.seeds)), metric]
+            cells += [f"{one.mean():.4f}", f"{other.mean():.4f}", interval(other - one)]
+            by = "; ".join(f"{operation} by {rough[0][operation]}" for operation in OPERATIONS if operation in rough[0])
+            cells += [by, f"{os.cpu_count()} cores ({platform.machine()}), jax {version('jax')}"]
+            rows.append(f"| {' | '.join(cells)} |\n")
+        # After each model, so that what was measured is kept if a later one is interrupted.
+        if not TABLE.exists():
+            TABLE.write_text(HEAD, encoding="utf-8")
+        with TABLE.open("a", encoding="utf-8") as table:
+            table.writelines(rows)
+        print("".join(rows))
 
 
 def interval(differences: np.ndarray) -> str:
