@@ -28,8 +28,9 @@ TABLE = Path(__file__).with_suffix(".md")
 METRICS = ("accuracy", "log_loss")
 HEAD = """# What bfloat16 costs
 
-Written by `python experiments/bfloat16.py`: some epochs of the default recipe on the 60,000 images of Fashion-MNIST, and
-the official 10,000 test images. Mean over the seeds; the difference is paired by seed, with its 95 % confidence interval.
+Written by `python experiments/bfloat16.py`: some epochs of the default recipe on the 60,000 images of Fashion-MNIST,
+and the official 10,000 test images. Mean over the seeds; the difference is paired by seed, with its 95 % confidence
+interval.
 
 | model | epochs | seeds | metric | float32 | bfloat16 | difference | in bfloat16 | machine |
 |---|---|---|---|---|---|---|---|---|
