@@ -91,7 +91,9 @@ def direction(name: str) -> Literal["max", "min"]:
     """
     if name in detection.NAMES:
         return "max"
-    return _named(name if name in METRICS or name in ALIASES else of_output(name)[1]).direction
+    if name not in METRICS and any(name.endswith(f"_{metric}") for metric in [*METRICS, *ALIASES]):
+        return _named(of_output(name)[1]).direction
+    return _named(name).direction
 
 
 def of_output(name: str) -> tuple[str, str]:
@@ -103,10 +105,10 @@ def of_output(name: str) -> tuple[str, str]:
     >>> of_output("group_log_loss")
     ('group', 'log_loss')
     """
-    for place in range(1, len(name)):
-        # From the left: the longest name, so that 'log_loss' is not the 'loss' of 'group_log'.
-        if name[place] == "_" and (name[place + 1 :] in METRICS or name[place + 1 :] in ALIASES):
-            return name[:place], name[place + 1 :]
+    for metric in sorted([*METRICS, *ALIASES], key=len, reverse=True):
+        # The longest first: 'group_balanced_accuracy' is not the accuracy of 'group_balanced'.
+        if name.endswith(f"_{metric}") and len(name) > len(metric) + 1:
+            return name.removesuffix(f"_{metric}"), metric
     raise unknown_name("metric of an output", name, [f"<output>_{metric}" for metric in METRICS])
 
 
