@@ -275,7 +275,7 @@ def draw(points: dict[str, list[tuple[int, float, float]]]) -> None:
                 plot.legend(fontsize=8)
             else:
                 plot.set_xlabel(AXES[name].title)
-                plot.set_ylim(100, 10 ** np.ceil(np.log10(max(result) * 1.5)))
+                plot.set_ylim(10, 10 ** np.ceil(np.log10(max(result) * 1.5)))
             if column == 0:
                 plot.set_ylabel(label)
             plot.set_xticks([values[0], values[-1]], [f"{values[0]:,}", f"{values[-1]:,}"])
