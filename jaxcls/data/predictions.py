@@ -86,6 +86,14 @@ def of_outputs(ids: np.ndarray, scores: np.ndarray, class_names: Sequence[str]) 
     return {"id": ids, **likeliest, **named}
 
 
+def save(path: Path, columns: tables.Table, *, for_spreadsheets: bool = True) -> None:
+    """Writes the columns as a CSV file: all of it or nothing."""
+    # The name ends as the output's does, which says whether it is gzipped.
+    partial = path.with_name(f".partial-{path.name}")
+    tables.write_csv(partial, columns, for_spreadsheets=for_spreadsheets)
+    partial.replace(path)
+
+
 class Form(NamedTuple):
     """What a sample submission asks for.
 

@@ -123,12 +123,9 @@ class Classification:
             sample, problem = request.sample_submission, self.problem
             form = predictions.read_form(sample, queries.ids, problem, class_names, asked=request.input)
             columns = predictions.submission(form, scores(), problem, class_names)
-        # The name ends as the output's does, which says whether it is gzipped.
-        partial = request.output.with_name(f".partial-{request.output.name}")
         # A scorer compares ids; everything else may be opened as a spreadsheet.
         for_scorer = request.sample_submission is not None
-        tables.write_csv(partial, columns, for_spreadsheets=not for_scorer)
-        partial.replace(request.output)
+        predictions.save(request.output, columns, for_spreadsheets=not for_scorer)
         if for_scorer and any(map(tables.is_formula, [*columns, *queries.ids])):
             request.say(
                 "note: some ids or columns begin as a formula does: do not open this submission as a spreadsheet"

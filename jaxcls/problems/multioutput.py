@@ -16,7 +16,6 @@ import numpy as np
 from jaxcls import heads, labels, metrics, summary
 from jaxcls.data import predictions
 from jaxcls.data.dataset import Part, Queries
-from jaxcls.data.formats import tables
 from jaxcls.data.preparation import Preparation
 from jaxcls.errors import InputError, unknown_name
 from jaxcls.heads import Head
@@ -114,7 +113,13 @@ class Multioutput:
 
     def report(self, scores: np.ndarray, part: Part, *, class_names: Sequence[str], thresholds: Any) -> dict[str, Any]:
         """That of each output; its metrics as 'output_metric', its labels by their whole names."""
-        each = _reports(scores, part, class_names)
+        outputs = labels.outputs(class_names)
+        each = {
+            name: _OF_EACH.report(
+                scores[:, outputs[name]], own, class_names=class_names[outputs[name]], thresholds=thresholds
+            )
+            for name, own in _parts(outputs, part).items()
+        }
         return {
             "problem": "multioutput",
             "examples": part.num_examples,
@@ -133,11 +138,10 @@ class Multioutput:
         thresholds: Any,
     ) -> dict[str, Any]:
         outputs = labels.outputs(class_names)
-        reports = _reports(scores, parts["test"], class_names)
         by_role = {role: _parts(outputs, part) for role, part in parts.items()}
         each = {
             name: _OF_EACH.summarise(
-                reports[name],
+                _report_of(name, class_names[classes], report),
                 scores[:, classes],
                 {role: of_outputs[name] for role, of_outputs in by_role.items()},
                 class_names=class_names[classes],
@@ -180,10 +184,7 @@ class Multioutput:
             raise InputError("--draw shows what was found in images, and this run classifies; leave it out.")
         if request.sample_submission is not None:
             raise InputError("--sample-submission is for one output, and this run has several; leave it out.")
-        columns = predictions.of_outputs(queries.ids, scores(), class_names)
-        partial = request.output.with_name(f".partial-{request.output.name}")
-        tables.write_csv(partial, columns)
-        partial.replace(request.output)
+        predictions.save(request.output, predictions.of_outputs(queries.ids, scores(), class_names))
         return f"{len(queries.ids):,} predictions"
 
 
@@ -196,11 +197,12 @@ def _parts(outputs: Mapping[str, slice], part: Part) -> dict[str, Part]:
     return {name: part._replace(labels=own) for name, own in _of_each(outputs, part.labels).items()}
 
 
-def _reports(scores: np.ndarray, part: Part, class_names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    outputs = labels.outputs(class_names)
+def _report_of(output: str, class_names: Sequence[str], report: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the report of all outputs the scores of one, as if it were the only one."""
+    named = {metrics.of_output(name): value for name, value in report["metrics"].items()}
     return {
-        name: _OF_EACH.report(scores[:, outputs[name]], own, class_names=class_names[outputs[name]], thresholds=0.5)
-        for name, own in _parts(outputs, part).items()
+        "metrics": {metric: value for (owner, metric), value in named.items() if owner == output},
+        "labels": {name: report["labels"][name] for name in class_names},
     }
 
 
