@@ -81,12 +81,12 @@ MLP, CNN, METRICS = "an epoch of the MLP", "an epoch of the CNN", "all metrics"
 AXES = {
     "examples": Axis(
         "training examples", MLP, (4_096, 8_192, 16_384, 32_768, 65_536), by_examples,
-        "straight; the least counts are among the noise of the memory that compiling takes",
+        "straight",
     ),
     "batch": Axis(
         "batch size", MLP, (32, 64, 128, 256, 512, 1_024), by_batch,
         "falls: the update of 535,818 parameters and the start of each operation are once a step, of which there are "
-        "fewer, and products of more rows are nearer to the peak; from 512 on nothing is left of it",
+        "fewer, and products of more rows are nearer to the peak",
     ),
     "width": Axis(
         "width of both hidden layers", MLP, (128, 256, 512, 1_024, 2_048), by_width,
