@@ -12,6 +12,7 @@ import numpy as np
 import optax
 
 from jaxcls import heads, optimizers, steps
+from jaxcls.data.buckets import Buckets
 from jaxcls.data.pipeline import Examples
 from jaxcls.debugging import Parts
 from jaxcls.errors import InputError
@@ -64,19 +65,19 @@ def assemble(
     prepare: Callable[[PyTree], PyTree] = _unchanged,
     augment: Augment = _not_augmented,
     views: Sequence[Callable[[PyTree], PyTree]] = (),
-    widths: Sequence[int] = (),
+    buckets: Buckets | None = None,
 ) -> Functions:
     """The functions of training; nothing is compiled before they are called.
 
     Args:
       prepare, augment, views: see :func:`jaxcls.steps.make_train_step` and `make_prediction_step`.
-      widths: those that padded sequences are cut to; see :func:`jaxcls.steps.bucketed`.
+      buckets: what batches of padded examples are cut to; see :func:`jaxcls.steps.bucketed`.
     """
     loss = heads.total_loss(asked)
     train_step = steps.make_train_step(model, loss, optimizer, prepare=prepare, augment=augment)
     replicated, sharded = shardings()
     step = steps.make_prediction_step(model, scores=heads.scores(asked), prepare=prepare, views=views)
-    predict = predict_all(step, eval_batch_size=eval_batch_size, widths=widths)
+    predict = predict_all(step, eval_batch_size=eval_batch_size, buckets=buckets)
     example_losses = jax.jit(functools.partial(_example_losses, asked))
 
     def judge(params: PyTree, model_state: PyTree, inputs: PyTree, labels: PyTree) -> tuple[PyTree, PyTree]:
@@ -84,7 +85,7 @@ def assemble(
         scores, outputs = step(params, model_state, inputs)
         return scores, example_losses(outputs, labels)
 
-    judge_all = _of_all(judge, eval_batch_size, widths)
+    judge_all = _of_all(judge, eval_batch_size, buckets)
 
     def validate(state: TrainState, data: Examples) -> Mapping[str, float]:
         params = optimizers.evaluation_params(state.opt_state, state.params)
@@ -98,7 +99,7 @@ def assemble(
             out_shardings=replicated,
             compiler_options=_FOR_ONE_RUN if jax.default_backend() == "cpu" else None,
         ),
-        train_step=steps.bucketed(train_step, widths) if widths else train_step,
+        train_step=train_step if buckets is None else steps.bucketed(train_step, buckets),
         predict=predict,
         validate=validate,
         parts=Parts(model, asked, optimizer, prepare, augment),
@@ -107,19 +108,19 @@ def assemble(
     )
 
 
-def predict_all(step: PredictionStep, *, eval_batch_size: int, widths: Sequence[int] = ()) -> Predict:
+def predict_all(step: PredictionStep, *, eval_batch_size: int, buckets: Buckets | None = None) -> Predict:
     """``(params, model_state, inputs) -> scores`` of encoded inputs, whatever their number, on the host."""
 
     def scores(params: PyTree, model_state: PyTree, inputs: PyTree) -> PyTree:
         return step(params, model_state, inputs)[0]
 
-    return _of_all(scores, eval_batch_size, widths)
+    return _of_all(scores, eval_batch_size, buckets)
 
 
-def _of_all(step: Callable[..., PyTree], eval_batch_size: int, widths: Sequence[int]) -> Callable[..., PyTree]:
+def _of_all(step: Callable[..., PyTree], eval_batch_size: int, buckets: Buckets | None) -> Callable[..., PyTree]:
     batch_size = -(-eval_batch_size // jax.device_count()) * jax.device_count()
     _, sharded = shardings()
-    return functools.partial(steps.collect, step, batch_size=batch_size, widths=widths, sharding=sharded)
+    return functools.partial(steps.collect, step, batch_size=batch_size, buckets=buckets, sharding=sharded)
 
 
 def one_logit(model: Model, problems: str | Mapping[str, str]) -> Model:

@@ -1,6 +1,6 @@
 """Augmentations of images with boxes, each a pure function ``(key, inputs, labels) -> (inputs, labels)`` of a batch.
 
-Inputs hold ``image``, (N, S, S, channels) of any dtype, and ``size``, int32 (N, 2), the height and width of what of the
+Inputs hold ``image``, (N, H, W, channels) of any dtype, and ``size``, int32 (N, 2), the height and width of what of the
 canvas is image, at its top left; the rest stays black. Labels hold ``boxes``, float32 (N, M, 4), x1, y1, x2, y2 in
 pixels of the canvas; ``classes``, int32 (N, M), -1 where there is no object; and ``crowd``, bool (N, M). Every image
 draws for itself.
@@ -12,6 +12,7 @@ from typing import TypeAlias
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Arrays: TypeAlias = dict[str, jax.Array]
 Augmentation: TypeAlias = Callable[[jax.Array, Arrays, Arrays], tuple[Arrays, Arrays]]
@@ -84,20 +85,20 @@ def scale_and_crop(*, least: float = 0.8, most: float = 1.25, visible: float = 0
     def augment(key: jax.Array, inputs: Arrays, labels: Arrays) -> tuple[Arrays, Arrays]:
         images, boxes, size = inputs["image"], labels["boxes"], inputs["size"]
         chex.assert_rank([images, boxes], [4, 3])
-        count, side = images.shape[:2]
+        count, canvas = len(images), np.array(images.shape[1:3])[None, :]
         of_factor, of_place = jax.random.split(key)
         exponent = jax.random.uniform(of_factor, (count, 1))
         factor = least * (most / least) ** exponent
         scaled = jnp.maximum(jnp.round(size * factor), 1.0)
         # The factors of the two axes are those that give whole pixels.
         factors = scaled / size
-        offset = jnp.floor(jax.random.uniform(of_place, (count, 2)) * (jnp.maximum(scaled - side, 0.0) + 1))
-        kept = jnp.minimum(scaled, side)
-        pixels = jnp.concatenate([images.astype(jnp.float32), _inside(size, side).astype(jnp.float32)], axis=-1)
+        offset = jnp.floor(jax.random.uniform(of_place, (count, 2)) * (jnp.maximum(scaled - canvas, 0.0) + 1))
+        kept = jnp.minimum(scaled, canvas)
+        pixels = jnp.concatenate([images.astype(jnp.float32), _inside(size, images).astype(jnp.float32)], axis=-1)
         warped = jax.vmap(_warped)(pixels, factors, -offset)
         # By how much of each is image: its edge must not be mixed with the black beside it.
         warped = warped[..., :-1] / jnp.maximum(warped[..., -1:], 1e-3)
-        warped = _as(jnp.where(_inside(kept, side), warped, 0.0), images.dtype)
+        warped = _as(jnp.where(_inside(kept, images), warped, 0.0), images.dtype)
 
         # (height, width) to x1, y1, x2, y2.
         axes = jnp.array([1, 0, 1, 0])
@@ -132,9 +133,9 @@ def jitter(*, brightness: float = 0.15, contrast: float = 0.2) -> Augmentation:
     def augment(key: jax.Array, inputs: Arrays, labels: Arrays) -> tuple[Arrays, Arrays]:
         images = inputs["image"]
         chex.assert_rank(images, 4)
-        count, side = images.shape[:2]
+        count = len(images)
         amounts = jax.random.uniform(key, (2, count, 1, 1, 1), minval=-1.0)
-        inside = _inside(inputs["size"], side)
+        inside = _inside(inputs["size"], images)
         pixels = jnp.where(inside, images.astype(jnp.float32), 0.0)
         area = jnp.prod(inputs["size"], axis=1).reshape(count, 1, 1, 1)
         mean = jnp.sum(pixels, axis=(1, 2, 3), keepdims=True) / (area * images.shape[-1])
@@ -156,8 +157,7 @@ def _as(pixels: jax.Array, dtype: jnp.dtype) -> jax.Array:
     return jnp.round(pixels).astype(dtype) if jnp.issubdtype(dtype, jnp.integer) else pixels.astype(dtype)
 
 
-def _inside(size: jax.Array, side: int) -> jax.Array:
-    """Which pixels of the canvases are image, (N, S, S, 1)."""
-    places = jnp.arange(side)
-    rows, columns = (places[None, :] < size[:, axis, None] for axis in (0, 1))
+def _inside(size: jax.Array, images: jax.Array) -> jax.Array:
+    """Which pixels of the canvases are image, (N, H, W, 1)."""
+    rows, columns = (jnp.arange(images.shape[1 + axis])[None, :] < size[:, axis, None] for axis in (0, 1))
     return (rows[:, :, None] & columns[:, None, :])[..., None]

@@ -14,7 +14,7 @@ import optax
 from jaxcls import assembly, losses, optimizers, problems, settings, steps, tasks
 from jaxcls.assembly import Predict
 from jaxcls.data.dataset import Dataset, Part, describe, num_outputs
-from jaxcls.data.pipeline import Batch, Examples, bucket_of, examples, steps_per_epoch, take
+from jaxcls.data.pipeline import Batch, Examples, examples, steps_per_epoch, take
 from jaxcls.data.preparation import Preparation
 from jaxcls.debugging import Parts
 from jaxcls.errors import InputError, said_of, unknown_name
@@ -188,13 +188,13 @@ def build(
         prepare=preparation.normalise,
         augment=preset.augment,
         views=preset.views,
-        widths=preparation.widths,
+        buckets=preparation.buckets,
     )
     order = None
-    if preparation.widths:
+    if preparation.buckets is not None:
         ordered = jax.jit(steps.bucketed_order, static_argnames="batch_size")
-        buckets = bucket_of(train.inputs, preparation.widths)
-        order = functools.partial(ordered, buckets=buckets, batch_size=resolved.batch_size)
+        numbers = preparation.buckets.of_each(train.inputs)
+        order = functools.partial(ordered, buckets=numbers, batch_size=resolved.batch_size)
 
     seed = np.uint32(resolved.seed)
     one = take(train, np.zeros(resolved.batch_size, np.int32), np.ones(resolved.batch_size, bool))
@@ -264,7 +264,7 @@ def build_predict(
 ) -> Predict:
     """``(params, model_state, inputs) -> scores`` of encoded inputs, whatever their number."""
     step = build_prediction_step(task, resolved, preparation, model, class_names)
-    return assembly.predict_all(step, eval_batch_size=resolved.eval_batch_size, widths=preparation.widths)
+    return assembly.predict_all(step, eval_batch_size=resolved.eval_batch_size, buckets=preparation.buckets)
 
 
 def _form(loss: str, task: Task) -> tuple[Any, bool]:

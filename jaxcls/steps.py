@@ -11,7 +11,8 @@ import optax
 from jax.typing import ArrayLike
 
 from jaxcls import ops
-from jaxcls.data.pipeline import Batch, bucket_of, in_order
+from jaxcls.data.buckets import Buckets, Size
+from jaxcls.data.pipeline import Batch, in_order
 from jaxcls.models.functional import Model
 
 PyTree = Any
@@ -138,19 +139,18 @@ def epoch_order(key: jax.Array, epoch: jax.Array, count: int) -> jax.Array:
     return jax.random.permutation(jax.random.fold_in(order_key, epoch), count)
 
 
-def bucketed(train_step: TrainStep, widths: Sequence[int]) -> TrainStep:
-    """The step on a batch of padded sequences, cut to the first of the ascending ``widths`` that holds them all.
+def bucketed(train_step: TrainStep, buckets: Buckets) -> TrainStep:
+    """The step on a batch of padded examples, cut to the first size of the buckets that holds them all.
 
-    What is cut off is padding, so a model that heeds padding gives the same. All widths are compiled into one
-    program. Little is saved unless the sequences of a batch are of one bucket: see :func:`bucketed_order`.
+    What is cut off is padding, so a model that heeds padding gives the same. The steps of all sizes are compiled into
+    one program. Little is saved unless the examples of a batch are of one bucket: see :func:`bucketed_order`.
     """
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
-        def cut(width: int) -> TrainStep:
-            return lambda state, batch: train_step(state, batch._replace(inputs=batch.inputs[:, :width]))
+        def cut(size: Size) -> TrainStep:
+            return lambda state, batch: train_step(state, batch._replace(inputs=buckets.cut(batch.inputs, size)))
 
-        widest = bucket_of(batch.inputs, widths).max()
-        return jax.lax.switch(widest, [cut(width) for width in widths], state, batch)
+        return jax.lax.switch(buckets.of_all(batch.inputs), [cut(size) for size in buckets.sizes], state, batch)
 
     return step
 
@@ -226,29 +226,29 @@ def collect(
     inputs: PyTree,
     *beside: PyTree,
     batch_size: int,
-    widths: Sequence[int] = (),
+    buckets: Buckets | None = None,
     sharding: jax.sharding.Sharding | None = None,
 ) -> PyTree:
     """What a step gives for all examples, one row for each, in their order, on the host.
 
-    Batches have one size, so that one compiled program serves sets of every size; with ``widths``, one for each.
+    Batches have one size, so that one compiled program serves sets of every size; with ``buckets``, one for each size.
 
     Args:
       step: ``(params, model_state, inputs, *beside) -> tree``, such as a prediction step, of a batch.
       beside: what else it takes of the examples, such as their labels.
     """
     count = len(jax.tree.leaves(inputs)[0])
-    if not widths:
+    if buckets is None:
         batches = in_order((inputs, *beside), batch_size)
         return _joined([step(params, model_state, *jax.device_put(batch, sharding)) for batch in batches], count)
-    buckets = bucket_of(inputs, widths)
+    numbers = buckets.of_each(inputs)
     parts, rows = [], []
-    for bucket, width in enumerate(widths):
-        own = np.flatnonzero(buckets == bucket)
+    for number, size in enumerate(buckets.sizes):
+        own = np.flatnonzero(numbers == number)
         if len(own):
-            cut, *others = jax.tree.map(lambda leaf, own=own: leaf[own], (inputs, *beside))
+            taken, *others = jax.tree.map(lambda leaf, own=own: leaf[own], (inputs, *beside))
             options: dict[str, Any] = {"batch_size": batch_size, "sharding": sharding}
-            parts.append(collect(step, params, model_state, cut[:, :width], *others, **options))
+            parts.append(collect(step, params, model_state, buckets.cut(taken, size), *others, **options))
             rows.append(own)
     back = np.argsort(np.concatenate(rows))
     return jax.tree.map(lambda values: values[back], _joined(parts, count))

@@ -20,12 +20,13 @@ EVERY = {
 }
 
 
-def drawn(seed):
+def drawn(seed, canvas=(SIDE, SIDE)):
     """Dark images of several sizes on black canvases, a bright rectangle in each, a place for one object more."""
     rng = np.random.default_rng(seed)
-    size = rng.integers(24, SIDE + 1, (COUNT, 2))
-    size[np.arange(COUNT), rng.integers(0, 2, COUNT)] = SIDE
-    images, boxes = np.zeros((COUNT, SIDE, SIDE, 1), np.uint8), np.zeros((COUNT, 2, 4), np.float32)
+    size = rng.integers(24, min(canvas) + 1, (COUNT, 2))
+    axis = rng.integers(0, 2, COUNT)
+    size[np.arange(COUNT), axis] = np.array(canvas)[axis]
+    images, boxes = np.zeros((COUNT, *canvas, 1), np.uint8), np.zeros((COUNT, 2, 4), np.float32)
     for row, (height, width) in enumerate(size):
         y1, x1 = (rng.integers(0, side - 8) for side in (height, width))
         y2, x2 = (rng.integers(start + 6, side + 1) for start, side in ((y1, height), (x1, width)))
@@ -52,14 +53,16 @@ def augmentation(request):
     return jax.jit(EVERY[request.param])
 
 
+@pytest.mark.parametrize("canvas", [(SIDE, SIDE), (32, SIDE), (SIDE, 32)], ids=str)
 @hypothesis.given(seed=st.integers(0, 2**32 - 1))
 @hypothesis.settings(max_examples=10, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
-def test_what_was_drawn_is_in_its_box(augmentation, seed):
-    inputs, labels = drawn(seed)
+def test_what_was_drawn_is_in_its_box(augmentation, canvas, seed):
+    inputs, labels = drawn(seed, canvas)
     changed, moved = jax.device_get(augmentation(jax.random.key(seed), arrays(inputs), arrays(labels)))
     assert {name: array.dtype for name, array in changed.items()} == {"image": np.uint8, "size": np.int32}
     for row, (height, width) in enumerate(changed["size"]):
         image, box = changed["image"][row], moved["boxes"][row, 0]
+        assert image.shape == (*canvas, 1)
         assert not image[height:].any()
         assert not image[:, width:].any()
         assert image[:height, :width].min() > 0

@@ -23,8 +23,9 @@ def test_it_speaks_of_the_anchors_of_the_canvas(shape):
     images = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
     outputs, _ = jax.eval_shape(model.apply, params, state, images)
     count = len(detection.for_canvas(*shape[:2]).boxes(*shape[:2]))
-    assert outputs["class_logits"].shape == (2, count, 3)
-    assert outputs["box_deltas"].shape == (2, count, 4)
+    assert outputs.canvas == shape[:2]
+    assert outputs.outputs["class_logits"].shape == (2, count, 3)
+    assert outputs.outputs["box_deltas"].shape == (2, count, 4)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -48,7 +49,7 @@ def test_every_class_begins_near_the_prior(prior, expected):
     model = made((64, 64, 1), prior=prior)
     images = jax.random.normal(jax.random.key(1), (2, 64, 64, 1))
     outputs, _ = model.apply(*model.init(jax.random.key(0)), images, key=jax.random.key(2))
-    np.testing.assert_allclose(jax.nn.sigmoid(outputs["class_logits"]), expected, rtol=0.5)
+    np.testing.assert_allclose(jax.nn.sigmoid(outputs.outputs["class_logits"]), expected, rtol=0.5)
 
 
 def test_an_anchor_sees_its_own_place():
@@ -59,12 +60,24 @@ def test_an_anchor_sees_its_own_place():
     centres = (anchors[:first, :2] + anchors[:first, 2:]) / 2
 
     def said(images):
-        return model.apply(params, state, images)[0]["class_logits"][0, :first, 0]
+        return model.apply(params, state, images)[0].outputs["class_logits"][0, :first, 0]
 
     seen = jnp.abs(jax.jit(jax.jacrev(said))(jnp.ones((1, 128, 64, 1))))[:, 0, :, :, 0]
     for anchor in (0, 100, 301, first - 1):
         rows, columns = np.nonzero(np.asarray(seen[anchor]) > np.quantile(seen[anchor], 0.99))
         np.testing.assert_allclose([columns.mean(), rows.mean()], centres[anchor], atol=12)
+
+
+def test_one_model_sees_all_canvases_of_one_longer_side():
+    model = made((128, 128, 1))
+    params, state = model.init(jax.random.key(0))
+    for canvas in ((96, 128), (128, 64)):
+        said, _ = jax.eval_shape(model.apply, params, state, jax.ShapeDtypeStruct((2, *canvas, 1), jnp.float32))
+        assert said.canvas == canvas
+        count = len(detection.for_canvas(*canvas).boxes(*canvas))
+        assert said.outputs["class_logits"].shape == (2, count, 3)
+    with pytest.raises(AssertionError, match="levels"):
+        jax.eval_shape(model.apply, params, state, jax.ShapeDtypeStruct((2, 64, 64, 1), jnp.float32))
 
 
 def test_no_bias_stands_before_a_normalisation():

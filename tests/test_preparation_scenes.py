@@ -52,6 +52,54 @@ def test_shapes_are_those_of_what_is_encoded():
     }
 
 
+def sized(sizes):
+    """Grey images of these heights and widths, on canvases of 128 pixels."""
+    images = np.zeros((len(sizes), 128, 128, 1), np.uint8)
+    for image, (height, width) in zip(images, sizes, strict=True):
+        image[:height, :width] = 100
+    return {"image": images, "size": np.array(sizes, np.int32)}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "canvases"),
+    [
+        ([(128, 128)] * 3, ()),
+        ([(96, 128)] * 3, ((96, 128), (128, 128))),
+        ([(96, 128), (128, 50), (128, 97)], ((128, 64), (96, 128), (128, 128))),
+        # One of eleven has none of its own.
+        ([(128, 128)] * 10 + [(96, 128)], ()),
+    ],
+    ids=str,
+)
+def test_canvases_are_those_that_suit_a_share_of_the_images(sizes, canvases):
+    fitted = scenes.fit(sized(sizes))
+    assert fitted.canvases == canvases
+    assert from_record(json.loads(json.dumps(fitted.as_record()))) == fitted
+    if not canvases:
+        assert fitted.buckets is None
+        return
+    inputs = fitted.encode(sized(sizes))
+    whole = np.asarray(fitted.normalise(inputs))
+    for row, number in enumerate(fitted.buckets.of_each(inputs)):
+        height, width = canvases[number]
+        one = jax.tree.map(lambda array, row=row: array[row : row + 1], inputs)
+        cut = np.asarray(fitted.normalise(fitted.buckets.cut(one, (height, width))))
+        np.testing.assert_array_equal(cut[0], whole[row, :height, :width])
+        assert not whole[row, height:].any()
+        assert not whole[row, :, width:].any()
+
+
+@pytest.mark.parametrize(
+    "canvases",
+    [[[96, 128]], [[100, 128], [128, 128]], [[128, 128], [96, 128]], [[96, 128], [96, 128], [128, 128]], [[96]], [128]],
+    ids=str,
+)
+def test_canvases_that_no_images_have_are_refused(canvases):
+    record = scenes.fit(sized([(96, 128)])).as_record()
+    with pytest.raises(InputError, match="canvases"):
+        from_record(record | {"canvases": canvases})
+
+
 def test_another_canvas_is_refused_and_so_is_what_is_not_padded_with_black():
     fitted, inputs = scenes.fit(padded(3)), padded(3)
     with pytest.raises(InputError, match=r"\(8, 7, 3\); those of the training have \(8, 8, 3\)"):

@@ -89,13 +89,14 @@ def test_settings_of_detection_are_refused_elsewhere(given, message):
         program.resolve(tasks.get("mnist"), Settings(task="mnist", **given))
 
 
-def test_the_head_learns_what_its_scores_say():
+@pytest.mark.parametrize("canvas", [(64, 64), (32, 64), (64, 32)], ids=str)
+def test_the_head_learns_what_its_scores_say(canvas):
     """Outputs of no loss are decoded to the very boxes."""
     settings = program.resolve(tasks.get("detection"), Settings(task="detection"))
     head = KIND.head(settings, SQUARE, class_names=("a", "b"), train_labels=part().labels, metrics=["map", "map_50"])
     labels = part().labels
-    grid = detection.for_canvas(64, 64)
-    anchors = grid.boxes(64, 64)
+    grid = detection.for_canvas(*canvas)
+    anchors = grid.boxes(*canvas)
     logits = np.full((2, len(anchors), 2), -20, np.float32)
     deltas = np.zeros((2, len(anchors), 4), np.float32)
     for image in range(2):
@@ -103,7 +104,7 @@ def test_the_head_learns_what_its_scores_say():
         for anchor in np.flatnonzero(np.asarray(matches) >= 0):
             logits[image, anchor, 1] = 20
             deltas[image, anchor] = detection.offsets_to(labels["boxes"][image, 0], anchors[anchor])
-    outputs = {"class_logits": logits, "box_deltas": deltas}
+    outputs = detection.OnCanvas({"class_logits": logits, "box_deltas": deltas}, canvas)
     assert float(head.loss(outputs, labels)) < 1e-5
     found = jax.tree.map(np.asarray, head.scores(outputs))
     assert (found["classes"] >= 0).sum(axis=1).tolist() == [1, 0]

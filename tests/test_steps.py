@@ -11,6 +11,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxcls import losses, optimizers, steps
 from jaxcls.data import pipeline
+from jaxcls.data.buckets import of_sequences
 from jaxcls.models.functional import functional
 
 
@@ -253,6 +254,7 @@ def test_collected_scores_are_those_of_the_whole_set_at_once_in_its_order(data, 
 
 
 WIDTHS = (2, 4, 8)
+BUCKETS = of_sequences(WIDTHS)
 
 
 @pytest.fixture(scope="module")
@@ -275,14 +277,14 @@ class Bag(nnx.Module):
 
 
 def test_each_sequence_has_the_first_width_that_holds_it(sequences):
-    buckets = pipeline.bucket_of(sequences, WIDTHS)
+    numbers = BUCKETS.of_each(sequences)
     lengths = (sequences != 0).sum(1)
-    assert buckets.tolist() == [next(i for i, width in enumerate(WIDTHS) if length <= width) for length in lengths]
+    assert numbers.tolist() == [next(i for i, width in enumerate(WIDTHS) if length <= width) for length in lengths]
 
 
 def test_a_step_on_sequences_that_are_cut_is_the_step_on_all_of_them(sequences):
     _, step, state = make(Bag)
-    cut = jax.jit(steps.bucketed(step, WIDTHS))
+    cut = jax.jit(steps.bucketed(step, BUCKETS))
     labels = jnp.asarray(np.arange(COUNT) % 3)
     data = pipeline.examples(jnp.asarray(sequences), labels, jnp.ones(COUNT))
     for rows in (np.arange(3), np.arange(5), np.arange(9)):
@@ -293,7 +295,7 @@ def test_a_step_on_sequences_that_are_cut_is_the_step_on_all_of_them(sequences):
 
 
 def test_batches_of_a_bucketed_epoch_hold_one_bucket_but_where_two_meet(sequences):
-    buckets = pipeline.bucket_of(sequences, WIDTHS)
+    buckets = BUCKETS.of_each(sequences)
     orders = [steps.bucketed_order(jax.random.key(5), epoch, buckets, BATCH) for epoch in range(20)]
     mixed = []
     for order in orders:
@@ -310,7 +312,7 @@ def test_batches_of_a_bucketed_epoch_hold_one_bucket_but_where_two_meet(sequence
 def test_scores_of_sequences_that_are_cut_come_in_the_order_of_the_examples(sequences):
     model, _, state = make(Bag)
     predict = steps.make_prediction_step(model, scores=jax.nn.softmax)
-    scores, outputs = steps.collect(predict, state.params, {}, sequences, batch_size=BATCH, widths=WIDTHS)
+    scores, outputs = steps.collect(predict, state.params, {}, sequences, batch_size=BATCH, buckets=BUCKETS)
     expected, _ = model.apply(state.params, {}, sequences)
     np.testing.assert_allclose(outputs, expected, rtol=1e-6)
     np.testing.assert_allclose(scores, jax.nn.softmax(expected), rtol=1e-6)

@@ -15,11 +15,12 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxcls import losses, steps
 from jaxcls.checkpoints import Checkpoints
 from jaxcls.data import pipeline, streaming
+from jaxcls.data.buckets import of_sequences
 from jaxcls.fit import Interrupted, fit
 from jaxcls.models.functional import functional
 
 COUNT, BATCH, EPOCHS = 333, 4, 2
-WIDTHS = (2, 4, 8)
+BUCKETS = of_sequences((2, 4, 8))
 RNG = np.random.default_rng(0)
 LABELS = RNG.integers(0, 3, COUNT).astype(np.int32)
 WEIGHTS = RNG.uniform(0.5, 2, COUNT).astype(np.float32)
@@ -54,15 +55,15 @@ TABLE = {"numbers": RNG.normal(size=(COUNT, 5)).astype(np.float32), "words": RNG
 OPTIMIZER = optax.adam(1e-2)
 
 
-def train(build, inputs, feed, *, sharding=None, place=None, widths=(), **options):
+def train(build, inputs, feed, *, sharding=None, place=None, buckets=None, **options):
     """The state and the losses after some epochs of a small model."""
     model = functional(build)
     step = steps.make_train_step(model, losses.get("softmax_cross_entropy", normalizer="batch"), OPTIMIZER)
     data = pipeline.examples(inputs, LABELS, WEIGHTS)
-    if widths:
-        step = steps.bucketed(step, widths)
-        buckets = pipeline.bucket_of(inputs, widths)
-        options["order"] = lambda key, epoch: steps.bucketed_order(key, epoch, buckets, BATCH)
+    if buckets is not None:
+        step = steps.bucketed(step, buckets)
+        numbers = buckets.of_each(inputs)
+        options["order"] = lambda key, epoch: steps.bucketed_order(key, epoch, numbers, BATCH)
     state = jax.device_put(steps.init_state(model, OPTIMIZER, seed=0), place)
     if feed is pipeline.resident:
         data = jax.device_put(data, place)
@@ -94,8 +95,8 @@ def test_memory_mapped_files_give_the_same_bits(resident, tmp_path):
 
 
 def test_sequences_in_the_order_of_their_buckets_give_the_same_bits():
-    expected = train(Bag, TOKENS, pipeline.resident, widths=WIDTHS)
-    chex.assert_trees_all_equal(train(Bag, TOKENS, streaming.streamed, widths=WIDTHS), expected)
+    expected = train(Bag, TOKENS, pipeline.resident, buckets=BUCKETS)
+    chex.assert_trees_all_equal(train(Bag, TOKENS, streaming.streamed, buckets=BUCKETS), expected)
 
 
 def test_two_devices_give_the_same_bits(resident):

@@ -33,6 +33,7 @@ def describe(learned: Predictor, kind: str) -> dict[str, Any]:
     preparation = learned.preparation.as_record()
     preparation.pop("tokenizer", None)
     here = environment.record()
+    buckets = learned.preparation.buckets
     return {
         "format": kind,
         "task": learned.task.name,
@@ -44,7 +45,7 @@ def describe(learned: Predictor, kind: str) -> dict[str, Any]:
         # Without its location, which may be a folder of whoever trained.
         "data": {name: learned.data[name] for name in ("source", "note", "sha256")},
         "preparation": preparation,
-        "widths": [*learned.preparation.widths],
+        "buckets": [[*size] for size in buckets.sizes] if buckets else [],
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(learned.weights["params"])),
         "dtype": learned.settings.dtype,
         "packages": here["packages"],

@@ -52,8 +52,9 @@ class Model:
     Attributes:
       record: model.json; "problem", "class_names", "thresholds" and "synthetic" among other things.
       parameters: name -> array.
-      programs: (parameters, encoded inputs) -> probabilities, those of several outputs beside each other; of texts one
-        for each width, ascending, else one. Those of a detector give a dict: see :meth:`predict`.
+      programs: (parameters, encoded inputs) -> probabilities, those of several outputs beside each other; one for each
+        size that padded inputs are cut to, the cheapest first, else one. Those of a detector give a dict: see
+        :meth:`predict`.
       encode: inputs as they are read -> encoded inputs, on the host: images, uint8 (N, height, width, channels), stay
         as they are; texts become token numbers, int32 (N, width); a table, columns (N,) by their names, becomes a
         dict of arrays. A detector takes images that fill its square canvas; or a dict of canvases, "image", and of the
@@ -83,20 +84,19 @@ class Model:
         if not count:
             raise ArtifactError("there is no input to predict.")
         size = batch_size or self.record["batch_size"]
-        widths = self.record["widths"]
-        if not widths:
+        if not self.record["buckets"]:
             return self._batched(self.programs[0], encoded, size)
-        # A text goes through the first width that holds it, as in the run.
-        lengths = ((encoded != 0) * np.arange(1, widths[-1] + 1)).max(axis=1)
-        buckets = np.searchsorted(widths, lengths)
-        parts = {
-            bucket: self._batched(self.programs[bucket], encoded[buckets == bucket, : widths[bucket]], size)
-            for bucket in np.unique(buckets)
-        }
-        scores = np.empty((count, *next(iter(parts.values())).shape[1:]), np.float32)
-        for bucket, part in parts.items():
-            scores[buckets == bucket] = part
-        return scores
+        # An input goes through the program of the first size that holds it, as in the run.
+        buckets = np.array(self.record["buckets"])
+        first = (_extents(encoded)[:, None, :] <= buckets[None]).all(axis=2).argmax(axis=1)
+        parts, rows = [], []
+        for number in np.unique(first):
+            own = np.flatnonzero(first == number)
+            cut = _cut(jax.tree.map(lambda leaf, own=own: leaf[own], encoded), buckets[number])
+            parts.append(self._batched(self.programs[number], cut, size))
+            rows.append(own)
+        back = np.argsort(np.concatenate(rows))
+        return jax.tree.map(lambda *found: np.concatenate(found)[back], *parts)
 
     def decide(self, scores: np.ndarray) -> list[str]:
         """The name of the likeliest class, of several outputs one of each; of a multi-label problem those that reach
@@ -138,6 +138,19 @@ class Model:
             rows = np.where(rows < count, rows, first)
             parts.append(program(self.parameters, jax.tree.map(lambda a, rows=rows: a[rows], encoded)))
         return jax.tree.map(lambda *found: np.concatenate([np.asarray(one) for one in found])[:count], *parts)
+
+
+def _extents(encoded: Any) -> np.ndarray:
+    """How much of each input is not padding: the heights and widths of images, the lengths of texts; (N, axes)."""
+    if isinstance(encoded, dict):
+        return encoded["size"]
+    return ((encoded != 0) * np.arange(1, encoded.shape[1] + 1)).max(axis=1, keepdims=True)
+
+
+def _cut(encoded: Any, size: Sequence[int]) -> Any:
+    if isinstance(encoded, dict):
+        return encoded | {"image": encoded["image"][:, : size[0], : size[1]]}
+    return encoded[:, : size[0]]
 
 
 def load(folder: str | Path) -> Model:
@@ -215,14 +228,17 @@ def _wrong(record: Mapping[str, Any], files: Mapping[str, bytes]) -> list[str]:
     """The names of what is not of the kind or the size that it must be."""
     if record["format"] != "stablehlo":
         return []
-    names, widths, preparation = record["class_names"], record["widths"], record["preparation"]
+    names, buckets, preparation = record["class_names"], record["buckets"], record["preparation"]
     thresholds = [*np.ravel(record["thresholds"])]
     kind = preparation["kind"]
     match kind:
         case "images" | "scenes":
-            prepared = _whole(preparation["shape"]) and len(preparation["shape"]) == 3
+            shape = preparation["shape"]
+            prepared = _whole(shape) and len(shape) == 3 and buckets in ([], preparation.get("canvases"))
+            prepared &= not buckets or buckets[-1] == shape[:2]
         case "texts":
-            prepared = preparation["widths"] == widths and "tokenizer.json" in files
+            prepared = [[width] for width in preparation["widths"]] == buckets and "tokenizer.json" in files
+            prepared &= preparation["widths"] == sorted(set(preparation["widths"]))
         case "tables":
             columns, categories = preparation["numeric"], preparation["categories"]
             prepared = all(isinstance(word, str) for words in categories.values() for word in words) and all(
@@ -240,11 +256,12 @@ def _wrong(record: Mapping[str, Any], files: Mapping[str, bytes]) -> list[str]:
             "class_names": len(names) > 1 - (record["problem"] in ("multilabel", "detection"))
             and all(isinstance(name, str) for name in names),
             "thresholds": all(isinstance(value, float) for value in thresholds) and len(thresholds) in (1, len(names)),
-            "widths": _whole(widths) and [*widths] == sorted(set(widths)) and bool(widths) == (kind == "texts"),
+            "buckets": all(_whole(size) and len(size) == (1 if kind == "texts" else 2) for size in buckets)
+            and (bool(buckets) if kind == "texts" else not buckets or kind == "scenes"),
             "batch_size": _whole([record["batch_size"]]),
             "synthetic": isinstance(record["synthetic"], bool),
             "preparation": prepared,
-            "programs": len(record["programs"]) == max(1, len(widths))
+            "programs": len(record["programs"]) == max(1, len(buckets))
             and all(name in files for name in record["programs"]),
             "parameters.npz": "parameters.npz" in files,
         }.items()

@@ -1,7 +1,7 @@
 """A run as StableHLO: programs of `jax.export`, the parameters beside them, and the loader that runs them.
 
 model.json, tokenizer.json, SHA256SUMS  see :mod:`jaxcls.artifact.folder`
-program.bin, program-*.bin              encoded inputs to probabilities; of texts one program for each width
+program.bin, program-*.bin              encoded inputs to scores; of what is padded one program for each size of it
 parameters.npz                          what the programs take first: name -> array
 loader.py                               runs it all with jax and numpy
 
@@ -72,12 +72,15 @@ def programs(learned: Predictor, weights: Mapping[str, np.ndarray]) -> dict[str,
 
     taken = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in weights.items()}
     (count,) = export.symbolic_shape("count")
-    widest = learned.preparation.shapes(count)
-    inputs = {"program.bin": widest}
-    if learned.preparation.widths:
+    whole = learned.preparation.shapes(count)
+    inputs = {"program.bin": whole}
+    buckets = learned.preparation.buckets
+    if buckets is not None:
         inputs = {
-            f"program-{width}.bin": jax.ShapeDtypeStruct((count, width), widest.dtype)
-            for width in learned.preparation.widths
+            f"program-{'x'.join(map(str, size))}.bin": jax.eval_shape(
+                lambda inputs, size=size: buckets.cut(inputs, size), whole
+            )
+            for size in buckets.sizes
         }
     write = export.export(jax.jit(scores), platforms=PLATFORMS)
     with native.portable():

@@ -1,7 +1,7 @@
 """From arrays to batches of one fixed size: in the order of an epoch for training, as they stand for evaluation."""
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -89,19 +89,6 @@ def batch_rows(order: Any, first: Any, *, batch_size: int, length: int) -> tuple
     """
     places = (first + np.arange(length))[:, None] * batch_size + np.arange(batch_size)[None, :]
     return order[places % len(order)], places < len(order)
-
-
-def bucket_of(tokens: Any, widths: Sequence[int]) -> Any:
-    """For each sequence, the number of the first of the ascending ``widths`` that holds it, (N,) int32.
-
-    Args:
-      tokens: (N, width) integers, padded with 0 at the end. NumPy arrays stay on the host.
-
-    >>> bucket_of(np.array([[5, 0, 0, 0], [5, 0, 7, 0]]), (2, 4)).tolist()
-    [0, 1]
-    """
-    # A sequence is too long for as many of the widths as it has a token behind.
-    return sum(tokens[:, width:].any(axis=1).astype(np.int32) for width in widths)
 
 
 def take(data: Examples, rows: Any, mask: Any) -> Batch:

@@ -8,6 +8,7 @@ surest first, padded with score 0 and class -1.
 
 from jaxcls.detection.anchors import Anchors, for_canvas
 from jaxcls.detection.boxes import area, clip, generalised_iou, intersection, iou, pairwise_iou
+from jaxcls.detection.canvas import OnCanvas
 from jaxcls.detection.decoding import Decoding, detections
 from jaxcls.detection.matching import IGNORED, NEGATIVE, match
 from jaxcls.detection.offsets import apply_offsets, offsets_to
@@ -18,6 +19,7 @@ __all__ = [
     "NEGATIVE",
     "Anchors",
     "Decoding",
+    "OnCanvas",
     "apply_offsets",
     "area",
     "clip",

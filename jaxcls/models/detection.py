@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxcls import ops
-from jaxcls.detection import for_canvas
+from jaxcls.detection import OnCanvas, for_canvas
 from jaxcls.models.batch_norm import BatchNorm
 from jaxcls.models.convolution import Conv
 from jaxcls.models.vision import MOMENTUM, ResidualBlock
@@ -23,12 +23,11 @@ _FIRST, _LAST = 3, 5
 class RetinaNet(nnx.Module):
     """A detector: float images (N, height, width, channels) to what it says of every anchor of that canvas.
 
-    It gives a dict of float32 arrays: "class_logits" (N, A, num_classes), which are to go through a sigmoid, and
-    "box_deltas" (N, A, 4), offsets from the anchors. These are :func:`jaxcls.detection.for_canvas` of the images' size,
-    in their order.
+    It gives a :class:`jaxcls.detection.OnCanvas` of float32 arrays: "class_logits" (N, A, num_classes), which are to go
+    through a sigmoid, and "box_deltas" (N, A, 4), offsets from the anchors of a canvas of the images' size.
 
     Args:
-      input_shape: (height, width, channels).
+      input_shape: (height, width, channels). It may see other images, too, whose longer side is the same.
       widths: channels of the backbone's stages, of strides 4, 8, 16 and 32. ResNet-50's would be 256 to 2048.
       blocks: residual blocks of each stage; ResNet-50 has 3, 4, 6 and 3.
       features: channels of the pyramid and of the towers; 256 in the paper.
@@ -53,7 +52,7 @@ class RetinaNet(nnx.Module):
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        anchors = for_canvas(*input_shape[:2])
+        self.anchors = anchors = for_canvas(*input_shape[:2])
         self.num_classes = num_classes
         self.stem = Conv(
             input_shape[-1], widths[0], kernel_size=(7, 7), strides=2, use_bias=False, dtype=dtype, rngs=rngs
@@ -77,8 +76,10 @@ class RetinaNet(nnx.Module):
         self.class_tower = tower(anchors.per_place * num_classes, bias=bias)
         self.box_tower = tower(anchors.per_place * 4, bias=0.0)
 
-    def __call__(self, images: jax.Array) -> dict[str, jax.Array]:
+    def __call__(self, images: jax.Array) -> OnCanvas:
         chex.assert_rank(images, 4)
+        height, width = images.shape[1:3]
+        chex.assert_equal(for_canvas(height, width), self.anchors)
         x = ops.max_pool(self.stem(images))
         stages = []
         for stage in self.stages.layers:
@@ -89,10 +90,11 @@ class RetinaNet(nnx.Module):
         def of_all(tower: Tower, size: int) -> jax.Array:
             return jnp.concatenate([said.reshape(images.shape[0], -1, size) for said in tower(levels)], axis=1)
 
-        return {
+        said = {
             "class_logits": of_all(self.class_tower, self.num_classes),
             "box_deltas": of_all(self.box_tower, 4),
         }
+        return OnCanvas(said, (height, width))
 
 
 class Pyramid(nnx.Module):

@@ -15,7 +15,7 @@ from jaxcls.data import drawn_boxes
 from jaxcls.data.dataset import Part, Queries
 from jaxcls.data.formats import coco
 from jaxcls.data.preparation import Preparation
-from jaxcls.detection import Decoding
+from jaxcls.detection import Decoding, OnCanvas
 from jaxcls.errors import InputError
 from jaxcls.heads import Head
 from jaxcls.losses.detection import detection_loss
@@ -85,37 +85,22 @@ class Detection:
     ) -> Head:
         chosen = settings.select(resolved, LOSS_SETTINGS)
         normalizer = chosen.pop("normalizer", "positives")
-        height, width = _canvas(preparation)
         loss = functools.partial(
-            detection_loss,
-            anchors=detection.for_canvas(height, width).boxes(height, width),
+            _loss,
             class_loss=losses.get(resolved.loss, "detection", **chosen),
             box_loss=resolved.box_loss or "smooth_l1",
             loss_weights=resolved.loss_weights or (1.0, 1.0),
+            normalizer=normalizer,
         )
         return Head(
             "detection",
-            functools.partial(loss, normalizer=normalizer),
+            loss,
             {name: judged.get(name) for name in metrics},
             scores=self.scores(preparation, class_names),
         )
 
     def scores(self, preparation: Preparation, class_names: Sequence[str]) -> Callable[[PyTree], PyTree]:
-        height, width = _canvas(preparation)
-        anchors = detection.for_canvas(height, width)
-        boxes, counts = anchors.boxes(height, width), anchors.counts(height, width)
-
-        def decoded(outputs: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-            return detection.detections(
-                outputs["class_logits"],
-                outputs["box_deltas"],
-                jnp.asarray(boxes),
-                counts,
-                (height, width),
-                _DECODING,
-            )
-
-        return decoded
+        return _found
 
     def thresholds(self, resolved: Settings, scores: Callable[[], PyTree], validation: Part) -> float:
         return 0.5
@@ -168,6 +153,19 @@ class Detection:
         return f"{len(listed):,} boxes in {len(queries.ids):,} images, predictions"
 
 
-def _canvas(preparation: Preparation) -> tuple[int, int]:
-    height, width, _ = preparation.model_arguments["input_shape"]
-    return height, width
+def _loss(said: OnCanvas, labels: Mapping[str, jax.Array], **options: Any) -> jax.Array:
+    """Batches of one data set may have canvases of several sizes, each with anchors of its own."""
+    anchors = detection.for_canvas(*said.canvas).boxes(*said.canvas)
+    return detection_loss(said.outputs, labels, anchors=anchors, **options)
+
+
+def _found(said: OnCanvas) -> dict[str, jax.Array]:
+    anchors = detection.for_canvas(*said.canvas)
+    return detection.detections(
+        said.outputs["class_logits"],
+        said.outputs["box_deltas"],
+        jnp.asarray(anchors.boxes(*said.canvas)),
+        anchors.counts(*said.canvas),
+        said.canvas,
+        _DECODING,
+    )

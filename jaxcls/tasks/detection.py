@@ -13,7 +13,8 @@ Traps:
 - Nearly all anchors have nothing to answer for. After three epochs a prior of one half costs more than half of the mAP;
   focal loss with gamma 1 is ahead of cross-entropy, gamma 2 is not yet (experiments/focal_vs_cross_entropy.md).
 - The loss is divided by the number of positive anchors, not by that of images or of anchors.
-- Images keep their aspect, on a square canvas; boxes are in its pixels until they are written.
+- Images keep their aspect, on a square canvas, which is cut to a landscape or a portrait where many images suit it;
+  boxes are in its pixels until they are written. An image may be judged a little otherwise on another canvas.
 - What is crowded or difficult is neither learned from nor scored, as in COCO's and VOC's own evaluation.
 - The anchors follow from the size of the canvas: below 256 pixels they are smaller, on fewer levels.
 - Large images need a smaller --eval-batch-size: at 512 pixels, 500 of them do not fit into 16 GB.

@@ -504,7 +504,7 @@ class Artifact:
         np.savez(parameters, w=np.float32(1))
         self.record = {
             "format": "stablehlo", "problem": "binary", "class_names": ["a", "b"], "thresholds": 0.5,
-            "synthetic": False, "preparation": {"kind": "images", "shape": [2, 2, 1]}, "widths": [],
+            "synthetic": False, "preparation": {"kind": "images", "shape": [2, 2, 1]}, "buckets": [],
             "programs": ["program.bin"], "batch_size": 4,
         }  # fmt: skip
         self.files = {"program.bin": bytes(written.serialize()), "parameters.npz": parameters.getvalue()}

@@ -6,6 +6,7 @@ One file a kind of input. What was fitted is a plain JSON record, which travels 
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from jaxcls.data.buckets import Buckets
 from jaxcls.errors import InputError
 
 PyTree = Any
@@ -28,8 +29,8 @@ class Preparation(Protocol):
         """What a model must know of its inputs to be built, by the names of its arguments."""
 
     @property
-    def widths(self) -> tuple[int, ...]:
-        """The widths that batches of padded sequences may be cut to, ascending; () where inputs have one shape."""
+    def buckets(self) -> Buckets | None:
+        """The sizes that batches of compact arrays may be cut to; None where these are not padded."""
 
     def as_record(self) -> dict[str, Any]:
         """All of it, as plain JSON values; 'kind' names the file of this package that reads it back."""

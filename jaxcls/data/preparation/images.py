@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcls import forms
+from jaxcls.data.buckets import Buckets
 from jaxcls.errors import InputError
 
 # As images are decoded to 1024 pixels a side at the most, and those of files are of any size.
@@ -30,7 +31,7 @@ class Images:
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
 
-    widths: tuple[int, ...] = dataclasses.field(default=(), init=False, repr=False)
+    buckets: Buckets | None = dataclasses.field(default=None, init=False, repr=False)
 
     def encode(self, inputs: np.ndarray) -> np.ndarray:
         """Images are compact as they are.

@@ -8,8 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcls import forms
+from jaxcls.data.buckets import Buckets, of_canvases
 from jaxcls.data.preparation import images
 from jaxcls.errors import InputError
+
+# A canvas of its own pays for its compilation if so many of the images fit into it, and not into a smaller one.
+_SHARE = 0.1
+# Sides of canvases are multiples of this, which is a place of the backbone's last map.
+_STEP = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,11 +26,11 @@ class Scenes:
     Attributes:
       of_pixels: the shape of a canvas, the mean and the deviation of each channel. Of training images that are grey,
         though they were read in colour, it has one channel; of other images the luma is taken then.
+      canvases: the heights and widths that a canvas may be cut to, the smallest first; () where only the whole pays.
     """
 
     of_pixels: images.Images
-
-    widths: tuple[int, ...] = dataclasses.field(default=(), init=False, repr=False)
+    canvases: tuple[tuple[int, int], ...] = ()
 
     def encode(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """``image`` and ``size`` as they are; how an image was scaled to its canvas is nothing that a model takes.
@@ -40,23 +47,33 @@ class Scenes:
         return {"image": self.of_pixels.shapes(count), "size": jax.ShapeDtypeStruct((count, 2), np.int32)}
 
     def normalise(self, compact: Mapping[str, jax.Array]) -> jax.Array:
-        """``image``, uint8 (N, S, S, channels), and ``size``, int32 (N, 2), to float32 of the shape of the images."""
+        """``image``, uint8 (N, H, W, channels), and ``size``, int32 (N, 2), to float32 of the shape of the images."""
         pixels, size = self.of_pixels.normalise(compact["image"]), jnp.asarray(compact["size"])
-        height, width, _ = self.of_pixels.shape
+        height, width = pixels.shape[1:3]
         rows = jnp.arange(height)[None, :] < size[:, :1]
         columns = jnp.arange(width)[None, :] < size[:, 1:]
         return jnp.where((rows[:, :, None] & columns[:, None, :])[..., None], pixels, 0.0)
+
+    @property
+    def buckets(self) -> Buckets | None:
+        return of_canvases(self.canvases) if self.canvases else None
 
     @property
     def model_arguments(self) -> Mapping[str, Any]:
         return self.of_pixels.model_arguments
 
     def as_record(self) -> dict[str, Any]:
-        return self.of_pixels.as_record() | {"kind": "scenes"}
+        return self.of_pixels.as_record() | {"kind": "scenes", "canvases": [[*canvas] for canvas in self.canvases]}
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Self:
-        return cls(images.Images.from_record(record))
+        forms.check(record, {"canvases": [[int, int]]}, "the preparation")
+        of_pixels = images.Images.from_record(record)
+        whole = of_pixels.shape[:2]
+        canvases = tuple((height, width) for height, width in record["canvases"])
+        if canvases and canvases != (*(one for one in _canvases(whole[0]) if one in canvases), whole):
+            raise InputError(f"the canvases of scenes are {canvases}; they are damaged.")
+        return cls(of_pixels, canvases)
 
 
 def fit(inputs: Mapping[str, np.ndarray]) -> Scenes:
@@ -74,7 +91,30 @@ def fit(inputs: Mapping[str, np.ndarray]) -> Scenes:
     counts[:, 0] -= pixels.shape[1] * pixels.shape[2] * len(pixels) - int(size.prod(axis=1).sum())
     if (counts < 0).any():
         raise InputError("the canvases hold something else than 0 beside their images.")
-    return Scenes(images.from_histogram(counts, pixels.shape[1:]))
+    return Scenes(images.from_histogram(counts, pixels.shape[1:]), _chosen(size, pixels.shape[1]))
+
+
+def _chosen(sizes: np.ndarray, side: int) -> tuple[tuple[int, int], ...]:
+    """The canvases that each suit a share of the images, and the whole one, which suits all; () where it is alone.
+
+    >>> _chosen(np.array([[96, 128], [128, 90], [128, 128], [80, 128]]), 128)
+    ((96, 128), (128, 96), (128, 128))
+    """
+    chosen: list[tuple[int, int]] = []
+    left = np.ones(len(sizes), bool)
+    for canvas in _canvases(side):
+        inside = left & (sizes <= canvas).all(axis=1)
+        if inside.mean() >= _SHARE:
+            chosen.append(canvas)
+            left &= ~inside
+    return (*chosen, (side, side)) if chosen else ()
+
+
+def _canvases(side: int) -> list[tuple[int, int]]:
+    """Parts of a square, landscape and portrait, the smallest first: half of it for panoramas, and three quarters,
+    which are those of most cameras."""
+    shorter = dict.fromkeys(-(-side * quarters // (4 * _STEP)) * _STEP for quarters in (2, 3))
+    return [canvas for short in shorter if short < side for canvas in ((short, side), (side, short))]
 
 
 def _grey(images: np.ndarray) -> np.ndarray:

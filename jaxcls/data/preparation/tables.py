@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcls import forms
+from jaxcls.data.buckets import Buckets
 from jaxcls.data.formats.tables import numbers, require
 from jaxcls.errors import InputError
 
@@ -72,7 +73,7 @@ class Tables:
     numeric: tuple[Numeric, ...]
     categories: tuple[Category, ...]
 
-    widths: tuple[int, ...] = dataclasses.field(default=(), init=False, repr=False)
+    buckets: Buckets | None = dataclasses.field(default=None, init=False, repr=False)
 
     def encode(self, inputs: Columns) -> dict[str, np.ndarray]:
         """Columns (N,) to arrays (N, columns of the kind): "numeric" float32, "missing" uint8, "categories" int32.

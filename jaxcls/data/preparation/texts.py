@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from jaxcls import forms
+from jaxcls.data.buckets import Buckets, of_sequences
 from jaxcls.errors import InputError
 
 if TYPE_CHECKING:
@@ -66,6 +67,10 @@ class Texts:
     def normalise(self, compact: jax.Array) -> jax.Array:
         """Tokens are what a model takes."""
         return compact
+
+    @property
+    def buckets(self) -> Buckets:
+        return of_sequences(self.widths)
 
     @property
     def model_arguments(self) -> Mapping[str, Any]:
