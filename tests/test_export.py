@@ -11,6 +11,7 @@ import sys
 
 import hypothesis
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import small_data
@@ -334,12 +335,22 @@ def test_what_jax2onnx_cannot_convert_is_computed_by_other_operations(family):
     shapes = [jax.ShapeDtypeStruct((count, *array.shape[1:]), array.dtype) for array in inputs]
     traced = jax.make_jaxpr(plain)(*shapes)
     rewritten = jax.make_jaxpr(lambda *leaves: onnx._evaluated(traced.jaxpr, traced.consts, leaves))
-    pattern = r"= (pad|rem|platform_index)\b"
+    pattern = r"= (pad|rem|stack|platform_index)\b"
     if family in ("vgg.VGG", "text.NGrams", "text.CNN"):
         assert re.findall(pattern, str(traced))
     assert not re.findall(pattern, str(rewritten(*shapes)))
     closed = jax.make_jaxpr(plain)(*inputs)
     np.testing.assert_allclose(onnx._evaluated(closed.jaxpr, closed.consts, inputs)[0], plain(*inputs), rtol=1e-5)
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_a_stack_is_a_concatenation_to_jax2onnx(axis):
+    arrays = [np.arange(6.0).reshape(2, 3) + place for place in range(3)]
+    traced = jax.make_jaxpr(lambda *arrays: jnp.stack(arrays, axis))(*arrays)
+    rewritten = jax.make_jaxpr(lambda *leaves: onnx._evaluated(traced.jaxpr, traced.consts, leaves))
+    assert "stack" not in str(rewritten(*arrays))
+    np.testing.assert_array_equal(rewritten(*arrays).out_avals[0].shape, np.stack(arrays, axis).shape)
+    np.testing.assert_array_equal(onnx._evaluated(traced.jaxpr, traced.consts, arrays)[0], np.stack(arrays, axis))
 
 
 def test_weights_in_safetensors_are_read_back_equal(runs, tmp_path):

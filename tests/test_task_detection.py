@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from jaxcls import evaluate, export, predict, predictor, run
-from jaxcls.artifact import loader
+from jaxcls.artifact import loader, onnx
 from jaxcls.data import detection_sets
 from jaxcls.data.samples import scenes
 from jaxcls.errors import InputError
@@ -148,11 +148,44 @@ def test_an_exported_detector_finds_the_same(trained, tmp_path):
     assert set(records[0]) == {"row", "class", "bbox", "score"}
 
 
-def test_onnx_is_refused(trained, tmp_path, capsys):
-    pytest.importorskip("jax2onnx")
-    given = ["--run-dir", str(trained[0]), "--output", str(tmp_path / "model"), "--format", "onnx"]
-    assert export.main(given) == 2
-    assert "--format onnx takes classifiers" in capsys.readouterr().err
+# jax2onnx imports names of jax that are deprecated, and goes on without the converter in which that is an error.
+@pytest.mark.filterwarnings("ignore:jax:DeprecationWarning")
+def test_onnx_finds_on_the_whole_canvas_what_the_run_finds(trained, tmp_path):
+    pytest.importorskip("jax2onnx", reason="it asks for flax>=0.12.1", exc_type=ImportError)
+    import onnxruntime
+
+    directory, data, _ = trained
+    given = ["--run-dir", str(directory), "--output", str(tmp_path / "model"), "--format", "onnx"]
+    assert export.main(given) == 0
+    record = json.loads((tmp_path / "model" / "model.json").read_text())
+    assert (record["inputs"], record["outputs"]) == (["image", "size"], ["boxes", "classes", "scores"])
+    learned = predictor.load(directory, portable=True)
+    inputs = detection_sets.queries(data / "test", 64, 3).inputs
+    square = (inputs["size"] == 64).all(axis=1)
+    inputs = {name: array[square] for name, array in inputs.items()}
+    expected = learned.scores(inputs)
+    session = onnxruntime.InferenceSession(tmp_path / "model" / "model.onnx", providers=["CPUExecutionProvider"])
+    found = dict(
+        zip(record["outputs"], session.run(record["outputs"], learned.preparation.encode(inputs)), strict=True)
+    )
+    assert (expected["classes"] >= 0).any()
+    assert found["classes"].dtype == np.int32
+    assert onnx._difference(found, expected) < 1e-5
+
+
+@pytest.mark.parametrize("changed", ["boxes", "classes", "scores"])
+def test_an_onnx_model_that_finds_something_else_is_told(changed):
+    expected = {
+        "boxes": np.array([[[4.0, 4, 9, 9], [2, 2, 8, 8], [0, 0, 0, 0]]]),
+        "classes": np.array([[1, 0, -1]]),
+        "scores": np.array([[0.9, 0.9, 0.0]]),
+    }
+    # Of two equal scores either may come first.
+    swapped = {name: array[:, [1, 0, 2]] for name, array in expected.items()}
+    assert onnx._difference(swapped, expected) == 0
+    other = {name: array.copy() for name, array in expected.items()}
+    other[changed][0, 1] = {"boxes": [2, 2, 8, 8.1], "classes": 1, "scores": 0.8}[changed]
+    assert onnx._difference(other, expected) > 1e-3
 
 
 def test_a_damaged_annotation_is_refused_before_anything_is_compiled(trained, tmp_path):

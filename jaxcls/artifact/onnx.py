@@ -1,10 +1,12 @@
 """A run as an ONNX model, converted by `jax2onnx` and checked with `onnxruntime`.
 
 model.json, tokenizer.json, SHA256SUMS  see :mod:`jaxcls.artifact.folder`
-model.onnx                              encoded inputs to probabilities, for any number of inputs
+model.onnx                              encoded inputs to scores, for any number of inputs
 
-Texts are padded to the widest width. The inputs are called "images", "tokens", or "categories", "missing" and
-"numeric"; the output "probabilities". An input that a table does not have (it has no categories, say) is not there.
+Texts are padded to the widest width, and images of detection to the whole canvas. The inputs are called "images",
+"tokens", or "categories", "missing" and "numeric", or, of a detector, "image" and "size"; the output "probabilities",
+or "boxes", "classes" and "scores" of what was found. An input that a table does not have (it has no categories, say) is
+not there.
 """
 
 import importlib.util
@@ -33,20 +35,18 @@ def files(learned: Predictor) -> dict[str, bytes]:
     """The files of the artifact, by name.
 
     Raises:
-      InputError: a package is not installed, the model does not compute in float32, or it is a detector.
+      InputError: a package is not installed, or the model does not compute in float32.
     """
     for package in ("jax2onnx", "onnxruntime"):
         if importlib.util.find_spec(package) is None:
             raise InputError(f"--format onnx needs the package {package}: pip install 'jaxcls[onnx]'.")
     if learned.settings.dtype != "float32":
         raise InputError(f"--format onnx takes models that compute in float32, not in {learned.settings.dtype}.")
-    if learned.task.problem == "detection":
-        raise InputError("--format onnx takes classifiers; what a detector suppresses is not converted. Leave it out.")
-    content, names = _converted(learned)
+    content, inputs, outputs = _converted(learned)
     difference = _checked(content, learned)
     record = folder.describe(learned, "onnx") | {
-        "inputs": names,
-        "output": "probabilities",
+        "inputs": inputs,
+        "outputs": outputs,
         "largest_difference": difference,
     }
     return {
@@ -56,7 +56,8 @@ def files(learned: Predictor) -> dict[str, bytes]:
     }
 
 
-def _converted(learned: Predictor) -> tuple[bytes, list[str]]:
+def _converted(learned: Predictor) -> tuple[bytes, list[str], list[str]]:
+    """The model, and the names of its inputs and its outputs."""
     # It tells, with a traceback, of each plugin that the installed jax is too new for (none that is needed here; one
     # that is missing raises), and of each intermediate constant whose type it does not write down.
     for name in ("jax2onnx", "onnx_ir"):
@@ -71,37 +72,38 @@ def _converted(learned: Predictor) -> tuple[bytes, list[str]]:
     )
     weights = jax.tree.map(np.asarray, learned.weights)
 
-    def probabilities(*leaves: jax.Array) -> jax.Array:
+    def scores(*leaves: jax.Array) -> PyTree:
         return step(weights["params"], weights["model_state"], jax.tree.unflatten(tree, leaves))[0]
 
     # Traced here: while it traces itself, jax2onnx puts functions of its own in the place of Flax's, which do not fit
     # every version of it.
     with native.portable():
-        traced = jax.make_jaxpr(probabilities)(*named.values())
+        traced, found = jax.make_jaxpr(scores, return_shape=True)(*named.values())
+    outputs = [*_as_outputs(found)]
     # An input without elements is none to ONNX.
     taken = {name: shape for name, shape in named.items() if 0 not in shape.shape}
 
-    def of_taken(*leaves: jax.Array) -> jax.Array:
+    def of_taken(*leaves: jax.Array) -> list[jax.Array]:
         given = dict(zip(taken, leaves, strict=True))
         rows = leaves[0].shape[0]
         filled = [
             given[name] if name in given else jax.numpy.zeros((rows, *shape.shape[1:]), shape.dtype)
             for name, shape in named.items()
         ]
-        return _evaluated(traced.jaxpr, traced.consts, filled)[0]
+        return _evaluated(traced.jaxpr, traced.consts, filled)
 
     model = jax2onnx.to_onnx(
         of_taken,
         [*taken.values()],
         model_name=f"jaxcls-{learned.task.name}",
         input_names=[*taken],
-        output_names=["probabilities"],
+        output_names=outputs,
     )
-    return model.SerializeToString(), [*taken]
+    return model.SerializeToString(), [*taken], outputs
 
 
 def _checked(content: bytes, learned: Predictor, *, seed: int = 0) -> float:
-    """The largest difference from the run's own probabilities, of drawn inputs, in batches of two sizes."""
+    """The largest difference from the run's own scores, of drawn inputs, in batches of two sizes."""
     import onnxruntime
 
     # 3: errors. It warns of shapes that jax2onnx notes in another layout than it infers, which changes no result.
@@ -113,18 +115,42 @@ def _checked(content: bytes, learned: Predictor, *, seed: int = 0) -> float:
     largest = 0.0
     for count in (5, 1):
         inputs = _drawn(learned, count, seed)
-        expected = np.asarray(step(learned.weights["params"], learned.weights["model_state"], inputs)[0])
+        expected = _as_outputs(step(learned.weights["params"], learned.weights["model_state"], inputs)[0])
         named = _named(inputs, learned.preparation.as_record()["kind"])
-        (got,) = session.run(None, {one.name: named[one.name] for one in session.get_inputs()})
-        largest = max(largest, float(np.abs(got - expected).max()))
+        got = session.run([*expected], {one.name: named[one.name] for one in session.get_inputs()})
+        largest = max(largest, _difference(dict(zip(expected, got, strict=True)), jax.device_get(expected)))
     if not largest <= TOLERANCE:
         raise RuntimeError(f"the ONNX model differs from the run by {largest}; this is an error of the conversion.")
     return largest
 
 
+def _difference(got: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> float:
+    """The largest difference of probabilities; of detectors that of the scores of what was found, or of its boxes, as
+    shares of the largest number in them.
+
+    Two finds of nearly the same score may stand in the other order, so boxes are compared with any of their class
+    and score; but not those with the score of the last one, of which there may have been more.
+    """
+    if "probabilities" in expected:
+        return float(np.abs(got["probabilities"] - expected["probabilities"]).max())
+    largest = float(np.abs(got["scores"] - expected["scores"]).max())
+    side = max(1.0, float(expected["boxes"].max()))
+    for image, place in np.argwhere(expected["scores"] > expected["scores"][:, -1:] + TOLERANCE):
+        score, kind = expected["scores"][image, place], expected["classes"][image, place]
+        alike = (np.abs(got["scores"][image] - score) <= TOLERANCE) & (got["classes"][image] == kind)
+        apart = np.abs(got["boxes"][image] - expected["boxes"][image, place]).max(axis=1) / side
+        largest = max(largest, float(apart[alike].min(initial=1.0)))
+    return largest
+
+
+def _as_outputs(scores: PyTree) -> dict[str, Any]:
+    """The scores by the names that they have in the model."""
+    return dict(sorted(scores.items())) if isinstance(scores, dict) else {"probabilities": scores}
+
+
 def _named(inputs: PyTree, kind: str) -> dict[str, Any]:
     """The inputs by the names that they have in the model."""
-    if kind == "tables":
+    if isinstance(inputs, dict):
         return dict(sorted(inputs.items()))
     return {{"images": "images", "texts": "tokens"}[kind]: inputs}
 
@@ -137,6 +163,15 @@ def _drawn(learned: Predictor, count: int, seed: int) -> PyTree:
     match learned.preparation.as_record()["kind"]:
         case "images":
             return random.integers(0, 256, shapes.shape).astype(shapes.dtype)
+        case "scenes":
+            side = shapes["image"].shape[1]
+            size = random.integers(side // 2, side + 1, shapes["size"].shape).astype(np.int32)
+            # Blocks of one grey, in which a detector finds something sooner than in single pixels.
+            blocks = random.integers(0, 256, (count, -(-side // 16), -(-side // 16), shapes["image"].shape[3]))
+            pixels = blocks.repeat(16, axis=1).repeat(16, axis=2)[:, :side, :side]
+            rows, columns = (np.arange(side) < size[:, axis, None] for axis in (0, 1))
+            inside = (rows[:, :, None] & columns[:, None, :])[..., None]
+            return {"image": np.where(inside, pixels, 0).astype(np.uint8), "size": size}
         case "texts":
             tokens = random.integers(1, arguments["vocabulary_size"], shapes.shape)
             lengths = random.integers(1, shapes.shape[1] + 1, (count, 1))
@@ -153,8 +188,8 @@ def _drawn(learned: Predictor, count: int, seed: int) -> PyTree:
 def _evaluated(jaxpr: Any, consts: Sequence[Any], arguments: Sequence[Any]) -> list[Any]:
     """What was traced, with other operations in place of those that jax2onnx cannot convert on an open number of rows.
 
-    Those are pad and rem: the newest jax2onnx that admits our orbax-checkpoint, 0.13.0, raises
-    InconclusiveDimensionOperation for them.
+    Those are pad, rem and stack: for the first two the newest jax2onnx that admits our orbax-checkpoint, 0.13.0, raises
+    InconclusiveDimensionOperation, and the third is newer than it is.
     """
     known: dict[Any, Any] = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *arguments], strict=True))
 
@@ -174,6 +209,8 @@ def _evaluated(jaxpr: Any, consts: Sequence[Any], arguments: Sequence[Any]) -> l
                 results = _evaluated(other.jaxpr, other.consts, given[1:])
             case "pad", {"padding_config": config}:
                 results = [_padded(given[0], given[1], config)]
+            case "stack", {"axis": axis}:
+                results = [lax.concatenate([lax.expand_dims(part, (axis,)) for part in given], axis)]
             case "rem", _:
                 results = [given[0] - lax.div(*given) * given[1]]
             case _:
