@@ -121,11 +121,17 @@ def test_onednn_is_found_in_the_first_place_that_has_it(tmp_path, monkeypatch):
     assert onednn.find().version == "3.9.1"
 
 
+@pytest.mark.parametrize("runtime", ["OMP", "THREADPOOL", "SEQ"])
+def test_onednn_may_be_built_for_threads_of_several_kinds(tmp_path, monkeypatch, runtime):
+    monkeypatch.setenv("JAXCLS_ONEDNN", str(installed(tmp_path / "given", runtime=runtime)))
+    assert onednn.find().version == "3.2.0"
+
+
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
         ({"version": (2, 6, 3)}, r"oneDNN 2\.6\.3 in .* is older than 3\.0"),
-        ({"runtime": "TBB"}, r"oneDNN 3\.2\.0 in .* is built for TBB, not for OpenMP"),
+        ({"runtime": "TBB"}, r"oneDNN 3\.2\.0 in .* is built for TBB, not for OpenMP or a pool of threads"),
         ({"library": "lib/libdnnl.so.2"}, r"oneDNN 3\.2\.0 in .* has headers, but no libdnnl\.so\.3"),
     ],
 )

@@ -12,8 +12,9 @@ from jaxcls.errors import InputError
 
 # The interface in C++ changed with 3.0.
 _OLDEST = (3, 0)
-# With these its own threads do the work. Built for TBB it needs that library, built for SYCL a runtime of Intel's.
-_RUNTIMES = ("OMP", "SEQ")
+# With these OpenMP's threads do the work, XLA's, or one alone. Built for TBB it needs that library, built for SYCL a
+# runtime of Intel's.
+_RUNTIMES = ("OMP", "THREADPOOL", "SEQ")
 
 
 class Unavailable(Exception):
@@ -71,7 +72,7 @@ def _within(prefix: Path) -> OneDNN:
         raise Unavailable(f"{name} is older than {'.'.join(map(str, _OLDEST))}")
     runtime = _defined("DNNL_CPU_THREADING_RUNTIME", config_header).removeprefix("DNNL_RUNTIME_")
     if runtime not in _RUNTIMES:
-        raise Unavailable(f"{name} is built for {runtime}, not for OpenMP")
+        raise Unavailable(f"{name} is built for {runtime}, not for OpenMP or a pool of threads")
     folders = [prefix / "lib", prefix / "lib64", prefix / "lib" / (sysconfig.get_config_var("MULTIARCH") or "")]
     for folder in folders:
         # With the version of its interface: the plain name is missing where only the runtime's package is installed.

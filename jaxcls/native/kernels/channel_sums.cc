@@ -62,9 +62,9 @@ std::vector<double> sums_of(const Number* a, const Number* b, const float* shift
 }
 
 template <class Number>
-void sum_up(const void* a, const void* b, const float* shift, int64_t rows, int64_t channels, float* sums) {
+void sum_up(const ffi::ThreadPool& pool, const void* a, const void* b, const float* shift, int64_t rows, int64_t channels, float* sums) {
   std::vector<std::vector<double>> parts(Executor::get().threads());
-  Executor::get().in_parallel([&](int thread, int threads) {
+  Executor::get().in_parallel(pool, [&](int thread, int threads) {
     // Whole blocks to each thread.
     const int64_t share = (rows / threads + kBlock - 1) / kBlock * kBlock;
     const int64_t start = std::min(rows, thread * share);
@@ -80,12 +80,12 @@ void sum_up(const void* a, const void* b, const float* shift, int64_t rows, int6
   }
 }
 
-ffi::Error handle(ffi::AnyBuffer a, ffi::AnyBuffer b, ffi::Buffer<ffi::F32> shift,
+ffi::Error handle(ffi::ThreadPool pool, ffi::AnyBuffer a, ffi::AnyBuffer b, ffi::Buffer<ffi::F32> shift,
                   ffi::Result<ffi::Buffer<ffi::F32>> sums) {
   const int64_t channels = a.dimensions().back();
   const int64_t rows = static_cast<int64_t>(a.element_count()) / channels;
   const auto sum = a.element_type() == ffi::DataType::BF16 ? sum_up<uint16_t> : sum_up<float>;
-  sum(a.untyped_data(), b.untyped_data(), shift.typed_data(), rows, channels, sums->typed_data());
+  sum(pool, a.untyped_data(), b.untyped_data(), shift.typed_data(), rows, channels, sums->typed_data());
   return ffi::Error::Success();
 }
 
@@ -93,6 +93,7 @@ ffi::Error handle(ffi::AnyBuffer a, ffi::AnyBuffer b, ffi::Buffer<ffi::F32> shif
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxcls_channel_sums, handle,
                               ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
                                   .Arg<ffi::AnyBuffer>()
                                   .Arg<ffi::AnyBuffer>()
                                   .Arg<ffi::Buffer<ffi::F32>>()

@@ -134,25 +134,27 @@ std::unique_ptr<Primitive> make(const Convolution& of) {
   return nullptr;
 }
 
-ffi::Error run(const Convolution& of, const std::array<void*, 3>& buffers) {
-  return run_primitive(of.key(), buffers, [&] { return make(of); });
+ffi::Error run(const ffi::ThreadPool& pool, const Convolution& of, const std::array<void*, 3>& buffers) {
+  return run_primitive(pool, of.key(), buffers, [&] { return make(of); });
 }
 
 template <Operation kOperation>
-ffi::Error handle(ffi::AnyBuffer first, ffi::AnyBuffer second, ffi::Result<ffi::AnyBuffer> result, Integers strides,
-                  Integers dilation, Integers before, Integers after, int64_t groups) {
+ffi::Error handle(ffi::ThreadPool pool, ffi::AnyBuffer first, ffi::AnyBuffer second,
+                  ffi::Result<ffi::AnyBuffer> result, Integers strides, Integers dilation, Integers before,
+                  Integers after, int64_t groups) {
   const Shape a(first), b(second), c(*result);
   const Movement movement{strides, dilation, before, after, groups};
   const std::array<void*, 3> buffers{first.untyped_data(), second.untyped_data(), result->untyped_data()};
   switch (kOperation) {
-    case Operation::kForward: return run({kOperation, a, b, c, movement}, buffers);         // x, kernel -> y
-    case Operation::kInputGradient: return run({kOperation, c, b, a, movement}, buffers);   // y, kernel -> x
-    case Operation::kKernelGradient: return run({kOperation, a, c, b, movement}, buffers);  // x, y -> kernel
+    case Operation::kForward: return run(pool, {kOperation, a, b, c, movement}, buffers);         // x, kernel -> y
+    case Operation::kInputGradient: return run(pool, {kOperation, c, b, a, movement}, buffers);   // y, kernel -> x
+    case Operation::kKernelGradient: return run(pool, {kOperation, a, c, b, movement}, buffers);  // x, y -> kernel
   }
 }
 
 auto binding() {
   return ffi::Ffi::Bind()
+      .Ctx<ffi::ThreadPool>()
       .Arg<ffi::AnyBuffer>()
       .Arg<ffi::AnyBuffer>()
       .Ret<ffi::AnyBuffer>()

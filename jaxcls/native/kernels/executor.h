@@ -10,19 +10,11 @@
 #include <memory>
 #include <mutex>
 #include <new>
-#include <utility>
 #include <vector>
 
 #include "primitive.h"
-
-#if DNNL_CPU_THREADING_RUNTIME == DNNL_RUNTIME_OMP
-// Not from omp.h: compiled for OpenMP this would be linked with the compiler's runtime (clang's libomp), where it must
-// be the one that oneDNN brings along (libgomp).
-extern "C" int omp_get_max_threads(void);
-extern "C" void omp_set_num_threads(int);
-extern "C" int omp_get_thread_num(void);
-extern "C" void GOMP_parallel(void (*function)(void*), void* data, unsigned threads, unsigned flags);
-#endif
+#include "threads.h"
+#include "xla/ffi/api/ffi.h"
 
 namespace jaxcls {
 
@@ -67,9 +59,9 @@ class Executor {
 
   // Runs the primitive of that key, and makes it if it is not there.
   template <class Make>
-  void run(const Key& key, const std::array<void*, 3>& buffers, Make make) {
+  void run(const xla::ffi::ThreadPool& pool, const Key& key, const std::array<void*, 3>& buffers, Make make) {
     std::lock_guard<std::mutex> lock(mutex_);
-    use_all_threads();
+    threads_.prepare(pool);
     auto found = primitives_.find(key);
     if (found == primitives_.end()) {
       // A process that compiles without end must not grow without end. That many are more than a model has.
@@ -82,22 +74,13 @@ class Executor {
 
   // Calls body(thread, threads) once on each thread.
   template <class Body>
-  void in_parallel(const Body& body) {
+  void in_parallel(const xla::ffi::ThreadPool& pool, const Body& body) {
     std::lock_guard<std::mutex> lock(mutex_);
-#if DNNL_CPU_THREADING_RUNTIME == DNNL_RUNTIME_OMP
-    // What `#pragma omp parallel` is compiled to, by the runtime whose threads are oneDNN's as well.
-    std::pair<const Body&, int> given(body, threads_);
-    const auto function = [](void* data) {
-      const auto& [body, threads] = *static_cast<std::pair<const Body&, int>*>(data);
-      body(omp_get_thread_num(), threads);
-    };
-    GOMP_parallel(function, &given, threads_, 0);
-#else
-    body(0, 1);
-#endif
+    threads_.prepare(pool);
+    threads_.in_parallel(body);
   }
 
-  int threads() const { return threads_; }
+  int threads() const { return threads_.count(); }
   size_t primitives() {
     std::lock_guard<std::mutex> lock(mutex_);
     return primitives_.size();
@@ -110,19 +93,11 @@ class Executor {
  private:
   static constexpr size_t kMostPrimitives = 1024;
 
-  // OpenMP keeps the number of threads for each calling thread, and others (threadpoolctl, PyTorch) set it in theirs.
-  // Sums are split by that number, so it is taken once: the same bits whichever thread of XLA calls.
-#if DNNL_CPU_THREADING_RUNTIME == DNNL_RUNTIME_OMP
-  Executor() : stream_(cpu()), threads_(omp_get_max_threads()) {}
-  void use_all_threads() { omp_set_num_threads(threads_); }
-#else
-  Executor() : stream_(cpu()), threads_(1) {}
-  void use_all_threads() {}
-#endif
+  Executor() : stream_(threads_.stream()) {}
 
   std::mutex mutex_;
+  Threads threads_;
   dnnl::stream stream_;
-  int threads_;
   Workspace workspace_;
   std::map<Key, std::unique_ptr<Primitive>> primitives_;
 };

@@ -42,9 +42,10 @@ inline dnnl::primitive_attr attributes() {
 
 // Runs the primitive of that key; XLA knows no exceptions.
 template <class Make>
-xla::ffi::Error run_primitive(const Executor::Key& key, const std::array<void*, 3>& buffers, Make make) {
+xla::ffi::Error run_primitive(const xla::ffi::ThreadPool& pool, const Executor::Key& key,
+                              const std::array<void*, 3>& buffers, Make make) {
   try {
-    Executor::get().run(key, buffers, make);
+    Executor::get().run(pool, key, buffers, make);
   } catch (const dnnl::error& error) {
     return xla::ffi::Error::Internal(std::string("oneDNN: ") + error.what());
   } catch (const std::bad_alloc&) {

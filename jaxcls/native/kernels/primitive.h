@@ -10,13 +10,9 @@
 #include <utility>
 
 #include "oneapi/dnnl/dnnl.hpp"
+#include "threads.h"
 
 namespace jaxcls {
-
-inline const dnnl::engine& cpu() {
-  static const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
-  return engine;
-}
 
 // A buffer of XLA, and the layout that the primitive wants it in. Where the two differ, as they do for kernels, a
 // reorder copies from one to the other; activations are given as they are wanted.

@@ -65,10 +65,10 @@ std::unique_ptr<Primitive> make(const Product& of) {
                  Operand(Role::kResult, DNNL_ARG_DST, result, description.dst_desc())});
 }
 
-ffi::Error handle(ffi::AnyBuffer a, ffi::AnyBuffer b, ffi::Result<ffi::AnyBuffer> result, bool a_transposed,
-                  bool b_transposed) {
+ffi::Error handle(ffi::ThreadPool pool, ffi::AnyBuffer a, ffi::AnyBuffer b, ffi::Result<ffi::AnyBuffer> result,
+                  bool a_transposed, bool b_transposed) {
   const Product product{Shape(a), Shape(b), Shape(*result), a_transposed, b_transposed};
-  return run_primitive(product.key(), {a.untyped_data(), b.untyped_data(), result->untyped_data()},
+  return run_primitive(pool, product.key(), {a.untyped_data(), b.untyped_data(), result->untyped_data()},
                        [&] { return make(product); });
 }
 
@@ -76,6 +76,7 @@ ffi::Error handle(ffi::AnyBuffer a, ffi::AnyBuffer b, ffi::Result<ffi::AnyBuffer
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxcls_product, handle,
                               ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
                                   .Arg<ffi::AnyBuffer>()
                                   .Arg<ffi::AnyBuffer>()
                                   .Ret<ffi::AnyBuffer>()
