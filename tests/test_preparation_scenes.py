@@ -27,12 +27,13 @@ def test_statistics_are_those_of_the_pixels_of_images(channels):
     pixels = np.concatenate([image[:height, :width].reshape(-1, channels) for image, (height, width) in parts])
     pixels = pixels.astype(np.float64)
     fitted = scenes.fit(inputs)
-    np.testing.assert_allclose(fitted.of_pixels.mean, pixels.mean(axis=0))
-    np.testing.assert_allclose(fitted.of_pixels.deviation, pixels.std(axis=0))
+    rounded = pixels.std(axis=0).max() / 128
+    np.testing.assert_allclose(fitted.of_pixels.mean, pixels.mean(axis=0), atol=rounded)
+    np.testing.assert_allclose(fitted.of_pixels.deviation, pixels.std(axis=0), atol=rounded)
     normalised = np.asarray(jax.jit(fitted.normalise)(fitted.encode(inputs)))
     for image, given, (height, width) in zip(normalised, inputs["image"], inputs["size"], strict=True):
         wanted = (given[:height, :width] - pixels.mean(axis=0)) / pixels.std(axis=0)
-        np.testing.assert_allclose(image[:height, :width], wanted, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(image[:height, :width], wanted, rtol=1 / 100, atol=1 / 100)
         assert not image[height:].any()
         assert not image[:, width:].any()
 
