@@ -1,4 +1,4 @@
-"""Images on padded canvases: uint8 to float32 of about mean 0 and variance 1 in each channel, and 0 where no image is."""
+"""Images on padded canvases: uint8 to float32, of about mean 0 and variance 1 in each channel, 0 where no image is."""
 
 import dataclasses
 from collections.abc import Mapping
