@@ -72,12 +72,10 @@ class Executor {
     primitive.run(stream_, buffers, workspace_.of_size(primitive.workspace_bytes()));
   }
 
-  // Calls body(thread, threads) once on each thread.
-  template <class Body>
-  void in_parallel(const xla::ffi::ThreadPool& pool, const Body& body) {
+  // Calls function(part, parts) for as many parts as there are threads.
+  void in_parallel(xla::ffi::ThreadPool& pool, const Parts::Function& function) {
     std::lock_guard<std::mutex> lock(mutex_);
-    threads_.prepare(pool);
-    threads_.in_parallel(body);
+    jaxcls::in_parallel(pool, threads(), threads(), function);
   }
 
   int threads() const { return threads_.count(); }

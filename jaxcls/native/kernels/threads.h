@@ -1,9 +1,14 @@
-// The threads that a call runs on, by what oneDNN is built for: OpenMP's own, those of XLA, or the calling one alone.
+// The threads that a call runs on: XLA's own for what is written here, and for oneDNN by what that is built for.
 
 #ifndef JAXCLS_NATIVE_THREADS_H_
 #define JAXCLS_NATIVE_THREADS_H_
 
 #include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <functional>
+#include <memory>
+#include <mutex>
 #include <utility>
 
 #include "oneapi/dnnl/dnnl.hpp"
@@ -14,17 +19,10 @@
 // be the one that oneDNN brings along (libgomp).
 extern "C" int omp_get_max_threads(void);
 extern "C" void omp_set_num_threads(int);
-extern "C" int omp_get_thread_num(void);
-extern "C" void GOMP_parallel(void (*function)(void*), void* data, unsigned threads, unsigned flags);
 #elif DNNL_CPU_THREADING_RUNTIME == DNNL_RUNTIME_THREADPOOL
 #include <sched.h>
 
-#include <atomic>
-#include <condition_variable>
 #include <cstdint>
-#include <functional>
-#include <memory>
-#include <mutex>
 #include <optional>
 
 #include "oneapi/dnnl/dnnl_threadpool.hpp"
@@ -37,36 +35,6 @@ inline const dnnl::engine& cpu() {
   static const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
   return engine;
 }
-
-#if DNNL_CPU_THREADING_RUNTIME == DNNL_RUNTIME_OMP
-
-// OpenMP keeps the number of threads for each calling thread, and others (threadpoolctl, PyTorch) set it in theirs.
-// Sums are split by that number, so it is taken once: the same bits whichever thread of XLA calls.
-class Threads {
- public:
-  int count() const { return count_; }
-  dnnl::stream stream() { return dnnl::stream(cpu()); }
-
-  // For what the calling thread runs from now on.
-  void prepare(const xla::ffi::ThreadPool&) { omp_set_num_threads(count_); }
-
-  // Calls body(thread, threads) once on each thread.
-  template <class Body>
-  void in_parallel(const Body& body) {
-    // What `#pragma omp parallel` is compiled to, by the runtime whose threads are oneDNN's as well.
-    std::pair<const Body&, int> given(body, count_);
-    const auto function = [](void* data) {
-      const auto& [body, threads] = *static_cast<std::pair<const Body&, int>*>(data);
-      body(omp_get_thread_num(), threads);
-    };
-    GOMP_parallel(function, &given, count_, 0);
-  }
-
- private:
-  int count_ = omp_get_max_threads();
-};
-
-#elif DNNL_CPU_THREADING_RUNTIME == DNNL_RUNTIME_THREADPOOL
 
 // Parts of a call, which several threads take one after another.
 class Parts {
@@ -108,39 +76,54 @@ class Parts {
   std::condition_variable finished_;
 };
 
-// The pool of XLA, which computes everything else of the step: no thread of another pool gets in its way.
+// Calls function(part, count) for each part, on the calling thread and on so many of the pool, less one.
 //
-// All threads of the pool may be waiting for this very call, since each that calls a kernel beside it does. So the
+// All threads of XLA's pool may be waiting for this very call, since each that calls a kernel beside it does. So the
 // calling thread takes every part that no other has, and waits for no thread to begin.
+inline void in_parallel(xla::ffi::ThreadPool& pool, int threads, int count, const Parts::Function& function) {
+  const auto parts = std::make_shared<Parts>(count, function);
+  for (int helpers = std::min(threads, count) - 1; helpers > 0; --helpers) {
+    pool.Schedule([parts] { parts->work(); });
+  }
+  parts->work();
+  parts->wait();
+}
+
+#if DNNL_CPU_THREADING_RUNTIME == DNNL_RUNTIME_OMP
+
+// OpenMP keeps the number of threads for each calling thread, and others (threadpoolctl, PyTorch) set it in theirs.
+// Sums are split by that number, so it is taken once: the same bits whichever thread of XLA calls.
+class Threads {
+ public:
+  int count() const { return count_; }
+  dnnl::stream stream() { return dnnl::stream(cpu()); }
+  // For what the calling thread has oneDNN run from now on.
+  void prepare(const xla::ffi::ThreadPool&) { omp_set_num_threads(count_); }
+
+ private:
+  int count_ = omp_get_max_threads();
+};
+
+#elif DNNL_CPU_THREADING_RUNTIME == DNNL_RUNTIME_THREADPOOL
+
+// XLA's pool, which computes everything else of a step: no threads wake each other up or share cores with them.
 class Threads : public dnnl::threadpool_interop::threadpool_iface {
  public:
   // Sums are split by this number, whatever the size of the pool is: the same bits in every call.
   int count() const { return count_; }
   dnnl::stream stream() { return dnnl::threadpool_interop::make_stream(cpu(), this); }
-
-  // For what the calling thread runs from now on.
+  // For what the calling thread has oneDNN run from now on.
   void prepare(const xla::ffi::ThreadPool& pool) {
     pool_.emplace(pool);
     // oneDNN splits the work of a primitive when it makes it, before it knows of the pool.
     dnnl_threadpool_interop_set_max_concurrency(count_);
   }
 
-  // Calls body(thread, threads) once for each thread.
-  template <class Body>
-  void in_parallel(const Body& body) {
-    parallel_for(count_, body);
-  }
-
   int get_num_threads() const override { return count_; }
   bool get_in_parallel() const override { return Parts::is_working(); }
   uint64_t get_flags() const override { return 0; }
   void parallel_for(int count, const Parts::Function& function) override {
-    const auto parts = std::make_shared<Parts>(count, function);
-    for (int helpers = std::min(count, count_) - 1; helpers > 0; --helpers) {
-      pool_->Schedule([parts] { parts->work(); });
-    }
-    parts->work();
-    parts->wait();
+    in_parallel(*pool_, count_, count, function);
   }
 
  private:
@@ -161,10 +144,6 @@ class Threads {
   int count() const { return 1; }
   dnnl::stream stream() { return dnnl::stream(cpu()); }
   void prepare(const xla::ffi::ThreadPool&) {}
-  template <class Body>
-  void in_parallel(const Body& body) {
-    body(0, 1);
-  }
 };
 
 #endif
