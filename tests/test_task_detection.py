@@ -148,8 +148,6 @@ def test_an_exported_detector_finds_the_same(trained, tmp_path):
     assert set(records[0]) == {"row", "class", "bbox", "score"}
 
 
-# jax2onnx imports names of jax that are deprecated, and goes on without the converter in which that is an error.
-@pytest.mark.filterwarnings("ignore:jax:DeprecationWarning")
 def test_onnx_finds_on_the_whole_canvas_what_the_run_finds(trained, tmp_path):
     pytest.importorskip("jax2onnx", reason="it asks for flax>=0.12.1", exc_type=ImportError)
     import onnxruntime

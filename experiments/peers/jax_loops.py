@@ -24,6 +24,7 @@ def jaxcls(workload: Workload, *, dtype: str = "float32", native: str = "1") -> 
 
     from jaxcls import detection, losses, optimizers, steps
     from jaxcls.data import pipeline
+    from jaxcls.data.buckets import of_sequences
     from jaxcls.data.preparation import images
     from jaxcls.fit import fit
     from jaxcls.losses.detection import detection_loss
@@ -57,9 +58,13 @@ def jaxcls(workload: Workload, *, dtype: str = "float32", native: str = "1") -> 
         height, width, _ = workloads.CANVAS
         focal = losses.get("focal_loss", "detection", gamma=workloads.GAMMA, alpha=workloads.ALPHA)
         anchors = detection.for_canvas(height, width).boxes(height, width)
-        loss = functools.partial(detection_loss, anchors=anchors, class_loss=focal)
+        of_anchors = functools.partial(detection_loss, anchors=anchors, class_loss=focal)
+
+        def loss(said: detection.OnCanvas, labels: Any, **options: Any) -> jax.Array:
+            return of_anchors(said.outputs, labels, **options)
+
     if workload.model == "transformer":
-        train_step = steps.bucketed(steps.make_train_step(network, loss, optimizer), [workloads.LENGTH])
+        train_step = steps.bucketed(steps.make_train_step(network, loss, optimizer), of_sequences((workloads.LENGTH,)))
     else:
         train_step = steps.make_train_step(network, loss, optimizer, prepare=images.fit(inputs).normalise)
 
