@@ -22,15 +22,15 @@ def jaxcls(workload: Workload, *, dtype: str = "float32", native: str = "1") -> 
     os.environ["JAXCLS_NATIVE"] = native
     import jax
 
-    from jaxcls import detection, losses, optimizers, steps
+    from jaxcls import losses, optimizers, steps
     from jaxcls.data import pipeline
     from jaxcls.data.buckets import of_sequences
     from jaxcls.data.preparation import images
     from jaxcls.fit import fit
-    from jaxcls.losses.detection import detection_loss
     from jaxcls.models import text, vision
     from jaxcls.models.detection import RetinaNet
     from jaxcls.models.functional import functional
+    from jaxcls.problems.detection import loss_on_canvas
 
     inputs, labels = workload.inputs, workload.labels
     builders: dict[str, Callable[..., Any]] = {
@@ -55,14 +55,8 @@ def jaxcls(workload: Workload, *, dtype: str = "float32", native: str = "1") -> 
     optimizer = optimizers.adam(workloads.LEARNING_RATE)
     loss = losses.get("sparse_categorical_crossentropy", normalizer="batch")
     if workload.model == "retinanet":
-        height, width, _ = workloads.CANVAS
         focal = losses.get("focal_loss", "detection", gamma=workloads.GAMMA, alpha=workloads.ALPHA)
-        anchors = detection.for_canvas(height, width).boxes(height, width)
-        of_anchors = functools.partial(detection_loss, anchors=anchors, class_loss=focal)
-
-        def loss(said: detection.OnCanvas, labels: Any, **options: Any) -> jax.Array:
-            return of_anchors(said.outputs, labels, **options)
-
+        loss = functools.partial(loss_on_canvas, class_loss=focal)
     if workload.model == "transformer":
         train_step = steps.bucketed(steps.make_train_step(network, loss, optimizer), of_sequences((workloads.LENGTH,)))
     else:

@@ -86,7 +86,7 @@ class Detection:
         chosen = settings.select(resolved, LOSS_SETTINGS)
         normalizer = chosen.pop("normalizer", "positives")
         loss = functools.partial(
-            _loss,
+            loss_on_canvas,
             class_loss=losses.get(resolved.loss, "detection", **chosen),
             box_loss=resolved.box_loss or "smooth_l1",
             loss_weights=resolved.loss_weights or (1.0, 1.0),
@@ -153,8 +153,8 @@ class Detection:
         return f"{len(listed):,} boxes in {len(queries.ids):,} images, predictions"
 
 
-def _loss(said: OnCanvas, labels: Mapping[str, jax.Array], **options: Any) -> jax.Array:
-    """Batches of one data set may have canvases of several sizes, each with anchors of its own."""
+def loss_on_canvas(said: OnCanvas, labels: Mapping[str, jax.Array], **options: Any) -> jax.Array:
+    """:func:`jaxcls.losses.detection_loss` at the anchors of the canvas: batches may have canvases of several sizes."""
     anchors = detection.for_canvas(*said.canvas).boxes(*said.canvas)
     return detection_loss(said.outputs, labels, anchors=anchors, **options)
 

@@ -62,7 +62,8 @@ std::vector<double> sums_of(const Number* a, const Number* b, const float* shift
 }
 
 template <class Number>
-void sum_up(ffi::ThreadPool& pool, const void* a, const void* b, const float* shift, int64_t rows, int64_t channels, float* sums) {
+void sum_up(ffi::ThreadPool& pool, const void* a, const void* b, const float* shift, int64_t rows, int64_t channels,
+            float* sums) {
   std::vector<std::vector<double>> parts(Executor::get().threads());
   Executor::get().in_parallel(pool, [&](int thread, int threads) {
     // Whole blocks to each thread.
