@@ -10,7 +10,7 @@ import pytest
 import jaxcls
 
 FLOORS = [
-    {"errors", "environment", "printable", "watchdog"},
+    {"apart", "errors", "environment", "printable", "watchdog"},
     {"settings", "signals", "labels", "native", "files", "forms", "detection"},
     {"losses", "metrics", "optimizers", "augment", "augment_boxes", "ops"},
     {"models", "data", "heads"},

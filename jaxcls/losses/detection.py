@@ -5,8 +5,10 @@ from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.typing import ArrayLike
 
+from jaxcls.apart import apart
 from jaxcls.detection import IGNORED, generalised_iou, match, offsets_to
 from jaxcls.detection.offsets import apply_offsets
 from jaxcls.errors import unknown_name
@@ -110,7 +112,9 @@ def image_terms(
     own = jnp.maximum(matches, 0)
     truth = jnp.where(positive, jnp.take_along_axis(classes, own, axis=1), -1)
     wanted = (truth[..., None] == jnp.arange(logits.shape[2])[None, None, :]).astype(jnp.float32)
-    considered = (matches != IGNORED) & counted[:, None]
+    considered = jnp.broadcast_to(((matches != IGNORED) & counted[:, None])[..., None], logits.shape)
+    # Where each number's mask must be looked up from its anchor's, exponentials and logarithms are computed one by one.
+    considered = lax.platform_dependent(considered, cpu=apart, default=lambda mask: mask)
     of_classes = class_loss(logits, wanted, mask=considered, normalizer="none").sum(axis=1) * logits.shape[2]
 
     # Both are replaced before the operation: whatever stands where nothing is to be found has no gradient.

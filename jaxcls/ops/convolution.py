@@ -8,6 +8,7 @@ import jax
 from jax import lax
 
 from jaxcls import native
+from jaxcls.apart import apart
 from jaxcls.ops.native_convolution import native_conv
 
 _NHWC = lax.ConvDimensionNumbers(lhs_spec=(0, 3, 1, 2), rhs_spec=(3, 2, 0, 1), out_spec=(0, 3, 1, 2))
@@ -117,7 +118,7 @@ def _kernel_gradient(
         after = kernel.shape[axis] - 1 + spread - x.shape[1 + axis] - padding[axis][0]
         pads.append((padding[axis][0], after))
     gradient = lax.conv_general_dilated(
-        x.transpose(3, 1, 2, 0), cotangent.transpose(1, 2, 0, 3), (1, 1), pads,
+        apart(x).transpose(3, 1, 2, 0), apart(cotangent).transpose(1, 2, 0, 3), (1, 1), pads,
         rhs_dilation=strides, dimension_numbers=_NHWC,
     )  # fmt: skip
     return gradient.transpose(1, 2, 0, 3)
