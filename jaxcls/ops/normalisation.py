@@ -85,7 +85,8 @@ def _sum_in_chains(x: jax.Array) -> jax.Array:
     cores, 128 x 28 x 28 x 32), and 0.25 against 1.4 (128 x 14 x 14 x 64).
     """
     count, height, width, channels = x.shape
-    return add_rows(x.reshape(count, height * width, channels), most=32).sum(axis=(0, 1))
+    of_images = add_rows(x.reshape(count, height * width, channels), most=32)
+    return add_rows(of_images.reshape(-1, channels), most=32).sum(axis=0)
 
 
 def _terms(a: jax.Array, b: jax.Array, shift: jax.Array) -> tuple[jax.Array, jax.Array]:
