@@ -67,4 +67,4 @@ def from_record(record: Mapping[str, Any]) -> Preparation:
 
             return texts.Texts.from_record(record)
         case kind:
-            raise InputError(f"unknown kind of preparation {kind!r}; it is images, tables or texts.")
+            raise InputError(f"unknown kind of preparation {kind!r}; it is images, scenes, tables or texts.")
