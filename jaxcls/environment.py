@@ -1,5 +1,6 @@
 """The process that a run happens in: what is set before jax is imported, and what is recorded of it."""
 
+import gc
 import hashlib
 import importlib.metadata
 import os
@@ -17,6 +18,10 @@ _DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 # flag aborts the process: these are the versions of jaxlib that it was tried with.
 _FLAGS_OF_JAXLIB = {"0.10": "--xla_cpu_experimental_ynn_fusion_type=individual_dot"}
 
+# New containers until CPython looks for cycles among them, and so many such looks until one among the older ones.
+# Importing and tracing make hundreds of thousands that stay: at CPython's own threshold of 700, which 3.13 made 2,000,
+# looking through them again and again takes 0.2 s of a start of 3.7.
+_COLLECTION = (50_000, 10, 10)
 
 # A save opens dozens of files at a time, and a cache or a reader some more.
 OPEN_FILES = 1024
@@ -33,6 +38,7 @@ def prepare(*, deterministic: bool = False) -> None:
     _allow_open_files()
     if "jax" in sys.modules:
         return
+    gc.set_threshold(*_COLLECTION)
     version = importlib.metadata.version("jaxlib")
     for flag in (_FLAGS_OF_JAXLIB.get(version.rpartition(".")[0]), _DETERMINISTIC if deterministic else None):
         given = os.environ.get("XLA_FLAGS", "")

@@ -64,6 +64,12 @@ def test_a_deterministic_gpu_is_asked_for_before_jax_is_there_unless_the_user_sa
     assert flags.split() == expected
 
 
+def test_a_start_is_not_spent_on_collecting_garbage():
+    code = "import gc; from jaxcls import environment; environment.prepare(); print(*gc.get_threshold())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split() == ["50000", "10", "10"]
+
+
 def test_nothing_is_set_once_jax_is_imported():
     assert prepared(first="import jax") == {}
 
