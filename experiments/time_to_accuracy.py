@@ -35,9 +35,9 @@ from typing import Any
 from jaxcls import environment
 
 TABLE = Path(__file__).with_suffix(".md")
-# By how many pixels each preset shifts its images; it mirrors them as well.
-SHIFTS = {"fast90": 0, "fast92": 0, "fast93": 1, "fast94": 1}
-PRESETS = tuple(SHIFTS)
+# By how many pixels each preset shifts its images, and the side of the square that it cuts out; it mirrors them too.
+SHIFTS_AND_CUTS = {"fast90": (0, 0), "fast92": (0, 0), "fast93": (1, 0), "fast94": (1, 0), "fast95": (2, 8)}
+PRESETS = tuple(SHIFTS_AND_CUTS)
 
 
 def main() -> None:
@@ -123,6 +123,7 @@ class Recipe:
       files: the four IDX files: training images and labels, test images and labels.
       stages: the channels of the convolutions of each stage.
       shift: by up to so many pixels, in both directions.
+      cut: the side of the square that is made black.
       rates: the learning rate of each step.
       rows: the training examples that are not held out.
     """
@@ -130,6 +131,7 @@ class Recipe:
     files: list[str]
     stages: list[list[int]]
     shift: int
+    cut: int
     epochs: int
     batch_size: int
     label_smoothing: float
@@ -151,6 +153,7 @@ def recipe_of(preset: str) -> Recipe:
     assert IMAGES.debian is not None
     _, folder = IMAGES.debian
     chosen = fashion_mnist.TASK.presets[preset].settings
+    shift, cut = SHIFTS_AND_CUTS[preset]
     model = fashion_mnist.TASK.models[chosen.model]
     assert isinstance(model, functools.partial)
     rows = round(60_000 * (1 - chosen.validation_fraction))
@@ -164,7 +167,8 @@ def recipe_of(preset: str) -> Recipe:
     return Recipe(
         files=[f"{folder}/{name}.gz" for name in IMAGES.sha256],
         stages=model.keywords["stages"],
-        shift=SHIFTS[preset],
+        shift=shift,
+        cut=cut,
         epochs=chosen.epochs,
         batch_size=chosen.batch_size,
         label_smoothing=chosen.label_smoothing or 0.0,
@@ -250,6 +254,12 @@ def augmented(images: Any, recipe: Recipe, black: Any) -> Any:
         tops, lefts = torch.randint(2 * recipe.shift + 1, (2, count, 1))
         rows, columns = tops + torch.arange(height), lefts + torch.arange(width)
         images = padded[torch.arange(count)[:, None, None], 0, rows[:, :, None], columns[:, None, :]][:, None]
+    if recipe.cut:
+        # The middle is anywhere in the image, so that the square may reach beyond it.
+        top, left = (torch.randint(size, (count, 1)) - recipe.cut // 2 for size in (height, width))
+        rows, columns = torch.arange(height) - top, torch.arange(width) - left
+        of_rows, of_columns = ((places >= 0) & (places < recipe.cut) for places in (rows, columns))
+        images = torch.where((of_rows[:, :, None] & of_columns[:, None, :])[:, None], black, images)
     return images
 
 
