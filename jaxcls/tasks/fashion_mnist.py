@@ -39,8 +39,8 @@ DEFAULT = Settings(
     restore_best=False,
 )
 
-# The presets fast90 to fast94 aim at the test accuracy in their name in the least time on a CPU; `best` takes longer for
-# more. What they reach and take, and what else was tried, stands in experiments/time_to_accuracy.md.
+# The presets fast90 to fast94 aim at the test accuracy in their name in the least time on a CPU; `best` takes longer
+# for more. What they reach and take, and what else was tried, stands in experiments/time_to_accuracy.md.
 FAST = Settings(
     model="vgg",
     epochs=4,
