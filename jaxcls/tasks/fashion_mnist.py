@@ -12,6 +12,7 @@ import dataclasses
 import functools
 
 import jax
+import jax.numpy as jnp
 
 from jaxcls import augment
 from jaxcls.data import idx_images
@@ -63,6 +64,17 @@ def _mirrored(batch: jax.Array) -> jax.Array:
     return batch[:, :, ::-1]
 
 
+def _moved(batch: jax.Array, *, pixels: int) -> jax.Array:
+    """Down and to the right, or, where it is negative, up and to the left; black comes in."""
+    _, height, width, _ = batch.shape
+    most = abs(pixels)
+    padded = jnp.pad(batch, ((0, 0), (most, most), (most, most), (0, 0)))
+    first = most - pixels
+    return padded[:, first : first + height, first : first + width]
+
+
+_down, _up = (functools.partial(_moved, pixels=pixels) for pixels in (1, -1))
+_six_views = [_mirrored, _down, _up, lambda batch: _mirrored(_down(batch)), lambda batch: _mirrored(_up(batch))]
 _flipped = augment.inputs_alone(augment.horizontal_flip)
 _flipped_and_moved = augment.inputs_alone(augment.chain(augment.horizontal_flip, augment.shift(1)))
 
@@ -89,9 +101,9 @@ TASK = Task(
             views=[_mirrored],
         ),
         "best": Preset(
-            dataclasses.replace(FAST, model="vgg_large", epochs=24),
-            augment.inputs_alone(augment.chain(augment.horizontal_flip, augment.shift(2), augment.cutout(8))),
-            views=[_mirrored],
+            dataclasses.replace(FAST, model="vgg_large", epochs=32),
+            augment.inputs_alone(augment.chain(augment.horizontal_flip, augment.shift(2), augment.cutout(10))),
+            views=_six_views,
         ),
         "fast90": Preset(
             dataclasses.replace(FAST, model="vgg_small", epochs=2),
