@@ -24,8 +24,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from jaxcls import checkpoints
 from jaxcls.checkpoints import CheckpointError, Checkpoints
+from jaxcls.checkpoints.leaves import fingerprint
 from jaxcls.errors import InputError
 
 
@@ -563,7 +563,7 @@ class TestFingerprint:
         at = data.draw(st.integers(0, x.size - 1)) * size
         y[at : at + size] = data.draw(st.binary(min_size=size, max_size=size).filter(lambda b: b != y[at : at + size]))
         y = np.frombuffer(bytes(y), dtype).reshape(x.shape)
-        assert checkpoints._fingerprint(jnp.asarray(x)) != checkpoints._fingerprint(jnp.asarray(y))
+        assert fingerprint(jnp.asarray(x)) != fingerprint(jnp.asarray(y))
 
     @pytest.mark.parametrize(
         ("x", "y"),
@@ -577,7 +577,7 @@ class TestFingerprint:
         ids=["all signs", "order", "all values", "bools", "keys"],
     )
     def test_changes_of_many_elements_show(self, x, y):
-        assert checkpoints._fingerprint(x) != checkpoints._fingerprint(y)
+        assert fingerprint(x) != fingerprint(y)
 
     def test_it_is_the_sum_of_murmur_finalizers(self):
         """Against plain Python integers, so that a checkpoint of one release verifies in the next."""
@@ -590,7 +590,7 @@ class TestFingerprint:
         x = np.arange(24, dtype=np.float32).reshape(2, 3, 4) - 7.3
         words = x.view(np.uint32).ravel().tolist()
         expected = sum(finalizer((word + i * 0x9E3779B9) % 2**32) for i, word in enumerate(words)) % 2**32
-        assert int(checkpoints._fingerprint(jnp.asarray(x))) == expected
+        assert int(fingerprint(jnp.asarray(x))) == expected
 
 
 def test_a_number_of_no_size_in_its_metadata_is_damage(tmp_path):

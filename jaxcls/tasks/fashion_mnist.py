@@ -10,6 +10,7 @@ A mirrored article is still that article, so flipping is fine here (unlike for d
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -74,7 +75,13 @@ def _moved(batch: jax.Array, *, pixels: int) -> jax.Array:
 
 
 _down, _up = (functools.partial(_moved, pixels=pixels) for pixels in (1, -1))
-_six_views = [_mirrored, _down, _up, lambda batch: _mirrored(_down(batch)), lambda batch: _mirrored(_up(batch))]
+_six_views: list[Callable[[jax.Array], jax.Array]] = [
+    _mirrored,
+    _down,
+    _up,
+    lambda batch: _mirrored(_down(batch)),
+    lambda batch: _mirrored(_up(batch)),
+]
 _flipped = augment.inputs_alone(augment.horizontal_flip)
 _flipped_and_moved = augment.inputs_alone(augment.chain(augment.horizontal_flip, augment.shift(1)))
 

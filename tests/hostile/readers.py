@@ -19,9 +19,12 @@ from jax import export
 from PIL import Image
 
 import jaxcls
-from jaxcls import checkpoints, debugging, page, predictor, program, run_directory, settings, tasks
+from jaxcls import debugging, page, predictor, program, run_directory, settings, tasks
 from jaxcls.artifact import loader
 from jaxcls.checkpoints import CheckpointError, Checkpoints
+from jaxcls.checkpoints.leaves import described
+from jaxcls.checkpoints.reading import Damaged
+from jaxcls.checkpoints.record import pack, unpack
 from jaxcls.data import predictions, preparation
 from jaxcls.data.formats import coco, idx, images, npz, texts, voc
 from jaxcls.data.preparation import images as prepared_images
@@ -410,8 +413,8 @@ class CheckpointRecord:
 
     def __init__(self, folder):
         state = {"w": jnp.ones(3), "b": jnp.zeros((2, 2))}
-        described = checkpoints._described({"w": state["w"]})
-        packed = checkpoints._pack(7, described, {"epoch": 1}, {"accuracy": 0.5}, {"seed": 1})
+        leaves = described({"w": state["w"]})
+        packed = pack(7, leaves, {"epoch": 1}, {"accuracy": 0.5}, {"seed": 1})
         self.record, self.text = json.loads(packed["record"]), packed["record"]
 
     def valid(self):
@@ -425,8 +428,8 @@ class CheckpointRecord:
 
     def unpack(self, text):
         try:
-            found = checkpoints._unpack(7, {"record": text, "sha256": checkpoints._sha256(text)})
-        except checkpoints._Damaged:
+            found = unpack(7, {"record": text, "sha256": hashlib.sha256(text.encode()).hexdigest()})
+        except Damaged:
             return None
         assert all(isinstance(name, str) and len(leaf) == 2 for name, leaf in found.leaves.items())
         return found

@@ -1,14 +1,7 @@
-"""Exact, verified checkpoints of a training state: Orbax behind one small module.
-
-Orbax writes and reads the arrays (asynchronously, atomically, on any sharding), one directory a step, named
-by the step. It does not notice a flipped bit, so a record with a hash of every leaf is stored beside the
-arrays and compared when they are read: a state that is restored is, bit for bit, the state that was saved.
-"""
+"""The checkpoints of one run."""
 
 import contextlib
 import copy
-import fcntl
-import hashlib
 import itertools
 import json
 import logging
@@ -17,8 +10,6 @@ import operator
 import os
 import resource
 import shutil
-import socket
-import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -26,18 +17,17 @@ from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from jaxcls import forms, printable
+from jaxcls.checkpoints.directory import own_directory, steps_in, take_lock, write_lock
+from jaxcls.checkpoints.leaves import abstract_leaf, check_same_model, check_storable, described, leaves_by_path
+from jaxcls.checkpoints.processes import is_first_process
+from jaxcls.checkpoints.reading import Damaged, read, summary
+from jaxcls.checkpoints.record import Record, check_same_run, pack, unpack
 from jaxcls.errors import InputError, unknown_name
 
 logger = logging.getLogger(__name__)
 
 PyTree = Any
-
-# The file that a run locks. It also marks the directory as ours: numbered directories without it are not. Its first
-# line says who has it, its second the newest step that was ever saved.
-LOCK_FILE = "jaxcls.lock"
 
 # A save opens dozens at a time.
 _FEWEST_OPEN_FILES = 64
@@ -47,19 +37,6 @@ _STATE = "jaxcls_state"
 
 # What Orbax and TensorStore raise when a write fails: a full disk is an OSError or a ValueError, by version.
 _WRITE_ERRORS = (OSError, ValueError, RuntimeError)
-
-# What Orbax, TensorStore and the JSON parser raise on damaged files (found by flipping, cutting, deleting).
-# Of the file system's own errors only a missing file is damage; the others may pass.
-_READ_ERRORS = (
-    FileNotFoundError,
-    ValueError,
-    RuntimeError,
-    TypeError,
-    AttributeError,
-    LookupError,
-    ArithmeticError,
-    AssertionError,
-)
 
 
 class CheckpointError(RuntimeError):
@@ -147,20 +124,20 @@ class Checkpoints:
         self._sign = 1 if mode == "max" else -1
         # As it is when it is read again.
         self._identity: dict[str, Any] = json.loads(json.dumps(dict(identity or {})))
-        self._records: dict[int, _Record] = {}
+        self._records: dict[int, Record] = {}
         self._set_aside: list[SetAside] = []
-        self._pending: tuple[int, _Record, Any] | None = None
+        self._pending: tuple[int, Record, Any] | None = None
         self._failure: CheckpointError | None = None
-        self._changes = not read_only and _is_first_process()
+        self._changes = not read_only and is_first_process()
         self._read_only = read_only
-        self._directory = _own_directory(directory, create=not read_only)
+        self._directory = own_directory(directory, create=not read_only)
         self._lock: int | None = None
         self._newest: int | None = None
         if self._changes:
-            self._lock, self._newest = _take_lock(self._directory)
+            self._lock, self._newest = take_lock(self._directory)
         try:
             self._remove_leftovers()
-            for step in _steps_in(self._directory):
+            for step in steps_in(self._directory):
                 self._read_record(step)
             self._say_if_newest_is_gone()
         except BaseException:
@@ -243,10 +220,10 @@ class Checkpoints:
             raise InputError(f"step is {step}; it must be 0 or more.")
         if metrics and self._best_metric is not None and self._best_metric not in metrics:
             raise unknown_name("best_metric", self._best_metric, metrics)
-        leaves = _leaves_by_path(state)
-        _check_storable(leaves)
-        custom_metadata = _pack(step, _described(leaves), metadata or {}, metrics or {}, self._identity)
-        record = _unpack(step, custom_metadata)
+        leaves = leaves_by_path(state)
+        check_storable(leaves)
+        custom_metadata = pack(step, described(leaves), metadata or {}, metrics or {}, self._identity)
+        record = unpack(step, custom_metadata)
 
         self._finish_pending()
         if self._records and step <= max(self._records):
@@ -350,7 +327,7 @@ class Checkpoints:
     def _save_failed(self, step: int, error: Exception) -> None:
         self._pending = None
         self._failure = CheckpointError(
-            f"the checkpoint of step {step} could not be saved ({_summary(error)}); {self.last_good}"
+            f"the checkpoint of step {step} could not be saved ({summary(error)}); {self.last_good}"
         )
         self._failure.__cause__ = error
         logger.error("%s", self._failure)
@@ -363,7 +340,7 @@ class Checkpoints:
         if self._lock is not None:
             # What cannot be written there is missed only if all checkpoints are lost as well.
             with contextlib.suppress(OSError):
-                _write_lock(self._lock, step)
+                write_lock(self._lock, step)
 
     def _delete_old(self) -> None:
         kept = {*sorted(self._records)[-self._keep :], self.best_step}
@@ -400,22 +377,22 @@ class Checkpoints:
         if not (path / _STATE).is_dir():
             raise InputError(f"jaxcls did not write {path}; move it away, or give another directory.")
         try:
-            custom_metadata = _read(path, lambda: ocp.checkpointables_metadata(path).custom_metadata)
-            self._records[step] = _unpack(step, custom_metadata)
-        except _Damaged as damage:
+            custom_metadata = read(path, lambda: ocp.checkpointables_metadata(path).custom_metadata)
+            self._records[step] = unpack(step, custom_metadata)
+        except Damaged as damage:
             self._move_aside(step, str(damage))
 
     def _restore(self, like: PyTree, order: Callable[[int], Any]) -> Restored | None:
         self._finish_pending()
-        leaves = _leaves_by_path(like)
+        leaves = leaves_by_path(like)
         for step in sorted(self._records, key=order):
             record = self._records[step]
             # A setting says more than the leaves that follow from it.
-            _check_same_run(self._path(step), record.identity, self._identity)
-            _check_same_model(self._path(step), record.leaves, leaves)
+            check_same_run(self._path(step), record.identity, self._identity)
+            check_same_model(self._path(step), record.leaves, leaves)
             try:
                 loaded = self._load(step, leaves)
-            except _Damaged as damage:
+            except Damaged as damage:
                 self._move_aside(step, str(damage))
             else:
                 state = jax.tree.unflatten(jax.tree.structure(like), [loaded[path] for path in leaves])
@@ -439,16 +416,16 @@ class Checkpoints:
         from orbax.checkpoint import v1 as ocp
 
         path, saved = self._path(step), self._records[step].leaves
-        abstract = [_abstract(name, like[name]) for name in saved]
-        arrays = _read(path, lambda: ocp.load(path, abstract, checkpointable_name=_STATE))
+        abstract = [abstract_leaf(name, like[name]) for name in saved]
+        arrays = read(path, lambda: ocp.load(path, abstract, checkpointable_name=_STATE))
         # Orbax gives a key the sharding of its data, which has an axis more; no other call takes it.
         loaded = {
             name: jax.device_put(array, spec.sharding) if jnp.issubdtype(array.dtype, jax.dtypes.prng_key) else array
             for name, array, spec in zip(saved, arrays, abstract, strict=True)
         }
-        changed = [name for name, description in _described(loaded).items() if description != saved[name]]
+        changed = [name for name, description in described(loaded).items() if description != saved[name]]
         if changed:
-            raise _Damaged(f"the bits of {len(changed)} of {len(saved)} leaves have changed: {changed[0]} first")
+            raise Damaged(f"the bits of {len(changed)} of {len(saved)} leaves have changed: {changed[0]} first")
         return loaded
 
     def _move_aside(self, step: int, reason: str) -> None:
@@ -464,275 +441,3 @@ class Checkpoints:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
-
-
-class _Damaged(Exception):
-    """The files of a checkpoint can be read, and are not what was written."""
-
-
-_RECORD = {
-    "step": int,
-    "leaves": {str: [str, int]},
-    "metadata": {str: forms.ANYTHING},
-    "metrics": {str: forms.NUMBER},
-    "identity?": {str: forms.ANYTHING},
-}
-
-
-class _Record(NamedTuple):
-    """What is known of a checkpoint: each leaf's type and hash by its path, and what the caller gave."""
-
-    leaves: dict[str, list[Any]]
-    metadata: dict[str, Any]
-    metrics: dict[str, float]
-    identity: Mapping[str, Any] = types.MappingProxyType({})  # checkpoints of the first releases have none
-
-
-def _pack(
-    step: int,
-    leaves: dict[str, list[Any]],
-    metadata: Mapping[str, Any],
-    metrics: Mapping[str, float],
-    identity: Mapping[str, Any],
-) -> dict[str, str]:
-    """The record as text with its digest, so that a flipped bit in the record itself is noticed as well."""
-    try:
-        numbers = {name: float(value) for name, value in metrics.items()}
-        record = {"step": step, "leaves": leaves, "metadata": dict(metadata), "metrics": numbers, "identity": identity}
-        text = json.dumps(record)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"metadata must be what JSON can hold, and metrics numbers: {error}.") from error
-    return {"record": text, "sha256": _sha256(text)}
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
-
-
-def _unpack(step: int, custom_metadata: Mapping[str, Any] | None) -> _Record:
-    # Orbax gives None where its own file is no longer JSON.
-    match custom_metadata:
-        case {"record": str(text), "sha256": digest} if digest == _sha256(text):
-            try:
-                record = forms.parse(text, _RECORD, "its record")
-            except InputError as error:  # nothing that we wrote; whoever hands on a run may have changed it
-                raise _Damaged(str(error)) from error
-        case _:
-            raise _Damaged("its record is not the one that was saved")
-    if record["step"] != step:
-        raise _Damaged("it is a checkpoint of another step")
-    return _Record(record["leaves"], record["metadata"], record["metrics"], record.get("identity", {}))
-
-
-def _read(path: Path, load: Callable[[], Any]) -> Any:
-    """What `load` gives; raises _Damaged, in every process, if the files are at fault in any one."""
-    result, reason = None, ""
-    try:
-        result = _unwrapped(load)
-    except _READ_ERRORS as error:
-        if "RESOURCE_EXHAUSTED" in str(error):  # memory, or open files
-            raise
-        _read_through(path)
-        reason = _summary(error)
-    if not _in_every_process(not reason):
-        raise _Damaged(reason or "another process could not load it")
-    return result
-
-
-def _unwrapped(load: Callable[[], Any]) -> Any:
-    """What `load` gives. Orbax hides what went wrong with a large array in an Exception of no kind: it is uncovered."""
-    try:
-        return load()
-    except Exception as error:
-        if type(error) is Exception and error.__cause__ is not None:
-            raise error.__cause__ from None
-        raise
-
-
-def _read_through(directory: Path) -> None:
-    """Reads every file: an error of the file system, as opposed to damaged content, is raised from here."""
-    for path in directory.rglob("*"):
-        if not path.is_dir():
-            with path.open("rb") as file:
-                while file.read(1 << 20):
-                    pass
-
-
-def _leaves_by_path(tree: PyTree) -> dict[str, Any]:
-    pairs = [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
-    leaves = dict(pairs)
-    if not leaves:
-        raise InputError("the state of a checkpoint has no leaves; give a pytree of jax arrays.")
-    if len(leaves) < len(pairs):
-        raise InputError("two leaves of the state have the same path; a checkpoint tells leaves by their paths.")
-    for path, leaf in leaves.items():
-        if not isinstance(leaf, jax.Array | jax.ShapeDtypeStruct):
-            raise InputError(
-                f"leaf {path} of the state is a {type(leaf).__name__}; make it a jax array, by jnp.asarray."
-            )
-    return leaves
-
-
-def _check_storable(leaves: dict[str, Any]) -> None:
-    for path, leaf in leaves.items():
-        if not isinstance(leaf, jax.Array):
-            raise InputError(f"leaf {path} of the state is a shape without values; give the array.")
-        if leaf.size == 0:
-            raise InputError(f"leaf {path} of the state has shape {leaf.shape}: an empty array cannot be saved.")
-        if getattr(leaf, "weak_type", False):  # keys have none
-            raise InputError(
-                f"leaf {path} of the state is weakly typed, which a checkpoint would lose (and a resumed run "
-                f"would promote otherwise); give it a type: jnp.asarray(x, jnp.{leaf.dtype})."
-            )
-
-
-def _check_same_model(path: Path, saved: dict[str, list[Any]], like: dict[str, Any]) -> None:
-    have = {name: spec for name, (spec, _) in saved.items()}
-    want = {name: _spec(leaf) for name, leaf in like.items()}
-    differing = [name for name in {**have, **want} if have.get(name) != want.get(name)]
-    if differing:
-        lines = [f"\n  {n}: saved {have.get(n, 'nothing')}, now {want.get(n, 'nothing')}" for n in differing[:10]]
-        more = f"\n  and {len(differing) - 10} more" if len(differing) > 10 else ""
-        raise InputError(
-            f"checkpoint {path} is of another model or optimizer ({len(differing)} leaves differ); use the "
-            f"settings that it was saved with, or another directory.{''.join(lines)}{more}"
-        )
-
-
-def _check_same_run(path: Path, saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    # Another release may know other settings.
-    differing = [name for name in sorted(saved.keys() & now.keys()) if saved[name] != now[name]]
-    if differing:
-        lines = [f"\n  {name}: saved {saved[name]!r}, now {now[name]!r}" for name in differing]
-        raise InputError(
-            f"checkpoint {path} is of another run; give the settings and the data that it was saved with, or another "
-            f"directory.{''.join(lines)}"
-        )
-
-
-def _abstract(name: str, leaf: Any) -> jax.ShapeDtypeStruct:
-    sharding = leaf.sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    try:
-        sharding.shard_shape(leaf.shape)
-    except ValueError as error:
-        raise InputError(f"leaf {name} of the state does not fit the sharding asked for: {error}") from error
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-
-def _spec(leaf: Any) -> str:
-    return f"{leaf.dtype}{list(leaf.shape)}"
-
-
-def _described(leaves: Mapping[str, jax.Array]) -> dict[str, list[Any]]:
-    """The type and the hash of every leaf, by path."""
-    hashes = jax.device_get([_fingerprint(leaf) for leaf in leaves.values()])
-    return {path: [_spec(leaf), int(h)] for (path, leaf), h in zip(leaves.items(), hashes, strict=True)}
-
-
-@jax.jit
-def _fingerprint(x: jax.Array) -> jax.Array:
-    """A hash of the bits of an array: the sum, modulo 2^32, of a hash of every element and its position.
-
-    An integer sum is the same in any order, thus on any sharding. An element is hashed one to one, by the
-    finalizer of MurmurHash3, so whatever happens to a single element changes the sum; without it, two flipped
-    signs cancel. Jitted by the leaf, not by the tree: parameters and their moments share a compilation.
-    """
-    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-        x = jax.random.key_data(x)
-    if x.dtype == jnp.bool_:
-        x = x.astype(jnp.uint8)
-    # An 8-byte type becomes two words, along a new last axis.
-    word = {1: jnp.uint8, 2: jnp.uint16}.get(x.dtype.itemsize, jnp.uint32)
-    words = jax.lax.bitcast_convert_type(x, word).astype(jnp.uint32)
-    # The position in row-major order, from an iota for each axis: flattening would gather a sharded array.
-    position = jnp.uint32(0)
-    for axis, size in enumerate(words.shape):
-        position = position * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
-    h = words + position * jnp.uint32(0x9E3779B9)
-    h = (h ^ (h >> 16)) * jnp.uint32(0x85EBCA6B)
-    h = (h ^ (h >> 13)) * jnp.uint32(0xC2B2AE35)
-    return jnp.sum(h ^ (h >> 16), dtype=jnp.uint32)
-
-
-def _own_directory(directory: str | os.PathLike[str], *, create: bool) -> Path:
-    try:
-        path = Path(directory).expanduser().resolve()
-        if create:
-            path.mkdir(parents=True, exist_ok=True)
-        steps = _steps_in(path)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise InputError(f"checkpoint directory {directory} is a file, or inside one; give a directory.") from error
-    except (OSError, RuntimeError) as error:  # RuntimeError: links that lead in a circle
-        raise _cannot_be_used(directory, error) from error
-    if steps and not (path / LOCK_FILE).exists():
-        raise InputError(
-            f"{path} holds numbered directories and no {LOCK_FILE}: jaxcls did not write them. Give another "
-            f"directory; or, if they are copies of jaxcls's checkpoints, create an empty {LOCK_FILE} there."
-        )
-    return path
-
-
-def _cannot_be_used(directory: str | os.PathLike[str], error: Exception) -> InputError:
-    reason = getattr(error, "strerror", None) or error
-    return InputError(f"checkpoint directory {directory} cannot be used ({reason}); give another directory.")
-
-
-def _steps_in(directory: Path) -> list[int]:
-    numbered = [path for path in directory.iterdir() if path.name.isdecimal() and path.is_dir()]
-    return sorted(int(path.name) for path in numbered if path.name == str(int(path.name)))
-
-
-def _take_lock(directory: Path) -> tuple[int, int | None]:
-    """Locks the directory until the descriptor is closed, or the process ends, however it ends.
-
-    Returns:
-      The descriptor, and the newest step that was ever saved, or None.
-    """
-    try:
-        # Not through a link, which may lead to a file that is dear to somebody: it is written to below.
-        descriptor = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
-    except OSError as error:
-        raise _cannot_be_used(directory, error) from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.read(descriptor, 200).decode(errors="replace").partition("\n")[0]
-        os.close(descriptor)
-        raise InputError(
-            f"{directory} is in use by another run ({holder}); give another directory, or end that run."
-        ) from None
-    except OSError as error:
-        logger.warning("%s cannot be locked (%s): see to it that no other run uses it", directory, error)
-    said = os.read(descriptor, 200).decode(errors="replace").splitlines()
-    newest = int(said[1]) if len(said) == 2 and said[1].isdecimal() else None
-    try:
-        _write_lock(descriptor, newest)
-    except OSError as error:
-        os.close(descriptor)
-        raise _cannot_be_used(directory, error) from error
-    return descriptor, newest
-
-
-def _write_lock(descriptor: int, newest: int | None) -> None:
-    text = f"process {os.getpid()} on {socket.gethostname()}\n{'' if newest is None else newest}"
-    os.pwrite(descriptor, text.encode(), 0)
-    os.ftruncate(descriptor, len(text.encode()))
-
-
-def _is_first_process() -> bool:
-    """Whether this process is the one that renames and deletes, of those that train together."""
-    return jax.process_index() == 0
-
-
-def _in_every_process(ok: bool) -> bool:
-    """Whether all processes that train together say so; none goes on before the last has said it."""
-    if jax.process_count() == 1:
-        return ok
-    from jax.experimental import multihost_utils
-
-    return bool(np.all(multihost_utils.process_allgather(np.array(ok))))
-
-
-def _summary(error: Exception) -> str:
-    """The first line, not too long: TensorStore's messages hold whole specifications."""
-    return f"{type(error).__name__}: {printable.line((str(error).splitlines() or [''])[0])}"

@@ -1,0 +1,76 @@
+"""What stands beside the arrays of a checkpoint: a text with its digest."""
+
+import hashlib
+import json
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxcls import forms
+from jaxcls.checkpoints.reading import Damaged
+from jaxcls.errors import InputError
+
+_RECORD = {
+    "step": int,
+    "leaves": {str: [str, int]},
+    "metadata": {str: forms.ANYTHING},
+    "metrics": {str: forms.NUMBER},
+    "identity?": {str: forms.ANYTHING},
+}
+
+
+class Record(NamedTuple):
+    """What is known of a checkpoint: each leaf's type and hash by its path, and what the caller gave."""
+
+    leaves: dict[str, list[Any]]
+    metadata: dict[str, Any]
+    metrics: dict[str, float]
+    identity: Mapping[str, Any] = types.MappingProxyType({})  # checkpoints of the first releases have none
+
+
+def pack(
+    step: int,
+    leaves: dict[str, list[Any]],
+    metadata: Mapping[str, Any],
+    metrics: Mapping[str, float],
+    identity: Mapping[str, Any],
+) -> dict[str, str]:
+    """The record as text with its digest, so that a flipped bit in the record itself is noticed as well."""
+    try:
+        numbers = {name: float(value) for name, value in metrics.items()}
+        record = {"step": step, "leaves": leaves, "metadata": dict(metadata), "metrics": numbers, "identity": identity}
+        text = json.dumps(record)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"metadata must be what JSON can hold, and metrics numbers: {error}.") from error
+    return {"record": text, "sha256": _sha256(text)}
+
+
+def unpack(step: int, custom_metadata: Mapping[str, Any] | None) -> Record:
+    # Orbax gives None where its own file is no longer JSON.
+    match custom_metadata:
+        case {"record": str(text), "sha256": digest} if digest == _sha256(text):
+            try:
+                record = forms.parse(text, _RECORD, "its record")
+            except InputError as error:  # nothing that we wrote; whoever hands on a run may have changed it
+                raise Damaged(str(error)) from error
+        case _:
+            raise Damaged("its record is not the one that was saved")
+    if record["step"] != step:
+        raise Damaged("it is a checkpoint of another step")
+    return Record(record["leaves"], record["metadata"], record["metrics"], record.get("identity", {}))
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
+
+
+def check_same_run(path: Path, saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    # Another release may know other settings.
+    differing = [name for name in sorted(saved.keys() & now.keys()) if saved[name] != now[name]]
+    if differing:
+        lines = [f"\n  {name}: saved {saved[name]!r}, now {now[name]!r}" for name in differing]
+        raise InputError(
+            f"checkpoint {path} is of another run; give the settings and the data that it was saved with, or another "
+            f"directory.{''.join(lines)}"
+        )
