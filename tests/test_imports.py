@@ -14,7 +14,7 @@ FLOORS = [
     {"settings", "signals", "labels", "native", "files", "forms", "detection"},
     {"losses", "metrics", "optimizers", "augment", "augment_boxes", "ops"},
     {"models", "data", "heads"},
-    {"steps", "checkpoints", "description", "run_records"},
+    {"steps", "checkpoints", "description", "run_records", "given_heads"},
     {"tasks", "debugging", "memory", "summary"},
     {"assembly", "problems"},
     {"program", "fit", "progress", "run_directory", "tensorboard", "weights_biases", "profiling"},
