@@ -17,6 +17,7 @@ LOCK_FILE = "jaxcls.lock"
 
 
 def own_directory(directory: str | os.PathLike[str], *, create: bool) -> Path:
+    """The directory, made if asked; InputError where it cannot be used, or holds what jaxcls did not write."""
     try:
         path = Path(directory).expanduser().resolve()
         if create:
@@ -35,6 +36,7 @@ def own_directory(directory: str | os.PathLike[str], *, create: bool) -> Path:
 
 
 def steps_in(directory: Path) -> list[int]:
+    """The steps of the checkpoints that lie there, complete or damaged, in order."""
     numbered = [path for path in directory.iterdir() if path.name.isdecimal() and path.is_dir()]
     return sorted(int(path.name) for path in numbered if path.name == str(int(path.name)))
 
@@ -71,6 +73,7 @@ def take_lock(directory: Path) -> tuple[int, int | None]:
 
 
 def write_lock(descriptor: int, newest: int | None) -> None:
+    """Says who has the directory, and the newest step that was saved."""
     text = f"process {os.getpid()} on {socket.gethostname()}\n{'' if newest is None else newest}"
     os.pwrite(descriptor, text.encode(), 0)
     os.ftruncate(descriptor, len(text.encode()))

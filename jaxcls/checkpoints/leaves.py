@@ -13,6 +13,7 @@ PyTree = Any
 
 
 def leaves_by_path(tree: PyTree) -> dict[str, Any]:
+    """The leaves of a state, or of its shapes; InputError where a checkpoint could not tell them by their paths."""
     pairs = [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
     leaves = dict(pairs)
     if not leaves:
@@ -28,6 +29,7 @@ def leaves_by_path(tree: PyTree) -> dict[str, Any]:
 
 
 def check_storable(leaves: dict[str, Any]) -> None:
+    """Raises InputError where a leaf would not come back as it is."""
     for path, leaf in leaves.items():
         if not isinstance(leaf, jax.Array):
             raise InputError(f"leaf {path} of the state is a shape without values; give the array.")
@@ -41,6 +43,7 @@ def check_storable(leaves: dict[str, Any]) -> None:
 
 
 def check_same_model(path: Path, saved: dict[str, list[Any]], like: dict[str, Any]) -> None:
+    """Raises InputError, with the leaves that differ, where a saved state has others than `like`."""
     have = {name: spec for name, (spec, _) in saved.items()}
     want = {name: _spec(leaf) for name, leaf in like.items()}
     differing = [name for name in {**have, **want} if have.get(name) != want.get(name)]
@@ -54,6 +57,7 @@ def check_same_model(path: Path, saved: dict[str, list[Any]], like: dict[str, An
 
 
 def abstract_leaf(name: str, leaf: Any) -> jax.ShapeDtypeStruct:
+    """What is asked of a leaf that is read: its type, and where it goes to."""
     sharding = leaf.sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     try:
         sharding.shard_shape(leaf.shape)

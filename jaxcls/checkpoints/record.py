@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import types
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ _RECORD = {
     "leaves": {str: [str, int]},
     "metadata": {str: forms.ANYTHING},
     "metrics": {str: forms.NUMBER},
-    "identity?": {str: forms.ANYTHING},
+    "identity": {str: forms.ANYTHING},
 }
 
 
@@ -26,7 +25,7 @@ class Record(NamedTuple):
     leaves: dict[str, list[Any]]
     metadata: dict[str, Any]
     metrics: dict[str, float]
-    identity: Mapping[str, Any] = types.MappingProxyType({})  # checkpoints of the first releases have none
+    identity: dict[str, Any]
 
 
 def pack(
@@ -36,7 +35,11 @@ def pack(
     metrics: Mapping[str, float],
     identity: Mapping[str, Any],
 ) -> dict[str, str]:
-    """The record as text with its digest, so that a flipped bit in the record itself is noticed as well."""
+    """The record as text with its digest, so that a flipped bit in the record itself is noticed as well.
+
+    Raises:
+      InputError: there is what JSON cannot hold, or a metric that is no number.
+    """
     try:
         numbers = {name: float(value) for name, value in metrics.items()}
         record = {"step": step, "leaves": leaves, "metadata": dict(metadata), "metrics": numbers, "identity": identity}
@@ -47,6 +50,11 @@ def pack(
 
 
 def unpack(step: int, custom_metadata: Mapping[str, Any] | None) -> Record:
+    """The record of what `pack` gave.
+
+    Raises:
+      Damaged: it is not what was packed, or of another step.
+    """
     # Orbax gives None where its own file is no longer JSON.
     match custom_metadata:
         case {"record": str(text), "sha256": digest} if digest == _sha256(text):
@@ -58,7 +66,7 @@ def unpack(step: int, custom_metadata: Mapping[str, Any] | None) -> Record:
             raise Damaged("its record is not the one that was saved")
     if record["step"] != step:
         raise Damaged("it is a checkpoint of another step")
-    return Record(record["leaves"], record["metadata"], record["metrics"], record.get("identity", {}))
+    return Record(record["leaves"], record["metadata"], record["metrics"], record["identity"])
 
 
 def _sha256(text: str) -> str:
@@ -66,6 +74,7 @@ def _sha256(text: str) -> str:
 
 
 def check_same_run(path: Path, saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raises InputError, with all that differ, where a setting is known to both and is not the same."""
     # Another release may know other settings.
     differing = [name for name in sorted(saved.keys() & now.keys()) if saved[name] != now[name]]
     if differing:
