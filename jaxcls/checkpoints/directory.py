@@ -10,7 +10,6 @@ from jaxcls.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-
 # The file that a run locks. It also marks the directory as ours: numbered directories without it are not. Its first
 # line says who has it, its second the newest step that was ever saved.
 LOCK_FILE = "jaxcls.lock"

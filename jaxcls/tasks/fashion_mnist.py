@@ -68,6 +68,7 @@ def _mirrored(batch: jax.Array) -> jax.Array:
 def _moved(batch: jax.Array, *, pixels: int) -> jax.Array:
     """Down and to the right, or, where it is negative, up and to the left; black comes in."""
     _, height, width, _ = batch.shape
+    # A padding by less than nothing would cut as well; ONNX takes none.
     most = abs(pixels)
     padded = jnp.pad(batch, ((0, 0), (most, most), (most, most), (0, 0)))
     first = most - pixels
