@@ -13,7 +13,6 @@ from pathlib import Path
 import chex
 import numpy as np
 import pytest
-import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download.checksums import compute_url_info
 
 from jaxcls.data import dataset as datasets
@@ -108,7 +107,7 @@ def registered_in_tfds(spec, monkeypatch, tmp_path, port):
     write(tmp_path / "served", tiny_arrays())
     files = {f"{name}.gz": tmp_path / "served" / f"{name}.gz" for name in spec.sha256}
     infos = {f"http://127.0.0.1:{port}/{name}": compute_url_info(path) for name, path in files.items()}
-    monkeypatch.setattr(tfds.builder_cls("fashion_mnist"), "url_infos", infos)
+    monkeypatch.setattr(downloads, "registered", lambda name: infos)
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.setenv(name, "127.0.0.1")

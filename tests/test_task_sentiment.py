@@ -81,12 +81,10 @@ def test_the_archive_holds_what_its_folders_hold(folder, archive):
 
 
 def test_tfds_archive_is_verified(archive, monkeypatch):
-    import tensorflow_datasets as tfds
-
     (digest,) = checksums([archive]).values()
     url = f"http://example.org/{sentiment.ARCHIVE}"
     registered = {url: types.SimpleNamespace(checksum=digest)}
-    monkeypatch.setattr(tfds, "builder_cls", lambda name: types.SimpleNamespace(url_infos=registered))
+    monkeypatch.setattr(downloads, "registered", lambda name: registered)
     monkeypatch.setattr(downloads, "fetch", lambda name, urls, known: (archive.parent, {sentiment.ARCHIVE: archive}))
     data = sentiment.load(Settings(source="tfds", test_fraction=0.2))
     assert (data.provenance.source, len(data.train.labels), len(data.test.labels)) == ("tfds", 2 * COUNT, 2 * COUNT)

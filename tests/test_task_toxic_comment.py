@@ -106,13 +106,12 @@ def archive_of(kaggle, path):
 @pytest.fixture
 def from_tfds(tmp_path, monkeypatch):
     """Loads an archive as if TFDS had fetched it."""
-    tfds = pytest.importorskip("tensorflow_datasets")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
     def load_archive(archive, checksum=None):
         checksum = checksum or checksums([archive])[archive.name]
         registered = {"https://host/toxicity_v0.3.zip": types.SimpleNamespace(checksum=checksum)}
-        monkeypatch.setattr(tfds.builder_cls("wikipedia_toxicity_subtypes"), "url_infos", registered)
+        monkeypatch.setattr(downloads, "registered", lambda name: registered)
         monkeypatch.setattr(downloads, "fetch", lambda name, urls, infos: (archive.parent, {"archive": archive}))
         return toxic_comment.load(Settings(source="tfds"))
 
@@ -120,8 +119,7 @@ def from_tfds(tmp_path, monkeypatch):
 
 
 def test_tfds_registers_the_archive_that_is_asked_for():
-    tfds = pytest.importorskip("tensorflow_datasets")
-    registered = tfds.builder_cls("wikipedia_toxicity_subtypes").url_infos
+    registered = downloads.registered("wikipedia_toxicity_subtypes")
     assert [url for url in registered if url.endswith("_v0.3.zip")]
 
 

@@ -57,6 +57,25 @@ def fetch(name: str, urls: Mapping[str, str], registered: Mapping[str, Any]) -> 
     return downloads / name, files
 
 
+def registered(name: str) -> Mapping[str, Any]:
+    """The addresses that TFDS registers for a data set, each with the size and SHA-256 of its content.
+
+    They are read from the package's own files: ``tfds.builder_cls`` imports every data set of the same field first,
+    and finds none of them where one needs a package that TFDS does not require (its text data sets need h5py).
+
+    Raises:
+      AbsentError: the installed TFDS does not have the data set.
+    """
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.download import checksums
+
+    package = Path(tfds.__file__).parent
+    for path in (package / "url_checksums" / f"{name}.txt", package / "datasets" / name / "checksums.tsv"):
+        if path.is_file():
+            return checksums.load_url_infos(path)
+    raise AbsentError(f"the installed tensorflow-datasets {tfds.__version__} does not register {name}")
+
+
 def _out_of_reach(url: str) -> str | None:
     """Why an address does not answer within PATIENCE seconds, or None if it does."""
     from http.client import HTTPException

@@ -139,10 +139,7 @@ def _from_debian(spec: IdxImages) -> Dataset:
 def _from_tfds(spec: IdxImages) -> Dataset:
     if spec.tfds is None:
         raise AbsentError("TFDS does not offer it")
-    # Half a second.
-    import tensorflow_datasets as tfds
-
-    registered = tfds.builder_cls(spec.tfds).url_infos
+    registered = downloads.registered(spec.tfds)
     addresses = {url.rpartition("/")[2].removesuffix(".gz"): url for url in registered}
     urls = {name: addresses[name] for name in spec.sha256}
     folder, paths = downloads.fetch(spec.tfds, urls, registered)

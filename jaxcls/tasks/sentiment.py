@@ -126,10 +126,7 @@ def _from_folder(folder: Path, test_fraction: float) -> Dataset:
 
 
 def _from_tfds() -> Dataset:
-    # Half a second.
-    import tensorflow_datasets as tfds
-
-    registered = tfds.builder_cls("imdb_reviews").url_infos
+    registered = downloads.registered("imdb_reviews")
     url = next(url for url in registered if url.endswith(ARCHIVE))
     _, fetched = downloads.fetch("imdb_reviews", {ARCHIVE: url}, registered)
     # TFDS verifies what it downloads, and not what it finds in its cache.

@@ -96,11 +96,8 @@ def _joined(ids: np.ndarray, others: np.ndarray, path: Path, other_path: Path) -
 
 
 def _from_tfds() -> Dataset:
-    # Half a second.
-    import tensorflow_datasets as tfds
-
     name = "wikipedia_toxicity_subtypes"
-    registered = tfds.builder_cls(name).url_infos
+    registered = downloads.registered(name)
     url = next(url for url in registered if url.endswith("_v0.3.zip"))
     folder, fetched = downloads.fetch(name, {"archive": url}, registered)
     archive = fetched["archive"]
