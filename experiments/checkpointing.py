@@ -27,9 +27,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     rounds = parser.parse_args().rounds
 
-    from jaxcls import environment
+    from jaxcls._utils import environment
 
-    environment.prepare()
+    environment.configure()
     without, together, saving = measure(rounds)
     ratios = [after / before for before, after in zip(without, together, strict=True)]
     shares = [seconds / epoch for seconds, epoch in zip(saving, without, strict=True)]
@@ -55,10 +55,11 @@ def measure(rounds: int) -> tuple[list[float], list[float], list[float]]:
     """The seconds of epochs without and with checkpoints, and of the saves among the latter."""
     import jax
 
-    from jaxcls import program, steps, tasks
+    from jaxcls import tasks
     from jaxcls.checkpoints import Checkpoints
-    from jaxcls.fit import fit
-    from jaxcls.settings import Settings
+    from jaxcls.training import program, steps
+    from jaxcls.training.loop import fit
+    from jaxcls.training.settings import Settings
 
     class Timed(Checkpoints):
         began = 0.0
@@ -71,9 +72,9 @@ def measure(rounds: int) -> tuple[list[float], list[float], list[float]]:
     resolved = program.resolve(task, Settings())
     dataset = task.load(resolved)
     parts = program.split(task, resolved, dataset)
-    preparation = task.prepare(parts.train.inputs, resolved)
-    train, validation = (program.encode(preparation, part) for part in (parts.train, parts.validation))
-    functions = program.build(task, resolved, preparation, train, dataset.class_names)
+    preprocessor = task.fit_preprocessor(parts.train.inputs, resolved)
+    train, validation = (program.transform(preprocessor, part) for part in (parts.train, parts.validation))
+    functions = program.build(task, resolved, preprocessor, train, dataset.class_names)
     train = jax.device_put(train, functions.replicated)
     chunk = steps.make_train_chunk(functions.train_step)
     state = functions.state

@@ -29,13 +29,13 @@ from typing import Any
 
 import numpy as np
 
-from jaxcls import environment
+from jaxcls._utils import environment
 
 # Of Debian's package dataset-fashion-mnist.
 FOLDER = Path("/usr/share/datasets/fashion-mnist")
 BATCH_SIZE = 128
 COMMAND = ["-m", "jaxcls.train", "--task", "fashion_mnist", "--model", "mlp", "--epochs", "1"]
-IMPORTS = ("numpy", "tyro", "jax", "optax", "flax.nnx", "jaxcls.run", "orbax.checkpoint")
+IMPORTS = ("numpy", "tyro", "jax", "optax", "flax.nnx", "jaxcls.training.run", "orbax.checkpoint")
 MODELS = ("mlp", "cnn", "resnet", "transformer")
 
 
@@ -152,14 +152,15 @@ print(*[after - before for before, after in zip(times, times[1:])])
 
 def compile_model(name: str) -> None:
     """Prints the seconds of tracing and lowering, and of compiling."""
-    environment.prepare()
+    environment.configure()
     import jax
     import jax.numpy as jnp
 
-    from jaxcls import losses, optimizers, steps
-    from jaxcls.data import pipeline
+    from jaxcls import losses, optimizers
+    from jaxcls.data import batching
     from jaxcls.models import text, vision
     from jaxcls.models.functional import functional
+    from jaxcls.training import steps
 
     if name == "transformer":
         inputs, classes = np.zeros((32, 256), np.int32), 2
@@ -173,8 +174,8 @@ def compile_model(name: str) -> None:
     optimizer = optimizers.adam(1e-3)
     step = steps.make_train_step(model, losses.get("sparse_categorical_crossentropy", normalizer="batch"), optimizer)
     state = steps.init_state(model, optimizer, seed=0)
-    batch = pipeline.take(
-        pipeline.examples(inputs, np.zeros(len(inputs), np.int32)), np.arange(len(inputs)), np.ones(len(inputs), bool)
+    batch = batching.take(
+        batching.examples(inputs, np.zeros(len(inputs), np.int32)), np.arange(len(inputs)), np.ones(len(inputs), bool)
     )
     batches = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (32, *leaf.shape)), batch)
     began = time.perf_counter()

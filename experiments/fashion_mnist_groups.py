@@ -24,14 +24,15 @@ import numpy as np
 from flax import nnx
 
 import jaxcls
-from jaxcls import environment, losses, optimizers
-from jaxcls.augment import horizontal_flip
-from jaxcls.compilation import Compiled
-from jaxcls.data import idx_images
+from jaxcls import losses, optimizers
+from jaxcls._utils import environment
+from jaxcls.data.augmentation import horizontal_flip
 from jaxcls.data.dataset import describe
-from jaxcls.data.idx_fashion_mnist import GROUP_OF_ARTICLE, GROUPS, IMAGES
-from jaxcls.data.preparation import images
+from jaxcls.data.datasets import idx_images
+from jaxcls.data.datasets.fashion_mnist import GROUP_OF_ARTICLE, GROUPS, IMAGES
+from jaxcls.data.preprocessing import images
 from jaxcls.models import vision
+from jaxcls.training.compilation import Compiled
 
 UNKNOWN = -1
 BATCH_SIZE = 128
@@ -50,7 +51,7 @@ class TwoHeads(nnx.Module):
         return {name: head(features) for name, head in self.heads.items()}
 
 
-def compiled(preparation: images.Images, heads: dict[str, int], groups: np.ndarray, steps: int) -> Compiled:
+def compiled(preprocessor: images.Images, heads: dict[str, int], groups: np.ndarray, steps: int) -> Compiled:
     """The network with these heads, and what is asked of each."""
     chosen = {
         "article": losses.get("sparse_categorical_crossentropy", ignore_label=UNKNOWN, label_smoothing=0.1),
@@ -65,13 +66,13 @@ def compiled(preparation: images.Images, heads: dict[str, int], groups: np.ndarr
         return {name: value for name, value in values.items() if name in heads}
 
     return jaxcls.compile(
-        functools.partial(TwoHeads, preparation.shape, heads),
+        functools.partial(TwoHeads, preprocessor.shape, heads),
         optimizers.adamw(optimizers.schedule("one_cycle", learning_rate=4e-3, total_steps=steps), weight_decay=0.05),
         of(chosen),
         metrics=of(metrics),
         loss_weights=of(loss_weights),
         class_weight=of(class_weight),
-        prepare=preparation.normalise,
+        preprocess=preprocessor.normalize,
         augment=horizontal_flip,
     )
 
@@ -133,5 +134,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    environment.prepare()
+    environment.configure()
     main()

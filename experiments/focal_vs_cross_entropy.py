@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxcls import environment
+from jaxcls._utils import environment
 from jaxcls.data.samples import scenes
-from jaxcls.settings import Settings
+from jaxcls.training.settings import Settings
 
 TABLE = Path(__file__).with_suffix(".md")
 # Two-sided 95 % quantiles of Student's t, by the degrees of freedom.
@@ -45,7 +45,7 @@ def main() -> None:
     options = parser.parse_args()
     if not 2 <= len(options.seeds) <= len(STUDENT) + 1:
         parser.error(f"--seeds: give 2 to {len(STUDENT) + 1}; a confidence interval takes differences.")
-    environment.prepare()
+    environment.configure()
     measured = [_measure(seed, options) for seed in options.seeds]
     TABLE.write_text(_table(options, measured), encoding="utf-8")
     print(TABLE.read_text(encoding="utf-8"))
@@ -70,7 +70,7 @@ def losses(gammas: list[float], alphas: list[float]) -> dict[str, dict[str, Any]
 def _measure(seed: int, options: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Loss -> name -> value on the test scenes of that seed."""
     # Once the environment is prepared, as it must be before jax is imported.
-    from jaxcls.run import run
+    from jaxcls.training.run import run
 
     values: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as scratch:

@@ -31,9 +31,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxcls import environment
+from jaxcls._utils import environment
 from jaxcls.data.samples import chest_xray, fraud
-from jaxcls.settings import Settings
+from jaxcls.training.settings import Settings
 
 TABLE = Path(__file__).with_suffix(".md")
 # Two-sided 95 % quantiles of Student's t, by the degrees of freedom.
@@ -85,7 +85,7 @@ def main() -> None:
     options = parser.parse_args()
     if not 2 <= len(options.seeds) <= len(STUDENT) + 1:
         parser.error(f"--seeds: give 2 to {len(STUDENT) + 1}; a confidence interval takes differences.")
-    environment.prepare()
+    environment.configure()
     for task in options.tasks:
         measured = [_measure(task, seed) for seed in options.seeds]
         _keep(task, _section(task, options.seeds, measured))
@@ -94,7 +94,7 @@ def main() -> None:
 def _measure(task: str, seed: int) -> dict[str, dict[str, float]]:
     """Loss -> name -> value on the test examples, of data of that seed."""
     # Once the environment is prepared, as it must be before jax is imported.
-    from jaxcls.run import run
+    from jaxcls.training.run import run
 
     study, values = STUDIES[task], {}
     with tempfile.TemporaryDirectory() as scratch:
@@ -113,7 +113,8 @@ def _measure(task: str, seed: int) -> dict[str, dict[str, float]]:
 
 
 def _judge(study: Study, directory: Path) -> dict[str, float]:
-    from jaxcls import metrics, predictor
+    from jaxcls import metrics
+    from jaxcls.export import predictor
 
     learned = predictor.load(directory)
     test = learned.task.load(learned.settings).test

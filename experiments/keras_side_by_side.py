@@ -29,9 +29,9 @@ from flax import nnx
 
 import jaxcls
 from jaxcls import optimizers
-from jaxcls.compilation import Compiled
-from jaxcls.data import idx_images
-from jaxcls.data.idx_fashion_mnist import IMAGES
+from jaxcls.data.datasets import idx_images
+from jaxcls.data.datasets.fashion_mnist import IMAGES
+from jaxcls.training.compilation import Compiled
 
 TABLE = Path(__file__).with_suffix(".md")
 BATCH_SIZE = 128

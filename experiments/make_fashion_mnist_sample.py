@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 import jaxcls
-from jaxcls.data import idx_images
+from jaxcls.data.datasets import idx_images
+from jaxcls.data.datasets.fashion_mnist import IMAGES
 from jaxcls.data.formats import idx
-from jaxcls.data.idx_fashion_mnist import IMAGES
 
 TRAIN, TEST = 10_000, 2_000
 FOLDER = Path(jaxcls.__file__).parent / "data" / "samples" / "fashion_mnist"

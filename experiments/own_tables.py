@@ -27,9 +27,9 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from jaxcls import environment
+from jaxcls._utils import environment
 from jaxcls.data.formats.tables import write_csv
-from jaxcls.settings import Settings
+from jaxcls.training.settings import Settings
 
 TABLES = {"breast cancer": datasets.load_breast_cancer, "wine": datasets.load_wine, "digits": datasets.load_digits}
 PEERS = {
@@ -54,7 +54,7 @@ def peer_accuracy(name: str, split: int, peer: str) -> list[float]:
 
 
 def accuracy(name: str, split: int) -> list[float]:
-    from jaxcls.run import run  # it imports jax, for which main sets the environment
+    from jaxcls.training.run import run
 
     accuracies = []
     for inputs, labels, test_inputs, test_labels in folds(name, split):
@@ -91,7 +91,7 @@ def main() -> None:
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    environment.prepare()
+    environment.configure()
     lines = [
         f"Mean accuracy of five folds (stratified, seed {given.split}), the difference to the better of the two peers,",
         "its standard error, and whether the difference is at least minus one standard error.",

@@ -134,9 +134,9 @@ def main() -> None:
 
 def measure(axis: str, value: int) -> tuple[float, float]:
     """Seconds, and the peak memory of this process in MiB."""
-    from jaxcls import environment
+    from jaxcls._utils import environment
 
-    environment.prepare()
+    environment.configure()
     seconds = AXES[axis].seconds(value)
     return min(seconds), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
@@ -172,11 +172,12 @@ def _epochs(
     import jax
     import jax.numpy as jnp
 
-    from jaxcls import losses, optimizers, steps
-    from jaxcls.data import pipeline
-    from jaxcls.fit import Interrupted, fit
+    from jaxcls import losses, optimizers
+    from jaxcls.data import batching
     from jaxcls.models import vision
     from jaxcls.models.functional import functional
+    from jaxcls.training import steps
+    from jaxcls.training.loop import Interrupted, fit
 
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (count, *PIXELS), dtype=np.uint8)
@@ -199,8 +200,8 @@ def _epochs(
     with contextlib.suppress(Interrupted):
         fit(
             steps.init_state(model, optimizer, seed=0),
-            steps.make_train_step(model, loss, optimizer, prepare=lambda images: images.astype(jnp.float32) / 255),
-            jax.device_put(pipeline.examples(images, answers)),
+            steps.make_train_step(model, loss, optimizer, preprocess=lambda images: images.astype(jnp.float32) / 255),
+            jax.device_put(batching.examples(images, answers)),
             epochs=1_000_000,
             batch_size=batch_size,
             validate=lambda state: {},

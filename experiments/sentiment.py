@@ -6,7 +6,7 @@
 Expected: on the same stratified splits of 80% and 20%, a mean accuracy 0.02 or more above that of scikit-learn's
 TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True) and LogisticRegression. The recipe was chosen on other splits
 than those reported. jaxcls holds out 5% of its training rows, which scikit-learn learns from. Further flags are those
-of jaxcls.train. Adds its rows to experiments/sentiment.md.
+of jaxcls.cli.train. Adds its rows to experiments/sentiment.md.
 """
 
 import argparse
@@ -22,9 +22,9 @@ from sklearn.pipeline import make_pipeline
 
 from jaxcls import tasks
 from jaxcls.data.dataset import Dataset
-from jaxcls.run import run
-from jaxcls.settings import Settings
 from jaxcls.tasks import sentiment
+from jaxcls.training.run import run
+from jaxcls.training.settings import Settings
 
 TABLE = Path(__file__).with_suffix(".md")
 HEAD = """# Sentiment

@@ -61,9 +61,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
 
-    from jaxcls import environment
+    from jaxcls._utils import environment
 
-    environment.prepare()
+    environment.configure()
     measured = {model: measure(model, options.rounds) for model in options.models or EXAMPLES}
     text = table(measured)
     print(text)
@@ -76,12 +76,13 @@ def measure(model: str, rounds: int) -> list[tuple[Turn, Turn]]:
     """Of each round, the turn of the examples on the device and that of those on the host."""
     import jax
 
-    from jaxcls import losses, optimizers, program, steps, tasks
-    from jaxcls.data import pipeline, streaming
-    from jaxcls.data.preparation import images
-    from jaxcls.fit import fit
+    from jaxcls import losses, optimizers, tasks
+    from jaxcls.data import batching, streaming
+    from jaxcls.data.preprocessing import images
     from jaxcls.models.functional import functional
-    from jaxcls.settings import Settings
+    from jaxcls.training import program, steps
+    from jaxcls.training.loop import fit
+    from jaxcls.training.settings import Settings
 
     task = tasks.get("fashion_mnist")
     train = task.load(program.resolve(task, Settings())).train
@@ -89,12 +90,12 @@ def measure(model: str, rounds: int) -> list[tuple[Turn, Turn]]:
     network = functional(lambda rngs: build(rngs=rngs))
     optimizer = optimizers.adam(1e-3)
     loss = losses.get("sparse_categorical_crossentropy", normalizer="batch")
-    train_step = steps.make_train_step(network, loss, optimizer, prepare=images.fit(train.inputs).normalise)
+    train_step = steps.make_train_step(network, loss, optimizer, preprocess=images.fit(train.inputs).normalize)
     count = EXAMPLES[model]
-    on_host = pipeline.examples(train.inputs[:count], train.labels[:count])
+    on_host = batching.examples(train.inputs[:count], train.labels[:count])
     on_device = jax.device_put(on_host)
 
-    def turn(data: pipeline.Examples, feed: Callable[..., pipeline.Feed]) -> Turn:
+    def turn(data: batching.Examples, feed: Callable[..., batching.Feed]) -> Turn:
         spans: list[Span] = []
         ends: list[float] = []
 
@@ -121,7 +122,7 @@ def measure(model: str, rounds: int) -> list[tuple[Turn, Turn]]:
         length = end - begin
         return Turn(count / length, sum(waits) / length, waits[0] / length, within)
 
-    return [(turn(on_device, pipeline.resident), turn(on_host, streaming.streamed)) for _ in range(rounds)]
+    return [(turn(on_device, batching.resident), turn(on_host, streaming.streamed)) for _ in range(rounds)]
 
 
 def timed(what: str, function: Callable[..., Any], spans: list[Span]) -> Callable[..., Any]:

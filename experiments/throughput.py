@@ -38,7 +38,7 @@ import throughput_report
 from peers import CONTENDERS, workloads
 from throughput_report import Cell, Row
 
-from jaxcls import environment
+from jaxcls._utils import environment
 
 BATCH_SIZES = {
     "mlp": (32, 128, 512),
@@ -176,7 +176,7 @@ def measure(name: str, model: str, batch_size: int, seconds: float) -> NoReturn:
     tell = teller()
     if name.startswith("jaxcls"):
         # As its command lines do, before anything imports jax: the data's loader does.
-        environment.prepare()
+        environment.configure()
     workload = workloads.load(model, batch_size)
     module, function = CONTENDERS[name].function.split(".")
     parameters, train = getattr(importlib.import_module(f"peers.{module}"), function)(workload)

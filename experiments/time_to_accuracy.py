@@ -33,7 +33,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxcls import environment
+from jaxcls._utils import environment
 
 TABLE = Path(__file__).with_suffix(".md")
 
@@ -166,13 +166,13 @@ class Recipe:
 
 def recipe_of(preset: str) -> Recipe:
     """The preset's settings, in numbers that PyTorch can be told."""
-    environment.prepare()
+    environment.configure()
     import jax
     import numpy as np
 
     from jaxcls import optimizers
-    from jaxcls.data.idx_fashion_mnist import IMAGES
-    from jaxcls.data.pipeline import steps_per_epoch
+    from jaxcls.data.batching import steps_per_epoch
+    from jaxcls.data.datasets.fashion_mnist import IMAGES
     from jaxcls.tasks import fashion_mnist
 
     assert IMAGES.debian is not None
@@ -267,7 +267,7 @@ def network(recipe: Recipe) -> Any:
 
 
 def augmented(images: Any, recipe: Recipe, black: Any) -> Any:
-    """As `jaxcls.augment` does, every image by itself, on normalised images (N, 1, 28, 28)."""
+    """As `jaxcls.data.augmentation` does, every image by itself, on normalised images (N, 1, 28, 28)."""
     import torch
     from torch.nn import functional
 

@@ -8,7 +8,7 @@ Expected, on comments of one generator (SYNTHETIC: nothing follows for real ones
 column-wise AUC 0.005 above that of scikit-learn's TF-IDF with its default logistic regression, level with C=10, and
 0.003 below C=10 with balanced classes. A seed's test rows hold some five threats, which alone move the mean of its six
 labels by 0.02. The recipe was chosen on the seeds 1, 2, 5, 6 and 7.
-jaxcls holds out some of its training rows, which scikit-learn learns from. Further flags are those of jaxcls.train.
+jaxcls holds out some of its training rows, which scikit-learn learns from. Further flags are those of jaxcls.cli.train.
 Adds its rows to experiments/toxic_comment.md.
 """
 
@@ -28,9 +28,9 @@ from sklearn.pipeline import make_pipeline
 from jaxcls import tasks
 from jaxcls.data.dataset import Dataset
 from jaxcls.data.samples import toxic_comment as sample
-from jaxcls.run import run
-from jaxcls.settings import Settings
 from jaxcls.tasks import toxic_comment
+from jaxcls.training.run import run
+from jaxcls.training.settings import Settings
 
 TABLE = Path(__file__).with_suffix(".md")
 HEAD = """# Toxic comments (SYNTHETIC)

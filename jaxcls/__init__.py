@@ -1,24 +1,38 @@
 """jaxcls: a functional training framework for classification in JAX and Flax.
 
-The rooms are imported by name, each when it is needed: ``from jaxcls import losses``. `compile`, `batch` and `describe`
-stand here too.
+``jaxcls.losses``, ``jaxcls.metrics``, ``jaxcls.optimizers``, ``jaxcls.models``, ``jaxcls.data``, ``jaxcls.tasks`` and
+``jaxcls.checkpoints`` are imported when they are first used, and so are :func:`jaxcls.compile`, :func:`jaxcls.batch` and
+:func:`jaxcls.describe`.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxcls.compilation import batch, compile
-    from jaxcls.description import describe
+    from jaxcls import checkpoints, data, losses, metrics, models, optimizers, tasks
+    from jaxcls.models.describe import describe
+    from jaxcls.training.compilation import batch, compile
 
-__version__ = "0.1.0"
-__all__ = ["batch", "compile", "describe"]
+__version__ = "0.2.0"
+__all__ = [
+    "batch", "checkpoints", "compile", "data", "describe", "losses", "metrics", "models", "optimizers", "tasks",
+]  # fmt: skip
 
-_ROOMS = {"batch": "compilation", "compile": "compilation", "describe": "description"}
+_FUNCTIONS = {
+    "batch": "jaxcls.training.compilation",
+    "compile": "jaxcls.training.compilation",
+    "describe": "jaxcls.models.describe",
+}
 
 
 def __getattr__(name: str) -> Any:
-    # Not at the top: the command lines answer --help without jax.
-    if name in _ROOMS:
-        return getattr(importlib.import_module(f"jaxcls.{_ROOMS[name]}"), name)
+    # Lazy, because the command line answers --help without importing jax.
+    if name in _FUNCTIONS:
+        return getattr(importlib.import_module(_FUNCTIONS[name]), name)
+    if name in __all__:
+        return importlib.import_module(f"jaxcls.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -5,10 +5,10 @@ import os
 # Keras is an oracle here, on the JAX backend; it reads this when it is imported.
 os.environ["KERAS_BACKEND"] = "jax"
 
-from jaxcls import environment
+from jaxcls._utils import environment
 
 # What the command lines set: the compiler's flags, and the cache that keeps what it compiled.
-environment.prepare()
+environment.configure()
 
 import hypothesis
 import jax

@@ -3,7 +3,9 @@
 import re
 from pathlib import Path
 
-from jaxcls import program, tasks, train
+from jaxcls import tasks
+from jaxcls.cli import train
+from jaxcls.training import program
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

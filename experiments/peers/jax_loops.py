@@ -22,15 +22,16 @@ def jaxcls(workload: Workload, *, dtype: str = "float32", native: str = "1") -> 
     os.environ["JAXCLS_NATIVE"] = native
     import jax
 
-    from jaxcls import losses, optimizers, steps
-    from jaxcls.data import pipeline
+    from jaxcls import losses, optimizers
+    from jaxcls.data import batching
     from jaxcls.data.buckets import of_sequences
-    from jaxcls.data.preparation import images
-    from jaxcls.fit import fit
+    from jaxcls.data.preprocessing import images
     from jaxcls.models import text, vision
-    from jaxcls.models.detection import RetinaNet
+    from jaxcls.models.detection.retinanet import RetinaNet
     from jaxcls.models.functional import functional
-    from jaxcls.problems.detection import loss_on_canvas
+    from jaxcls.training import steps
+    from jaxcls.training.loop import fit
+    from jaxcls.training.problems.detection import loss_on_canvas
 
     inputs, labels = workload.inputs, workload.labels
     builders: dict[str, Callable[..., Any]] = {
@@ -60,7 +61,7 @@ def jaxcls(workload: Workload, *, dtype: str = "float32", native: str = "1") -> 
     if workload.model == "transformer":
         train_step = steps.bucketed(steps.make_train_step(network, loss, optimizer), of_sequences((workloads.LENGTH,)))
     else:
-        train_step = steps.make_train_step(network, loss, optimizer, prepare=images.fit(inputs).normalise)
+        train_step = steps.make_train_step(network, loss, optimizer, preprocess=images.fit(inputs).normalize)
 
     # Compiled, as the commands do.
     init = jax.jit(functools.partial(steps.init_state, network, optimizer), static_argnames="seed")
@@ -69,7 +70,7 @@ def jaxcls(workload: Workload, *, dtype: str = "float32", native: str = "1") -> 
         fit(
             init(seed=0),
             train_step,
-            jax.device_put(pipeline.examples(*jax.tree.map(lambda array: array[:count], (inputs, labels)))),
+            jax.device_put(batching.examples(*jax.tree.map(lambda array: array[:count], (inputs, labels)))),
             epochs=epochs,
             batch_size=workload.batch_size,
             validate=lambda state: {},

@@ -73,7 +73,7 @@ class _Tower(nn.Module):
 def criterion() -> Callable[..., torch.Tensor]:
     """The loss of outputs, boxes and classes."""
     # Numbers alone, made by NumPy.
-    from jaxcls.detection import for_canvas
+    from jaxcls.models.detection import for_canvas
 
     height, width, _ = workloads.CANVAS
     return functools.partial(loss, torch.from_numpy(for_canvas(height, width).boxes(height, width)))

@@ -78,8 +78,8 @@ def load(model: str, batch_size: int) -> Workload:
         tokens = generator.integers(1, VOCABULARY, (TEXTS, LENGTH), dtype=np.int32)
         return Workload(model, batch_size, tokens, generator.integers(0, SENTIMENTS, TEXTS, dtype=np.int32))
 
-    from jaxcls.data import idx_images
-    from jaxcls.data.idx_fashion_mnist import IMAGES
+    from jaxcls.data.datasets import idx_images
+    from jaxcls.data.datasets.fashion_mnist import IMAGES
 
     dataset = idx_images.load(IMAGES)
     if dataset.provenance.source == "sample":

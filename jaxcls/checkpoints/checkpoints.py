@@ -18,12 +18,12 @@ from typing import Any, NamedTuple, Self
 import jax
 import jax.numpy as jnp
 
+from jaxcls._utils.errors import InputError, unknown_name
 from jaxcls.checkpoints.directory import own_directory, steps_in, take_lock, write_lock
 from jaxcls.checkpoints.leaves import abstract_leaf, check_same_model, check_storable, described, leaves_by_path
 from jaxcls.checkpoints.processes import is_first_process
 from jaxcls.checkpoints.reading import Damaged, read, summary
 from jaxcls.checkpoints.record import Record, check_same_run, pack, unpack
-from jaxcls.errors import InputError, unknown_name
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import os
 import socket
 from pathlib import Path
 
-from jaxcls.errors import InputError
+from jaxcls._utils.errors import InputError
 
 logger = logging.getLogger(__name__)
 

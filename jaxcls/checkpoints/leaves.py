@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxcls.errors import InputError
+from jaxcls._utils.errors import InputError
 
 PyTree = Any
 

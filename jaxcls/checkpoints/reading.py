@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jaxcls import printable
+from jaxcls._utils import escaping
 from jaxcls.checkpoints.processes import in_every_process
 
 # What Orbax, TensorStore and the JSON parser raise on damaged files (found by flipping, cutting, deleting).
@@ -61,4 +61,4 @@ def _read_through(directory: Path) -> None:
 
 def summary(error: Exception) -> str:
     """The first line, not too long: TensorStore's messages hold whole specifications."""
-    return f"{type(error).__name__}: {printable.line((str(error).splitlines() or [''])[0])}"
+    return f"{type(error).__name__}: {escaping.line((str(error).splitlines() or [''])[0])}"

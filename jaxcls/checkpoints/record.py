@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxcls import forms
+from jaxcls._utils import schemas
+from jaxcls._utils.errors import InputError
 from jaxcls.checkpoints.reading import Damaged
-from jaxcls.errors import InputError
 
 _RECORD = {
     "step": int,
     "leaves": {str: [str, int]},
-    "metadata": {str: forms.ANYTHING},
-    "metrics": {str: forms.NUMBER},
-    "identity": {str: forms.ANYTHING},
+    "metadata": {str: schemas.ANYTHING},
+    "metrics": {str: schemas.NUMBER},
+    "identity": {str: schemas.ANYTHING},
 }
 
 
@@ -59,7 +59,7 @@ def unpack(step: int, custom_metadata: Mapping[str, Any] | None) -> Record:
     match custom_metadata:
         case {"record": str(text), "sha256": digest} if digest == _sha256(text):
             try:
-                record = forms.parse(text, _RECORD, "its record")
+                record = schemas.parse(text, _RECORD, "its record")
             except InputError as error:  # nothing that we wrote; whoever hands on a run may have changed it
                 raise Damaged(str(error)) from error
         case _:

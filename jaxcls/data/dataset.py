@@ -6,46 +6,46 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from jaxcls.labels import AnyProblem
+from jaxcls._utils.labels import AnyProblemName
 
 PyTree = Any
 
 
-class Part(NamedTuple):
+class Split(NamedTuple):
     """Some examples; row i of every array belongs to the same one.
 
     Attributes:
       inputs: images, uint8 (N, height, width, channels); texts, str objects (N,); a table, a dict of columns
         (N,), each float64 with NaN where a number is missing, or str objects with '' where a word is; or images on
-        padded canvases, as :mod:`jaxcls.data.detection_sets` has them.
+        padded canvases, as :mod:`jaxcls.data.datasets.detection` has them.
       labels: int32 (N,) of a multiclass problem, int32 (N,) of a binary one, float32 (N, L) of a multi-label one.
         NaN where a label of a multi-label problem is not known; it is then neither learned from nor scored. Of
-        detection, a dict of arrays, as :mod:`jaxcls.data.detection_sets` has them.
-      weights: float32 (N,), or None where every example counts the same.
+        detection, a dict of arrays, as :mod:`jaxcls.data.datasets.detection` has them.
+      sample_weight: float32 (N,), or None where every example counts the same.
       groups: (N,) of any type, or None. Examples of one group, such as the images of one patient, stay together
         where rows are divided.
     """
 
     inputs: PyTree
     labels: Any
-    weights: np.ndarray | None = None
+    sample_weight: np.ndarray | None = None
     groups: np.ndarray | None = None
 
-    def take(self, rows: np.ndarray) -> "Part":
+    def take(self, rows: np.ndarray) -> "Split":
         """The examples of these rows, by number or by mask.
 
-        >>> Part({"x": np.arange(3.0)}, np.arange(3)).take(np.array([2, 0])).labels
+        >>> Split({"x": np.arange(3.0)}, np.arange(3)).take(np.array([2, 0])).labels
         array([2, 0])
         """
-        weights = None if self.weights is None else self.weights[rows]
+        sample_weight = None if self.sample_weight is None else self.sample_weight[rows]
         groups = None if self.groups is None else self.groups[rows]
-        return Part(_rows(self.inputs, rows), _rows(self.labels, rows), weights, groups)
+        return Split(_rows(self.inputs, rows), _rows(self.labels, rows), sample_weight, groups)
 
     @property
     def num_examples(self) -> int:
         """The number of examples.
 
-        >>> Part({"x": np.arange(3.0)}, {"boxes": np.zeros((3, 2, 4))}).num_examples
+        >>> Split({"x": np.arange(3.0)}, {"boxes": np.zeros((3, 2, 4))}).num_examples
         3
         """
         return len(next(iter(self.labels.values())) if isinstance(self.labels, dict) else self.labels)
@@ -56,12 +56,12 @@ def _rows(arrays: Any, rows: np.ndarray) -> Any:
     return {name: array[rows] for name, array in arrays.items()} if isinstance(arrays, dict) else arrays[rows]
 
 
-class Queries(NamedTuple):
+class Unlabeled(NamedTuple):
     """Examples without labels, to predict.
 
     Attributes:
       ids: (N,) str objects, what each is called in the file that asks.
-      inputs: as in :class:`Part`.
+      inputs: as in :class:`Split`.
     """
 
     ids: np.ndarray
@@ -101,14 +101,14 @@ class Dataset(NamedTuple):
     """
 
     name: str
-    train: Part
-    test: Part
+    train: Split
+    test: Split
     class_names: tuple[str, ...]
     provenance: Provenance
-    validation: Part | None = None
+    validation: Split | None = None
 
 
-def num_outputs(problem: AnyProblem, class_names: tuple[str, ...]) -> int:
+def num_outputs(problem: AnyProblemName, class_names: tuple[str, ...]) -> int:
     """How many logits a model gives for an example, or an anchor: one for a binary problem, else one a class or label.
 
     >>> num_outputs("binary", ("no", "yes"))
@@ -120,7 +120,7 @@ def num_outputs(problem: AnyProblem, class_names: tuple[str, ...]) -> int:
 def describe(dataset: Dataset) -> str:
     """One line that says what was loaded and from where, for the first line of a run's output.
 
-    >>> two = Part(np.zeros((2, 3), np.float32), np.array([0, 1], np.int32))
+    >>> two = Split(np.zeros((2, 3), np.float32), np.array([0, 1], np.int32))
     >>> record = Provenance("sample", "jaxcls/data/samples/toy", {}, True, "drawn from two Gaussians")
     >>> describe(Dataset("toy", two, two, ("no", "yes"), record))
     'toy: 2 + 2 synthetic examples from jaxcls/data/samples/toy (drawn from two Gaussians)'

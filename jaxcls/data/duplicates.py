@@ -12,7 +12,7 @@ PyTree = Any
 def shared(train_inputs: PyTree, test_inputs: PyTree) -> int:
     """How many test examples stand in the training examples too, by content.
 
-    Inputs are as in :class:`jaxcls.data.dataset.Part`. Rows of a table are the same if every column is; a missing
+    Inputs are as in :class:`jaxcls.data.dataset.Split`. Rows of a table are the same if every column is; a missing
     number is like another one. An example that the test holds twice counts twice.
 
     >>> shared(np.array(["a", "b"], object), np.array(["b", "c", "b"], object))

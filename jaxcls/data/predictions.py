@@ -6,17 +6,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxcls.data import own
+from jaxcls._utils.errors import InputError
+from jaxcls._utils.labels import ProblemName, outputs
+from jaxcls.data import user_tables
 from jaxcls.data.formats import tables
-from jaxcls.errors import InputError
-from jaxcls.labels import Problem, outputs
 
 # Kaggle's log loss clips at this, so that a probability of 0 costs 34.5 nats and not everything.
 _SCORERS_CLIP = 1e-15
 
 
 def columns(
-    ids: np.ndarray, scores: np.ndarray, thresholds: float | np.ndarray, problem: Problem, class_names: Sequence[str]
+    ids: np.ndarray,
+    scores: np.ndarray,
+    thresholds: float | np.ndarray,
+    problem: ProblemName,
+    class_names: Sequence[str],
 ) -> tables.Table:
     """The id of each example, what is predicted, and a probability of each class; of a binary problem the positive's.
 
@@ -59,7 +63,7 @@ def of_outputs(ids: np.ndarray, scores: np.ndarray, class_names: Sequence[str]) 
     """The id of each example, of each output the likeliest class, and a probability of each class.
 
     Args:
-      class_names: as :func:`jaxcls.labels.outputs` takes them.
+      class_names: as :func:`jaxcls._utils.labels.outputs` takes them.
 
     Raises:
       InputError: a prediction is not finite.
@@ -110,7 +114,7 @@ class Form(NamedTuple):
     rows: np.ndarray
 
 
-def read_form(sample: Path, ids: np.ndarray, problem: Problem, class_names: Sequence[str], *, asked: Path) -> Form:
+def read_form(sample: Path, ids: np.ndarray, problem: ProblemName, class_names: Sequence[str], *, asked: Path) -> Form:
     """Reads a sample submission, and finds what it asks for among the examples that are to be predicted.
 
     Its first column holds ids. The others are called like the classes or labels; that of a binary problem, the
@@ -130,8 +134,8 @@ def read_form(sample: Path, ids: np.ndarray, problem: Problem, class_names: Sequ
     _check_columns(sample, names, problem, class_names)
     # As text: as numbers, 007 would be 7.
     wanted = tables.read_csv(sample, text=[id_column])[id_column]
-    own.check_unique(wanted, id_column, str(sample))
-    own.check_unique(ids, id_column, str(asked))
+    user_tables.check_unique(wanted, id_column, str(sample))
+    user_tables.check_unique(ids, id_column, str(asked))
     row_of = {name: row for row, name in enumerate(ids)}
     for row, name in enumerate(wanted, 1):
         if name not in row_of:
@@ -149,7 +153,7 @@ def read_form(sample: Path, ids: np.ndarray, problem: Problem, class_names: Sequ
     return Form(id_column, wanted, names, np.array([row_of[name] for name in wanted]))
 
 
-def submission(form: Form, scores: np.ndarray, problem: Problem, class_names: Sequence[str]) -> tables.Table:
+def submission(form: Form, scores: np.ndarray, problem: ProblemName, class_names: Sequence[str]) -> tables.Table:
     """The columns of a Kaggle submission: the ids and the columns of the sample, in its order.
 
     Rows of a multiclass problem are clipped as the scorer does, and sum to 1.
@@ -184,7 +188,7 @@ def _probabilities(ids: np.ndarray, scores: np.ndarray) -> np.ndarray:
     return scores
 
 
-def _check_columns(sample: Path, wanted: Sequence[str], problem: Problem, class_names: Sequence[str]) -> None:
+def _check_columns(sample: Path, wanted: Sequence[str], problem: ProblemName, class_names: Sequence[str]) -> None:
     if problem == "binary":
         if len(wanted) != 1:
             raise InputError(

@@ -10,8 +10,8 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from jaxcls._utils.errors import InputError, unknown_name
 from jaxcls.data.dataset import Dataset
-from jaxcls.errors import InputError, unknown_name
 
 SOURCES = ("auto", "files", "tfds", "sample")
 

@@ -7,11 +7,11 @@ non-negative integer, and the same part and seed give the same rows on every ver
 
 import numpy as np
 
-from jaxcls.data.dataset import Part
-from jaxcls.errors import InputError
+from jaxcls._utils.errors import InputError
+from jaxcls.data.dataset import Split
 
 
-def stratified(part: Part, fraction: float, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def stratified(part: Split, fraction: float, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Splits rows so that every class is split in proportion; in a multi-label problem, every rarest label.
 
     A row with several labels counts as one of the rarest of them; rows with none are a class of their own. Each
@@ -23,7 +23,7 @@ def stratified(part: Part, fraction: float, *, seed: int) -> tuple[np.ndarray, n
       InputError: the labels are neither classes nor a column a label, the fraction or seed is out of range, or no
       class has two rows.
 
-    >>> part = Part(np.zeros((8, 3)), np.array([0, 0, 0, 0, 1, 1, 1, 1]))
+    >>> part = Split(np.zeros((8, 3)), np.array([0, 0, 0, 0, 1, 1, 1, 1]))
     >>> train_rows, validation_rows = stratified(part, 0.25, seed=0)
     >>> part.labels[validation_rows]
     array([0, 1])
@@ -38,7 +38,7 @@ def stratified(part: Part, fraction: float, *, seed: int) -> tuple[np.ndarray, n
     return np.sort(by_class[~validates]), np.sort(by_class[validates])
 
 
-def grouped(part: Part, fraction: float, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def grouped(part: Split, fraction: float, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Splits whole groups, so that every class is split in proportion as nearly as the groups allow.
 
     Classes are those of :func:`stratified`. From the rarest to the most common, the groups that hold a class are
@@ -50,7 +50,7 @@ def grouped(part: Part, fraction: float, *, seed: int) -> tuple[np.ndarray, np.n
     Raises:
       InputError: as for :func:`stratified`; there are no groups, or too few to have some on each side.
 
-    >>> part = Part(np.zeros((6, 3)), np.array([0, 0, 0, 0, 1, 1]), groups=np.array(["a", "a", "b", "b", "c", "d"]))
+    >>> part = Split(np.zeros((6, 3)), np.array([0, 0, 0, 0, 1, 1]), groups=np.array(["a", "a", "b", "b", "c", "d"]))
     >>> train_rows, validation_rows = grouped(part, 0.5, seed=0)
     >>> part.groups[validation_rows]
     array(['b', 'b', 'd'], dtype='<U1')
@@ -91,13 +91,13 @@ def grouped(part: Part, fraction: float, *, seed: int) -> tuple[np.ndarray, np.n
     return np.flatnonzero(~validates[groups]), np.flatnonzero(validates[groups])
 
 
-def by_chance(part: Part, fraction: float, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def by_chance(part: Split, fraction: float, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Any rows validate, whatever their labels: where an example has no class of its own, as in detection.
 
     Raises:
       InputError: the fraction or seed is out of range, or there are fewer than two rows.
 
-    >>> train_rows, validation_rows = by_chance(Part(np.zeros((5, 3)), np.zeros(5)), 0.4, seed=0)
+    >>> train_rows, validation_rows = by_chance(Split(np.zeros((5, 3)), np.zeros(5)), 0.4, seed=0)
     >>> len(train_rows), len(validation_rows)
     (3, 2)
     """
@@ -106,7 +106,7 @@ def by_chance(part: Part, fraction: float, *, seed: int) -> tuple[np.ndarray, np
     return np.sort(order[validates:]), np.sort(order[:validates])
 
 
-def by_time(part: Part, fraction: float, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def by_time(part: Split, fraction: float, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """The last rows validate, as those to be predicted come after those that were learned from.
 
     The rows of the part stand in the order of time. Nothing is drawn; `seed` is there as in every split.
@@ -114,7 +114,7 @@ def by_time(part: Part, fraction: float, *, seed: int) -> tuple[np.ndarray, np.n
     Raises:
       InputError: the fraction or seed is out of range, or there are fewer than two rows.
 
-    >>> by_time(Part(np.zeros((5, 3)), np.array([0, 1, 0, 0, 1])), 0.4, seed=0)
+    >>> by_time(Split(np.zeros((5, 3)), np.array([0, 1, 0, 0, 1])), 0.4, seed=0)
     (array([0, 1, 2]), array([3, 4]))
     """
     count, validates = _count(part, fraction, seed)
@@ -122,7 +122,7 @@ def by_time(part: Part, fraction: float, *, seed: int) -> tuple[np.ndarray, np.n
     return np.arange(cut, dtype=np.int64), np.arange(cut, count, dtype=np.int64)
 
 
-def _count(part: Part, fraction: float, seed: int) -> tuple[int, int]:
+def _count(part: Split, fraction: float, seed: int) -> tuple[int, int]:
     """The number of rows, and how many of them validate."""
     _check(fraction, seed)
     count = part.num_examples

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcls.data.pipeline import Batch, Examples, Feed, batch_rows, of_chunks, steps_per_epoch
+from jaxcls.data.batching import Batch, Examples, Feed, batch_rows, of_chunks, steps_per_epoch
 
 # Chunks that are under way or on the device already while it computes with another one. With one, a gather that is
 # late once makes the device wait; with more, memory is held and nothing is won.
@@ -34,7 +34,7 @@ def fits(data: Examples, devices: Sequence[Any]) -> bool:
 def streamed(
     data: Examples, *, batch_size: int, length: int, sharding: jax.sharding.NamedSharding | None = None
 ) -> Feed:
-    """As :func:`jaxcls.data.pipeline.resident`, the same chunks of the same bits, of examples on the host.
+    """As :func:`jaxcls.data.batching.resident`, the same chunks of the same bits, of examples on the host.
 
     Threads gather them and send them to the device, in their order: besides the chunk that is computed with, there
     are never more than two. The arrays may be memory-mapped files.
@@ -71,5 +71,5 @@ def gathered(data: Examples, order: np.ndarray, first: int, batch_size: int, len
     """The chunk of the batches from ``first`` on, on the host."""
     rows, mask = batch_rows(order, first, batch_size=batch_size, length=length)
     # np.take copies whole rows, which indexing does not.
-    inputs, labels, weights = jax.tree.map(lambda array: np.take(array, rows, axis=0), tuple(data))
-    return Batch(inputs, labels, mask, weights)
+    inputs, labels, sample_weight = jax.tree.map(lambda array: np.take(array, rows, axis=0), tuple(data))
+    return Batch(inputs, labels, mask, sample_weight)

@@ -13,16 +13,16 @@ probabilities. There are two families.
 Half-precision logits are computed on, and values returned, in float32. Values and gradients are finite and
 right for logits up to 1e4 either way. Masked places are replaced *before* the operation, so a NaN there reaches
 neither value nor gradient. A label that is out of range gives NaN, not a number that looks like a loss;
-``jaxcls.labels.validate`` finds it on the host and says where it is.
+``jaxcls._utils.labels.validate`` finds it on the host and says where it is.
 
 ``detection_loss`` is that of a detector: one of the sigmoid family at its anchors, and one of its boxes.
 
 ``get`` finds a loss by its name here or in Keras. ``class_weights`` and ``resolve_class_weight`` (of
-``jaxcls.labels``) compute weights from the training labels.
+``jaxcls._utils.labels``) compute weights from the training labels.
 """
 
-from jaxcls.labels import class_weights, resolve_class_weight
-from jaxcls.losses.by_name import ALIASES, SIGMOID_FAMILY, SOFTMAX_FAMILY, Loss, Problem, find, get, names
+from jaxcls._utils.labels import class_weights, resolve_class_weight
+from jaxcls.losses.by_name import ALIASES, SIGMOID_FAMILY, SOFTMAX_FAMILY, Loss, ProblemName, find, get, names
 from jaxcls.losses.detection import detection_loss, smooth_l1
 from jaxcls.losses.sigmoid import asymmetric, hinge, sigmoid_cross_entropy, sigmoid_focal, sigmoid_poly, squared_hinge
 from jaxcls.losses.softmax import (
@@ -40,7 +40,7 @@ __all__ = [
     "SOFTMAX_FAMILY",
     "Loss",
     "Normalizer",
-    "Problem",
+    "ProblemName",
     "SigmoidWeighting",
     "Weighting",
     "asymmetric",

@@ -7,8 +7,8 @@ from typing import Any, get_args
 
 import jax
 
-from jaxcls.errors import InputError, unknown_name
-from jaxcls.labels import AnyProblem
+from jaxcls._utils.errors import InputError, unknown_name
+from jaxcls._utils.labels import AnyProblemName
 from jaxcls.losses.sigmoid import asymmetric, hinge, sigmoid_cross_entropy, sigmoid_focal, sigmoid_poly, squared_hinge
 from jaxcls.losses.softmax import (
     categorical_hinge,
@@ -20,7 +20,7 @@ from jaxcls.losses.softmax import (
 from jaxcls.losses.weighting import SigmoidWeighting, Weighting, require, unknown_setting
 
 Loss = Callable[..., jax.Array]
-Problem = AnyProblem
+ProblemName = AnyProblemName
 
 SIGMOID_FAMILY: tuple[Loss, ...] = (
     sigmoid_cross_entropy,
@@ -49,7 +49,7 @@ ALIASES: dict[str, tuple[Loss, ...]] = {
 _BY_NAME = {loss.__name__: (loss,) for loss in (*SIGMOID_FAMILY, *SOFTMAX_FAMILY)} | ALIASES
 
 
-def names(problem: Problem | None = None) -> tuple[str, ...]:
+def names(problem: ProblemName | None = None) -> tuple[str, ...]:
     """The names that ``get`` knows, in order; with a problem, those that fit it.
 
     Raises:
@@ -62,7 +62,7 @@ def names(problem: Problem | None = None) -> tuple[str, ...]:
     return tuple(sorted(name for name, forms in _BY_NAME.items() if any(form in family for form in forms)))
 
 
-def find(name: str, problem: Problem | None = None) -> Loss:
+def find(name: str, problem: ProblemName | None = None) -> Loss:
     """The function that a name stands for; see ``get``, which also binds settings to it.
 
     Raises:
@@ -80,7 +80,7 @@ def find(name: str, problem: Problem | None = None) -> Loss:
     return forms[0]
 
 
-def get(name: str, problem: Problem | None = None, **settings: Any) -> Loss:
+def get(name: str, problem: ProblemName | None = None, **settings: Any) -> Loss:
     """The loss of that name, with its settings bound.
 
     Names are those of the functions here, Keras's (``binary_crossentropy``, ``binary_focal_crossentropy``,
@@ -117,7 +117,7 @@ def get(name: str, problem: Problem | None = None, **settings: Any) -> Loss:
     return functools.partial(loss, **settings)
 
 
-def _family(problem: Problem | None) -> tuple[Loss, ...]:
+def _family(problem: ProblemName | None) -> tuple[Loss, ...]:
     match problem:
         case None:
             return SIGMOID_FAMILY + SOFTMAX_FAMILY
@@ -126,4 +126,4 @@ def _family(problem: Problem | None) -> tuple[Loss, ...]:
         case "multiclass" | "multioutput":
             return SOFTMAX_FAMILY
         case _:
-            raise unknown_name("problem", problem, get_args(Problem))
+            raise unknown_name("problem", problem, get_args(ProblemName))

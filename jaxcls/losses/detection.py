@@ -8,12 +8,12 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from jaxcls.apart import apart
-from jaxcls.detection import IGNORED, generalised_iou, match, offsets_to
-from jaxcls.detection.offsets import apply_offsets
-from jaxcls.errors import unknown_name
+from jaxcls._utils.errors import unknown_name
+from jaxcls._utils.fusion_barrier import fusion_barrier
 from jaxcls.losses.sigmoid import sigmoid_focal
 from jaxcls.losses.weighting import Normalizer, Terms, reduce, require
+from jaxcls.models.detection import IGNORED, generalised_iou, match, offsets_to
+from jaxcls.models.detection.offsets import apply_offsets
 
 BoxLoss = Literal["smooth_l1", "giou"]
 # Where smooth L1 turns from a parabola to a line: as in Detectron, the code of RetinaNet's authors.
@@ -42,11 +42,11 @@ def detection_loss(
 ) -> jax.Array:
     """RetinaNet's loss: of the classes at all anchors but the ignored ones, and of the boxes at the positive ones.
 
-    Anchors answer for boxes as :func:`jaxcls.detection.match` says.
+    Anchors answer for boxes as :func:`jaxcls.models.detection.match` says.
 
     Args:
       outputs: "class_logits" (N, A, K) and "box_deltas" (N, A, 4).
-      labels: see :mod:`jaxcls.detection`.
+      labels: see :mod:`jaxcls.models.detection`.
       anchors: (A, 4).
       class_loss: of the sigmoid family, its options bound, such as ``losses.get("focal_loss", gamma=2.0, alpha=0.25)``.
         Its classes are summed, not averaged.
@@ -114,7 +114,7 @@ def image_terms(
     wanted = (truth[..., None] == jnp.arange(logits.shape[2])[None, None, :]).astype(jnp.float32)
     considered = jnp.broadcast_to(((matches != IGNORED) & counted[:, None])[..., None], logits.shape)
     # Where each number's mask must be looked up from its anchor's, exponentials and logarithms are computed one by one.
-    considered = lax.platform_dependent(considered, cpu=apart, default=lambda mask: mask)
+    considered = lax.platform_dependent(considered, cpu=fusion_barrier, default=lambda mask: mask)
     of_classes = class_loss(logits, wanted, mask=considered, normalizer="none").sum(axis=1) * logits.shape[2]
 
     # Both are replaced before the operation: whatever stands where nothing is to be found has no gradient.

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxcls.labels import squeeze_hint
+from jaxcls._utils.labels import squeeze_hint
 from jaxcls.losses.weighting import (
     SigmoidWeighting,
     Terms,

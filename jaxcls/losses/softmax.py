@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxcls.errors import InputError
-from jaxcls.labels import squeeze_hint
+from jaxcls._utils.errors import InputError
+from jaxcls._utils.labels import squeeze_hint
 from jaxcls.losses.weighting import (
     Terms,
     Weighting,

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxcls.errors import InputError, unknown_name
-from jaxcls.labels import holds
+from jaxcls._utils.errors import InputError, unknown_name
+from jaxcls._utils.labels import holds
 
 Normalizer = Literal["none", "batch", "weights", "positives"]
 

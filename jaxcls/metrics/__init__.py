@@ -1,6 +1,6 @@
 """Exact metrics of collected scores and labels, on the host, in float64 NumPy.
 
-Every metric is a function `(scores, labels, *, problem, weights=None, mask=None, ...)`. What its arrays mean
+Every metric is a function `(scores, labels, *, problem, sample_weight=None, mask=None, ...)`. What its arrays mean
 is decided by the declared `problem`, never by their shapes:
 
 ============  ===========================  ============================
@@ -11,7 +11,7 @@ problem       scores                       labels
 'multilabel'  (N, L), one a label          (N, L), 0, 1 or nan
 ============  ===========================  ============================
 
-- `weights` (N,) are scikit-learn's `sample_weight`; rows whose `mask` (N,) is False are padding and are not
+- `sample_weight` (N,) are scikit-learn's `sample_weight`; rows whose `mask` (N,) is False are padding and are not
   read. Rows of weight 0 count for nothing, as if they were not there.
 - A multilabel label that is not known is nan. Each label is then judged by the rows where it is known, and a
   pool of decisions ('micro', `subset_accuracy`) holds the known ones.
@@ -30,7 +30,7 @@ problem       scores                       labels
 Bad arrays raise an `InputError` that names the argument and the row. Definitions and ties are scikit-learn's.
 """
 
-from jaxcls.labels import Problem
+from jaxcls._utils.labels import ProblemName
 from jaxcls.metrics.averages import Average
 from jaxcls.metrics.by_name import ALIASES, METRICS, Metric, direction, get, of_output, report
 from jaxcls.metrics.closed_form import proportion_interval, report_intervals
@@ -49,13 +49,7 @@ from jaxcls.metrics.decisions import (
     top_k_accuracy,
 )
 from jaxcls.metrics.intervals import Interval, bootstrap_interval
-from jaxcls.metrics.probabilities import (
-    Reliability,
-    brier_score,
-    expected_calibration_error,
-    log_loss,
-    reliability,
-)
+from jaxcls.metrics.probabilities import Reliability, brier_score, expected_calibration_error, log_loss, reliability
 from jaxcls.metrics.ranking import (
     PrecisionRecallCurve,
     RocCurve,
@@ -74,7 +68,7 @@ __all__ = [
     "Interval",
     "Metric",
     "PrecisionRecallCurve",
-    "Problem",
+    "ProblemName",
     "Reliability",
     "RocCurve",
     "accuracy",

@@ -6,8 +6,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from jaxcls.errors import InputError, unknown_name
-from jaxcls.labels import Problem
+from jaxcls._utils.errors import InputError, unknown_name
+from jaxcls._utils.labels import ProblemName
 from jaxcls.metrics.collected import Collected, FloatArray
 
 Average = Literal["auto", "binary", "micro", "macro", "weighted"]
@@ -20,20 +20,20 @@ def averaged(vector: FloatArray, support: FloatArray, average: Average | None) -
     return mean_of_defined(vector, support if average == "weighted" else None)
 
 
-def mean_of_defined(vector: FloatArray, weights: FloatArray | None = None) -> float:
+def mean_of_defined(vector: FloatArray, sample_weight: FloatArray | None = None) -> float:
     """The mean of the values that are not nan, and nan if none is left."""
-    weights = np.ones_like(vector) if weights is None else weights
+    sample_weight = np.ones_like(vector) if sample_weight is None else sample_weight
     defined = ~np.isnan(vector)
-    total = weights[defined].sum()
-    return float(weights[defined] @ vector[defined] / total) if total > 0 else math.nan
+    total = sample_weight[defined].sum()
+    return float(sample_weight[defined] @ vector[defined] / total) if total > 0 else math.nan
 
 
 def mean_of_decisions(values: NDArray[Any], data: Collected) -> float:
     """The mean of (N, decisions): of each decision over the rows where it is known, then over the decisions."""
-    return mean_of_defined(ratio((data.weights * values).sum(axis=0), data.weights.sum(axis=0)))
+    return mean_of_defined(ratio((data.sample_weight * values).sum(axis=0), data.sample_weight.sum(axis=0)))
 
 
-def check_average(average: Average | None, problem: Problem) -> None:
+def check_average(average: Average | None, problem: ProblemName) -> None:
     """Refuses an average that is unknown, or means nothing for the problem."""
     if average is not None and average not in get_args(Average):
         raise unknown_name("average", average, get_args(Average))

@@ -9,8 +9,8 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jaxcls.errors import InputError, unknown_name
-from jaxcls.labels import Problem, check_problem
+from jaxcls._utils.errors import InputError, unknown_name
+from jaxcls._utils.labels import ProblemName, check_problem
 from jaxcls.metrics import detection
 from jaxcls.metrics.averages import mean_of_defined
 from jaxcls.metrics.collected import FloatArray, Rows, collect, support_of
@@ -34,7 +34,7 @@ class Metric(NamedTuple):
     """What a name stands for: the function, the problems that it fits, and which direction is better."""
 
     function: Callable[..., Any]
-    problems: tuple[Problem, ...] = get_args(Problem)
+    problems: tuple[ProblemName, ...] = get_args(ProblemName)
     direction: Literal["max", "min"] = "max"
 
 
@@ -65,8 +65,8 @@ ALIASES = {
 }
 
 
-def get(name: str, problem: Problem) -> Callable[..., float]:
-    """The metric of that name as `function(scores, labels, *, weights=None, mask=None) -> float`.
+def get(name: str, problem: ProblemName) -> Callable[..., float]:
+    """The metric of that name as `function(scores, labels, *, sample_weight=None, mask=None) -> float`.
 
     Its other options (`threshold`, `k`, ...) stay open to the caller. Raises `InputError` for an unknown name
     and for a metric that does not fit the problem.
@@ -116,10 +116,10 @@ def report(
     scores: ArrayLike,
     labels: ArrayLike,
     *,
-    problem: Problem,
+    problem: ProblemName,
     class_names: Sequence[str] | None = None,
     threshold: ArrayLike = 0.5,
-    weights: Rows = None,
+    sample_weight: Rows = None,
     mask: Rows = None,
 ) -> dict[str, Any]:
     """Every metric that fits the problem, as a plain dict that JSON can hold (nan becomes None).
@@ -141,14 +141,14 @@ def report(
     >>> summary["undefined_labels"]["roc_auc"]
     ['dog']
     """
-    data = collect(scores, labels, problem, weights, mask)
+    data = collect(scores, labels, problem, sample_weight, mask)
     names = _label_names(class_names, problem, data.scores.shape[1])
     values: dict[str, float] = {}
     vectors: dict[str, FloatArray] = {}
     for name, metric in METRICS.items():
         if problem not in metric.problems or (name == "top_k_accuracy" and len(names) <= 5):
             continue
-        function = partial(get(name, problem), scores, labels, weights=weights, mask=mask)
+        function = partial(get(name, problem), scores, labels, sample_weight=sample_weight, mask=mask)
         if _takes(metric, "threshold"):
             function = partial(function, threshold=threshold)
         if _takes(metric, "average"):
@@ -159,7 +159,7 @@ def report(
     table = {"support": support_of(data), **vectors}
     return {
         "problem": problem,
-        "examples": len(data.weights),
+        "examples": len(data.sample_weight),
         "metrics": {name: _json(value) for name, value in values.items()},
         "labels": {label: {name: _json(column[i]) for name, column in table.items()} for i, label in enumerate(names)},
         "undefined_labels": {
@@ -181,7 +181,7 @@ def _takes(metric: Metric, option: str) -> bool:
     return option in inspect.signature(metric.function).parameters
 
 
-def _label_names(class_names: Sequence[str] | None, problem: Problem, columns: int) -> list[str]:
+def _label_names(class_names: Sequence[str] | None, problem: ProblemName, columns: int) -> list[str]:
     count = 2 if problem == "binary" else columns
     names = [str(i) for i in range(count)] if class_names is None else list(class_names)
     if len(names) != count or len(set(names)) != count:

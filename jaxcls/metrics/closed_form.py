@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from jaxcls.errors import InputError
-from jaxcls.labels import Problem
+from jaxcls._utils.errors import InputError
+from jaxcls._utils.labels import ProblemName
 from jaxcls.metrics.averages import ratio
 from jaxcls.metrics.collected import Collected, FloatArray, Rows, collect, one_vs_rest
 from jaxcls.metrics.confusion import predict
@@ -54,9 +54,9 @@ def report_intervals(
     scores: ArrayLike,
     labels: ArrayLike,
     *,
-    problem: Problem,
+    problem: ProblemName,
     threshold: ArrayLike = 0.5,
-    weights: Rows = None,
+    sample_weight: Rows = None,
     mask: Rows = None,
     confidence: float = 0.95,
 ) -> dict[str, Any]:
@@ -64,22 +64,22 @@ def report_intervals(
 
     `metrics` is name -> [low, high], and `labels` is label -> name -> [low, high], for those that have one: a value
     that is undefined has none, nor has a ranking of fewer than 10 positives or negatives, nor one without an error,
-    nor `mcc`, `kappa`, `recall_at_precision` and `ece`. With weights, a share counts as one of (sum w)^2 / sum w^2
+    nor `mcc`, `kappa`, `recall_at_precision` and `ece`. With sample_weight, a share counts as one of (sum w)^2 / sum w^2
     examples.
 
     Args:
-      report: what :func:`jaxcls.metrics.report` made of the same scores, labels, threshold, weights and mask.
+      report: what :func:`jaxcls.metrics.report` made of the same scores, labels, threshold, sample_weight and mask.
 
     >>> from jaxcls.metrics import report
     >>> given = {"scores": [0.9, 0.8, 0.3, 0.1], "labels": [1, 0, 0, 0], "problem": "binary"}
     >>> [round(bound, 3) for bound in report_intervals(report(**given), **given)["metrics"]["accuracy"]]
     [0.301, 0.954]
     """
-    data = collect(scores, labels, problem, weights, mask)
+    data = collect(scores, labels, problem, sample_weight, mask)
     predicted = predict(data, threshold)
     positive = one_vs_rest(data)
     chosen = predicted == (np.arange(positive.shape[1]) if problem == "multiclass" else 1)
-    label_weights = np.broadcast_to(data.weights, positive.shape)
+    label_weights = np.broadcast_to(data.sample_weight, positive.shape)
 
     of_labels: dict[str, dict[str, Bounds]] = {}
     # By name: the sum over the labels of what each example moves the label's value by, and of how many labels.
@@ -100,7 +100,7 @@ def report_intervals(
         if problem == "binary" and name in next(iter(of_labels.values())):
             of_metrics[name] = next(iter(of_labels.values()))[name]
         elif name in ("subset_accuracy", "top_k_accuracy") or (name == "accuracy" and problem != "multilabel"):
-            rows = _effective_count(data.weights.max(axis=1))
+            rows = _effective_count(data.sample_weight.max(axis=1))
             of_metrics[name] = proportion_interval(min(value, 1.0), rows, confidence=confidence)
         elif name in ("log_loss", "brier_score", "accuracy"):
             error = _error(_mean_influence(_example_values(name, data, predicted), data))
@@ -218,19 +218,19 @@ def _example_values(name: str, data: Collected, predicted: NDArray[np.int64]) ->
 
 
 def _mean_influence(values: FloatArray, data: Collected) -> FloatArray:
-    totals = data.weights.sum(axis=0)
-    means = ratio((data.weights * values).sum(axis=0), totals)
+    totals = data.sample_weight.sum(axis=0)
+    means = ratio((data.sample_weight * values).sum(axis=0), totals)
     defined = totals > 0
-    return (data.weights * ratio(values - means, totals))[:, defined].sum(axis=1) / defined.sum()
+    return (data.sample_weight * ratio(values - means, totals))[:, defined].sum(axis=1) / defined.sum()
 
 
 def _error(influence: FloatArray) -> float:
     return float(np.sqrt(influence @ influence))
 
 
-def _effective_count(weights: FloatArray) -> float:
-    total = weights.sum()
-    return float(total**2 / (weights @ weights)) if total > 0 else 0.0
+def _effective_count(sample_weight: FloatArray) -> float:
+    total = sample_weight.sum()
+    return float(total**2 / (sample_weight @ sample_weight)) if total > 0 else 0.0
 
 
 def _on_logit_scale(value: float, error: float, confidence: float) -> Bounds | None:

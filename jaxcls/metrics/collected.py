@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from jaxcls.errors import InputError
-from jaxcls.labels import Problem, check_problem, holds
+from jaxcls._utils.errors import InputError
+from jaxcls._utils.labels import ProblemName, check_problem, holds
 
 FloatArray = NDArray[np.float64]
 Rows = ArrayLike | None  # one value a row, or None for the default of every row
@@ -16,23 +16,23 @@ Rows = ArrayLike | None  # one value a row, or None for the default of every row
 class Collected(NamedTuple):
     """The rows that count. A row of a multiclass problem is one decision, any other row is one a column.
 
-    scores (N, C); truth (N, decisions), the class of each decision; weights (N, decisions), 0 where the class is
+    scores (N, C); truth (N, decisions), the class of each decision; sample_weight (N, decisions), 0 where the class is
     not known, and above 0 somewhere in every row; rows (N,), where each row stood, for messages.
     """
 
     scores: FloatArray
     truth: NDArray[np.int64]
-    weights: FloatArray
+    sample_weight: FloatArray
     rows: NDArray[np.intp]
-    problem: Problem
+    problem: ProblemName
 
 
-def collect(scores: ArrayLike, labels: ArrayLike, problem: Problem, weights: Rows, mask: Rows) -> Collected:
+def collect(scores: ArrayLike, labels: ArrayLike, problem: ProblemName, sample_weight: Rows, mask: Rows) -> Collected:
     """The rows that count, after a check of every row that is not masked."""
     check_problem(problem)
     values, truth = numbers(scores, "scores"), np.asarray(labels)
     _check_shapes(values.shape, truth.shape, problem)
-    row_weights, row_mask = weights_and_mask(len(values), weights, mask)
+    row_weights, row_mask = weights_and_mask(len(values), sample_weight, mask)
     values, truth = values.reshape(len(values), -1), truth.reshape(len(truth), -1)
     known = known_places(truth, problem)
     _check_rows(np.isfinite(values), row_mask, values, "scores", "must be finite")
@@ -51,21 +51,21 @@ def collect(scores: ArrayLike, labels: ArrayLike, problem: Problem, weights: Row
     return Collected(values[kept], classes, row_weights[kept, None] * known[kept], kept, problem)
 
 
-def known_places(labels: NDArray[Any], problem: Problem) -> NDArray[np.bool_]:
+def known_places(labels: NDArray[Any], problem: ProblemName) -> NDArray[np.bool_]:
     """Where a label is known; only a multilabel one may be nan, which says that it is not."""
     return ~holds(labels, math.nan) if problem == "multilabel" else np.ones(labels.shape, dtype=bool)
 
 
-def weights_and_mask(rows: int, weights: Rows, mask: Rows) -> tuple[FloatArray, NDArray[np.bool_]]:
+def weights_and_mask(rows: int, sample_weight: Rows, mask: Rows) -> tuple[FloatArray, NDArray[np.bool_]]:
     """The weight of each row and whether it is read at all; at least one row has a weight."""
     row_mask = np.ones(rows, dtype=bool) if mask is None else np.asarray(mask)
     if row_mask.shape != (rows,) or row_mask.dtype != bool:
         raise InputError(f"mask must be {rows} booleans, got {row_mask.dtype} of shape {row_mask.shape}")
-    row_weights = np.ones(rows) if weights is None else numbers(weights, "weights")
+    row_weights = np.ones(rows) if sample_weight is None else numbers(sample_weight, "sample_weight")
     if row_weights.shape != (rows,):
-        raise InputError(f"weights must have shape ({rows},), got {row_weights.shape}")
+        raise InputError(f"sample_weight must have shape ({rows},), got {row_weights.shape}")
     valid = np.isfinite(row_weights) & (row_weights >= 0)
-    _check_rows(valid[:, None], row_mask, row_weights[:, None], "weights", "must be finite and not negative")
+    _check_rows(valid[:, None], row_mask, row_weights[:, None], "sample_weight", "must be finite and not negative")
     if not (row_weights[row_mask] > 0).any():
         raise InputError("no example is left: every row is masked or has weight 0")
     return row_weights, row_mask
@@ -94,7 +94,7 @@ def one_vs_rest(data: Collected) -> NDArray[np.bool_]:
 
 def support_of(data: Collected) -> FloatArray:
     """The weight of the known positives of each column, (C,)."""
-    return (data.weights * one_vs_rest(data)).sum(axis=0)
+    return (data.sample_weight * one_vs_rest(data)).sum(axis=0)
 
 
 def numbers(values: ArrayLike, argument: str) -> FloatArray:
@@ -105,7 +105,7 @@ def numbers(values: ArrayLike, argument: str) -> FloatArray:
         raise InputError(f"{argument} must be an array of numbers: {error}") from error
 
 
-def _check_shapes(scores: tuple[int, ...], labels: tuple[int, ...], problem: Problem) -> None:
+def _check_shapes(scores: tuple[int, ...], labels: tuple[int, ...], problem: ProblemName) -> None:
     columns = {"binary": "", "multiclass": "classes", "multilabel": "labels"}[problem]
     form = f"(examples, {columns})" if columns else "(examples,)"
     if len(scores) != (2 if columns else 1) or (problem == "multiclass" and scores[1] < 2):

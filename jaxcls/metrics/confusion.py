@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from jaxcls.errors import InputError
+from jaxcls._utils.errors import InputError
 from jaxcls.metrics.averages import ratio
 from jaxcls.metrics.collected import Collected, FloatArray, numbers, require_probabilities
 
@@ -39,7 +39,7 @@ def matrices_of(data: Collected, threshold: ArrayLike) -> FloatArray:
     decisions = data.truth.shape[1]
     classes = data.scores.shape[1] if data.problem == "multiclass" else 2
     cells = (np.arange(decisions) * classes + data.truth) * classes + predicted
-    totals = np.bincount(cells.ravel(), weights=data.weights.ravel(), minlength=decisions * classes**2)
+    totals = np.bincount(cells.ravel(), weights=data.sample_weight.ravel(), minlength=decisions * classes**2)
     return totals.reshape(decisions, classes, classes).astype(np.float64, copy=False)
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxcls.errors import InputError, unknown_name
+from jaxcls._utils.errors import InputError, unknown_name
 from jaxcls.metrics.collected import FloatArray
 from jaxcls.metrics.intervals import Interval
 
@@ -129,7 +129,7 @@ def evaluate(
 
 
 def get(name: str) -> Callable[..., float]:
-    """A metric by its name, one of `NAMES`: ``(detections, labels, *, weights=None, mask=None) -> float``.
+    """A metric by its name, one of `NAMES`: ``(detections, labels, *, sample_weight=None, mask=None) -> float``.
 
     Images whose `mask` is False, or whose weight is 0, do not count; all others count the same.
 
@@ -144,9 +144,9 @@ def get(name: str) -> Callable[..., float]:
     if name not in NAMES:
         raise unknown_name("metric of detection", name, NAMES)
 
-    def metric(detections: Arrays, labels: Arrays, *, weights: Any = None, mask: Any = None) -> float:
+    def metric(detections: Arrays, labels: Arrays, *, sample_weight: Any = None, mask: Any = None) -> float:
         counts = np.ones(len(labels["classes"]), bool)
-        for some in (weights, mask):
+        for some in (sample_weight, mask):
             counts &= True if some is None else np.asarray(some) > 0
         found, truth = ({name: array[counts] for name, array in some.items()} for some in (detections, labels))
         # A class that no image has is in no mean.
@@ -339,8 +339,8 @@ class _OfOneClass(NamedTuple):
             return np.full(len(IOUS), np.nan)
         if not len(self.images):
             return np.zeros(len(IOUS))
-        weights = times[self.images].astype(np.float64)
-        right, wrong = np.cumsum(self.right * weights, axis=1), np.cumsum(self.wrong * weights, axis=1)
+        sample_weight = times[self.images].astype(np.float64)
+        right, wrong = np.cumsum(self.right * sample_weight, axis=1), np.cumsum(self.wrong * sample_weight, axis=1)
         recall, precision = right / objects, _envelope(right / np.maximum(right + wrong, np.spacing(1.0)))
         reached = np.stack([np.searchsorted(one, RECALLS) for one in recall])
         padded = np.pad(precision, ((0, 0), (0, 1)))

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jaxcls.errors import InputError
+from jaxcls._utils.errors import InputError
 from jaxcls.metrics.collected import Rows, known_places, weights_and_mask
 
 
@@ -27,12 +27,12 @@ def bootstrap_interval(
     seed: int,
     confidence: float = 0.95,
     resamples: int = 1000,
-    weights: Rows = None,
+    sample_weight: Rows = None,
     mask: Rows = None,
 ) -> Interval:
     """The percentile bootstrap interval of `metric(scores, labels)` over resampled rows.
 
-    `metric` is what `get` returns, or any function of (scores, labels) and, if weights are given, `weights=`.
+    `metric` is what `get` returns, or any function of (scores, labels) and, if sample_weight are given, `sample_weight=`.
     Resamples on which it is nan (an AUC without positives) are left out and counted; both bounds are nan if
     all are. The interval is then conditional on the metric being defined: distrust it when many were left
     out. Source: Efron and Tibshirani (1993), "An introduction to the bootstrap", chapter 13.
@@ -48,7 +48,7 @@ def bootstrap_interval(
     score_rows, label_rows = np.asarray(scores), np.asarray(labels)
     if score_rows.shape[:1] != label_rows.shape[:1]:
         raise InputError(f"scores {score_rows.shape} and labels {label_rows.shape} differ in their rows")
-    row_weights, row_mask = weights_and_mask(len(score_rows), weights, mask)
+    row_weights, row_mask = weights_and_mask(len(score_rows), sample_weight, mask)
     # A multilabel row of which no label is known counts for nothing.
     known = known_places(label_rows, "multilabel").any(axis=1) if label_rows.ndim == 2 else True
     kept = np.flatnonzero(row_mask & (row_weights > 0) & known)
@@ -58,7 +58,7 @@ def bootstrap_interval(
     values = np.empty(resamples)
     for i in range(resamples):
         rows = rng.choice(kept, size=len(kept))
-        weighting = {} if weights is None else {"weights": row_weights[rows]}
+        weighting = {} if sample_weight is None else {"sample_weight": row_weights[rows]}
         values[i] = metric(score_rows[rows], label_rows[rows], **weighting)
     defined = values[~np.isnan(values)]
     if not defined.size:

@@ -5,15 +5,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from jaxcls.errors import InputError
-from jaxcls.labels import Problem
+from jaxcls._utils.errors import InputError
+from jaxcls._utils.labels import ProblemName
 from jaxcls.metrics.averages import mean_of_decisions, mean_of_defined, ratio
 from jaxcls.metrics.collected import Collected, FloatArray, Rows, collect, one_vs_rest, require_probabilities
 from jaxcls.metrics.confusion import predict
 
 
 def log_loss(
-    scores: ArrayLike, labels: ArrayLike, *, problem: Problem, weights: Rows = None, mask: Rows = None
+    scores: ArrayLike, labels: ArrayLike, *, problem: ProblemName, sample_weight: Rows = None, mask: Rows = None
 ) -> float:
     """The mean of -log of the probability of the truth, in nats; for multilabel the mean over the labels.
 
@@ -24,13 +24,13 @@ def log_loss(
     >>> log_loss([0.8, 0.4], [1, 0], problem="binary")
     0.366...
     """
-    data = collect(scores, labels, problem, weights, mask)
+    data = collect(scores, labels, problem, sample_weight, mask)
     require_probabilities(data)
     return mean_of_decisions(log_losses(data), data)
 
 
 def brier_score(
-    scores: ArrayLike, labels: ArrayLike, *, problem: Problem, weights: Rows = None, mask: Rows = None
+    scores: ArrayLike, labels: ArrayLike, *, problem: ProblemName, sample_weight: Rows = None, mask: Rows = None
 ) -> float:
     """The mean squared error of the probabilities; for multilabel the mean over the labels.
 
@@ -40,7 +40,7 @@ def brier_score(
     >>> brier_score([0.5, 0.0], [1, 0], problem="binary")
     0.125
     """
-    data = collect(scores, labels, problem, weights, mask)
+    data = collect(scores, labels, problem, sample_weight, mask)
     require_probabilities(data)
     return mean_of_decisions(squared_errors(data), data)
 
@@ -57,17 +57,23 @@ class Reliability(NamedTuple):
 
 
 def reliability(
-    scores: ArrayLike, labels: ArrayLike, *, problem: Problem, bins: int = 15, weights: Rows = None, mask: Rows = None
+    scores: ArrayLike,
+    labels: ArrayLike,
+    *,
+    problem: ProblemName,
+    bins: int = 15,
+    sample_weight: Rows = None,
+    mask: Rows = None,
 ) -> Reliability:
     """What :func:`expected_calibration_error` is of, with the decisions of all labels of a multilabel problem in one.
 
     >>> reliability([0.8, 0.8, 0.8, 0.8], [1, 1, 1, 0], problem="binary", bins=2).accuracy
     array([ nan, 0.75])
     """
-    data, confidence, cells = _binned(scores, labels, problem, bins, weights, mask)
+    data, confidence, cells = _binned(scores, labels, problem, bins, sample_weight, mask)
     right = predict(data, 0.5) == data.truth
     weight, said, was = (
-        np.bincount(cells.ravel(), weights=(data.weights * values).ravel(), minlength=bins).astype(np.float64)
+        np.bincount(cells.ravel(), weights=(data.sample_weight * values).ravel(), minlength=bins).astype(np.float64)
         for values in (np.ones_like(confidence), confidence, right)
     )
     return Reliability(weight, ratio(said, weight), ratio(was, weight))
@@ -77,9 +83,9 @@ def expected_calibration_error(
     scores: ArrayLike,
     labels: ArrayLike,
     *,
-    problem: Problem,
+    problem: ProblemName,
     bins: int = 15,
-    weights: Rows = None,
+    sample_weight: Rows = None,
     mask: Rows = None,
 ) -> float:
     """The mean gap between confidence and accuracy over equal-width bins of top-1 confidence.
@@ -91,10 +97,10 @@ def expected_calibration_error(
     >>> round(expected_calibration_error([0.8, 0.8, 0.8, 0.8], [1, 1, 1, 0], problem="binary"), 6)
     0.05
     """
-    data, confidence, cells = _binned(scores, labels, problem, bins, weights, mask)
-    surplus = data.weights * (confidence - (predict(data, 0.5) == data.truth))
+    data, confidence, cells = _binned(scores, labels, problem, bins, sample_weight, mask)
+    surplus = data.sample_weight * (confidence - (predict(data, 0.5) == data.truth))
     gaps = [np.abs(np.bincount(c, weights=s)).sum() for c, s in zip(cells.T, surplus.T, strict=True)]
-    return mean_of_defined(ratio(gaps, data.weights.sum(axis=0)))
+    return mean_of_defined(ratio(gaps, data.sample_weight.sum(axis=0)))
 
 
 def log_losses(data: Collected) -> FloatArray:
@@ -113,12 +119,12 @@ def squared_errors(data: Collected) -> FloatArray:
 
 
 def _binned(
-    scores: ArrayLike, labels: ArrayLike, problem: Problem, bins: int, weights: Rows, mask: Rows
+    scores: ArrayLike, labels: ArrayLike, problem: ProblemName, bins: int, sample_weight: Rows, mask: Rows
 ) -> tuple[Collected, FloatArray, NDArray[np.intp]]:
     """What counts, and of each decision its confidence and the bin of that."""
     if bins < 1:
         raise InputError(f"bins must be at least 1, got {bins}")
-    data = collect(scores, labels, problem, weights, mask)
+    data = collect(scores, labels, problem, sample_weight, mask)
     require_probabilities(data)
     if problem == "multiclass":
         confidence = data.scores.max(axis=1, keepdims=True)

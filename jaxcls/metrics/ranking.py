@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from jaxcls.errors import InputError
-from jaxcls.labels import Problem
+from jaxcls._utils.errors import InputError
+from jaxcls._utils.labels import ProblemName
 from jaxcls.metrics.averages import Average, averaged, check_average, ratio
 from jaxcls.metrics.collected import Collected, FloatArray, Rows, collect, one_vs_rest, support_of
 
@@ -18,9 +18,9 @@ def roc_auc(
     scores: ArrayLike,
     labels: ArrayLike,
     *,
-    problem: Problem,
+    problem: ProblemName,
     average: Average | None = "auto",
-    weights: Rows = None,
+    sample_weight: Rows = None,
     mask: Rows = None,
 ) -> float | FloatArray:
     """The area under the ROC curve: the chance that a positive outranks a negative, half of it for ties.
@@ -30,16 +30,16 @@ def roc_auc(
     >>> roc_auc([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1], problem="binary")
     0.75
     """
-    return _ranked(_roc_auc, collect(scores, labels, problem, weights, mask), average)
+    return _ranked(_roc_auc, collect(scores, labels, problem, sample_weight, mask), average)
 
 
 def average_precision(
     scores: ArrayLike,
     labels: ArrayLike,
     *,
-    problem: Problem,
+    problem: ProblemName,
     average: Average | None = "auto",
-    weights: Rows = None,
+    sample_weight: Rows = None,
     mask: Rows = None,
 ) -> float | FloatArray:
     """The sum of the precision at each distinct score times the recall gained there, without interpolation.
@@ -49,17 +49,17 @@ def average_precision(
     >>> average_precision([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1], problem="binary")
     0.833...
     """
-    return _ranked(_average_precision, collect(scores, labels, problem, weights, mask), average)
+    return _ranked(_average_precision, collect(scores, labels, problem, sample_weight, mask), average)
 
 
 def recall_at_precision(
     scores: ArrayLike,
     labels: ArrayLike,
     *,
-    problem: Problem,
+    problem: ProblemName,
     at: float = 0.9,
     average: Average | None = "auto",
-    weights: Rows = None,
+    sample_weight: Rows = None,
     mask: Rows = None,
 ) -> float | FloatArray:
     """The highest recall of any threshold whose precision is at least `at`, 0 if no threshold reaches it.
@@ -71,7 +71,7 @@ def recall_at_precision(
     """
     if not 0 < at <= 1:
         raise InputError(f"at must be a precision above 0 and at most 1, got {at}")
-    data = collect(scores, labels, problem, weights, mask)
+    data = collect(scores, labels, problem, sample_weight, mask)
     return _ranked(partial(_recall_at_precision, at=at), data, average)
 
 
@@ -83,7 +83,7 @@ class RocCurve(NamedTuple):
     thresholds: FloatArray
 
 
-def roc_curve(scores: ArrayLike, labels: ArrayLike, *, weights: Rows = None, mask: Rows = None) -> RocCurve:
+def roc_curve(scores: ArrayLike, labels: ArrayLike, *, sample_weight: Rows = None, mask: Rows = None) -> RocCurve:
     """The ROC curve of a binary problem (or one multilabel column), one point a distinct score.
 
     The thresholds fall from inf, where nothing is positive; this is scikit-learn's with
@@ -92,8 +92,8 @@ def roc_curve(scores: ArrayLike, labels: ArrayLike, *, weights: Rows = None, mas
     >>> roc_curve([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1]).tpr
     array([0. , 0.5, 0.5, 1. , 1. ])
     """
-    data = collect(scores, labels, "binary", weights, mask)
-    ranking = rank(data.scores[:, 0], data.truth[:, 0] == 1, data.weights[:, 0])
+    data = collect(scores, labels, "binary", sample_weight, mask)
+    ranking = rank(data.scores[:, 0], data.truth[:, 0] == 1, data.sample_weight[:, 0])
     return RocCurve(
         ratio(np.append(0.0, ranking.false_positives), ranking.negatives),
         ratio(np.append(0.0, ranking.true_positives), ranking.positives),
@@ -110,7 +110,7 @@ class PrecisionRecallCurve(NamedTuple):
 
 
 def precision_recall_curve(
-    scores: ArrayLike, labels: ArrayLike, *, weights: Rows = None, mask: Rows = None
+    scores: ArrayLike, labels: ArrayLike, *, sample_weight: Rows = None, mask: Rows = None
 ) -> PrecisionRecallCurve:
     """The precision-recall curve of a binary problem (or one multilabel column), one point a distinct score.
 
@@ -120,8 +120,8 @@ def precision_recall_curve(
     >>> precision_recall_curve([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1]).recall
     array([1. , 1. , 0.5, 0.5, 0. ])
     """
-    data = collect(scores, labels, "binary", weights, mask)
-    ranking = rank(data.scores[:, 0], data.truth[:, 0] == 1, data.weights[:, 0])
+    data = collect(scores, labels, "binary", sample_weight, mask)
+    ranking = rank(data.scores[:, 0], data.truth[:, 0] == 1, data.sample_weight[:, 0])
     return PrecisionRecallCurve(
         np.append(ranking.precision[::-1], 1.0),
         np.append(ranking.recall[::-1], 0.0),
@@ -153,14 +153,14 @@ class Ranking(NamedTuple):
         return ratio(self.true_positives, self.positives)
 
 
-def rank(scores: FloatArray, positive: NDArray[np.bool_], weights: FloatArray) -> Ranking:
-    known = np.flatnonzero(weights > 0)
-    # Stable, so that the rounding of summed weights does not depend on the sorting code of the machine.
+def rank(scores: FloatArray, positive: NDArray[np.bool_], sample_weight: FloatArray) -> Ranking:
+    known = np.flatnonzero(sample_weight > 0)
+    # Stable, so that the rounding of summed sample_weight does not depend on the sorting code of the machine.
     order = known[np.argsort(-scores[known], kind="stable")]
-    scores, positive, weights = scores[order], positive[order], weights[order]
+    scores, positive, sample_weight = scores[order], positive[order], sample_weight[order]
     last_of_ties = np.flatnonzero(np.append(scores[1:], -np.inf) != scores)
-    true_positives = np.cumsum(np.where(positive, weights, 0.0))[last_of_ties]
-    false_positives = np.cumsum(np.where(positive, 0.0, weights))[last_of_ties]
+    true_positives = np.cumsum(np.where(positive, sample_weight, 0.0))[last_of_ties]
+    false_positives = np.cumsum(np.where(positive, 0.0, sample_weight))[last_of_ties]
     return Ranking(scores[last_of_ties], true_positives, false_positives)
 
 
@@ -168,10 +168,10 @@ def _ranked(statistic: Callable[[Ranking], float], data: Collected, average: Ave
     """The statistic of the ranking of each label, averaged."""
     check_average(average, data.problem)
     positive = one_vs_rest(data)
-    weights = np.broadcast_to(data.weights, positive.shape)
+    sample_weight = np.broadcast_to(data.sample_weight, positive.shape)
     if average == "micro":
-        return statistic(rank(data.scores.ravel(), positive.ravel(), weights.ravel()))
-    columns = zip(data.scores.T, positive.T, weights.T, strict=True)
+        return statistic(rank(data.scores.ravel(), positive.ravel(), sample_weight.ravel()))
+    columns = zip(data.scores.T, positive.T, sample_weight.T, strict=True)
     return averaged(np.array([statistic(rank(*column)) for column in columns]), support_of(data), average)
 
 

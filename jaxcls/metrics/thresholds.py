@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jaxcls.errors import InputError, unknown_name
-from jaxcls.labels import Problem
+from jaxcls._utils.errors import InputError, unknown_name
+from jaxcls._utils.labels import ProblemName
 from jaxcls.metrics import confusion
 from jaxcls.metrics.collected import FloatArray, Rows, collect, require_probabilities
 from jaxcls.metrics.ranking import Ranking, rank
@@ -16,9 +16,9 @@ def tune_threshold(
     scores: ArrayLike,
     labels: ArrayLike,
     *,
-    problem: Problem,
+    problem: ProblemName,
     metric: str = "f1",
-    weights: Rows = None,
+    sample_weight: Rows = None,
     mask: Rows = None,
 ) -> float | FloatArray:
     """The threshold that maximises `metric`: one for binary, (L,) for multilabel, each label for itself.
@@ -34,14 +34,14 @@ def tune_threshold(
     0.375
     """
     check_tunable(metric, problem)
-    data = collect(scores, labels, problem, weights, mask)
+    data = collect(scores, labels, problem, sample_weight, mask)
     require_probabilities(data)
-    columns = zip(data.scores.T, data.truth.T == 1, data.weights.T, strict=True)
+    columns = zip(data.scores.T, data.truth.T == 1, data.sample_weight.T, strict=True)
     best = np.array([_best_threshold(rank(*column), _TUNABLE[metric]) for column in columns])
     return float(best[0]) if problem == "binary" else best
 
 
-def check_tunable(metric: str, problem: Problem) -> None:
+def check_tunable(metric: str, problem: ProblemName) -> None:
     """Refuses a metric that no threshold is tuned for, and a problem that has none.
 
     >>> check_tunable("f1", "binary")

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxcls.errors import InputError
+from jaxcls._utils.errors import InputError
 
 PyTree = Any
 

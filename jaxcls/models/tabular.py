@@ -1,6 +1,6 @@
 """Classifiers of tables: a linear one, and a multilayer perceptron with embeddings of numbers and of categories.
 
-Each is a Flax NNX module that takes what :mod:`jaxcls.data.preparation.tables` gives, "numeric" float32 (N, F),
+Each is a Flax NNX module that takes what :mod:`jaxcls.data.preprocessing.tables` gives, "numeric" float32 (N, F),
 "missing" float32 (N, M) and "categories" int32 (N, C), and returns float32 logits (N, num_classes). ``dtype`` is that
 of the computation; parameters are kept in float32.
 """
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxcls import ops
+from jaxcls import kernels
 
 Table = Mapping[str, jax.Array]
 
@@ -49,7 +49,12 @@ class Linear(nnx.Module):
         self.dropout = nnx.Dropout(dropout, rngs=rngs)
         # The loss is convex, so zero is as good a start as any, and the one that favours no class.
         self.head = nnx.Linear(
-            width, num_classes, kernel_init=nnx.initializers.zeros, dot_general=ops.dot_general, dtype=dtype, rngs=rngs
+            width,
+            num_classes,
+            kernel_init=nnx.initializers.zeros,
+            dot_general=kernels.dot_general,
+            dtype=dtype,
+            rngs=rngs,
         )
 
     def __call__(self, table: Table) -> jax.Array:

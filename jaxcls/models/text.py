@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxcls import ops
+from jaxcls import kernels
 from jaxcls.models.dense import Linear
 
 # He et al. 2015, for layers that a ReLU follows.
@@ -164,7 +164,7 @@ class Transformer(nnx.Module):
         chex.assert_rank(tokens, 2)
         present = tokens != 0
         positions = self.positions(jnp.arange(tokens.shape[1]))
-        x = self.dropout(ops.add_bias(self.embedding(tokens), positions))
+        x = self.dropout(kernels.add_bias(self.embedding(tokens), positions))
         for block in self.blocks.layers:
             x = block(x, present)
         x = self.norm(x).astype(jnp.float32) * present[..., None]
@@ -191,14 +191,14 @@ class _Attention(nnx.Module):
 
     def __init__(self, features: int, heads: int, *, dtype: Any, rngs: nnx.Rngs):
         self.heads = heads
-        # Queries, keys and values in one product, which is faster than three.
+        # Unlabeled, keys and values in one product, which is faster than three.
         self.inward = Linear(features, 3 * features, use_bias=False, dtype=dtype, rngs=rngs)
         self.outward = Linear(features, features, use_bias=False, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array, present: jax.Array) -> jax.Array:
         parts = jnp.split(self.inward(x), 3, axis=-1)
         query, key, value = (part.reshape(*x.shape[:2], self.heads, -1) for part in parts)
-        return self.outward(ops.attention(query, key, value, present).reshape(x.shape))
+        return self.outward(kernels.attention(query, key, value, present).reshape(x.shape))
 
 
 class _Dropout(nnx.Module):
@@ -211,7 +211,7 @@ class _Dropout(nnx.Module):
         self.rngs = rngs["dropout"].fork()
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return x if self.deterministic or not self.rate else ops.dropout(self.rngs(), x, self.rate)
+        return x if self.deterministic or not self.rate else kernels.dropout(self.rngs(), x, self.rate)
 
 
 def ngram_rows(tokens: jax.Array, orders: int, vocabulary_size: int, buckets: int) -> tuple[jax.Array, jax.Array]:

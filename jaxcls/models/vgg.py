@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxcls import ops
+from jaxcls import kernels
 from jaxcls.models.batch_norm import BatchNorm
 from jaxcls.models.convolution import Conv, PooledConv
 
@@ -47,7 +47,7 @@ class VGG(nnx.Module):
                 previous = features
         self.layers = nnx.Sequential(*layers)
         self.dropout = nnx.Dropout(dropout, rngs=rngs)
-        self.head = nnx.Linear(height * width * previous, num_classes, dot_general=ops.dot_general, rngs=rngs)
+        self.head = nnx.Linear(height * width * previous, num_classes, dot_general=kernels.dot_general, rngs=rngs)
 
     def __call__(self, images: jax.Array) -> jax.Array:
         chex.assert_rank(images, 4)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxcls import ops
+from jaxcls import kernels
 from jaxcls.models.batch_norm import BatchNorm
 from jaxcls.models.convolution import Conv, PooledConv, he_normal
 from jaxcls.models.dense import Linear
@@ -117,7 +117,7 @@ class ResNet(nnx.Module):
         large = min(input_shape[:2]) >= 96
         first: dict[str, Any] = {"kernel_size": (7, 7), "strides": 2} if large else {}
         self.stem = Conv(input_shape[-1], widths[0], use_bias=False, dtype=dtype, rngs=rngs, **first)
-        layers: list[Callable[..., Any]] = [ops.max_pool] if pooled_stem or large else []
+        layers: list[Callable[..., Any]] = [kernels.max_pool] if pooled_stem or large else []
         previous = widths[0]
         for stage, features in enumerate(widths):
             for block in range(blocks):

@@ -5,7 +5,7 @@ from typing import Any
 
 import optax
 
-from jaxcls.errors import unknown_name
+from jaxcls._utils.errors import unknown_name
 from jaxcls.optimizers.chain import Rate
 from jaxcls.optimizers.transforms import adagrad, adam, adamw, lion, muon, nadam, rmsprop, schedule_free, sgd
 
@@ -31,7 +31,7 @@ def get(name: str, *, learning_rate: Rate, **settings: Any) -> optax.GradientTra
     >>> get("sgd", learning_rate=0.1, clipnrom=1.0)
     Traceback (most recent call last):
     ...
-    jaxcls.errors.InputError: sgd takes no setting 'clipnrom'. Did you mean 'clipnorm'? It takes: ...
+    jaxcls._utils.errors.InputError: sgd takes no setting 'clipnrom'. Did you mean 'clipnorm'? It takes: ...
     """
     if name not in OPTIMIZERS:
         raise unknown_name("optimizer", name, OPTIMIZERS)

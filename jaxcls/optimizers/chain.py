@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxcls.errors import InputError
+from jaxcls._utils.errors import InputError
 from jaxcls.optimizers.averages import with_ema
 from jaxcls.optimizers.checks import check, check_names, keywords
 

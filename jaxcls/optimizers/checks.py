@@ -6,7 +6,7 @@ from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
-from jaxcls.errors import InputError, did_you_mean
+from jaxcls._utils.errors import InputError, did_you_mean
 
 
 def check(owner: str, **values: object) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import optax
 
-from jaxcls.errors import InputError, unknown_name
+from jaxcls._utils.errors import InputError, unknown_name
 from jaxcls.optimizers.checks import check, check_names, keywords
 
 

@@ -7,7 +7,7 @@ from typing import Any, Unpack
 import jax
 import optax
 
-from jaxcls.errors import InputError
+from jaxcls._utils.errors import InputError
 from jaxcls.optimizers import keras
 from jaxcls.optimizers.chain import Common, PyTree, Rate, assembled, refuse_keras_semantics, settled
 

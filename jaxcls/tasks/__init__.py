@@ -1,6 +1,6 @@
 """The tasks by name. A new task is one file here and one line in this dict."""
 
-from jaxcls.errors import unknown_name
+from jaxcls._utils.errors import unknown_name
 from jaxcls.tasks import (
     chest_xray,
     csv,

@@ -23,16 +23,16 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxcls import augment
-from jaxcls.data import medmnist, own, sources, splits
-from jaxcls.data.dataset import Dataset, Part, Provenance
+from jaxcls._utils.errors import InputError
+from jaxcls.data import augmentation, sources, splits, user_tables
+from jaxcls.data.dataset import Dataset, Provenance, Split
+from jaxcls.data.datasets import medmnist
 from jaxcls.data.formats import images, npz
-from jaxcls.data.preparation import images as prepared
+from jaxcls.data.preprocessing import images as prepared
 from jaxcls.data.samples import chest_xray as sample
-from jaxcls.errors import InputError
 from jaxcls.models import vision
-from jaxcls.settings import Settings
 from jaxcls.tasks.task import Preset, Task
+from jaxcls.training.settings import Settings
 
 CLASSES = ("NORMAL", "PNEUMONIA")
 NEEDS = (
@@ -44,7 +44,7 @@ _PATIENT = re.compile(r"(person\d+)_|(?:NORMAL2-)?(IM-\d+)-")
 
 
 def load(settings: Settings) -> Dataset:
-    read = functools.partial(_read_folder, size=own.given(settings, "image_size"))
+    read = functools.partial(_read_folder, size=user_tables.given(settings, "image_size"))
     others = {"sample": lambda: sources.generated(sample.write, read)}
     return sources.choose("chest_xray", settings.source, settings.data_dir, read=read, others=others, needs=NEEDS)
 
@@ -78,8 +78,8 @@ def _from_kaggle(root: Path, size: int, folder: Path) -> Dataset:
     )
     return Dataset(
         "chest_xray",
-        Part(train.images, np.array(train_labels, np.int32), groups=patients),
-        Part(test.images, np.array(test_labels, np.int32), groups=test_patients),
+        Split(train.images, np.array(train_labels, np.int32), groups=patients),
+        Split(test.images, np.array(test_labels, np.int32), groups=test_patients),
         CLASSES,
         Provenance("files", str(root), {"train": train.sha256, "test": test.sha256}, synthetic=False, note=note),
     )
@@ -136,13 +136,13 @@ TASK = Task(
     summary="pneumonia in chest radiographs of children, imbalanced",
     problem="binary",
     load=load,
-    read=lambda path, settings: images.queries(path, own.given(settings, "image_size"), 1),
-    prepare=lambda inputs, settings: prepared.fit(inputs),
+    read=lambda path, settings: images.queries(path, user_tables.given(settings, "image_size"), 1),
+    fit_preprocessor=lambda inputs, settings: prepared.fit(inputs),
     models={
         "cnn": functools.partial(vision.CNN, channels=(16, 32, 64), dense=128),
         "resnet": functools.partial(vision.ResNet, widths=(16, 32, 64, 128), pooled_stem=True),
     },
-    presets={"default": Preset(DEFAULT, augment.inputs_alone(augment.shift(4)))},
+    presets={"default": Preset(DEFAULT, augmentation.inputs_alone(augmentation.shift(4)))},
     metrics=["roc_auc", "average_precision", "recall", "specificity", "balanced_accuracy"],
     split=splits.grouped,
 )

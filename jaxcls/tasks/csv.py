@@ -22,16 +22,16 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxcls.augment import inputs_alone
-from jaxcls.data import own, sources
-from jaxcls.data.dataset import Dataset, Queries
+from jaxcls._utils.errors import InputError
+from jaxcls.data import sources, user_tables
+from jaxcls.data.augmentation import inputs_alone
+from jaxcls.data.dataset import Dataset, Unlabeled
 from jaxcls.data.formats.tables import numbers, require
-from jaxcls.data.preparation import tables
-from jaxcls.errors import InputError
+from jaxcls.data.preprocessing import tables
 from jaxcls.models import tabular
-from jaxcls.settings import Settings
-from jaxcls.tasks.own import specialise as specialised
 from jaxcls.tasks.task import Preset, Task
+from jaxcls.tasks.user_data import specialise as specialised
+from jaxcls.training.settings import Settings
 
 SAMPLE = Path(__file__).parents[1] / "data" / "samples" / "csv" / "wine.csv"
 
@@ -63,7 +63,7 @@ LARGE = dataclasses.replace(
 def load(settings: Settings) -> Dataset:
     """The rows of --data, and of --test-data where it is given."""
     chosen = _or_sample(settings)
-    dataset = own.from_tables("csv", chosen, lambda columns, where: _inputs(columns, chosen, where))
+    dataset = user_tables.from_tables("csv", chosen, lambda columns, where: _inputs(columns, chosen, where))
     if chosen.test_data is not None:
         for name, column in dataset.train.inputs.items():
             require(dataset.test.inputs, name, chosen.test_data)
@@ -72,14 +72,14 @@ def load(settings: Settings) -> Dataset:
     return dataset if settings.data is not None else _of_sample(dataset)
 
 
-def read(path: Path, settings: Settings) -> Queries:
+def read(path: Path, settings: Settings) -> Unlabeled:
     """The rows of a CSV file, which needs no labels."""
     chosen = _or_sample(settings)
-    return own.queries(path, chosen, lambda columns, where: _inputs(columns, chosen, where))
+    return user_tables.queries(path, chosen, lambda columns, where: _inputs(columns, chosen, where))
 
 
 def specialise(task: Task, settings: Settings) -> Task:
-    labels = own.labels_of_table(_or_sample(settings))
+    labels = user_tables.labels_of_table(_or_sample(settings))
     rows = len(labels.values)
     preset = Preset(LARGE if rows >= LARGE_ROWS else DEFAULT, augment=inputs_alone(functools.partial(jitter, rows)))
     return specialised(dataclasses.replace(task, presets={"default": preset}), labels.problem)
@@ -95,8 +95,8 @@ def jitter(rows: int, key: jax.Array, table: Mapping[str, jax.Array]) -> dict[st
     return {**table, "numeric": numbers + min(0.5, 4 * rows**-0.5) * jax.random.normal(key, numbers.shape)}
 
 
-def _inputs(columns: own.Columns, settings: Settings, where: str) -> dict[str, np.ndarray]:
-    inputs = own.learned_from(columns, settings)
+def _inputs(columns: user_tables.Columns, settings: Settings, where: str) -> dict[str, np.ndarray]:
+    inputs = user_tables.learned_from(columns, settings)
     if not inputs:
         raise InputError(f"{where}: has no column to learn from beside those of labels, weights, ids and dropped ones.")
     for name, column in inputs.items():
@@ -135,7 +135,7 @@ TASK = Task(
     problem="multiclass",
     load=load,
     read=read,
-    prepare=lambda inputs, settings: tables.fit(inputs),
+    fit_preprocessor=lambda inputs, settings: tables.fit(inputs),
     models={
         "ensemble": functools.partial(tabular.MLP, hidden=(64,), members=8),
         "mlp": functools.partial(tabular.MLP, hidden=(256, 256)),

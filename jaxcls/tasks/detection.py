@@ -3,7 +3,7 @@ arXiv:1708.02002).
 
     python -m jaxcls.train --task detection
     python -m jaxcls.train --task detection --data-dir FOLDER --image-size 512    # in COCO's layout, or Pascal VOC's
-    python -m jaxcls.predict --run-dir RUN --input IMAGES --output found.json --draw PICTURES
+    jaxcls predict --run-dir RUN --input IMAGES --output found.json --draw PICTURES
 
 Without FOLDER, what TFDS has prepared of COCO or VOC is learned, or a SYNTHETIC sample: scenes composed of real
 articles of Fashion-MNIST, grey, 128 x 128. On 2 cores (AMD Zen 5, native kernels) that took 465 s, and reached a mAP of
@@ -23,18 +23,18 @@ Traps:
 
 import functools
 
-from jaxcls import augment_boxes
-from jaxcls.data import detection_sets, own, splits
+from jaxcls.data import augmentation_boxes, splits, user_tables
 from jaxcls.data.dataset import Dataset
-from jaxcls.data.preparation import scenes
-from jaxcls.models.detection import RetinaNet
-from jaxcls.settings import Settings
+from jaxcls.data.datasets import object_detection
+from jaxcls.data.preprocessing import detection
+from jaxcls.models.detection.retinanet import RetinaNet
 from jaxcls.tasks.task import Preset, Task
+from jaxcls.training.settings import Settings
 
 
 def load(settings: Settings) -> Dataset:
-    size = own.given(settings, "image_size")
-    return detection_sets.load("detection", settings.source, settings.data_dir, size=size, channels=3)
+    size = user_tables.given(settings, "image_size")
+    return object_detection.load("detection", settings.source, settings.data_dir, size=size, channels=3)
 
 
 DEFAULT = Settings(
@@ -65,8 +65,8 @@ TASK = Task(
     summary="boxes around things, and what they are: COCO's layout, Pascal VOC's, or composed scenes",
     problem="detection",
     load=load,
-    read=lambda path, settings: detection_sets.queries(path, own.given(settings, "image_size"), 3),
-    prepare=lambda inputs, settings: scenes.fit(inputs),
+    read=lambda path, settings: object_detection.queries(path, user_tables.given(settings, "image_size"), 3),
+    fit_preprocessor=lambda inputs, settings: detection.fit(inputs),
     models={
         "retinanet": RetinaNet,
         # Every class begins at one half, to see what the prior is for.
@@ -78,10 +78,10 @@ TASK = Task(
     presets={
         "default": Preset(
             DEFAULT,
-            augment_boxes.chain(
-                augment_boxes.horizontal_flip,
-                augment_boxes.scale_and_crop(least=0.75, most=1.3),
-                augment_boxes.jitter(),
+            augmentation_boxes.chain(
+                augmentation_boxes.horizontal_flip,
+                augmentation_boxes.scale_and_crop(least=0.75, most=1.3),
+                augmentation_boxes.jitter(),
             ),
         )
     },

@@ -22,16 +22,16 @@ Traps:
 import functools
 from pathlib import Path
 
-from jaxcls import augment
-from jaxcls.data import medmnist, own, radiographs, sources, splits
+from jaxcls._utils.errors import InputError
+from jaxcls.data import augmentation, sources, splits, user_tables
 from jaxcls.data.dataset import Dataset
+from jaxcls.data.datasets import medmnist, radiographs
 from jaxcls.data.formats import images, npz
-from jaxcls.data.preparation import images as prepared
+from jaxcls.data.preprocessing import images as prepared
 from jaxcls.data.samples import disease_tagging as sample
-from jaxcls.errors import InputError
 from jaxcls.models import vision
-from jaxcls.settings import Settings
 from jaxcls.tasks.task import Preset, Task
+from jaxcls.training.settings import Settings
 
 NEEDS = (
     "Give --data-dir with ChestX-ray14 (Data_Entry_2017*.csv and images), with CheXpert-v1.0-small (train.csv, "
@@ -46,13 +46,13 @@ def load(settings: Settings) -> Dataset:
 
 
 def _read_folder(folder: Path, settings: Settings) -> Dataset:
-    name, size = "disease_tagging", own.given(settings, "image_size")
+    name, size = "disease_tagging", user_tables.given(settings, "image_size")
     if any(folder.glob("Data_Entry_2017*.csv")):
-        test_fraction = own.given(settings, "test_fraction")
+        test_fraction = user_tables.given(settings, "test_fraction")
         return radiographs.read_chestxray14(folder, name=name, size=size, test_fraction=test_fraction)
     for root in (folder, *sorted(folder.glob("CheXpert-v1.0*"))):
         if (root / "train.csv").is_file():
-            uncertain = own.given(settings, "uncertain")
+            uncertain = user_tables.given(settings, "uncertain")
             return radiographs.read_chexpert(root, name=name, size=size, uncertain=uncertain, inside=folder)
     file = npz.find(folder, "chestmnist", size)
     if file is None:
@@ -86,13 +86,13 @@ TASK = Task(
     summary="14 findings in chest radiographs, several or none in each",
     problem="multilabel",
     load=load,
-    read=lambda path, settings: images.queries(path, own.given(settings, "image_size"), 1),
-    prepare=lambda inputs, settings: prepared.fit(inputs),
+    read=lambda path, settings: images.queries(path, user_tables.given(settings, "image_size"), 1),
+    fit_preprocessor=lambda inputs, settings: prepared.fit(inputs),
     models={
         "cnn": functools.partial(vision.CNN, channels=(16, 32, 64), dense=128),
         "resnet": functools.partial(vision.ResNet, widths=(16, 32, 64, 128), pooled_stem=True),
     },
-    presets={"default": Preset(DEFAULT, augment.inputs_alone(augment.shift(4)))},
+    presets={"default": Preset(DEFAULT, augmentation.inputs_alone(augmentation.shift(4)))},
     metrics=["roc_auc", "average_precision"],
     split=splits.grouped,
 )

@@ -15,13 +15,13 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxcls import augment
-from jaxcls.data import idx_images
-from jaxcls.data.idx_fashion_mnist import IMAGES
-from jaxcls.data.preparation import images
+from jaxcls.data import augmentation
+from jaxcls.data.datasets import idx_images
+from jaxcls.data.datasets.fashion_mnist import IMAGES
+from jaxcls.data.preprocessing import images
 from jaxcls.models import vgg, vision
-from jaxcls.settings import Settings
 from jaxcls.tasks.task import Preset, Task
+from jaxcls.training.settings import Settings
 
 DEFAULT = Settings(
     model="cnn",
@@ -83,8 +83,8 @@ _six_views: list[Callable[[jax.Array], jax.Array]] = [
     lambda batch: _mirrored(_down(batch)),
     lambda batch: _mirrored(_up(batch)),
 ]
-_flipped = augment.inputs_alone(augment.horizontal_flip)
-_flipped_and_moved = augment.inputs_alone(augment.chain(augment.horizontal_flip, augment.shift(1)))
+_flipped = augmentation.inputs_alone(augmentation.horizontal_flip)
+_flipped_and_moved = augmentation.inputs_alone(augmentation.chain(augmentation.horizontal_flip, augmentation.shift(1)))
 
 TASK = Task(
     name="fashion_mnist",
@@ -92,7 +92,7 @@ TASK = Task(
     problem="multiclass",
     load=lambda settings: idx_images.load(IMAGES, settings.source, settings.data_dir),
     read=lambda path, settings: idx_images.read(path),
-    prepare=lambda inputs, settings: images.fit(inputs),
+    fit_preprocessor=lambda inputs, settings: images.fit(inputs),
     models={
         "mlp": vision.MLP,
         "cnn": vision.CNN,
@@ -110,7 +110,9 @@ TASK = Task(
         ),
         "best": Preset(
             dataclasses.replace(FAST, model="vgg_large", epochs=32),
-            augment.inputs_alone(augment.chain(augment.horizontal_flip, augment.shift(2), augment.cutout(10))),
+            augmentation.inputs_alone(
+                augmentation.chain(augmentation.horizontal_flip, augmentation.shift(2), augmentation.cutout(10))
+            ),
             views=_six_views,
         ),
         "fast90": Preset(

@@ -14,21 +14,21 @@ Traps:
 
 import numpy as np
 
-from jaxcls import augment
-from jaxcls.data import idx_images, splits
-from jaxcls.data.dataset import Dataset, Part
-from jaxcls.data.idx_fashion_mnist import GROUP_OF_ARTICLE, GROUPS, IMAGES
-from jaxcls.data.preparation import images
+from jaxcls.data import augmentation, splits
+from jaxcls.data.dataset import Dataset, Split
+from jaxcls.data.datasets import idx_images
+from jaxcls.data.datasets.fashion_mnist import GROUP_OF_ARTICLE, GROUPS, IMAGES
+from jaxcls.data.preprocessing import images
 from jaxcls.models import vision
-from jaxcls.settings import Settings
 from jaxcls.tasks.task import Preset, Task
+from jaxcls.training.settings import Settings
 
 
 def load(settings: Settings) -> Dataset:
     articles = idx_images.load(IMAGES, settings.source, settings.data_dir)
     names = (*(f"article: {name}" for name in IMAGES.class_names), *(f"group: {name}" for name in GROUPS))
 
-    def with_groups(part: Part) -> Part:
+    def with_groups(part: Split) -> Split:
         # As everywhere, places among all the names: groups stand behind the articles.
         groups = len(IMAGES.class_names) + GROUP_OF_ARTICLE[part.labels]
         return part._replace(labels=np.stack([part.labels, groups], axis=1).astype(np.int32))
@@ -38,7 +38,7 @@ def load(settings: Settings) -> Dataset:
     )
 
 
-def by_article(part: Part, fraction: float, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def by_article(part: Split, fraction: float, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Every article, and so every group, in proportion."""
     return splits.stratified(part._replace(labels=part.labels[:, 0]), fraction, seed=seed)
 
@@ -68,12 +68,12 @@ TASK = Task(
     problem="multioutput",
     load=load,
     read=lambda path, settings: idx_images.read(path),
-    prepare=lambda inputs, settings: images.fit(inputs),
+    fit_preprocessor=lambda inputs, settings: images.fit(inputs),
     models={"mlp": vision.MLP, "cnn": vision.CNN, "resnet": vision.ResNet},
     presets={
         "default": Preset(
             DEFAULT,
-            augment.inputs_alone(augment.chain(augment.horizontal_flip, augment.shift(1))),
+            augmentation.inputs_alone(augmentation.chain(augmentation.horizontal_flip, augmentation.shift(1))),
             views=[lambda batch: batch[:, :, ::-1]],
         )
     },

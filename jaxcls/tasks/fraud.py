@@ -14,16 +14,16 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxcls import files
-from jaxcls.data import own, sources, splits
-from jaxcls.data.dataset import Dataset, Part, Provenance, Queries
+from jaxcls._utils import files
+from jaxcls._utils.errors import InputError
+from jaxcls.data import sources, splits, user_tables
+from jaxcls.data.dataset import Dataset, Provenance, Split, Unlabeled
 from jaxcls.data.formats.tables import Table, numbers, read_csv
-from jaxcls.data.preparation import tables
+from jaxcls.data.preprocessing import tables
 from jaxcls.data.samples import fraud as sample
-from jaxcls.errors import InputError
 from jaxcls.models import tabular
-from jaxcls.settings import Settings
 from jaxcls.tasks.task import Preset, Task
+from jaxcls.training.settings import Settings
 
 COLUMNS = ("Time", *(f"V{place}" for place in range(1, 29)), "Amount")
 NEEDS = "Give --data-dir a folder with Kaggle's creditcard.csv, or use --source sample."
@@ -51,7 +51,7 @@ def load(settings: Settings) -> Dataset:
     """The payments in order of time, copies dropped; the last --test-fraction of them are the test."""
 
     def read_folder(folder: Path) -> Dataset:
-        return _read_labelled(folder, own.given(settings, "test_fraction"))
+        return _read_labelled(folder, user_tables.given(settings, "test_fraction"))
 
     return sources.choose(
         "fraud",
@@ -63,13 +63,13 @@ def load(settings: Settings) -> Dataset:
     )
 
 
-def read(path: Path, settings: Settings) -> Queries:
+def read(path: Path, settings: Settings) -> Unlabeled:
     """The payments of a file such as creditcard.csv, with or without the class; each is called by its row, from 1."""
     table = _numbers(read_csv(path, required=COLUMNS), path)
-    return Queries(own.ids_of(table, None, str(path)), _inputs(table))
+    return Unlabeled(user_tables.ids_of(table, None, str(path)), _inputs(table))
 
 
-def by_time(part: Part, fraction: float, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def by_time(part: Split, fraction: float, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """As :func:`jaxcls.data.splits.by_time`; both sides must have payments of both classes."""
     earlier, later = splits.by_time(part, fraction, seed=seed)
     for what, rows in (("first", earlier), ("last", later)):
@@ -96,8 +96,8 @@ def _read_labelled(folder: Path, test_fraction: float) -> Dataset:
     rows = np.stack([*table.values(), labels], axis=1)
     different = np.sort([*{row.tobytes(): place for place, row in enumerate(rows)}.values()])
     in_time = different[np.argsort(table["Time"][different], kind="stable")]
-    payments = Part(_inputs(table), labels.astype(np.int32)).take(in_time)
-    train, test = own.set_test_aside(payments, test_fraction, str(path), by_time)
+    payments = Split(_inputs(table), labels.astype(np.int32)).take(in_time)
+    train, test = user_tables.set_test_aside(payments, test_fraction, str(path), by_time)
     note = (
         f"{payments.labels.sum():,} of {len(in_time):,} payments are fraud, {test.labels.sum():,} of them in the test, "
         f"the last {test_fraction:.0%} by time; {len(rows) - len(in_time):,} rows that stand twice were dropped"
@@ -121,7 +121,7 @@ TASK = Task(
     problem="binary",
     load=load,
     read=read,
-    prepare=lambda inputs, settings: tables.fit(inputs),
+    fit_preprocessor=lambda inputs, settings: tables.fit(inputs),
     models={"mlp": tabular.MLP, "linear": tabular.Linear},
     presets={"default": Preset(DEFAULT)},
     metrics=["average_precision", "recall_at_precision", "roc_auc"],

@@ -17,35 +17,35 @@ Traps:
 
 import functools
 
-from jaxcls import augment
-from jaxcls.data import image_folders, own, sources
+from jaxcls.data import augmentation, sources, user_tables
 from jaxcls.data.dataset import Dataset
+from jaxcls.data.datasets import image_folders
 from jaxcls.data.formats import images
-from jaxcls.data.preparation import images as prepared
+from jaxcls.data.preprocessing import images as prepared
 from jaxcls.data.samples import image_folder as sample
 from jaxcls.models import vision
-from jaxcls.settings import Settings
-from jaxcls.tasks.own import specialise as specialised
 from jaxcls.tasks.task import Preset, Task
+from jaxcls.tasks.user_data import specialise as specialised
+from jaxcls.training.settings import Settings
 
 
 def load(settings: Settings) -> Dataset:
     read = functools.partial(
         image_folders.read,
         "image_folder",
-        size=own.given(settings, "image_size"),
-        test_fraction=own.given(settings, "test_fraction"),
+        size=user_tables.given(settings, "image_size"),
+        test_fraction=user_tables.given(settings, "test_fraction"),
         skip_damaged=bool(settings.skip_damaged),
     )
-    if own.wants_sample(settings):
+    if user_tables.wants_sample(settings):
         return sources.generated(sample.write, lambda folder: read(image_folders.layout(folder)))
-    return read(image_folders.layout(own.given(settings, "data"), settings.test_data))
+    return read(image_folders.layout(user_tables.given(settings, "data"), settings.test_data))
 
 
 def specialise(task: Task, settings: Settings) -> Task:
-    if own.wants_sample(settings):
+    if user_tables.wants_sample(settings):
         return task
-    classes = image_folders.layout(own.given(settings, "data"), settings.test_data).class_names
+    classes = image_folders.layout(user_tables.given(settings, "data"), settings.test_data).class_names
     return specialised(task, "binary" if len(classes) == 2 else "multiclass")
 
 
@@ -54,8 +54,8 @@ TASK = Task(
     summary="your own images, in a folder for each class",
     problem="multiclass",
     load=load,
-    read=lambda path, settings: images.queries(path, own.given(settings, "image_size"), 3),
-    prepare=lambda inputs, settings: prepared.fit(inputs),
+    read=lambda path, settings: images.queries(path, user_tables.given(settings, "image_size"), 3),
+    fit_preprocessor=lambda inputs, settings: prepared.fit(inputs),
     models={
         "mlp": vision.MLP,
         "cnn": vision.CNN,
@@ -81,7 +81,9 @@ TASK = Task(
                 # The rate ends at zero, so the last epoch is the one to keep.
                 restore_best=False,
             ),
-            augment.inputs_alone(augment.chain(augment.affine(degrees=10, scale=0.1), augment.shift(4))),
+            augmentation.inputs_alone(
+                augmentation.chain(augmentation.affine(degrees=10, scale=0.1), augmentation.shift(4))
+            ),
         ),
     },
     metrics=["accuracy"],

@@ -15,16 +15,16 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxcls import files
-from jaxcls.data import own, sources
-from jaxcls.data.dataset import Dataset, Part, Provenance, Queries
+from jaxcls._utils import files
+from jaxcls._utils.errors import InputError, did_you_mean
+from jaxcls.data import sources, user_tables
+from jaxcls.data.dataset import Dataset, Provenance, Split, Unlabeled
 from jaxcls.data.formats.tables import Table, numbers, read_csv
-from jaxcls.data.preparation import tables
+from jaxcls.data.preprocessing import tables
 from jaxcls.data.samples import leaf as sample
-from jaxcls.errors import InputError, did_you_mean
 from jaxcls.models import tabular
-from jaxcls.settings import Settings
 from jaxcls.tasks.task import Preset, Task
+from jaxcls.training.settings import Settings
 
 FEATURES = tuple(f"{kind}{place}" for kind in ("margin", "shape", "texture") for place in range(1, 65))
 NEEDS = "Give --data-dir a folder with train.csv of Kaggle's leaf-classification, or use --source sample."
@@ -49,7 +49,7 @@ def load(settings: Settings) -> Dataset:
     """The leaves of train.csv, of which --test-fraction are the test, the same ones for every seed."""
 
     def read_folder(folder: Path) -> Dataset:
-        return _read_train(folder, own.given(settings, "test_fraction"))
+        return _read_train(folder, user_tables.given(settings, "test_fraction"))
 
     return sources.choose(
         "leaf",
@@ -61,11 +61,11 @@ def load(settings: Settings) -> Dataset:
     )
 
 
-def read(path: Path, settings: Settings) -> Queries:
+def read(path: Path, settings: Settings) -> Unlabeled:
     """The leaves of a file such as Kaggle's test.csv."""
     table = read_csv(path, required=("id",), text=("id",))
-    own.check_unique(table["id"], "id", str(path))
-    return Queries(table["id"], _features(table, path))
+    user_tables.check_unique(table["id"], "id", str(path))
+    return Unlabeled(table["id"], _features(table, path))
 
 
 def _read_train(folder: Path, test_fraction: float) -> Dataset:
@@ -73,11 +73,11 @@ def _read_train(folder: Path, test_fraction: float) -> Dataset:
     if not path.is_file():
         raise InputError(f"{folder} does not hold train.csv. {NEEDS}")
     table = read_csv(files.inside(folder, path), required=("id", "species"), text=("id", "species"))
-    own.check_unique(table["id"], "id", str(path))
+    user_tables.check_unique(table["id"], "id", str(path))
     _check_species(table["species"], path)
     names, labels = np.unique(table["species"].astype(str), return_inverse=True)
-    part = Part(_features(table, path), labels.astype(np.int32))
-    train, test = own.set_test_aside(part, test_fraction, str(path))
+    part = Split(_features(table, path), labels.astype(np.int32))
+    train, test = user_tables.set_test_aside(part, test_fraction, str(path))
     note = f"test rows are {test_fraction:.0%} of each species of train.csv"
     provenance = Provenance("files", str(folder), sources.checksums([path]), synthetic=False, note=note)
     return Dataset("leaf", train, test, tuple(names.tolist()), provenance)
@@ -111,7 +111,7 @@ TASK = Task(
     problem="multiclass",
     load=load,
     read=read,
-    prepare=lambda inputs, settings: tables.fit(inputs),
+    fit_preprocessor=lambda inputs, settings: tables.fit(inputs),
     # Many species of few leaves each: a wide layer tells more of them apart than a narrow one.
     models={"mlp": functools.partial(tabular.MLP, hidden=(512,)), "linear": tabular.Linear},
     presets={"default": Preset(DEFAULT)},

@@ -6,12 +6,12 @@ Traps: digits are not mirrored, since a mirrored 2 is no digit and a mirrored 5 
 since a turned 6 is a 9. The test images decide nothing in a run.
 """
 
-from jaxcls import augment
-from jaxcls.data import idx_images
-from jaxcls.data.preparation import images
+from jaxcls.data import augmentation
+from jaxcls.data.datasets import idx_images
+from jaxcls.data.preprocessing import images
 from jaxcls.models import vision
-from jaxcls.settings import Settings
 from jaxcls.tasks.task import Preset, Task
+from jaxcls.training.settings import Settings
 
 IMAGES = idx_images.IdxImages(
     name="mnist",
@@ -33,7 +33,7 @@ TASK = Task(
     problem="multiclass",
     load=lambda settings: idx_images.load(IMAGES, settings.source, settings.data_dir),
     read=lambda path, settings: idx_images.read(path),
-    prepare=lambda inputs, settings: images.fit(inputs),
+    fit_preprocessor=lambda inputs, settings: images.fit(inputs),
     models={"mlp": vision.MLP, "cnn": vision.CNN, "resnet": vision.ResNet},
     presets={
         "default": Preset(
@@ -53,7 +53,9 @@ TASK = Task(
                 # The rate ends at zero, so the last epoch is the one to keep.
                 restore_best=False,
             ),
-            augment.inputs_alone(augment.chain(augment.affine(degrees=12, scale=0.12, shear=0.15), augment.shift(2))),
+            augmentation.inputs_alone(
+                augmentation.chain(augmentation.affine(degrees=12, scale=0.12, shear=0.15), augmentation.shift(2))
+            ),
         ),
     },
     metrics=["accuracy"],

@@ -18,16 +18,16 @@ from typing import Literal
 
 import numpy as np
 
-from jaxcls import files
-from jaxcls.data import downloads, own, sources, splits
-from jaxcls.data.dataset import Dataset, Part, Provenance, Queries
+from jaxcls._utils import files
+from jaxcls._utils.errors import InputError
+from jaxcls.data import downloads, sources, splits, user_tables
+from jaxcls.data.dataset import Dataset, Provenance, Split, Unlabeled
 from jaxcls.data.formats.tables import Table, numbers, read_csv, require
 from jaxcls.data.formats.texts import read_archive, read_folders, read_lines
-from jaxcls.errors import InputError
 from jaxcls.models import text
-from jaxcls.settings import Settings
 from jaxcls.tasks import texts
 from jaxcls.tasks.task import Preset, Task
+from jaxcls.training.settings import Settings
 
 Source = Literal["files", "tfds"]
 
@@ -61,7 +61,7 @@ DEFAULT = Settings(
 
 def load(settings: Settings) -> Dataset:
     """The reviews with a label."""
-    test_fraction = own.given(settings, "test_fraction")
+    test_fraction = user_tables.given(settings, "test_fraction")
     return sources.choose(
         "sentiment",
         settings.source,
@@ -72,15 +72,15 @@ def load(settings: Settings) -> Dataset:
     )
 
 
-def read(path: Path, settings: Settings) -> Queries:
+def read(path: Path, settings: Settings) -> Unlabeled:
     """The texts of a CSV file (its column review or text), or the lines of any other file."""
     if path.suffix not in (".csv", ".gz"):
         lines = read_lines(path)
-        return Queries(_numbered(len(lines)), lines)
+        return Unlabeled(_numbered(len(lines)), lines)
     table = read_csv(path, text={"review", "text", "id"})
     name = next((column for column in ("review", "text") if column in table), "review")
     require(table, name, path)
-    return Queries(table.get("id", _numbered(len(table[name]))), table[name])
+    return Unlabeled(table.get("id", _numbered(len(table[name]))), table[name])
 
 
 def from_sample(test_fraction: float, *, seed: int = 0) -> Dataset:
@@ -103,7 +103,7 @@ def from_sample(test_fraction: float, *, seed: int = 0) -> Dataset:
     note = f"sentences of film reviews and their mean rating by readers; {dropped} rated 0 are dropped"
     location = "jaxcls/data/samples/sentiment"
     record = Provenance("sample", location, {"sentences.csv": digest}, synthetic=False, note=note)
-    return _divided(Part(table["text"], labels).take(decided), test_fraction, seed, record)
+    return _divided(Split(table["text"], labels).take(decided), test_fraction, seed, record)
 
 
 def _from_folder(folder: Path, test_fraction: float) -> Dataset:
@@ -142,10 +142,10 @@ def _from_archive(path: Path, source: Source, note: str) -> Dataset:
 
 
 def _of_folders(folders: dict[str, np.ndarray], source: Source, location: Path, note: str) -> Dataset:
-    def part(name: str) -> Part:
+    def part(name: str) -> Split:
         classes = [folders[f"{name}/neg"], folders[f"{name}/pos"]]
         labels = np.repeat(np.arange(2, dtype=np.int32), [len(reviews) for reviews in classes])
-        return Part(np.concatenate(classes), labels)
+        return Split(np.concatenate(classes), labels)
 
     # One checksum a folder: one a file would be 50,000.
     sha256 = {name: hashlib.sha256("\0".join(reviews).encode()).hexdigest() for name, reviews in folders.items()}
@@ -153,7 +153,7 @@ def _of_folders(folders: dict[str, np.ndarray], source: Source, location: Path, 
     return Dataset("sentiment", part("train"), part("test"), CLASS_NAMES, record)
 
 
-def _labelled(table: Table, path: Path) -> Part:
+def _labelled(table: Table, path: Path) -> Split:
     for name, right in (("review", "a text"), ("sentiment", "positive or negative")):
         for row, value in enumerate(table[name], 1):
             if not value or (name == "sentiment" and value not in CLASS_NAMES):
@@ -161,10 +161,10 @@ def _labelled(table: Table, path: Path) -> Part:
     for name in CLASS_NAMES:
         if name not in table["sentiment"]:
             raise InputError(f"{path}: no row is {name}; it takes both classes to tell them apart.")
-    return Part(table["review"], (table["sentiment"] == "positive").astype(np.int32))
+    return Split(table["review"], (table["sentiment"] == "positive").astype(np.int32))
 
 
-def _divided(part: Part, test_fraction: float, seed: int, record: Provenance) -> Dataset:
+def _divided(part: Split, test_fraction: float, seed: int, record: Provenance) -> Dataset:
     train, test = (part.take(rows) for rows in splits.stratified(part, test_fraction, seed=seed))
     return Dataset("sentiment", train, test, CLASS_NAMES, record)
 
@@ -179,7 +179,7 @@ TASK = Task(
     problem="binary",
     load=load,
     read=read,
-    prepare=texts.prepare,
+    fit_preprocessor=texts.fit_preprocessor,
     models={
         "ngrams": functools.partial(text.NGrams, buckets=1 << 20),
         "cnn": text.CNN,

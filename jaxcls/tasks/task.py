@@ -9,12 +9,12 @@ import jax
 import numpy as np
 from flax import nnx
 
+from jaxcls._utils.labels import AnyProblemName
 from jaxcls.data import splits
-from jaxcls.data.dataset import Dataset, Queries
-from jaxcls.data.preparation import Preparation
-from jaxcls.labels import AnyProblem
-from jaxcls.settings import Settings
-from jaxcls.steps import Augment
+from jaxcls.data.dataset import Dataset, Unlabeled
+from jaxcls.data.preprocessing import Preprocessor
+from jaxcls.training.settings import Settings
+from jaxcls.training.steps import Augment
 
 PyTree = Any
 
@@ -48,8 +48,8 @@ class Task:
         data decides it, it is that of the sample, until `specialise` says otherwise.
       load: the resolved settings -> Dataset.
       read: what `predict` is given and the settings of the run -> the examples to predict.
-      prepare: the inputs of the training examples and the settings -> what was fitted on them.
-      models: name -> ``(*, num_classes, dropout, dtype, rngs, **preparation.model_arguments) -> nnx.Module``.
+      fit_preprocessor: the inputs of the training examples and the settings -> what was fitted on them.
+      models: name -> ``(*, num_classes, dropout, dtype, rngs, **preprocessor.model_arguments) -> nnx.Module``.
         ``num_classes`` is the number of logits: 1 for a binary problem.
       presets: name -> a recipe. There is a 'default'.
       metrics: those reported for the validation examples after each epoch, the one that counts most first.
@@ -61,10 +61,10 @@ class Task:
 
     name: str
     summary: str
-    problem: AnyProblem
+    problem: AnyProblemName
     load: Callable[[Settings], Dataset]
-    read: Callable[[Path, Settings], Queries]
-    prepare: Callable[[PyTree, Settings], Preparation]
+    read: Callable[[Path, Settings], Unlabeled]
+    fit_preprocessor: Callable[[PyTree, Settings], Preprocessor]
     models: Mapping[str, Callable[..., nnx.Module]]
     presets: Mapping[str, Preset]
     metrics: Sequence[str]

@@ -16,15 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from jaxcls.data import own, sources
-from jaxcls.data.dataset import Dataset, Queries
+from jaxcls.data import sources, user_tables
+from jaxcls.data.dataset import Dataset, Unlabeled
 from jaxcls.data.formats import tables
 from jaxcls.data.samples import toxic_comment as sample
 from jaxcls.models import text
-from jaxcls.settings import Settings
 from jaxcls.tasks import texts
-from jaxcls.tasks.own import specialise as specialised
 from jaxcls.tasks.task import Preset, Task
+from jaxcls.tasks.user_data import specialise as specialised
+from jaxcls.training.settings import Settings
 
 # Where there is no data of one's own, synthetic comments are told apart, of which a tenth are toxic.
 SAMPLE_COLUMNS: dict[str, Any] = {"text_column": "comment_text", "label_column": ("toxic",), "id_column": "id"}
@@ -32,22 +32,22 @@ SAMPLE_COLUMNS: dict[str, Any] = {"text_column": "comment_text", "label_column":
 
 def load(settings: Settings) -> Dataset:
     """The texts of --data, and of --test-data where it is given."""
-    if own.wants_sample(settings):
+    if user_tables.wants_sample(settings):
         return sources.generated(sample.write, functools.partial(_load_sample, settings))
-    column = own.given(settings, "text_column")
-    return own.from_tables("text_csv", settings, functools.partial(_texts, column), text=[column])
+    column = user_tables.given(settings, "text_column")
+    return user_tables.from_tables("text_csv", settings, functools.partial(_texts, column), text=[column])
 
 
-def read(path: Path, settings: Settings) -> Queries:
+def read(path: Path, settings: Settings) -> Unlabeled:
     """The texts of a CSV file, which needs no labels."""
-    if own.wants_sample(settings):
+    if user_tables.wants_sample(settings):
         settings = dataclasses.replace(settings, **SAMPLE_COLUMNS)
-    column = own.given(settings, "text_column")
-    return own.queries(path, settings, functools.partial(_texts, column), text=[column])
+    column = user_tables.given(settings, "text_column")
+    return user_tables.queries(path, settings, functools.partial(_texts, column), text=[column])
 
 
 def specialise(task: Task, settings: Settings) -> Task:
-    problem = "binary" if own.wants_sample(settings) else own.labels_of_table(settings).problem
+    problem = "binary" if user_tables.wants_sample(settings) else user_tables.labels_of_table(settings).problem
     return specialised(texts.specialise(task, settings), problem)
 
 
@@ -55,7 +55,7 @@ def _load_sample(settings: Settings, folder: Path) -> Dataset:
     return load(dataclasses.replace(settings, source="auto", data=folder / "train.csv", **SAMPLE_COLUMNS))
 
 
-def _texts(column: str, columns: own.Columns, where: str) -> np.ndarray:
+def _texts(column: str, columns: user_tables.Columns, where: str) -> np.ndarray:
     tables.require(columns, column, where)
     return columns[column]
 
@@ -86,7 +86,7 @@ TASK = Task(
     problem="binary",
     load=load,
     read=read,
-    prepare=texts.prepare,
+    fit_preprocessor=texts.fit_preprocessor,
     models={"ngrams": functools.partial(text.NGrams, orders=2), "cnn": text.CNN, "transformer": text.Transformer},
     presets={"default": Preset(DEFAULT)},
     metrics=["roc_auc"],

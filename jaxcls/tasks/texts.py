@@ -4,18 +4,18 @@ import dataclasses
 
 import numpy as np
 
-from jaxcls.data import own
-from jaxcls.data.preparation import texts
-from jaxcls.settings import Settings
+from jaxcls.data import user_tables
+from jaxcls.data.preprocessing import texts
 from jaxcls.tasks.task import Task
+from jaxcls.training.settings import Settings
 
 
-def prepare(inputs: np.ndarray, settings: Settings) -> texts.Texts:
+def fit_preprocessor(inputs: np.ndarray, settings: Settings) -> texts.Texts:
     """A tokenizer of the training texts."""
     return texts.fit(
         inputs,
-        vocabulary_size=own.given(settings, "vocabulary_size"),
-        max_length=own.given(settings, "max_length"),
+        vocabulary_size=user_tables.given(settings, "vocabulary_size"),
+        max_length=user_tables.given(settings, "max_length"),
     )
 
 

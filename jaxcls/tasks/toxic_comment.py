@@ -16,16 +16,16 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxcls import files
-from jaxcls.data import downloads, own, sources
-from jaxcls.data.dataset import Dataset, Part, Provenance, Queries
+from jaxcls._utils import files
+from jaxcls._utils.errors import InputError
+from jaxcls.data import downloads, sources, user_tables
+from jaxcls.data.dataset import Dataset, Provenance, Split, Unlabeled
 from jaxcls.data.formats.tables import Table, numbers, read_csv, require
 from jaxcls.data.samples import toxic_comment as sample
-from jaxcls.errors import InputError
 from jaxcls.models import text
-from jaxcls.settings import Settings
 from jaxcls.tasks import texts
 from jaxcls.tasks.task import Preset, Task
+from jaxcls.training.settings import Settings
 
 # toxic, severe_toxic, obscene, threat, insult, identity_hate.
 LABELS = sample.LABELS
@@ -51,10 +51,10 @@ def load(settings: Settings) -> Dataset:
     )
 
 
-def read(path: Path, settings: Settings) -> Queries:
+def read(path: Path, settings: Settings) -> Unlabeled:
     """The comments of a file such as Kaggle's test.csv."""
     table = _read(path)
-    return Queries(table["id"], table["comment_text"])
+    return Unlabeled(table["id"], table["comment_text"])
 
 
 def _from_folder(folder: Path) -> Dataset:
@@ -70,7 +70,7 @@ def _from_folder(folder: Path) -> Dataset:
     scored = labels[:, 0] >= 0
     note = f"{scored.sum():,} of {len(scored):,} test rows are scored, the labels of the others are -1"
     record = Provenance("files", str(folder), sources.checksums(paths), synthetic=False, note=note)
-    return Dataset("toxic_comment", train, Part(test["comment_text"][scored], labels[scored]), LABELS, record)
+    return Dataset("toxic_comment", train, Split(test["comment_text"][scored], labels[scored]), LABELS, record)
 
 
 def _labels_of_test(table: Table, path: Path) -> np.ndarray:
@@ -123,21 +123,21 @@ def _unpack(archive: Path, folder: Path) -> None:
         raise InputError(f"{archive}: not the archive that TFDS registers ({error}).") from error
 
 
-def _labelled(path: Path, *, learned: bool) -> Part:
+def _labelled(path: Path, *, learned: bool) -> Split:
     table = _read(path)
     labels = _labels(table, path, allowed=(0, 1))
     for column in np.flatnonzero(np.all(labels == labels[0], axis=0))[: int(learned)]:
         raise InputError(
             f"{path}: column {LABELS[column]!r} is {labels[0, column]:g} in every row; there is nothing to learn."
         )
-    return Part(table["comment_text"], labels)
+    return Split(table["comment_text"], labels)
 
 
 def _read(path: Path, *, comments: bool = True) -> Table:
     table = read_csv(path, text=("id", "comment_text"))
     for name in ("id", "comment_text") if comments else ("id",):
         require(table, name, path)
-    own.check_unique(table["id"], "id", str(path))
+    user_tables.check_unique(table["id"], "id", str(path))
     return {RENAMED.get(name, name): column for name, column in table.items()}
 
 
@@ -178,7 +178,7 @@ TASK = Task(
     problem="multilabel",
     load=load,
     read=read,
-    prepare=texts.prepare,
+    fit_preprocessor=texts.fit_preprocessor,
     models={"ngrams": functools.partial(text.NGrams, orders=2), "cnn": text.CNN, "transformer": text.Transformer},
     presets={"default": Preset(DEFAULT)},
     metrics=["roc_auc", "average_precision"],

@@ -29,7 +29,7 @@ AFTER_SAVES = """
 import os, shutil, signal, sys, time
 from pathlib import Path
 from jaxcls import environment, train
-environment.prepare()
+environment.configure()
 from jaxcls.checkpoints import Checkpoints
 saves, what, *arguments = sys.argv[1:]
 save, left = Checkpoints.save, [int(saves)]

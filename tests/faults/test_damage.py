@@ -14,12 +14,11 @@ import tally
 from flax import nnx
 
 import jaxcls
-from jaxcls import steps
+from jaxcls._utils.errors import InputError
 from jaxcls.checkpoints import CheckpointError, Checkpoints
-from jaxcls.errors import InputError
 from jaxcls.models.functional import functional
-from jaxcls.run import run
-from jaxcls.settings import Settings
+from jaxcls.training.run import run
+from jaxcls.training.settings import Settings
 
 # In each of the files of a checkpoint that are not empty.
 FILES, FLIPS = 9, 60
@@ -186,7 +185,7 @@ def states(tmp_path_factory):
     made = {}
     with Checkpoints(folder) as saved:
         for step in (1, 2):
-            state = steps.init_state(model, optax.adam(1e-3), seed=step)
+            state = step.init_state(model, optax.adam(1e-3), seed=step)
             made[step] = state._replace(step=jnp.int32(step), key=jax.random.key(0))
             saved.save(step, made[step], metadata={"step": step}, metrics={"accuracy": 0.5})
     return folder, made

@@ -11,14 +11,16 @@ import real_runs
 import tally
 from flax import nnx
 
-from jaxcls import fit, losses, optimizers, run, steps, train
+from jaxcls import losses, optimizers
 from jaxcls.checkpoints import Checkpoints
-from jaxcls.data import pipeline
+from jaxcls.cli import train
+from jaxcls.data import batching
 from jaxcls.models.functional import functional
-from jaxcls.settings import Settings
+from jaxcls.training import loop, run, steps
+from jaxcls.training.settings import Settings
 
 COUNT, BATCH, EPOCHS = 23, 4, 2
-STEPS = EPOCHS * pipeline.steps_per_epoch(COUNT, BATCH)
+STEPS = EPOCHS * batching.steps_per_epoch(COUNT, BATCH)
 RNG = np.random.default_rng(0)
 INPUTS = RNG.normal(size=(COUNT, 4)).astype(np.float32)
 LABELS = (INPUTS[:, 0] > 0).astype(np.int32)
@@ -55,10 +57,10 @@ def trained(most, directory=None, stop_at=None):
             pass
 
     def go(checkpoints=None):
-        return fit.fit(
+        return loop.fit(
             steps.init_state(MODEL, OPTIMIZER, seed=0),
             STEP,
-            jax.device_put(pipeline.examples(INPUTS, LABELS)),
+            jax.device_put(batching.examples(INPUTS, LABELS)),
             epochs=EPOCHS,
             batch_size=BATCH,
             validate=lambda state: {"x": float(np.sum(np.abs(state.params["layers"][0]["kernel"])))},
@@ -70,7 +72,7 @@ def trained(most, directory=None, stop_at=None):
         )
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit, "MOST_STEPS_A_CHUNK", most)
+        patch.setattr(loop, "MOST_STEPS_A_CHUNK", most)
         if directory is None:
             state, history = go()
         else:
@@ -96,7 +98,7 @@ def test_any_chunking_of_the_scan_gives_the_same_bits(whole, most):
 
 @pytest.mark.parametrize("at", range(1, STEPS))
 def test_a_run_that_is_interrupted_at_any_step_gives_the_same_bits(whole, tmp_path, at):
-    with pytest.raises(fit.Interrupted) as stopped:
+    with pytest.raises(loop.Interrupted) as stopped:
         trained(1, tmp_path, stop_at=at)
     assert stopped.value.step == at
     # By a process that dispatches otherwise.

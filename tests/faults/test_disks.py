@@ -14,9 +14,9 @@ import pytest
 import real_runs
 import tally
 
-from jaxcls import environment
+from jaxcls._utils import environment
+from jaxcls._utils.errors import InputError
 from jaxcls.checkpoints import CheckpointError, Checkpoints
-from jaxcls.errors import InputError
 
 # What Orbax abandons where a save fails is noise of its own.
 pytestmark = [
@@ -94,8 +94,8 @@ def test_a_disk_that_stays_full_ends_the_run_with_the_last_good_state_named(expe
 
 
 def test_too_little_room_is_found_before_the_first_step(small_disk):
-    from jaxcls.run import run
-    from jaxcls.settings import Settings
+    from jaxcls.training.run import run
+    from jaxcls.training.settings import Settings
 
     fill(small_disk, 1 << 20)
     with pytest.raises(InputError, match=r"4 checkpoints of a run take [\d.]+ MB, and the disk has 1\.0 MB for them"):
@@ -108,8 +108,8 @@ def test_too_little_room_is_found_before_the_first_step(small_disk):
 
 
 def test_a_directory_that_may_not_be_written_to_is_refused(small_disk):
-    from jaxcls.run import run
-    from jaxcls.settings import Settings
+    from jaxcls.training.run import run
+    from jaxcls.training.settings import Settings
 
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     for directory in (small_disk, small_disk / "deep" / "run"):
@@ -156,7 +156,7 @@ def test_too_many_open_files_spoil_nothing(tmp_path, caplog):
 
 def test_a_limit_of_open_files_is_raised_as_far_as_it_may_be(tmp_path):
     """Soft limits are low on some systems; a hard one that is too low is refused."""
-    code = "import resource; from jaxcls import environment; environment.prepare(); print(resource.getrlimit(7)[0])"
+    code = "import resource; from jaxcls._utils import environment; environment.configure(); print(resource.getrlimit(7)[0])"
 
     def limited(soft, hard, *program):
         limits = f'ulimit -Sn {soft}; ulimit -Hn {hard}; exec "$@"'

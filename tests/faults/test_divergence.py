@@ -11,9 +11,10 @@ import tally
 from flax import nnx
 
 import jaxcls
-from jaxcls import debugging, replay, train
 from jaxcls.checkpoints import Checkpoints
-from jaxcls.fit import DivergedError
+from jaxcls.cli import replay, train
+from jaxcls.training import debugging
+from jaxcls.training.loop import DivergedError
 
 # The first update is finite, and what it leaves is too large for the loss.
 FLAGS = (

@@ -10,11 +10,12 @@ import real_runs
 import tally
 
 import jaxcls
-from jaxcls import program, terminal
+from jaxcls._utils.errors import InputError
+from jaxcls.cli import console
 from jaxcls.data.formats import images
 from jaxcls.data.samples import image_folder as sample
-from jaxcls.errors import InputError
-from jaxcls.settings import Settings
+from jaxcls.training import program
+from jaxcls.training.settings import Settings
 
 # From now on, the loader waits for ever, as for a network that is gone.
 HANGS = "from jaxcls.data import streaming; import threading; streaming.gathered = lambda *_: threading.Event().wait()"
@@ -105,7 +106,7 @@ def test_an_error_of_a_disk_is_a_line_that_names_it(capsys):
     def fails():
         raise OSError(5, "Input/output error", "/data/images.npy")
 
-    assert terminal.exit_status(fails) == 1
+    assert console.exit_status(fails) == 1
     assert capsys.readouterr().err == (
         "error: [Errno 5] Input/output error: '/data/images.npy'; what was saved before stands\n"
     )

@@ -6,9 +6,9 @@ import pytest
 import real_runs
 import tally
 
-from jaxcls import run
-from jaxcls.errors import InputError
-from jaxcls.settings import Settings
+from jaxcls._utils.errors import InputError
+from jaxcls.training import run
+from jaxcls.training.settings import Settings
 
 # Sets the clock back by four months, and asks the run to stop after one save more.
 CLOCK = """

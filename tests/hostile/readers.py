@@ -19,21 +19,23 @@ from jax import export
 from PIL import Image
 
 import jaxcls
-from jaxcls import debugging, page, predictor, program, run_directory, settings, tasks
-from jaxcls.artifact import loader
+from jaxcls import tasks
+from jaxcls._utils.errors import InputError
 from jaxcls.checkpoints import CheckpointError, Checkpoints
 from jaxcls.checkpoints.leaves import described
 from jaxcls.checkpoints.reading import Damaged
 from jaxcls.checkpoints.record import pack, unpack
-from jaxcls.data import predictions, preparation
+from jaxcls.data import predictions, preprocessing
 from jaxcls.data.formats import coco, idx, images, npz, texts, voc
-from jaxcls.data.preparation import images as prepared_images
-from jaxcls.data.preparation import tables as prepared_tables
-from jaxcls.data.preparation import texts as prepared_texts
-from jaxcls.errors import InputError
-from jaxcls.settings import Settings
+from jaxcls.data.preprocessing import images as prepared_images
+from jaxcls.data.preprocessing import tables as prepared_tables
+from jaxcls.data.preprocessing import texts as prepared_texts
+from jaxcls.export import loader, predictor
+from jaxcls.reports import pages, run_directory
 from jaxcls.tasks import csv as csv_task
-from jaxcls.tasks import own, text_csv
+from jaxcls.tasks import text_csv, user_data
+from jaxcls.training import debugging, program, settings
+from jaxcls.training.settings import Settings
 
 ENDS = (InputError, CheckpointError, loader.ArtifactError)
 
@@ -110,7 +112,7 @@ class Table(OfBytes):
     def open(self, path):
         asked = Settings(task="csv", data=path, label_column=("y",), test_fraction=0.25)
         dataset = csv_task.load(asked)
-        prepared_tables.fit(dataset.train.inputs).encode(dataset.test.inputs)
+        prepared_tables.fit(dataset.train.inputs).transform(dataset.test.inputs)
         csv_task.read(path, asked)
 
 
@@ -261,7 +263,7 @@ class Preparations(OfBytes):
 
     def valid(self):
         for record, inputs in self.fitted:
-            preparation.from_record(record).encode(inputs)
+            preprocessing.from_record(record).transform(inputs)
 
     def read(self, rng):
         record, inputs = rng.choice(self.fitted)
@@ -271,7 +273,7 @@ class Preparations(OfBytes):
         else:
             changed = edited(rng, record)
         if isinstance(changed, dict) and isinstance(changed.get("kind"), str):
-            preparation.from_record(changed).encode(inputs)
+            preprocessing.from_record(changed).transform(inputs)
 
 
 class RunRecords:
@@ -293,7 +295,7 @@ class RunRecords:
                         "predictor.json": {
                             "problem": problem,
                             "class_names": [*names],
-                            "preparation": {"kind": "images", "shape": [4, 4, 1], "mean": [0.5], "deviation": [1.0]},
+                            "preprocessor": {"kind": "images", "shape": [4, 4, 1], "mean": [0.5], "deviation": [1.0]},
                         },
                         "environment.json": made.environment,
                         "results.json": made.results,
@@ -341,7 +343,7 @@ class RunRecords:
         self.open()
 
     def open(self):
-        html = page.of_run(run_directory.records(self.folder))
+        html = pages.of_run(run_directory.records(self.folder))
         assert "<script" not in html
         html.encode()
 
@@ -359,7 +361,7 @@ class Prediction:
             ("text_csv", "ngrams", prepared_texts.fit(words, vocabulary_size=300, max_length=8)),
             ("fashion_mnist", "mlp", prepared_images.fit(np.zeros((2, 8, 8, 1), np.uint8))),
         ):
-            task = own.specialise(tasks.get(name), "multiclass")
+            task = user_data.specialise(tasks.get(name), "multiclass")
             resolved = program.resolve(task, Settings(task=name, model=model))
             names = ("a", "b", "c")
             built = program.build_model(task, resolved, fitted, names)
@@ -370,7 +372,11 @@ class Prediction:
             records = {
                 "config.toml": settings.as_record(resolved),
                 "data.json": made_records.made().data,
-                "predictor.json": {"problem": "multiclass", "class_names": [*names], "preparation": fitted.as_record()},
+                "predictor.json": {
+                    "problem": "multiclass",
+                    "class_names": [*names],
+                    "preprocessor": fitted.as_record(),
+                },
             }
             self.kinds.append((run, json.loads(json.dumps(records))))
             (run / "results.json").write_text("{}")
@@ -507,7 +513,7 @@ class Artifact:
         np.savez(parameters, w=np.float32(1))
         self.record = {
             "format": "stablehlo", "problem": "binary", "class_names": ["a", "b"], "thresholds": 0.5,
-            "synthetic": False, "preparation": {"kind": "images", "shape": [2, 2, 1]}, "buckets": [],
+            "synthetic": False, "preprocessor": {"kind": "images", "shape": [2, 2, 1]}, "buckets": [],
             "programs": ["program.bin"], "batch_size": 4,
         }  # fmt: skip
         self.files = {"program.bin": bytes(written.serialize()), "parameters.npz": parameters.getvalue()}
@@ -555,7 +561,7 @@ READERS = {
     "COCO annotations": Coco,
     "VOC annotations": Voc,
     "TOML settings": Toml,
-    "preparation records": Preparations,
+    "preprocessor records": Preparations,
     "run records and page": RunRecords,
     "a run to predict with": Prediction,
     "checkpoint record": CheckpointRecord,

@@ -15,11 +15,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxcls import page, printable, terminal
-from jaxcls.artifact import loader
+from jaxcls._utils import escaping
+from jaxcls._utils.errors import InputError
+from jaxcls.cli import console
 from jaxcls.data import predictions
 from jaxcls.data.formats import tables
-from jaxcls.errors import InputError
+from jaxcls.export import loader
+from jaxcls.reports import pages
 
 FORMULAS = ["=1+1", "+1+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "-", "\N{FULLWIDTH EQUALS SIGN}1"]
 TEXTS = ["", "a=b", "cat", "-1.5", "+3", "-.5e-3", "1", "'=1", " =1", "caf\N{LATIN SMALL LETTER E WITH ACUTE}"]
@@ -58,7 +60,7 @@ def test_no_cell_begins_as_a_formula_and_none_is_changed_otherwise(tmp_path_fact
 
 def test_a_loader_writes_no_formula(tmp_path, monkeypatch):
     monkeypatch.setattr(loader, "__file__", str(tmp_path / "loader.py"))
-    record = {"preparation": {"kind": "texts"}, "class_names": ["=1+1", "b"], "problem": "binary", "thresholds": 0.5}
+    record = {"preprocessor": {"kind": "texts"}, "class_names": ["=1+1", "b"], "problem": "binary", "thresholds": 0.5}
     model = loader.Model(record | {"synthetic": False}, {}, (), list)
     monkeypatch.setattr(loader, "load", lambda folder: model)
     monkeypatch.setattr(loader.Model, "predict", lambda self, inputs, batch_size: np.array([0.25, 0.75]))
@@ -103,7 +105,7 @@ def test_no_text_of_a_record_becomes_markup_of_its_page(problem, names, kind):
     changed["summary"]["headline"] = plain["summary"]["headline"]
     for mistake, original in zip(changed["summary"]["mistakes"], plain["summary"]["mistakes"], strict=True):
         mistake["example"]["kind"] = original["example"]["kind"]
-    html = page.of_run(made._replace(**changed))
+    html = pages.of_run(made._replace(**changed))
     tree = html5lib.HTMLParser(strict=True, namespaceHTMLElements=False).parse(html)
     elements = [element for element in tree.iter() if isinstance(element.tag, str)]
     assert not [element.tag for element in elements if element.tag in {"script", "iframe", "object", "embed", "a"}
@@ -118,7 +120,7 @@ def test_the_page_of_several_runs_escapes_as_well(tmp_path):
     runs = [
         run._replace(config=copy.deepcopy(run.config) | {"model": MARKUP + str(run.config["seed"])}) for run in runs
     ]
-    html = page.of_runs(runs)
+    html = pages.of_runs(runs)
     assert "<script" not in html
     assert "<img" not in html
 
@@ -126,48 +128,48 @@ def test_the_page_of_several_runs_escapes_as_well(tmp_path):
 @settings(max_examples=300)
 @given(st.text())
 def test_nothing_that_is_printed_is_a_command(text):
-    shown = printable.text(text)
+    shown = escaping.text(text)
     assert not [sign for sign in shown if sign not in "\n\t" and (ord(sign) < 32 or 127 <= ord(sign) < 160)]
     shown.encode()
-    assert "\n" not in printable.line(text)
+    assert "\n" not in escaping.line(text)
     if text.isascii() and text.isprintable():
         assert shown == text
 
 
 def test_an_error_and_a_table_are_printed_harmless(capsys):
     def command():
-        terminal.say("read " + ESCAPES)
+        console.say("read " + ESCAPES)
         raise InputError(f"{ESCAPES}: wrong")
 
-    assert terminal.exit_status(command) == 2
+    assert console.exit_status(command) == 2
     said = "".join(capsys.readouterr())
     assert "\x1b" not in said
     assert "\\x1b[2J" in said
     values = {"support": 1.0, "precision": 1.0, "recall": 1.0, "f1": 1.0, "roc_auc": None}
     forged = "cat\n  accuracy                     0.9999"
     report = {"synthetic": True, "examples": 1, "metrics": {}, "labels": {forged: values, ESCAPES: values}}
-    assert "\x1b" not in terminal.table(report, "test")
-    assert len(terminal.table(report, "test").splitlines()) == 7
+    assert "\x1b" not in console.table(report, "test")
+    assert len(console.table(report, "test").splitlines()) == 7
 
 
 def test_a_long_name_is_cut():
-    assert len(printable.line("x" * 10_000)) < 300
-    assert "and 9,800 characters more" in printable.line("x" * 10_000)
+    assert len(escaping.line("x" * 10_000)) < 300
+    assert "and 9,800 characters more" in escaping.line("x" * 10_000)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("module", ["train", "predict"])
 def test_help_that_nobody_reads_to_its_end_ends_quietly(module):
-    code = f"import sys; from jaxcls import {module}; sys.exit({module}.main(['--help']))"
+    code = f"import sys; from jaxcls.cli import {module}; sys.exit({module}.main(['--help']))"
     done = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     done.stdout.close()
     assert done.stderr.read() == ""
-    assert done.wait() == terminal.NOBODY_READS
+    assert done.wait() == console.NOBODY_READS
     done.stderr.close()
 
 
 def test_signs_that_the_terminal_has_not_are_escaped():
-    code = "from jaxcls import terminal; terminal.exit_status(lambda: terminal.say('caf\\xe9') or 0)"
+    code = "from jaxcls.cli import console; console.exit_status(lambda: console.say('caf\\xe9') or 0)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"}, text=True
     )

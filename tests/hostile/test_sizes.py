@@ -14,10 +14,11 @@ import zlib
 import pytest
 from damage import bounded
 
-from jaxcls import files, forms, settings
-from jaxcls.artifact import loader
+from jaxcls._utils import files, schemas
+from jaxcls._utils.errors import InputError, did_you_mean
 from jaxcls.data.formats import idx, npz, tables, texts
-from jaxcls.errors import InputError, did_you_mean
+from jaxcls.export import loader
+from jaxcls.training import settings
 
 MEGABYTE = 1 << 20
 # A gzip stream of zeros may become so much before it is refused; see unpacking.most.
@@ -150,7 +151,7 @@ def test_a_bomb_of_arrays(tmp_path, peak):
 )
 def test_json_that_is_none(text):
     with pytest.raises(InputError, match=r"record\.json is damaged"):
-        forms.parse(text, {}, "record.json")
+        schemas.parse(text, {}, "record.json")
 
 
 BRACKETS, DIGITS, DOTS = "a = " + "[" * 50_000, "epochs = " + "9" * 10_000, "a." * 5_000 + "b = 1"
@@ -231,4 +232,4 @@ def test_names_that_nobody_types_are_not_compared():
 @pytest.mark.parametrize("value", ["\ud800", ["\ud800"], {"a": {"\ud800": 1}}], ids=range(3))
 def test_half_a_character_is_refused_wherever_it_stands(value):
     with pytest.raises(InputError, match="is damaged: it holds the half of a character"):
-        forms.parse(json.dumps({"a": value}), {}, "record.json")
+        schemas.parse(json.dumps({"a": value}), {}, "record.json")

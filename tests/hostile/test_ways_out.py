@@ -12,13 +12,16 @@ from PIL import Image
 from readers import Prediction, RunRecords
 
 import jaxcls
-from jaxcls import files, predictor, report, run_directory, tasks
-from jaxcls.artifact import loader
+from jaxcls import tasks
+from jaxcls._utils import files
+from jaxcls._utils.errors import InputError
 from jaxcls.checkpoints import LOCK_FILE, Checkpoints
-from jaxcls.data import detection_sets, image_folders, radiographs
+from jaxcls.cli import report
+from jaxcls.data.datasets import image_folders, object_detection, radiographs
 from jaxcls.data.formats import coco, images, voc
-from jaxcls.errors import InputError
-from jaxcls.settings import Settings
+from jaxcls.export import loader, predictor
+from jaxcls.reports import run_directory
+from jaxcls.training.settings import Settings
 
 OUT = "leads out of"
 PIPE = "is neither a file nor a folder|is no plain file|does not hold|holds neither|holds none"
@@ -75,7 +78,7 @@ def of_boxes(folder):
     else:
         (folder / "JPEGImages").mkdir()
         (folder / "ImageSets" / "Main" / "val.txt").write_text("1")
-    detection_sets.layout(folder)
+    object_detection.layout(folder)
 
 
 FRACTION = {"test_fraction": 0.5}
@@ -125,7 +128,7 @@ def test_images_with_boxes_behind_a_link_out_are_not_read(given, tmp_path, monke
         path.parent.mkdir(exist_ok=True)
         coco.write(path, ["1.png"], [(8, 8)], [np.array([[0.0, 0, 4, 4]])], [np.array([0])], ("cat",))
     with pytest.raises(InputError, match=OUT):
-        detection_sets.load("detection", "files", given, size=16, channels=3)
+        object_detection.load("detection", "files", given, size=16, channels=3)
 
 
 def test_a_class_behind_a_link_out_is_not_read(given, tmp_path):
@@ -240,7 +243,7 @@ def test_settings_that_no_run_can_have_are_refused(finished, name, old, new, say
 def test_weights_that_the_files_give_no_reason_for_are_not_made(finished):
     run = finished.parent / "fashion_mnist"
     record = json.loads((run / "predictor.json").read_text())
-    record["preparation"]["shape"] = [16_384, 16_384, 1]
+    record["preprocessor"]["shape"] = [16_384, 16_384, 1]
     (run / "predictor.json").write_text(json.dumps(record))
     config = (run / "config.toml").read_text()
     (run / "config.toml").write_text(config.replace("eval_batch_size = 500", "eval_batch_size = 1"))

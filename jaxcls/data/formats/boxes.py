@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxcls.errors import InputError
+from jaxcls._utils.errors import InputError
 
 # How far beyond its image a box may reach, in pixels: annotators and the rounding of their tools do that.
 OVERSHOOT = 2.0
@@ -55,7 +55,7 @@ def checked(corners: Sequence[float], height: int, width: int, where: str) -> tu
     >>> checked((0, 0, 30, 10), 20, 20, "a.json: annotation 7")
     Traceback (most recent call last):
     ...
-    jaxcls.errors.InputError: a.json: annotation 7: its box, x from 0 to 30 and y from 0 to 10, reaches outside of \
+    jaxcls._utils.errors.InputError: a.json: annotation 7: its box, x from 0 to 30 and y from 0 to 10, reaches outside of \
 the image of 20 x 20 pixels (width x height). Correct or remove it.
     """
     if not all(map(math.isfinite, corners)):
@@ -81,7 +81,7 @@ def check_name(name: Any, where: str) -> str:
     >>> check_name("../secret.png", "a.json: image 7")
     Traceback (most recent call last):
     ...
-    jaxcls.errors.InputError: a.json: image 7: its file name '../secret.png' must be that of a file in the folder of \
+    jaxcls._utils.errors.InputError: a.json: image 7: its file name '../secret.png' must be that of a file in the folder of \
 the images, or in one below.
     """
     good = (

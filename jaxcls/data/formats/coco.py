@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from jaxcls._utils.errors import InputError
 from jaxcls.data.formats import boxes
 from jaxcls.data.formats.boxes import Annotated
-from jaxcls.errors import InputError
 
 # COCO's own instances_train2017.json holds one box without height in each of these images.
 _KNOWN_FLAT = (200365, 550395)

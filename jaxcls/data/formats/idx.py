@@ -14,9 +14,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from jaxcls._utils.errors import InputError
 from jaxcls.data.formats import unpacking
 from jaxcls.data.formats.unpacking import CHUNK, GZIP_MAGIC
-from jaxcls.errors import InputError
 
 IDX_DTYPES: dict[int, np.dtype[Any]] = {
     0x08: np.dtype("u1"),

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from jaxcls import files
+from jaxcls._utils import files
+from jaxcls._utils.errors import InputError
+from jaxcls._utils.escaping import line
 from jaxcls.data import sources
-from jaxcls.data.dataset import Queries
-from jaxcls.errors import InputError
-from jaxcls.printable import line
+from jaxcls.data.dataset import Unlabeled
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -183,7 +183,7 @@ def decode_all(
     return decoded
 
 
-def queries(path: Path, size: int, channels: int) -> Queries:
+def queries(path: Path, size: int, channels: int) -> Unlabeled:
     """The images to predict: one file, or all in a folder and in those below it, called by their names from there.
 
     Raises:
@@ -192,10 +192,10 @@ def queries(path: Path, size: int, channels: int) -> Queries:
     if not path.exists():
         raise InputError(f"{path}: there is no such file or folder; give an image, or a folder of images.")
     if not path.is_dir():
-        return Queries(np.array([path.name], object), decode(path, size=size, channels=channels)[None])
+        return Unlabeled(np.array([path.name], object), decode(path, size=size, channels=channels)[None])
     found, _ = listed(path)
     decoded = decode_all(found, size=size, channels=channels, root=path, what=f"images to predict in {path.name}")
-    return Queries(np.array([file.relative_to(path).as_posix() for file in found], object), decoded.images)
+    return Unlabeled(np.array([file.relative_to(path).as_posix() for file in found], object), decoded.images)
 
 
 def listed(folder: Path) -> tuple[list[Path], list[Path]]:

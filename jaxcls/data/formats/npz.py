@@ -16,9 +16,9 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from jaxcls import files
+from jaxcls._utils import files
+from jaxcls._utils.errors import InputError
 from jaxcls.data.formats import unpacking
-from jaxcls.errors import InputError
 
 PARTS = ("train", "val", "test")
 SIZES = (28, 64, 128, 224)

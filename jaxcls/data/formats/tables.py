@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxcls._utils.errors import InputError, did_you_mean
 from jaxcls.data.formats.unpacking import GZIP_MAGIC, gunzip
-from jaxcls.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     import pyarrow
@@ -113,7 +113,7 @@ def require(columns: Collection[str], name: str, path: str | os.PathLike[str]) -
     >>> require(["weight", "size"], "wieght", "fruit.csv")
     Traceback (most recent call last):
     ...
-    jaxcls.errors.InputError: fruit.csv: has no column 'wieght'. Did you mean 'weight'? It has: weight, size.
+    jaxcls._utils.errors.InputError: fruit.csv: has no column 'wieght'. Did you mean 'weight'? It has: weight, size.
     """
     if name not in columns:
         listed = [*itertools.islice(columns, 40), *(["..."] if len(columns) > 40 else [])]
@@ -137,7 +137,7 @@ def numbers(
     >>> numbers({"weight": np.array(["0.2", "heavy"], object)}, "weight", "fruit.csv")
     Traceback (most recent call last):
     ...
-    jaxcls.errors.InputError: fruit.csv: row 2 of column 'weight' is 'heavy', which is not a finite number.
+    jaxcls._utils.errors.InputError: fruit.csv: row 2 of column 'weight' is 'heavy', which is not a finite number.
     """
     require(table, name, path)
     column = table[name]

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxcls import files
+from jaxcls._utils import files
+from jaxcls._utils.errors import InputError
 from jaxcls.data.formats import unpacking
 from jaxcls.data.formats.tables import likely_encoding
-from jaxcls.errors import InputError
 
 # No text is longer; one that is would be a bomb of a few compressed bytes.
 MOST_BYTES = 1 << 24

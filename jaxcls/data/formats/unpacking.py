@@ -7,7 +7,7 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO
 
-from jaxcls.errors import InputError
+from jaxcls._utils.errors import InputError
 
 GZIP_MAGIC = b"\x1f\x8b"
 CHUNK = 1 << 18

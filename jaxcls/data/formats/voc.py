@@ -13,10 +13,10 @@ from xml.parsers import expat
 
 import numpy as np
 
-from jaxcls import files
+from jaxcls._utils import files
+from jaxcls._utils.errors import InputError, unknown_name
 from jaxcls.data.formats import boxes, images
 from jaxcls.data.formats.boxes import Annotated
-from jaxcls.errors import InputError, unknown_name
 
 # A file that says what is in one image has some kilobytes.
 _MOST_BYTES = 16 * 2**20

@@ -1,0 +1,108 @@
+"""Whether the compiled steps fit into the memory of the device, before the first of them is made."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxcls._utils.errors import InputError
+from jaxcls.data.batching import Batch
+from jaxcls.training.steps import StepMetrics, TrainState
+
+TrainChunk = Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]
+
+# What XLA's errors begin with where memory ran out in spite of all.
+EXHAUSTED = "RESOURCE_EXHAUSTED"
+
+
+def checked(train_chunk: TrainChunk) -> TrainChunk:
+    """The chunk, which before its first dispatch compares what its compiled program needs with what is free.
+
+    What is compiled for that is what is run. A chunk that is not compiled, or on a backend that cannot say, is run as
+    it is. Where there is too little, it raises InputError with a batch size that fits.
+    """
+    lower = getattr(train_chunk, "lower", None)
+    if lower is None:
+        return train_chunk
+    seen = False
+
+    def chunk(state: TrainState, batches: Batch) -> tuple[TrainState, StepMetrics]:
+        nonlocal seen
+        if not seen:
+            _check(lower, state, batches)
+            seen = True
+        return train_chunk(state, batches)
+
+    return chunk
+
+
+def free(devices: Sequence[Any]) -> int | None:
+    """The bytes that are free on each of the devices, or None where that is not known.
+
+    The memory of a CPU is the host's, and as many devices as a process has share it.
+    """
+    if devices[0].platform == "cpu":
+        host = _free_of_host()
+        return None if host is None else host // len(devices)
+    statistics = [device.memory_stats() for device in devices]
+    known = [held for held in statistics if held and "bytes_limit" in held]
+    return min((held["bytes_limit"] - held["bytes_in_use"] for held in known), default=None)
+
+
+def _check(lower: Callable[..., jax.stages.Lowered], state: TrainState, batches: Batch) -> None:
+    there, needed = free(jax.local_devices()), _needed(lower(state, batches))
+    if there is None or needed is None or needed <= there:
+        return
+    batch_size, devices, factor = batches.mask.shape[1], jax.device_count(), 2
+    advice = "No smaller batch fits: give a smaller --model, or --remat, which keeps less of it for the gradient."
+    while (smaller := batch_size // factor // devices * devices) > 0:
+        of_fewer = jax.tree.map(lambda leaf, size=smaller: _resized(leaf, size), batches)
+        if (_needed(lower(state, of_fewer)) or 0) <= there:
+            advice = (
+                f"--batch-size {smaller} fits; with --gradient-accumulation-steps {factor} (times what it is now, "
+                "where it is given) an update is of as many examples."
+            )
+            break
+        factor *= 2
+    raise InputError(
+        f"--batch-size {batch_size}: the compiled steps need {needed / 1e9:,.3f} GB more than what is there, and "
+        f"{jax.devices()[0].device_kind} has {there / 1e9:,.3f} GB free. {advice}"
+    )
+
+
+def _needed(lowered: jax.stages.Lowered) -> int | None:
+    """The bytes that a program takes on each device beside its arguments, which are there already."""
+    analysis = lowered.compile().memory_analysis()
+    if analysis is None:
+        return None
+    return analysis.temp_size_in_bytes + analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+
+
+def _resized(leaf: jax.Array, batch_size: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((leaf.shape[0], batch_size, *leaf.shape[2:]), leaf.dtype, sharding=leaf.sharding)
+
+
+def _free_of_host() -> int | None:
+    """What the system has, or this process's control group may still take, whichever is less."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        group = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        return None
+    kilobytes = {line.split(":")[0]: int(line.split()[1]) for line in lines}
+    bounds = [1024 * (kilobytes["MemAvailable"] + kilobytes["SwapFree"])]
+    # Version 2 of control groups; what files take in the cache is given back when it is needed.
+    within = next((line.removeprefix("0::/") for line in group if line.startswith("0::")), None)
+    if within is not None:
+        root = Path("/sys/fs/cgroup")
+        for folder in (root / within, *(root / parent for parent in Path(within).parents)):
+            try:
+                most = (folder / "memory.max").read_text(encoding="ascii").strip()
+                used = int((folder / "memory.current").read_text(encoding="ascii"))
+                kept = dict(map(str.split, (folder / "memory.stat").read_text(encoding="ascii").splitlines()))
+            except OSError:
+                continue
+            if most != "max":
+                bounds.append(int(most) - used + int(kept.get("inactive_file", 0)))
+    return max(0, min(bounds))

@@ -1,0 +1,289 @@
+"""The training state and the pure functions of it: the step, many steps in one dispatch, and prediction."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.typing import ArrayLike
+
+from jaxcls import kernels
+from jaxcls.data.batching import Batch, in_order
+from jaxcls.data.buckets import Buckets, Size
+from jaxcls.models.functional import Model
+
+PyTree = Any
+Loss = Callable[..., jax.Array]
+Augment = Callable[[jax.Array, PyTree, PyTree], tuple[PyTree, PyTree]]
+TrainStep = Callable[["TrainState", Batch], tuple["TrainState", "StepMetrics"]]
+PredictionStep = Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
+
+
+class TrainState(NamedTuple):
+    """All that training changes.
+
+    Attributes:
+      step: int32, batches seen.
+      key: the run's random key. It never changes: everything random derives from it and the step.
+      params: what the gradient moves.
+      model_state: what the model changes itself, such as running statistics.
+      opt_state: the optimizer's.
+    """
+
+    step: jax.Array
+    key: jax.Array
+    params: PyTree
+    model_state: PyTree
+    opt_state: PyTree
+
+
+class StepMetrics(NamedTuple):
+    """What one step reports.
+
+    Attributes:
+      loss: of the batch.
+      gradient_norm: over all parameters together.
+      applied: whether the update was finite, and so was applied.
+      examples: how many of the batch's count.
+    """
+
+    loss: jax.Array
+    gradient_norm: jax.Array
+    applied: jax.Array
+    examples: jax.Array
+
+
+def init_state(model: Model, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
+    """The state before the first step; everything in it follows from the seed.
+
+    >>> from flax import nnx
+    >>> from jaxcls.models.functional import functional
+    >>> model = functional(lambda rngs: nnx.Linear(2, 3, rngs=rngs))
+    >>> int(init_state(model, optax.adam(1e-3), seed=0).step)
+    0
+    """
+    initial, training = jax.random.split(jax.random.key(seed))
+    params, model_state = jax.tree.map(_strongly_typed, model.init(initial))
+    return TrainState(jnp.zeros((), jnp.int32), training, params, model_state, optimizer.init(params))
+
+
+def _strongly_typed(value: ArrayLike) -> jax.Array:
+    """A weak type, as ``jnp.full(3, 0.5)`` has, is lost in the first step: the second would be another program."""
+    leaf = jnp.asarray(value)
+    return leaf if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf.astype(leaf.dtype)
+
+
+def make_train_step(
+    model: Model,
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    *,
+    preprocess: Callable[[PyTree], PyTree] = lambda inputs: inputs,
+    augment: Augment = lambda key, inputs, labels: (inputs, labels),
+) -> TrainStep:
+    """The pure step ``(state, batch) -> (state, metrics)``.
+
+    Args:
+      loss: ``(outputs, labels, *, sample_weight, mask) -> scalar``; outputs, labels and weights may be dicts.
+      preprocess: the compact form of the data to what the model takes, such as uint8 to normalised float.
+      augment: ``(key, inputs, labels) -> (inputs, labels)``, before ``preprocess``.
+
+    A batch whose loss, gradient, update or model state is not finite moves nothing but the step's number. A
+    batch that is masked whole changes nothing at all.
+    """
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
+        _check_batch(batch)
+        augment_key, model_key = step_keys(state)
+        inputs, labels = augment(augment_key, batch.inputs, batch.labels)
+        inputs = preprocess(inputs)
+
+        def objective(params: PyTree) -> tuple[jax.Array, PyTree]:
+            outputs, model_state = model.apply(params, state.model_state, inputs, key=model_key)
+            return loss(outputs, labels, sample_weight=batch.sample_weight, mask=batch.mask), model_state
+
+        (value, model_state), gradient = jax.value_and_grad(objective, has_aux=True)(state.params)
+        chex.assert_rank(value, 0)
+        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+
+        count = batch.mask.sum()
+        norm = jnp.sqrt(_sum(jax.tree.map(jnp.square, gradient)))
+        # 0 times a number that is not finite is NaN.
+        nothing = _sum(jax.tree.map(lambda update: 0 * update, updates))
+        apply = (count > 0) & jnp.isfinite(value) & jnp.isfinite(norm + nothing) & _is_finite(model_state)
+        old = (state.params, state.model_state, state.opt_state)
+        kept = jax.tree.map(lambda new, old: jnp.where(apply, new, old), (params, model_state, opt_state), old)
+        return TrainState(state.step + (count > 0), state.key, *kept), StepMetrics(value, norm, apply, count)
+
+    return train_step
+
+
+def step_keys(state: TrainState) -> tuple[jax.Array, jax.Array]:
+    """The keys that the next step draws from: one for its augmentation, one for its model."""
+    step_key, _ = _streams(state.key)
+    augment_key, model_key = jax.random.split(jax.random.fold_in(step_key, state.step))
+    return augment_key, model_key
+
+
+def epoch_order(key: jax.Array, epoch: jax.Array, count: int) -> jax.Array:
+    """The random order of ``count`` examples in an epoch, from the run's key and the epoch's number alone.
+
+    >>> sorted(epoch_order(jax.random.key(0), 1, 3).tolist())
+    [0, 1, 2]
+    """
+    _, order_key = _streams(key)
+    return jax.random.permutation(jax.random.fold_in(order_key, epoch), count)
+
+
+def bucketed(train_step: TrainStep, buckets: Buckets) -> TrainStep:
+    """The step on a batch of padded examples, cut to the first size of the buckets that holds them all.
+
+    What is cut off is padding, so a model that heeds padding gives the same. The steps of all sizes are compiled into
+    one program. Little is saved unless the examples of a batch are of one bucket: see :func:`bucketed_order`.
+    """
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
+        def cut(size: Size) -> TrainStep:
+            return lambda state, batch: train_step(state, batch._replace(inputs=buckets.cut(batch.inputs, size)))
+
+        return jax.lax.switch(buckets.of_all(batch.inputs), [cut(size) for size in buckets.sizes], state, batch)
+
+    return step
+
+
+def bucketed_order(key: jax.Array, epoch: jax.Array, buckets: jax.Array, batch_size: int) -> jax.Array:
+    """As :func:`epoch_order`, but the batches hold examples of one bucket each, and come in random order.
+
+    Where two buckets meet, a batch holds some of both. Any examples may be those of the last batch, which may be
+    a small one.
+
+    >>> order = bucketed_order(jax.random.key(0), 1, jnp.array([0, 1, 0, 1]), batch_size=2)
+    >>> sorted(order.tolist())
+    [0, 1, 2, 3]
+    """
+    _, order_key = _streams(key)
+    shuffling, rotating, dealing = jax.random.split(jax.random.fold_in(order_key, epoch), 3)
+    count = len(buckets)
+    order = jax.random.permutation(shuffling, count)
+    order = order[jnp.argsort(buckets[order], stable=True)]
+    order = jnp.roll(order, jax.random.randint(rotating, (), 0, count))
+    batches = count // batch_size
+    whole = order[: batches * batch_size].reshape(batches, batch_size)
+    return jnp.concatenate([jax.random.permutation(dealing, whole).ravel(), order[batches * batch_size :]])
+
+
+def make_train_chunk(train_step: TrainStep) -> Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]:
+    """Compiles ``(state, batches) -> (state, metrics)``: as many steps in one dispatch as batches are stacked.
+
+    The state is donated. The batches, (length, batch_size, ...), are what a :class:`jaxcls.data.batching.Feed` gives;
+    where their examples lived makes no difference to the program, and so none to the bits. The metrics are stacked,
+    (length,).
+
+    The steps always run under ``lax.scan``: any two lengths then agree bit for bit, which a step that is
+    compiled alone does not with one that is not.
+    """
+    return jax.jit(lambda state, batches: jax.lax.scan(train_step, state, batches), donate_argnums=0)
+
+
+def make_prediction_step(
+    model: Model,
+    *,
+    scores: Callable[[PyTree], PyTree],
+    preprocess: Callable[[PyTree], PyTree] = lambda inputs: inputs,
+    views: Sequence[Callable[[PyTree], PyTree]] = (),
+) -> PredictionStep:
+    """Compiles ``(params, model_state, inputs) -> (scores, outputs)``, one row for each example.
+
+    The outputs are those of the example itself.
+
+    Args:
+      scores: ``outputs -> scores``, such as :func:`jaxcls.training.objective.probabilities` of a problem.
+      views: other looks at the inputs, such as their mirror image; the scores, which are probabilities then, are the
+        mean over the example and its views.
+    """
+
+    def prediction_step(params: PyTree, model_state: PyTree, inputs: PyTree) -> tuple[PyTree, PyTree]:
+        outputs, _ = model.apply(params, model_state, preprocess(inputs))
+        found = scores(outputs)
+        if not views:
+            return found, outputs
+        for view in views:
+            seen = scores(model.apply(params, model_state, preprocess(view(inputs)))[0])
+            found = jax.tree.map(jnp.add, found, seen)
+        return jax.tree.map(lambda sum: sum / (1 + len(views)), found), outputs
+
+    return jax.jit(prediction_step)
+
+
+def collect(
+    step: Callable[..., PyTree],
+    params: PyTree,
+    model_state: PyTree,
+    inputs: PyTree,
+    *beside: PyTree,
+    batch_size: int,
+    buckets: Buckets | None = None,
+    sharding: jax.sharding.Sharding | None = None,
+) -> PyTree:
+    """What a step gives for all examples, one row for each, in their order, on the host.
+
+    Batches have one size, so that one compiled program serves sets of every size; with ``buckets``, one for each size.
+
+    Args:
+      step: ``(params, model_state, inputs, *beside) -> tree``, such as a prediction step, of a batch.
+      beside: what else it takes of the examples, such as their labels.
+    """
+    count = len(jax.tree.leaves(inputs)[0])
+    if buckets is None:
+        batches = in_order((inputs, *beside), batch_size)
+        return _joined([step(params, model_state, *jax.device_put(batch, sharding)) for batch in batches], count)
+    numbers = buckets.of_each(inputs)
+    parts, rows = [], []
+    for number, size in enumerate(buckets.sizes):
+        own = np.flatnonzero(numbers == number)
+        if len(own):
+            taken, *others = jax.tree.map(lambda leaf, own=own: leaf[own], (inputs, *beside))
+            options: dict[str, Any] = {"batch_size": batch_size, "sharding": sharding}
+            parts.append(collect(step, params, model_state, buckets.cut(taken, size), *others, **options))
+            rows.append(own)
+    back = np.argsort(np.concatenate(rows))
+    return jax.tree.map(lambda values: values[back], _joined(parts, count))
+
+
+def _joined(parts: Sequence[PyTree], count: int) -> PyTree:
+    return jax.tree.map(lambda *batches: np.concatenate([np.asarray(batch) for batch in batches])[:count], *parts)
+
+
+def _sum(tree: PyTree) -> jax.Array:
+    """The sum of all numbers of all leaves."""
+    return sum(jax.lax.platform_dependent(leaf, cpu=_sum_in_chains, default=jnp.sum) for leaf in jax.tree.leaves(tree))
+
+
+def _sum_in_chains(numbers: jax.Array) -> jax.Array:
+    """With it the step of a multilayer perceptron takes 0.92 of its time (two Zen 5 cores, batch size 128)."""
+    return numbers.sum() if numbers.ndim < 2 else kernels.add_rows(numbers.reshape(-1, numbers.shape[-1]), most=8).sum()
+
+
+def _is_finite(tree: PyTree) -> jax.Array:
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    if not leaves:
+        return jnp.array(True)
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
+
+
+def _check_batch(batch: Batch) -> None:
+    """Costs nothing when the compiled step runs: shapes and types are checked while it is traced."""
+    weights = jax.tree.leaves(batch.sample_weight)
+    chex.assert_rank([batch.mask, *weights], 1)
+    chex.assert_type([batch.mask, *weights], [bool, *(float for _ in weights)])
+    chex.assert_equal_shape_prefix([*jax.tree.leaves((batch.inputs, batch.labels)), batch.mask, *weights], 1)
+
+
+def _streams(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Two independent keys: one for what a step draws, one for the order of an epoch."""
+    step_key, order_key = jax.random.split(key)
+    return step_key, order_key

@@ -1,0 +1,60 @@
+"""What the command lines say at the end."""
+
+import math
+
+import pytest
+
+from jaxcls.cli import console
+
+
+def history(**values):
+    return [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0, 1, 2, 3, 4, 5, 6, 7], "▁▂▃▄▅▆▇█"),
+        ([3.0, 1.0, 2.0], "█▁▅"),
+        ([5.0, 5.0], "▁▁"),
+        ([1.0, None, math.nan, math.inf, 2.0], "▁   █"),
+        ([None, math.nan], "  "),
+    ],
+)
+def test_the_signs_are_as_high_as_the_values(values, expected):
+    assert console.sparkline(values) == expected
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", None])
+def test_where_blocks_cannot_be_written_plain_signs_are(encoding):
+    line = console.sparkline(list(range(8)), encoding)
+    assert line == ".:-=+*%@"
+
+
+def test_many_epochs_are_thinned_to_a_line_with_the_first_and_the_last():
+    line = console.sparkline([*range(1000)])
+    assert len(line) == 48
+    assert line[0] == "▁"
+    assert line[-1] == "█"
+    assert list(line) == sorted(line)
+
+
+def test_the_loss_and_the_first_metric_are_shown_with_where_they_began_and_ended():
+    shown = console.curves(
+        history(loss=[2.0, 1.0], val_loss=[2.5, 1.5], val_log_loss=[2.2, 1.4], val_accuracy=[0.5, 0.75]),
+        encoding="utf-8",
+    )
+    assert shown.splitlines() == ["  loss          █▁  2.0000 to 1.0000", "  val_log_loss  █▁  2.2000 to 1.4000"]
+
+
+@pytest.mark.parametrize(
+    ("given", "lines"),
+    [
+        (history(loss=[1.0], val_accuracy=[0.5]), 0),
+        (history(loss=[None, None], val_accuracy=[0.5, 0.6]), 1),
+        (history(loss=[2.0, 1.0], val_loss=[2.0, 1.0]), 2),
+    ],
+    ids=["one epoch", "no step counted", "no metric"],
+)
+def test_what_there_is_none_of_is_not_shown(given, lines):
+    assert len(console.curves(given, encoding="utf-8").splitlines()) == lines

@@ -1,0 +1,156 @@
+"""The command line that judges a finished run: the results of training again, of any split and of other data."""
+
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+import small_data
+
+from jaxcls.cli import evaluate
+from jaxcls.data.formats import idx
+from jaxcls.data.samples import image_folder
+from jaxcls.training import run
+from jaxcls.training.settings import Settings
+
+QUICK = {"model": "mlp", "epochs": 2, "batch_size": 16, "validation_fraction": 0.2, "eval_batch_size": 32}
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return small_data.write(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def finished(data_dir, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("runs") / "finished"
+    return run.run(Settings(data_dir=data_dir, run_dir=directory, **QUICK), say=lambda line: None)
+
+
+def evaluated(capsys, directory, *arguments):
+    assert evaluate.main(["--run-dir", str(directory), *map(str, arguments)]) == 0
+    split = arguments[arguments.index("--split") + 1] if "--split" in arguments else "test"
+    return capsys.readouterr().out, json.loads((directory / f"evaluation-{split}.json").read_text())
+
+
+def test_the_evaluation_of_the_test_split_is_the_result_of_the_run(finished, capsys):
+    output, result = evaluated(capsys, finished.directory)
+    trained = json.loads((finished.directory / "results.json").read_text())
+    for name in ("problem", "examples", "undefined_labels", "thresholds", "synthetic"):
+        assert result[name] == trained[name]
+    # Training used both devices of the tests, so the last bits differ.
+    assert result["metrics"] == pytest.approx(trained["metrics"])
+    assert result["labels"]["Bag"] == pytest.approx(trained["labels"]["Bag"])
+    assert output.startswith("fashion_mnist: 240 + 60 examples from ")
+    assert output.table(finished.report, "test") in output
+    assert f"kept in {finished.directory / 'evaluation-test.json'}" in output
+    assert "note:" not in output
+
+
+def test_the_validation_split_is_that_of_the_run(finished, capsys):
+    output, result = evaluated(capsys, finished.directory, "--split", "validation")
+    assert "validation, 48 examples" in output
+    assert result["metrics"]["accuracy"] == pytest.approx(finished.history[-1]["val_accuracy"])
+    _, result = evaluated(capsys, finished.directory, "--split", "train")
+    assert result["examples"] == 192
+
+
+def test_other_data_is_evaluated_and_said(finished, data_dir, tmp_path, capsys):
+    other = small_data.write(tmp_path / "other")
+    name = "t10k-labels-idx1-ubyte"
+    idx.write_idx(other / f"{name}.gz", idx.read_idx(other / f"{name}.gz")[::-1])
+    output, result = evaluated(capsys, finished.directory, "--data-dir", other)
+    assert f"note: this is not the data of the run, from {data_dir}: {name} differ" in output
+    assert result["metrics"]["accuracy"] != finished.report["metrics"]["accuracy"]
+    assert result["data"]["location"] == str(other)
+
+
+def test_a_source_may_be_named_in_place_of_the_folder_of_the_run(finished, capsys):
+    output, result = evaluated(capsys, finished.directory, "--source", "sample")
+    assert "from jaxcls/data/samples/fashion_mnist" in output
+    assert result["examples"] == 2000
+
+
+def test_own_data_is_evaluated_on_other_test_examples(tmp_path, capsys):
+    for name, seed in (("own", 0), ("new", 1)):
+        (tmp_path / name).mkdir()
+        image_folder.write(tmp_path / name, train=6, test=2, seed=seed)
+    folders = {"data": tmp_path / "own" / "train", "test_data": tmp_path / "own" / "test"}
+    own = Settings(task="image_folder", **folders, image_size=8, model="mlp", epochs=1, batch_size=16)
+    directory = run.run(dataclasses.replace(own, run_dir=tmp_path / "run"), say=lambda line: None).directory
+    _, result = evaluated(capsys, directory)
+    assert result["metrics"] == pytest.approx(json.loads((directory / "results.json").read_text())["metrics"])
+    output, _ = evaluated(capsys, directory, "--test-data", tmp_path / "new" / "train")
+    assert "test, 30 examples" in output
+    assert "note: this is not the data of the run" in output
+
+    assert evaluate.main(["--run-dir", str(directory), "--data-dir", str(tmp_path / "new")]) == 2
+    assert "--task image_folder takes no --data-dir" in capsys.readouterr().err
+    shutil.rmtree(tmp_path / "new" / "train" / "star")
+    assert evaluate.main(["--run-dir", str(directory), "--data", str(tmp_path / "new" / "train")]) == 2
+    assert "learned a multiclass one of circle, cross, square, star, triangle" in capsys.readouterr().err
+
+
+def test_a_damaged_checkpoint_ends_with_status_1(finished, tmp_path, capsys):
+    damaged = tmp_path / "run"
+    shutil.copytree(finished.directory, damaged)
+    for file in (damaged / "model").rglob("*"):
+        if file.is_file() and file.stat().st_size > 10_000:
+            content = bytearray(file.read_bytes())
+            content[5_000] ^= 1
+            file.write_bytes(content)
+    assert evaluate.main(["--run-dir", str(damaged)]) == 1
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+@pytest.mark.slow
+def test_as_real_processes_training_and_evaluation_end_with_the_same_bits(data_dir, tmp_path):
+    directory = tmp_path / "run"
+    quick = [word for name, value in QUICK.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    for command in (["train", "--data-dir", data_dir, *quick], ["evaluate"]):
+        given = [sys.executable, "-m", f"jaxcls.{command[0]}", *command[1:], "--run-dir", directory]
+        done = subprocess.run(given, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    trained, result = (json.loads((directory / name).read_text()) for name in ("results.json", "evaluation-test.json"))
+    shared = trained.keys() & result.keys()
+    assert {"metrics", "labels", "thresholds"} <= shared
+    assert {name: result[name] for name in shared} == {name: trained[name] for name in shared}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--run-dir", "no-such-run"], "error: --run-dir no-such-run holds no run"),
+        (["--data-dir", "no-such-folder"], "error: --data-dir no-such-folder is not a folder"),
+        (["--source", "tfds", "--data-dir", "no-such-folder"], "error: --data-dir goes with --source files"),
+        (["--split", "tests"], "--split"),
+        (["--splits", "test"], "--split"),
+    ],
+)
+def test_a_wrong_flag_ends_with_status_2_and_says_what_is_right(finished, capsys, arguments, message):
+    try:
+        status = evaluate.main(["--run-dir", str(finished.directory), *arguments])
+    except SystemExit as stop:
+        status = stop.code
+    assert status == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_run_that_has_not_finished_is_refused(finished, tmp_path, capsys):
+    begun = tmp_path / "run"
+    shutil.copytree(finished.directory, begun)
+    (begun / "results.json").unlink()
+    assert evaluate.main(["--run-dir", str(begun)]) == 2
+    assert "has not finished. Continue it with python -m jaxcls.train" in capsys.readouterr().err
+
+
+def test_help_names_every_flag_and_needs_no_jax():
+    code = (
+        "import sys; from jaxcls.cli import evaluate\ntry: evaluate.main(['--help'])\nfinally: print('jax' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    for flag in ("--run-dir", "--split", "--source", "--data-dir", "--data", "--test-data"):
+        assert flag in done.stdout
+    assert done.stdout.endswith("False\n")

@@ -1,0 +1,232 @@
+"""The command line that predicts new examples, and writes what Kaggle takes."""
+
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import small_data
+
+from jaxcls.cli import predict
+from jaxcls.data.formats import idx, tables
+from jaxcls.data.samples import leaf, toxic_comment
+from jaxcls.export import predictor
+from jaxcls.training import run
+from jaxcls.training.settings import Settings
+
+IMAGES = "t10k-images-idx3-ubyte.gz"
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return small_data.write(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def of_images(data_dir, tmp_path_factory):
+    return trained(tmp_path_factory, data_dir, task="fashion_mnist", model="mlp", batch_size=16)
+
+
+@pytest.fixture(scope="module")
+def leaves(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("leaf")
+    leaf.write(folder, species=5)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def of_leaves(leaves, tmp_path_factory):
+    return trained(tmp_path_factory, leaves, task="leaf")
+
+
+@pytest.fixture(scope="module")
+def comments(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("toxic_comment")
+    toxic_comment.write(folder, train_rows=300, test_rows=200)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def of_comments(comments, tmp_path_factory):
+    return trained(tmp_path_factory, comments, task="toxic_comment", max_length=16, vocabulary_size=300)
+
+
+def trained(tmp_path_factory, data_dir, **given):
+    directory = tmp_path_factory.mktemp("runs") / given["task"]
+    run.run(Settings(data_dir=data_dir, run_dir=directory, epochs=1, **given), say=lambda line: None)
+    return directory
+
+
+def predicted(capsys, directory, asked, output, *arguments):
+    """The columns of the output, all as text, and what was said."""
+    given = ["--run-dir", directory, "--input", asked, "--output", output, *arguments]
+    assert predict.main([str(word) for word in given]) == 0, capsys.readouterr().err
+    header = output.read_text().split("\n", 1)[0].split(",")
+    return tables.read_csv(output, text=header), capsys.readouterr().out
+
+
+def refused(capsys, *given):
+    """The message with which a prediction ends that is not made."""
+    assert predict.main([str(word) for word in given]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    return error
+
+
+def test_images_are_predicted_as_they_are_in_the_test_of_the_run(of_images, data_dir, tmp_path, capsys):
+    columns, said = predicted(capsys, of_images, data_dir / IMAGES, tmp_path / "out.csv")
+    learned = predictor.load(of_images)
+    scores = learned.scores(idx.read_idx(data_dir / IMAGES)[..., None])
+    assert list(columns) == ["id", "predicted", *(f"probability_{name}" for name in learned.class_names)]
+    written = np.stack([columns[f"probability_{name}"].astype(float) for name in learned.class_names], axis=1)
+    np.testing.assert_array_equal(written, scores.astype(np.float64))
+    names = np.array(learned.class_names)
+    np.testing.assert_array_equal(columns["predicted"], names[scores.argmax(axis=1)])
+    assert columns["id"].tolist() == [str(row) for row in range(small_data.TEST)]
+    assert said == f"60 predictions of fashion_mnist, kept in {tmp_path / 'out.csv'}\n"
+
+
+@pytest.fixture(params=["leaf", "toxic_comment"])
+def kaggle(request):
+    """A run of a Kaggle competition, and the folder of its files."""
+    return tuple(
+        request.getfixturevalue(name)
+        for name in {"leaf": ("of_leaves", "leaves"), "toxic_comment": ("of_comments", "comments")}[request.param]
+    )
+
+
+def test_a_submission_is_in_the_format_of_its_sample(kaggle, tmp_path, capsys):
+    directory, folder = kaggle
+    sample = folder / "sample_submission.csv"
+    plain, _ = predicted(capsys, directory, folder / "test.csv", tmp_path / "out.csv")
+    written, said = predicted(
+        capsys, directory, folder / "test.csv", tmp_path / "submission.csv", "--sample-submission", sample
+    )
+    assert "SYNTHETIC" not in said, "the files were given as real ones"
+    lines = (tmp_path / "submission.csv").read_bytes().split(b"\n")
+    assert lines[0] == sample.read_bytes().split(b"\n")[0].rstrip(b"\r")
+    expected = tables.read_csv(sample, text=["id"])
+    assert list(written) == list(expected)
+    assert written["id"].tolist() == expected["id"].tolist()
+    scores = np.stack([written[name].astype(float) for name in list(expected)[1:]], axis=1)
+    assert np.all((scores >= 0) & (scores <= 1))
+    if "leaf" in directory.name:
+        np.testing.assert_allclose(scores.sum(axis=1), 1, rtol=1e-12)
+    order = {name: row for row, name in enumerate(plain["id"])}
+    rows = [order[name] for name in written["id"]]
+    for name in list(expected)[1:]:
+        same = plain[f"probability_{name}"].astype(float)[rows]
+        np.testing.assert_allclose(written[name].astype(float), same, rtol=1e-5, atol=1e-12)
+
+
+def test_the_order_of_ids_and_columns_is_that_of_the_sample(of_leaves, leaves, tmp_path, capsys):
+    table = tables.read_csv(leaves / "sample_submission.csv", text=["id"])
+    names = list(table)
+    shuffled = {name: table[name][::-1] for name in [names[0], *reversed(names[1:])]}
+    tables.write_csv(tmp_path / "sample.csv", shuffled)
+    asked = leaves / "test.csv"
+    flag = ["--sample-submission", tmp_path / "sample.csv"]
+    written, _ = predicted(capsys, of_leaves, asked, tmp_path / "reversed.csv", *flag)
+    flag = ["--sample-submission", leaves / "sample_submission.csv"]
+    straight, _ = predicted(capsys, of_leaves, asked, tmp_path / "straight.csv", *flag)
+    assert list(written) == list(shuffled)
+    for name, column in straight.items():
+        np.testing.assert_array_equal(written[name], column[::-1])
+
+
+def test_a_sample_submission_of_other_rows_is_refused(of_leaves, leaves, tmp_path, capsys):
+    sample = (leaves / "sample_submission.csv").read_text().splitlines()
+    last = sample[-1].split(",")[0]
+    given = ["--run-dir", of_leaves, "--input", leaves / "test.csv", "--output", tmp_path / "out.csv"]
+    for lines, message in [
+        (sample[:-1], f"id {last!r}"),
+        ([*sample, sample[-1].replace(last, "99999", 1)], "asks for id '99999', which is not in"),
+        ([*sample, sample[-1]], f"of column 'id' is {last!r}, as is row"),
+        ([line.rpartition(",")[0] for line in sample], "has no column 'Acer_Palmatum'"),
+    ]:
+        (tmp_path / "sample.csv").write_text("\n".join(lines) + "\n")
+        assert message in refused(capsys, *given, "--sample-submission", tmp_path / "sample.csv")
+    assert [path.name for path in tmp_path.iterdir()] == ["sample.csv"], "nothing is left behind"
+
+
+def test_an_output_is_replaced_only_where_that_is_asked_for(of_images, data_dir, tmp_path, capsys):
+    output = tmp_path / "out.csv"
+    output.write_text("precious")
+    given = ["--run-dir", of_images, "--input", data_dir / IMAGES, "--output", output]
+    assert "is there already" in refused(capsys, *given)
+    assert output.read_text() == "precious"
+    columns, _ = predicted(capsys, of_images, data_dir / IMAGES, output, "--overwrite")
+    assert len(columns["id"]) == small_data.TEST
+    assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
+
+
+def test_an_output_is_refused_before_there_is_anything_to_lose(of_images, data_dir, tmp_path, capsys):
+    asked = tmp_path / IMAGES
+    asked.write_bytes((data_dir / IMAGES).read_bytes())
+    given = ["--run-dir", of_images, "--input", asked, "--overwrite", "--output"]
+    assert "would replace the --input" in refused(capsys, *given, asked)
+    assert "in a folder that is there" in refused(capsys, *given, tmp_path / "missing" / "out.csv")
+    assert "give the name of a file" in refused(capsys, *given, tmp_path)
+    sample = ["--sample-submission", tmp_path / "sample.csv"]
+    assert "would replace the --sample-submission" in refused(capsys, *given, tmp_path / "sample.csv", *sample)
+    assert asked.read_bytes() == (data_dir / IMAGES).read_bytes()
+
+
+def test_an_input_that_does_not_fit_is_refused(of_images, tmp_path, capsys):
+    given = ["--run-dir", of_images, "--output", tmp_path / "out.csv", "--input"]
+    assert "missing" in refused(capsys, *given, tmp_path / "missing")
+    idx.write_idx(tmp_path / "small", np.zeros((3, 14, 14), np.uint8))
+    assert "shape (14, 14, 1); those of the training have (28, 28, 1)" in refused(capsys, *given, tmp_path / "small")
+    (tmp_path / "cut").write_bytes((tmp_path / "small").read_bytes()[:100])
+    assert "cut" in refused(capsys, *given, tmp_path / "cut")
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_a_run_that_is_not_there_is_refused(data_dir, tmp_path, capsys):
+    given = ["--run-dir", tmp_path / "none", "--input", data_dir / IMAGES, "--output", tmp_path / "out.csv"]
+    assert "holds no run" in refused(capsys, *given)
+
+
+@pytest.mark.parametrize("name", ["config.toml", "data.json", "predictor.json", "SHA256SUMS"])
+@pytest.mark.parametrize("content", ["{}", "[]", "", "\xff", None], ids=repr)
+def test_a_run_whose_records_are_not_as_they_were_written_is_refused(
+    of_images, data_dir, tmp_path, capsys, name, content
+):
+    directory = shutil.copytree(of_images, tmp_path / "run")
+    (directory / name).unlink()
+    if content is not None:
+        (directory / name).write_text(content, encoding="latin-1")
+    given = ["--run-dir", directory, "--input", data_dir / IMAGES, "--output", tmp_path / "out.csv"]
+    assert str(directory if content is None else directory / name) in refused(capsys, *given)
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_a_real_process_predicts(of_images, data_dir, tmp_path):
+    given = ["--run-dir", of_images, "--input", data_dir / IMAGES, "--output", tmp_path / "out.csv.gz"]
+    done = subprocess.run([sys.executable, "-m", "jaxcls", "predict", *given], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert len(tables.read_csv(tmp_path / "out.csv.gz")["id"]) == small_data.TEST
+
+
+def test_help_names_every_flag_and_needs_no_jax():
+    code = "import sys; from jaxcls.cli import predict\ntry: predict.main(['--help'])\nfinally: print('jax' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    for flag in ("--run-dir", "--input", "--output", "--sample-submission", "--overwrite"):
+        assert flag in done.stdout
+    assert done.stdout.endswith("False\n")
+
+
+def test_an_id_that_begins_as_a_formula_is_a_text_but_for_a_scorer_it_stays(of_leaves, leaves, tmp_path, capsys):
+    for name in ("test.csv", "sample_submission.csv"):
+        table = tables.read_csv(leaves / name, text=["id"])
+        table["id"][0] = "=1+1"
+        tables.write_csv(tmp_path / name, table)
+    written, said = predicted(capsys, of_leaves, tmp_path / "test.csv", tmp_path / "out.csv")
+    assert written["id"][0] == "'=1+1"
+    assert "formula" not in said
+    flag = ["--sample-submission", tmp_path / "sample_submission.csv"]
+    written, said = predicted(capsys, of_leaves, tmp_path / "test.csv", tmp_path / "submission.csv", *flag)
+    assert written["id"][0] == "=1+1"
+    assert "do not open this submission as a spreadsheet" in said

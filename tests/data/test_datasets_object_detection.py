@@ -1,0 +1,408 @@
+"""Data sets for detection: the layouts of COCO, Pascal VOC and TFDS, the synthetic scenes, and what is refused."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxcls._utils.errors import InputError
+from jaxcls.data import duplicates
+from jaxcls.data.datasets import object_detection
+from jaxcls.data.formats import coco
+from jaxcls.data.samples import scenes
+from jaxcls.data.splits import by_chance
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def drawn(rng, height, width):
+    """A dark image with one bright rectangle, and its box."""
+    x1, x2 = np.sort(rng.choice(np.arange(width // 8 + 1) * 8, 2, replace=False))
+    y1, y2 = np.sort(rng.choice(np.arange(height // 8 + 1) * 8, 2, replace=False))
+    image = np.full((height, width, 3), 20, np.uint8)
+    image[y1:y2, x1:x2] = 220
+    return image, [x1, y1, x2, y2]
+
+
+def write_coco(folder, parts=("train2017", "val2017"), count=4):
+    (folder / "annotations").mkdir(parents=True)
+    for number, part in enumerate(parts):
+        rng = np.random.default_rng(number)
+        (folder / part).mkdir()
+        sizes = [(64, 96), (96, 64), (40, 40), (32, 96)][:count]
+        made = [drawn(rng, *size) for size in sizes]
+        for row, (image, _) in enumerate(made):
+            Image.fromarray(image).save(folder / part / f"{row}.png")
+        found = [np.array([box]) for _, box in made]
+        found[2] = found[2][:0]
+        classes = [np.zeros(len(some), int) for some in found]
+        names = [f"{row}.png" for row in range(count)]
+        coco.write(folder / "annotations" / f"instances_{part}.json", names, sizes, found, classes, ("box", "none"))
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("written")
+    write_coco(folder / "coco")
+    return folder / "coco"
+
+
+@pytest.fixture
+def folder(written, tmp_path):
+    """A copy of it that a test may change."""
+    shutil.copytree(written, tmp_path / "data")
+    return tmp_path / "data"
+
+
+def load(folder, size=48, channels=3, source="auto"):
+    return object_detection.load("detection", source, folder, size=size, channels=channels)
+
+
+@pytest.mark.parametrize(("size", "channels"), [(96, 3), (48, 1), (192, 3)])
+def test_boxes_lie_on_what_was_drawn_at_every_size(written, size, channels):
+    part = load(written, size, channels).train
+    assert part.inputs["image"].shape == (4, size, size, channels)
+    assert {name: array.dtype for name, array in (part.inputs | part.labels).items()} == {
+        "image": np.uint8, "size": np.int32, "scale": np.float32,
+        "boxes": np.float32, "classes": np.int32, "crowd": bool,
+    }  # fmt: skip
+    assert part.labels["boxes"].shape == (4, 1, 4)
+    assert part.labels["classes"].tolist() == [[0], [0], [-1], [0]]
+    for row in (0, 1, 3):
+        pixels = part.inputs["image"][row, :, :, 0] > 120
+        x1, y1, x2, y2 = part.labels["boxes"][row, 0]
+        rows, columns = np.flatnonzero(pixels.any(axis=1)), np.flatnonzero(pixels.any(axis=0))
+        np.testing.assert_allclose([x1, y1, x2, y2], [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], atol=1)
+
+
+def test_images_keep_their_aspect_and_the_rest_of_the_canvas_is_black(written):
+    inputs = load(written, 48).train.inputs
+    assert inputs["size"].tolist() == [[32, 48], [48, 32], [48, 48], [16, 48]]
+    np.testing.assert_allclose(inputs["scale"], [[0.5, 0.5], [0.5, 0.5], [1.2, 1.2], [0.5, 0.5]])
+    for image, (height, width) in zip(inputs["image"], inputs["size"], strict=True):
+        assert image[:height, :width].min() > 0
+        assert not image[height:].any()
+        assert not image[:, width:].any()
+
+
+def test_scale_leads_back_to_the_original_where_sides_were_rounded(tmp_path):
+    Image.new("RGB", (333, 500)).save(tmp_path / "a.png")
+    _, inputs = object_detection.queries(tmp_path / "a.png", 64, 3)
+    assert inputs["size"].tolist() == [[64, 43]]
+    np.testing.assert_allclose(inputs["size"] / inputs["scale"], [[500, 333]], rtol=1e-6)
+
+
+def test_the_parts_of_coco_are_those_of_its_files(written, tmp_path):
+    dataset = load(written)
+    assert dataset.class_names == ("box", "none")
+    assert (dataset.train.num_examples, dataset.validation, dataset.test.num_examples) == (4, None, 4)
+    assert dataset.test.groups.tolist() == ["0.png", "1.png", "2.png", "3.png"]
+    assert dataset.provenance.note == "COCO's layout; 3 + 3 objects"
+    assert [*dataset.provenance.sha256] == [
+        "instances_train2017.json", "instances_val2017.json", "train images", "val images"
+    ]  # fmt: skip
+    write_coco(tmp_path / "three", ("train", "val", "test"))
+    dataset = load(tmp_path / "three")
+    assert dataset.validation.num_examples == dataset.test.num_examples == 4
+    assert duplicates.shared(dataset.train.inputs, dataset.train.inputs) == 4
+    assert duplicates.shared(dataset.train.inputs, dataset.test.inputs) == 0
+
+
+def test_parts_are_divided_with_all_that_they_hold(written):
+    part = load(written).train
+    rows, others = by_chance(part, 0.5, seed=0)
+    taken = part.take(others)
+    np.testing.assert_array_equal(taken.labels["boxes"], part.labels["boxes"][others])
+    np.testing.assert_array_equal(taken.inputs["scale"], part.inputs["scale"][others])
+    assert taken.num_examples + len(rows) == 4
+
+
+def test_images_may_stand_below_images_or_in_one_folder(folder):
+    (folder / "images").mkdir()
+    (folder / "train2017").rename(folder / "images" / "train2017")
+    (folder / "val2017").rename(folder / "images" / "val")
+    assert load(folder).train.num_examples == 4
+
+
+def changed(folder, change):
+    path = folder / "annotations" / "instances_train2017.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def test_an_image_of_another_size_than_its_annotations_say_is_refused(folder):
+    Image.new("RGB", (64, 96)).save(folder / "train2017" / "0.png")
+    with pytest.raises(InputError, match=r"train2017/0\.png: has 64 x 96 pixels .* its annotations say 96 x 64"):
+        load(folder)
+
+
+def test_the_size_of_a_turned_image_is_that_of_the_upright_one(folder):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.zeros((96, 64, 3), np.uint8)).save(folder / "train2017" / "0.png", exif=exif)
+    assert load(folder).train.inputs["size"][0].tolist() == [32, 48]
+
+
+def without_image(folder):
+    (folder / "train2017" / "1.png").unlink()
+
+
+def with_a_broken_image(folder):
+    (folder / "val2017" / "1.png").write_bytes(b"no")
+
+
+def without_images(folder):
+    shutil.rmtree(folder / "val2017")
+
+
+def without_a_test(folder):
+    (folder / "annotations" / "instances_val2017.json").unlink()
+
+
+def with_two_trains(folder):
+    shutil.copy(*[folder / "annotations" / f"instances_train{year}.json" for year in (2017, 2014)])
+
+
+def without_annotations(folder):
+    shutil.rmtree(folder / "annotations")
+
+
+def without_objects(folder):
+    changed(folder, lambda content: content["annotations"].clear())
+
+
+def with_another_category(folder):
+    changed(folder, lambda content: content["categories"].append({"id": 9, "name": "new"}))
+
+
+def leading_out(folder):
+    changed(folder, lambda content: content["images"][0].update(file_name="../val2017/0.png"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (without_image, r"train2017\.json: there is no image .*1\.png; 1 of 4"),
+        (with_a_broken_image, r"val2017/1\.png: not an image"),
+        (without_images, r"images of instances_val2017.json are in none of .*val2017"),
+        (without_a_test, r"must hold instances_train\*\.json, and"),
+        (with_two_trains, "which of them is train"),
+        (without_annotations, "holds none of the layouts"),
+        (without_objects, "no training image has an object"),
+        (
+            with_another_category,
+            r"val2017\.json: its categories differ from those of instances_train2017\.json \(new\)",
+        ),
+        (leading_out, r"instances_train2017\.json: image 1: its file name '../val2017/0.png'"),
+    ],
+)
+def test_what_is_missing_or_does_not_fit_is_refused(folder, damage, message):
+    damage(folder)
+    with pytest.raises(InputError, match=message):
+        load(folder)
+
+
+def test_no_folder_and_no_source_are_refused(tmp_path, monkeypatch):
+    with pytest.raises(InputError, match=r"is not a folder\. Give --data-dir a folder with annotations"):
+        load(tmp_path / "none")
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    with pytest.raises(InputError, match="no --data-dir was given"):
+        load(None, source="files")
+
+
+def write_voc(root, lists):
+    for name in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (root / name).mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for part, names in lists.items():
+        (root / "ImageSets" / "Main" / f"{part}.txt").write_text("\n".join(names))
+        for name in names:
+            image, (x1, y1, x2, y2) = drawn(rng, 64, 96)
+            Image.fromarray(image).save(root / "JPEGImages" / f"{name}.jpg")
+            (root / "Annotations" / f"{name}.xml").write_text(
+                "<annotation><size><width>96</width><height>64</height></size><object><name>box</name><bndbox>"
+                f"<xmin>{x1 + 1}</xmin><ymin>{y1 + 1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox></object>"
+                "</annotation>"
+            )
+
+
+@pytest.mark.parametrize(
+    ("lists", "sizes"),
+    [
+        ({"trainval": ["a", "b", "c"], "train": ["a"], "val": ["b", "c"], "test": ["d"]}, (3, None, 1)),
+        ({"trainval": ["a", "b"], "train": ["a"], "val": ["b"]}, (1, None, 1)),
+        ({"train": ["a", "b"], "val": ["c"], "test": ["d"]}, (2, 1, 1)),
+    ],
+)
+def test_the_parts_of_voc_are_those_of_its_lists(tmp_path, lists, sizes):
+    write_voc(tmp_path / "VOCdevkit" / "VOC2007", lists)
+    dataset = load(tmp_path)
+    found = tuple(part and part.num_examples for part in (dataset.train, dataset.validation, dataset.test))
+    assert found == sizes
+    assert dataset.class_names == ("box",)
+    x1, y1, x2, y2 = np.rint(dataset.train.labels["boxes"][0, 0]).astype(int)
+    bright = dataset.train.inputs["image"][0, :, :, 0] > 120
+    inside = np.zeros_like(bright)
+    inside[y1:y2, x1:x2] = True
+    assert (inside & bright).sum() / (inside | bright).sum() > 0.8
+
+
+def test_queries_are_called_by_their_names(written):
+    folder = object_detection.queries(written / "val2017", 48, 3)
+    one = object_detection.queries(written / "val2017" / "3.png", 48, 3)
+    assert folder.ids.tolist() == ["0.png", "1.png", "2.png", "3.png"]
+    assert one.ids.tolist() == ["3.png"]
+    for name, array in one.inputs.items():
+        np.testing.assert_array_equal(array[0], folder.inputs[name][3])
+    with pytest.raises(InputError, match="there is no such file or folder"):
+        object_detection.queries(written / "none", 48, 3)
+
+
+# The synthetic scenes.
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scenes")
+    scenes.write(folder, train=40, val=4, test=12)
+    return folder
+
+
+def test_scenes_are_what_is_said_of_them(small):
+    dataset = load(small, scenes.SIDE, 1)
+    parts = (dataset.train, dataset.validation, dataset.test)
+    assert [part.num_examples for part in parts] == [40, 4, 12]
+    assert dataset.class_names == scenes.CLASSES
+    boxes, classes = dataset.train.labels["boxes"], dataset.train.labels["classes"]
+    counts = (classes >= 0).sum(axis=1)
+    assert counts.min() >= 1
+    assert counts.max() <= scenes.MOST
+    assert len(np.unique(counts)) >= 6
+    longest = (boxes[..., 2:] - boxes[..., :2]).max(axis=-1)[classes >= 0]
+    assert longest.max() / longest.min() > 2
+    assert np.unique(classes[classes >= 0]).tolist() == list(range(len(scenes.CLASSES)))
+    # Some boxes overlap.
+    lower = np.maximum(boxes[:, :, None, :2], boxes[:, None, :, :2])
+    upper = np.minimum(boxes[:, :, None, 2:], boxes[:, None, :, 2:])
+    overlaps = (upper - lower).clip(0).prod(-1)[:, ~np.eye(boxes.shape[1], dtype=bool)]
+    assert (overlaps > 0).any(axis=1).mean() > 0.2
+
+
+def test_a_box_is_tight_around_what_is_seen_of_an_article():
+    """An article alone on a black ground: its box is that of the pixels that are not black."""
+    article = np.zeros((28, 28), np.uint8)
+    article[3:25, 9:20] = 200
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scenes, "_ground", lambda rng, articles: np.zeros((scenes.SIDE, scenes.SIDE)))
+        patch.setattr(scenes, "MOST", 1)
+        for seed in range(8):
+            made = scenes.scene(np.random.default_rng(seed), [article[None]])
+            rows, columns = (np.flatnonzero((made.image > 60).any(axis=axis)) for axis in (1, 0))
+            np.testing.assert_allclose(made.boxes[0], [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], atol=1)
+
+
+def test_what_is_behind_is_seen_enough_and_its_box_ends_where_it_is_covered():
+    behind, front = np.zeros((2, scenes.SIDE, scenes.SIDE), bool)
+    behind[10:30, 10:30] = True
+    front[5:40, 25:60] = True
+    seen = scenes._seen([behind, front])
+    assert [scenes._tight(pixels) for pixels in seen] == [(10, 10, 25, 30), (25, 5, 60, 40)]
+    placed = [scenes._Placed(0, behind)]
+    assert scenes._leaves_enough(front, front.sum(), placed)
+    front[:, 18:] = True
+    assert not scenes._leaves_enough(front, front.sum(), placed)
+
+
+def test_the_parts_of_the_scenes_are_composed_of_different_articles():
+    articles = {
+        role: {image.tobytes() for some in scenes._articles(role) for image in some}
+        for role in ("train", "val", "test")
+    }
+    assert not articles["train"] & articles["val"]
+    assert not (articles["train"] | articles["val"]) & articles["test"]
+    assert min(map(len, articles.values())) > 700
+
+
+def test_the_sample_is_called_synthetic_and_is_the_same_each_time(small, tmp_path, monkeypatch):
+    write = scenes.write
+    with monkeypatch.context() as patch:
+        patch.setattr(scenes.write, "__kwdefaults__", {"train": 40, "val": 4, "test": 12, "seed": 0})
+        patch.setenv("TFDS_DATA_DIR", str(tmp_path))
+        dataset = object_detection.load("detection", size=128, channels=1)
+    assert write is scenes.write
+    assert dataset.provenance.synthetic
+    assert dataset.provenance.source == "sample"
+    assert dataset.provenance.note.startswith(
+        "generated, not real; scenes composed of real articles of Fashion-MNIST; "
+    )
+    assert "TFDS has prepared none of" in dataset.provenance.passed_over[1]
+    again = load(small, 128, 1)
+    assert again.provenance.sha256 == dataset.provenance.sha256
+    np.testing.assert_array_equal(again.test.labels["boxes"], dataset.test.labels["boxes"])
+
+
+# TFDS.
+
+
+@pytest.fixture
+def prepared(tmp_path):
+    """VOC 2007 as TFDS prepares it, in little: 3 + 2 + 1 images."""
+    import tensorflow_datasets as tfds
+
+    def image(row):
+        Image.fromarray(np.full((20, 30, 3), 10 * row, np.uint8)).save(tmp_path / f"{row}.png")
+        return str(tmp_path / f"{row}.png")
+
+    objects = {"label": tfds.features.ClassLabel(names=["cat", "dog"]), "bbox": tfds.features.BBoxFeature()}
+
+    # Registered, it would stand in the way of TFDS's own, and of all that are listed after that.
+    class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        name = "voc"
+        pkg_dir_path = tmp_path
+        VERSION = tfds.core.Version("4.0.0")
+        BUILDER_CONFIGS = (tfds.core.BuilderConfig(name="2007"),)
+
+        def _info(self):
+            features = {
+                "image": tfds.features.Image(),
+                "image/filename": tfds.features.Text(),
+                "objects": tfds.features.Sequence({**objects, "is_difficult": np.bool_}),
+            }
+            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+        def _split_generators(self, manager):
+            return {
+                name: self._generate_examples(count) for name, count in [("train", 3), ("validation", 2), ("test", 1)]
+            }
+
+        def _generate_examples(self, count):
+            box = tfds.features.BBox(ymin=0.1, xmin=0.2, ymax=0.5, xmax=1.0)
+            for row in range(count):
+                found = [{"label": "dog", "bbox": box, "is_difficult": place == 1} for place in range(2 * row)]
+                yield row, {"image": image(row), "image/filename": f"{row}.png", "objects": found}
+
+    builder = Builder(config="2007", data_dir=tmp_path / "tfds", file_format="array_record")
+    builder.download_and_prepare()
+    return tmp_path / "tfds"
+
+
+def test_what_tfds_prepared_is_read_without_tensorflow(prepared, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(prepared))
+    dataset = load(None, 60, 3, "tfds")
+    # Its test images have no boxes here, as those of VOC 2012.
+    assert (dataset.train.num_examples, dataset.validation, dataset.test.num_examples) == (3, None, 2)
+    assert dataset.class_names == ("cat", "dog")
+    assert dataset.provenance.source == "tfds"
+    assert dataset.provenance.note == "TFDS voc/2007 4.0.0; 4 + 1 objects"
+    labels = dataset.train.labels
+    assert sorted((labels["classes"] == 1).sum(axis=1).tolist()) == [0, 2, 4]
+    np.testing.assert_allclose(labels["boxes"][labels["classes"] == 1], np.tile([12, 4, 60, 20], (6, 1)), atol=1e-4)
+    assert labels["crowd"].sum() == 2

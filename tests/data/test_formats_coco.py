@@ -1,0 +1,187 @@
+"""COCO's JSON: what is written is read back; what is wrong is refused with the name of the file and the annotation."""
+
+import copy
+import json
+
+import hypothesis
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+
+from jaxcls._utils.errors import InputError
+from jaxcls.data.formats import boxes, coco
+
+GOOD = {
+    "images": [
+        {"id": 7, "file_name": "a.png", "height": 20, "width": 40},
+        {"id": 3, "file_name": "below/b.png", "height": 30, "width": 30},
+    ],
+    "annotations": [
+        {"id": 1, "image_id": 7, "category_id": 18, "bbox": [1.5, 2, 10, 5], "area": 50, "iscrowd": 0},
+        {"id": 2, "image_id": 7, "category_id": 2, "bbox": [0, 0, 40, 20], "iscrowd": 1, "segmentation": {}},
+    ],
+    "categories": [{"id": 18, "name": "dog"}, {"id": 2, "name": "cat", "supercategory": "animal"}],
+}
+
+
+@pytest.fixture
+def written(tmp_path):
+    """A function that writes GOOD with some changes: a path of keys -> a value, or `None` to take it out."""
+
+    def write(*changes):
+        content = copy.deepcopy(GOOD)
+        for *keys, last, value in changes:
+            place = content
+            for key in keys:
+                place = place[key]
+            if value is None:
+                del place[last]
+            else:
+                place[last] = value
+        path = tmp_path / "instances_train.json"
+        path.write_text(json.dumps(content))
+        return path
+
+    return write
+
+
+def test_images_keep_their_order_and_classes_follow_the_ids(written):
+    read = coco.read(written())
+    assert (read.ids, read.names) == ([7, 3], ["a.png", "below/b.png"])
+    assert read.sizes.tolist() == [[20, 40], [30, 30]]
+    assert (read.class_names, read.category_ids) == (("cat", "dog"), (2, 18))
+    assert [some.tolist() for some in read.boxes] == [[[1.5, 2, 11.5, 7], [0, 0, 40, 20]], []]
+    assert [some.tolist() for some in read.classes] == [[1, 0], []]
+    assert [some.tolist() for some in read.crowd] == [[False, True], []]
+    assert read.boxes[1].shape == (0, 4)
+
+
+def test_a_list_of_images_needs_no_annotations(written):
+    path = written(("annotations", None), ("categories", None))
+    assert coco.read(path, annotated=False).ids == [7, 3]
+    with pytest.raises(InputError, match=r"instances_train\.json: holds no list 'categories'"):
+        coco.read(path)
+
+
+@pytest.mark.parametrize(
+    ("box", "kept"),
+    [
+        ([-1.5, -2, 10, 10], [0, 0, 8.5, 8]),
+        ([35, 15, 7, 6.5], [35, 15, 40, 20]),
+        ([0, 0, 40, 20], [0, 0, 40, 20]),
+    ],
+)
+def test_small_overshoots_are_clipped(written, box, kept):
+    assert coco.read(written(("annotations", 0, "bbox", box))).boxes[0][0].tolist() == kept
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("annotations", 0, "bbox", [1, 1, -5, 5]), r"annotation 1 \(image a.png\): its box, .* has no area"),
+        (("annotations", 0, "bbox", [1, 1, 0, 5]), r"annotation 1 \(image a.png\): its box, .* has no area"),
+        (("annotations", 0, "bbox", [1, 1, 5, 1e-9]), "has no area"),
+        (("annotations", 0, "bbox", [float("nan"), 1, 5, 5]), r"annotation 1 .*its numbers must be finite"),
+        (("annotations", 0, "bbox", [1, 1, float("inf"), 5]), r"annotation 1 .*its numbers must be finite"),
+        (("annotations", 0, "bbox", [1, 1, 45, 5]), r"annotation 1 .*x from 1 to 46 .*40 x 20 pixels"),
+        (("annotations", 0, "bbox", [-3, 1, 10, 5]), r"annotation 1 .*outside"),
+        (("annotations", 0, "bbox", [40.5, 1, 1, 5]), r"annotation 1 .*outside"),
+        (("annotations", 0, "bbox", [1, 2, 3]), r"annotation 1 .*must be \[x, y, width, height\]"),
+        (("annotations", 0, "bbox", ["1", 2, 3, 4]), r"annotation 1 .*must be \[x, y, width, height\]"),
+        (("annotations", 0, "bbox", [True, 2, 3, 4]), r"annotation 1 .*must be \[x, y, width, height\]"),
+        (("annotations", 0, "bbox", [10**400, 2, 3, 4]), r"annotation 1 .*must be \[x, y, width, height\]"),
+        (("annotations", 0, "bbox", None), r"annotation 1 .*must be \[x, y, width, height\]"),
+        (("annotations", 0, "image_id", 8), "annotation 1: its image_id 8 is not among the images"),
+        (("annotations", 0, "category_id", 9), r"annotation 1: its category_id 9 .*2 \(cat\), 18 \(dog\)"),
+        (("annotations", 0, "category_id", "dog"), "annotation 1: its category_id is 'dog'; it must be an integer"),
+        (("annotations", 0, "iscrowd", 2), "annotation 1: its iscrowd is 2"),
+        (("annotations", 0, "id", None), "the annotation at place 0: its id is missing"),
+        (("annotations", 1, "id", 1), "annotation 1 stands there twice"),
+        (("annotations", 1, 5), "annotations holds 5 at place 1"),
+        (("annotations", {}), "holds no list 'annotations'"),
+        (("images", []), "holds no images"),
+        (("images", 1, "id", 7), "image 7 stands there twice"),
+        (("images", 1, "file_name", "a.png"), "image 3: its file a.png is that of another image too"),
+        (("images", 1, "file_name", "../b.png"), "image 3: its file name '../b.png' must be"),
+        (("images", 1, "file_name", "c/../../b.png"), "image 3: its file name"),
+        (("images", 1, "file_name", "/etc/passwd"), "image 3: its file name '/etc/passwd'"),
+        (("images", 1, "file_name", "C:\\b.png"), "image 3: its file name"),
+        (("images", 1, "file_name", "b\0.png"), "image 3: its file name"),
+        (("images", 1, "file_name", "."), "image 3: its file name"),
+        (("images", 1, "file_name", 5), "image 3: its file name 5"),
+        (("images", 1, "height", 0), r"image 3: its height and width are \(0, 30\)"),
+        (("images", 1, "width", 10**12), "image 3: its height and width"),
+        (("images", 1, "width", 2.5), "image 3: its width is 2.5; it must be an integer"),
+        (("categories", []), "holds no categories"),
+        (("categories", 1, "name", "dog"), r"category 2 \(dog\) stands there twice"),
+        (("categories", 1, "name", " "), "category 2 is called ' '"),
+    ],
+)
+def test_what_is_wrong_is_refused(written, change, message):
+    with pytest.raises(InputError, match=rf"instances_train\.json: .*{message}") as error:
+        coco.read(written(change))
+    assert len(str(error.value)) < 600
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff\xfe\xfa", b"[1]", b"[" * 200_000, b""])
+def test_what_is_no_json_is_refused(tmp_path, content):
+    path = tmp_path / "broken.json"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"broken\.json: (is no JSON|holds a list)"):
+        coco.read(path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"none\.json: cannot be read"):
+        coco.read(tmp_path / "none.json")
+
+
+def test_the_boxes_without_height_of_coco_itself_are_left_out_and_said(written):
+    flat = [("images", 0, "id", 200365), ("annotations", 0, "image_id", 200365), ("annotations", 1, "image_id", 200365)]
+    read = coco.read(written(*flat, ("annotations", 0, "bbox", [5, 5, 1.03, 0.0])))
+    assert [len(some) for some in read.boxes] == [1, 0]
+    assert read.left_out == "annotations [1] have no height and are left out"
+
+
+coordinates = st.floats(0, 100, width=32)
+corners = (
+    st.tuples(coordinates, coordinates, coordinates, coordinates)
+    .map(lambda four: (min(four[0], four[1]), min(four[2], four[3]), max(four[0], four[1]), max(four[2], four[3])))
+    .filter(lambda box: min(box[2] - box[0], box[3] - box[1]) > 0.01)
+)
+
+
+@hypothesis.given(st.lists(st.lists(corners, max_size=4), min_size=1, max_size=4))
+@hypothesis.settings(max_examples=25)
+def test_what_is_written_is_read_back(tmp_path_factory, drawn):
+    path = tmp_path_factory.mktemp("coco") / "instances_val.json"
+    given = [np.array(some, np.float64).reshape(-1, 4) for some in drawn]
+    classes = [np.arange(len(some)) % 2 for some in given]
+    crowd = [np.arange(len(some)) % 3 == 0 for some in given]
+    names = [f"{row}.png" for row in range(len(given))]
+    coco.write(path, names, [(100, 100)] * len(given), given, classes, ("cat", "dog"), crowd)
+    read = coco.read(path)
+    for wrote, found in zip((given, classes, crowd), (read.boxes, read.classes, read.crowd), strict=True):
+        for one, other in zip(wrote, found, strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-6)
+    assert read.names == names
+
+
+def test_results_are_in_pixels_of_the_original_image_best_first():
+    found = {
+        "boxes": np.array([[[0, 0, 10, 20], [4, 4, 8, 8], [0, 0, 0, 0]], [[30, 2, 90, 4], [0, 0, 1, 1], [3, 3, 3, 4]]]),
+        "scores": np.array([[0.25, 0.75, 0], [0.5, 0, 0.125]], np.float32),
+        "classes": np.array([[0, 1, -1], [1, -1, 0]], np.int32),
+    }
+    scale, sizes = np.array([[2, 1], [1, 3.0]]), np.array([[9, 9], [50, 25]])
+    listed = coco.results(found, np.array([5, 6]), scale=scale, sizes=sizes, category_ids=(2, 18))
+    assert listed == [
+        {"image_id": 5, "category_id": 18, "bbox": [4, 2, 4, 2], "score": 0.75},
+        {"image_id": 5, "category_id": 2, "bbox": [0, 0, 9, 9], "score": 0.25},
+        {"image_id": 6, "category_id": 18, "bbox": [10, 2, 15, 2], "score": 0.5},
+    ]
+    json.dumps(listed)
+
+
+def test_the_overshoot_is_the_one_that_is_documented():
+    assert boxes.OVERSHOOT == 2

@@ -1,0 +1,343 @@
+"""Any image becomes uint8 of one shape; what was decoded is kept, verified, and made again where it is damaged."""
+
+import json
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxcls._utils.errors import InputError
+from jaxcls.data import sources
+from jaxcls.data.formats import images
+
+RNG = np.random.default_rng(0)
+# Smooth, so that lossy formats keep it.
+SLOPES = np.add.outer(np.linspace(0, 120, 40), np.linspace(0, 120, 60))
+COLOURED = np.stack([SLOPES, SLOPES[::-1], np.full_like(SLOPES, 90)], axis=-1).round().astype(np.uint8)
+RGB = Image.fromarray(COLOURED)
+GREY = RGB.convert("L")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def decoded(path, size=16, channels=3):
+    pixels = images.decode(path, size=size, channels=channels)
+    assert pixels.shape == (size, size, channels)
+    assert pixels.dtype == np.uint8
+    return pixels
+
+
+def saved(image, path, **options):
+    image.save(path, **options)
+    return path
+
+
+def reference(channels):
+    image = GREY if channels == 1 else RGB
+    return np.asarray(image.resize((16, 16), Image.Resampling.BILINEAR), float).reshape(16, 16, channels)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    ("mode", "suffix", "tolerance"),
+    [
+        ("RGB", "jpg", 6),
+        ("RGB", "png", 1),
+        ("RGB", "tiff", 1),
+        ("RGB", "bmp", 1),
+        ("RGB", "ppm", 1),
+        ("RGB", "webp", 8),
+        ("RGBA", "png", 1),
+        ("P", "png", 16),
+        ("P", "gif", 16),
+        ("CMYK", "jpg", 4),
+        ("CMYK", "tiff", 1),
+        ("YCbCr", "tiff", 3),
+        ("LAB", "tiff", 14),
+    ],
+)
+def test_coloured_images_of_each_mode_and_format(tmp_path, mode, suffix, tolerance, channels):
+    if mode == "LAB":
+        from PIL import ImageCms
+
+        profiles = [ImageCms.createProfile(name) for name in ("sRGB", "LAB")]
+        image = ImageCms.profileToProfile(RGB, *profiles, outputMode="LAB")
+    else:
+        image = RGB.convert(mode)
+    path = saved(image, tmp_path / f"image.{suffix}")
+    np.testing.assert_allclose(decoded(path, channels=channels), reference(channels), atol=tolerance)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    ("values", "suffix"),
+    [
+        (np.asarray(GREY), "jpg"),
+        (np.asarray(GREY), "pgm"),
+        (np.asarray(GREY).astype(np.uint16) * 257, "png"),
+        (np.asarray(GREY).astype(np.uint16) * 257, "tiff"),
+        (np.asarray(GREY).astype(np.int32) * 257, "tiff"),
+        (np.asarray(GREY).astype(np.float32) / 255, "tiff"),
+    ],
+    ids=["L-jpg", "L-pgm", "I;16-png", "I;16-tiff", "I-tiff", "F-tiff"],
+)
+def test_greys_of_any_depth_are_scaled_and_not_clipped(tmp_path, values, suffix, channels):
+    path = saved(Image.fromarray(values), tmp_path / f"image.{suffix}")
+    expected = np.repeat(reference(1), channels, axis=2)
+    np.testing.assert_allclose(decoded(path, channels=channels), expected, atol=3 if suffix == "jpg" else 1)
+
+
+@pytest.mark.parametrize("scale", [np.int32(100_000), np.float32(-7.5)])
+def test_greys_without_a_fixed_range_are_scaled_from_their_own(tmp_path, scale):
+    values = np.array([[0, 1], [2, 4]]) * scale
+    path = saved(Image.fromarray(values.astype(scale.dtype)), tmp_path / "image.tiff")
+    expected = [[0, 64], [128, 255]] if scale > 0 else [[255, 191], [128, 0]]
+    np.testing.assert_allclose(decoded(path, 2, 1)[:, :, 0], expected, atol=1)
+
+
+def test_bits_become_black_and_white(tmp_path):
+    path = saved(Image.fromarray(np.eye(2, dtype=bool)), tmp_path / "image.png")
+    assert decoded(path, 2, 1)[:, :, 0].tolist() == [[255, 0], [0, 255]]
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L"])
+def test_what_is_transparent_is_white_whatever_colour_it_hides(tmp_path, mode):
+    options = {}
+    if mode in ("RGBA", "LA"):
+        image = Image.new(mode, (4, 4), (0,) * len(mode))
+    else:
+        image, options = Image.new(mode, (4, 4), 0), {"transparency": 0}
+    path = saved(image, tmp_path / "image.png", **options)
+    assert (decoded(path, 4) == 255).all()
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_an_image_stands_as_its_exif_says(tmp_path, suffix):
+    image = Image.new("L", (40, 40))
+    image.paste(255, (0, 0, 40, 20))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown turned by a quarter, clockwise
+    pixels = decoded(saved(image, tmp_path / f"image.{suffix}", exif=exif), 4, 1)[:, :, 0]
+    np.testing.assert_allclose(pixels[:, [0, 3]], np.tile([0, 255], (4, 1)), atol=2)
+
+
+def test_the_first_frame_counts(tmp_path):
+    frames = [Image.new("L", (4, 4), grey) for grey in (10, 200)]
+    path = saved(frames[0], tmp_path / "image.gif", save_all=True, append_images=frames[1:])
+    assert (decoded(path, 4, 1) == 10).all()
+
+
+def test_making_smaller_averages_over_all_pixels(tmp_path):
+    fine = np.indices((256, 256)).sum(0) % 2 * 255
+    path = saved(Image.fromarray(fine.astype(np.uint8)), tmp_path / "image.png")
+    np.testing.assert_allclose(decoded(path, 8, 1), 127.5, atol=4)
+
+
+def test_the_aspect_is_squashed_and_nothing_is_cut_off(tmp_path):
+    image = Image.new("L", (90, 30))
+    image.paste(255, (0, 0, 30, 30))
+    pixels = decoded(saved(image, tmp_path / "image.png"), 9, 1)[:, :, 0]
+    assert (pixels[:, [1, 4, 7]] == [255, 0, 0]).all()
+
+
+def damaged(folder: Path) -> dict[str, bytes]:
+    whole = saved(RGB.resize((300, 300)), folder / "whole.jpg").read_bytes()
+    png = saved(Image.fromarray(RNG.integers(0, 256, (50, 50), np.uint8)), folder / "whole.png").read_bytes()
+    # A well-formed header that declares 100,000 x 100,000 pixels.
+    import struct
+    import zlib
+
+    header = b"IHDR" + struct.pack(">IIBBBBB", 100_000, 100_000, 8, 0, 0, 0, 0)
+    bomb = png[:8] + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header)) + png[33:]
+    nan = saved(Image.fromarray(np.full((3, 3), np.nan, np.float32)), folder / "nan.tiff").read_bytes()
+    return {
+        "empty": b"",
+        "text": b"not an image at all",
+        "cut.jpg": whole[: len(whole) // 2],
+        "cut.png": png[: len(png) // 2],
+        "flipped.png": png[:60] + bytes([png[60] ^ 255]) + png[61:],
+        "bomb.png": bomb,
+        "nan.tiff": nan,
+        "script.eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n",
+    }
+
+
+@pytest.mark.parametrize("name", ["empty", "text", "cut.jpg", "cut.png", "flipped.png", "bomb.png", "nan.tiff",
+                                  "script.eps", "missing", "."])  # fmt: skip
+def test_what_is_no_sound_image_is_named(tmp_path, name):
+    if content := damaged(tmp_path).get(name):
+        (tmp_path / name).write_bytes(content)
+    elif name == "empty":
+        (tmp_path / name).touch()
+    with pytest.raises(InputError, match="pixels" if name in ("bomb.png", "nan.tiff") else "image|decoded") as caught:
+        images.decode(tmp_path / name, size=8, channels=1)
+    assert str(tmp_path / name) in str(caught.value)
+
+
+def test_a_bomb_between_the_limits_is_refused_and_no_warning_passes(tmp_path, monkeypatch):
+    path = saved(RGB, tmp_path / "image.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)  # Pillow itself warns from here, and refuses twice as many
+    with pytest.raises(InputError, match="2,000 pixels"):
+        images.decode(path, size=8, channels=1)
+    with pytest.raises(InputError, match="2,000 pixels"):
+        images.decode_all([path], size=8, channels=1, root=tmp_path, what="test")
+
+
+@pytest.mark.parametrize(("size", "channels"), [(0, 1), (8, 2), (8, 4)])
+def test_a_size_or_number_of_channels_that_is_none(tmp_path, size, channels):
+    with pytest.raises(InputError, match="must be"):
+        images.decode(tmp_path, size=size, channels=channels)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    root = tmp_path / "data"
+    (root / "some").mkdir(parents=True)
+    for number in range(150):
+        saved(Image.fromarray(RNG.integers(0, 256, (9, 7), np.uint8)), root / "some" / f"{number:03}.png")
+    return root
+
+
+def all_of(root, **options):
+    paths = sorted(root.rglob("*.png"))
+    return images.decode_all(paths, **{"size": 8, "channels": 1, "root": root, "what": "test", **options})
+
+
+def test_all_are_decoded_in_their_order(folder):
+    together = all_of(folder)
+    one_by_one = [decoded(path, 8, 1) for path in sorted(folder.rglob("*.png"))]
+    np.testing.assert_array_equal(together.images, one_by_one)
+    assert not together.images.flags.writeable
+    assert together.images[[3, 3, 1]].shape == (3, 8, 8, 1)
+
+
+def test_what_was_decoded_is_not_decoded_again(folder, monkeypatch):
+    first = all_of(folder)
+    monkeypatch.setattr(images, "_decode_file", None)
+    again = all_of(folder)
+    np.testing.assert_array_equal(first.images, again.images)
+    assert first.sha256 == again.sha256
+
+
+def test_the_checksum_follows_content_and_names_and_nothing_else(folder):
+    first = all_of(folder)
+    paths = sorted(folder.rglob("*.png"))
+    os.utime(paths[0], (1, 1))
+    assert all_of(folder).sha256 == all_of(folder, size=4).sha256 == first.sha256
+    saved(Image.fromarray(RNG.integers(0, 256, (9, 7), np.uint8)), paths[0])
+    changed = all_of(folder)
+    assert changed.sha256 != first.sha256
+    np.testing.assert_array_equal(changed.images[0], decoded(paths[0], 8, 1))
+    paths[1].rename(paths[1].with_name("999.png"))
+    assert all_of(folder).sha256 != changed.sha256
+
+
+def cached() -> Path:
+    (kept,) = (sources.cache_directory() / "images").iterdir()
+    return kept
+
+
+def cut(kept):
+    with (kept / "images.npy").open("r+b") as file:
+        file.truncate(500)
+
+
+def flip(kept):
+    content = bytearray((kept / "images.npy").read_bytes())
+    content[-1] ^= 1
+    (kept / "images.npy").write_bytes(content)
+
+
+def pickle(kept):
+    np.save(kept / "images.npy", np.array([{}]), allow_pickle=True)
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        cut,
+        flip,
+        pickle,
+        lambda kept: (kept / "images.npy").unlink(),
+        lambda kept: (kept / "record.json").write_text('{"pixels'),
+        lambda kept: (kept / "record.json").write_text(json.dumps([])),
+    ],
+)
+def test_what_was_kept_and_is_damaged_is_made_again(folder, harm):
+    expected, sha256 = np.array(all_of(folder).images), all_of(folder).sha256
+    harm(cached())
+    again = all_of(folder)
+    np.testing.assert_array_equal(again.images, expected)
+    assert again.sha256 == sha256
+
+
+def test_a_corrupt_image_among_many_is_named_and_nothing_is_kept(folder):
+    (folder / "some" / "070.png").write_bytes(b"nothing")
+    with pytest.raises(InputError, match=r"070\.png: not an image"):
+        all_of(folder)
+    assert not list((sources.cache_directory() / "images").iterdir())
+
+
+def test_an_interrupt_leaves_nothing_and_comes_through(folder, monkeypatch):
+    decode_file = images._decode_file
+
+    def interrupted(path, *arguments, **given):
+        if path.name == "120.png":
+            raise KeyboardInterrupt
+        return decode_file(path, *arguments, **given)
+
+    monkeypatch.setattr(images, "_decode_file", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        all_of(folder)
+    assert not list((sources.cache_directory() / "images").iterdir())
+
+
+def test_a_cache_that_cannot_be_written_says_so(folder, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(InputError, match="XDG_CACHE_HOME"):
+        all_of(folder)
+
+
+def test_no_images_and_a_missing_one_are_errors(folder):
+    with pytest.raises(InputError, match="no images for test"):
+        images.decode_all([], size=8, channels=1, root=folder, what="test")
+    with pytest.raises(InputError, match=r"gone\.png"):
+        images.decode_all([folder / "gone.png"], size=8, channels=1, root=folder, what="test")
+
+
+def test_the_filters_of_warnings_are_left_as_they_were(folder):
+    before = list(warnings.filters)
+    all_of(folder)
+    images.decode(folder / "some" / "000.png", size=8, channels=1)
+    assert list(warnings.filters) == before
+
+
+def test_a_listing_leaves_out_what_file_managers_leave(tmp_path):
+    for name in ("b.JPG", "a.png", ".hidden.png", "Thumbs.db", ".DS_Store", "notes.txt", "c/d.jpeg", ".c/e.png",
+                 "__MACOSX/a.png"):  # fmt: skip
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "folder.png").mkdir()
+    found, others = images.listed(tmp_path)
+    assert [path.relative_to(tmp_path).as_posix() for path in found] == ["a.png", "b.JPG", "c/d.jpeg"]
+    assert [path.name for path in others] == ["notes.txt"]
+
+
+def test_what_to_predict_is_one_image_or_all_in_a_folder(folder, tmp_path):
+    every = images.queries(folder, 8, 3)
+    assert every.ids[:2].tolist() == ["some/000.png", "some/001.png"]
+    assert every.inputs.shape == (150, 8, 8, 3)
+    one = images.queries(folder / "some" / "001.png", 8, 3)
+    assert one.ids.tolist() == ["001.png"]
+    np.testing.assert_array_equal(one.inputs[0], every.inputs[1])
+    (tmp_path / "none").mkdir()
+    for path, said in ((tmp_path / "none", "no images"), (tmp_path / "gone.png", "no such file")):
+        with pytest.raises(InputError, match=said):
+            images.queries(path, 8, 3)

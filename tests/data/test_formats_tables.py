@@ -1,0 +1,164 @@
+"""CSV files: what is read is what was written, and what is wrong is named with its row."""
+
+import csv
+import gzip
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaxcls._utils.errors import InputError
+from jaxcls.data.formats import tables
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return tmp_path_factory.mktemp("tables") / "table.csv"
+
+
+def _read(path, content, **options):
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return tables.read_csv(path, **options)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"a,b\n1,x\n,\n",
+        b"\xef\xbb\xbfa,b\n1,x\n,\n",
+        b"a,b\r\n1,x\r\n,\r\n",
+        b"a,b\n\n1,x\n\n,",
+        b'"a","b"\n"1","x"\n"",""\n',
+        gzip.compress(b"a,b\n1,x\n,\n", mtime=0),
+    ],
+    ids=["plain", "byte order mark", "Windows", "empty lines", "quoted", "gzipped"],
+)
+def test_one_table_in_many_forms(path, content):
+    table = _read(path, content)
+    assert list(table) == ["a", "b"]
+    np.testing.assert_array_equal(table["a"], [1.0, np.nan])
+    assert table["a"].dtype == np.float64
+    assert table["b"].tolist() == ["x", ""]
+
+
+def test_a_quoted_value_holds_commas_quotes_and_new_lines(path):
+    assert _read(path, 'text,y\n"one,\n""two""\r\n\nthree",1\n')["text"].tolist() == ['one,\n"two"\r\n\nthree']
+
+
+@pytest.mark.parametrize("word", tables.MISSING)
+def test_a_missing_number_is_nan_however_it_is_spelled(path, word):
+    np.testing.assert_array_equal(_read(path, f"a,b\n 1 ,2\n{word},3\n")["a"], [1.0, np.nan])
+
+
+def test_missing_spellings_are_words_among_words(path):
+    assert _read(path, "country,x\nNA,1\nDE,1\n,1\n")["country"].tolist() == ["NA", "DE", ""]
+
+
+def test_text_columns_keep_their_zeros(path):
+    content = "id,a\n007,1\n00000000000000000000000000000123,2\n"
+    assert _read(path, content, text=["id", "absent"])["id"].tolist() == ["007", "00000000000000000000000000000123"]
+    assert _read(path, content)["id"].tolist() == [7.0, 123.0]
+
+
+def test_a_word_after_many_numbers_makes_a_column_of_words(path):
+    rows = 20_000
+    column = _read(path, "a,b\n" + "1,2\n" * rows + "x,2\n")["a"]
+    assert column.dtype == object
+    assert column[[0, rows]].tolist() == ["1", "x"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"\n \n", "is empty"),
+        (b"a,b\n", "no rows"),
+        (b"a,b\n1,2\n3\n", r"row 2 \(line 3\) has length 1 where there are 2 columns"),
+        (b'a,b\n"1\n",2\n1,2,3\n', r"row 2 \(line 4\) has length 3"),
+        (b"a,a\n1,2\n", "two columns are called 'a'"),
+        (b",a\n0,2\n", "column 1 has no name.*index=False"),
+        (b"a,\n0,\n0,2\n", "column 2 has no name"),
+        (b'a,b\n1,2\n3,"4\n5,6\n', "line 3 is not well-formed"),
+        (b"a,b\n1,x\n1,caf\xe9\n", r"line 3 is not UTF-8 \(byte 0xe9\)"),
+        ("a,b\n1,x\n".encode("utf-16"), "line 1 is not UTF-8 .* iconv -f UTF-16 -t UTF-8"),
+        ("a,b\n1,x\n".encode("utf-16-le"), "iconv -f UTF-16LE -t UTF-8"),
+        (b"PK\3\4\x14\0", "is a zip archive"),
+        (b"a;b\n1;x\n", "parted by ';'; save it with commas"),
+        (b"a\tb\n1\tx\n", r"parted by '\\t'"),
+        (gzip.compress(b"a,b\n1,x\n", mtime=0)[:-9], "corrupt gzip"),
+        (b"\x1f\x8bnot gzip", "corrupt gzip"),
+    ],
+)
+def test_what_is_wrong_is_named_with_file_and_row(path, content, message):
+    with pytest.raises(InputError, match=rf"table.csv: .*{message}"):
+        _read(path, content)
+
+
+def test_a_missing_file_and_a_folder(tmp_path):
+    for path in (tmp_path / "absent.csv", tmp_path):
+        with pytest.raises(InputError, match=rf"{path.name}: cannot be read"):
+            tables.read_csv(path)
+
+
+def test_a_renamed_column_is_suggested(path):
+    with pytest.raises(InputError, match=r"no column 'Class'\. Did you mean 'class'\? It has: V1, class\."):
+        _read(path, "V1,class\n1,0\n", required=["V1", "Class"])
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ("1\nx\n", "row 2 of column 'a' is 'x'"),
+        ('1\n2\n""\n', "row 3 of column 'a' is empty"),
+        ("inf\n2\n", "row 1 of column 'a' is inf"),
+        ("1\nnan\nx\n", "row 2 of column 'a' is empty"),
+    ],
+)
+def test_where_a_number_is_required_the_first_row_without_one_is_named(path, values, message):
+    with pytest.raises(InputError, match=message):
+        tables.numbers(_read(path, "a\n" + values), "a", path)
+
+
+def test_numbers_are_float64(path):
+    np.testing.assert_array_equal(tables.numbers(_read(path, "a\n1\n-2.5e3\n"), "a", path), [1.0, -2500.0])
+
+
+@pytest.mark.parametrize("text", [(), ("a",)], ids=["numbers", "words"])
+def test_numbers_may_be_missing_where_that_is_said(path, text):
+    table = _read(path, "a,b\n1,0\nNA,0\n,0\n", text=text)
+    np.testing.assert_array_equal(tables.numbers(table, "a", path, missing=True), [1.0, np.nan, np.nan])
+    with pytest.raises(InputError, match="row 3 of column 'a' is 'x'"):
+        tables.numbers(_read(path, "a\n1\nNA\nx\n", text=text), "a", path, missing=True)
+    with pytest.raises(InputError, match=r"row 3 of column 'a' is .*inf"):
+        tables.numbers(_read(path, "a\n1\nNA\n-inf\n", text=text), "a", path, missing=True)
+
+
+_words = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=8)
+_floats = st.floats(width=64)
+
+
+@given(st.data(), st.integers(1, 6), st.sampled_from(["table.csv", "table.csv.gz"]))
+def test_what_is_written_is_read_back(path, data, rows, name):
+    words = data.draw(st.lists(_words, min_size=rows, max_size=rows))
+    floats = data.draw(st.lists(_floats, min_size=rows, max_size=rows))
+    names = data.draw(st.lists(_words.filter(bool), min_size=2, max_size=2, unique=True))
+    file = path.with_name(name)
+    tables.write_csv(file, dict(zip(names, [words, np.array(floats)], strict=True)))
+    table = tables.read_csv(file, text=names[:1])
+    assert table[names[0]].tolist() == words
+    np.testing.assert_array_equal(table[names[1]], floats)
+
+
+@given(st.binary(max_size=60) | st.text(st.sampled_from('ab1,"\n\r ')).map(str.encode))
+def test_any_bytes_are_a_table_or_an_input_error(path, content):
+    try:
+        table = _read(path, content)
+    except InputError:
+        return
+    # The standard library is the oracle.
+    rows = [row for row in csv.reader(io.StringIO(content.decode("utf-8-sig"), newline="")) if row]
+    # An empty column at the end is none.
+    assert list(table) == [name for name in rows[0] if name]
+    assert {len(column) for column in table.values()} == {len(rows) - 1}

@@ -1,0 +1,119 @@
+"""Folders of text files, on the disk and in a gzipped tar archive: read alike, and refused with a name."""
+
+import gzip
+import io
+import tarfile
+
+import pytest
+
+from jaxcls._utils.errors import InputError
+from jaxcls.data.formats.texts import read_archive, read_folders, read_lines
+
+FILES = {"train/pos/0_9.txt": "Très bien.", "train/pos/10_7.txt": "Good", "train/neg/0_1.txt": "Bad <br />"}
+FOLDERS = ["train/neg", "train/pos"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    root = tmp_path / "reviews"
+    for name, text in {**FILES, "train/pos/urls.lst": "no text"}.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text, encoding="utf-8")
+    return root
+
+
+def write_archive(path, members):
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+@pytest.fixture
+def archive(tmp_path):
+    # Not in the order of their names.
+    members = {name: FILES[name].encode() for name in reversed(FILES)}
+    return write_archive(tmp_path / "reviews.tar.gz", {**members, "README": b"\xff", "train/unsup/0_0.txt": b"\xff"})
+
+
+def test_folders_and_archive_give_the_same_texts_in_the_same_order(folder, archive):
+    read = {name: texts.tolist() for name, texts in read_folders(folder, FOLDERS).items()}
+    assert read == {"train/neg": ["Bad <br />"], "train/pos": ["Très bien.", "Good"]}
+    assert {name: texts.tolist() for name, texts in read_archive(archive, FOLDERS).items()} == read
+
+
+def test_a_wrong_encoding_names_the_file(folder, tmp_path):
+    (folder / "train/pos/10_7.txt").write_bytes("naïve".encode("cp1252"))
+    with pytest.raises(InputError, match=r"10_7\.txt: is not UTF-8 \(byte 3 is 0xef\)"):
+        read_folders(folder, FOLDERS)
+    path = write_archive(tmp_path / "bad.tar.gz", {"train/neg/3_1.txt": b"ab\xe9"})
+    with pytest.raises(InputError, match=r"bad\.tar\.gz: train/neg/3_1\.txt: is not UTF-8"):
+        read_archive(path, FOLDERS[:1])
+
+
+@pytest.mark.parametrize("kept", [0, 5, 0.5, -1])
+def test_a_truncated_archive_is_refused(archive, kept):
+    content = archive.read_bytes()
+    archive.write_bytes(content[: int(kept * len(content)) if isinstance(kept, float) else kept])
+    with pytest.raises(InputError, match=r"reviews\.tar\.gz: truncated"):
+        read_archive(archive, FOLDERS)
+
+
+def test_what_is_no_archive_is_refused(tmp_path):
+    path = tmp_path / "page.tar.gz"
+    path.write_bytes(b"<html>not found</html>")
+    with pytest.raises(InputError, match="no gzipped tar archive"):
+        read_archive(path, FOLDERS)
+    path.write_bytes(gzip.compress(b"<html>not found</html>" * 100))
+    with pytest.raises(InputError, match="no gzipped tar archive"):
+        read_archive(path, FOLDERS)
+    with pytest.raises(InputError, match="cannot be read"):
+        read_archive(tmp_path / "absent.tar.gz", FOLDERS)
+
+
+@pytest.mark.parametrize("name", ["../train/pos/0_9.txt", "/train/pos/0_9.txt", "train/pos/../../x.txt"])
+def test_a_member_that_leads_out_of_the_archive_is_refused(tmp_path, name):
+    path = write_archive(tmp_path / "evil.tar.gz", {name: b"text"})
+    with pytest.raises(InputError, match="leads out of the archive"):
+        read_archive(path, FOLDERS)
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE])
+def test_links_and_devices_are_refused(tmp_path, kind):
+    path = tmp_path / "evil.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        member = tarfile.TarInfo("train/pos/0_9.txt")
+        member.type, member.linkname = kind, "secret"
+        archive.addfile(member)
+    with pytest.raises(InputError, match="is a link or a device"):
+        read_archive(path, FOLDERS)
+
+
+def test_a_text_of_a_bomb_is_refused(tmp_path):
+    path = write_archive(tmp_path / "bomb.tar.gz", {"train/pos/0_9.txt": bytes((1 << 24) + 1)})
+    with pytest.raises(InputError, match="more than 16,777,216 bytes"):
+        read_archive(path, FOLDERS)
+
+
+def test_a_folder_that_is_missing_or_empty_is_named(folder, archive):
+    with pytest.raises(InputError, match=r"test/pos is not a folder"):
+        read_folders(folder, [*FOLDERS, "test/pos"])
+    (folder / "test/pos").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"test/pos holds no text"):
+        read_folders(folder, [*FOLDERS, "test/pos"])
+    with pytest.raises(InputError, match=r"test/pos holds no text"):
+        read_archive(archive, [*FOLDERS, "test/pos"])
+
+
+def test_lines_are_texts_whatever_ends_them(tmp_path):
+    path = tmp_path / "lines.txt"
+    path.write_bytes("\ufeffone\r\n\r\nthree\u2028still three\n".encode())
+    assert read_lines(path).tolist() == ["one", "", "three\u2028still three"]
+    path.write_bytes(b"")
+    with pytest.raises(InputError, match="is empty"):
+        read_lines(path)
+    path.write_bytes(b"\xff\xfeo\0")
+    with pytest.raises(InputError, match="not UTF-8"):
+        read_lines(path)

@@ -1,0 +1,149 @@
+"""The tokenizer of texts: fitted on training texts, the same wherever it is read back, with widths that suit them."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaxcls._utils.errors import InputError
+from jaxcls.data import preprocessing
+from jaxcls.data.preprocessing import texts
+
+WORDS = np.array(["the", "film", "was", "good", "bad", "splendid", "dreadful", "naïve", "映画", "and", "so"], object)
+
+
+def drawn(count, seed=0):
+    random = np.random.default_rng(seed)
+    return np.array([" ".join(random.choice(WORDS, random.integers(1, 60))) for _ in range(count)], object)
+
+
+def strings(*values):
+    return np.array(values, object)
+
+
+FITTED = texts.fit(drawn(200), vocabulary_size=320, max_length=48)
+
+
+def test_tokens_are_int32_with_padding_behind_them_and_nowhere_else():
+    tokens = FITTED.transform(drawn(50, seed=1))
+    assert tokens.dtype == np.int32
+    assert tokens.shape == (50, FITTED.widths[-1])
+    lengths = (tokens != 0).sum(axis=1)
+    np.testing.assert_array_equal(tokens != 0, np.arange(tokens.shape[1])[None] < lengths[:, None])
+    assert tokens.max() < FITTED.model_arguments["vocabulary_size"] <= 320
+    assert FITTED.model_arguments["max_length"] == FITTED.widths[-1] <= 48
+
+
+@pytest.mark.parametrize(
+    "variant",
+    ["Good<br /><br />film", "good<BR>film", "  good \t\n film ", "good\u00a0film", "\uff47\uff4f\uff4f\uff44 film"],
+)
+def test_breaks_spaces_and_capitals_make_no_difference(variant):
+    np.testing.assert_array_equal(FITTED.transform(strings(variant)), FITTED.transform(strings("good film")))
+
+
+@given(st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=40))
+def test_any_text_has_tokens_even_one_that_names_the_padding(text):
+    tokens = FITTED.transform(strings(text, text + " [PAD] x"))
+    assert tokens[1].any()
+    np.testing.assert_array_equal(tokens == 0, np.cumsum(tokens == 0, axis=1) > 0)
+
+
+def test_long_texts_are_cut_and_no_text_is_all_padding():
+    tokens = FITTED.transform(strings("good " * 1000, ""))
+    assert tokens[0].all()
+    assert not tokens[1].any()
+
+
+def test_the_record_is_json_that_gives_the_same_tokens_back():
+    read_back = preprocessing.from_record(json.loads(json.dumps(FITTED.as_record())))
+    assert read_back == FITTED
+    np.testing.assert_array_equal(read_back.transform(drawn(5)), FITTED.transform(drawn(5)))
+
+
+def test_the_vocabulary_is_of_the_training_texts_and_the_same_in_every_process():
+    assert texts.fit(drawn(200), vocabulary_size=320, max_length=48) == FITTED
+    assert texts.fit(drawn(200, seed=2), vocabulary_size=320, max_length=48).tokenizer != FITTED.tokenizer
+    code = (
+        "import hashlib, sys; sys.path.insert(0, 'tests/data'); import test_preprocessing_texts as t;"
+        "print(hashlib.sha256(t.FITTED.tokenizer.encode()).hexdigest())"
+    )
+    digests = {subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout for _ in range(2)}
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize(
+    ("lengths", "max_length", "widths"),
+    [
+        ([3, 4, 5], 100, (16,)),
+        ([10, 20, 21, 22, 70], 1000, (16, 32, 128)),
+        ([10, 20, 21, 22, 70], 50, (16, 32, 50)),
+        ([10, 100], 8, (8,)),
+        # One in a hundred is no reason to compile a width of its own.
+        ([1] + [60] * 99, 64, (64,)),
+    ],
+)
+def test_widths_are_those_that_the_training_texts_need(lengths, max_length, widths):
+    assert texts._widths(np.array(lengths), max_length) == widths
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "message"),
+    [
+        (strings("a"), {"vocabulary_size": 100}, "vocabulary_size is 100; it takes 257"),
+        (strings("a"), {"max_length": 0}, "max_length is 0"),
+        (strings(), {}, "there is no text"),
+        (strings("a", None), {}, "row 2 is None"),
+        (strings("a", 3.5), {}, "row 2 is 3.5"),
+    ],
+)
+def test_wrong_input_is_refused(rows, options, message):
+    with pytest.raises(InputError, match=message):
+        texts.fit(rows, **{"vocabulary_size": 300, "max_length": 16, **options})
+
+
+def test_what_is_no_text_is_refused_when_it_is_encoded():
+    with pytest.raises(InputError, match="row 1 is nan"):
+        FITTED.transform(strings(np.nan))
+
+
+OURS = texts.fit(np.array(["a film", "a good film"], object), vocabulary_size=300, max_length=8)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda t: t["normalizer"]["normalizers"][0]["pattern"].update(Regex="(a+)+$"), "none that jaxcls trains"),
+        (lambda t: t["normalizer"]["normalizers"][0].pop("content"), "none that jaxcls trains"),
+        (lambda t: t["added_tokens"][0].pop("single_word"), "none that jaxcls trains"),
+        (lambda t: t.update(post_processor=[]), "none that jaxcls trains"),
+        (lambda t: t.update({"0": None}), "none that jaxcls trains"),
+        (lambda t: t["model"]["merges"].append(["no", "token"]), "do not belong together"),
+        (lambda t: t["model"]["vocab"].update(x=10_000), "do not belong together"),
+    ],
+    ids=range(7),
+)
+def test_a_tokenizer_that_is_not_ours_is_refused(change, says):
+    tokenizer = json.loads(OURS.tokenizer)
+    change(tokenizer)
+    with pytest.raises(InputError, match=says):
+        texts.Texts.from_record(OURS.as_record() | {"tokenizer": json.dumps(tokenizer)})
+
+
+def test_what_an_earlier_version_of_the_library_leaves_out_is_not_asked_for():
+    tokenizer = json.loads(OURS.tokenizer)
+    del tokenizer["model"]["ignore_merges"], tokenizer["padding"]
+    tokenizer["model"]["merges"] = [" ".join(pair) for pair in tokenizer["model"]["merges"]]
+    read = texts.Texts.from_record(OURS.as_record() | {"tokenizer": json.dumps(tokenizer)})
+    inputs = np.array(["a good film"], object)
+    np.testing.assert_array_equal(read.transform(inputs), OURS.transform(inputs))
+
+
+@pytest.mark.parametrize("widths", [[], [0], [16, 8], [1 << 40], ["8"]], ids=str)
+def test_widths_that_no_texts_have_are_refused(widths):
+    with pytest.raises(InputError, match="widths"):
+        texts.Texts.from_record(OURS.as_record() | {"widths": widths})

@@ -1,0 +1,127 @@
+"""Records of runs that were never made, of any problem and any kind of input, for tests of their page."""
+
+from pathlib import Path
+
+import numpy as np
+
+from jaxcls.data.dataset import Split
+from jaxcls.reports.run_directory import Records
+from jaxcls.training import problems
+
+
+def inputs(kind, rows, rng, *, side=28, channels=1, text="a text of its own"):
+    """Noise, which no PNG makes small; texts; or a table of ten columns."""
+    if kind == "images":
+        return rng.integers(0, 256, (rows, side, side, channels), np.uint8)
+    if kind == "texts":
+        return np.array([f"{text} {row}" for row in range(rows)], object)
+    words = np.array([f"{text} {row}" for row in range(rows)], object)
+    return {f"column {text} {place}": words if place == 0 else rng.normal(size=rows) for place in range(10)}
+
+
+def scored(problem, classes, rows, rng):
+    """Probabilities that are right more often than not, and labels."""
+    if problem == "multiclass":
+        labels = (np.arange(rows) % classes).astype(np.int32)
+        scores = rng.random((rows, classes)) + 1.2 * (labels[:, None] == np.arange(classes)) * rng.random((rows, 1))
+        return scores / scores.sum(axis=1, keepdims=True), labels
+    if problem == "multioutput":
+        # Two outputs, of the first two classes and of the others.
+        each = [scored("multiclass", count, rows, rng) for count in (2, classes - 2)]
+        first, second = (labels for _, labels in each)
+        return np.concatenate([scores for scores, _ in each], axis=1), np.stack([first, second + 2], axis=1)
+    shape = (rows,) if problem == "binary" else (rows, classes)
+    labels = rng.random(shape) < 0.3
+    scores = np.clip(rng.normal(0.35 + 0.3 * labels, 0.2), 0, 1)
+    return scores, labels.astype(np.int32 if problem == "binary" else np.float32)
+
+
+def detected(names, rows, rng, *, kind="images", text="", side=48, channels=1):
+    """Scenes of noise with up to three boxes, of which most are found."""
+    corners = rng.integers(0, side // 2, (rows, 3, 2)).astype(np.float32)
+    labels = {
+        "boxes": np.concatenate([corners, corners + rng.integers(8, side // 2, (rows, 3, 2))], axis=-1),
+        "classes": rng.integers(-1, len(names), (rows, 3)).astype(np.int32),
+        "crowd": rng.random((rows, 3)) < 0.1,
+    }
+    labels["classes"][: len(names), 0] = np.arange(len(names))
+    order = np.argsort(-rng.random((rows, 3)), axis=1)
+    seen = {name: np.take_along_axis(labels[name], order, axis=1) for name in ("classes", "crowd")}
+    boxes = np.take_along_axis(labels["boxes"], order[..., None], axis=1)
+    wrong = rng.random((rows, 3)) < 0.2
+    scores = {
+        "boxes": np.where(wrong[..., None], boxes + 6, boxes),
+        "scores": np.where(seen["classes"] < 0, 0, -np.sort(-rng.random((rows, 3)), axis=1)),
+        "classes": seen["classes"],
+    }
+    pixels = rng.integers(0, 256, (rows, side, side, channels), np.uint8)
+    size = np.full((rows, 2), side, np.int32)
+    return scores, Split({"image": pixels, "size": size, "scale": np.ones((rows, 2), np.float32)}, labels)
+
+
+def made(
+    problem="multiclass",
+    *,
+    kind="images",
+    names=("cat", "dog", "owl"),
+    rows=120,
+    epochs=4,
+    synthetic=False,
+    path=Path("runs/made"),
+    seed=0,
+    note="a note",
+    text="a text of its own",
+    **shape,
+):
+    rng = np.random.default_rng(seed)
+    headline = {"detection": "map", "multioutput": f"{names[0].partition(':')[0]}_accuracy"}.get(problem, "accuracy")
+    threshold = np.full(len(names), 0.4) if problem == "multilabel" else 0.5
+    if problem == "detection":
+        scores, test = detected(names, rows, rng, kind=kind, text=text, **shape)
+    else:
+        scores, labels = scored(problem, len(names), rows, rng)
+        test = Split(inputs(kind, rows, rng, text=text, **shape), labels)
+    of_problem = problems.get(problem)
+    report = of_problem.report(scores, test, class_names=names, thresholds=threshold)
+    parts = {"train": test, "validation": test, "test": test}
+    summary = of_problem.summarise(report, scores, parts, class_names=names, thresholds=threshold)
+    history = [
+        {
+            "epoch": epoch,
+            "step": 10 * epoch,
+            "loss": 1 / epoch,
+            "val_loss": 1.2 / epoch + rng.random() / 10,
+            f"val_{headline}": 1 - 1 / (epoch + 1),
+            "skipped_steps": 0,
+            "seconds": 2.5,
+            "examples_per_second": 4321.5,
+        }
+        for epoch in range(1, epochs + 1)
+    ]
+    return Records(
+        path=path,
+        config={"task": "made", "model": "mlp", "seed": seed, "epochs": epochs, "tensorboard": False, "b1": 0.9},
+        environment={"python": "3.11.0", "packages": {"jax": "0.10.2"}, "devices": ["cpu", "cpu"], "xla_flags": ""},
+        data={
+            "source": "sample",
+            "location": "made/up",
+            "sha256": {"file": "0" * 64},
+            "synthetic": synthetic,
+            "note": note,
+            "duplicates_in_test": 0,
+        },
+        history=history,
+        results=report
+        | {
+            "step": history[-1]["step"],
+            "thresholds": np.asarray(threshold).tolist(),
+            "synthetic": synthetic,
+            "params_sha256": "0" * 64,
+        },
+        summary=summary
+        | {
+            "headline": [headline],
+            "parameters": 1234,
+            "recipe": {"epochs": 12, "b1": None},
+        },
+    )

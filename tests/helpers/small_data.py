@@ -1,0 +1,19 @@
+"""Fashion-MNIST's four files, a few hundred real images of the sample, for tests that train."""
+
+from pathlib import Path
+
+from jaxcls.data.datasets import idx_images
+from jaxcls.data.datasets.fashion_mnist import IMAGES
+from jaxcls.data.formats import idx
+
+TRAIN, TEST = 240, 60
+
+
+def write(folder: Path) -> Path:
+    """Writes the files as a person would have them in --data-dir."""
+    folder.mkdir(parents=True, exist_ok=True)
+    sample = idx_images.load(IMAGES, "sample")
+    for prefix, split, count in (("train", sample.train, TRAIN), ("t10k", sample.test, TEST)):
+        idx.write_idx(folder / f"{prefix}-images-idx3-ubyte.gz", split.inputs[:count, :, :, 0])
+        idx.write_idx(folder / f"{prefix}-labels-idx1-ubyte.gz", split.labels[:count].astype("uint8"))
+    return folder

@@ -1,0 +1,60 @@
+"""The dense layer equals the plain product and sum, in value, gradient and gradient of the gradient."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jaxcls import kernels
+
+# Wider inputs than outputs and the other way around: each takes its own form of the kernel's gradient.
+SHAPES = [((1030, 5), 3), ((1030, 3), 5), ((6, 5), 3), ((2, 4, 3), 5), ((2, 600, 5), 3), ((2, 600, 3), 5), ((4,), 4)]
+
+
+def plain(x, kernel, bias):
+    return x @ kernel + bias.reshape((1,) * (x.ndim - 1) + bias.shape)
+
+
+def draw(shape, outputs):
+    keys = jax.random.split(jax.random.key(0), 3)
+    return [jax.random.normal(k, s) for k, s in zip(keys, (shape, (shape[-1], outputs), (outputs,)), strict=True)]
+
+
+@pytest.mark.parametrize(("shape", "outputs"), SHAPES)
+def test_value_and_gradients_are_those_of_the_plain_form(shape, outputs):
+    arrays = draw(shape, outputs)
+    value, pullback = jax.vjp(kernels.linear, *arrays)
+    expected, expected_pullback = jax.vjp(plain, *arrays)
+    cotangent = jax.random.normal(jax.random.key(1), value.shape)
+    chex.assert_trees_all_close(value, expected, rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_close(pullback(cotangent), expected_pullback(cotangent), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("shape", "outputs"), SHAPES[:2])
+def test_reverse_over_reverse_is_that_of_the_plain_form(shape, outputs):
+    arrays = draw(shape, outputs)
+
+    def second(function):
+        first = jax.grad(lambda *arrays: jnp.sum(jnp.sin(function(*arrays))), argnums=1)
+        return jax.grad(lambda *arrays: jnp.sum(first(*arrays) ** 2), argnums=(0, 1, 2))(*arrays)
+
+    # The largest are about 1,000.
+    chex.assert_trees_all_close(second(kernels.linear), second(plain), rtol=1e-4, atol=1e-3)
+
+
+def test_no_bias_is_a_bias_of_zero():
+    x, kernel, bias = draw((6, 5), 3)
+    chex.assert_trees_all_equal(kernels.linear(x, kernel), kernels.linear(x, kernel, jnp.zeros_like(bias)))
+
+
+def test_a_bias_may_have_several_axes():
+    x, bias = jnp.ones((2, 3, 4)), jnp.arange(12.0).reshape(3, 4)
+    value, pullback = jax.vjp(kernels.add_bias, x, bias)
+    chex.assert_trees_all_equal(value, x + bias[None])
+    chex.assert_trees_all_equal(pullback(value), (value, value.sum(axis=0)))
+
+
+def test_the_gradient_of_a_bias_in_half_precision_is_summed_in_float32():
+    # One after another in half precision they would stop at 256.
+    gradient = jax.grad(lambda bias: jnp.sum(kernels.add_bias(jnp.zeros((4096, 3), jnp.bfloat16), bias)))
+    assert gradient(jnp.zeros(3, jnp.bfloat16)).tolist() == [4096.0] * 3

@@ -1,0 +1,266 @@
+"""Where the native kernels come from, and what happens where they cannot: pure JAX, and a line that says why."""
+
+import concurrent.futures
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from jax import lax
+
+from jaxcls import kernels
+from jaxcls._utils.errors import InputError
+from jaxcls.kernels import native
+from jaxcls.kernels.native import library, onednn
+from jaxcls.kernels.native.onednn import OneDNN, Unavailable
+
+MOVEMENT = native.Movement((1, 1), ((1, 1), (1, 1)))
+# A compiler that notes in the file COMPILED that it was called, and takes its time.
+COMPILER = """
+import os, sys, time
+with open(os.environ["COMPILED"], "a") as log:
+    log.write("once\\n")
+time.sleep(0.3)
+with open(sys.argv[sys.argv.index("-o") + 1], "wb") as output:
+    output.write(b"a library" * 1000)
+"""
+
+
+@pytest.fixture
+def found(tmp_path, monkeypatch):
+    """A oneDNN that the compiler above is content with."""
+    (tmp_path / "compiler.py").write_text(COMPILER)
+    monkeypatch.setenv("CXX", shlex.join([sys.executable, str(tmp_path / "compiler.py")]))
+    monkeypatch.setenv("COMPILED", str(tmp_path / "compiled"))
+    return OneDNN("3.2.0", tmp_path, tmp_path / "libdnnl.so.3")
+
+
+def times_compiled():
+    return len(Path(os.environ["COMPILED"]).read_text().splitlines())
+
+
+def installed(prefix, version=(3, 2, 0), runtime="OMP", library="lib/libdnnl.so.3"):
+    """Headers and a library that are enough to be found."""
+    headers = prefix / "include" / "oneapi" / "dnnl"
+    headers.mkdir(parents=True)
+    numbers = zip(("MAJOR", "MINOR", "PATCH"), version, strict=True)
+    (headers / "dnnl_version.h").write_text("".join(f"#define DNNL_VERSION_{part} {n}\n" for part, n in numbers))
+    (headers / "dnnl_config.h").write_text(f"#define DNNL_CPU_THREADING_RUNTIME DNNL_RUNTIME_{runtime}\n")
+    (prefix / library).parent.mkdir(exist_ok=True)
+    (prefix / library).touch()
+    return prefix
+
+
+def alone(monkeypatch, *prefixes):
+    """These are the only places to look in."""
+    monkeypatch.delenv("JAXCLS_ONEDNN", raising=False)
+    monkeypatch.setattr(onednn, "_prefixes", lambda: list(prefixes))
+
+
+def test_it_is_compiled_once(found, tmp_path):
+    first = library.compiled(found, tmp_path / "cache")
+    assert library.compiled(found, tmp_path / "cache") == first
+    assert times_compiled() == 1
+    # Another oneDNN, another library.
+    assert library.compiled(found._replace(version="3.3.0"), tmp_path / "cache") != first
+    assert times_compiled() == 2
+
+
+@pytest.mark.parametrize("damage", [b"", b"a library"])
+def test_a_damaged_library_is_compiled_again(found, tmp_path, damage):
+    path = library.compiled(found, tmp_path / "cache")
+    content = path.read_bytes()
+    path.write_bytes(damage)
+    assert library.compiled(found, tmp_path / "cache").read_bytes() == content
+    assert times_compiled() == 2
+    assert len([*(tmp_path / "cache").glob("*.so")]) == 1
+
+
+def test_of_threads_that_start_together_one_compiles(found, tmp_path):
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        paths = [*pool.map(lambda _: library.compiled(found, tmp_path / "cache"), range(4))]
+    assert len(set(paths)) == 1
+    assert times_compiled() == 1
+
+
+def test_of_processes_that_start_together_one_compiles(found, tmp_path):
+    code = f"""
+import pathlib
+from jaxcls.native import library, onednn
+found = onednn.OneDNN("3.2.0", pathlib.Path({str(tmp_path)!r}), pathlib.Path({str(found.library)!r}))
+print(library.compiled(found, pathlib.Path({str(tmp_path / "cache")!r})))
+"""
+    processes = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    paths = {process.communicate(timeout=120)[0].strip() for process in processes}
+    assert paths == {str(library.compiled(found, tmp_path / "cache"))}
+    assert times_compiled() == 1
+
+
+def test_a_compiler_that_fails_or_is_missing_is_a_reason(found, tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", shlex.join([sys.executable, "-c", "raise SystemExit('fatal error: no such header')"]))
+    with pytest.raises(Unavailable, match=r"does not compile them: fatal error: no such header"):
+        library.compiled(found, tmp_path / "cache")
+    assert [*(tmp_path / "cache").glob("*.so")] == []
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(Unavailable, match="there is no compiler no-such-compiler"):
+        library.compiled(found, tmp_path / "cache")
+    monkeypatch.setenv("CXX", "")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(Unavailable, match=r"there is no C\+\+ compiler"):
+        library.compiled(found, tmp_path / "cache")
+
+
+def test_onednn_is_found_in_the_first_place_that_has_it(tmp_path, monkeypatch):
+    second = installed(tmp_path / "second", library="lib64/libdnnl.so.3")
+    alone(monkeypatch, tmp_path / "first", second, installed(tmp_path / "third", (3, 9, 1)))
+    assert onednn.find() == OneDNN("3.2.0", second / "include", second / "lib64" / "libdnnl.so.3")
+    monkeypatch.setenv("JAXCLS_ONEDNN", str(tmp_path / "third"))
+    assert onednn.find().version == "3.9.1"
+
+
+@pytest.mark.parametrize("runtime", ["OMP", "THREADPOOL", "SEQ"])
+def test_onednn_may_be_built_for_threads_of_several_kinds(tmp_path, monkeypatch, runtime):
+    monkeypatch.setenv("JAXCLS_ONEDNN", str(installed(tmp_path / "given", runtime=runtime)))
+    assert onednn.find().version == "3.2.0"
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"version": (2, 6, 3)}, r"oneDNN 2\.6\.3 in .* is older than 3\.0"),
+        ({"runtime": "TBB"}, r"oneDNN 3\.2\.0 in .* is built for TBB, not for OpenMP or a pool of threads"),
+        ({"library": "lib/libdnnl.so.2"}, r"oneDNN 3\.2\.0 in .* has headers, but no libdnnl\.so\.3"),
+    ],
+)
+def test_an_onednn_that_is_of_no_use_is_named(tmp_path, monkeypatch, given, reason):
+    prefix = installed(tmp_path / "installed", **given)
+    alone(monkeypatch, tmp_path / "empty", prefix)
+    with pytest.raises(Unavailable, match=reason):
+        onednn.find()
+    monkeypatch.setenv("JAXCLS_ONEDNN", str(prefix))
+    with pytest.raises(InputError, match=f"JAXCLS_ONEDNN={prefix}: {reason}; give the folder"):
+        onednn.find()
+
+
+def test_no_onednn_at_all(tmp_path, monkeypatch):
+    alone(monkeypatch, tmp_path)
+    with pytest.raises(Unavailable, match=r"^no oneDNN is installed$"):
+        onednn.find()
+
+
+@pytest.fixture
+def absent(monkeypatch, tmp_path):
+    """A process that has tried nothing yet, on a machine without oneDNN."""
+    monkeypatch.setattr(library, "_loaded", None)
+    monkeypatch.setattr(native, "_answers", {})
+    alone(monkeypatch, tmp_path)
+    monkeypatch.delenv("JAXCLS_NATIVE", raising=False)
+    monkeypatch.setattr(library.sys, "platform", "linux")
+
+
+def convolved():
+    x = jax.random.normal(jax.random.key(0), (2, 6, 6, 4))
+    kernel = jax.random.normal(jax.random.key(1), (3, 3, 4, 5))
+
+    def of(conv):
+        return conv(x, kernel, (1, 1), MOVEMENT.padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    np.testing.assert_allclose(of(kernels.conv), of(lax.conv_general_dilated), rtol=1e-5, atol=1e-5)
+    return native.takes(x, kernel, MOVEMENT)
+
+
+@pytest.mark.usefixtures("absent")
+def test_pure_jax_takes_the_place_of_what_is_missing_and_the_record_says_why():
+    assert native.record() == {}
+    assert not convolved()
+    assert native.record() == {"convolutions": "XLA (no oneDNN is installed)"}
+
+
+@pytest.mark.usefixtures("absent")
+def test_elsewhere_than_on_linux_it_is_not_tried(monkeypatch):
+    monkeypatch.setattr(library.sys, "platform", "darwin")
+    assert not convolved()
+    assert "made for Linux" in native.record()["convolutions"]
+
+
+@pytest.mark.usefixtures("absent")
+def test_a_folder_that_cannot_be_written_to_is_a_reason(monkeypatch, tmp_path, found):
+    monkeypatch.setattr(onednn, "find", lambda: found)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert not convolved()
+    assert "Not a directory" in native.record()["convolutions"]
+
+
+@pytest.mark.usefixtures("absent")
+def test_a_library_that_does_not_load_is_a_reason(monkeypatch, tmp_path, found):
+    monkeypatch.setattr(onednn, "find", lambda: found)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert not convolved()
+    assert "invalid ELF header" in native.record()["convolutions"]
+
+
+@pytest.mark.usefixtures("absent")
+def test_asked_for_its_absence_is_an_error(monkeypatch):
+    monkeypatch.setenv("JAXCLS_NATIVE", "1")
+    with pytest.raises(InputError, match=r"JAXCLS_NATIVE=1, but .* no oneDNN is installed\. .* 'jaxcls\[cpu\]'"):
+        convolved()
+
+
+def test_turned_off_it_is_not_tried(monkeypatch):
+    monkeypatch.setenv("JAXCLS_NATIVE", "0")
+    monkeypatch.setattr(native, "_answers", {})
+    monkeypatch.setattr(library, "load", lambda: pytest.fail("tried"))
+    assert not convolved()
+    assert native.record() == {"convolutions": "XLA (JAXCLS_NATIVE=0)"}
+
+
+def test_anything_else_is_refused(monkeypatch):
+    monkeypatch.setenv("JAXCLS_NATIVE", "yes")
+    with pytest.raises(InputError, match="JAXCLS_NATIVE=yes: it must be 0"):
+        convolved()
+
+
+def test_nothing_is_compiled_or_loaded_at_import(tmp_path):
+    code = "import jax; from jaxcls import kernels; from jaxcls.kernels import native; from jaxcls.models import vision; print(native.record())"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"XDG_CACHE_HOME": str(tmp_path), "JAXCLS_NATIVE": "1"},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == "{}"
+    assert not (tmp_path / "jaxcls" / "native").exists()
+
+
+@pytest.mark.slow
+def test_it_is_compiled_by_the_compiler_of_this_machine_and_cut_off_it_is_compiled_again(tmp_path):
+    try:
+        library.load()
+    except Unavailable as reason:
+        pytest.skip(f"no native kernels here: {reason}")
+    code = """
+import jax.numpy as jnp
+from jaxcls import native
+x, kernel = jnp.ones((1, 3, 3, 2)), jnp.ones((1, 1, 2, 2))
+movement = native.Movement((1, 1), ((0, 0), (0, 0)))
+assert native.takes(x, kernel, movement)
+print(float(native.convolve(x, kernel, movement).sum()))
+"""
+
+    def run():
+        return subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"XDG_CACHE_HOME": str(tmp_path), "JAXCLS_NATIVE": "1"},
+            capture_output=True, text=True, check=True,
+        ).stdout.strip()  # fmt: skip
+
+    assert run() == "36.0"
+    (path,) = (tmp_path / "jaxcls" / "native").glob("*.so")
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    assert run() == "36.0"
+    assert [one.read_bytes() for one in path.parent.glob("*.so")] == [content]

@@ -1,0 +1,85 @@
+"""Batch normalisation equals that of Flax, in value, gradient, gradient of the gradient and running statistics."""
+
+import contextlib
+
+import chex
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+
+from jaxcls import kernels
+from jaxcls.kernels import native
+from jaxcls.models.batch_norm import BatchNorm
+
+SHAPE = (6, 5, 4, 3)
+
+
+@pytest.fixture(autouse=True, params=["native", "pure"])
+def _form(request):
+    """With the native sums, where there are such, and without."""
+    with native.portable() if request.param == "pure" else contextlib.nullcontext():
+        yield
+
+
+def arrays(dtype=jnp.float32):
+    keys = jax.random.split(jax.random.key(0), 4)
+    x = 2 * jax.random.normal(keys[0], SHAPE) + 1
+    scale, bias = 1 + jax.random.normal(keys[1], SHAPE[3:]), jax.random.normal(keys[2], SHAPE[3:])
+    return x.astype(dtype), scale, bias, jax.random.normal(keys[3], SHAPE).astype(dtype)
+
+
+def reference(x, scale, bias):
+    mean, variance = x.mean((0, 1, 2), keepdims=True), x.var((0, 1, 2), keepdims=True)
+    return (x - mean) / jnp.sqrt(variance + 1e-5) * scale[None, None, None] + bias[None, None, None]
+
+
+def ours(x, scale, bias):
+    return kernels.batch_norm(x, scale, bias)[0]
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.bfloat16, 2**-7)])
+def test_value_and_gradients_are_those_of_the_formula(dtype, tolerance):
+    x, scale, bias, cotangent = arrays(dtype)
+    value, pullback = jax.vjp(ours, x, scale, bias)
+    expected, expected_pullback = jax.vjp(reference, x.astype(jnp.float32), scale, bias)
+    results = (value, *pullback(cotangent))
+    assert [array.dtype for array in results] == [dtype, dtype, jnp.float32, jnp.float32]
+    oracles = (expected, *expected_pullback(cotangent.astype(jnp.float32)))
+    chex.assert_trees_all_close(
+        [array.astype(jnp.float32) for array in results], list(oracles), rtol=tolerance, atol=tolerance
+    )
+
+
+def test_reverse_over_reverse_is_that_of_the_formula():
+    *inputs, cotangent = arrays()
+
+    def second(f):
+        first = jax.grad(lambda *inputs: jnp.sum(jnp.sin(f(*inputs)) * cotangent), argnums=(0, 1))
+        return jax.grad(lambda *inputs: sum(jnp.sum(jnp.sin(part)) for part in first(*inputs)), argnums=(0, 1, 2))
+
+    chex.assert_trees_all_close(second(ours)(*inputs), second(reference)(*inputs), rtol=1e-4, atol=1e-4)
+
+
+def test_means_and_variances_are_those_of_the_batch_and_carry_no_gradient():
+    x, scale, bias, _ = arrays()
+    _, mean, variance = kernels.batch_norm(x, scale, bias)
+    chex.assert_trees_all_close((mean, variance), (x.mean((0, 1, 2)), x.var((0, 1, 2))), rtol=1e-5)
+    gradient = jax.grad(lambda x: sum(part.sum() for part in kernels.batch_norm(x, scale, bias)[1:]))(x)
+    assert not gradient.any()
+
+
+def test_a_channel_of_one_value_is_its_bias():
+    value = ours(jnp.full((4, 3, 3, 1), 1e3), jnp.ones(1), jnp.full(1, 0.5))
+    chex.assert_trees_all_close(value, jnp.full((4, 3, 3, 1), 0.5), atol=1e-3)
+
+
+def test_the_layer_has_the_variables_and_the_results_of_that_of_flax():
+    x, *_ = arrays()
+    layers = [kind(3, momentum=0.9, dtype=jnp.float32, rngs=nnx.Rngs(0)) for kind in (BatchNorm, nnx.BatchNorm)]
+    for training in (True, True, False):
+        for layer in layers:
+            layer.train() if training else layer.eval()
+        outputs = [layer(x) for layer in layers]
+        chex.assert_trees_all_close(*outputs, rtol=1e-5, atol=1e-5)
+        chex.assert_trees_all_close(*(nnx.to_pure_dict(nnx.state(layer)) for layer in layers), rtol=1e-5, atol=1e-6)

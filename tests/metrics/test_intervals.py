@@ -1,0 +1,150 @@
+"""Intervals in closed form: SciPy's where it has them, else from the derivative by each weight, and the bootstrap."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+from numpy.testing import assert_allclose
+
+from jaxcls import metrics
+from jaxcls._utils.errors import InputError
+
+Z = scipy.stats.norm.ppf(0.975)
+
+
+def drawn(problem, *, rows=60, columns=3, seed=0):
+    """Scores with ties that are right more often than not, labels, and sample_weight."""
+    rng = np.random.default_rng(seed)
+    if problem == "multiclass":
+        labels = rng.integers(0, columns, rows)
+        scores = rng.integers(1, 6, (rows, columns)) + 3.0 * (labels[:, None] == np.arange(columns))
+        return scores / scores.sum(axis=1, keepdims=True), labels, rng.integers(1, 4, rows) / 2
+    labels = rng.random((rows, columns)) < 0.4
+    scores = (rng.integers(0, 8, (rows, columns)) + 3 * labels) / 10
+    labels = labels.astype(float)
+    if problem == "binary":
+        return scores[:, 0], labels[:, 0].astype(int), rng.integers(1, 4, rows) / 2
+    labels[rng.random((rows, columns)) < 0.1] = np.nan
+    return scores, labels, rng.integers(1, 4, rows) / 2
+
+
+def intervals(problem, **changes):
+    scores, labels, sample_weight = drawn(problem)
+    given = {"problem": problem, "sample_weight": sample_weight} | changes
+    report = metrics.report(scores, labels, **given)
+    return report, metrics.report_intervals(report, scores, labels, **given)
+
+
+def standard_error(metric, scores, labels, sample_weight):
+    """The infinitesimal jackknife by finite differences."""
+    step, moved = 1e-5, []
+    for row in range(len(sample_weight)):
+        change = np.zeros(len(sample_weight))
+        change[row] = step * sample_weight[row]
+        ends = [metric(scores, labels, sample_weight=sample_weight + sign * change) for sign in (1, -1)]
+        moved.append((ends[0] - ends[1]) / (2 * step))
+    return float(np.sqrt(np.sum(np.square(moved))))
+
+
+@pytest.mark.parametrize(("right", "count"), [(0, 5), (3, 5), (5, 5), (17, 400), (399, 400)])
+@pytest.mark.parametrize("confidence", [0.8, 0.95])
+def test_a_proportion_has_wilsons_interval(right, count, confidence):
+    oracle = scipy.stats.binomtest(right, count).proportion_ci(confidence, method="wilson")
+    assert_allclose(metrics.proportion_interval(right / count, count, confidence=confidence), tuple(oracle), atol=1e-12)
+
+
+LOGIT = ["roc_auc", "average_precision", "precision", "recall", "f1", "specificity", "balanced_accuracy", "accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("problem", "name"),
+    [("binary", name) for name in ("roc_auc", "average_precision", "balanced_accuracy", "log_loss", "brier_score")]
+    + [("multiclass", name) for name in [*LOGIT[:-1], "log_loss", "brier_score"]]
+    + [("multilabel", name) for name in [*LOGIT, "log_loss", "brier_score"]],
+)
+def test_an_error_is_what_each_example_moves_the_value_by(problem, name):
+    report, found = intervals(problem)
+    value, (low, high) = report["metrics"][name], found["metrics"][name]
+    error = standard_error(metrics.get(name, problem), *drawn(problem))
+    if name in LOGIT:
+        middle, half = math.log(value / (1 - value)), Z * error / (value * (1 - value))
+        expected = [1 / (1 + math.exp(-middle + half)), 1 / (1 + math.exp(-middle - half))]
+    else:
+        expected = [value * math.exp(-Z * error / value), value * math.exp(Z * error / value)]
+    assert_allclose([low, high], expected, rtol=1e-5)
+
+
+def test_the_accuracy_of_a_multiclass_problem_is_a_share():
+    report, found = intervals("multiclass", sample_weight=None)
+    right = round(report["metrics"]["accuracy"] * 60)
+    oracle = scipy.stats.binomtest(right, 60).proportion_ci(0.95, method="wilson")
+    assert_allclose(found["metrics"]["accuracy"], tuple(oracle))
+
+
+def test_counts_of_a_label_have_intervals_of_shares():
+    scores, labels, _ = drawn("binary")
+    report, found = intervals("binary", sample_weight=None, threshold=0.6)
+    predicted, true = scores >= 0.6, labels == 1
+    right = int((predicted & true).sum())
+
+    def wilson(among):
+        return tuple(scipy.stats.binomtest(right, int(among.sum())).proportion_ci(0.95, method="wilson"))
+
+    label = found["labels"]["1"]
+    assert_allclose(label["precision"], wilson(predicted))
+    assert_allclose(label["recall"], wilson(true))
+    shares = np.array(wilson(predicted | true))
+    assert_allclose(label["f1"], 2 * shares / (1 + shares))
+    assert found["metrics"]["f1"] == label["f1"]
+    assert label["f1"][0] < report["metrics"]["f1"] < label["f1"][1]
+
+
+@pytest.mark.parametrize("name", ["roc_auc", "average_precision", "f1", "accuracy", "log_loss"])
+def test_intervals_are_about_those_of_the_bootstrap(name):
+    scores, labels, _ = drawn("multiclass", rows=400)
+    report = metrics.report(scores, labels, problem="multiclass")
+    low, high = metrics.report_intervals(report, scores, labels, problem="multiclass")["metrics"][name]
+    drawn_low, drawn_high, _ = metrics.bootstrap_interval(
+        metrics.get(name, "multiclass"), scores, labels, seed=0, resamples=300
+    )
+    width = drawn_high - drawn_low
+    assert abs(low - drawn_low) < 0.2 * width
+    assert abs(high - drawn_high) < 0.2 * width
+
+
+def test_a_value_without_an_error_to_speak_of_has_no_interval():
+    scores, labels = np.array([0.9, 0.8, 0.2, 0.1]), np.array([1, 1, 0, 0])
+    report = metrics.report(scores, labels, problem="binary")
+    found = metrics.report_intervals(report, scores, labels, problem="binary")
+    # None of four was wrong: the share may yet be one of two. A perfect ranking of four says nothing.
+    assert found["metrics"]["accuracy"] == pytest.approx([0.51, 1.0], abs=0.01)
+    assert not {"roc_auc", "mcc", "ece"} & found["metrics"].keys()
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_a_label_that_is_never_predicted_counts_as_in_the_report():
+    scores, labels, sample_weight = drawn("multilabel")
+    scores[:, 0] = 0.1
+    report = metrics.report(scores, labels, problem="multilabel", sample_weight=sample_weight)
+    found = metrics.report_intervals(report, scores, labels, problem="multilabel", sample_weight=sample_weight)
+    assert report["labels"]["0"]["precision"] == 0
+    error = standard_error(metrics.get("precision", "multilabel"), scores, labels, sample_weight)
+    value = report["metrics"]["precision"]
+    low, high = (math.log(bound / (1 - bound)) for bound in found["metrics"]["precision"])
+    assert high - low == pytest.approx(2 * Z * error / (value * (1 - value)), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: metrics.proportion_interval(1.1, 5), "between 0 and 1"),
+        (lambda: metrics.proportion_interval(0.5, 0), "more than 0 examples"),
+        (lambda: metrics.proportion_interval(0.5, 5, confidence=1.0), "confidence"),
+    ],
+    ids=["share", "count", "confidence"],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(InputError, match=message):
+        call()

@@ -1,0 +1,132 @@
+"""Any NNX module becomes a pair of pure functions, with its normalisation state and its dropout."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jaxcls._utils.errors import InputError
+from jaxcls.models import text, vision
+from jaxcls.models.functional import functional
+
+
+class Net(nnx.Module):
+    def __init__(self, rngs):
+        self.dense = nnx.Linear(4, 8, rngs=rngs)
+        self.norm = nnx.BatchNorm(8, momentum=0.5, rngs=rngs)
+        self.drop1 = nnx.Dropout(0.5, rngs=rngs)
+        self.drop2 = nnx.Dropout(0.5, rngs=rngs)
+
+    def __call__(self, x):
+        return self.drop2(jnp.ones((x.shape[0], 64))), self.drop1(self.norm(self.dense(x)))
+
+
+@pytest.fixture
+def net():
+    model = functional(Net)
+    inputs = jax.random.normal(jax.random.key(9), (16, 4))
+    return model, *model.init(jax.random.key(0)), inputs
+
+
+def test_the_trees_are_plain_dicts_of_arrays(net):
+    _, params, model_state, _ = net
+    assert set(params) == {"dense", "norm"}
+    assert set(model_state) == {"norm"}
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves((params, model_state)))
+
+
+def test_evaluation_is_that_of_the_module_and_changes_nothing(net):
+    model, params, model_state, inputs = net
+    module = Net(nnx.Rngs(jax.random.key(0)))
+    module.eval()
+    outputs, after = model.apply(params, model_state, inputs)
+    chex.assert_trees_all_equal(outputs, module(inputs))
+    chex.assert_trees_all_equal(after, model_state)
+
+
+def test_training_moves_the_running_statistics_as_the_definition_says(net):
+    model, params, model_state, inputs = net
+    _, after = jax.jit(model.apply)(params, model_state, inputs, key=jax.random.key(1))
+    hidden = inputs @ params["dense"]["kernel"] + params["dense"]["bias"][None, :]
+    chex.assert_trees_all_close(
+        after, {"norm": {"mean": 0.5 * hidden.mean(0), "var": 0.5 + 0.5 * hidden.var(0)}}, rtol=1e-5, atol=1e-6
+    )
+
+
+def test_dropout_follows_from_the_key_and_differs_between_layers(net):
+    model, params, model_state, inputs = net
+
+    def outputs(seed):
+        return model.apply(params, model_state, inputs, key=jax.random.key(seed))[0]
+
+    chex.assert_trees_all_equal(outputs(1), outputs(1))
+    ones, normed = outputs(1)
+    assert not jnp.array_equal(ones, outputs(2)[0])
+    assert not jnp.array_equal(ones[:, :8] == 0, normed == 0)
+
+
+def test_gradients_pass_through_normalisation_and_dropout_under_jit(net):
+    model, params, model_state, inputs = net
+
+    def loss(params):
+        (_, outputs), after = model.apply(params, model_state, inputs, key=jax.random.key(1))
+        return jnp.sum(outputs**3), after
+
+    gradient, after = jax.jit(jax.grad(loss, has_aux=True))(params)
+    chex.assert_trees_all_equal_shapes_and_dtypes(gradient, params)
+    chex.assert_trees_all_equal_shapes_and_dtypes(after, model_state)
+    assert all(bool(jnp.abs(leaf).max() > 0) for leaf in jax.tree.leaves(gradient["norm"]))
+
+
+# Deep and narrow: what lies between the blocks is small beside what is in them.
+DEEP = {
+    "resnet": (
+        functools.partial(vision.ResNet, (16, 16, 1), 10, widths=(8,), blocks=6, dropout=0.1),
+        np.random.default_rng(0).normal(size=(64, 16, 16, 1)).astype(np.float32),
+    ),
+    "transformer": (
+        functools.partial(
+            text.Transformer, 2, vocabulary_size=100, max_length=64, layers=6, features=16, heads=2, dropout=0.1
+        ),
+        np.random.default_rng(0).integers(1, 100, (16, 64)).astype(np.int32),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_blocks_that_are_computed_again_give_the_same_in_less_memory(name):
+    build, inputs = DEEP[name]
+
+    def compiled(remat):
+        model = functional(lambda rngs: build(rngs=rngs), remat=remat)
+        params, model_state = jax.jit(model.init)(jax.random.key(0))
+
+        def loss(params, model_state, inputs):
+            outputs, model_state = model.apply(params, model_state, inputs, key=jax.random.key(1))
+            return jnp.sum(jnp.sin(outputs)), model_state
+
+        arguments = params, model_state, inputs
+        gradient = jax.jit(jax.value_and_grad(loss, has_aux=True)).lower(*arguments).compile()
+        return gradient(*arguments), gradient.memory_analysis().temp_size_in_bytes
+
+    (kept, memory), (again, less_memory) = (compiled(remat) for remat in (False, True))
+    chex.assert_trees_all_close(again, kept, rtol=1e-5, atol=1e-5)
+    assert less_memory < 0.6 * memory
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_a_network_whose_blocks_are_computed_again_has_the_same_weights_and_predicts_the_same(name):
+    build, inputs = DEEP[name]
+    plain, remat = (functional(lambda rngs: build(rngs=rngs), remat=remat) for remat in (False, True))
+    weights = jax.jit(plain.init)(jax.random.key(0))
+    chex.assert_trees_all_equal(jax.jit(remat.init)(jax.random.key(0)), weights)
+    chex.assert_trees_all_close(jax.jit(remat.apply)(*weights, inputs), jax.jit(plain.apply)(*weights, inputs))
+
+
+def test_a_network_without_blocks_has_nothing_to_compute_again():
+    with pytest.raises(InputError, match="MLP has none"):
+        functional(lambda rngs: vision.MLP((4, 4, 1), 2, rngs=rngs), remat=True)

@@ -1,0 +1,149 @@
+"""Classifiers of tables: their encodings, and what they can learn."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from jaxcls.data.preprocessing import tables
+from jaxcls.models import tabular
+from jaxcls.models.functional import functional
+
+MODELS = {
+    "linear": tabular.Linear,
+    "mlp": tabular.MLP,
+    "ensemble": functools.partial(tabular.MLP, hidden=(8,), members=3),
+}
+
+
+@pytest.fixture(scope="module")
+def columns():
+    random = np.random.default_rng(0)
+    return {
+        "a": np.where(random.random(60) < 0.2, np.nan, random.normal(size=60)),
+        "b": random.choice(np.array(["red", "green", "blue"], object), 60),
+        "c": random.lognormal(size=60),
+        "d": np.ones(60),
+    }
+
+
+def prepared(columns):
+    fitted = tables.fit(columns)
+    return fitted, fitted.normalize(fitted.transform(columns))
+
+
+def model_of(name, fitted, **options):
+    """The model and parameters of it, none of them zero: the last layers start at zero."""
+    build = functools.partial(MODELS[name], num_classes=3, **fitted.model_arguments, **options)
+    model = functional(lambda rngs: build(rngs=rngs))
+    params, state = model.init(jax.random.key(0))
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    moved = [leaf + 0.1 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
+    return model, jax.tree.unflatten(tree, moved), state
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("kept", ["abcd", "b", "d", "bc"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_any_columns_give_float32_logits_and_parameters_with_elements(columns, name, kept, dtype):
+    fitted, table = prepared({letter: columns[letter] for letter in kept})
+    model, params, state = model_of(name, fitted, dropout=0.5, dtype=jnp.dtype(dtype))
+    shape = jax.eval_shape(lambda: model.apply(params, state, table, key=jax.random.key(1))[0])
+    assert (shape.shape, shape.dtype) == ((60, 3), jnp.float32)
+    # Arrays without elements cannot be saved.
+    assert all(leaf.size and leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(params))
+
+
+def test_piecewise_linear_encoding_is_that_of_the_paper():
+    """Equation 1 of arXiv 2203.05556, but clipped at the ends too, and centred and scaled."""
+    bins = [(0.0, 1.0, 3.0), (), (-1.0, 2.0)]
+    values = np.random.default_rng(0).uniform(-4, 5, (20, 3)).astype(np.float32)
+    expected = [
+        [
+            (2 * min(max((row[column] - low) / (high - low), 0), 1) - 1) / np.sqrt(len(edges) - 1)
+            for column, edges in enumerate(bins)
+            for low, high in itertools.pairwise(edges)
+        ]
+        for row in values
+    ]
+    np.testing.assert_allclose(tabular.piecewise_linear(jnp.asarray(values), bins), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_an_unknown_word_favours_nothing(columns, name):
+    """Its logits do not depend on the parameters of the other words."""
+    fitted, table = prepared({"b": columns["b"]})
+    model, params, state = model_of(name, fitted)
+    unknown = {**table, "categories": jnp.zeros_like(table["categories"])}
+    gradient = jax.jit(jax.grad(lambda params: (model.apply(params, state, unknown)[0] ** 2).sum()))(params)
+    of_words = gradient["head"]["kernel"] if name == "linear" else gradient["embeddings"]["table"]["embedding"]
+    np.testing.assert_array_equal(of_words, 0.0)
+    assert np.abs(gradient["head"]["bias"] if name == "linear" else gradient["bias"]).max() > 0
+
+
+def test_the_linear_model_is_logistic_regression(columns):
+    random = np.random.default_rng(1)
+    fitted, table = prepared(columns)
+    labels = random.integers(0, 3, 60)
+    model, params, state = model_of("linear", fitted)
+    penalty = 0.05
+
+    def objective(params):
+        logits, _ = model.apply(params, state, table)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return losses.mean() + penalty / 2 * (params["head"]["kernel"] ** 2).sum()
+
+    solver = optax.lbfgs()
+    value_and_grad = optax.value_and_grad_from_state(objective)
+
+    def step(carry, _):
+        params, state = carry
+        value, gradient = value_and_grad(params, state=state)
+        updates, state = solver.update(gradient, state, params, value=value, grad=gradient, value_fn=objective)
+        return (optax.apply_updates(params, updates), state), None
+
+    (params, _), _ = jax.jit(lambda carry: jax.lax.scan(step, carry, length=50))((params, solver.init(params)))
+    one_hot = np.eye(4)[np.asarray(table["categories"])[:, 0]][:, 1:]
+    features = np.concatenate([table["numeric"], table["missing"], one_hot], axis=1)
+    oracle = LogisticRegression(C=1 / (penalty * 60), tol=1e-8, max_iter=1000).fit(features, labels)
+    logits, _ = model.apply(params, state, table)
+    np.testing.assert_allclose(jax.nn.softmax(logits), oracle.predict_proba(features), atol=2e-3)
+
+
+def test_dropout_acts_in_training_only(columns):
+    fitted, table = prepared(columns)
+    model, params, state = model_of("mlp", fitted, dropout=0.5)
+    apply = jax.jit(model.apply)
+    still = [apply(params, state, table)[0] for _ in range(2)]
+    moved = [apply(params, state, table, key=jax.random.key(seed))[0] for seed in range(2)]
+    np.testing.assert_array_equal(*still)
+    assert np.abs(moved[0] - moved[1]).max() > 0.1
+
+
+def test_members_are_averaged_and_learn_each_from_its_own_errors(columns):
+    fitted, table = prepared(columns)
+    model, params, state = model_of("ensemble", fitted)
+    labels = np.arange(60) % 3
+
+    def alone(params, member):
+        """The logits of one member: of a model whose members are all alike."""
+        same = jax.tree.map(lambda leaf: jnp.stack([leaf[member]] * 3) if leaf.ndim == 3 else leaf, params)
+        return model.apply(same, state, table)[0]
+
+    def loss(logits):
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+    logits, _ = jax.jit(model.apply)(params, state, table)
+    np.testing.assert_allclose(logits, np.mean([alone(params, member) for member in range(3)], axis=0), atol=1e-5)
+
+    gradient = jax.jit(jax.grad(lambda params, key: loss(model.apply(params, state, table, key=key)[0])))
+    drawn = jax.lax.map(lambda key: gradient(params, key)["head"]["kernel"], jax.random.split(jax.random.key(0), 2000))
+    expected = jax.grad(lambda params: sum(loss(alone(params, member)) for member in range(3)) / 3)(params)
+    error = drawn.std(axis=0).max() / np.sqrt(len(drawn))
+    np.testing.assert_allclose(drawn.mean(axis=0), expected["head"]["kernel"], atol=5 * error)

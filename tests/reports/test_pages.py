@@ -1,0 +1,397 @@
+"""The page: sound HTML that loads nothing, says what is synthetic, and lets no text become markup."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import html5lib
+import pytest
+from made_records import made
+from PIL import Image
+
+from jaxcls._utils.errors import InputError
+from jaxcls.reports import pages
+
+HOSTILE = """<script>alert("x")</script></style>{{ 7 * 7 }}' onload='alert(1)"""
+PROBLEMS = {
+    "binary": ("no", "yes"),
+    "multiclass": ("cat", "dog", "owl"),
+    "multilabel": ("rude", "spam"),
+    "multioutput": ("size: small", "size: large", "colour: red", "colour: blue"),
+}
+STYLE = (Path(pages.__file__).parent / "style.css").read_text(encoding="utf-8")
+
+
+def parsed(html):
+    """The page as browsers understand it; the first error in it fails the test."""
+    return html5lib.HTMLParser(strict=True, namespaceHTMLElements=False).parse(html)
+
+
+def texts(tree):
+    return [" ".join("".join(element.itertext()).split()) for element in tree.iter() if isinstance(element.tag, str)]
+
+
+def of_class(tree, name):
+    return [element for element in tree.iter() if name in element.get("class", "").split()]
+
+
+def runs(**changes):
+    return [made(path=Path("runs") / name, seed=seed, **changes) for seed, name in enumerate(("one", "two", "three"))]
+
+
+PAGES = {
+    **{problem: lambda problem=problem: pages.of_run(made(problem, names=PROBLEMS[problem])) for problem in PROBLEMS},
+    "texts": lambda: pages.of_run(made("multilabel", kind="texts", names=PROBLEMS["multilabel"], synthetic=True)),
+    "rows": lambda: pages.of_run(made("binary", kind="table", names=PROBLEMS["binary"], epochs=1)),
+    "detection": lambda: pages.of_run(made("detection")),
+    "many": lambda: pages.of_run(made(names=tuple(f"class {number}" for number in range(99)), rows=198, kind="table")),
+    "compared": lambda: pages.of_runs(runs()),
+}
+
+
+@pytest.fixture(scope="module", params=PAGES)
+def html(request):
+    return PAGES[request.param]()
+
+
+def test_it_is_sound_html_with_a_language_a_title_and_one_heading(html):
+    tree = parsed(html)
+    assert tree.get("lang") == "en"
+    assert tree.find("head/title").text
+    assert len(list(tree.iter("h1"))) == 1
+    names = [element.get("id") for element in tree.iter() if element.get("id")]
+    assert len(names) == len(set(names))
+
+
+def test_it_loads_nothing_and_runs_nothing(html):
+    tree = parsed(html)
+    assert not {"script", "iframe", "object", "embed", "base", "form"} & {element.tag for element in tree.iter()}
+    for element in tree.iter():
+        for name, value in element.attrib.items():
+            assert not str(name).startswith("on"), f"{element.tag} {name}"
+            if name in ("href", "src", "srcset", "action", "data", "poster"):
+                assert value.startswith(("#", "data:image/png;base64,", "data:,")), value
+    (style,) = tree.iter("style")
+    assert "url(" not in style.text
+    assert "@import" not in style.text
+    policy = next(meta.get("content") for meta in tree.iter("meta") if meta.get("http-equiv"))
+    assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+def test_every_chart_and_image_has_words_for_it_and_every_section_is_reached(html):
+    tree = parsed(html)
+    for svg in tree.iter("{http://www.w3.org/2000/svg}svg"):
+        assert svg.get("aria-hidden") == "true" or (svg.get("role") == "img" and len(svg.get("aria-label")) > 10)
+    assert all(image.get("alt") for image in tree.iter("img"))
+    anchors = {link.get("href").removeprefix("#") for link in tree.iter("a")}
+    assert anchors == {h2.get("id") for h2 in tree.iter("h2")} | {"content"}
+    assert all(cell.get("scope") in ("row", "col") for cell in tree.iter("th"))
+    # What scrolls can be scrolled with the keys.
+    for region in of_class(tree, "tall"):
+        assert region.get("tabindex") == "0"
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_a_page_shows_the_scores_their_intervals_and_the_mistakes(problem):
+    records = made(problem, names=PROBLEMS[problem])
+    tree = parsed(pages.of_run(records))
+    shown = texts(tree)
+    (headline,) = records.summary["headline"]
+    accuracy = records.results["metrics"][headline]
+    low, high = records.summary["intervals"]["metrics"][headline]
+    assert f"{accuracy:.4f}{low:.3f} to {high:.3f}" in shown
+    for label, values in records.results["labels"].items():
+        row = next(row for row in tree.iter("tr") if row[0].text == label and len(row) > 5)
+        assert "".join(row[-1].itertext()).startswith(f"{values['average_precision']:.4f}")
+    assert len(list(tree.iter("img"))) == len(records.summary["mistakes"]) > 0
+    first = records.summary["mistakes"][0]
+    said = f"{first['label']}: {first['truth']}, said" if first["label"] else f"{first['truth']}, taken for"
+    assert any(text.startswith(said) for text in shown)
+    # A threshold is where there are decisions by it.
+    assert bool(of_class(tree, "chosen")) == (problem in ("binary", "multilabel"))
+
+
+def test_a_page_of_a_detector_shows_its_boxes_what_it_missed_and_what_it_made_up():
+    records = made("detection")
+    tree = parsed(pages.of_run(records))
+    shown, summary = texts(tree), records.summary
+    low, high = summary["intervals"]["metrics"]["map"]
+    assert f"{records.results['metrics']['map']:.4f}{low:.3f} to {high:.3f}" in shown
+    for label, values in records.results["labels"].items():
+        row = next(row for row in tree.iter("tr") if row[0].text == label and len(row) == 6)
+        assert [cell.text for cell in row[2:4]] == [f"{values['map']:.4f}", f"{values['map_50']:.4f}"]
+    truths = sum(len(example["truth"]) for example in summary["examples"]) + len(summary["mistakes"])
+    assert len([box for box in of_class(tree, "box") if "truth" in box.get("class")]) == truths + 1  # one in the legend
+    assert len(summary["mistakes"]) > 3
+    assert len(summary["alarms"]) > 3
+    for one in summary["mistakes"]:
+        assert f"{one['class']}, {one['said']}" in shown
+    for one in summary["alarms"]:
+        assert f"{one['class']}, {one['why']}" in shown
+
+
+def test_a_detector_without_a_mistake_has_a_page_that_says_so():
+    records = made("detection")
+    html = pages.of_run(records._replace(summary=records.summary | {"mistakes": [], "alarms": [], "curves": {}}))
+    assert "There are none: every true box was found." in texts(parsed(html))
+
+
+def test_the_confusion_of_few_classes_is_a_table_and_of_many_a_drawing():
+    records = made()
+    tree = parsed(pages.of_run(records))
+    (table,) = of_class(tree, "confusion")
+    cells = [[cell.text.replace(",", "") for cell in row.iter("td")] for row in table.find("tbody").iter("tr")]
+    matrix = {(true, predicted): weight for true, predicted, weight in records.summary["confusion"]}
+    assert cells == [
+        [f"{matrix[true, predicted]:.0f}" if (true, predicted) in matrix else "·" for predicted in range(3)]
+        for true in range(3)
+    ]
+    tree = parsed(PAGES["many"]())
+    assert not of_class(tree, "confusion")
+    assert any("Confusion matrix of 99 classes" in (svg.get("aria-label") or "") for svg in tree.iter())
+
+
+def test_what_is_synthetic_is_said_above_the_scores():
+    (warning,) = of_class(parsed(pages.of_run(made(synthetic=True))), "warn")
+    assert "SYNTHETIC DATA" in "".join(warning.itertext())
+    html = pages.of_run(made(synthetic=True))
+    assert html.index("SYNTHETIC DATA") < html.index('class="tiles"')
+    assert "SYNTHETIC" not in pages.of_run(made())
+
+
+def test_copies_of_training_examples_are_said():
+    records = made()
+    records.data["duplicates_in_test"] = 7
+    assert "7 of the 120 test examples stand among the training examples too." in texts(parsed(pages.of_run(records)))
+
+
+def test_settings_that_are_not_the_recipes_are_marked():
+    changed = of_class(parsed(pages.of_run(made(epochs=3))), "changed")
+    assert ["".join(element.itertext()) for element in changed] == ["epochs3recipe: 12", "b10.9recipe: not set"]
+
+
+@pytest.mark.parametrize(
+    ("problem", "kind"),
+    [*((problem, kind) for problem in PROBLEMS for kind in ("images", "texts", "table")), ("detection", "images")],
+)
+def test_no_text_becomes_markup(problem, kind):
+    names = tuple(f"{name} {HOSTILE}" for name in PROBLEMS.get(problem, ("cat", "dog")))
+    records = made(problem, names=names, kind=kind, text=HOSTILE, note=HOSTILE, path=Path("runs") / "a<b>c")
+    records.config["model"] = records.config["task"] = HOSTILE
+    records.data["location"] = HOSTILE
+    records.data["sha256"] = {HOSTILE: HOSTILE}
+    records.environment["system"] = HOSTILE
+    for html in (pages.of_run(records), pages.of_runs([records, records._replace(path=Path("runs") / "d<i>")])):
+        tree = parsed(html)
+        assert not list(tree.iter("script"))
+        assert not any(str(name).startswith("on") for element in tree.iter() for name in element.attrib)
+        assert HOSTILE in " ".join(texts(tree))
+        assert len(list(tree.iter("style"))) == 1
+    shown = " ".join(texts(parsed(pages.of_run(records))))
+    assert names[-1] in shown
+    if kind != "images":
+        assert f"{HOSTILE} " in shown
+
+
+def test_of_a_label_that_is_not_known_everywhere_it_is_said_where_it_is():
+    records = made("multilabel", names=("rude", "spam"))
+    records.summary["balance"]["train"] = {"examples": 120, "counts": [30, 20], "known": [120, 80]}
+    rows = {
+        row[0].text: "".join(row[1].itertext()) for row in parsed(pages.of_run(records)).iter("tr") if len(row) == 4
+    }
+    assert (rows["rude"], rows["spam"]) == ("30", "20of 80 known")
+
+
+def test_a_page_of_much_stays_below_two_megabytes():
+    labels = tuple(f"label {number}" for number in range(14))
+    # Noise of 96 pixels, the largest that is shown, is the most that 24 images can take.
+    assert len(pages.of_run(made("multilabel", names=labels, rows=400, side=96, channels=3)).encode()) < 2_000_000
+    classes = tuple(f"a class with the number {number}" for number in range(500))
+    assert len(pages.of_run(made(names=classes, rows=1000, side=96, channels=3)).encode()) < 2_000_000
+    scenes = made("detection", names=labels, rows=200, side=300, channels=3)
+    assert len(pages.of_run(scenes).encode()) < 2_000_000
+
+
+def test_values_that_are_not_there_are_dashes_and_gaps():
+    records = made("binary", names=("no", "yes"))
+    records.history[1].update(loss=None, val_loss=float("nan"))
+    records.results["metrics"]["roc_auc"] = records.results["labels"]["yes"]["roc_auc"] = None
+    html = pages.of_run(records._replace(summary={**records.summary, "curves": {}, "mistakes": []}))
+    shown = texts(parsed(html))
+    assert "There are none: every decision on the test examples was right." in shown
+    assert "nan" not in shown
+    assert "\N{EN DASH}" in shown
+
+
+def test_the_epoch_that_was_tested_is_marked_where_it_is_not_the_last():
+    records = made(epochs=6)
+    assert not of_class(parsed(pages.of_run(records)), "mark")
+    records.results["step"] = 30
+    assert len(of_class(parsed(pages.of_run(records)), "mark")) == 2
+
+
+def test_a_comparison_shows_each_run_its_scores_and_the_settings_that_differ():
+    compared = runs()
+    tree = parsed(pages.of_runs(compared))
+    rows = {row[0].text: [cell.text for cell in row[1:]] for row in tree.iter("tr") if row[0].text}
+    assert rows["seed"] == ["0", "1", "2"]
+    assert "b1" not in rows
+    assert [name for name in ("one", "two", "three") if any(text.endswith(name) for text in texts(tree))]
+    values = [run.results["metrics"]["log_loss"] for run in compared]
+    row = next(row for row in tree.iter("tr") if row[0].text == "log loss")
+    best = [cell for cell in row.iter() if cell.get("class") == "best"]
+    assert [cell.text for cell in best] == [f"{min(values):.4f}"]
+    assert not of_class(tree, "warn")
+
+
+def test_a_comparison_says_what_cannot_be_compared():
+    real, made_up, _ = runs()
+    made_up.data.update(synthetic=True, sha256={"other": "1" * 64})
+    warnings = ["".join(element.itertext()) for element in of_class(parsed(pages.of_runs([real, made_up])), "warn")]
+    assert any("SYNTHETIC DATA in two" in " ".join(text.split()) for text in warnings)
+    assert any("not of the same data" in text for text in warnings)
+
+
+def test_runs_of_one_name_are_told_apart_by_their_folders():
+    here, there = (made(path=Path(folder) / "run") for folder in ("a", "b"))
+    shown = texts(parsed(pages.of_runs([here, there])))
+    assert {"a/run", "b/run"} <= set(shown)
+
+
+@pytest.mark.parametrize(
+    ("compared", "message"),
+    [
+        (lambda: runs()[:1], "takes 2 to 8 runs, got 1"),
+        (lambda: [run._replace(path=Path(str(n))) for n in range(3) for run in runs()], "takes 2 to 8 runs, got 9"),
+        (lambda: runs()[:1] * 2, "one run twice"),
+        (
+            lambda: [runs()[0], runs()[1]._replace(config=runs()[1].config | {"task": "other"})],
+            "runs of one task, and these are of made, other",
+        ),
+    ],
+    ids=["one", "nine", "twice", "tasks"],
+)
+def test_what_is_no_comparison_is_refused(compared, message):
+    with pytest.raises(InputError, match=message):
+        pages.of_runs(compared())
+
+
+COLOURS = dict(re.findall(r"--([\w-]+): light-dark\((#\w{6}, #\w{6})\)", STYLE))
+
+
+def luminance(colour):
+    parts = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in colour]
+    return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+
+
+def contrast(one, other):
+    """By WCAG 2.2."""
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def colour(name, scheme):
+    """A colour of the style sheet; 'a+b' is the even mix that cells of a confusion matrix reach."""
+    if "+" in name:
+        return [sum(pair) / 2 for pair in zip(*(colour(part, scheme) for part in name.split("+")), strict=True)]
+    digits = COLOURS[name].split(", ")[scheme].removeprefix("#")
+    return [int(digits[place : place + 2], 16) / 255 for place in (0, 2, 4)]
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+@pytest.mark.parametrize(
+    ("least", "front", "backs"),
+    [
+        (4.5, ["ink", "soft"], ["ground", "plate"]),
+        (4.5, ["ink"], ["s0+plate", "s1+plate"]),
+        (4.5, ["warn"], ["warn-ground"]),
+        (4.5, ["s0"], ["ground"]),
+        (3.0, [f"s{number}" for number in range(8)], ["ground", "plate"]),
+    ],
+    ids=["text", "cells", "warning", "links", "lines"],
+)
+def test_colours_stand_off_from_their_ground(scheme, least, front, backs):
+    for name in front:
+        for back in backs:
+            assert contrast(colour(name, scheme), colour(back, scheme)) >= least, f"{name} on {back}"
+
+
+def test_lines_differ_by_their_dashes_too():
+    dashes = [re.search(rf"\.s{number} {{[^}}]*}}", STYLE).group() for number in range(8)]
+    patterns = [re.search(r"stroke-dasharray: ([\d ]+)", rule) for rule in dashes]
+    assert patterns[0] is None
+    assert len({pattern.group(1) for pattern in patterns[1:]}) == 7
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+QUIET = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--hide-scrollbars",
+    "--enable-logging=stderr",
+    # Nothing that the browser itself would ask for leaves the machine.
+    "--no-proxy-server",
+    "--host-resolver-rules=MAP * ~NOTFOUND",
+]  # fmt: skip
+
+
+def in_chromium(html, folder, *flags):
+    """What Chromium logs of a page, and the requests that the page makes; those of its own have no origin."""
+    file = folder / "page.html"
+    file.write_text(html, encoding="utf-8")
+    given = [
+        CHROMIUM, *QUIET, f"--user-data-dir={folder / 'profile'}", f"--log-net-log={folder / 'net.json'}",
+        "--window-size=800,600", f"--screenshot={folder / 'shot.png'}", *flags, file.as_uri(),
+    ]  # fmt: skip
+    done = subprocess.run(given, capture_output=True, text=True, timeout=120, env={**os.environ, "LC_ALL": "C.UTF-8"})
+    assert done.returncode == 0, done.stderr
+    events = json.loads((folder / "net.json").read_text(encoding="utf-8"))["events"]
+    starts = [event["params"] for event in events if "initiator" in event.get("params", {})]
+    urls = {start["url"] for start in starts if start["initiator"] != "not an origin"}
+    return [line for line in done.stderr.splitlines() if "CONSOLE" in line], urls
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
+@pytest.mark.parametrize("name", ["multiclass", "texts", "compared"])
+def test_chromium_opens_it_with_no_error_and_no_request(name, tmp_path):
+    console, urls = in_chromium(PAGES[name](), tmp_path)
+    assert console == []
+    assert not urls
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
+def test_chromium_tells_what_a_page_must_not_do(tmp_path):
+    image = "http://127.0.0.1:9/x.png"
+    html = PAGES["multiclass"]().replace("<main", f'<img src="{image}" alt="x"><script>1</script><main')
+    console, urls = in_chromium(html, tmp_path)
+    assert len(console) == 2
+    assert all("Content Security Policy" in line for line in console)
+    assert not urls
+    # Without the policy, the request is made, and this test would see it.
+    _, urls = in_chromium(pages.replace("default-src 'none'; img-src data:;", ""), tmp_path)
+    assert urls == {image}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
+@pytest.mark.parametrize(
+    ("chosen", "preferred", "expected"),
+    [("auto", 1, 0), ("auto", 0, 1), ("dark", 1, 1), ("light", 0, 0)],
+)
+def test_the_colours_are_those_that_are_preferred_or_chosen(tmp_path, chosen, preferred, expected):
+    html = PAGES["multiclass"]().replace(' id="theme-auto" checked', ' id="theme-auto"')
+    html = pages.replace(f' id="theme-{chosen}"', f' id="theme-{chosen}" checked')
+    in_chromium(html, tmp_path, f"--blink-settings=preferredColorScheme={preferred}")
+    with Image.open(tmp_path / "shot.png") as shot:
+        pixel = shot.convert("RGB").getpixel((3, 3))
+    assert pixel == tuple(round(255 * part) for part in colour("ground", expected))

@@ -1,0 +1,188 @@
+"""The chest_xray task: both layouts of its files, its traps, and what is wrong with them."""
+
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxcls import tasks
+from jaxcls._utils.errors import InputError
+from jaxcls.data.samples import chest_xray as sample
+from jaxcls.data.splits import grouped
+from jaxcls.tasks import chest_xray
+from jaxcls.training.settings import Settings
+
+TASK = tasks.get("chest_xray")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A small archive, as it is unpacked."""
+    folder = tmp_path_factory.mktemp("written")
+    sample.write(folder, train=60, test=20)
+    return folder
+
+
+@pytest.fixture
+def folder(written, tmp_path):
+    """A copy of it that a test may change."""
+    shutil.copytree(written, tmp_path / "data")
+    return tmp_path / "data"
+
+
+def load(folder, **given):
+    return TASK.load(Settings(**{"task": "chest_xray", "data_dir": folder, "image_size": 16} | given))
+
+
+def test_the_sample_has_the_quirks_of_the_archive(written):
+    root = written / "chest_xray"
+    counts = {f"{part}/{kind}": len(list((root / part / kind).glob("*.jpeg")))
+              for part in ("train", "val", "test") for kind in chest_xray.CLASSES}  # fmt: skip
+    assert [*counts.values()] == [15, 45, 8, 8, 8, 12]
+    seen = {path: facts(path) for path in root.glob("*/*/*.jpeg")}
+    assert len({size for _, size in seen.values()}) > 50
+    assert {mode for mode, _ in seen.values()} == {"L", "RGB"}
+    assert {mode for path, (mode, _) in seen.items() if path.parent.name == "NORMAL"} == {"L"}
+
+
+def facts(path):
+    with Image.open(path) as image:
+        return image.mode, image.size
+
+
+def test_the_validation_images_of_the_archive_count_as_training_images(written):
+    dataset = load(written)
+    assert dataset.validation is None
+    assert (len(dataset.train.labels), len(dataset.test.labels)) == (60 + 16, 20)
+    assert dataset.train.inputs.shape == (76, 16, 16, 1)
+    assert dataset.class_names == ("NORMAL", "PNEUMONIA")
+    np.testing.assert_allclose(dataset.train.labels.mean(), (45 + 8) / 76)
+    np.testing.assert_allclose(dataset.test.labels.mean(), 12 / 20)
+
+
+def test_no_patient_is_on_both_sides_of_the_split(written):
+    train = load(written).train
+    train_rows, validation_rows = TASK.split(train, 0.3, seed=0)
+    assert TASK.split is grouped
+    assert not {*train.groups[train_rows]} & {*train.groups[validation_rows]}
+    assert len(np.unique(train.groups)) < len(train.groups)
+    assert {*train.labels[validation_rows]} == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "patient"),
+    [
+        ("person1_bacteria_1.jpeg", "person1"),
+        ("person1003_virus_1685.jpeg", "person1003"),
+        ("IM-0115-0001.jpeg", "IM-0115"),
+        ("IM-0439-0001-0002.jpeg", "IM-0439"),
+        ("NORMAL2-IM-0327-0001.jpeg", "IM-0327"),
+        ("mine.jpeg", "mine.jpeg"),
+    ],
+)
+def test_the_patient_is_read_from_the_name(folder, name, patient):
+    kind = folder / "chest_xray" / "train" / "NORMAL"
+    for old in kind.glob("*.jpeg"):
+        old.unlink()
+    Image.new("L", (9, 7)).save(kind / name)
+    train = load(folder).train
+    assert train.groups[train.labels == 0][:1] == [patient]
+
+
+def test_numbers_that_stand_in_train_and_test_are_counted(folder):
+    root = folder / "chest_xray"
+    for path in (root / "test").glob("*/*"):
+        path.rename(path.with_name(f"other-{path.name}"))
+    assert "the numbers of 0 of them stand in the test part too" in load(folder).provenance.note
+    source = next((root / "train" / "PNEUMONIA").glob("person1_*"))
+    shutil.copy(source, root / "test" / "PNEUMONIA" / "person1_virus_6.jpeg")
+    assert "the numbers of 1 of them stand" in load(folder).provenance.note
+
+
+def test_the_second_copy_and_the_litter_of_the_archive_are_passed_over(folder):
+    root = folder / "chest_xray"
+    shutil.copytree(root, root / "chest_xray")
+    (root / "__MACOSX").mkdir()
+    (root / "train" / "PNEUMONIA" / "._person1_bacteria_1.jpeg").write_bytes(b"\0\5\26\7")
+    for given in (folder, root):
+        assert len(load(given).train.labels) == 76
+
+
+def test_an_image_is_the_same_whatever_its_mode(folder):
+    path = next((folder / "chest_xray" / "test" / "NORMAL").glob("*.jpeg"))
+    with Image.open(path) as image:
+        grey = image.copy()
+    for name, image in [("a.png", grey), ("b.png", grey.convert("RGB")), ("c.png", grey.convert("RGBA"))]:
+        image.save(path.parent / name)
+    images = load(folder).test.inputs
+    np.testing.assert_array_equal(images[-15:-12], np.broadcast_to(images[-15], (3, 16, 16, 1)))
+
+
+@pytest.mark.parametrize("size", [28, 64])
+def test_medmnist_brings_its_own_validation_images(tmp_path, size):
+    draw = np.random.default_rng(0)
+    arrays = {}
+    for part, count in [("train", 12), ("val", 4), ("test", 6)]:
+        arrays[f"{part}_images"] = draw.integers(0, 256, (count, size, size), np.uint8)
+        arrays[f"{part}_labels"] = np.arange(count, dtype=np.uint8).reshape(count, 1) % 2
+    np.savez_compressed(tmp_path / ("pneumoniamnist.npz" if size == 28 else "pneumoniamnist_64.npz"), **arrays)
+    dataset = load(tmp_path, image_size=size)
+    assert [len(part.labels) for part in dataset[1:3] + dataset[-1:]] == [12, 6, 4]
+    np.testing.assert_array_equal(dataset.validation.inputs[..., 0], arrays["val_images"])
+    np.testing.assert_array_equal(dataset.test.labels, arrays["test_labels"][:, 0])
+    assert dataset.test.labels.dtype == np.int32
+
+
+def lose(path):
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:700])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda root: lose(root / "train"), "holds neither chest_xray/train nor pneumoniamnist.npz"),
+        (lambda root: lose(root / "test"), "test: there is no such folder"),
+        (lambda root: lose(root / "test" / "NORMAL"), r"test: holds the folders \['PNEUMONIA'\]"),
+        (lambda root: (root / "train" / "COVID").mkdir(), r"train: holds the folders \['COVID'"),
+        (lambda root: [*map(lose, (root / "test" / "NORMAL").glob("*"))], "NORMAL: holds no images"),
+        (lambda root: (root / "val" / "NORMAL" / "list.txt").touch(), "list.txt: is no image by its name"),
+        (lambda root: cut(next((root / "val" / "NORMAL").glob("*"))), r"val/NORMAL/.*\.jpeg: cannot be decoded"),
+        (lambda root: (root / "val" / "NORMAL" / "a.jpeg").touch(), r"a\.jpeg: not an image"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_named(folder, spoil, says):
+    spoil(folder / "chest_xray")
+    with pytest.raises(InputError, match=says):
+        load(folder)
+
+
+def test_a_folder_of_images_is_read_to_predict(written):
+    queries = TASK.read(written / "chest_xray" / "test" / "NORMAL", Settings(image_size=16))
+    dataset = load(written)
+    np.testing.assert_array_equal(queries.inputs, dataset.test.inputs[:8])
+    assert queries.ids[0].endswith(".jpeg")
+
+
+def test_the_sample_is_called_synthetic(monkeypatch):
+    write = sample.write
+
+    def small(folder):
+        write(folder, train=60, test=20)
+
+    small.__module__ = sample.__name__  # what is generated is named after it
+    monkeypatch.setattr(sample, "write", small)
+    dataset = load(None, source="sample")
+    assert dataset.provenance.synthetic
+    assert dataset.provenance.note.startswith("generated, not real; ")

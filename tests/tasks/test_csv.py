@@ -1,0 +1,187 @@
+"""The task csv: a table of one's own from file to data set, its traps, and a whole run."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from jaxcls._utils.errors import InputError
+from jaxcls.data.formats.tables import read_csv, write_csv
+from jaxcls.tasks import csv as task_csv
+from jaxcls.training.program import resolve, specialise
+from jaxcls.training.run import run
+from jaxcls.training.settings import Settings
+
+
+def table(rows=60, seed=0):
+    """A table with everything in it: numbers, some of them missing, words, an id, a weight, and labels of each kind."""
+    random = np.random.default_rng(seed)
+    size = random.normal(10, 3, rows)
+    colour = random.choice(["red", "green", ""], rows)
+    kind = np.where(colour == "red", "fruit", np.where(size > 10, "tree", "herb"))
+    return {
+        "id": [f"00{row}" for row in range(rows)],
+        "size": np.where(random.random(rows) < 0.1, np.nan, size),
+        "colour": colour,
+        "weight": np.full(rows, 0.5),
+        "kind": kind,
+        "big": (size > 10).astype(int),
+        "red": (colour == "red").astype(int),
+    }
+
+
+@pytest.fixture
+def settings(tmp_path):
+    write_csv(tmp_path / "plants.csv", table())
+    return Settings(
+        task="csv", data=tmp_path / "plants.csv", label_column=("kind",), weight_column="weight", id_column="id",
+        drop_column=("big", "red"),
+    )  # fmt: skip
+
+
+def load(settings):
+    task = specialise(settings)
+    return task.load(resolve(task, settings))
+
+
+@pytest.mark.parametrize(
+    ("label_column", "drop_column", "problem", "class_names"),
+    [
+        (("kind",), ("big", "red"), "multiclass", ("fruit", "herb", "tree")),
+        (("big",), ("kind", "red"), "binary", ("0", "1")),
+        (("big", "red"), ("kind",), "multilabel", ("big", "red")),
+    ],
+)
+def test_the_problem_follows_from_the_label_columns(settings, label_column, drop_column, problem, class_names):
+    given = dataclasses.replace(settings, label_column=label_column, drop_column=drop_column)
+    assert specialise(given).problem == problem
+    data = load(given)
+    assert data.class_names == class_names
+    assert list(data.train.inputs) == ["size", "colour"]
+    assert (len(data.train.labels), len(data.test.labels)) == (48, 12)
+    np.testing.assert_array_equal(data.train.sample_weight, np.full(48, 0.5, np.float32))
+
+
+def test_a_large_table_is_gone_through_less_often(settings, monkeypatch):
+    small = resolve(specialise(settings), settings)
+    monkeypatch.setattr(task_csv, "LARGE_ROWS", 60)
+    large = resolve(specialise(settings), settings)
+    assert large.epochs < small.epochs
+    assert large.batch_size > small.batch_size
+    assert large.loss == small.loss == "sparse_categorical_crossentropy"
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("size", "big", "row 3 of column 'size' is 'big', which is not a finite number"),
+        ("size", "inf", "row 3 of column 'size' is inf, which is not a finite number"),
+        ("kind", "shrub", "row 3 of column 'kind' is 'shrub', which no training example has"),
+        ("kind", "", "row 3 of column 'kind' is ''"),
+    ],
+)
+def test_a_row_of_the_test_file_that_does_not_fit_is_named(settings, tmp_path, column, value, message):
+    path = tmp_path / "later.csv"
+    columns = {name: list(map(str, values)) for name, values in table(8, seed=1).items()}
+    columns[column][2] = value
+    write_csv(path, columns)
+    with pytest.raises(InputError, match=f"later.csv: {message}"):
+        load(dataclasses.replace(settings, test_data=path))
+
+
+def test_a_renamed_column_of_the_test_file_is_suggested(settings, tmp_path):
+    columns = table(8)
+    columns["Colour"] = columns.pop("colour")
+    write_csv(tmp_path / "later.csv", columns)
+    with pytest.raises(InputError, match=r"later.csv: has no column 'colour'\. Did you mean 'Colour'\?"):
+        load(dataclasses.replace(settings, test_data=tmp_path / "later.csv"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"size": ["inf", *["1"] * 59]}, "plants.csv: row 1 of column 'size' is inf, which is not"),
+        ({"kind": ["tree"] * 60}, "plants.csv: column 'kind' holds 'tree' in every row"),
+        ({"kind": ["tree", ""] * 30}, "plants.csv: row 2 of column 'kind' is ''"),
+        ({"weight": [-1.0] * 60}, "row 1 of column 'weight' is -1"),
+        ({"id": ["1"] * 60}, "plants.csv: row 2 of column 'id' is '1', as is row 1"),
+    ],
+)
+def test_a_row_that_cannot_be_learned_from_is_named(settings, changes, message):
+    write_csv(settings.data, {**table(), **changes})
+    with pytest.raises(InputError, match=message):
+        load(settings)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"label_column": None}, "--task csv needs --label-column"),
+        ({"label_column": ("knid",)}, "no column 'knid'. Did you mean 'kind'"),
+        ({"drop_column": ("size", "colour", "big", "red")}, "no column to learn from beside"),
+        ({"data": None}, "--label-column goes with --data"),
+        ({"source": "tfds"}, "--source tfds"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(settings, changes, message):
+    with pytest.raises(InputError, match=message):
+        load(dataclasses.replace(settings, **changes))
+
+
+def test_names_of_rows_are_no_category(settings):
+    write_csv(settings.data, {**table(), "id": [f"plant {row}" for row in range(60)]})
+    data = load(dataclasses.replace(settings, id_column=None))
+    with pytest.raises(InputError, match=r"column 'id' has 48 different words in 48 rows.*--drop-column id"):
+        task_csv.TASK.prepare(data.train.inputs, settings)
+
+
+def test_an_id_that_stands_twice_among_rows_to_predict_is_named(settings, tmp_path):
+    write_csv(tmp_path / "asked.csv", {**table(3), "id": ["7", "8", "7"]})
+    with pytest.raises(InputError, match=r"asked.csv: row 3 of column 'id' is '7', as is row 1"):
+        task_csv.read(tmp_path / "asked.csv", settings)
+
+
+def test_rows_to_predict_need_neither_labels_nor_weights(settings, tmp_path):
+    asked = table(4, seed=3)
+    write_csv(tmp_path / "asked.csv", {name: asked[name] for name in ("id", "colour", "size", "big", "red")})
+    queries = task_csv.read(tmp_path / "asked.csv", settings)
+    assert queries.ids.tolist() == ["000", "001", "002", "003"]
+    fitted = task_csv.TASK.prepare(load(settings).train.inputs, settings)
+    assert fitted.transform(queries.inputs)["numeric"].shape == (4, 1)
+
+
+def test_the_sample_is_real_whole_and_verified(monkeypatch, tmp_path):
+    given = Settings(task="csv")
+    data = load(given)
+    assert (len(data.train.labels), len(data.test.labels), len(data.train.inputs)) == (142, 36, 13)
+    assert data.provenance.source == "sample"
+    assert not data.provenance.synthetic
+    assert len(task_csv.read(task_csv.SAMPLE, given).ids) == 178
+
+    altered = tmp_path / "wine.csv"
+    altered.write_bytes(task_csv.SAMPLE.read_bytes().replace(b"14.23", b"14.32"))
+    altered.with_name("SHA256SUMS").write_bytes(task_csv.SAMPLE.with_name("SHA256SUMS").read_bytes())
+    monkeypatch.setattr(task_csv, "SAMPLE", altered)
+    with pytest.raises(InputError, match="Install jaxcls again"):
+        load(given)
+
+
+def test_the_sample_is_scikit_learns():
+    from sklearn.datasets import load_wine
+
+    wine, columns = load_wine(), read_csv(task_csv.SAMPLE)
+    classes = columns.pop("class")
+    np.testing.assert_array_equal(np.stack(list(columns.values()), axis=1), wine.data)
+    np.testing.assert_array_equal(classes, wine.target_names[wine.target])
+
+
+@pytest.mark.slow
+def test_a_run_learns_the_table_and_keeps_what_predictions_need(settings, tmp_path):
+    write_csv(settings.data, table(400))
+    result = run(dataclasses.replace(settings, run_dir=tmp_path / "run", epochs=10), say=lambda line: None)
+    # Of the tenth of the rows that have no size, two thirds are guessed: 0.97 can be had.
+    assert result.report["metrics"]["accuracy"] > 0.85
+    record = json.loads((tmp_path / "run" / "predictor.json").read_text())
+    assert record["class_names"] == ["fruit", "herb", "tree"]
+    assert record["preprocessor"]["kind"] == "tables"

@@ -1,0 +1,229 @@
+"""Folders of one's own images: which folder is a class, which a part, and what is wrong with them."""
+
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxcls._utils.errors import InputError
+from jaxcls.data import duplicates
+from jaxcls.data.dataset import describe
+from jaxcls.data.datasets import image_folders
+from jaxcls.data.formats import images
+from jaxcls.data.samples import image_folder as sample
+from jaxcls.training import program, run
+from jaxcls.training.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("written")
+    sample.write(folder, train=12, test=4)
+    return folder
+
+
+@pytest.fixture
+def divided(written, tmp_path):
+    """train/ and test/, each with a folder for each of five classes."""
+    return shutil.copytree(written, tmp_path / "divided")
+
+
+@pytest.fixture
+def plain(written, tmp_path):
+    """A folder for each of five classes."""
+    return shutil.copytree(written / "train", tmp_path / "plain")
+
+
+def load(**given):
+    task, resolved = resolved_for(**given)
+    return task, task.load(resolved)
+
+
+def resolved_for(**given):
+    given = Settings(task="image_folder", **{"image_size": 16, **given})
+    task = program.specialise(given)
+    return task, program.resolve(task, given)
+
+
+def test_a_folder_a_class_and_a_part_of_it_set_aside(plain):
+    task, dataset = load(data=plain)
+    assert task.problem == "multiclass"
+    assert dataset.class_names == sample.CLASSES
+    assert dataset.validation is None
+    assert len(dataset.train.labels) == 48
+    assert sorted(np.bincount(dataset.test.labels).tolist()) == [2, 2, 2, 3, 3]
+    assert dataset.train.inputs.shape[1:] == (16, 16, 3)
+    assert "12 images set aside for the test" in describe(dataset)
+
+
+def test_what_is_set_aside_does_not_depend_on_the_seed(plain):
+    first, second = (load(data=plain, seed=seed)[1].test for seed in (0, 1))
+    np.testing.assert_array_equal(first.inputs, second.inputs)
+
+
+def test_parts_of_its_own_are_kept(divided):
+    shutil.copytree(divided / "test", divided / "val")
+    _, dataset = load(data=divided)
+    assert [len(part.labels) for part in (dataset.train, dataset.validation, dataset.test)] == [60, 20, 20]
+    assert set(dataset.provenance.sha256) == {"train", "validation", "test"}
+    np.testing.assert_array_equal(dataset.validation.inputs, dataset.test.inputs)
+
+
+def test_a_test_folder_beside(divided):
+    _, dataset = load(data=divided / "train", test_data=divided / "test")
+    assert [len(part.labels) for part in (dataset.train, dataset.test)] == [60, 20]
+    with pytest.raises(InputError, match="--test-data"):
+        load(data=divided, test_data=divided / "test")
+
+
+def test_two_classes_are_binary_and_the_second_is_positive(plain):
+    for name in sample.CLASSES[2:]:
+        shutil.rmtree(plain / name)
+    task, dataset = load(data=plain)
+    assert task.problem == "binary"
+    assert task.presets["default"].settings.loss == "binary_crossentropy"
+    assert "the positive class is 'cross'" in dataset.provenance.note
+    assert set(dataset.train.labels.tolist()) == {0, 1}
+
+
+def test_a_class_may_be_called_train_and_images_may_stand_deeper(plain):
+    (plain / "star").rename(plain / "train")
+    (plain / "square" / "more").mkdir()
+    image = next(path for path in sorted((plain / "square").iterdir()) if path.is_file())
+    image.rename(plain / "square" / "more" / image.name)
+    _, dataset = load(data=plain)
+    assert dataset.class_names == ("circle", "cross", "square", "train", "triangle")
+    assert len(dataset.train.labels) + len(dataset.test.labels) == 60
+
+
+def test_what_is_no_image_by_its_name_is_passed_over_and_counted(plain):
+    (plain / "notes.txt").touch()
+    (plain / "star" / "labels.csv").touch()
+    (plain / ".thumbnails").mkdir()
+    (plain / "__MACOSX").mkdir()
+    _, dataset = load(data=plain)
+    assert len(dataset.class_names) == 5
+    assert "1 files of" in dataset.provenance.note
+    assert "labels.csv" in dataset.provenance.note
+
+
+def test_the_same_image_in_two_classes_is_counted_and_named(plain):
+    first = next(path for path in sorted((plain / "star").iterdir()))
+    shutil.copy(first, plain / "circle" / f"copy{first.suffix}")
+    _, dataset = load(data=plain)
+    assert "warning: 1 images of" in dataset.provenance.note
+    assert f"circle/copy{first.suffix} and star/{first.name}" in dataset.provenance.note
+
+
+def empty(folder):
+    for path in (folder / "star").iterdir():
+        path.unlink()
+
+
+def one_class(folder):
+    for name in sample.CLASSES[1:]:
+        shutil.rmtree(folder / name)
+
+
+def corrupt(folder):
+    (folder / "cross" / "zebra.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(20))
+
+
+def huge(folder):
+    Image.new("1", (30_000, 10_000)).save(folder / "cross" / "huge.png")
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (empty, "star holds no images"),
+        (one_class, "only the folder 'circle'"),
+        (shutil.rmtree, "is not a folder"),
+        (corrupt, r"zebra\.png"),
+        (huge, r"huge\.png: more than"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_what_is_wrong_with_the_folder_is_named(plain, harm, said):
+    harm(plain)
+    with pytest.raises(InputError, match=said):
+        load(data=plain)
+
+
+def test_a_class_of_the_test_that_train_has_not(divided):
+    (divided / "test" / "star").rename(divided / "test" / "moon")
+    with pytest.raises(InputError, match="moon: no class of"):
+        load(data=divided)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"data_dir": "x"}, "--task image_folder takes no --data-dir"),
+        ({"source": "files"}, "needs --data"),
+        ({"source": "tfds"}, "needs --data"),
+        ({"test_data": "x"}, "goes with --data"),
+        ({"label_column": ("x",)}, "takes no --label-column, which is for csv, text_csv"),
+        ({"data": "x", "source": "sample"}, "leave out --source sample"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(given, said):
+    with pytest.raises(InputError, match=said):
+        resolved_for(**given)
+
+
+def test_a_size_that_is_too_small_is_refused(plain):
+    with pytest.raises(InputError, match="--image-size is 4"):
+        resolved_for(data=plain, image_size=4)
+
+
+def test_the_sample_holds_every_kind_of_file_and_its_parts_share_no_image(written):
+    paths, others = images.listed(written)
+    assert (len(paths), others) == (80, [])
+    modes = set()
+    for path in paths:
+        with Image.open(path) as image:
+            modes.add((image.format, image.mode))
+    assert {("JPEG", "RGB"), ("PNG", "RGB"), ("JPEG", "L"), ("PNG", "I;16"), ("JPEG", "CMYK")} <= modes
+    dataset = image_folders.read("shapes", image_folders.layout(written), size=16, test_fraction=0.5)
+    assert duplicates.shared(dataset.train.inputs, dataset.test.inputs) == 0
+    assert "warning" not in dataset.provenance.note
+
+
+def test_the_sample_is_the_same_every_time(written, tmp_path):
+    sample.write(tmp_path, train=12, test=4)
+    for path in (path for path in written.rglob("*") if path.is_file()):
+        assert path.read_bytes() == (tmp_path / path.relative_to(written)).read_bytes()
+
+
+def test_without_data_the_sample_is_learned_and_called_synthetic(monkeypatch):
+    monkeypatch.setattr(sample.write, "__kwdefaults__", {"train": 6, "test": 2, "seed": 0})
+    _, dataset = load()
+    assert dataset.provenance.synthetic
+    assert describe(dataset).startswith("image_folder: 30 + 10 synthetic examples")
+
+
+def test_what_to_predict_is_read_as_it_was_trained_on(divided):
+    task, resolved = resolved_for(data=divided)
+    queries = task.read(divided / "test", resolved)
+    np.testing.assert_array_equal(queries.inputs, task.load(resolved).test.inputs)
+    assert queries.ids[0].startswith("circle/circle_000")
+    assert task.read(divided / "test" / queries.ids[0], resolved).inputs.shape == (1, 16, 16, 3)
+
+
+def test_a_folder_of_two_classes_is_learned_from_end_to_end(plain, tmp_path):
+    for name in sample.CLASSES[2:]:
+        shutil.rmtree(plain / name)
+    result = run.run(
+        Settings(
+            task="image_folder", data=plain, image_size=8, model="mlp", epochs=1, batch_size=8, run_dir=tmp_path / "run"
+        ),
+        say=lambda line: None,
+    )
+    assert result.report["examples"] == 5

@@ -1,0 +1,200 @@
+"""The leaf task: Kaggle's three files, its traps, and what is wrong with a file."""
+
+import codecs
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+
+from jaxcls import metrics, tasks
+from jaxcls._utils.errors import InputError
+from jaxcls.data import predictions, sources
+from jaxcls.data.formats.tables import read_csv
+from jaxcls.data.samples import leaf as sample
+from jaxcls.training import program
+from jaxcls.training.settings import Settings
+
+TASK = tasks.get("leaf")
+KINDS = ("margin", "shape", "texture")
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """Files of the size of Kaggle's."""
+    folder = tmp_path_factory.mktemp("written")
+    sample.write(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A few leaves, which a test may change."""
+    sample.write(tmp_path, species=3, per_class=5, queries=2)
+    return tmp_path
+
+
+def load(folder, **given):
+    return TASK.load(program.resolve(TASK, Settings(task="leaf", data_dir=folder, **given)))
+
+
+def test_the_sample_has_the_layout_of_kaggles_files(written):
+    train, test, submission = (
+        read_csv(written / f"{name}.csv", text=("species",)) for name in ("train", "test", "sample_submission")
+    )
+    features = [f"{kind}{place}" for kind in KINDS for place in range(1, 65)]
+    assert list(train) == ["id", "species", *features]
+    assert list(test) == ["id", *features]
+    assert list(submission) == ["id", *sorted(set(train["species"]))]
+    assert (len(train["id"]), len(test["id"]), len(submission)) == (990, 594, 100)
+    assert sorted([*train["id"], *test["id"]]) == list(range(1, 1585))
+    np.testing.assert_array_equal(submission["id"], test["id"])
+
+    margin, shape, texture = (np.stack([train[f"{kind}{i}"] for i in range(1, 65)], axis=1) for kind in KINDS)
+    for histogram in (margin, texture):
+        np.testing.assert_allclose(histogram.sum(axis=1), 1, atol=1e-4)
+        assert 0.3 < (histogram == 0).mean() < 0.7
+    assert 1e-4 < shape.mean() < 1e-3
+
+
+def test_the_same_seed_writes_the_same_files(folder, tmp_path_factory):
+    again, other = tmp_path_factory.mktemp("again"), tmp_path_factory.mktemp("other")
+    sample.write(again, species=3, per_class=5, queries=2)
+    sample.write(other, species=3, per_class=5, queries=2, seed=1)
+    files = sorted(path.name for path in folder.iterdir())
+    assert [(folder / name).read_bytes() for name in files] == [(again / name).read_bytes() for name in files]
+    assert (folder / "train.csv").read_bytes() != (other / "train.csv").read_bytes()
+
+
+def test_two_of_ten_leaves_of_each_species_are_the_test_whatever_the_seed(written):
+    first, second = load(written), load(written, seed=1)
+    assert np.bincount(first.test.labels).tolist() == [2] * 99
+    np.testing.assert_array_equal(first.test.inputs["margin1"], second.test.inputs["margin1"])
+    resolved = program.resolve(TASK, Settings(task="leaf"))
+    train, validation, _ = program.split(TASK, resolved, first)
+    assert np.bincount(train.labels).tolist() == [7] * 99
+    assert np.bincount(validation.labels).tolist() == [1] * 99
+
+
+def test_an_id_is_not_learned_from(written):
+    assert list(load(written).train.inputs) == [f"{kind}{place}" for kind in KINDS for place in range(1, 65)]
+
+
+def test_without_standardising_the_shape_is_not_seen(written):
+    dataset = load(written)
+    fitted = TASK.prepare(dataset.train.inputs, Settings(task="leaf"))
+    raw, scaled = (
+        [np.stack([*part.inputs.values()], axis=1) for part in (dataset.train, dataset.test)],
+        [fitted.transform(part.inputs)["numeric"] for part in (dataset.train, dataset.test)],
+    )
+    assert raw[0][:, 64:128].std() < 1e-3 < 0.5 < scaled[0][:, 64:128].std()
+    accuracies = []
+    for train, test in (raw, scaled):
+        model = LogisticRegression(tol=1e-2).fit(train, dataset.train.labels)
+        accuracies.append(model.score(test, dataset.test.labels))
+    assert accuracies[0] < 0.7 < 0.9 < accuracies[1] < 1
+
+
+@pytest.mark.parametrize("rows_sum_to", [1, 0.995])
+def test_the_log_loss_is_kaggles(rows_sum_to):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 99, 50)
+    scores = np.maximum(rng.dirichlet(np.full(99, 0.1), 50), 1e-14)
+    # "Each row is divided by the row sum", then max(min(p, 1 - 1e-15), 1e-15).
+    scored = np.clip(scores / scores.sum(axis=1, keepdims=True), 1e-15, 1 - 1e-15)
+    by_hand = -np.log(scored[np.arange(50), labels]).mean()
+    ours = metrics.log_loss(scores * rows_sum_to, labels, problem="multiclass")
+    np.testing.assert_allclose(ours, by_hand)
+    np.testing.assert_allclose(ours, log_loss(labels, scored, labels=range(99)))
+
+
+def test_kaggles_test_leaves_are_predicted_in_the_order_and_the_columns_of_its_submission(written):
+    queries = TASK.read(written / "test.csv", Settings(task="leaf"))
+    names = load(written).class_names
+    form = predictions.read_form(
+        written / "sample_submission.csv", queries.ids, "multiclass", names, asked=written / "test.csv"
+    )
+    assert form.columns == names == sample.SPECIES
+    assert form.rows.tolist() == list(range(594))
+    columns = predictions.submission(form, np.eye(99, dtype=np.float32)[np.arange(594) % 99], "multiclass", names)
+    np.testing.assert_allclose(np.sum([columns[name] for name in names], axis=0), 1)
+
+
+def test_the_sample_is_called_synthetic(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    record = TASK.load(program.resolve(TASK, Settings(task="leaf", source="sample"))).provenance
+    assert (record.source, record.synthetic, list(record.sha256)) == ("sample", True, ["train.csv"])
+    assert record.sha256 == sources.checksums(tmp_path.rglob("train.csv"))
+
+
+def edited(change):
+    """The lines of train.csv, each as a list of words, changed in place."""
+
+    def edit(path):
+        rows = [line.split(",") for line in path.read_text().splitlines()]
+        change(rows)
+        path.write_text("".join(",".join(row) + "\n" for row in rows))
+
+    return edit
+
+
+def put(row, column, word):
+    def change(rows):
+        rows[row][rows[0].index(column)] = word
+
+    return edited(change)
+
+
+def one_species(rows):
+    rows[1:] = [row for row in rows[1:] if row[1] == "Acer_Mono"]
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda path: path.unlink(), r"does not hold train.csv. Give --data-dir a folder with train.csv of Kaggle's"),
+        (lambda path: path.write_bytes(b""), "train.csv: is empty"),
+        (put(0, "species", "spezies"), "has no column 'species'. Did you mean 'spezies'"),
+        (put(0, "margin7", "margin_7"), "has no column 'margin7'. Did you mean 'margin_7'"),
+        (put(3, "shape2", ""), "train.csv: row 3 of column 'shape2' is empty"),
+        (put(3, "shape2", "nan"), "train.csv: row 3 of column 'shape2' is empty"),
+        (put(3, "shape2", "inf"), "train.csv: row 3 of column 'shape2' is inf"),
+        (put(3, "shape2", "tiny"), "train.csv: row 3 of column 'shape2' is 'tiny', which is not a finite number"),
+        (put(4, "species", ""), "train.csv: row 4 of column 'species' is empty"),
+        (
+            put(4, "species", "Acer_Momo"),
+            "row 4 .* is 'Acer_Momo', of which .* fewer than three .* Did you mean 'Acer_Mono'",
+        ),
+        (edited(lambda rows: rows[5].__setitem__(0, rows[2][0])), "train.csv: row 5 of column 'id' is .*, as is row 2"),
+        (edited(lambda rows: rows[5].append("0.1")), "row 5 .* 195 where there are 194 columns"),
+        (edited(one_species), "every leaf is of species 'Acer_Mono'"),
+        (
+            lambda path: path.write_bytes(path.read_bytes().replace(b"Mono", "Mönö".encode("latin-1"))),
+            "is not UTF-8",
+        ),
+    ],
+)
+def test_a_wrong_file_is_refused_by_name_and_row(folder, edit, message):
+    edit(folder / "train.csv")
+    with pytest.raises(InputError, match=message):
+        load(folder)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_id(folder):
+    path = folder / "train.csv"
+    path.write_bytes(codecs.BOM_UTF8 + path.read_bytes())
+    assert len(load(folder).class_names) == 3
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (edited(lambda rows: rows[2].__setitem__(0, rows[1][0])), "test.csv: row 2 of column 'id' is .*, as is row 1"),
+        (put(0, "texture64", "texture"), "has no column 'texture64'"),
+        (put(2, "texture64", ""), "test.csv: row 2 of column 'texture64' is empty"),
+    ],
+)
+def test_wrong_leaves_to_predict_are_refused(folder, edit, message):
+    edit(folder / "test.csv")
+    with pytest.raises(InputError, match=message):
+        TASK.read(folder / "test.csv", Settings(task="leaf"))

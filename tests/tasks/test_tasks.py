@@ -1,0 +1,240 @@
+"""What every task must do, from its recipe to a prediction; and a new task is one new file and one line in the dict."""
+
+import ast
+import csv
+import importlib.util
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import small_data
+
+import jaxcls
+from jaxcls import losses, tasks
+from jaxcls.cli import evaluate, predict, train
+from jaxcls.data.datasets import idx_images
+from jaxcls.data.formats import idx, tables
+from jaxcls.data.samples import chest_xray, disease_tagging, fraud, image_folder, leaf, scenes, toxic_comment
+from jaxcls.tasks import mnist, sentiment
+from jaxcls.training import problems, program
+from jaxcls.training.settings import Settings
+
+
+class Small(NamedTuple):
+    """A few examples of a task.
+
+    Attributes:
+      write: writes its files, in the format of the real ones, into an empty folder.
+      asked: what of them is predicted.
+      flags: those that a run of seconds takes; '{}' is the folder.
+    """
+
+    write: Callable[[Path], Any]
+    asked: str
+    flags: str = "--data-dir {}"
+
+
+def _few_digits(folder: Path) -> None:
+    sample = idx_images.load(mnist.IMAGES, "sample")
+    for prefix, part in (("train", sample.train), ("t10k", sample.test)):
+        rows = np.sort(np.argsort(part.labels, kind="stable")[:: len(part.labels) // 100])
+        idx.write_idx(folder / f"{prefix}-images-idx3-ubyte", part.inputs[rows, :, :, 0])
+        idx.write_idx(folder / f"{prefix}-labels-idx1-ubyte", part.labels[rows].astype(np.uint8))
+
+
+def _few_reviews(folder: Path) -> None:
+    part = sentiment.from_sample(0.5).train.take(np.arange(300))
+    words = np.array(sentiment.CLASS_NAMES, object)[part.labels]
+    tables.write_csv(folder / sentiment.KAGGLE, {"review": part.inputs, "sentiment": words})
+
+
+_few_comments = partial(toxic_comment.write, train_rows=300, test_rows=60)
+_few_payments = partial(fraud.write, rows=2000, fraud=0.05)
+FEW_TOKENS = "--vocabulary-size 300 --max-length 16"
+
+# As many training examples as it takes for every class to stand on both sides of every split.
+SMALL = {
+    "mnist": Small(_few_digits, "t10k-images-idx3-ubyte"),
+    "fashion_mnist": Small(small_data.write, "t10k-images-idx3-ubyte.gz"),
+    "fashion_mnist_groups": Small(small_data.write, "t10k-images-idx3-ubyte.gz"),
+    "sentiment": Small(_few_reviews, sentiment.KAGGLE, f"--data-dir {{}} {FEW_TOKENS}"),
+    "toxic_comment": Small(_few_comments, "test.csv", f"--data-dir {{}} {FEW_TOKENS}"),
+    "text_csv": Small(
+        _few_comments,
+        "test.csv",
+        f"--data {{}}/train.csv --text-column comment_text --label-column toxic insult {FEW_TOKENS}",
+    ),
+    "csv": Small(_few_payments, "creditcard.csv", "--data {}/creditcard.csv --label-column Class"),
+    "image_folder": Small(
+        partial(image_folder.write, train=8, test=2), "test", "--data {} --image-size 16 --batch-size 16"
+    ),
+    "chest_xray": Small(
+        partial(chest_xray.write, train=60, test=12), "chest_xray/test/NORMAL", "--data-dir {} --image-size 16"
+    ),
+    "disease_tagging": Small(
+        partial(disease_tagging.write, images=150), "images_001/images", "--data-dir {} --image-size 16"
+    ),
+    "detection": Small(
+        partial(scenes.write, train=24, val=8, test=8), "test", "--data-dir {} --image-size 64 --batch-size 8"
+    ),
+    "leaf": Small(partial(leaf.write, species=4), "test.csv"),
+    "fraud": Small(_few_payments, "creditcard.csv"),
+}
+
+
+@pytest.mark.parametrize("name", tasks.TASKS)
+def test_every_recipe_of_a_task_resolves(name):
+    task = tasks.get(name)
+    assert task.name == name
+    assert task.metrics
+    assert "default" in task.presets
+    for preset in task.presets:
+        given = Settings(task=name, preset=preset, source="sample")
+        task = program.specialise(given)
+        resolved = program.resolve(task, given)
+        assert resolved.model in task.models
+        losses.find(resolved.loss, task.problem)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", tasks.TASKS)
+def test_the_sample_of_a_task_is_there_and_is_valid(name):
+    given = Settings(task=name, source="sample")
+    task = program.specialise(given)
+    resolved = program.resolve(task, given)
+    dataset = task.load(resolved)
+    parts = program.split(task, resolved, dataset)
+    assert dataset.provenance.source == "sample"
+    assert len(dataset.provenance.sha256) > 0
+    assert all(len(digest) == 64 for digest in dataset.provenance.sha256.values())
+    for part in parts:
+        problems.get(task.problem).check_labels(part, dataset.class_names)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", tasks.TASKS)
+def test_a_task_is_trained_evaluated_and_predicted(name, tmp_path, capsys):
+    small, folder, directory = SMALL[name], tmp_path / "data", tmp_path / "run"
+    folder.mkdir()
+    small.write(folder)
+    flags = [word.replace("{}", str(folder)) for word in small.flags.split()]
+    assert train.main(["--task", name, "--epochs", "1", "--run-dir", str(directory), *flags]) == 0, capsys.readouterr()
+    trained = json.loads((directory / "results.json").read_text())
+    assert trained["synthetic"] is False, "the files were given"
+    assert trained["metrics"]
+
+    assert evaluate.main(["--run-dir", str(directory)]) == 0, capsys.readouterr()
+    evaluated = json.loads((directory / "evaluation-test.json").read_text())
+    defined = {metric: value for metric, value in trained["metrics"].items() if value is not None}
+    assert evaluated["metrics"].keys() == trained["metrics"].keys()
+    assert {metric: evaluated["metrics"][metric] for metric in defined} == pytest.approx(defined, rel=1e-4)
+
+    output = tmp_path / "out.csv"
+    given = ["--run-dir", directory, "--input", folder / small.asked, "--output", output]
+    assert predict.main([str(word) for word in given]) == 0, capsys.readouterr()
+    if tasks.get(name).problem == "detection":
+        assert {"image_id", "category_id", "bbox", "score"} <= set(json.loads(output.read_text())[0])
+        return
+    columns = tables.read_csv(output, text=("id", "predicted"))
+    names = json.loads((directory / "predictor.json").read_text())["class_names"]
+    if tasks.get(name).problem == "multioutput":
+        assert list(columns)[1:] == ["article", "group", *(f"probability_{label}" for label in names)]
+        return
+    assert list(columns)[2:] == [f"probability_{label}" for label in (names[1:] if len(columns) == 3 else names)]
+    assert len(set(columns["id"])) == len(columns["id"]) > 0
+
+
+NEW = '''
+"""Two Gaussians, a thing that no file of jaxcls has heard of."""
+
+import numpy as np
+
+from jaxcls.data.dataset import Dataset, Split, Provenance, Unlabeled
+from jaxcls.data.formats.tables import read_csv
+from jaxcls.data.preprocessing import images
+from jaxcls.models import vision
+from jaxcls.training.settings import Settings
+from jaxcls.tasks.task import Preset, Task
+
+
+def load(settings):
+    labels = (np.arange(200) % 2).astype(np.int32)
+    pixels = np.random.default_rng(0).normal(100 + 60 * labels[:, None], 20, (200, 16)).clip(0, 255)
+    part = Split(pixels.astype(np.uint8).reshape(-1, 4, 4, 1), labels)
+    record = Provenance("sample", "nowhere", {}, synthetic=True, note="two Gaussians")
+    return Dataset("gaussians", part.take(np.arange(160)), part.take(np.arange(160, 200)), ("low", "high"), record)
+
+
+def read(path, settings):
+    greys = read_csv(path)["grey"].astype(np.uint8)
+    return Unlabeled(np.arange(len(greys)).astype(str).astype(object), np.tile(greys[:, None, None, None], (1, 4, 4, 1)))
+
+
+TASK = Task(
+    name="gaussians",
+    summary="two Gaussians",
+    problem="binary",
+    load=load,
+    read=read,
+    fit_preprocessor=lambda inputs, settings: images.fit(inputs),
+    models={"mlp": vision.MLP},
+    presets={"default": Preset(Settings(
+        model="mlp", epochs=3, batch_size=16, dropout=0.0, loss="binary_crossentropy", optimizer="adam",
+        validation_fraction=0.2, monitor="roc_auc", restore_best=True, tune_threshold="f1",
+    ))},
+    metrics=["roc_auc"],
+)
+'''
+
+
+def test_a_new_task_is_one_new_file_and_one_line_in_the_dict(tmp_path, monkeypatch, capsys):
+    (tmp_path / "gaussians.py").write_text(NEW)
+    found = importlib.util.spec_from_file_location("gaussians", tmp_path / "gaussians.py")
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    monkeypatch.setitem(tasks.TASKS, "gaussians", module.TASK)
+
+    directory = str(tmp_path / "run")
+    assert train.main(["--task", "gaussians", "--run-dir", directory]) == 0, capsys.readouterr()
+    assert evaluate.main(["--run-dir", directory]) == 0, capsys.readouterr()
+    trained, evaluated = (
+        json.loads((tmp_path / "run" / name).read_text()) for name in ("results.json", "evaluation-test.json")
+    )
+    assert trained["metrics"]["roc_auc"] > 0.99
+    assert evaluated["thresholds"] == trained["thresholds"] != 0.5
+    assert "SYNTHETIC test, 40 examples" in capsys.readouterr().out
+
+    asked, output = tmp_path / "greys.csv", tmp_path / "out.csv"
+    asked.write_text("grey\n100\n160\n")
+    assert predict.main(["--run-dir", directory, "--input", str(asked), "--output", str(output)]) == 0
+    with output.open() as file:
+        assert [row["predicted"] for row in csv.DictReader(file)] == ["low", "high"]
+    assert "SYNTHETIC" in capsys.readouterr().out
+
+
+def test_no_room_knows_a_task_but_the_dict():
+    root = Path(jaxcls.__file__).parent
+    files = {f"jaxcls.tasks.{path.stem}": path for path in (root / "tasks").glob("*.py")}
+    of_a_task = {name for name in files if name.rpartition(".")[2] in tasks.TASKS}
+    assert len(of_a_task) == len(tasks.TASKS), "each task is a file of its name"
+    for path in root.rglob("*.py"):
+        if path == root / "tasks" / "__init__.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                known = {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+            elif isinstance(node, ast.Import):
+                known = {alias.name for alias in node.names}
+            else:
+                continue
+            assert not known & of_a_task, f"{path} imports {known & of_a_task}"
+
+
+def test_each_task_is_one_line_in_the_dict():
+    source = Path(tasks.__file__).read_text(encoding="utf-8")
+    for name in tasks.TASKS:
+        assert source.count(f'    "{name}": {name}.TASK,\n') == 1

@@ -1,0 +1,117 @@
+"""text_csv: the user's own texts, whatever the problem."""
+
+import random
+
+import pytest
+
+from jaxcls._utils.errors import InputError
+from jaxcls.data.formats.tables import write_csv
+from jaxcls.tasks import text_csv
+from jaxcls.training import program
+from jaxcls.training.run import run
+from jaxcls.training.settings import Settings
+
+TASTES = {
+    "sweet": ["sugar", "honey", "cake"],
+    "sour": ["lemon", "vinegar", "plum"],
+    "salty": ["crisps", "olives", "brine"],
+}
+
+
+def write_tastes(path, rows=90, tastes=("sour", "sweet", "salty")):
+    """Three words of a taste among others, and what the tastes are in one column and in several."""
+    rng = random.Random(0)
+    labels = [tastes[row % len(tastes)] for row in range(rows)]
+    others = ["with", "a", "table", "of", "wood"]
+    texts = [" ".join(rng.sample([*TASTES[taste], *rng.choices(others, k=5)], 8)) for taste in labels]
+    columns = {taste: [int(taste == label) for label in labels] for taste in tastes}
+    ids = [f"{row:04}" for row in range(rows)]
+    write_csv(path, {"name": ids, "text": texts, "taste": labels, **columns, "grams": [row / 7 for row in range(rows)]})
+    return path
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return Settings(
+        task="text_csv", data=write_tastes(tmp_path / "tastes.csv"), text_column="text", label_column=("taste",),
+        id_column="name", test_fraction=0.2,
+    )  # fmt: skip
+
+
+def changed(settings, **changes):
+    return Settings(**{**vars(settings), **changes})
+
+
+@pytest.mark.parametrize(
+    ("tastes", "label_column", "problem", "loss", "metric"),
+    [
+        (("sour", "sweet"), ("taste",), "binary", "binary_crossentropy", "roc_auc"),
+        (("sour", "sweet", "salty"), ("taste",), "multiclass", "sparse_categorical_crossentropy", "accuracy"),
+        (("sour", "sweet", "salty"), ("sour", "salty"), "multilabel", "binary_crossentropy", "roc_auc"),
+    ],
+)
+def test_the_labels_decide_the_problem_the_loss_and_the_metric(
+    settings, tmp_path, tastes, label_column, problem, loss, metric
+):
+    write_tastes(tmp_path / "tastes.csv", tastes=tastes)
+    given = changed(settings, label_column=label_column)
+    task = text_csv.TASK.specialise(text_csv.TASK, given)
+    assert task.problem == problem
+    assert task.metrics[0] == metric
+    resolved = program.resolve(task, given)
+    assert resolved.loss == loss
+    data = task.load(resolved)
+    program.split(task, resolved, data)
+    assert set(data.class_names) == set(label_column if problem == "multilabel" else tastes)
+    assert (len(data.train.labels), len(data.test.labels)) == (72, 18)
+
+
+def test_a_text_of_digits_is_a_text(settings, tmp_path):
+    write_csv(tmp_path / "tastes.csv", {"name": "abcd", "text": ["07", "1.50", "", "2"], "taste": ["x", "y", "x", "y"]})
+    data = text_csv.load(changed(settings, test_fraction=0.5))
+    assert sorted([*data.train.inputs, *data.test.inputs]) == ["", "07", "1.50", "2"]
+    asked = text_csv.read(tmp_path / "tastes.csv", settings)
+    assert asked.inputs.tolist() == ["07", "1.50", "", "2"]
+    assert asked.ids.tolist() == ["a", "b", "c", "d"]
+
+
+def test_rows_to_predict_need_no_labels(settings, tmp_path):
+    write_csv(tmp_path / "asked.csv", {"text": ["plum"]})
+    assert text_csv.read(tmp_path / "asked.csv", changed(settings, id_column=None)).ids.tolist() == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"text_column": None}, "--task text_csv needs --text-column"),
+        ({"text_column": "txt"}, r"tastes.csv: has no column 'txt'\. Did you mean 'text'"),
+        ({"label_column": ("teste",)}, r"tastes.csv: has no column 'teste'\. Did you mean 'taste'"),
+        ({"label_column": ("grams",)}, "'grams' holds 90 different values in 90 rows.*quantity"),
+        ({"label_column": ("name",)}, "'name' holds 90 different values"),
+        ({"label_column": ("sour", "taste")}, "row 1 of column 'taste' is 'sour', but several label columns"),
+        ({"source": "sample"}, "--data is your own: leave out --source sample"),
+    ],
+)  # fmt: skip
+def test_settings_that_do_not_fit_are_refused_before_anything_is_compiled(settings, changes, says):
+    with pytest.raises(InputError, match=says):
+        run(changed(settings, **changes))
+
+
+@pytest.mark.parametrize(
+    ("labels", "says"),
+    [
+        (["sour", "bitter"], "test.csv: row 2 of column 'taste' is 'bitter', which no training example has"),
+        (["", "sour"], "test.csv: row 1 of column 'taste' is ''"),
+    ],
+)
+def test_labels_of_the_test_file_are_those_of_training(settings, tmp_path, labels, says):
+    write_csv(tmp_path / "test.csv", {"name": ["a", "b"], "text": ["plum", "brine"], "taste": labels})
+    with pytest.raises(InputError, match=says):
+        text_csv.load(changed(settings, test_data=tmp_path / "test.csv"))
+
+
+@pytest.mark.slow
+def test_tastes_are_learned_end_to_end(settings, tmp_path):
+    small = {"epochs": 8, "batch_size": 16, "vocabulary_size": 400, "max_length": 16, "run_dir": tmp_path / "run"}
+    result = run(changed(settings, **small), say=lambda line: None)
+    assert result.report["metrics"]["accuracy"] > 0.9

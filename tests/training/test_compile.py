@@ -1,0 +1,338 @@
+"""What `compile` takes, that it is the machinery of the tasks, several outputs, and what it refuses."""
+
+import functools
+import subprocess
+import sys
+
+import chex
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen, nnx
+from sklearn import metrics as oracle
+
+import jaxcls
+from jaxcls import losses, optimizers
+from jaxcls._utils.errors import InputError
+from jaxcls.data.batching import Batch
+from jaxcls.models.functional import functional
+from jaxcls.training import steps
+
+COUNT, FEATURES, CLASSES = 48, 4, 3
+RANDOM = np.random.default_rng(0)
+INPUTS = RANDOM.normal(size=(COUNT, FEATURES)).astype(np.float32)
+KINDS = (INPUTS @ RANDOM.normal(size=(FEATURES, CLASSES))).argmax(axis=1).astype(np.int32)
+FLAGS = (INPUTS[:, 0] > 0.3).astype(np.int32)
+TAGS = np.stack([INPUTS[:, 0] > 0, INPUTS[:, 1] > 0.5], axis=1).astype(np.float32)
+
+
+def linear(rngs, features=CLASSES):
+    return nnx.Linear(FEATURES, features, rngs=rngs)
+
+
+class Dense(nnx.Module):
+    def __init__(self, *, rngs):
+        self.layer = nnx.Linear(FEATURES, CLASSES, rngs=rngs)
+        self.drop = nnx.Dropout(0.2, rngs=rngs)
+
+    def __call__(self, inputs):
+        return self.drop(self.layer(inputs))
+
+
+class LinenNet(linen.Module):
+    @linen.compact
+    def __call__(self, inputs, train):
+        x = linen.BatchNorm(use_running_average=not train, momentum=0.9)(linen.Dense(8)(inputs))
+        return linen.Dense(CLASSES)(linen.Dropout(0.2, deterministic=not train)(linen.relu(x)))
+
+
+class Two(nnx.Module):
+    def __init__(self, rngs):
+        self.kind = nnx.Linear(FEATURES, CLASSES, rngs=rngs)
+        self.flag = nnx.Linear(FEATURES, 1, rngs=rngs)
+
+    def __call__(self, inputs):
+        return {"kind": self.kind(inputs), "flag": self.flag(inputs)}
+
+
+def two(**given):
+    chosen = {
+        "optimizer": optimizers.sgd(0.5),
+        "loss": {"kind": "sparse_categorical_crossentropy", "flag": "binary_crossentropy"},
+        "metrics": {"kind": ["accuracy"], "flag": ["accuracy", "roc_auc"]},
+        "loss_weights": {"flag": 0.25},
+    }
+    return jaxcls.compile(Two, **{**chosen, **given})
+
+
+def init_pair(key):
+    return {"kernel": jax.random.normal(key, (FEATURES, CLASSES)) * 0.1}
+
+
+def apply_pair(params, inputs):
+    return inputs @ params["kernel"]
+
+
+@pytest.mark.parametrize(
+    ("model", "example"),
+    [
+        (linear, None),
+        (Dense, None),
+        (functools.partial(Dense), None),
+        (functional(linear), None),
+        ((init_pair, apply_pair), None),
+        (LinenNet(), jax.ShapeDtypeStruct((1, FEATURES), "float32")),
+    ],
+    ids=["builder", "class", "partial", "model", "pair", "linen"],
+)
+def test_any_kind_of_model_learns(model, example):
+    compiled = jaxcls.compile(model, optimizers.adam(0.05), metrics=["accuracy", "roc_auc"], example=example)
+    state = compiled.init(0)
+    before = jax.device_get(state.params)
+    data = (INPUTS, KINDS)
+    state_after, history = compiled.fit(state, data, 30, data, batch_size=16, verbose=False)
+    assert [entry["epoch"] for entry in history] == list(range(1, 31))
+    assert history[-1]["val_loss"] < 0.5 < history[0]["val_loss"]
+    assert history[-1]["val_accuracy"] > 0.8
+    scores = compiled.predict(state_after, INPUTS)
+    np.testing.assert_allclose(scores.sum(axis=1), 1, rtol=1e-5)
+    found = compiled.evaluate(state_after, data)
+    assert found["accuracy"] == oracle.accuracy_score(KINDS, scores.argmax(axis=1)) == history[-1]["val_accuracy"]
+    assert found["roc_auc"] == pytest.approx(oracle.roc_auc_score(KINDS, scores, multi_class="ovr"))
+    # The state that was given is still there.
+    chex.assert_trees_all_equal(jax.device_get(state.params), before)
+
+
+def test_it_is_the_step_of_the_tasks():
+    optimizer = optimizers.adamw(0.01, clipnorm=1.0)
+    compiled = jaxcls.compile(Dense, optimizer)
+    loss = losses.get("softmax_cross_entropy", "multiclass", normalizer="batch")
+    model = functional(lambda rngs: Dense(rngs=rngs))
+    step = jax.jit(steps.make_train_step(model, loss, optimizer))
+    state, expected = compiled.init(3), steps.init_state(model, optimizer, 3)
+    for first in range(0, COUNT, 16):
+        rows = slice(first, first + 16)
+        batch = jaxcls.batch(INPUTS[rows], KINDS[rows])
+        state, metrics = compiled.train_step(state, batch)
+        by_hand = Batch(INPUTS[rows], KINDS[rows], np.ones(16, bool), np.ones(16, np.float32))
+        expected, expected_metrics = step(expected, by_hand)
+        chex.assert_trees_all_equal((state, metrics), (expected, expected_metrics))
+
+
+def test_a_second_fit_goes_on_with_other_orders():
+    compiled = jaxcls.compile(Dense, optimizers.adam(0.01))
+    one, _ = compiled.fit(compiled.init(0), (INPUTS, KINDS), 3, batch_size=16, verbose=False)
+    two, _ = compiled.fit(compiled.init(0), (INPUTS, KINDS), 1, batch_size=16, verbose=False)
+    two, _ = compiled.fit(two, (INPUTS, KINDS), 2, batch_size=16, verbose=False)
+    chex.assert_trees_all_equal(one, two)
+
+
+def test_a_second_fit_compiles_no_step_again():
+    traced = []
+
+    def surprise(outputs, labels):
+        traced.append(outputs.shape)
+        return optax.softmax_cross_entropy_with_integer_labels(outputs, labels)
+
+    compiled = jaxcls.compile(Dense, "adam", surprise, problem="multiclass")
+    state, _ = compiled.fit(compiled.init(0), (INPUTS, KINDS), 1, batch_size=16, verbose=False)
+    assert traced == [(16, CLASSES)]
+    compiled.fit(state, (INPUTS, KINDS), 1, batch_size=16, verbose=False)
+    assert len(traced) == 1
+
+
+def test_a_checkpointed_fit_goes_on_where_it_stopped(tmp_path):
+    compiled = jaxcls.compile(Dense, optimizers.adam(0.01))
+    train = functools.partial(
+        compiled.fit, validation_data=(INPUTS, KINDS), batch_size=16, verbose=False, monitor="accuracy"
+    )
+    whole, history = train(compiled.init(0), (INPUTS, KINDS), 3)
+    train(compiled.init(0), (INPUTS, KINDS), 1, checkpoint_dir=tmp_path)
+    resumed, continued = train(compiled.init(0), (INPUTS, KINDS), 3, checkpoint_dir=tmp_path)
+    chex.assert_trees_all_equal(resumed, whole)
+    assert [entry["val_loss"] for entry in continued] == [entry["val_loss"] for entry in history]
+
+
+class Records:
+    """As the data sources of TFDS are."""
+
+    class dataset_info:
+        supervised_keys = ("image", "label")
+
+    def __len__(self):
+        return COUNT
+
+    def __getitem__(self, row):
+        return {"image": INPUTS[row], "label": KINDS[row], "id": str(row)}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        (INPUTS.astype(np.float64), KINDS.astype(np.int64)),
+        (INPUTS, KINDS[:, None]),
+        (INPUTS, np.eye(CLASSES)[KINDS]),
+        (INPUTS, KINDS.tolist()),
+        (jnp.asarray(INPUTS), jnp.asarray(KINDS), np.ones(COUNT)),
+        list(zip(INPUTS, KINDS, strict=True)),
+        [{"inputs": x, "labels": y, "weights": 1.0} for x, y in zip(INPUTS, KINDS, strict=True)],
+        grain.MapDataset.range(COUNT).map(lambda row: (INPUTS[row], KINDS[row])),
+        Records(),
+    ],
+    ids=["wide", "column", "one-hot", "list", "jax", "pairs", "dicts", "grain", "tfds"],
+)
+def test_data_in_any_form_gives_the_same(data):
+    compiled = jaxcls.compile(linear, "sgd")
+    state, _ = compiled.fit(compiled.init(0), data, 2, batch_size=16, verbose=False)
+    expected, _ = compiled.fit(compiled.init(0), (INPUTS, KINDS), 2, batch_size=16, verbose=False)
+    chex.assert_trees_all_equal(state, expected)
+    assert compiled.evaluate(state, data) == compiled.evaluate(state, (INPUTS, KINDS))
+
+
+def test_inputs_may_be_a_dict():
+    def apply(params, inputs):
+        return jnp.concatenate([inputs["left"], inputs["right"]], axis=1) @ params["kernel"]
+
+    compiled = jaxcls.compile((init_pair, apply))
+    inputs = {"left": INPUTS[:, :2], "right": INPUTS[:, 2:]}
+    state, _ = compiled.fit(compiled.init(0), (inputs, KINDS), 1, batch_size=16, verbose=False)
+    assert compiled.predict(state, inputs).shape == (COUNT, CLASSES)
+
+
+def test_losses_and_metrics_of_ones_own():
+    def surprise(outputs, labels):
+        return optax.softmax_cross_entropy_with_integer_labels(outputs, labels)
+
+    def mistakes(scores, labels, weights):
+        return np.sum(weights * (scores.argmax(axis=1) != labels))
+
+    weights = np.linspace(0, 2, COUNT, dtype=np.float32)
+    own = jaxcls.compile(
+        linear, optax.sgd(0.1), surprise, [mistakes], problem="multiclass", class_weight={0: 1, 1: 2, 2: 3}
+    )
+    named = jaxcls.compile(linear, optax.sgd(0.1), metrics=["accuracy"], class_weight=[1.0, 2.0, 3.0])
+    state, history = own.fit(own.init(0), (INPUTS, KINDS, weights), 3, batch_size=20, verbose=False)
+    expected, expected_history = named.fit(named.init(0), (INPUTS, KINDS, weights), 3, batch_size=20, verbose=False)
+    chex.assert_trees_all_close(state.params, expected.params, rtol=1e-5, atol=1e-6)
+    assert [e["loss"] for e in history] == pytest.approx([e["loss"] for e in expected_history])
+    wrong = own.predict(state, INPUTS).argmax(axis=1) != KINDS
+    assert own.evaluate(state, (INPUTS, KINDS, weights))["mistakes"] == pytest.approx(weights @ wrong)
+
+
+def test_several_outputs_are_the_weighted_sum_of_their_losses():
+    compiled = two(class_weight={"flag": {0: 1.0, 1: 3.0}})
+    labels = {"kind": KINDS, "flag": FLAGS}
+    weights = {"kind": np.ones(COUNT, np.float32), "flag": np.linspace(0, 1, COUNT, dtype=np.float32)}
+    state = compiled.init(0)
+    outputs, _ = compiled.model.apply(state.params, state.model_state, INPUTS)
+    _, metrics = compiled.train_step(state, jaxcls.batch(INPUTS, labels, weights))
+    x, z = (np.asarray(outputs[name], np.float64) for name in ("kind", "flag"))
+    kind = np.mean(np.log(np.exp(x).sum(axis=1)) - x[np.arange(COUNT), KINDS])
+    flag = np.mean(weights["flag"] * np.where(FLAGS, 3 * np.log1p(np.exp(-z)), np.log1p(np.exp(z))))
+    assert float(metrics.loss) == pytest.approx(kind + 0.25 * flag, rel=1e-5)
+
+    after, history = compiled.fit(state, (INPUTS, labels, weights), 30, (INPUTS, labels), batch_size=16, verbose=False)
+    last = history[-1]
+    assert last["val_loss"] == pytest.approx(last["val_kind_loss"] + 0.25 * last["val_flag_loss"])
+    scores = compiled.predict(after, INPUTS)
+    assert scores["flag"].shape == (COUNT,)
+    assert last["val_flag_roc_auc"] == pytest.approx(oracle.roc_auc_score(FLAGS, scores["flag"]))
+    assert last["val_kind_accuracy"] == np.mean(scores["kind"].argmax(axis=1) == KINDS) > 0.8
+
+
+def test_labels_that_an_output_ignores_are_neither_learned_from_nor_scored():
+    unknown = np.arange(COUNT) % 3 == 0
+    loss = {"kind": losses.get("softmax_cross_entropy", ignore_label=-1), "flag": "binary_crossentropy"}
+    compiled = two(loss=loss)
+    given = {"kind": np.where(unknown, -1, KINDS), "flag": FLAGS}
+    state = compiled.init(0)
+    found = compiled.evaluate(state, (INPUTS, given))
+    rest = compiled.evaluate(state, (INPUTS[~unknown], {"kind": KINDS[~unknown], "flag": FLAGS[~unknown]}))
+    assert found["kind_loss"] == pytest.approx(rest["kind_loss"], rel=1e-6)
+    assert found["kind_accuracy"] == rest["kind_accuracy"]
+    assert found["flag_loss"] != rest["flag_loss"]
+    with pytest.raises(InputError, match="output 'kind': labels: row 0 holds -1"):
+        two().evaluate(state, (INPUTS, given))
+
+
+def test_a_multilabel_problem_is_said_and_may_have_unknown_labels():
+    compiled = jaxcls.compile(
+        functools.partial(linear, features=2), "adam", "binary_crossentropy", ["f1"], problem="multilabel"
+    )
+    tags = TAGS.copy()
+    tags[::5, 1] = np.nan
+    state, history = compiled.fit(compiled.init(0), (INPUTS, tags), 2, (INPUTS, tags), batch_size=16, verbose=False)
+    assert compiled.predict(state, INPUTS).shape == (COUNT, 2)
+    assert np.isfinite([history[-1]["val_loss"], history[-1]["val_f1"]]).all()
+
+
+def one_number(outputs, labels):
+    return jnp.mean(outputs)
+
+
+@pytest.mark.parametrize(
+    ("attempt", "message"),
+    [
+        (lambda: jaxcls.compile(linear, "adamm"), "Did you mean 'adam"),
+        (lambda: jaxcls.compile(linear, 1e-3), "an optimizer of type float was given"),
+        (lambda: jaxcls.compile(linear, loss="categorical_crossentropi"), "Did you mean 'categorical_crossentropy'"),
+        (lambda: jaxcls.compile(linear, loss="focal_loss"), "has a form for each problem: give problem="),
+        (lambda: jaxcls.compile(linear, loss=losses.hinge, problem="multiclass"), "'hinge' does not fit a multiclass"),
+        (lambda: jaxcls.compile(linear, loss=lambda outputs, labels: 0), "say what the labels are"),
+        (lambda: jaxcls.compile(linear, metrics="accuracy"), "metrics is a list, such as metrics=['accuracy']"),
+        (lambda: jaxcls.compile(linear, metrics=["acuracy"]), "Did you mean 'accuracy'?"),
+        (lambda: jaxcls.compile(linear, metrics=["subset_accuracy"]), "does not fit a multiclass problem"),
+        (lambda: jaxcls.compile(linear, class_weight="balanced"), "losses.class_weights(labels, num_classes, kind="),
+        (lambda: jaxcls.compile(linear, class_weight={1: 1.0, 2: 1.0}), "it must name each of 0 to 1"),
+        (lambda: jaxcls.compile(linear, loss_weights={"a": 1.0}), "give a dict {output: loss}"),
+        (lambda: jaxcls.compile(linear(nnx.Rngs(0))), "give what builds it"),
+        (lambda: jaxcls.compile(LinenNet()), "give a batch of them as example="),
+        (lambda: jaxcls.compile("resnet"), "a model of type str was given"),
+        (lambda: two(loss_weights={"flg": 1.0}), "unknown output in loss_weights 'flg'. Did you mean 'flag'?"),
+        (lambda: two(metrics={"kind": ["f2"]}), "output 'kind': unknown metric 'f2'"),
+        (lambda: fitted(linear, (INPUTS, FLAGS), loss="binary_crossentropy"), "the model gives (48, 3) for a binary"),
+        (lambda: fitted(linear, (INPUTS, KINDS + 1)), "labels: row"),
+        (lambda: fitted(linear, (INPUTS, KINDS + 0.5)), "indices must be integers"),
+        (lambda: fitted(linear, (INPUTS, TAGS)), "must have shape (48,) or (48, 3)"),
+        (lambda: fitted(linear, (INPUTS, KINDS[1:])), "one at least; they are: inputs 48, labels 47"),
+        (lambda: fitted(linear, (INPUTS, KINDS, -np.ones(COUNT))), "weights of examples are finite and not negative"),
+        (lambda: fitted(linear, (INPUTS.astype(str), KINDS)), "examples are numbers"),
+        (lambda: fitted(linear, {"x": INPUTS}), "dict holds no examples that can be read by number"),
+        (lambda: fitted(linear, [INPUTS[0]]), "an item of list is a ndarray"),
+        (lambda: fitted(linear, [(INPUTS[0], 0), (INPUTS[0, :2], 0)]), "example 1 holds an array of (2,), example 0"),
+        (lambda: fitted(Two, (INPUTS, KINDS)), "several outputs need a dict of losses"),
+        (lambda: fitted(Two, (INPUTS, FLAGS), loss="hinge"), "several outputs need a dict of losses"),
+        (lambda: fitted(linear, (INPUTS, KINDS), loss={"a": "hinge"}), "the model must be a dict of a, as loss is"),
+        (lambda: two().evaluate(two().init(0), (INPUTS, KINDS)), "labels must be a dict of kind, flag"),
+        (lambda: fitted(linear, (INPUTS, KINDS), loss=one_number, problem="multiclass"), "one value each, (16,)"),
+        (lambda: fitted(linear, (INPUTS, KINDS), batch_size=15), "15 cannot be split over 2 devices; give 16"),
+        (lambda: fitted(linear, (INPUTS, KINDS), monitor="loss"), "give validation_data"),
+        (lambda: fitted(linear, (INPUTS, KINDS), patience=2), "patience needs monitor"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_said_with_what_would_be_right(attempt, message):
+    with pytest.raises(InputError) as error:
+        attempt()
+    assert message in str(error.value)
+
+
+def fitted(model, data, batch_size=16, monitor=None, patience=None, **given):
+    compiled = jaxcls.compile(model, **given)
+    return compiled.fit(
+        compiled.init(0), data, 1, batch_size=batch_size, monitor=monitor, patience=patience, verbose=False
+    )
+
+
+def test_an_unknown_value_to_monitor_is_refused():
+    compiled = two()
+    labels = {"kind": KINDS, "flag": FLAGS}
+    with pytest.raises(InputError, match="Did you mean 'kind_accuracy'"):
+        compiled.fit(compiled.init(0), (INPUTS, labels), 1, (INPUTS, labels), monitor="kind_acuracy", patience=1)
+
+
+def test_importing_the_package_imports_no_jax():
+    code = "import jaxcls, sys; assert 'compile' in jaxcls.__all__ and 'jax' not in sys.modules; jaxcls.compile"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,87 @@
+"""What does not fit is refused before the first step, with a batch size that does."""
+
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from jaxcls import losses
+from jaxcls._utils.errors import InputError
+from jaxcls.cli import console
+from jaxcls.data import batching
+from jaxcls.models.functional import functional
+from jaxcls.training import memory, steps
+
+BATCH = 512
+MODEL = functional(
+    lambda rngs: nnx.Sequential(nnx.Linear(100, 300, rngs=rngs), nnx.relu, nnx.Linear(300, 2, rngs=rngs))
+)
+OPTIMIZER = optax.adam(1e-2)
+STEP = steps.make_train_step(MODEL, losses.get("softmax_cross_entropy", normalizer="batch"), OPTIMIZER)
+
+
+def chunk_and_arguments(batch_size=BATCH):
+    data = jax.device_put(batching.examples(np.ones((1024, 100), np.float32), np.zeros(1024, np.int32)))
+    feed = batching.resident(data, batch_size=batch_size, length=2)
+    state = steps.init_state(MODEL, OPTIMIZER, seed=0)
+    return steps.make_train_chunk(STEP), state, next(feed(jnp.arange(1024), 0))
+
+
+def needs(batch_size):
+    chunk, *arguments = chunk_and_arguments(batch_size)
+    analysis = chunk.lower(*arguments).compile().memory_analysis()
+    return analysis.temp_size_in_bytes + analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+
+
+def test_the_message_names_the_batch_size_that_fits_and_the_flag_that_makes_up_for_it(monkeypatch):
+    chunk, *arguments = chunk_and_arguments()
+    # As much as a quarter of the batch needs, and half of it does not find.
+    room = needs(BATCH // 4)
+    assert room < needs(BATCH // 2)
+    monkeypatch.setattr(memory, "free", lambda devices: room)
+    with pytest.raises(InputError, match=rf"--batch-size {BATCH}: .* --batch-size 128 fits; .*-steps 4 ") as error:
+        memory.checked(chunk)(*arguments)
+    assert re.search(r"has 0\.\d+ GB free", str(error.value))
+    # Nothing was run: the state was not donated.
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(arguments[0]))
+    monkeypatch.setattr(memory, "free", lambda devices: 1)
+    with pytest.raises(InputError, match="No smaller batch fits"):
+        memory.checked(chunk)(*arguments)
+
+
+@pytest.mark.parametrize("room", [None, 1 << 40])
+def test_what_fits_is_run_and_compiled_once(monkeypatch, room):
+    compiled = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda name, seconds, **_: compiled.append(name) if name.endswith("backend_compile_duration") else None
+    )
+    monkeypatch.setattr(memory, "free", lambda devices: room)
+    chunk, state, batches = chunk_and_arguments()
+    checked = memory.checked(chunk)
+    compiled.clear()
+    state, metrics = checked(state, batches)
+    state, metrics = checked(state, batches)
+    assert len(compiled) == 1
+    assert int(state.step) == 4
+    assert metrics.applied.all()
+
+
+def test_the_host_has_memory_and_less_than_all_of_it():
+    total = 1024 * int(Path("/proc/meminfo").read_text(encoding="ascii").split()[1])
+    assert 0 < memory.free(jax.devices("cpu")[:1]) < 2 * total
+
+
+def test_memory_that_runs_out_all_the_same_is_a_line_with_the_flags(capsys):
+    def fails():
+        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 123 bytes.\nmore")
+
+    assert console.exit_status(fails) == 1
+    said = capsys.readouterr().err
+    assert "Out of memory allocating 123 bytes" in said
+    assert "--gradient-accumulation-steps" in said
+    assert "Traceback" not in said

@@ -1,0 +1,103 @@
+"""The environment of a run: what is set before jax is imported, never over what the user set, and what is recorded."""
+
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+import jaxcls
+from jaxcls._utils import environment
+
+FLAG = "--xla_cpu_experimental_ynn_fusion_type=individual_dot"
+NAMES = ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
+
+
+def prepared(jaxlib="0.10.2", first="", arguments="", **given):
+    """The variables after `prepare` in a process that has only `given` of them, and that version of jaxlib."""
+    code = f"""
+import importlib.metadata, json, os
+{first}
+importlib.metadata.version = {{"jaxlib": {jaxlib!r}}}.__getitem__
+from jaxcls._utils import environment
+environment.configure({arguments})
+print(json.dumps({{name: os.environ[name] for name in {NAMES} if name in os.environ}}))
+"""
+    clean = {name: value for name, value in os.environ.items() if name not in NAMES}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=clean | given, capture_output=True, text=True, check=True, timeout=60
+    )
+    return json.loads(done.stdout)
+
+
+def test_flag_and_cache_are_set_where_the_user_set_nothing():
+    variables = prepared()
+    assert variables["XLA_FLAGS"] == FLAG
+    assert Path(variables["JAX_COMPILATION_CACHE_DIR"]).name.startswith("compiled-")
+    assert variables["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] == "0"
+
+
+@pytest.mark.parametrize("jaxlib", ["0.7.2", "0.11.0", "0.100.2", "1.0.10"])
+def test_a_jaxlib_that_the_flag_was_not_tried_with_does_not_get_it(jaxlib):
+    variables = prepared(jaxlib)
+    assert "XLA_FLAGS" not in variables
+    assert "JAX_COMPILATION_CACHE_DIR" in variables
+
+
+def test_what_the_user_set_stands():
+    given = dict(zip(NAMES, ("--xla_cpu_experimental_ynn_fusion_type=invalid", "mine", "3"), strict=True))
+    assert prepared(**given) == given
+
+
+def test_flags_of_the_user_are_added_to():
+    assert prepared(XLA_FLAGS="--xla_dump_to=x")["XLA_FLAGS"] == f"--xla_dump_to=x {FLAG}"
+
+
+@pytest.mark.parametrize("given", ["", "--xla_gpu_deterministic_ops=false"])
+def test_a_deterministic_gpu_is_asked_for_before_jax_is_there_unless_the_user_says_otherwise(given):
+    expected = [given or "--xla_gpu_deterministic_ops=true"]
+    flags = prepared("0.11.0", arguments="deterministic=True", **({"XLA_FLAGS": given} if given else {}))["XLA_FLAGS"]
+    assert flags.split() == expected
+
+
+def test_a_start_is_not_spent_on_collecting_garbage():
+    code = "import gc; from jaxcls._utils import environment; environment.configure(); print(*gc.get_threshold())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split() == ["50000", "10", "10"]
+
+
+def test_nothing_is_set_once_jax_is_imported():
+    assert prepared(first="import jax") == {}
+
+
+def test_the_cache_lies_where_xdg_says_or_else_in_the_home(tmp_path):
+    folders = [
+        Path(prepared(HOME=str(tmp_path / "home"), XDG_CACHE_HOME=given)["JAX_COMPILATION_CACHE_DIR"]).parent
+        for given in (str(tmp_path / "xdg"), "")
+    ]
+    assert folders == [tmp_path / "xdg" / "jaxcls", tmp_path / "home" / ".cache" / "jaxcls"]
+
+
+def test_a_record_is_plain_json_that_names_versions_and_devices():
+    record = environment.record()
+    assert json.loads(json.dumps(record)) == record
+    assert {"jax": jax.__version__, "jaxcls": jaxcls.__version__}.items() <= record["packages"].items()
+    assert record["platform"] == jax.default_backend()
+    assert len(record["devices"]) == jax.device_count()
+    assert record["cpus"] >= 1
+
+
+def test_a_checkout_that_is_not_installed_is_recorded_too(monkeypatch):
+    version = importlib.metadata.version
+
+    def installed(name):
+        if name == "jaxcls":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", installed)
+    assert environment.record()["packages"]["jaxcls"] == jaxcls.__version__
