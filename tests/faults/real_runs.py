@@ -28,7 +28,8 @@ TABLE = (
 AFTER_SAVES = """
 import os, shutil, signal, sys, time
 from pathlib import Path
-from jaxcls import environment, train
+from jaxcls._utils import environment
+from jaxcls.cli import train
 environment.configure()
 from jaxcls.checkpoints import Checkpoints
 saves, what, *arguments = sys.argv[1:]
