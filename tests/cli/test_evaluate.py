@@ -147,9 +147,7 @@ def test_a_run_that_has_not_finished_is_refused(finished, tmp_path, capsys):
 
 
 def test_help_names_every_flag_and_needs_no_jax():
-    code = (
-        "import sys; from jaxcls.cli import evaluate\ntry: evaluate.main(['--help'])\nfinally: print('jax' in sys.modules)"
-    )
+    code = "import sys; from jaxcls.cli import evaluate\ntry: evaluate.main(['--help'])\nfinally: print('jax' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     for flag in ("--run-dir", "--split", "--source", "--data-dir", "--data", "--test-data"):
         assert flag in done.stdout

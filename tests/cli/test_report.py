@@ -126,9 +126,7 @@ def test_a_directory_that_is_not_whole_is_refused(finished, capsys, name, conten
 
 @pytest.mark.slow
 def test_as_a_process_it_needs_no_jax(finished):
-    code = (
-        "import sys; from jaxcls.cli import report\nstatus = report.main(sys.argv[1:])\nprint(status, 'jax' in sys.modules)"
-    )
+    code = "import sys; from jaxcls.cli import report\nstatus = report.main(sys.argv[1:])\nprint(status, 'jax' in sys.modules)"
     given = [sys.executable, "-c", code, "--run-dir", str(finished)]
     done = subprocess.run(given, capture_output=True, text=True, env={**os.environ, "PYTHONUTF8": "1"})
     assert done.stdout.endswith("0 False\n"), done.stderr
