@@ -257,7 +257,7 @@ def calibration_error_by_hand(confidence, right, sample_weight, bins):
         inside = (confidence > b / bins) & (confidence <= (b + 1) / bins)
         if inside.any():
             gap = np.average(confidence[inside], weights=sample_weight[inside]) - np.average(
-                right[inside], sample_weight=sample_weight[inside]
+                right[inside], weights=sample_weight[inside]
             )
             total += sample_weight[inside].sum() / sample_weight.sum() * abs(gap)
     return total
