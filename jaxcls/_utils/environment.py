@@ -1,15 +1,22 @@
 """The process that a run happens in: what is set before jax is imported, and what is recorded of it."""
 
+import contextlib
+import functools
 import gc
 import hashlib
 import importlib.metadata
+import logging
 import os
 import platform
+import stat
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import jaxcls
+
+logger = logging.getLogger(__name__)
 
 # An operation whose additions are made in no fixed order is replaced by one whose are, or refused, and no kernel is
 # chosen by how fast it just was.
@@ -44,7 +51,7 @@ def configure(*, deterministic: bool = False) -> None:
         given = os.environ.get("XLA_FLAGS", "")
         if flag and flag.partition("=")[0] not in given:
             os.environ["XLA_FLAGS"] = f"{given} {flag}".strip()
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_folder() / f"compiled-{_processor()}"))
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_directory() / f"compiled-{_processor()}"))
     # By default only what took over a second to compile is kept; a run compiles dozens of smaller programs.
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
@@ -85,10 +92,36 @@ def record() -> dict[str, Any]:
     }
 
 
-def cache_folder() -> Path:
-    """The folder of what can be made again: compiled programs and kernels."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "jaxcls"
+def cache_directory() -> Path:
+    """Returns the folder for files that can be made again: $XDG_CACHE_HOME/jaxcls or ~/.cache/jaxcls.
+
+    Without a home directory that can be written to, as in some containers, it is a folder in the temporary directory.
+    """
+    given = os.environ.get("XDG_CACHE_HOME")
+    return Path(given) / "jaxcls" if given else _cache_directory_in_home(os.environ.get("HOME"))
+
+
+@functools.cache
+def _cache_directory_in_home(home: str | None) -> Path:
+    try:
+        folder = Path.home() / ".cache" / "jaxcls"
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK | os.X_OK):
+            return folder
+        reason = f"{folder} cannot be written to"
+    except OSError as error:
+        reason = f"{error.filename}: {error.strerror}"
+    except RuntimeError:
+        reason = "there is no home directory"
+    folder = Path(tempfile.gettempdir()) / f"jaxcls-{os.getuid()}"
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    status = folder.lstat()
+    # Compiled programs are loaded from there: nobody else may have put them there.
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o022:
+        folder = Path(tempfile.mkdtemp(prefix="jaxcls-"))
+    logger.warning("%s: the cache is %s; set XDG_CACHE_HOME to choose another folder", reason, folder)
+    return folder
 
 
 def _processor() -> str:

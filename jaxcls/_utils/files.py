@@ -4,9 +4,13 @@ A folder that was unpacked may hold links to anywhere, pipes at which a reader w
 than any of their kind.
 """
 
+import contextlib
+import hashlib
 import os
+import shutil
 import stat
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from jaxcls._utils.errors import InputError
@@ -84,16 +88,58 @@ def content(path: Path, *, folder: Path, most: int = MOST_BYTES) -> bytes:
     return found
 
 
-def write(path: Path, text: str) -> None:
-    """Writes all of the text, or leaves what was there, whatever happens in between; it follows no link."""
-    partial = path.with_name(path.name + ".partial")
-    # What a killed process left, or a link that somebody put there. What is opened is a new file.
-    partial.unlink(missing_ok=True)
-    with partial.open("x", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields a temporary path; what is written there replaces ``path`` in one step, or not at all after an error.
+
+    A link at ``path`` is replaced, not followed. The temporary name ends like that of ``path``.
+
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> with replacing(folder / "a.txt") as temporary:
+    ...     _ = temporary.write_text("whole")
+    >>> [path.name for path in folder.iterdir()]
+    ['a.txt']
+    """
+    temporary = path.with_name(f".partial-{path.name}")
+    # A killed process may have left a file there, and a stranger a link.
+    temporary.unlink(missing_ok=True)
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Writes the whole content, text as UTF-8, or leaves the file as it was; see :func:`replacing`."""
+    with replacing(path) as temporary, temporary.open("xb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yields an empty temporary folder, readable by its owner only, that becomes ``path`` unless there is an error.
+
+    Raises:
+      OSError: a folder with files, such as another process's, is at ``path``.
+    """
+    temporary = Path(tempfile.mkdtemp(prefix=f".partial-{path.name}-", dir=path.absolute().parent))
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def sha256sums(contents: Mapping[str, bytes]) -> str:
+    """Returns what ``sha256sum`` prints for files of these names and contents, sorted by name.
+
+    >>> print(sha256sums({"empty.txt": b""}), end="")
+    e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855  empty.txt
+    """
+    return "".join(f"{hashlib.sha256(contents[name]).hexdigest()}  {name}\n" for name in sorted(contents))
 
 
 def _resolved(path: Path) -> Path:

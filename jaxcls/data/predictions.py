@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxcls._utils import files
 from jaxcls._utils.errors import InputError
 from jaxcls._utils.labels import ProblemName, outputs
 from jaxcls.data import user_tables
@@ -92,10 +93,8 @@ def of_outputs(ids: np.ndarray, scores: np.ndarray, class_names: Sequence[str]) 
 
 def save(path: Path, columns: tables.Table, *, for_spreadsheets: bool = True) -> None:
     """Writes the columns as a CSV file: all of it or nothing."""
-    # The name ends as the output's does, which says whether it is gzipped.
-    partial = path.with_name(f".partial-{path.name}")
-    tables.write_csv(partial, columns, for_spreadsheets=for_spreadsheets)
-    partial.replace(path)
+    with files.replacing(path) as temporary:
+        tables.write_csv(temporary, columns, for_spreadsheets=for_spreadsheets)
 
 
 class Form(NamedTuple):

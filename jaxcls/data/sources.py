@@ -4,12 +4,11 @@ import dataclasses
 import hashlib
 import inspect
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from jaxcls._utils import environment, files
 from jaxcls._utils.errors import InputError, unknown_name
 from jaxcls.data.dataset import Dataset
 
@@ -80,7 +79,7 @@ def generated(write: Callable[[Path], None], read: Callable[[Path], Dataset]) ->
     ]
     code = "".join(inspect.getsource(part) for part in [module, *shared])
     version = hashlib.sha256(code.encode()).hexdigest()[:12]
-    folder = cache_directory() / "samples" / f"{kind}-{version}"
+    folder = environment.cache_directory() / "samples" / f"{kind}-{version}"
     write_once(folder, write)
     dataset = read(folder)
     provenance = dataclasses.replace(
@@ -98,21 +97,13 @@ def write_once(folder: Path, write: Callable[[Path], None]) -> None:
     if folder.exists():
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        write(partial)
-        partial.replace(folder)
+        with files.new_folder(folder) as temporary:
+            write(temporary)
     except OSError:
         # Another process was faster; a folder that is not empty is not replaced.
         if not folder.exists():
             raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def cache_directory() -> Path:
-    """Where this user's programs keep what they can make again: $XDG_CACHE_HOME/jaxcls or ~/.cache/jaxcls."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxcls"
 
 
 def checksums(paths: Iterable[Path]) -> dict[str, str]:

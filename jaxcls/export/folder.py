@@ -5,8 +5,6 @@ tokenizer.json  of texts: the tokenizer, as the `tokenizers` library reads it
 SHA256SUMS      of every other file
 """
 
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcls._utils import environment
+from jaxcls._utils import environment, files
 from jaxcls._utils.errors import InputError
 from jaxcls.export import loader
 from jaxcls.export.predictor import Predictor
@@ -67,13 +65,9 @@ def check_free(output: Path) -> None:
         raise InputError(f"--output {output} is there already; name a new folder, or empty this one.")
 
 
-def write(output: Path, files: Mapping[str, bytes]) -> None:
+def write(output: Path, contents: Mapping[str, bytes]) -> None:
     """Writes the files and their checksums: all of them or nothing."""
-    partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=output.absolute().parent))
-    try:
-        for name, content in {**files, loader.SUMS: loader.checksums(files)}.items():
-            (partial / name).write_bytes(content)
-        partial.chmod(0o755)  # mkdtemp's are for their owner alone
-        partial.replace(output)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with files.new_folder(output) as temporary:
+        for name, content in {**contents, loader.SUMS: files.sha256sums(contents).encode()}.items():
+            (temporary / name).write_bytes(content)
+        temporary.chmod(0o755)

@@ -15,7 +15,6 @@ tensorboard/       event files, where --tensorboard was given
 model/             the weights that were tested, and the thresholds of decisions
 """
 
-import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Mapping
@@ -99,7 +98,7 @@ class RunDirectory:
         if not self.continued:
             try:
                 for name, text in self._records.items():
-                    files.write(self.path / name, text)
+                    files.write_atomically(self.path / name, text)
             except OSError as error:
                 raise InputError(
                     f"--run-dir {self.path} cannot be written to ({error.strerror}); give another directory."
@@ -107,13 +106,13 @@ class RunDirectory:
 
     def write_history(self, history: Iterable[Mapping[str, Any]]) -> None:
         """Writes metrics.jsonl anew: whatever was interrupted, each epoch stands in it once."""
-        files.write(self.path / "metrics.jsonl", "".join(json.dumps(entry) + "\n" for entry in history))
+        files.write_atomically(self.path / "metrics.jsonl", "".join(json.dumps(entry) + "\n" for entry in history))
 
     def write_results(self, results: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
         """Writes what a run ends with; results.json, which marks it as finished, comes last."""
-        files.write(self.path / "SHA256SUMS", _sums(self.path))
-        files.write(self.path / "summary.json", json.dumps(summary, separators=(",", ":")) + "\n")
-        files.write(self.path / "results.json", _json(results))
+        files.write_atomically(self.path / "SHA256SUMS", _sums(self.path))
+        files.write_atomically(self.path / "summary.json", json.dumps(summary, separators=(",", ":")) + "\n")
+        files.write_atomically(self.path / "results.json", _json(results))
 
     def _check_same_run(self, settings: Settings, environment: Mapping[str, Any], data: Mapping[str, Any]) -> None:
         begun = settings_module.identity(settings_module.from_toml(self.path / "config.toml"))
@@ -247,13 +246,13 @@ def records(path: Path) -> Records:
 
 def write_page(file: Path, html: str) -> None:
     """Writes a page, all of it or nothing."""
-    files.write(file, html)
+    files.write_atomically(file, html)
 
 
 def write_evaluation(path: Path, split: str, results: Mapping[str, Any]) -> Path:
     """Writes the scores on a split into the directory of a finished run, and gives the file."""
     file = path / f"evaluation-{split}.json"
-    files.write(file, _json(results))
+    files.write_atomically(file, _json(results))
     return file
 
 
@@ -269,9 +268,7 @@ def _json(value: Mapping[str, Any]) -> str:
 
 def _sums(path: Path) -> str:
     """The lines of SHA256SUMS."""
-    return "".join(
-        f"{hashlib.sha256(files.content(path / name, folder=path)).hexdigest()}  {name}\n" for name in _NEEDED
-    )
+    return files.sha256sums({name: files.content(path / name, folder=path) for name in _NEEDED})
 
 
 def _read(path: Path, form: schemas.Form) -> dict[str, Any]:

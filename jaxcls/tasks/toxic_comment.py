@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxcls._utils import files
+from jaxcls._utils import environment, files
 from jaxcls._utils.errors import InputError
 from jaxcls.data import downloads, sources, user_tables
 from jaxcls.data.dataset import Dataset, Provenance, Split, Unlabeled
@@ -105,7 +105,7 @@ def _from_tfds() -> Dataset:
     (digest,) = sources.checksums([archive]).values()
     if digest != registered[url].checksum:
         raise InputError(f"{archive}: the SHA-256 of the content is not the registered one. Delete it and run again.")
-    unpacked = sources.cache_directory() / "unpacked" / f"{name}-{digest[:12]}"
+    unpacked = environment.cache_directory() / "unpacked" / f"{name}-{digest[:12]}"
     sources.write_once(unpacked, lambda empty: _unpack(archive, empty))
     train, test = (_labelled(unpacked / file, learned=file == TFDS_FILES[0]) for file in TFDS_FILES)
     note = f"TFDS {name}, SHA-256 verified; holds the scored test rows alone"

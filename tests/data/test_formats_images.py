@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jaxcls._utils import environment
 from jaxcls._utils.errors import InputError
-from jaxcls.data import sources
 from jaxcls.data.formats import images
 
 RNG = np.random.default_rng(0)
@@ -239,7 +239,7 @@ def test_the_checksum_follows_content_and_names_and_nothing_else(folder):
 
 
 def cached() -> Path:
-    (kept,) = (sources.cache_directory() / "images").iterdir()
+    (kept,) = (environment.cache_directory() / "images").iterdir()
     return kept
 
 
@@ -281,7 +281,7 @@ def test_a_corrupt_image_among_many_is_named_and_nothing_is_kept(folder):
     (folder / "some" / "070.png").write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"070\.png: not an image"):
         all_of(folder)
-    assert not list((sources.cache_directory() / "images").iterdir())
+    assert not list((environment.cache_directory() / "images").iterdir())
 
 
 def test_an_interrupt_leaves_nothing_and_comes_through(folder, monkeypatch):
@@ -295,7 +295,7 @@ def test_an_interrupt_leaves_nothing_and_comes_through(folder, monkeypatch):
     monkeypatch.setattr(images, "_decode_file", interrupted)
     with pytest.raises(KeyboardInterrupt):
         all_of(folder)
-    assert not list((sources.cache_directory() / "images").iterdir())
+    assert not list((environment.cache_directory() / "images").iterdir())
 
 
 def test_a_cache_that_cannot_be_written_says_so(folder, tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ def points(directory):
         "the first step is compiled": (directory / "config.toml").exists,
         "a checkpoint is written": lambda: any(checkpoints.glob("*.orbax-checkpoint-tmp*")),
         "an old checkpoint is deleted": lambda: any(checkpoints.glob("*.deleted")),
-        "the history is written": (directory / "metrics.jsonl.partial").exists,
+        "the history is written": (directory / ".partial-metrics.jsonl").exists,
         # An epoch is validated, then written to the history, then saved.
         "the history is ahead of the checkpoint": lambda: real_runs.epochs_in(directory) > before,
         "the tested weights are written": (directory / "model").exists,

@@ -200,7 +200,7 @@ def test_a_record_of_a_run_behind_a_link_out_or_a_pipe_is_not_read(run, secret, 
 def test_a_page_is_not_written_over_what_a_link_leads_to(run, secret):
     kept = secret.read_text()
     linked(run / "report.html", secret)
-    linked(run / "report.html.partial", secret)
+    linked(run / ".partial-report.html", secret)
     assert report.main(["--run-dir", str(run)]) == 0
     assert secret.read_text() == kept
     assert (run / "report.html").read_text().startswith("<!DOCTYPE html>")

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import jax
@@ -80,6 +81,41 @@ def test_the_cache_lies_where_xdg_says_or_else_in_the_home(tmp_path):
         for given in (str(tmp_path / "xdg"), "")
     ]
     assert folders == [tmp_path / "xdg" / "jaxcls", tmp_path / "home" / ".cache" / "jaxcls"]
+
+
+def unknown_home():
+    """As `Path.home` for a user ID that has no passwd entry."""
+    raise RuntimeError("Could not determine home directory.")
+
+
+@pytest.mark.parametrize("home", ["missing", "read-only"])
+def test_cache_is_in_the_temporary_directory_without_a_writable_home(home, tmp_path, monkeypatch, caplog):
+    (tmp_path / "home").write_text("a file, in which not even root can make a folder")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    if home == "missing":
+        monkeypatch.delenv("HOME", raising=False)
+        monkeypatch.setattr(Path, "home", unknown_home)
+    else:
+        monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    folder = environment.cache_directory()
+    assert folder.is_dir()
+    assert folder == environment.cache_directory() == tmp_path / f"jaxcls-{os.getuid()}"
+    [message] = caplog.messages
+    assert str(folder) in message
+    assert "XDG_CACHE_HOME" in message
+
+
+def test_a_temporary_cache_that_others_can_write_to_is_not_used(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / f"jaxcls-{os.getuid()}").mkdir()
+    (tmp_path / f"jaxcls-{os.getuid()}").chmod(0o777)
+    folder = environment.cache_directory()
+    assert folder.parent == tmp_path
+    assert folder.stat().st_mode & 0o077 == 0
 
 
 def test_a_record_is_plain_json_that_names_versions_and_devices():

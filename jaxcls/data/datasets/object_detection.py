@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxcls._utils import files
+from jaxcls._utils import environment, files
 from jaxcls._utils.errors import InputError
 from jaxcls.data import sources
 from jaxcls.data.dataset import Dataset, Provenance, Split, Unlabeled
@@ -312,7 +312,7 @@ def _from_tfds(made: Callable[..., Dataset]) -> Dataset:
             "prepare it with file_format='array_record'"
         )
     version = sources.checksums([folder / "dataset_info.json"])["dataset_info.json"][:12]
-    written = sources.cache_directory() / "tfds" / f"{name.replace('/', '-')}-{version}"
+    written = environment.cache_directory() / "tfds" / f"{name.replace('/', '-')}-{version}"
     sources.write_once(written, lambda partial: _write_prepared(builder, partial))
     found = layout(written)
     dataset = made(found.sources, written, found.files, f"TFDS {name} {folder.name}")

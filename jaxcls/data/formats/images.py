@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from jaxcls._utils import files
+from jaxcls._utils import environment, files
 from jaxcls._utils.errors import InputError
 from jaxcls._utils.escaping import line
 from jaxcls.data import sources
@@ -165,7 +165,7 @@ def decode_all(
         raise InputError(f"{root}: no images for {what}; there must be at least one.")
     files.all_inside(inside or root, paths)
     names = [path.relative_to(root).as_posix() for path in paths]
-    folder = sources.cache_directory() / "images" / _key(paths, names, root, size, channels, pad, skip_damaged)
+    folder = environment.cache_directory() / "images" / _key(paths, names, root, size, channels, pad, skip_damaged)
     shape = (len(paths), size, size, channels)
     if decoded := _read_kept(folder, shape):
         return decoded

@@ -82,7 +82,7 @@ def _load() -> Library:
         raise Unavailable(f"they are made for Linux, not for {platform.system()}")
     found = onednn.find()
     try:
-        path = compiled(found, environment.cache_folder() / "native")
+        path = compiled(found, environment.cache_directory() / "native")
         with _threads_that_sleep():
             functions = ctypes.CDLL(str(path))
     except OSError as error:

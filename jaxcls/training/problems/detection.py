@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcls import losses
+from jaxcls._utils import files
 from jaxcls._utils.errors import InputError
 from jaxcls.data import draw_boxes
 from jaxcls.data.dataset import Split, Unlabeled
@@ -141,9 +142,7 @@ class Detection:
         for result in listed:
             # Beside what the format asks for, which has numbers alone.
             result["category"] = class_names[result["category_id"] - 1]
-        partial = request.output.with_name(f".partial-{request.output.name}")
-        partial.write_text(json.dumps(listed, indent=1) + "\n", encoding="utf-8")
-        partial.replace(request.output)
+        files.write_atomically(request.output, json.dumps(listed, indent=1) + "\n")
         if request.draw is not None:
             for row, name in enumerate(queries.ids):
                 source = request.input / name if request.input.is_dir() else request.input
