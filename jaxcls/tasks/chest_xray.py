@@ -24,13 +24,14 @@ from pathlib import Path
 import numpy as np
 
 from jaxcls._utils.errors import InputError
-from jaxcls.data import augmentation, sources, splits, user_tables
+from jaxcls.data import augmentation, sources, splits
 from jaxcls.data.dataset import Dataset, Provenance, Split
 from jaxcls.data.datasets import medmnist
 from jaxcls.data.formats import images, npz
 from jaxcls.data.preprocessing import images as prepared
 from jaxcls.data.samples import chest_xray as sample
 from jaxcls.models import vision
+from jaxcls.tasks import user_data
 from jaxcls.tasks.task import Preset, Task
 from jaxcls.training.settings import Settings
 
@@ -44,7 +45,7 @@ _PATIENT = re.compile(r"(person\d+)_|(?:NORMAL2-)?(IM-\d+)-")
 
 
 def load(settings: Settings) -> Dataset:
-    read = functools.partial(_read_folder, size=user_tables.given(settings, "image_size"))
+    read = functools.partial(_read_folder, size=user_data.required(settings, "image_size"))
     others = {"sample": lambda: sources.generated(sample.write, read)}
     return sources.choose("chest_xray", settings.source, settings.data_dir, read=read, others=others, needs=NEEDS)
 
@@ -136,7 +137,7 @@ TASK = Task(
     summary="pneumonia in chest radiographs of children, imbalanced",
     problem="binary",
     load=load,
-    read=lambda path, settings: images.queries(path, user_tables.given(settings, "image_size"), 1),
+    read=lambda path, settings: images.queries(path, user_data.required(settings, "image_size"), 1),
     fit_preprocessor=lambda inputs, settings: prepared.fit(inputs),
     models={
         "cnn": functools.partial(vision.CNN, channels=(16, 32, 64), dense=128),

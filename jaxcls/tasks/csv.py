@@ -20,17 +20,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import jax
-import numpy as np
 
 from jaxcls._utils.errors import InputError
 from jaxcls.data import sources, user_tables
 from jaxcls.data.augmentation import inputs_alone
 from jaxcls.data.dataset import Dataset, Unlabeled
-from jaxcls.data.formats.tables import numbers, require
 from jaxcls.data.preprocessing import tables
 from jaxcls.models import tabular
+from jaxcls.tasks import user_data
 from jaxcls.tasks.task import Preset, Task
-from jaxcls.tasks.user_data import specialise as specialised
 from jaxcls.training.settings import Settings
 
 SAMPLE = Path(__file__).parents[1] / "data" / "samples" / "csv" / "wine.csv"
@@ -61,28 +59,36 @@ LARGE = dataclasses.replace(
 
 
 def load(settings: Settings) -> Dataset:
-    """The rows of --data, and of --test-data where it is given."""
-    chosen = _or_sample(settings)
-    dataset = user_tables.from_tables("csv", chosen, lambda columns, where: _inputs(columns, chosen, where))
-    if chosen.test_data is not None:
-        for name, column in dataset.train.inputs.items():
-            require(dataset.test.inputs, name, chosen.test_data)
-            if column.dtype != object:
-                numbers(dataset.test.inputs, name, chosen.test_data, missing=True)
-    return dataset if settings.data is not None else _of_sample(dataset)
+    if not user_data.uses_sample(settings):
+        return user_data.load_table("csv", settings)
+    official = SAMPLE.with_name("SHA256SUMS").read_text(encoding="utf-8").split()
+    if [*sources.checksums([SAMPLE]).values(), SAMPLE.name] != official:
+        raise InputError(f"{SAMPLE}: its SHA-256 is not the one in SHA256SUMS. Install jaxcls again.")
+    dataset = user_data.load_table("csv", _or_sample(settings))
+    record = dataclasses.replace(
+        dataset.provenance,
+        source="sample",
+        location="jaxcls/data/samples/csv/wine.csv",
+        note=dataset.provenance.note.replace("user data", "a real data set: 178 wines from three cultivars"),
+    )
+    return dataset._replace(provenance=record)
 
 
 def read(path: Path, settings: Settings) -> Unlabeled:
-    """The rows of a CSV file, which needs no labels."""
-    chosen = _or_sample(settings)
-    return user_tables.queries(path, chosen, lambda columns, where: _inputs(columns, chosen, where))
+    return user_tables.read_unlabeled(path, user_data.table_columns(_or_sample(settings)))
+
+
+def _or_sample(settings: Settings) -> Settings:
+    if not user_data.uses_sample(settings):
+        return settings
+    return dataclasses.replace(settings, source="auto", data=SAMPLE, label_column=("class",))
 
 
 def specialise(task: Task, settings: Settings) -> Task:
-    labels = user_tables.labels_of_table(_or_sample(settings))
+    labels = user_data.table_labels(_or_sample(settings))
     rows = len(labels.values)
     preset = Preset(LARGE if rows >= LARGE_ROWS else DEFAULT, augment=inputs_alone(functools.partial(jitter, rows)))
-    return specialised(dataclasses.replace(task, presets={"default": preset}), labels.problem)
+    return user_data.for_problem(dataclasses.replace(task, presets={"default": preset}), labels.problem)
 
 
 def jitter(rows: int, key: jax.Array, table: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
@@ -93,40 +99,6 @@ def jitter(rows: int, key: jax.Array, table: Mapping[str, jax.Array]) -> dict[st
     """
     numbers = table["numeric"]
     return {**table, "numeric": numbers + min(0.5, 4 * rows**-0.5) * jax.random.normal(key, numbers.shape)}
-
-
-def _inputs(columns: user_tables.Columns, settings: Settings, where: str) -> dict[str, np.ndarray]:
-    inputs = user_tables.learned_from(columns, settings)
-    if not inputs:
-        raise InputError(f"{where}: has no column to learn from beside those of labels, weights, ids and dropped ones.")
-    for name, column in inputs.items():
-        if column.dtype != object:
-            numbers(inputs, name, where, missing=True)
-    return inputs
-
-
-def _or_sample(settings: Settings) -> Settings:
-    """The settings for the sample, where there is no data of one's own."""
-    if settings.data is not None or settings.source not in ("auto", "sample"):
-        return settings
-    for name in ("test_data", "label_column", "weight_column", "id_column", "drop_column"):
-        if getattr(settings, name) is not None:
-            raise InputError(f"--{name.replace('_', '-')} goes with --data, your own CSV file; give both or none.")
-    return dataclasses.replace(settings, source="auto", data=SAMPLE, label_column=("class",))
-
-
-def _of_sample(dataset: Dataset) -> Dataset:
-    official = SAMPLE.with_name("SHA256SUMS").read_text(encoding="utf-8").split()
-    sha256 = sources.checksums([SAMPLE])
-    if [sha256[SAMPLE.name], SAMPLE.name] != official:
-        raise InputError(f"{SAMPLE}: its SHA-256 is not the one in SHA256SUMS. Install jaxcls again.")
-    record = dataclasses.replace(
-        dataset.provenance,
-        source="sample",
-        location="jaxcls/data/samples/csv/wine.csv",
-        note=dataset.provenance.note.replace("own data", "a real data set, of 178 wines from three cultivars"),
-    )
-    return dataset._replace(provenance=record)
 
 
 TASK = Task(

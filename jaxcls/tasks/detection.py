@@ -23,17 +23,18 @@ Traps:
 
 import functools
 
-from jaxcls.data import augmentation_boxes, splits, user_tables
+from jaxcls.data import augmentation_boxes, splits
 from jaxcls.data.dataset import Dataset
 from jaxcls.data.datasets import object_detection
 from jaxcls.data.preprocessing import detection
 from jaxcls.models.detection.retinanet import RetinaNet
+from jaxcls.tasks import user_data
 from jaxcls.tasks.task import Preset, Task
 from jaxcls.training.settings import Settings
 
 
 def load(settings: Settings) -> Dataset:
-    size = user_tables.given(settings, "image_size")
+    size = user_data.required(settings, "image_size")
     return object_detection.load("detection", settings.source, settings.data_dir, size=size, channels=3)
 
 
@@ -65,7 +66,7 @@ TASK = Task(
     summary="boxes around things, and what they are: COCO's layout, Pascal VOC's, or composed scenes",
     problem="detection",
     load=load,
-    read=lambda path, settings: object_detection.queries(path, user_tables.given(settings, "image_size"), 3),
+    read=lambda path, settings: object_detection.queries(path, user_data.required(settings, "image_size"), 3),
     fit_preprocessor=lambda inputs, settings: detection.fit(inputs),
     models={
         "retinanet": RetinaNet,

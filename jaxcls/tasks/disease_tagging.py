@@ -23,13 +23,14 @@ import functools
 from pathlib import Path
 
 from jaxcls._utils.errors import InputError
-from jaxcls.data import augmentation, sources, splits, user_tables
+from jaxcls.data import augmentation, sources, splits
 from jaxcls.data.dataset import Dataset
 from jaxcls.data.datasets import medmnist, radiographs
 from jaxcls.data.formats import images, npz
 from jaxcls.data.preprocessing import images as prepared
 from jaxcls.data.samples import disease_tagging as sample
 from jaxcls.models import vision
+from jaxcls.tasks import user_data
 from jaxcls.tasks.task import Preset, Task
 from jaxcls.training.settings import Settings
 
@@ -46,13 +47,13 @@ def load(settings: Settings) -> Dataset:
 
 
 def _read_folder(folder: Path, settings: Settings) -> Dataset:
-    name, size = "disease_tagging", user_tables.given(settings, "image_size")
+    name, size = "disease_tagging", user_data.required(settings, "image_size")
     if any(folder.glob("Data_Entry_2017*.csv")):
-        test_fraction = user_tables.given(settings, "test_fraction")
+        test_fraction = user_data.required(settings, "test_fraction")
         return radiographs.read_chestxray14(folder, name=name, size=size, test_fraction=test_fraction)
     for root in (folder, *sorted(folder.glob("CheXpert-v1.0*"))):
         if (root / "train.csv").is_file():
-            uncertain = user_tables.given(settings, "uncertain")
+            uncertain = user_data.required(settings, "uncertain")
             return radiographs.read_chexpert(root, name=name, size=size, uncertain=uncertain, inside=folder)
     file = npz.find(folder, "chestmnist", size)
     if file is None:
@@ -86,7 +87,7 @@ TASK = Task(
     summary="14 findings in chest radiographs, several or none in each",
     problem="multilabel",
     load=load,
-    read=lambda path, settings: images.queries(path, user_tables.given(settings, "image_size"), 1),
+    read=lambda path, settings: images.queries(path, user_data.required(settings, "image_size"), 1),
     fit_preprocessor=lambda inputs, settings: prepared.fit(inputs),
     models={
         "cnn": functools.partial(vision.CNN, channels=(16, 32, 64), dense=128),

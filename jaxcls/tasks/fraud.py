@@ -22,6 +22,7 @@ from jaxcls.data.formats.tables import Table, numbers, read_csv
 from jaxcls.data.preprocessing import tables
 from jaxcls.data.samples import fraud as sample
 from jaxcls.models import tabular
+from jaxcls.tasks import user_data
 from jaxcls.tasks.task import Preset, Task
 from jaxcls.training.settings import Settings
 
@@ -51,7 +52,7 @@ def load(settings: Settings) -> Dataset:
     """The payments in order of time, copies dropped; the last --test-fraction of them are the test."""
 
     def read_folder(folder: Path) -> Dataset:
-        return _read_labelled(folder, user_tables.given(settings, "test_fraction"))
+        return _read_labelled(folder, user_data.required(settings, "test_fraction"))
 
     return sources.choose(
         "fraud",
@@ -66,7 +67,7 @@ def load(settings: Settings) -> Dataset:
 def read(path: Path, settings: Settings) -> Unlabeled:
     """The payments of a file such as creditcard.csv, with or without the class; each is called by its row, from 1."""
     table = _numbers(read_csv(path, required=COLUMNS), path)
-    return Unlabeled(user_tables.ids_of(table, None, str(path)), _inputs(table))
+    return Unlabeled(user_tables.row_ids(table, None, str(path)), _inputs(table))
 
 
 def by_time(part: Split, fraction: float, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -97,7 +98,7 @@ def _read_labelled(folder: Path, test_fraction: float) -> Dataset:
     different = np.sort([*{row.tobytes(): place for place, row in enumerate(rows)}.values()])
     in_time = different[np.argsort(table["Time"][different], kind="stable")]
     payments = Split(_inputs(table), labels.astype(np.int32)).take(in_time)
-    train, test = user_tables.set_test_aside(payments, test_fraction, str(path), by_time)
+    train, test = user_tables.hold_out_test(payments, test_fraction, str(path), by_time)
     note = (
         f"{payments.labels.sum():,} of {len(in_time):,} payments are fraud, {test.labels.sum():,} of them in the test, "
         f"the last {test_fraction:.0%} by time; {len(rows) - len(in_time):,} rows that stand twice were dropped"

@@ -17,15 +17,15 @@ Traps:
 
 import functools
 
-from jaxcls.data import augmentation, sources, user_tables
+from jaxcls.data import augmentation, sources
 from jaxcls.data.dataset import Dataset
 from jaxcls.data.datasets import image_folders
 from jaxcls.data.formats import images
 from jaxcls.data.preprocessing import images as prepared
 from jaxcls.data.samples import image_folder as sample
 from jaxcls.models import vision
+from jaxcls.tasks import user_data
 from jaxcls.tasks.task import Preset, Task
-from jaxcls.tasks.user_data import specialise as specialised
 from jaxcls.training.settings import Settings
 
 
@@ -33,20 +33,20 @@ def load(settings: Settings) -> Dataset:
     read = functools.partial(
         image_folders.read,
         "image_folder",
-        size=user_tables.given(settings, "image_size"),
-        test_fraction=user_tables.given(settings, "test_fraction"),
+        size=user_data.required(settings, "image_size"),
+        test_fraction=user_data.required(settings, "test_fraction"),
         skip_damaged=bool(settings.skip_damaged),
     )
-    if user_tables.wants_sample(settings):
+    if user_data.uses_sample(settings):
         return sources.generated(sample.write, lambda folder: read(image_folders.layout(folder)))
-    return read(image_folders.layout(user_tables.given(settings, "data"), settings.test_data))
+    return read(image_folders.layout(user_data.required(settings, "data"), settings.test_data))
 
 
 def specialise(task: Task, settings: Settings) -> Task:
-    if user_tables.wants_sample(settings):
+    if user_data.uses_sample(settings):
         return task
-    classes = image_folders.layout(user_tables.given(settings, "data"), settings.test_data).class_names
-    return specialised(task, "binary" if len(classes) == 2 else "multiclass")
+    classes = image_folders.layout(user_data.required(settings, "data"), settings.test_data).class_names
+    return user_data.for_problem(task, "binary" if len(classes) == 2 else "multiclass")
 
 
 TASK = Task(
@@ -54,7 +54,7 @@ TASK = Task(
     summary="your own images, in a folder for each class",
     problem="multiclass",
     load=load,
-    read=lambda path, settings: images.queries(path, user_tables.given(settings, "image_size"), 3),
+    read=lambda path, settings: images.queries(path, user_data.required(settings, "image_size"), 3),
     fit_preprocessor=lambda inputs, settings: prepared.fit(inputs),
     models={
         "mlp": vision.MLP,

@@ -23,6 +23,7 @@ from jaxcls.data.formats.tables import Table, numbers, read_csv
 from jaxcls.data.preprocessing import tables
 from jaxcls.data.samples import leaf as sample
 from jaxcls.models import tabular
+from jaxcls.tasks import user_data
 from jaxcls.tasks.task import Preset, Task
 from jaxcls.training.settings import Settings
 
@@ -49,7 +50,7 @@ def load(settings: Settings) -> Dataset:
     """The leaves of train.csv, of which --test-fraction are the test, the same ones for every seed."""
 
     def read_folder(folder: Path) -> Dataset:
-        return _read_train(folder, user_tables.given(settings, "test_fraction"))
+        return _read_train(folder, user_data.required(settings, "test_fraction"))
 
     return sources.choose(
         "leaf",
@@ -77,7 +78,7 @@ def _read_train(folder: Path, test_fraction: float) -> Dataset:
     _check_species(table["species"], path)
     names, labels = np.unique(table["species"].astype(str), return_inverse=True)
     part = Split(_features(table, path), labels.astype(np.int32))
-    train, test = user_tables.set_test_aside(part, test_fraction, str(path))
+    train, test = user_tables.hold_out_test(part, test_fraction, str(path))
     note = f"test rows are {test_fraction:.0%} of each species of train.csv"
     provenance = Provenance("files", str(folder), sources.checksums([path]), synthetic=False, note=note)
     return Dataset("leaf", train, test, tuple(names.tolist()), provenance)

@@ -20,12 +20,12 @@ import numpy as np
 
 from jaxcls._utils import files
 from jaxcls._utils.errors import InputError
-from jaxcls.data import downloads, sources, splits, user_tables
+from jaxcls.data import downloads, sources, splits
 from jaxcls.data.dataset import Dataset, Provenance, Split, Unlabeled
 from jaxcls.data.formats.tables import Table, numbers, read_csv, require
 from jaxcls.data.formats.texts import read_archive, read_folders, read_lines
 from jaxcls.models import text
-from jaxcls.tasks import texts
+from jaxcls.tasks import texts, user_data
 from jaxcls.tasks.task import Preset, Task
 from jaxcls.training.settings import Settings
 
@@ -61,7 +61,7 @@ DEFAULT = Settings(
 
 def load(settings: Settings) -> Dataset:
     """The reviews with a label."""
-    test_fraction = user_tables.given(settings, "test_fraction")
+    test_fraction = user_data.required(settings, "test_fraction")
     return sources.choose(
         "sentiment",
         settings.source,

@@ -14,16 +14,12 @@ import functools
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from jaxcls.data import sources, user_tables
 from jaxcls.data.dataset import Dataset, Unlabeled
-from jaxcls.data.formats import tables
 from jaxcls.data.samples import toxic_comment as sample
 from jaxcls.models import text
-from jaxcls.tasks import texts
+from jaxcls.tasks import texts, user_data
 from jaxcls.tasks.task import Preset, Task
-from jaxcls.tasks.user_data import specialise as specialised
 from jaxcls.training.settings import Settings
 
 # Where there is no data of one's own, synthetic comments are told apart, of which a tenth are toxic.
@@ -31,33 +27,24 @@ SAMPLE_COLUMNS: dict[str, Any] = {"text_column": "comment_text", "label_column":
 
 
 def load(settings: Settings) -> Dataset:
-    """The texts of --data, and of --test-data where it is given."""
-    if user_tables.wants_sample(settings):
+    if user_data.uses_sample(settings):
         return sources.generated(sample.write, functools.partial(_load_sample, settings))
-    column = user_tables.given(settings, "text_column")
-    return user_tables.from_tables("text_csv", settings, functools.partial(_texts, column), text=[column])
-
-
-def read(path: Path, settings: Settings) -> Unlabeled:
-    """The texts of a CSV file, which needs no labels."""
-    if user_tables.wants_sample(settings):
-        settings = dataclasses.replace(settings, **SAMPLE_COLUMNS)
-    column = user_tables.given(settings, "text_column")
-    return user_tables.queries(path, settings, functools.partial(_texts, column), text=[column])
-
-
-def specialise(task: Task, settings: Settings) -> Task:
-    problem = "binary" if user_tables.wants_sample(settings) else user_tables.labels_of_table(settings).problem
-    return specialised(texts.specialise(task, settings), problem)
+    return user_data.load_table("text_csv", settings, text=True)
 
 
 def _load_sample(settings: Settings, folder: Path) -> Dataset:
     return load(dataclasses.replace(settings, source="auto", data=folder / "train.csv", **SAMPLE_COLUMNS))
 
 
-def _texts(column: str, columns: user_tables.Columns, where: str) -> np.ndarray:
-    tables.require(columns, column, where)
-    return columns[column]
+def read(path: Path, settings: Settings) -> Unlabeled:
+    if user_data.uses_sample(settings):
+        settings = dataclasses.replace(settings, **SAMPLE_COLUMNS)
+    return user_tables.read_unlabeled(path, user_data.table_columns(settings, text=True))
+
+
+def specialise(task: Task, settings: Settings) -> Task:
+    problem = "binary" if user_data.uses_sample(settings) else user_data.table_labels(settings).problem
+    return user_data.for_problem(texts.specialise(task, settings), problem)
 
 
 DEFAULT = Settings(

@@ -4,8 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from jaxcls.data import user_tables
 from jaxcls.data.preprocessing import texts
+from jaxcls.tasks import user_data
 from jaxcls.tasks.task import Task
 from jaxcls.training.settings import Settings
 
@@ -14,8 +14,8 @@ def fit_preprocessor(inputs: np.ndarray, settings: Settings) -> texts.Texts:
     """A tokenizer of the training texts."""
     return texts.fit(
         inputs,
-        vocabulary_size=user_tables.given(settings, "vocabulary_size"),
-        max_length=user_tables.given(settings, "max_length"),
+        vocabulary_size=user_data.required(settings, "vocabulary_size"),
+        max_length=user_data.required(settings, "max_length"),
     )
 
 

@@ -1,9 +1,15 @@
-"""What the user's own data decides of a task: its problem, and with it the loss and the metrics."""
+"""What tasks on user-supplied data share: reading their settings, and the loss and metrics of the inferred problem."""
 
 import dataclasses
+from typing import Any
 
+from jaxcls._utils.errors import InputError
 from jaxcls._utils.labels import ProblemName
+from jaxcls.data import user_tables
+from jaxcls.data.dataset import Dataset
+from jaxcls.data.user_tables import Labels, TableColumns
 from jaxcls.tasks.task import Task
+from jaxcls.training.settings import Settings
 
 _LOSSES: dict[ProblemName, str] = {
     "binary": "binary_crossentropy",
@@ -17,11 +23,11 @@ _METRICS: dict[ProblemName, tuple[str, ...]] = {
 }
 
 
-def specialise(task: Task, problem: ProblemName) -> Task:
-    """A task whose problem was open, for this problem: every recipe gets its loss, and the task its metrics.
+def for_problem(task: Task, problem: ProblemName) -> Task:
+    """Returns the task for this problem: every preset gets its loss, and the task its metrics.
 
     >>> from jaxcls.tasks import text_csv
-    >>> specialise(text_csv.TASK, "multiclass").presets["default"].settings.loss
+    >>> for_problem(text_csv.TASK, "multiclass").presets["default"].settings.loss
     'sparse_categorical_crossentropy'
     """
     presets = {
@@ -29,3 +35,64 @@ def specialise(task: Task, problem: ProblemName) -> Task:
         for name, preset in task.presets.items()
     }
     return dataclasses.replace(task, problem=problem, presets=presets, metrics=_METRICS[problem])
+
+
+def required(settings: Settings, name: str) -> Any:
+    """Returns the value of a setting that the task cannot do without.
+
+    >>> required(Settings(task="csv"), "data")
+    Traceback (most recent call last):
+    ...
+    jaxcls._utils.errors.InputError: --task csv needs --data. See --help for its meaning.
+    """
+    value = getattr(settings, name)
+    if value is None:
+        raise InputError(f"--task {settings.task} needs {_flag(name)}. See --help for its meaning.")
+    if name == "data" and settings.source in ("tfds", "sample"):
+        raise InputError(f"--data is a file of yours: leave out --source {settings.source}.")
+    return value
+
+
+def uses_sample(settings: Settings) -> bool:
+    """Returns whether no user data was given, so that the task trains on its sample.
+
+    Raises:
+      InputError: no data was given, but columns of it.
+    """
+    if settings.data is not None or settings.source not in ("auto", "sample"):
+        return False
+    for name in ("test_data", "label_column", "text_column", "weight_column", "id_column", "drop_column"):
+        if getattr(settings, name) is not None:
+            raise InputError(f"{_flag(name)} goes with --data, a file of yours; give both or neither.")
+    return True
+
+
+def table_columns(settings: Settings, *, text: bool = False) -> TableColumns:
+    """Returns the roles of the columns of --data.
+
+    Args:
+      settings: the settings of a run.
+      text: whether the inputs are texts.
+    """
+    return TableColumns(
+        label=required(settings, "label_column"),
+        text=required(settings, "text_column") if text else None,
+        weight=settings.weight_column,
+        id=settings.id_column,
+        drop=settings.drop_column or (),
+    )
+
+
+def table_labels(settings: Settings) -> Labels:
+    """Reads the labels of --data."""
+    return user_tables.read_labels(required(settings, "data"), table_columns(settings))
+
+
+def load_table(name: str, settings: Settings, *, text: bool = False) -> Dataset:
+    """Reads the data set of --data and --test-data; see :func:`jaxcls.data.user_tables.load`."""
+    data, columns = required(settings, "data"), table_columns(settings, text=text)
+    return user_tables.load(name, data, settings.test_data, columns, required(settings, "test_fraction"))
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

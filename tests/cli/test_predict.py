@@ -142,7 +142,7 @@ def test_a_sample_submission_of_other_rows_is_refused(of_leaves, leaves, tmp_pat
     for lines, message in [
         (sample[:-1], f"id {last!r}"),
         ([*sample, sample[-1].replace(last, "99999", 1)], "asks for id '99999', which is not in"),
-        ([*sample, sample[-1]], f"of column 'id' is {last!r}, as is row"),
+        ([*sample, sample[-1]], f"of column 'id' is {last!r}, the same as row"),
         ([line.rpartition(",")[0] for line in sample], "has no column 'Acer_Palmatum'"),
     ]:
         (tmp_path / "sample.csv").write_text("\n".join(lines) + "\n")

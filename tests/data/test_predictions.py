@@ -76,8 +76,8 @@ def test_the_column_of_a_binary_submission_may_be_called_anything(sample):
     [
         ("id,x,y\na,0,0\nb,0,0\n", ["a", "c"], "row 2 asks for id 'b', which is not in test.csv"),
         ("id,x,y\na,0,0\n", ["b", "a"], "test.csv holds 2 examples.*asks for 1: row 1, id 'b'"),
-        ("id,x,y\na,0,0\na,0,0\n", ["a", "b"], "sample_submission.csv: row 2 of column 'id' is 'a', as is row 1"),
-        ("id,x,y\na,0,0\nb,0,0\n", ["a", "b", "a"], "test.csv: row 3 of column 'id' is 'a', as is row 1"),
+        ("id,x,y\na,0,0\na,0,0\n", ["a", "b"], "sample_submission.csv: row 2 of column 'id' is 'a', the same as row 1"),
+        ("id,x,y\na,0,0\nb,0,0\n", ["a", "b", "a"], "test.csv: row 3 of column 'id' is 'a', the same as row 1"),
         ("id,x,y\na,0,0\n,0,0\n", ["a", "b"], "row 2 of column 'id' is empty"),
         ("id,x\na,0\nb,0\n", ["a", "b"], "has no column 'y'"),
         ("id,x,y,z\na,0,0,0\nb,0,0,0\n", ["a", "b"], "column 'z' is none of the classes"),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from jaxcls._utils.errors import InputError
+from jaxcls.data.datasets import object_detection
 from jaxcls.data.preprocessing import detection, from_record
 
 
@@ -111,6 +112,6 @@ def test_another_canvas_is_refused_and_so_is_what_is_not_padded_with_black():
 def test_a_query_is_normalised_as_training_images_are():
     inputs = padded(4)
     fitted = detection.fit(inputs)
-    one = detection.canvases(inputs["image"][:1], np.array([[16, 8]]))
+    one = object_detection.canvases(inputs["image"][:1], np.array([[16, 8]]))
     assert one["size"].tolist() == [[8, 4]]
     assert fitted.normalize(fitted.transform(one)).shape == (1, 8, 8, 3)

@@ -1,6 +1,6 @@
 """The user's own data: labels and the problem that follows from them, weights, ids, the test part."""
 
-from pathlib import Path
+import dataclasses
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from jaxcls._utils.errors import InputError
 from jaxcls.data import user_tables
 from jaxcls.data.dataset import Split
 from jaxcls.data.formats.tables import write_csv
-from jaxcls.training.settings import Settings
+from jaxcls.data.user_tables import TableColumns
 
 words = st.text("abc ", min_size=1, max_size=3).filter(str.strip)
 
@@ -29,7 +29,7 @@ def column(values):
 @given(st.lists(words, min_size=2, max_size=4, unique_by=str.strip), st.data())
 def test_words_become_the_places_that_scikit_learn_gives(classes, data):
     values = [*classes, *classes, *data.draw(st.lists(st.sampled_from(classes), max_size=20))]
-    found = user_tables.labels_of({"y": objects(values)}, ["y"], "rows.csv")
+    found = user_tables.infer_labels({"y": objects(values)}, ["y"], "rows.csv")
     encoder = LabelEncoder().fit([value.strip() for value in values])
     assert found.class_names == tuple(encoder.classes_)
     np.testing.assert_array_equal(found.values, encoder.transform([value.strip() for value in values]))
@@ -44,14 +44,14 @@ def test_numbers_are_in_the_order_of_numbers_and_the_same_class_however_they_are
     expected = [order.index(value) for value in values]
     as_text = [objects([f"{value}{end}" for value in values]) for end in ("", ".", ".0")]
     for written in [np.array(values, float), *as_text]:
-        found = user_tables.labels_of({"y": written}, ["y"], "rows.csv")
+        found = user_tables.infer_labels({"y": written}, ["y"], "rows.csv")
         assert found.class_names == tuple(map(str, order))
         assert found.values.tolist() == expected
 
 
 def test_several_columns_of_0_and_1_are_a_multilabel_problem():
     columns = {"a": np.array([0.0, 1.0]), "b": objects(["1", "0"]), "c": objects(["True", "False"])}
-    values, problem, class_names = user_tables.labels_of(columns, ["c", "a", "b"], "rows.csv")
+    values, problem, class_names = user_tables.infer_labels(columns, ["c", "a", "b"], "rows.csv")
     assert problem == "multilabel"
     assert class_names == ("c", "a", "b")
     assert values.dtype == np.float32
@@ -66,51 +66,54 @@ def test_several_columns_of_0_and_1_are_a_multilabel_problem():
         ({"y": ["a", "nan", "b", "a"]}, ["y"], "row 2 of column 'y' is 'nan'"),
         ({"y": [1.0, 0.0, 1.0, np.nan]}, ["y"], "row 4 of column 'y' is 'nan'"),
         ({"y": [1.0, 0.0, np.inf, 0.0]}, ["y"], "row 3 of column 'y' is 'inf'"),
-        ({"y": ["a", "a "]}, ["y"], "'y' holds 'a' in every row; it takes two classes"),
-        ({"y": np.arange(10.0)}, ["y"], "10 different values in 10 rows.*a quantity, as of a regression"),
-        ({"y": np.arange(100) % 25 / 2}, ["y"], "25 different values in 100 rows.*a quantity"),
-        ({"y": list("abcdefgh")}, ["y"], "8 different values in 8 rows.*names or ids"),
+        ({"y": ["a", "a "]}, ["y"], "'y' is 'a' in every row; classification needs two classes"),
+        ({"y": np.arange(10.0)}, ["y"], "10 distinct values in 10 rows.*a quantity, as in regression"),
+        ({"y": np.arange(100) % 25 / 2}, ["y"], "25 distinct values in 100 rows.*a quantity"),
+        ({"y": list("abcdefgh")}, ["y"], "8 distinct values in 8 rows.*names or ids"),
         ({"y": np.array([])}, ["y"], "rows.csv has no rows"),
         ({"a": [0.0, 1.0], "b": [0.0, 2.0]}, ["a", "b"], "row 2 of column 'b' is '2', but several label columns"),
         ({"a": [0.0, 1.0], "b": [np.nan, 1.0]}, ["a", "b"], "row 1 of column 'b' is 'nan'"),
-        ({"a": [0.0, 1.0], "b": [0.0, 0.0]}, ["a", "b"], "'b' holds 0 in every row"),
-        ({"a": [0.0, 1.0]}, ["a", "a"], "--label-column a a: give one column or several different ones"),
+        ({"a": [0.0, 1.0], "b": [0.0, 0.0]}, ["a", "b"], "'b' is 0 in every row"),
+        ({"a": [0.0, 1.0]}, ["a", "a"], "the label columns are 'a, a'; give one, or several different ones"),
     ],
 )  # fmt: skip
 def test_labels_that_cannot_be_learned_are_refused_in_words(columns, names, says):
     columns = {name: column(values) for name, values in columns.items()}
     with pytest.raises(InputError, match=says):
-        user_tables.labels_of(columns, names, "rows.csv")
+        user_tables.infer_labels(columns, names, "rows.csv")
 
 
 @pytest.mark.parametrize("training", [["1", "2", "x", "1", "2", "x"], ["1", "2", "3", "1", "2", "3"]])
 def test_the_classes_of_test_labels_are_those_of_the_training_labels(training):
-    known = user_tables.labels_of({"y": objects(training)}, ["y"], "train.csv")
+    known = user_tables.infer_labels({"y": objects(training)}, ["y"], "train.csv")
     # Numbers alone, where the training labels had a word among them, are read as numbers.
-    assert user_tables.labels_like(known, {"y": np.array([2.0, 1.0])}, ["y"], "test.csv").tolist() == [1, 0]
-    with pytest.raises(InputError, match=r"test.csv: row 2 of column 'y' is '4'.*the classes are 1, 2, "):
-        user_tables.labels_like(known, {"y": np.array([2.0, 4.0])}, ["y"], "test.csv")
+    assert user_tables.encode_labels(known, {"y": np.array([2.0, 1.0])}, ["y"], "test.csv").tolist() == [1, 0]
+    with pytest.raises(InputError, match=r"test.csv: row 2 of column 'y' is '4'.*these are 1, 2, "):
+        user_tables.encode_labels(known, {"y": np.array([2.0, 4.0])}, ["y"], "test.csv")
 
 
 @pytest.mark.parametrize(
     ("weights", "says"),
     [
-        ([1.0, -1.0], "row 2 of column 'w' is -1; a weight is 0 or more"),
+        ([1.0, -1.0], "row 2 of column 'w' is '-1', but a sample weight is 0 or more"),
         ([1.0, np.nan], "row 2 of column 'w' is empty"),
-        ([0.0, 0.0], "gives every row the weight 0"),
+        ([0.0, 0.0], "'w' is 0 in every row"),
         (["1", "heavy"], "row 2 of column 'w' is 'heavy'"),
     ],
 )
 def test_weights_are_finite_and_not_negative(weights, says):
     with pytest.raises(InputError, match=f"rows.csv: .*{says}"):
-        user_tables.weights_of({"w": column(weights)}, "w", "rows.csv")
+        user_tables.sample_weights({"w": column(weights)}, "w", "rows.csv")
 
 
 def test_ids_stay_as_they_are_written_and_name_one_row():
-    assert user_tables.ids_of({"id": objects(["007", "1.0"])}, "id", "rows.csv").tolist() == ["007", "1.0"]
-    for ids, says in ((["a", "b", "a"], "row 3 of column 'id' is 'a', as is row 1"), (["a", ""], "row 2 .* is empty")):
+    assert user_tables.row_ids({"id": objects(["007", "1.0"])}, "id", "rows.csv").tolist() == ["007", "1.0"]
+    for ids, says in (
+        (["a", "b", "a"], "row 3 of column 'id' is 'a', the same as row 1"),
+        (["a", ""], "row 2 .* is empty"),
+    ):
         with pytest.raises(InputError, match=says):
-            user_tables.ids_of({"id": objects(ids)}, "id", "rows.csv")
+            user_tables.row_ids({"id": objects(ids)}, "id", "rows.csv")
 
 
 @given(st.lists(st.integers(0, 2), min_size=8, max_size=60), st.floats(0.05, 0.95))
@@ -119,7 +122,7 @@ def test_the_test_part_and_the_rest_are_all_rows(values, fraction):
     part = Split(
         {"x": np.arange(len(values), dtype=float)}, np.array(values, np.int32), np.ones(len(values), np.float32)
     )
-    train, test = user_tables.set_test_aside(part, fraction, "rows.csv")
+    train, test = user_tables.hold_out_test(part, fraction, "rows.csv")
     assert sorted([*train.inputs["x"], *test.inputs["x"]]) == list(range(len(values)))
     assert min(len(train.labels), len(test.sample_weight)) > 0
 
@@ -135,70 +138,67 @@ def table(tmp_path):
     }
     path = tmp_path / "rows.csv"
     write_csv(path, columns)
-    return Settings(
-        task="csv", data=path, label_column=("y",), weight_column="w", id_column="name", drop_column=("junk",),
-        test_fraction=0.25,
-    )  # fmt: skip
+    return path
 
 
-def load(settings):
-    return user_tables.from_tables("csv", settings, lambda columns, where: user_tables.learned_from(columns, settings))
+COLUMNS = TableColumns(label=("y",), weight="w", id="name", drop=("junk",))
 
 
-def test_a_table_gives_its_columns_and_sets_a_part_aside(table):
+def load(data, columns=COLUMNS, test_data=None, test_fraction=0.25):
+    return user_tables.load("csv", data, test_data, columns, test_fraction)
+
+
+def test_a_fraction_of_a_table_is_held_out_for_the_test(table):
     data = load(table)
     assert list(data.train.inputs) == ["x"]
     assert (len(data.train.labels), len(data.test.labels)) == (30, 10)
     assert data.class_names == ("no", "yes")
     np.testing.assert_array_equal(data.train.labels, data.train.inputs["x"] % 4 == 3)
     np.testing.assert_array_equal(data.train.sample_weight, np.full(30, 0.5, np.float32))
-    assert "10 rows set aside" in data.provenance.note
+    assert "10 rows held out" in data.provenance.note
     assert "the positive class is 'yes'" in data.provenance.note
     assert list(data.provenance.sha256) == ["data"]
 
 
-def test_a_test_table_is_taken_whole_and_needs_no_weights(table, tmp_path):
+def test_all_rows_of_a_test_table_are_used_and_it_needs_no_weights(table, tmp_path):
     write_csv(tmp_path / "test.csv", {"name": ["a", "b"], "x": [1.0, 2.0], "junk": ["", ""], "y": ["yes", "no"]})
-    data = load(Settings(**{**vars(table), "test_data": tmp_path / "test.csv"}))
+    data = load(table, test_data=tmp_path / "test.csv")
     assert len(data.train.labels) == 40
     assert data.test.labels.tolist() == [1, 0]
     assert data.test.sample_weight is None
     assert list(data.provenance.sha256) == ["data", "test_data"]
 
 
-def test_rows_to_predict_need_no_labels_and_keep_their_ids(table, tmp_path):
-    write_csv(tmp_path / "asked.csv", {"name": ["007", "008"], "x": [1.0, 2.0], "junk": ["", ""]})
-    asked = user_tables.queries(
-        tmp_path / "asked.csv", table, lambda columns, where: user_tables.learned_from(columns, table)
-    )
-    assert asked.ids.tolist() == ["007", "008"]
-    assert asked.inputs["x"].tolist() == [1.0, 2.0]
+def test_rows_to_predict_need_no_labels_and_keep_their_ids(tmp_path):
+    write_csv(tmp_path / "new.csv", {"name": ["007", "008"], "x": [1.0, 2.0], "junk": ["", ""]})
+    rows = user_tables.read_unlabeled(tmp_path / "new.csv", COLUMNS)
+    assert rows.ids.tolist() == ["007", "008"]
+    assert rows.inputs["x"].tolist() == [1.0, 2.0]
+
+
+def test_a_text_column_is_the_only_input_and_is_read_as_text(table):
+    data = load(table, TableColumns(label=("y",), text="name"))
+    assert sorted([*data.train.inputs, *data.test.inputs]) == [f"{number:03}" for number in range(40)]
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "message"),
     [
-        ({"data": None, "source": "files"}, "--task csv needs --data"),
-        ({"label_column": None}, "--task csv needs --label-column"),
-        ({"test_fraction": None}, "--task csv needs --test-fraction"),
-        ({"test_fraction": 1.0}, "--test-fraction is 1; it must be"),
-        ({"source": "sample"}, "leave out --source sample"),
-        ({"drop_column": ("jnuk",)}, "no column 'jnuk'. Did you mean 'junk'"),
-        ({"weight_column": "y"}, "column 'y' is given as --label-column and as --weight-column"),
-        ({"drop_column": ("y",)}, "column 'y' is given as --label-column and as --drop-column"),
-        ({"id_column": "w", "weight_column": None}, "row 2 of column 'w' is '0.5', as is row 1"),
-        ({"label_column": ("name",), "id_column": None}, "40 different values in 40 rows"),
+        ({"drop": ("jnuk",)}, "no column 'jnuk'. Did you mean 'junk'"),
+        ({"weight": "y"}, "column 'y' is both a label and a weight column"),
+        ({"drop": ("y",)}, "column 'y' is both a label and a drop column"),
+        ({"id": "w", "weight": None}, "row 2 of column 'w' is '0.5', the same as row 1"),
+        ({"label": ("name",), "id": None}, "40 distinct values in 40 rows"),
+        ({"drop": ("x", "junk")}, "has no feature columns"),
+        ({"text": "txt"}, "has no column 'txt'"),
     ],
 )
-def test_settings_that_do_not_fit_the_table_are_refused_in_words(table, changes, says):
-    with pytest.raises(InputError, match=says):
-        load(Settings(**{**vars(table), **changes}))
+def test_columns_that_do_not_fit_the_table_are_rejected(table, changes, message):
+    with pytest.raises(InputError, match=message):
+        load(table, dataclasses.replace(COLUMNS, **changes))
 
 
-def test_columns_without_data_are_refused_and_the_sample_is_for_those_who_name_none():
-    assert user_tables.wants_sample(Settings(task="csv"))
-    assert user_tables.wants_sample(Settings(task="csv", source="sample"))
-    assert not user_tables.wants_sample(Settings(task="csv", data=Path("rows.csv"), label_column=("y",)))
-    assert not user_tables.wants_sample(Settings(task="csv", source="tfds"))
-    with pytest.raises(InputError, match="--label-column goes with --data"):
-        user_tables.wants_sample(Settings(task="csv", label_column=("y",)))
+@pytest.mark.parametrize("fraction", [0.0, 1.0])
+def test_a_test_fraction_outside_0_and_1_is_rejected(table, fraction):
+    with pytest.raises(InputError, match=f"the test fraction is {fraction:g}; it must be"):
+        load(table, test_fraction=fraction)

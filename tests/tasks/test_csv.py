@@ -77,7 +77,7 @@ def test_a_large_table_is_gone_through_less_often(settings, monkeypatch):
     [
         ("size", "big", "row 3 of column 'size' is 'big', which is not a finite number"),
         ("size", "inf", "row 3 of column 'size' is inf, which is not a finite number"),
-        ("kind", "shrub", "row 3 of column 'kind' is 'shrub', which no training example has"),
+        ("kind", "shrub", "row 3 of column 'kind' is 'shrub', which is not a class of the training rows"),
         ("kind", "", "row 3 of column 'kind' is ''"),
     ],
 )
@@ -102,10 +102,10 @@ def test_a_renamed_column_of_the_test_file_is_suggested(settings, tmp_path):
     ("changes", "message"),
     [
         ({"size": ["inf", *["1"] * 59]}, "plants.csv: row 1 of column 'size' is inf, which is not"),
-        ({"kind": ["tree"] * 60}, "plants.csv: column 'kind' holds 'tree' in every row"),
+        ({"kind": ["tree"] * 60}, "plants.csv: column 'kind' is 'tree' in every row"),
         ({"kind": ["tree", ""] * 30}, "plants.csv: row 2 of column 'kind' is ''"),
-        ({"weight": [-1.0] * 60}, "row 1 of column 'weight' is -1"),
-        ({"id": ["1"] * 60}, "plants.csv: row 2 of column 'id' is '1', as is row 1"),
+        ({"weight": [-1.0] * 60}, "row 1 of column 'weight' is '-1'"),
+        ({"id": ["1"] * 60}, "plants.csv: row 2 of column 'id' is '1', the same as row 1"),
     ],
 )
 def test_a_row_that_cannot_be_learned_from_is_named(settings, changes, message):
@@ -119,7 +119,7 @@ def test_a_row_that_cannot_be_learned_from_is_named(settings, changes, message):
     [
         ({"label_column": None}, "--task csv needs --label-column"),
         ({"label_column": ("knid",)}, "no column 'knid'. Did you mean 'kind'"),
-        ({"drop_column": ("size", "colour", "big", "red")}, "no column to learn from beside"),
+        ({"drop_column": ("size", "colour", "big", "red")}, "no feature columns besides"),
         ({"data": None}, "--label-column goes with --data"),
         ({"source": "tfds"}, "--source tfds"),
     ],
@@ -133,12 +133,12 @@ def test_names_of_rows_are_no_category(settings):
     write_csv(settings.data, {**table(), "id": [f"plant {row}" for row in range(60)]})
     data = load(dataclasses.replace(settings, id_column=None))
     with pytest.raises(InputError, match=r"column 'id' has 48 different words in 48 rows.*--drop-column id"):
-        task_csv.TASK.prepare(data.train.inputs, settings)
+        task_csv.TASK.fit_preprocessor(data.train.inputs, settings)
 
 
 def test_an_id_that_stands_twice_among_rows_to_predict_is_named(settings, tmp_path):
     write_csv(tmp_path / "asked.csv", {**table(3), "id": ["7", "8", "7"]})
-    with pytest.raises(InputError, match=r"asked.csv: row 3 of column 'id' is '7', as is row 1"):
+    with pytest.raises(InputError, match=r"asked.csv: row 3 of column 'id' is '7', the same as row 1"):
         task_csv.read(tmp_path / "asked.csv", settings)
 
 
@@ -147,7 +147,7 @@ def test_rows_to_predict_need_neither_labels_nor_weights(settings, tmp_path):
     write_csv(tmp_path / "asked.csv", {name: asked[name] for name in ("id", "colour", "size", "big", "red")})
     queries = task_csv.read(tmp_path / "asked.csv", settings)
     assert queries.ids.tolist() == ["000", "001", "002", "003"]
-    fitted = task_csv.TASK.prepare(load(settings).train.inputs, settings)
+    fitted = task_csv.TASK.fit_preprocessor(load(settings).train.inputs, settings)
     assert fitted.transform(queries.inputs)["numeric"].shape == (4, 1)
 
 

@@ -162,7 +162,7 @@ def test_medmnist_brings_its_own_validation_images(written):
         (lambda f: replace(f / "Data_Entry_2017.csv", "No Finding,0,1,", ",0,1,"), "row 1: unknown finding ''"),
         (lambda f: replace(f / "Data_Entry_2017.csv", ",0,1,", ",0,,"), "row 1 of column 'Patient ID' is empty"),
         (lambda f: replace(f / "Data_Entry_2017.csv", "00000002_000", "00000001_000"),
-         "row 2 of column 'Image Index' is '00000001_000.png', as is row 1"),
+         "row 2 of column 'Image Index' is '00000001_000.png', the same as row 1"),
         (lambda f: (f / "images_001" / "images" / "00000002_000.png").unlink(),
          "2017.csv: row 2: there is no image 00000002_000.png in .*; 1 of 120 are missing"),
         (lambda f: shutil.copy(f / "images_001" / "images" / "00000002_000.png", f / "images_002"),

@@ -116,7 +116,7 @@ def test_what_comes_later_does_not_reach_the_scales(written, path):
 
     edit(path, inflate)
     (_, before), (_, after) = load(written), load(path.parent)
-    fitted, refitted = (TASK.prepare(parts.train.inputs, Settings(task="fraud")) for parts in (before, after))
+    fitted, refitted = (TASK.fit_preprocessor(parts.train.inputs, Settings(task="fraud")) for parts in (before, after))
     assert after.test.inputs["Amount"].max() == 99999
     assert fitted == refitted
 

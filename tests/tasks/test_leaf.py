@@ -82,7 +82,7 @@ def test_an_id_is_not_learned_from(written):
 
 def test_without_standardising_the_shape_is_not_seen(written):
     dataset = load(written)
-    fitted = TASK.prepare(dataset.train.inputs, Settings(task="leaf"))
+    fitted = TASK.fit_preprocessor(dataset.train.inputs, Settings(task="leaf"))
     raw, scaled = (
         [np.stack([*part.inputs.values()], axis=1) for part in (dataset.train, dataset.test)],
         [fitted.transform(part.inputs)["numeric"] for part in (dataset.train, dataset.test)],
@@ -165,7 +165,10 @@ def one_species(rows):
             put(4, "species", "Acer_Momo"),
             "row 4 .* is 'Acer_Momo', of which .* fewer than three .* Did you mean 'Acer_Mono'",
         ),
-        (edited(lambda rows: rows[5].__setitem__(0, rows[2][0])), "train.csv: row 5 of column 'id' is .*, as is row 2"),
+        (
+            edited(lambda rows: rows[5].__setitem__(0, rows[2][0])),
+            "train.csv: row 5 of column 'id' is .*, the same as row 2",
+        ),
         (edited(lambda rows: rows[5].append("0.1")), "row 5 .* 195 where there are 194 columns"),
         (edited(one_species), "every leaf is of species 'Acer_Mono'"),
         (
@@ -189,7 +192,10 @@ def test_a_byte_order_mark_is_no_part_of_the_id(folder):
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (edited(lambda rows: rows[2].__setitem__(0, rows[1][0])), "test.csv: row 2 of column 'id' is .*, as is row 1"),
+        (
+            edited(lambda rows: rows[2].__setitem__(0, rows[1][0])),
+            "test.csv: row 2 of column 'id' is .*, the same as row 1",
+        ),
         (put(0, "texture64", "texture"), "has no column 'texture64'"),
         (put(2, "texture64", ""), "test.csv: row 2 of column 'texture64' is empty"),
     ],

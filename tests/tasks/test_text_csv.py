@@ -86,10 +86,10 @@ def test_rows_to_predict_need_no_labels(settings, tmp_path):
         ({"text_column": None}, "--task text_csv needs --text-column"),
         ({"text_column": "txt"}, r"tastes.csv: has no column 'txt'\. Did you mean 'text'"),
         ({"label_column": ("teste",)}, r"tastes.csv: has no column 'teste'\. Did you mean 'taste'"),
-        ({"label_column": ("grams",)}, "'grams' holds 90 different values in 90 rows.*quantity"),
-        ({"label_column": ("name",)}, "'name' holds 90 different values"),
+        ({"label_column": ("grams",)}, "'grams' has 90 distinct values in 90 rows.*quantity"),
+        ({"label_column": ("name",)}, "'name' has 90 distinct values"),
         ({"label_column": ("sour", "taste")}, "row 1 of column 'taste' is 'sour', but several label columns"),
-        ({"source": "sample"}, "--data is your own: leave out --source sample"),
+        ({"source": "sample"}, "--data is a file of yours: leave out --source sample"),
     ],
 )  # fmt: skip
 def test_settings_that_do_not_fit_are_refused_before_anything_is_compiled(settings, changes, says):
@@ -100,7 +100,10 @@ def test_settings_that_do_not_fit_are_refused_before_anything_is_compiled(settin
 @pytest.mark.parametrize(
     ("labels", "says"),
     [
-        (["sour", "bitter"], "test.csv: row 2 of column 'taste' is 'bitter', which no training example has"),
+        (
+            ["sour", "bitter"],
+            "test.csv: row 2 of column 'taste' is 'bitter', which is not a class of the training rows",
+        ),
         (["", "sour"], "test.csv: row 1 of column 'taste' is ''"),
     ],
 )

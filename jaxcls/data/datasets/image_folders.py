@@ -128,7 +128,7 @@ def read(name: str, where: Layout, *, size: int, test_fraction: float, skip_dama
     if where.test:
         test = part("test", where.test)
     else:
-        train, test = user_tables.set_test_aside(train, test_fraction, str(where.train))
+        train, test = user_tables.hold_out_test(train, test_fraction, str(where.train))
         notes.append(f"{len(test.labels):,} images set aside for the test")
     if len(where.class_names) == 2:
         notes.append(f"the positive class is {where.class_names[1]!r}")

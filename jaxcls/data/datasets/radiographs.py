@@ -60,7 +60,7 @@ def read_chestxray14(folder: Path, *, name: str, size: int, test_fraction: float
     decoded = images.decode_all(_paths(names, folder, table), size=size, channels=1, root=folder, what="radiographs")
     part = Split(decoded.images, labels, groups=patients)
     if tests is None:
-        train, test = user_tables.set_test_aside(part, test_fraction, str(table), splits.grouped)
+        train, test = user_tables.hold_out_test(part, test_fraction, str(table), splits.grouped)
         note = f"no official lists, so {test_fraction:.0%} of the examples are set aside for the test by patient"
     else:
         train, test = part.take(~tests), part.take(tests)
