@@ -1,4 +1,4 @@
-"""What the README tells its reader to type is what is run."""
+"""The README: its examples run, its commands are those of CI, and its links resolve."""
 
 import re
 from pathlib import Path
@@ -15,23 +15,23 @@ def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
-def test_the_examples_of_the_library_run():
+def test_python_examples_run():
     assert blocks("python")
     for block in blocks("python"):
         exec(block, {})
 
 
-def test_the_cheat_sheet_names_what_its_commands_do():
+def test_cheat_sheet_matches_its_commands():
     rows = re.findall(r"^\| (\w+-?\w*)[^|]* \| `(\w+)` \| `(\w+)` \| `(--task [^`]*)` \|$", README, re.MULTILINE)
     assert len(rows) >= 8
     for problem, loss, optimizer, flags in rows:
-        given = train._parse(flags.split())
-        task = tasks.get(given.task)
-        resolved = program.resolve(task, given)
+        settings = train._parse(flags.split())
+        task = tasks.get(settings.task)
+        resolved = program.resolve(task, settings)
         assert (task.problem, resolved.loss, resolved.optimizer) == (problem.replace("-", ""), loss, optimizer), flags
 
 
-def test_the_files_that_it_links_to_are_there_and_its_anchors_are_headings():
+def test_links_and_anchors_resolve():
     links = re.findall(r"\]\(([^)\s]+)\)", README)
     titles = re.findall(r"^#+ (.*)$", README, re.MULTILINE)
     headings = {re.sub(r"[^\w -]", "", title).strip().lower().replace(" ", "-") for title in titles}
@@ -43,8 +43,8 @@ def test_the_files_that_it_links_to_are_there_and_its_anchors_are_headings():
     assert (ROOT / "experiments" / "report.png").stat().st_size < 300_000
 
 
-def test_ci_runs_the_test_command_of_the_readme():
+def test_ci_runs_the_test_command():
     shown = re.findall(r"<!-- test command -->\s*```sh\n(.*)\n```", README)
-    assert len(shown) == 1, "the README shows its test command, on one line, below its marker"
+    assert len(shown) == 1, "the README needs one line with the test command below its marker"
     run = [line.strip() for line in (ROOT / ".ci" / "run").read_text().splitlines()]
     assert shown[0] in run
