@@ -43,6 +43,15 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {nearest[0]!r}?" if nearest else ""
 
 
+def flag(name: str) -> str:
+    """The spelling of a setting on the command line.
+
+    >>> flag("learning_rate")
+    '--learning-rate'
+    """
+    return f"--{name.replace('_', '-')}"
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
     """The error for a name that is not one of the known ones: it suggests the nearest and lists them all.
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import tyro
 
 from jaxcls._utils import environment
-from jaxcls._utils.errors import InputError
+from jaxcls._utils.errors import InputError, flag
 from jaxcls.cli import console
 from jaxcls.training.settings import Maybe, Settings, config_of
 
@@ -53,9 +53,7 @@ def _parse(arguments: list[str]) -> Asked:
     asked = tyro.cli(Asked, default=default, args=arguments, prog="jaxcls find-lr")
     for name in _NOT_TAKEN:
         if getattr(asked, name) != getattr(default, name):
-            raise InputError(
-                f"--{name.replace('_', '-')} says nothing to the search for a learning rate; leave it out."
-            )
+            raise InputError(f"{flag(name)} says nothing to the search for a learning rate; leave it out.")
     return asked
 
 

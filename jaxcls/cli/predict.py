@@ -13,7 +13,7 @@ from pathlib import Path
 import tyro
 
 from jaxcls._utils import environment
-from jaxcls._utils.errors import InputError
+from jaxcls._utils.errors import InputError, flag
 from jaxcls.cli import console
 from jaxcls.training.settings import Maybe
 
@@ -72,8 +72,6 @@ def _check_output(asked: Prediction) -> None:
     for name in ("input", "sample_submission"):
         path = getattr(asked, name)
         if path is not None and path.resolve() == asked.output.resolve():
-            raise InputError(
-                f"--output {asked.output} would replace the --{name.replace('_', '-')}; name another file."
-            )
+            raise InputError(f"--output {asked.output} would replace the {flag(name)}; name another file.")
     if asked.output.exists() and not asked.overwrite:
         raise InputError(f"--output {asked.output} is there already; name another file, or give --overwrite.")

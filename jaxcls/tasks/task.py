@@ -54,7 +54,7 @@ class Task:
       presets: name -> a recipe. There is a 'default'.
       metrics: those reported for the validation examples after each epoch, the one that counts most first.
       split: ``(part, fraction, *, seed) -> (train_rows, validation_rows)``; one of :mod:`jaxcls.data.splits`.
-      data_settings: those of `DATA_SETTINGS` that it takes, beside those that its recipes set; others are refused.
+      data_settings: those of `DataSettings` that it takes, beside those that its recipes set; others are refused.
       specialise: ``(task, settings) -> task`` with what the settings and the user's own data decide, before the data
         is loaded: its problem, or a recipe that suits the model that is asked for.
     """

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 
 from jaxcls import losses, optimizers, tasks
-from jaxcls._utils.errors import InputError, error_context, unknown_name
+from jaxcls._utils.errors import InputError, error_context, flag, unknown_name
 from jaxcls.data.batching import Batch, Examples, examples, steps_per_epoch, take
 from jaxcls.data.dataset import Dataset, Split, describe, num_outputs
 from jaxcls.data.preprocessing import Preprocessor
@@ -21,7 +21,16 @@ from jaxcls.tasks.task import Task
 from jaxcls.training import assembly, problems, settings, steps
 from jaxcls.training.assembly import Predict
 from jaxcls.training.debugging import Parts
-from jaxcls.training.settings import DATA_SETTINGS, LOSS_SETTINGS, OPTIMIZER_SETTINGS, SCHEDULE_SETTINGS, Settings
+from jaxcls.training.settings import (
+    DataSettings,
+    LossOptions,
+    OptimizerOptions,
+    OptimizerSettings,
+    ScheduleOptions,
+    ScheduleSettings,
+    Settings,
+    names,
+)
 from jaxcls.training.steps import TrainState, TrainStep
 
 PyTree = Any
@@ -91,13 +100,13 @@ def resolve(task: Task, given: Settings) -> Settings:
         raise InputError("--test-fraction sets a part of --data aside, and --test-data takes its place: leave one out.")
     without: list[str] = []
     if given.optimizer not in (None, recipe.optimizer):
-        without += [*OPTIMIZER_SETTINGS, "learning_rate"]
+        without += names(OptimizerSettings)
         # Schedule-free averages the weights in place of lowering the rate.
         without += ["schedule"] if given.optimizer == "schedule_free" else []
     if given.schedule not in (None, recipe.schedule):
-        without += [*SCHEDULE_SETTINGS, "warmup"]
+        without += names(ScheduleSettings)
     if given.loss is not None and _form(given.loss, task) != _form(recipe.loss, task):
-        without += LOSS_SETTINGS
+        without += names(LossOptions)
     resolved = settings.resolve(given, recipe, without=without)
     if resolved.schedule is None:
         resolved = dataclasses.replace(resolved, schedule="constant")
@@ -166,18 +175,18 @@ def build(
       InputError: the settings do not fit together; the step is traced, not compiled, to see it.
     """
     model = build_model(task, resolved, preprocessor, class_names)
-    names = dict.fromkeys([*task.metrics, resolved.monitor])
+    monitored = dict.fromkeys([*task.metrics, resolved.monitor])
     head = problems.get(task.problem).head(
         resolved,
         preprocessor,
         class_names=class_names,
         train_labels=train.labels,
-        metrics=[name for name in names if name != "loss"],
+        metrics=[name for name in monitored if name != "loss"],
     )
     optimizer = optimizers.get(
         resolved.optimizer,
         learning_rate=rate or _build_schedule(resolved, len(train)),
-        **settings.select(resolved, OPTIMIZER_SETTINGS),
+        **settings.select(resolved, OptimizerOptions),
     )
     preset = task.presets[resolved.preset]
     assembly.check_batch_size(resolved.batch_size, "--batch-size")
@@ -281,12 +290,12 @@ def _recipe(task: Task, given: Settings) -> Settings:
 
 def _check_taken(task: Task, given: Settings) -> None:
     """Refuses settings of the data that say nothing to the task."""
-    for name in settings.select(given, DATA_SETTINGS):
+    for name in settings.select(given, DataSettings):
         if not task.takes(name):
             others = [other.name for other in tasks.TASKS.values() if other.takes(name)]
-            taken = [_flag(other) for other in DATA_SETTINGS if task.takes(other)]
+            taken = [flag(other) for other in names(DataSettings) if task.takes(other)]
             raise InputError(
-                f"--task {task.name} takes no {_flag(name)}, which is for {', '.join(others)}. Of its data it takes "
+                f"--task {task.name} takes no {flag(name)}, which is for {', '.join(others)}. Of its data it takes "
                 f"{', '.join(taken)}."
             )
 
@@ -325,7 +334,7 @@ def _check(task: Task, resolved: Settings) -> None:
         ("seed", 0 <= resolved.seed < 2**32, "between 0 and 4294967295"),
     ):
         if not good:
-            raise InputError(f"{_flag(name)} is {getattr(resolved, name)}; it must be {right}.")
+            raise InputError(f"{flag(name)} is {getattr(resolved, name)}; it must be {right}.")
 
 
 def _build_schedule(resolved: Settings, count: int) -> optax.Schedule:
@@ -337,9 +346,5 @@ def _build_schedule(resolved: Settings, count: int) -> optax.Schedule:
         learning_rate=resolved.learning_rate,
         total_steps=updates,
         warmup_steps=round((resolved.warmup or 0) * updates),
-        **settings.select(resolved, SCHEDULE_SETTINGS),
+        **settings.select(resolved, ScheduleOptions),
     )
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"

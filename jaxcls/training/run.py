@@ -91,8 +91,7 @@ def run(given: Settings, *, say: Callable[[str], None] = print, stop: Callable[[
     )
     kind = problems.get(task.problem)
     mode = "min" if resolved.monitor == "loss" else metrics.direction(resolved.monitor)
-    recorded = settings.identity(resolved)
-    identity = {name: recorded.get(name) for name in settings.DECISIVE} | {"data": dataset.provenance.sha256}
+    identity = settings.identity(resolved) | {"data": dataset.provenance.sha256}
     with (
         watched(resolved.stall_seconds) as done,
         # It holds a lock: from here on no other run writes to this directory.

@@ -27,23 +27,20 @@ UNSET: Any = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings:
-    """Train a classifier. What is not given follows the task's recipe."""
+class TaskSettings:
+    """What is learned."""
 
     task: str = "fashion_mnist"
     """What to learn; --list-tasks lists them."""
-    list_tasks: bool = False
-    """List the tasks with their models and presets, and stop."""
     preset: str = "default"
     """One of the task's recipes: default, or best, which takes longer."""
-    config: Maybe[Path | None] = None
-    """A TOML file of these settings; flags win over it. A run directory holds its own as config.toml."""
-    run_dir: Maybe[Path | None] = None
-    """Where the run is kept; the same command continues it. By default runs/ and a name made of the settings."""
-    resume: bool = True
-    """Continue the run that --run-dir holds; --no-resume refuses a directory that holds one."""
     seed: int = 0
     """Everything random follows from it: initial weights, order, augmentation, dropout, the validation split."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataSource:
+    """Where the data lies. None of these decides the result: the checksums of the data do."""
 
     source: Literal["auto", "files", "tfds", "sample"] = "auto"
     """Where the data comes from: your files or the system's, a download by TFDS, the sample in the package, or
@@ -55,6 +52,12 @@ class Settings:
     (image_folder)."""
     test_data: Maybe[Path | None] = None
     """Your own test examples, in the same form; without them, --test-fraction of --data is set aside."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataSettings(DataSource):
+    """What the data is and how it is read and split. Each task takes some of these."""
+
     test_fraction: Maybe[float | None] = None
     """The share of the examples that is set aside for the test where the data has no test part of its own."""
     label_column: Maybe[tuple[str, ...] | None] = None
@@ -80,55 +83,26 @@ class Settings:
     validation_fraction: Maybe[float] = UNSET
     """The share of the training examples that is held out for choices: stopping, the best epoch, thresholds."""
 
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """The network."""
+
     model: Maybe[str] = UNSET
     """The network, one of the task's."""
     dropout: Maybe[float] = UNSET
     """The rate of dropout in the network."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """The type that the network computes in. Parameters, losses and statistics stay float32."""
-
     remat: bool = False
     """Keeps of each block of the network its inputs alone, and computes the rest again for the gradient: less memory
     and more time."""
 
-    epochs: Maybe[int] = UNSET
-    """Passes over the training examples."""
-    batch_size: Maybe[int] = UNSET
-    """Examples a step, on all devices together."""
-    data_on: Literal["auto", "device", "host"] = "auto"
-    """Where the training examples are kept: on the device, or on the host, from which each batch is sent ahead; auto
-    keeps them on the host if they take more than half of the device's free memory. The result is the same."""
-    eval_batch_size: int = 500
-    """Examples that are predicted together."""
-    patience: Maybe[int | None] = None
-    """Stop after this many epochs without a better --monitor; without it, all epochs are run."""
-    monitor: Maybe[str] = UNSET
-    """What decides which epoch is best: a metric of the validation examples, such as accuracy, or their loss."""
-    restore_best: Maybe[bool] = UNSET
-    """Test the weights of the best epoch, not of the last."""
-    tune_threshold: Maybe[str | None] = None
-    """Tunes the thresholds of decisions on the validation examples for this metric, such as f1 or
-    balanced_accuracy; without it, they are 0.5."""
-    max_skipped_steps: int = 20
-    """Stop after so many steps in a row whose loss or gradient was not finite. Such a step changes nothing."""
-    checkpoint_seconds: float = 60.0
-    """Save this often within an epoch, at the next boundary; the end of an epoch is always saved."""
-    deterministic: bool = False
-    """On a GPU, take only operations that give the same bits each time: slower. A CPU gives them anyway."""
-    stall_seconds: float = 1800.0
-    """End the process, and say where each of its threads is, if it gets no further for so long; 0 waits for ever."""
-    debug: bool = False
-    """Look at every step on concrete values before it is made, and stop at the first number that is not finite: it is
-    named, with its examples, and kept for jaxcls replay. Slow."""
-    profile: Maybe[Path | None] = None
-    """A folder for a trace of JAX's profiler of some steps, for XProf or Perfetto; where their time went is printed."""
-    tensorboard: bool = False
-    """Write what each epoch gives for TensorBoard too, into tensorboard/ of the run's directory."""
-    wandb: bool = False
-    """Write what each epoch gives to Weights & Biases too, as its own settings say (WANDB_PROJECT, WANDB_MODE)."""
 
-    loss: Maybe[str] = UNSET
-    """The loss, by our name, Keras's, or the cheat sheet's (focal_loss, weighted_crossentropy)."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LossOptions:
+    """The options of :func:`jaxcls.losses.get`, each for some losses."""
+
     label_smoothing: Maybe[float | None] = None
     """Moves this share of each label to the others."""
     class_weight: Maybe[Literal["balanced", "effective"] | None] = None
@@ -151,27 +125,24 @@ class Settings:
     """The strength of the logit adjustment; the class frequencies are those of the training examples."""
     normalizer: Maybe[Literal["batch", "weights", "positives"] | None] = None
     """What the sum of a batch's losses is divided by."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LossSettings(LossOptions):
+    """The loss."""
+
+    loss: Maybe[str] = UNSET
+    """The loss, by our name, Keras's, or the cheat sheet's (focal_loss, weighted_crossentropy)."""
     box_loss: Maybe[Literal["smooth_l1", "giou"] | None] = None
     """The loss of a detector's boxes."""
     loss_weights: Maybe[tuple[float, float] | None] = None
     """What two losses are multiplied by in their sum: those of classes and of boxes, or of two outputs."""
 
-    optimizer: Maybe[str] = UNSET
-    """The optimizer: sgd, rmsprop, adam, adamw, adagrad, nadam, lion, muon or schedule_free."""
-    semantics: Maybe[Literal["optax", "keras"] | None] = None
-    """Whose update to follow where Optax and Keras differ."""
-    learning_rate: Maybe[float] = UNSET
-    """The highest rate of the schedule."""
-    schedule: Maybe[str] = UNSET
-    """How the rate changes: constant, linear, cosine, warmup_cosine, one_cycle, exponential or piecewise."""
-    warmup: Maybe[float | None] = None
-    """The share of the steps over which the rate rises from zero before the schedule begins."""
-    end_factor: Maybe[float | None] = None
-    """Where linear, cosine and exponential end, as a share of the highest rate."""
-    boundaries: Maybe[tuple[int, ...] | None] = None
-    """The steps at which piecewise changes the rate."""
-    scales: Maybe[tuple[float, ...] | None] = None
-    """What piecewise multiplies the rate by, at each of the boundaries."""
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerOptions:
+    """The options of :func:`jaxcls.optimizers.get`, each for some optimizers."""
+
     momentum: Maybe[float | None] = None
     """Momentum of sgd and rmsprop."""
     nesterov: Maybe[bool | None] = None
@@ -201,30 +172,117 @@ class Settings:
     is not finite is left out, and the next takes its place. Schedules count updates."""
     ema_decay: Maybe[float | None] = None
     """Keeps an exponential average of the weights with this decay, and evaluates with it."""
+    semantics: Maybe[Literal["optax", "keras"] | None] = None
+    """Whose update to follow where Optax and Keras differ."""
 
 
-# How and where a run is made, not what it computes.
-_LOGISTICS = frozenset({
-    "list_tasks", "config", "run_dir", "resume", "source", "data_dir", "data", "test_data", "checkpoint_seconds",
-    "data_on", "profile", "tensorboard", "wandb", "deterministic", "stall_seconds",
-})  # fmt: skip
-# Those that decide what is computed.
-DECISIVE = tuple(field.name for field in dataclasses.fields(Settings) if field.name not in _LOGISTICS)
-# Those that say what the data is and how it is read, each for some tasks.
-DATA_SETTINGS = (
-    "data_dir", "data", "test_data", "test_fraction", "label_column", "text_column", "weight_column", "id_column",
-    "drop_column", "uncertain", "skip_damaged", "image_size", "max_length", "vocabulary_size",
-)  # fmt: skip
-# Those that belong to the chosen loss, optimizer and schedule, which refuse what they do not take.
-LOSS_SETTINGS = (
-    "label_smoothing", "class_weight", "pos_weight", "gamma", "alpha", "epsilon", "gamma_negative", "gamma_positive",
-    "clip", "tau", "normalizer",
-)  # fmt: skip
-OPTIMIZER_SETTINGS = (
-    "momentum", "nesterov", "b1", "b2", "eps", "decay", "centered", "initial_accumulator_value", "weight_decay",
-    "clipnorm", "global_clipnorm", "clipvalue", "gradient_accumulation_steps", "ema_decay", "semantics",
-)  # fmt: skip
-SCHEDULE_SETTINGS = ("end_factor", "boundaries", "scales")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerSettings(OptimizerOptions):
+    """The optimizer."""
+
+    optimizer: Maybe[str] = UNSET
+    """The optimizer: sgd, rmsprop, adam, adamw, adagrad, nadam, lion, muon or schedule_free."""
+    learning_rate: Maybe[float] = UNSET
+    """The highest rate of the schedule."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScheduleOptions:
+    """The options of :func:`jaxcls.optimizers.schedule`, each for some schedules."""
+
+    end_factor: Maybe[float | None] = None
+    """Where linear, cosine and exponential end, as a share of the highest rate."""
+    boundaries: Maybe[tuple[int, ...] | None] = None
+    """The steps at which piecewise changes the rate."""
+    scales: Maybe[tuple[float, ...] | None] = None
+    """What piecewise multiplies the rate by, at each of the boundaries."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScheduleSettings(ScheduleOptions):
+    """The schedule of the learning rate."""
+
+    schedule: Maybe[str] = UNSET
+    """How the rate changes: constant, linear, cosine, warmup_cosine, one_cycle, exponential or piecewise."""
+    warmup: Maybe[float | None] = None
+    """The share of the steps over which the rate rises from zero before the schedule begins."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """How long training takes, and when it stops."""
+
+    epochs: Maybe[int] = UNSET
+    """Passes over the training examples."""
+    batch_size: Maybe[int] = UNSET
+    """Examples a step, on all devices together."""
+    max_skipped_steps: int = 20
+    """Stop after so many steps in a row whose loss or gradient was not finite. Such a step changes nothing."""
+    debug: bool = False
+    """Look at every step on concrete values before it is made, and stop at the first number that is not finite: it is
+    named, with its examples, and kept for jaxcls replay. Slow."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationSettings:
+    """How the best epoch is chosen and tested."""
+
+    eval_batch_size: int = 500
+    """Examples that are predicted together."""
+    monitor: Maybe[str] = UNSET
+    """What decides which epoch is best: a metric of the validation examples, such as accuracy, or their loss."""
+    patience: Maybe[int | None] = None
+    """Stop after this many epochs without a better --monitor; without it, all epochs are run."""
+    restore_best: Maybe[bool] = UNSET
+    """Test the weights of the best epoch, not of the last."""
+    tune_threshold: Maybe[str | None] = None
+    """Tunes the thresholds of decisions on the validation examples for this metric, such as f1 or
+    balanced_accuracy; without it, they are 0.5."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExecutionSettings:
+    """How and where a run is executed and saved. None of these decides the result."""
+
+    run_dir: Maybe[Path | None] = None
+    """Where the run is kept; the same command continues it. By default runs/ and a name made of the settings."""
+    resume: bool = True
+    """Continue the run that --run-dir holds; --no-resume refuses a directory that holds one."""
+    config: Maybe[Path | None] = None
+    """A TOML file of these settings; flags win over it. A run directory holds its own as config.toml."""
+    list_tasks: bool = False
+    """List the tasks with their models and presets, and stop."""
+    checkpoint_seconds: float = 60.0
+    """Save this often within an epoch, at the next boundary; the end of an epoch is always saved."""
+    data_on: Literal["auto", "device", "host"] = "auto"
+    """Where the training examples are kept: on the device, or on the host, from which each batch is sent ahead; auto
+    keeps them on the host if they take more than half of the device's free memory. The result is the same."""
+    deterministic: bool = False
+    """On a GPU, take only operations that give the same bits each time: slower. A CPU gives them anyway."""
+    stall_seconds: float = 1800.0
+    """End the process, and say where each of its threads is, if it gets no further for so long; 0 waits for ever."""
+    profile: Maybe[Path | None] = None
+    """A folder for a trace of JAX's profiler of some steps, for XProf or Perfetto; where their time went is printed."""
+    tensorboard: bool = False
+    """Write what each epoch gives for TensorBoard too, into tensorboard/ of the run's directory."""
+    wandb: bool = False
+    """Write what each epoch gives to Weights & Biases too, as its own settings say (WANDB_PROJECT, WANDB_MODE)."""
+
+
+# dataclasses collect the fields of the last base first.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings(
+    ExecutionSettings,
+    EvaluationSettings,
+    TrainingSettings,
+    ScheduleSettings,
+    OptimizerSettings,
+    LossSettings,
+    ModelSettings,
+    DataSettings,
+    TaskSettings,
+):
+    """Train a classifier. What is not given follows the task's recipe."""
 
 
 def resolve(given: Settings, recipe: Settings, *, without: Collection[str] = ()) -> Settings:
@@ -241,18 +299,32 @@ def resolve(given: Settings, recipe: Settings, *, without: Collection[str] = ())
     return dataclasses.replace(given, **missing)
 
 
-def select(settings: Settings, names: tuple[str, ...]) -> dict[str, Any]:
-    """Those of the named settings that have a value.
+def names(group: type) -> tuple[str, ...]:
+    """The names of the settings of a group.
 
-    >>> select(Settings(momentum=0.9), OPTIMIZER_SETTINGS)
+    >>> names(ScheduleOptions)
+    ('end_factor', 'boundaries', 'scales')
+    """
+    return tuple(field.name for field in dataclasses.fields(group))
+
+
+def select(settings: Settings, group: type) -> dict[str, Any]:
+    """The settings of a group that have a value.
+
+    >>> select(Settings(momentum=0.9), OptimizerOptions)
     {'momentum': 0.9}
     """
-    return {name: value for name in names if (value := getattr(settings, name)) is not None}
+    return {name: value for name in names(group) if (value := getattr(settings, name)) is not None}
 
 
 def identity(settings: Settings) -> dict[str, Any]:
-    """The settings that decide what is computed, for telling one run from another."""
-    return {name: value for name, value in as_record(settings).items() if name not in _LOGISTICS}
+    """The settings that decide the result of a run, as plain values; None where a setting has no value.
+
+    Two runs with the same identity on data with the same checksums compute the same.
+    """
+    without = {*names(DataSource), *names(ExecutionSettings)}
+    record = as_record(settings)
+    return {name: record.get(name) for name in names(Settings) if name not in without}
 
 
 def digest(settings: Settings, data: Mapping[str, str]) -> str:
@@ -261,7 +333,8 @@ def digest(settings: Settings, data: Mapping[str, str]) -> str:
     >>> digest(Settings(run_dir=Path("a")), {}) == digest(Settings(), {}) != digest(Settings(seed=1), {})
     True
     """
-    content = json.dumps([identity(settings), dict(data)], sort_keys=True)
+    decided = {name: value for name, value in identity(settings).items() if value is not None}
+    content = json.dumps([decided, dict(data)], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:8]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxcls import losses, metrics
 from jaxcls._utils import labels
-from jaxcls._utils.errors import InputError
+from jaxcls._utils.errors import InputError, flag
 from jaxcls._utils.labels import ProblemName
 from jaxcls.data import predictions
 from jaxcls.data.dataset import Split, Unlabeled
@@ -18,7 +18,7 @@ from jaxcls.reports import summary
 from jaxcls.training import objective, settings
 from jaxcls.training.objective import OutputSpec
 from jaxcls.training.problems.base import Request
-from jaxcls.training.settings import LOSS_SETTINGS, Settings
+from jaxcls.training.settings import LossOptions, Settings
 
 PyTree = Any
 
@@ -42,7 +42,7 @@ class Classification:
         for name in ("box_loss", "loss_weights"):
             if getattr(resolved, name) is not None:
                 what = "several losses" if name == "loss_weights" else "detection"
-                raise InputError(f"--{name.replace('_', '-')} is for {what}, and this is a {self.problem} problem.")
+                raise InputError(f"{flag(name)} is for {what}, and this is a {self.problem} problem.")
         if resolved.monitor != "loss":
             metrics.get(resolved.monitor, self.problem)
         if resolved.tune_threshold is not None:
@@ -146,7 +146,7 @@ class Classification:
             )
 
     def _loss(self, resolved: Settings, num_classes: int, train_labels: np.ndarray) -> Callable[..., Any]:
-        chosen = settings.select(resolved, LOSS_SETTINGS)
+        chosen = settings.select(resolved, LossOptions)
         if resolved.loss == "weighted_crossentropy" and "pos_weight" not in chosen:
             chosen.setdefault("class_weight", "balanced")
         if "class_weight" in chosen:

@@ -12,7 +12,8 @@ import numpy as np
 
 from jaxcls import losses
 from jaxcls._utils import files
-from jaxcls._utils.errors import InputError
+
+from jaxcls._utils.errors import InputError, flag
 from jaxcls.data import draw_boxes
 from jaxcls.data.dataset import Split, Unlabeled
 from jaxcls.data.formats import coco
@@ -25,7 +26,7 @@ from jaxcls.reports import detection_summary
 from jaxcls.training import settings
 from jaxcls.training.objective import OutputSpec
 from jaxcls.training.problems.base import Request
-from jaxcls.training.settings import LOSS_SETTINGS, Settings
+from jaxcls.training.settings import LossOptions, Settings
 
 PyTree = Any
 
@@ -45,7 +46,7 @@ class Detection:
             judged.get(resolved.monitor)
         for name in ("tune_threshold", *_REFUSED):
             if getattr(resolved, name) is not None:
-                raise InputError(f"--{name.replace('_', '-')} is for classification; leave it out of a detection task.")
+                raise InputError(f"{flag(name)} is for classification; leave it out of a detection task.")
         weights = resolved.loss_weights
         if weights is not None and not (len(weights) == 2 and min(weights) >= 0 < max(weights)):
             raise InputError(f"--loss-weights is {weights}; give two numbers, not negative, one above 0.")
@@ -86,7 +87,7 @@ class Detection:
         train_labels: PyTree,
         metrics: Sequence[str],
     ) -> OutputSpec:
-        chosen = settings.select(resolved, LOSS_SETTINGS)
+        chosen = settings.select(resolved, LossOptions)
         normalizer = chosen.pop("normalizer", "positives")
         loss = functools.partial(
             loss_on_canvas,

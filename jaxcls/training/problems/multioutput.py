@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxcls import metrics
 from jaxcls._utils import labels
-from jaxcls._utils.errors import InputError, unknown_name
+from jaxcls._utils.errors import InputError, flag, unknown_name
 from jaxcls.data import predictions
 from jaxcls.data.dataset import Split, Unlabeled
 from jaxcls.data.preprocessing import Preprocessor
@@ -38,9 +38,7 @@ class Multioutput:
     def check_settings(self, resolved: Settings) -> None:
         for name in ("box_loss", "tune_threshold"):
             if getattr(resolved, name) is not None:
-                raise InputError(
-                    f"--{name.replace('_', '-')} says nothing to several outputs of classes; leave it out."
-                )
+                raise InputError(f"{flag(name)} says nothing to several outputs of classes; leave it out.")
         if resolved.monitor != "loss":
             _, metric = metrics.of_output(resolved.monitor)
             metrics.get(metric, "multiclass")
