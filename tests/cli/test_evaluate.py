@@ -9,7 +9,7 @@ import sys
 import pytest
 import small_data
 
-from jaxcls.cli import evaluate
+from jaxcls.cli import console, evaluate
 from jaxcls.data.formats import idx
 from jaxcls.data.samples import image_folder
 from jaxcls.training import run
@@ -44,7 +44,7 @@ def test_the_evaluation_of_the_test_split_is_the_result_of_the_run(finished, cap
     assert result["metrics"] == pytest.approx(trained["metrics"])
     assert result["labels"]["Bag"] == pytest.approx(trained["labels"]["Bag"])
     assert output.startswith("fashion_mnist: 240 + 60 examples from ")
-    assert output.table(finished.report, "test") in output
+    assert console.table(finished.report, "test") in output
     assert f"kept in {finished.directory / 'evaluation-test.json'}" in output
     assert "note:" not in output
 
@@ -110,7 +110,7 @@ def test_as_real_processes_training_and_evaluation_end_with_the_same_bits(data_d
     directory = tmp_path / "run"
     quick = [word for name, value in QUICK.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     for command in (["train", "--data-dir", data_dir, *quick], ["evaluate"]):
-        given = [sys.executable, "-m", f"jaxcls.{command[0]}", *command[1:], "--run-dir", directory]
+        given = [sys.executable, "-m", "jaxcls", *command, "--run-dir", directory]
         done = subprocess.run(given, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
     trained, result = (json.loads((directory / name).read_text()) for name in ("results.json", "evaluation-test.json"))
