@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from jaxcls._utils.errors import InputError
+from jaxcls._utils.errors import InputError, flag
 from jaxcls._utils.labels import ProblemName
 from jaxcls.data import user_tables
 from jaxcls.data.dataset import Dataset
@@ -47,7 +47,7 @@ def required(settings: Settings, name: str) -> Any:
     """
     value = getattr(settings, name)
     if value is None:
-        raise InputError(f"--task {settings.task} needs {_flag(name)}. See --help for its meaning.")
+        raise InputError(f"--task {settings.task} needs {flag(name)}. See --help for its meaning.")
     if name == "data" and settings.source in ("tfds", "sample"):
         raise InputError(f"--data is a file of yours: leave out --source {settings.source}.")
     return value
@@ -63,7 +63,7 @@ def uses_sample(settings: Settings) -> bool:
         return False
     for name in ("test_data", "label_column", "text_column", "weight_column", "id_column", "drop_column"):
         if getattr(settings, name) is not None:
-            raise InputError(f"{_flag(name)} goes with --data, a file of yours; give both or neither.")
+            raise InputError(f"{flag(name)} goes with --data, a file of yours; give both or neither.")
     return True
 
 
@@ -92,7 +92,3 @@ def load_table(name: str, settings: Settings, *, text: bool = False) -> Dataset:
     """Reads the data set of --data and --test-data; see :func:`jaxcls.data.user_tables.load`."""
     data, columns = required(settings, "data"), table_columns(settings, text=text)
     return user_tables.load(name, data, settings.test_data, columns, required(settings, "test_fraction"))
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"

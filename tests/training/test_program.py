@@ -73,7 +73,11 @@ def test_what_is_wrong_is_said_with_what_would_be_right(given, message):
             {"image_size": 32},
             "which is for image_folder, chest_xray, disease_tagging, detection. Of its data it takes",
         ),
-        ("leaf", {"data": Path("x.csv")}, "for image_folder, csv, text_csv. Of its data it takes --source, --data-dir, "),
+        (
+            "leaf",
+            {"data": Path("x.csv")},
+            "for image_folder, csv, text_csv. Of its data it takes --source, --data-dir, ",
+        ),
         ("csv", {"data_dir": Path("x"), "data": Path("x.csv")}, "--task csv takes no --data-dir, which is for mnist, "),
         ("text_csv", {"drop_column": ("x",)}, "takes no --drop-column, which is for csv."),
         ("mnist", {"test_fraction": 0.2}, "Of its data it takes --source, --data-dir, --validation-fraction."),

@@ -12,7 +12,6 @@ import numpy as np
 
 from jaxcls import losses
 from jaxcls._utils import files
-
 from jaxcls._utils.errors import InputError, flag
 from jaxcls.data import draw_boxes
 from jaxcls.data.dataset import Split, Unlabeled
