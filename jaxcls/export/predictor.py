@@ -22,6 +22,7 @@ from jaxcls.reports import run_directory
 from jaxcls.tasks.task import Task
 from jaxcls.training import assembly, program
 from jaxcls.training.settings import Settings
+from jaxcls.training.settings import from_record as settings_from_record
 
 PyTree = Any
 
@@ -70,7 +71,8 @@ def load(run_dir: Path, *, portable: bool = False) -> Predictor:
       CheckpointError: its weights are damaged.
     """
     kept = run_directory.read(run_dir)
-    settings, class_names = kept.settings, tuple(kept.predictor["class_names"])
+    settings = settings_from_record(kept.config, where=f"--config {run_dir / 'config.toml'}")
+    class_names = tuple(kept.predictor["class_names"])
     task = dataclasses.replace(tasks.get(settings.task), problem=kept.predictor["problem"])
     program.check_finished(task, settings, str(run_dir / "config.toml"))
     with error_context(str(run_dir / "predictor.json")):

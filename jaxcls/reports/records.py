@@ -14,6 +14,8 @@ _SCORE = (NUMBER, None)
 _PAIR = ([float, float], None)
 _POINTS = [[float, float]]
 
+# What a report shows of a configuration beside the table of its settings.
+CONFIG: dict[str, Any] = {"task?": str, "model?": str, "seed?": int, "tune_threshold?": str}
 DATA: dict[str, Any] = {
     "source": str,
     "location": str,
@@ -22,7 +24,7 @@ DATA: dict[str, Any] = {
     "sha256": {str: str},
     "duplicates_in_test": int,
 }
-PREDICTOR = {"problem": _CLASSIFICATION | {"detection"}, "class_names": [str], "preprocessor": {"kind": str}}
+PREDICTOR = {"problem": _CLASSIFICATION | {"detection"}, "class_names": [str], "preprocessor": ({"kind": str}, None)}
 ENVIRONMENT = {"packages": {str: str}, "devices?": [str]}
 EPOCH = {
     "epoch": int,
@@ -60,6 +62,8 @@ _EXAMPLE = (
     {"kind": frozenset({"image"}), "png": str, "height": int, "width": int},
     {"kind": frozenset({"text"}), "text": str, "more": int},
     {"kind": frozenset({"row"}), "columns": {str: str}, "more": int},
+    # Inputs that cannot be shown.
+    None,
 )
 _CLASSIFICATION_SUMMARY = _ANY_SUMMARY | {
     "confusion": ([[[float, float], [float, float]]], [[int, int, float]]),

@@ -1,6 +1,6 @@
 """What a run leaves on the disk: its settings, environment and data source, its history, and its results.
 
-config.toml        the resolved settings; --config takes it back
+config.toml        the configuration: the resolved settings of a command, or the arguments of compile and fit
 environment.json   versions and devices
 data.json          where the data came from, with checksums
 predictor.json     what a prediction needs beside the weights: the names of the classes, the fitted preprocessor
@@ -17,7 +17,8 @@ model/             the weights that were tested, and the thresholds of decisions
 
 import itertools
 import json
-from collections.abc import Iterable, Mapping
+import tomllib
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,38 +27,43 @@ import tomli_w
 from jaxcls._utils import files, schemas
 from jaxcls._utils.errors import InputError
 from jaxcls.reports import records as record_schemas
-from jaxcls.training import settings as settings_module
-from jaxcls.training.settings import Settings
 
 # What a prediction needs beside the weights, whose checkpoint has fingerprints of its own.
 _NEEDED = ("config.toml", "data.json", "predictor.json")
 
 
 class RunDirectory:
-    """The directory of one run; one that is there already is continued. Nothing is written before ``begin``.
+    """The directory of one run. An existing run is continued. Nothing is written before ``begin``.
 
     Args:
       path: created if it is missing.
-      settings: resolved. Those that decide the result must be the ones that the directory was begun with.
-      environment: of this process.
-      data: the provenance of the data; its checksums must be those that the run was begun with.
-      predictor: what a prediction needs beside the settings and the weights.
+      config: the configuration as plain JSON and TOML values, without None.
+      identity: the names in ``config`` whose values decide the result: a continued run must have the same. By default
+        all of them.
+      environment: packages, devices and flags of this process.
+      data: the provenance of the data. A continued run must have the same checksums.
+      predictor: what a prediction needs beside the configuration and the weights: the problem, the class names, and
+        the record of the fitted preprocessor, or None where the model takes arrays as they are.
+      resume: whether an existing run may be continued.
 
     Raises:
-      InputError: the directory holds another run, or ``settings.resume`` is off and it holds one.
+      InputError: the directory holds a different run, or it holds one and ``resume`` is false.
 
     Attributes:
-      continued: whether there was a run.
-      warnings: what differs in the environment and may change the last bits of the result.
+      continued: whether the directory already held this run.
+      warnings: differences of the environment, which may change the last bits of the result.
     """
 
     def __init__(
         self,
         path: Path,
-        settings: Settings,
+        config: Mapping[str, Any],
+        *,
         environment: Mapping[str, Any],
         data: Mapping[str, Any],
         predictor: Mapping[str, Any],
+        identity: Collection[str] | None = None,
+        resume: bool = True,
     ):
         self.path = path
         self.checkpoints = path / "checkpoints"
@@ -68,21 +74,19 @@ class RunDirectory:
         except OSError as error:
             raise InputError(f"--run-dir {path} cannot be used ({error.strerror}); give another directory.") from error
         self.warnings: list[str] = []
-        record = settings_module.as_record(settings)
-        of_the_command = ("config", "list_tasks", "profile", "resume")
         self._records = {
             "environment.json": _json(environment),
             "data.json": _json(data),
             "predictor.json": _json(predictor),
-            "config.toml": tomli_w.dumps({name: record[name] for name in record if name not in of_the_command}),
+            "config.toml": tomli_w.dumps(config),
         }
         if self.continued:
-            if not settings.resume:
+            if not resume:
                 raise InputError(
                     f"--run-dir {path} holds a run and --no-resume was given: give another directory, or "
                     "delete this one."
                 )
-            self._check_same_run(settings, environment, data)
+            self._check_same_run(identity, environment, data)
             if not self.checkpoints.is_dir():
                 raise InputError(
                     f"--run-dir {path} holds a run without its {self.checkpoints.name}/: bring it back; to start "
@@ -110,22 +114,25 @@ class RunDirectory:
 
     def write_results(self, results: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
         """Writes what a run ends with; results.json, which marks it as finished, comes last."""
-        files.write_atomically(self.path / "SHA256SUMS", _sums(self.path))
+        files.write_atomically(self.path / "SHA256SUMS", checksums(self.path))
         files.write_atomically(self.path / "summary.json", json.dumps(summary, separators=(",", ":")) + "\n")
         files.write_atomically(self.path / "results.json", _json(results))
 
-    def _check_same_run(self, settings: Settings, environment: Mapping[str, Any], data: Mapping[str, Any]) -> None:
-        begun = settings_module.identity(settings_module.from_toml(self.path / "config.toml"))
-        asked = settings_module.identity(settings)
+    def _check_same_run(
+        self, identity: Collection[str] | None, environment: Mapping[str, Any], data: Mapping[str, Any]
+    ) -> None:
+        begun = _read_config(self.path)
+        # As a file gives it back: tuples are lists.
+        now = tomllib.loads(self._records["config.toml"])
         differing = [
-            f"{name} (begun with {begun.get(name)!r}, now {asked.get(name)!r})"
-            for name in sorted(begun.keys() | asked.keys())
-            if begun.get(name) != asked.get(name)
+            f"{name} (begun with {begun.get(name)!r}, now {now.get(name)!r})"
+            for name in sorted(begun.keys() | now.keys() if identity is None else identity)
+            if begun.get(name) != now.get(name)
         ]
         if differing:
             raise InputError(
                 f"--run-dir {self.path} holds a run with other settings: {', '.join(differing)}. Give another "
-                f"--run-dir, or continue that run with --config {self.path / 'config.toml'}."
+                f"--run-dir, or continue that run with the settings in {self.path / 'config.toml'}."
             )
         before = _read(self.path / "data.json", record_schemas.DATA)
         names = before["sha256"].keys() | data["sha256"].keys()
@@ -154,13 +161,13 @@ class Kept(NamedTuple):
     """What :func:`read` gives back of a finished run.
 
     Attributes:
-      settings: resolved.
+      config: the configuration, as it was written.
       data: the provenance of its data.
-      predictor: what a prediction needs beside the settings and the weights.
+      predictor: what a prediction needs beside the configuration and the weights.
       model: the folder of the weights.
     """
 
-    settings: Settings
+    config: dict[str, Any]
     data: dict[str, Any]
     predictor: dict[str, Any]
     model: Path
@@ -181,16 +188,15 @@ def read(path: Path) -> Kept:
         )
     sums = path / "SHA256SUMS"
     written = files.content(sums, folder=path).decode(errors="replace").splitlines() if sums.exists() else []
-    for line in _sums(path).splitlines():
+    for line in checksums(path).splitlines():
         if line not in written:
             raise InputError(
                 f"{path / line.split()[1]} is not as the run wrote it: its SHA-256 is not the one in {sums}. Restore "
                 "it, or train again into another --run-dir."
             )
-    settings = settings_module.from_toml(path / "config.toml")
     predictor = _read(path / "predictor.json", record_schemas.PREDICTOR)
     record_schemas.check_classes(predictor["problem"], predictor["class_names"], str(path / "predictor.json"))
-    return Kept(settings, _read(path / "data.json", record_schemas.DATA), predictor, path / "model")
+    return Kept(_read_config(path), _read(path / "data.json", record_schemas.DATA), predictor, path / "model")
 
 
 class Records(NamedTuple):
@@ -223,8 +229,6 @@ def records(path: Path) -> Records:
             f"--run-dir {path}: this run keeps no summary.json, from which a page is made. The command that trained it "
             "writes one, and does not train again."
         )
-    if kept.settings.model is None:
-        raise InputError(f"{path / 'config.toml'} names no model, as that of every run does; give another --run-dir.")
     problem = kept.predictor["problem"]
     history = path / "metrics.jsonl"
     lines = [
@@ -233,7 +237,7 @@ def records(path: Path) -> Records:
     ]
     found = Records(
         path=path,
-        config=settings_module.as_record(kept.settings),
+        config=kept.config,
         environment=_read(path / "environment.json", record_schemas.ENVIRONMENT),
         data=kept.data,
         history=lines,
@@ -266,9 +270,21 @@ def _json(value: Mapping[str, Any]) -> str:
     return json.dumps(value, indent=2) + "\n"
 
 
-def _sums(path: Path) -> str:
+def checksums(path: Path) -> str:
     """The lines of SHA256SUMS."""
     return files.sha256sums({name: files.content(path / name, folder=path) for name in _NEEDED})
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """The configuration of a run."""
+    file = path / "config.toml"
+    try:
+        config = tomllib.loads(files.content(file, folder=path).decode())
+    # ValueError: also a number of thousands of digits. RecursionError: brackets within brackets.
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{file} is not a TOML file: {error}") from None
+    schemas.check(config, record_schemas.CONFIG, str(file))
+    return config
 
 
 def _read(path: Path, form: schemas.Form) -> dict[str, Any]:

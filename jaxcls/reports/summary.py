@@ -215,15 +215,22 @@ def _balance(labels: np.ndarray, problem: ProblemName, classes: int) -> dict[str
     return {"examples": len(labels), "counts": np.bincount(labels, minlength=classes).tolist()}
 
 
-def _shown(inputs: PyTree, row: int) -> dict[str, Any]:
-    """An example as a page can show it: an image, a text, or the first columns of a row."""
-    if isinstance(inputs, Mapping):
+def _shown(inputs: PyTree, row: int) -> dict[str, Any] | None:
+    """Returns an example in a form that a report can show: an image, a text, or the first columns of a row.
+
+    None where the inputs are of another form, such as arrays of features.
+    """
+    if isinstance(inputs, Mapping) and all(np.ndim(column) == 1 for column in inputs.values()):
         columns = {name: _cell(column[row]) for name, column in list(inputs.items())[:_COLUMNS]}
         return {"kind": "row", "columns": columns, "more": max(0, len(inputs) - _COLUMNS)}
+    if not isinstance(inputs, np.ndarray):
+        return None
     if inputs.dtype == object:
         text = str(inputs[row])
         return {"kind": "text", "text": text[:_CHARACTERS], "more": max(0, len(text) - _CHARACTERS)}
-    return {"kind": "image", "png": png(inputs[row], _PIXELS), "height": inputs.shape[1], "width": inputs.shape[2]}
+    if inputs.dtype == np.uint8 and inputs.ndim == 4 and inputs.shape[3] in (1, 3):
+        return {"kind": "image", "png": png(inputs[row], _PIXELS), "height": inputs.shape[1], "width": inputs.shape[2]}
+    return None
 
 
 def _cell(value: Any) -> str:

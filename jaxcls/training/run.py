@@ -30,6 +30,9 @@ from jaxcls.training.program import Program
 from jaxcls.training.settings import Settings
 from jaxcls.training.steps import TrainState, epoch_order, make_train_chunk
 
+# Settings of one call of the command, which a run's config.toml leaves out.
+_COMMAND_ONLY = ("config", "list_tasks", "profile", "resume")
+
 
 class Result(NamedTuple):
     """What a run ends with.
@@ -80,7 +83,9 @@ def run(given: Settings, *, say: Callable[[str], None] = print, stop: Callable[[
     name = f"{task.name}-{settings.digest(resolved, dataset.provenance.sha256)}"
     directory = RunDirectory(
         resolved.run_dir or Path("runs") / name,
-        resolved,
+        {name: value for name, value in settings.as_record(resolved).items() if name not in _COMMAND_ONLY},
+        identity=settings.DECISIVE,
+        resume=resolved.resume,
         environment=environment.record() | native.record(),
         data=dataclasses.asdict(dataset.provenance) | {"duplicates_in_test": copies},
         predictor={

@@ -385,7 +385,7 @@ class Prediction:
         for name, record in records.items():
             text = tomli_w.dumps(record) if name == "config.toml" else json.dumps(record)
             (run / name).write_text(text, encoding="utf-8", errors="surrogatepass")
-        (run / "SHA256SUMS").write_text(run_directory._sums(run))
+        (run / "SHA256SUMS").write_text(run_directory.checksums(run))
 
     def valid(self):
         for run, records in self.kinds:

@@ -235,7 +235,7 @@ def test_settings_that_no_run_can_have_are_refused(finished, name, old, new, say
     text = (finished / name).read_text()
     assert old in text
     (finished / name).write_text(text.replace(old, new))
-    (finished / "SHA256SUMS").write_text(run_directory._sums(finished))
+    (finished / "SHA256SUMS").write_text(run_directory.checksums(finished))
     with pytest.raises(InputError, match=says):
         predictor.load(finished)
 
@@ -247,7 +247,7 @@ def test_weights_that_the_files_give_no_reason_for_are_not_made(finished):
     (run / "predictor.json").write_text(json.dumps(record))
     config = (run / "config.toml").read_text()
     (run / "config.toml").write_text(config.replace("eval_batch_size = 500", "eval_batch_size = 1"))
-    (run / "SHA256SUMS").write_text(run_directory._sums(run))
+    (run / "SHA256SUMS").write_text(run_directory.checksums(run))
     with pytest.raises(InputError, match="declares weights of"):
         predictor.load(run)
 

@@ -170,7 +170,7 @@ def test_copies_of_training_examples_are_said():
 
 def test_settings_that_are_not_the_recipes_are_marked():
     changed = of_class(parsed(pages.of_run(made(epochs=3))), "changed")
-    assert ["".join(element.itertext()) for element in changed] == ["epochs3recipe: 12", "b10.9recipe: not set"]
+    assert ["".join(element.itertext()) for element in changed] == ["epochs3preset: 12", "b10.9preset: not set"]
 
 
 @pytest.mark.parametrize(

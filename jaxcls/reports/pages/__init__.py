@@ -53,7 +53,8 @@ def of_run(run: Records) -> str:
     return _render(
         template,
         run=run,
-        title=run.config["task"],
+        title=_task(run),
+        model=_model(run),
         synthetic=run.data["synthetic"],
         class_names=run.summary["class_names"],
         tiles=_tiles(run),
@@ -77,7 +78,7 @@ def of_runs(runs: Sequence[Records]) -> str:
     """
     if not 2 <= len(runs) <= MOST_RUNS:
         raise InputError(f"--compare takes 2 to {MOST_RUNS} runs, got {len(runs)}.")
-    tasks = sorted({run.config["task"] for run in runs})
+    tasks = sorted({_task(run) for run in runs})
     if len(tasks) > 1:
         raise InputError(
             f"--compare takes runs of one task, and these are of {', '.join(tasks)}: their scores differ in kind."
@@ -96,6 +97,7 @@ def of_runs(runs: Sequence[Records]) -> str:
             {
                 "name": name,
                 "run": run,
+                "model": _model(run),
                 "seconds": sum(entry["seconds"] for entry in run.history),
                 "rate": _rate(run),
             }
@@ -106,6 +108,17 @@ def of_runs(runs: Sequence[Records]) -> str:
         scores=_compared_scores(runs, shared),
         settings=_compared_settings(runs),
     )
+
+
+def _task(run: Records) -> str:
+    """The name of the task, or 'compile' for a run of jaxcls.compile."""
+    task: str = run.config.get("task", "compile")
+    return task
+
+
+def _model(run: Records) -> str:
+    model: str = run.config.get("model", "model")
+    return model
 
 
 def _render(template: str, **content: Any) -> str:
@@ -270,7 +283,7 @@ def _plain(value: Any) -> str:
         return "not set"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _names(runs: Sequence[Records]) -> list[str]:

@@ -1,0 +1,102 @@
+"""The directory of a run that jaxcls.compile made: a configuration that is no settings, and no preprocessing."""
+
+import json
+
+import numpy as np
+import pytest
+
+from jaxcls._utils.errors import InputError
+from jaxcls.data.dataset import Split
+from jaxcls.reports import pages, run_directory, summary
+from jaxcls.reports.run_directory import RunDirectory
+from tests.helpers import made_records
+
+CONFIG = {"loss": "crossentropy", "optimizer": {"name": "adam", "learning_rate": 0.1}, "epochs": 4, "verbose": True}
+DATA = {
+    "source": "memory",
+    "location": "arrays given to fit",
+    "note": "",
+    "synthetic": False,
+    "sha256": {"inputs": "0" * 64},
+    "duplicates_in_test": 0,
+}
+PREDICTOR = {"problem": "multiclass", "class_names": ["0", "1", "2"], "preprocessor": None}
+ENVIRONMENT = {"packages": {"jax": "0.10.2"}, "devices": ["cpu"]}
+
+
+def directory(path, config=CONFIG, data=DATA, **arguments):
+    return RunDirectory(path, config, environment=ENVIRONMENT, data=data, predictor=PREDICTOR, **arguments)
+
+
+@pytest.fixture
+def begun(tmp_path):
+    directory(tmp_path).begin()
+    (tmp_path / "checkpoints").mkdir()
+    return tmp_path
+
+
+def test_run_with_the_same_config_is_continued(begun):
+    assert directory(begun).continued
+
+
+@pytest.mark.parametrize(
+    ("config", "data", "message"),
+    [
+        (CONFIG | {"epochs": 5}, DATA, r"epochs \(begun with 4, now 5\)"),
+        (CONFIG | {"optimizer": {"name": "sgd"}}, DATA, "optimizer"),
+        (CONFIG, DATA | {"sha256": {"inputs": "1" * 64}}, "other data"),
+    ],
+)
+def test_run_with_another_config_or_other_data_is_refused(begun, config, data, message):
+    with pytest.raises(InputError, match=message):
+        directory(begun, config, data)
+
+
+def test_config_values_outside_the_identity_may_change(begun):
+    assert directory(begun, CONFIG | {"verbose": False}, identity=["loss", "optimizer", "epochs"]).continued
+
+
+def test_existing_run_is_refused_without_resume(begun):
+    with pytest.raises(InputError, match="holds a run"):
+        directory(begun, resume=False)
+
+
+def test_report_of_a_compiled_run_on_arrays(begun):
+    records = made_records.made(names=("0", "1", "2"))
+    scores, labels = made_records.scored("multiclass", 3, 120, np.random.default_rng(0))
+    test = Split(np.random.default_rng(0).normal(size=(120, 5)), labels)
+    shown = summary.summarise(
+        records.results,
+        scores,
+        {"train": test, "test": test},
+        problem="multiclass",
+        class_names=("0", "1", "2"),
+        thresholds=0.5,
+    )
+    assert all(mistake["example"] is None for mistake in shown["mistakes"])
+    run = directory(begun)
+    run.write_history(records.history)
+    run.write_results(records.results, records.summary | shown | {"recipe": {}})
+    read = run_directory.read(begun)
+    assert (read.config, read.predictor["preprocessor"]) == (CONFIG, None)
+    html = pages.of_run(run_directory.records(begun))
+    assert "compile" in html
+    assert "arrays given to fit" in html
+    assert html.count("<li>\n<p><strong>") == len(shown["mistakes"])
+    assert "recipe" not in html
+    assert "preset" not in html
+
+
+def test_damaged_config_is_refused(begun):
+    run = directory(begun)
+    run.write_results({}, {})
+    (begun / "config.toml").write_text("task = [")
+    sums = begun / "SHA256SUMS"
+    sums.write_text(run_directory.checksums(begun))
+    with pytest.raises(InputError, match=r"config\.toml is not a TOML file"):
+        run_directory.read(begun)
+    (begun / "config.toml").write_text("task = 3")
+    sums.write_text(run_directory.checksums(begun))
+    with pytest.raises(InputError, match="task is 3; it must be a text"):
+        run_directory.read(begun)
+    assert json.loads((begun / "data.json").read_text()) == DATA
