@@ -84,7 +84,7 @@ def run(given: Settings, *, say: Callable[[str], None] = print, stop: Callable[[
     directory = RunDirectory(
         resolved.run_dir or Path("runs") / name,
         {name: value for name, value in settings.as_record(resolved).items() if name not in _COMMAND_ONLY},
-        identity=settings.DECISIVE,
+        identity=settings.identity(resolved),
         resume=resolved.resume,
         environment=environment.record() | native.record(),
         data=dataclasses.asdict(dataset.provenance) | {"duplicates_in_test": copies},
