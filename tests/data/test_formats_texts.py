@@ -46,10 +46,10 @@ def test_folders_and_archive_give_the_same_texts_in_the_same_order(folder, archi
 
 def test_a_wrong_encoding_names_the_file(folder, tmp_path):
     (folder / "train/pos/10_7.txt").write_bytes("naïve".encode("cp1252"))
-    with pytest.raises(InputError, match=r"10_7\.txt: is not UTF-8 \(byte 3 is 0xef\)"):
+    with pytest.raises(InputError, match=r"10_7\.txt: line 1 is not UTF-8 \(byte 0xef\)"):
         read_folders(folder, FOLDERS)
     path = write_archive(tmp_path / "bad.tar.gz", {"train/neg/3_1.txt": b"ab\xe9"})
-    with pytest.raises(InputError, match=r"bad\.tar\.gz: train/neg/3_1\.txt: is not UTF-8"):
+    with pytest.raises(InputError, match=r"bad\.tar\.gz: train/neg/3_1\.txt: line 1 is not UTF-8"):
         read_archive(path, FOLDERS[:1])
 
 
@@ -64,10 +64,10 @@ def test_a_truncated_archive_is_refused(archive, kept):
 def test_what_is_no_archive_is_refused(tmp_path):
     path = tmp_path / "page.tar.gz"
     path.write_bytes(b"<html>not found</html>")
-    with pytest.raises(InputError, match="no gzipped tar archive"):
+    with pytest.raises(InputError, match="not a gzipped tar archive"):
         read_archive(path, FOLDERS)
     path.write_bytes(gzip.compress(b"<html>not found</html>" * 100))
-    with pytest.raises(InputError, match="no gzipped tar archive"):
+    with pytest.raises(InputError, match="not a gzipped tar archive"):
         read_archive(path, FOLDERS)
     with pytest.raises(InputError, match="cannot be read"):
         read_archive(tmp_path / "absent.tar.gz", FOLDERS)

@@ -22,7 +22,7 @@ from jaxcls.export import loader
 from jaxcls.training import settings
 
 MEGABYTE = 1 << 20
-# A gzip stream of zeros may become so much before it is refused; see unpacking.most.
+# A gzip stream of zeros may become so much before it is refused; see reading.max_unpacked.
 SMALL = 64 * MEGABYTE
 
 
@@ -58,7 +58,7 @@ def test_idx_that_declares_what_it_does_not_hold(tmp_path, peak, packed, shape):
 def test_a_bomb_that_its_idx_header_declares(tmp_path, peak):
     count = 256 * MEGABYTE
     (tmp_path / "x").write_bytes(gzip.compress(idx_header(count)) + zeros(256))
-    with pytest.raises(InputError, match="is believed to hold"):
+    with pytest.raises(InputError, match="of its size may hold"):
         idx.read_idx(tmp_path / "x")
     assert peak() < 4 * MEGABYTE
 

@@ -1,1 +1,1 @@
-"""One file a format: what is on the disk in, compact NumPy arrays out."""
+"""File formats, one module each: files in, compact NumPy arrays out."""

@@ -1,22 +1,18 @@
-"""File formats: a file in, a compact NumPy array out.
-
-IDX is the format of MNIST and its relatives: http://yann.lecun.com/exdb/mnist
-"""
+"""IDX, the format of MNIST and its relatives: http://yann.lecun.com/exdb/mnist"""
 
 import gzip
 import hashlib
 import math
 import os
 import struct
-import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from jaxcls._utils.errors import InputError
-from jaxcls.data.formats import unpacking
-from jaxcls.data.formats.unpacking import CHUNK, GZIP_MAGIC
+from jaxcls.data.formats import reading
+from jaxcls.data.formats.reading import CHUNK, GZIP_MAGIC
 
 IDX_DTYPES: dict[int, np.dtype[Any]] = {
     0x08: np.dtype("u1"),
@@ -29,14 +25,17 @@ IDX_DTYPES: dict[int, np.dtype[Any]] = {
 
 
 def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
-    """Reads one array from an IDX file, plain or gzipped (told by its content, not by its name).
+    """Reads the array of an IDX file, plain or gzipped (recognized by its content, not by its name).
 
-    Returns an array of the shape and type in the file's header, in the machine's byte order: uint8, int8,
-    int16, int32, float32 or float64, of any rank. Memory follows the bytes that are really in the file, and
-    never passes what the header declares, nor what a file of this size may unpack to, so neither a lying header nor a
-    gzip bomb is dangerous.
+    Memory follows the content of the file and never exceeds what the header declares, nor what a gzip file of this
+    size may plausibly hold, so neither a lying header nor a gzip bomb is dangerous.
 
-    Raises InputError, which names the file, if it cannot be read, or is not exactly one IDX array.
+    Returns:
+      An array of the shape and type in the header, in native byte order: uint8, int8, int16, int32, float32 or
+      float64, of any rank.
+
+    Raises:
+      InputError: the file cannot be read, or is not exactly one IDX array.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "labels-idx1-ubyte"
@@ -45,26 +44,20 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
     array([9, 0, 4], dtype=uint8)
     """
     path = Path(path)
-    try:
-        with path.open("rb") as file:
-            zipped = file.peek(len(GZIP_MAGIC)).startswith(GZIP_MAGIC)
-            if not zipped:
-                return _read_idx(path, file)
-            packed = os.fstat(file.fileno()).st_size
-            with gzip.GzipFile(fileobj=file) as content:
-                return _read_idx(path, content, unpacking.most(packed))
-    # BadGzipFile is an OSError, so it stands before it; a cut gzip file ends in an EOFError.
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: corrupt gzip data ({error}). Fetch the file again.") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from error
+    with reading.error_names(path, reading.GZIP_DAMAGE, "corrupt gzip data"), path.open("rb") as file:
+        if not file.peek(len(GZIP_MAGIC)).startswith(GZIP_MAGIC):
+            return _parse(path, file)
+        with gzip.GzipFile(fileobj=file) as content:
+            return _parse(path, content, reading.max_unpacked(path.stat().st_size))
 
 
 def write_idx(path: str | os.PathLike[str], array: np.ndarray) -> None:
-    """Writes an array as an IDX file that `read_idx` reads, gzipped if the name ends in .gz.
+    """Writes an array as an IDX file, gzipped if the name ends in .gz.
 
     The same array gives the same bytes: the gzip header holds neither a time nor a name.
-    Raises InputError if IDX has no code for the array's type.
+
+    Raises:
+      InputError: IDX has no code for the array's type.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "images-idx3-ubyte.gz"
@@ -85,10 +78,12 @@ def write_idx(path: str | os.PathLike[str], array: np.ndarray) -> None:
 
 
 def idx_sha256(array: np.ndarray) -> str:
-    """The SHA-256, in hexadecimal digits, of the unpacked IDX file that holds this array.
+    """Returns the SHA-256, in hexadecimal, of the uncompressed IDX file that holds this array.
 
-    An array has exactly one IDX form, so this needs no file: whatever file it came from had this content,
-    under whatever gzip header. Raises InputError if IDX has no code for the array's type.
+    An array has exactly one IDX encoding, so no file is needed.
+
+    Raises:
+      InputError: IDX has no code for the array's type.
 
     >>> content = bytes([0, 0, 0x08, 1, 0, 0, 0, 3, 9, 0, 4])
     >>> idx_sha256(np.array([9, 0, 4], np.uint8)) == hashlib.sha256(content).hexdigest()
@@ -100,7 +95,7 @@ def idx_sha256(array: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def _read_idx(path: Path, content: BinaryIO | gzip.GzipFile, most: float = math.inf) -> np.ndarray:
+def _parse(path: Path, content: BinaryIO | gzip.GzipFile, limit: float = math.inf) -> np.ndarray:
     magic = _read_at_most(content, 4)
     if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in IDX_DTYPES:
         codes = ", ".join(f"{code:#04x} {dtype.name}" for code, dtype in IDX_DTYPES.items())
@@ -113,25 +108,23 @@ def _read_idx(path: Path, content: BinaryIO | gzip.GzipFile, most: float = math.
     if len(sizes) < 4 * rank:
         raise InputError(f"{path}: truncated: it ends inside the header, which declares {rank} dimensions.")
     shape = struct.unpack(f">{rank}I", sizes)
-    declared = math.prod(shape) * dtype.itemsize
-    if declared > most:
+    size = math.prod(shape) * dtype.itemsize
+    declared = f"its header declares {dtype.name} of shape {shape}, {size:,} bytes"
+    if size > limit:
         raise InputError(
-            f"{path}: its header declares {dtype.name} of shape {shape}, {declared:,} bytes, and a gzip file of its "
-            f"size is believed to hold {most:,} at the most. If it is right, unpack it."
+            f"{path}: {declared}, more than the {limit:,} that a gzip file of its size may hold. If the header is "
+            "right, unpack the file."
         )
-    # One byte more than declared, to see that the file ends there: only at its end is gzip's checksum read.
-    body = _read_at_most(content, declared + 1)
-    if len(body) != declared:
-        state = "truncated" if len(body) < declared else "too long"
-        held = f"only {len(body):,}" if len(body) < declared else "more"
-        raise InputError(
-            f"{path}: {state}: its header declares {dtype.name} of shape {shape}, {declared:,} bytes after "
-            f"the header; the file holds {held}."
-        )
+    # One byte more than declared, to check that the file ends there: gzip's checksum is only read at the end.
+    body = _read_at_most(content, size + 1)
+    if len(body) < size:
+        raise InputError(f"{path}: truncated: {declared} after the header; the file holds only {len(body):,}.")
+    if len(body) > size:
+        raise InputError(f"{path}: too long: {declared} after the header; the file holds more.")
     try:
         array: np.ndarray = np.ndarray(shape, dtype, buffer=body)
     except ValueError as error:
-        raise InputError(f"{path}: shape {shape} is not one that NumPy can hold: {error}.") from error
+        raise InputError(f"{path}: NumPy cannot hold an array of shape {shape}: {error}.") from error
     return array.astype(dtype.newbyteorder("="), copy=False)
 
 
@@ -150,5 +143,4 @@ def _encode(array: np.ndarray) -> tuple[bytes, memoryview]:
         known = ", ".join(dtype.name for dtype in codes)
         raise InputError(f"IDX has no code for {array.dtype.name}: convert the array to one of {known}.")
     header = struct.pack(f">BBBB{array.ndim}I", 0, 0, codes[stored], array.ndim, *array.shape)
-    body = np.ascontiguousarray(array, stored).reshape(-1).view(np.uint8)
-    return header, body.data
+    return header, np.ascontiguousarray(array, stored).reshape(-1).view(np.uint8).data

@@ -1,6 +1,6 @@
-"""CSV tables: text in UTF-8 with a line of column names, to columns of numbers and of strings, and back.
+"""CSV files (RFC 4180) in UTF-8 with a header line, read as columns of numbers and of strings, and written.
 
-As RFC 4180 has it: commas between the values, and double quotes around one that holds a comma, a quote or a new line.
+Values are separated by commas; one that contains a comma, a quote or a newline is enclosed in double quotes.
 """
 
 import codecs
@@ -17,51 +17,39 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxcls._utils.errors import InputError, did_you_mean
-from jaxcls.data.formats.unpacking import GZIP_MAGIC, gunzip
+from jaxcls.data.formats.reading import GZIP_MAGIC, decode_text, gunzip, read_bytes
 
 if TYPE_CHECKING:
     import pyarrow
 
 Table = dict[str, np.ndarray]
 
-# What programs write where a number is missing; in a column of words, all but '' is a word.
+# What programs write for a missing number; in a column of words, only '' is missing.
 MISSING = ("", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "<NA>")
 # A row has to fit into a block.
 _BLOCK = 1 << 24
-# With these a spreadsheet lets a formula begin, in some languages with the wide ones; it skips what is blank before it.
-_FORMULA = (
-    "=",
-    "+",
-    "-",
-    "@",
-    "\t",
-    "\r",
-    "\n",
-    "\N{FULLWIDTH EQUALS SIGN}",
-    "\N{FULLWIDTH PLUS SIGN}",
-    "\N{FULLWIDTH HYPHEN-MINUS}",
-    "\N{FULLWIDTH COMMERCIAL AT}",
-)
+# The characters that begin a formula in a spreadsheet, some of them full-width, after any white space.
+_FORMULA = tuple("=+-@\t\r\n\N{FULLWIDTH EQUALS SIGN}\N{FULLWIDTH PLUS SIGN}\N{FULLWIDTH HYPHEN-MINUS}"
+                 "\N{FULLWIDTH COMMERCIAL AT}")  # fmt: skip
 _PLAIN_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _SPECIAL = re.compile('[",\r\n]')
 
 
 def read_csv(path: str | os.PathLike[str], *, required: Sequence[str] = (), text: Collection[str] = ()) -> Table:
-    """Reads a CSV file, plain or gzipped (told by its content, not by its name).
+    """Reads a CSV file, plain or gzipped (recognized by its content, not by its name).
 
     Args:
-      path: the file. Its first line holds the names of the columns. Empty lines are skipped, and so is an empty
-        column at the end.
-      required: columns that it must have.
-      text: columns that are text, whatever they hold, such as ids; those that are not there do not matter.
+      path: the file. Its first line holds the column names. Empty lines are skipped, and so is an empty last column.
+      required: the columns that must be present.
+      text: columns to read as text whatever they hold, such as ids; they may be missing.
 
     Returns:
-      The columns (N,) by their names, in the order of the file. A column that holds numbers alone is float64, with NaN
-      where one is missing; any other holds str objects, with '' where a word is missing.
+      Column name -> values (N,), in the order of the file. A column of numbers is float64, with NaN where one is
+      missing; any other holds str objects, with '' where a value is missing.
 
     Raises:
-      InputError: names the file, and the row where one is to blame: the file cannot be read, is empty or not UTF-8,
-        a row has too many or too few values, a column has no name or that of another, or a required one is not there.
+      InputError: the file cannot be read, is empty or not UTF-8, a row (it is named) has too many or too few values,
+        a column has no name or that of another, or a required column is missing.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "fruit.csv"
@@ -74,11 +62,11 @@ def read_csv(path: str | os.PathLike[str], *, required: Sequence[str] = (), text
 
     path = Path(path)
     content = _content(path)
-    # PyArrow takes the end of the file for the end of a quoted value.
+    # PyArrow accepts a quoted value that the end of the file cuts off.
     if content.count(b'"') % 2:
-        _check_form(path, content)
+        _check_rows(path, content)
     try:
-        names = _header(path, content)
+        names = _column_names(path, content)
         table = arrow_csv.read_csv(
             io.BytesIO(content),
             read_options=arrow_csv.ReadOptions(block_size=_BLOCK),
@@ -87,14 +75,14 @@ def read_csv(path: str | os.PathLike[str], *, required: Sequence[str] = (), text
             convert_options=arrow_csv.ConvertOptions(column_types=dict.fromkeys(names, pyarrow.string())),
         )
     except (pyarrow.ArrowInvalid, UnicodeDecodeError, csv.Error) as error:
-        _check_form(path, content)
+        _check_rows(path, content)
         raise InputError(f"{path}: cannot be read as CSV: {error}.") from error
     if table.column_names != names:
         raise InputError(f"{path}: its first line is not well-formed CSV.")
     if not table.num_rows:
-        raise InputError(f"{path}: holds the names of columns, but no rows.")
+        raise InputError(f"{path}: holds column names, but no rows.")
     if not names[-1]:
-        # Nothing but a comma at the end of every line, as in ChestX-ray14's Data_Entry_2017.csv.
+        # A comma at the end of every line, as in ChestX-ray14's Data_Entry_2017.csv.
         *names, _ = names
         if any(word.as_py() for word in table[""]):
             raise _nameless(path, len(names) + 1)
@@ -108,7 +96,7 @@ def read_csv(path: str | os.PathLike[str], *, required: Sequence[str] = (), text
 
 
 def require(columns: Collection[str], name: str, path: str | os.PathLike[str]) -> None:
-    """Raises InputError unless the column is there.
+    """Raises InputError unless the column is present.
 
     >>> require(["weight", "size"], "wieght", "fruit.csv")
     Traceback (most recent call last):
@@ -123,16 +111,16 @@ def require(columns: Collection[str], name: str, path: str | os.PathLike[str]) -
 def numbers(
     table: Mapping[str, np.ndarray], name: str, path: str | os.PathLike[str], *, missing: bool = False
 ) -> np.ndarray:
-    """A column that must hold a finite number in each row, float64 (N,).
+    """Returns a column that must hold a finite number in each row, float64 (N,).
 
     Args:
-      table: the columns, as of :func:`read_csv`.
-      name: of the column.
+      table: the columns, as :func:`read_csv` returns them.
+      name: the column.
       path: the file, for messages.
       missing: whether numbers may be missing; they are NaN.
 
     Raises:
-      InputError: the column is not there, or names the first row (of the data, from 1) without a number.
+      InputError: the column is missing, or a row (the first is named, counted from 1) is not a number.
 
     >>> numbers({"weight": np.array(["0.2", "heavy"], object)}, "weight", "fruit.csv")
     Traceback (most recent call last):
@@ -141,15 +129,15 @@ def numbers(
     """
     require(table, name, path)
     column = table[name]
-    values = np.array([_number(word) for word in column]) if column.dtype == object else column
-    # A word that is no number is NaN too.
-    absent = np.isin(column, MISSING) if column.dtype == object else np.isnan(column)
-    wrong = ~np.isfinite(values) & ~(absent & missing)
-    if wrong.any():
-        row = int(wrong.argmax())
+    if column.dtype == object:
+        # A word that is not a number becomes NaN too.
+        values, absent = np.array([_number(word) for word in column]), np.isin(column, MISSING)
+    else:
+        values, absent = column.astype(np.float64), np.isnan(column)
+    for row in np.flatnonzero(~np.isfinite(values) & ~(absent & missing))[:1]:
         what = "empty" if absent[row] else repr(column[row]) if column.dtype == object else f"{column[row]}"
         raise InputError(f"{path}: row {row + 1} of column {name!r} is {what}, which is not a finite number.")
-    return values.astype(np.float64)
+    return values
 
 
 def write_csv(
@@ -158,13 +146,15 @@ def write_csv(
     *,
     for_spreadsheets: bool = False,
 ) -> None:
-    """Writes columns of equal length as a CSV file; floats are written so that they are read back exactly.
+    """Writes columns of equal length as a CSV file; floats are read back exactly.
 
-    What is NaN or None is written as empty values; the file is gzipped if its name ends in .gz.
+    NaN and None become empty values. The file is gzipped if its name ends in .gz.
 
     Args:
-      for_spreadsheets: whether a text that a spreadsheet would take for a formula is written with a ' before it, which
-        makes it a text; see :func:`is_formula`. A name of a column is a text as well.
+      path: the file.
+      columns: column name -> values.
+      for_spreadsheets: whether to put a ' before each text, and each column name, that a spreadsheet would evaluate as
+        a formula; see :func:`is_formula`.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "fruit.csv"
@@ -173,9 +163,9 @@ def write_csv(
     'name,weight\\n"apple, red",0.2\\npear,\\n'
     """
     path = Path(path)
-    # An empty line would be no row.
+    # An empty line would be skipped when read.
     empty = '""' if len(columns) == 1 else ""
-    # As lists of Python values: their shortest exact text is that of str.
+    # As Python values, whose str is the shortest exact text.
     lists = [column.tolist() if isinstance(column, np.ndarray) else column for column in columns.values()]
     rows: Iterable[Iterable[object]] = itertools.chain([columns], zip(*lists, strict=True))
     if for_spreadsheets:
@@ -185,7 +175,7 @@ def write_csv(
 
 
 def is_formula(value: object) -> bool:
-    """Whether a spreadsheet would take a text for a formula, as it begins; a number, such as '-1.5', is none.
+    """Whether a spreadsheet would evaluate a text as a formula; a number, such as '-1.5', is not one.
 
     >>> [is_formula(value) for value in ("=1+1", "-1.5", "-1+1", "@x", "a=b", -1.5)]
     [True, False, True, True, False, False]
@@ -202,10 +192,7 @@ def _quoted(value: object) -> str:
 
 
 def _content(path: Path) -> bytes:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from error
+    content = read_bytes(path)
     if content.startswith(GZIP_MAGIC):
         content = gunzip(content, path)
     content = content.removeprefix(codecs.BOM_UTF8)
@@ -216,50 +203,40 @@ def _content(path: Path) -> bytes:
     return content
 
 
-def likely_encoding(content: bytes) -> str:
-    """What a text that is not UTF-8 is likely to be, for a hint.
-
-    >>> likely_encoding("caf\xe9".encode("utf-16")), likely_encoding("caf\xe9".encode("latin-1"))
-    ('UTF-16', 'WINDOWS-1252')
-    """
-    utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in content.split(b"\n", 1)[0]
-    return "UTF-16" if utf16 else "WINDOWS-1252"
-
-
 def _rows(content: bytes) -> Any:
-    # newline="" leaves new lines inside of quotes as they are.
+    # newline="" preserves newlines within quotes.
     return csv.reader(io.TextIOWrapper(io.BytesIO(content), encoding="utf-8", newline=""), strict=True)
 
 
-def _header(path: Path, content: bytes) -> list[str]:
+def _column_names(path: Path, content: bytes) -> list[str]:
     names: list[str] = next(row for row in _rows(content) if row)
-    # In ASCII, UTF-16 without its mark is UTF-8 with a zero after every letter.
+    # UTF-16 without a byte order mark decodes as UTF-8, with a zero after every ASCII letter.
     if "\0" in "".join(names):
         raise InputError(
-            f"{path}: is not UTF-8, but like UTF-16. Convert it, for example with: iconv -f UTF-16LE -t UTF-8."
+            f"{path}: is not UTF-8, but probably UTF-16. Convert it, for example with: iconv -f UTF-16LE -t UTF-8."
         )
     for separator in (";", "\t"):
         if len(names) == 1 and separator in names[0]:
-            raise InputError(f"{path}: its columns are parted by {separator!r}; save it with commas between them.")
+            raise InputError(f"{path}: its columns are separated by {separator!r}; save it with commas between them.")
     seen: set[str] = set()
-    for place, name in enumerate(names, 1):
-        if not name and place < len(names):
-            raise _nameless(path, place)
+    for number, name in enumerate(names, 1):
+        if not name and number < len(names):
+            raise _nameless(path, number)
         if name in seen:
             raise InputError(f"{path}: two columns are called {name!r}; rename or drop one.")
         seen.add(name)
     return names
 
 
-def _nameless(path: Path, place: int) -> InputError:
+def _nameless(path: Path, number: int) -> InputError:
     return InputError(
-        f"{path}: column {place} has no name in the first line. Name it, or leave it out "
-        "(pandas writes its index so unless it is told index=False)."
+        f"{path}: column {number} has no name in the first line. Name it, or leave it out "
+        "(pandas writes its index this way unless it is told index=False)."
     )
 
 
 def _as_numbers(column: "pyarrow.ChunkedArray") -> np.ndarray | None:
-    """The column as float64, or None if it holds anything else."""
+    """The column as float64, or None if it holds anything else than numbers."""
     import pyarrow
     from pyarrow import compute
 
@@ -278,16 +255,9 @@ def _number(word: str) -> float:
         return np.nan
 
 
-def _check_form(path: Path, content: bytes) -> None:
-    """Raises InputError, with the row, if the content is no UTF-8 or a row is not well-formed; it is slow."""
-    try:
-        content.decode()
-    except UnicodeDecodeError as error:
-        line = len((content[: error.start] + b".").splitlines())
-        raise InputError(
-            f"{path}: line {line} is not UTF-8 (byte {content[error.start]:#04x}). Save the file as UTF-8, or "
-            f"convert it, for example with: iconv -f {likely_encoding(content)} -t UTF-8."
-        ) from None
+def _check_rows(path: Path, content: bytes) -> None:
+    """Raises an InputError that names the first line or row that is not UTF-8 or not well-formed. Slow."""
+    decode_text(content, path)
     rows = _rows(content)
     line = 1
     try:
@@ -296,8 +266,8 @@ def _check_form(path: Path, content: bytes) -> None:
         for number, row in enumerate((row for row in rows if row), 1):
             if len(row) != columns:
                 raise InputError(
-                    f"{path}: row {number} (line {line}) has length {len(row)} where there are {columns} columns. "
-                    "A value that holds a comma stands in double quotes."
+                    f"{path}: row {number} (line {line}) has {len(row)} values where there are {columns} columns. "
+                    "Enclose a value that contains a comma in double quotes."
                 )
             line = rows.line_num + 1
     except csv.Error as error:
