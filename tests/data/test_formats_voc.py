@@ -44,7 +44,7 @@ def test_boxes_count_from_zero_and_end_behind_their_last_pixel(folder):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("<xmax>40", "<xmax>43", r"object 1 \(dog\): its box, x from 0 to 43 .* outside of the image of 40 x 20"),
+        ("<xmax>40", "<xmax>43", r"object 1 \(dog\): its box, x from 0 to 43 .* beyond the image of 40 x 20"),
         ("<xmin>5.5", "<xmin>15", r"object 2 \(cat\): its box, .* has no area"),
         ("<xmin>5.5", "<xmin>nan", r"object 2 \(cat\): .*finite"),
         ("<xmin>5.5", "<xmin>five", "object 2: its bndbox/xmin is 'five'; it must be a number"),
@@ -52,14 +52,14 @@ def test_boxes_count_from_zero_and_end_behind_their_last_pixel(folder):
         ("<name>cat</name>", "", "object 2: has no name"),
         ("<difficult>1", "<difficult>yes", "object 1: its difficult is 'yes'"),
         ("<width>40</width>", "", "has no size/width"),
-        ("<width>40", "<width>0", "whole numbers from 1"),
-        ("<width>40", "<width>inf", "whole numbers from 1"),
-        ("</annotation>", "", "is no XML"),
+        ("<width>40", "<width>0", "integers from 1"),
+        ("<width>40", "<width>inf", "integers from 1"),
+        ("</annotation>", "", "is not XML"),
         ("<annotation>", "<!DOCTYPE a><annotation>", "declares a document type"),
         ("<annotation>", '<!DOCTYPE a SYSTEM "file:///etc/passwd"><annotation>', "declares a document type"),
         ("<annotation>", '<!DOCTYPE a [<!ENTITY b "cat">]><annotation>', "declares a document type"),
-        ("<name>cat", "<name>&cat;", "is no XML"),
-        ("<annotation>", '<?xml version="1.0" encoding="no-such"?><annotation>', "is no XML"),
+        ("<name>cat", "<name>&cat;", "is not XML"),
+        ("<annotation>", '<?xml version="1.0" encoding="no-such"?><annotation>', "is not XML"),
     ],
 )
 def test_what_is_wrong_is_refused(folder, old, new, message):
@@ -74,7 +74,7 @@ def test_an_unknown_class_a_missing_image_and_a_missing_file_are_named(folder):
     with pytest.raises(InputError, match="there is no image 000009; 1 of 2 are missing"):
         voc.read(folder, ["000005", "000009"])
     (folder / "Annotations" / "000007.xml").unlink()
-    with pytest.raises(InputError, match=r"000007\.xml: is missing"):
+    with pytest.raises(InputError, match=r"000007\.xml: cannot be read"):
         voc.read(folder, ["000007"])
     (folder / "Annotations" / "000007.xml").write_text(GOOD[: GOOD.index("<object>")] + "</annotation>")
     with pytest.raises(InputError, match="no image has an object"):
@@ -82,7 +82,7 @@ def test_an_unknown_class_a_missing_image_and_a_missing_file_are_named(folder):
 
 
 def test_a_large_file_is_not_parsed(folder, monkeypatch):
-    monkeypatch.setattr(voc, "_MOST_BYTES", 100)
+    monkeypatch.setattr(voc, "_MAX_BYTES", 100)
     with pytest.raises(InputError, match="more than 100 bytes"):
         voc.read(folder, ["000005"])
 
@@ -97,17 +97,17 @@ def test_deep_nesting_does_no_harm(folder):
 def test_lists_hold_plain_names(tmp_path):
     path = tmp_path / "train.txt"
     path.write_text("000005\n\n 000007 \n")
-    assert voc.names(path) == ["000005", "000007"]
+    assert voc.read_list(path) == ["000005", "000007"]
     for content, message in [
         ("000005 1", "line 1: '000005 1' is not the plain name"),
         ("a\n../b", "line 2: its file name '../b'"),
         ("a/b", "line 1: 'a/b' is not the plain name"),
-        ("a\na", "line 2: a stands there twice"),
+        ("a\na", "line 2: a occurs twice"),
         ("\n", "lists no images"),
     ]:
         path.write_text(content)
         with pytest.raises(InputError, match=rf"train\.txt: {message}"):
-            voc.names(path)
+            voc.read_list(path)
 
 
 def test_a_file_has_the_boxes_that_were_drawn(folder):

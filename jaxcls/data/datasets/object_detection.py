@@ -216,7 +216,7 @@ def _voc(root: Path, folder: Path) -> Layout:
         chosen = {role: lists[role] for role in ("train", "val", "test") if role in lists}
     _check_roles(chosen, root / "ImageSets" / "Main", "{}.txt")
     files.all_inside(folder, chosen.values())
-    listed = {role: voc.names(path) for role, path in chosen.items()}
+    listed = {role: voc.read_list(path) for role, path in chosen.items()}
     train = voc.read(root, listed["train"], inside=folder)
     parts = {
         role: train if role == "train" else voc.read(root, listed[role], train.class_names, inside=folder)

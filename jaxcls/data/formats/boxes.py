@@ -1,4 +1,4 @@
-"""What every format of boxes is read to: images, and the boxes of the objects in them; and what a box must be."""
+"""Annotated images as every format of boxes is read, and the checks of a box and of a file name."""
 
 import math
 from collections.abc import Sequence
@@ -9,80 +9,127 @@ import numpy as np
 
 from jaxcls._utils.errors import InputError
 
-# How far beyond its image a box may reach, in pixels: annotators and the rounding of their tools do that.
+# How far a box may extend beyond its image, in pixels: annotators and the rounding of their tools do that.
 OVERSHOOT = 2.0
-# A side that is shorter than this, in pixels, is none: in float32 it may vanish.
-SHORTEST = 1e-3
+# The least width and height of a box, in pixels: a shorter side may vanish in float32.
+_MIN_SIDE = 1e-3
+_MAX_IMAGE_SIDE = 1_000_000
+
+
+class Object(NamedTuple):
+    """An annotated object.
+
+    Attributes:
+      class_id: its class, as the file calls it.
+      corners: x1, y1, x2, y2 in pixels of the image, within it.
+      crowd: whether it is a region of many objects, or difficult to see; such objects are neither trained on nor scored.
+    """
+
+    class_id: Any
+    corners: tuple[float, float, float, float]
+    crowd: bool
 
 
 class Annotated(NamedTuple):
-    """Images in their order, and the objects in each.
+    """Images and the objects in each.
 
     Attributes:
-      ids: what the file calls each image, integers or words.
-      names: of the image files, str, from the folder of the images.
-      sizes: int32 (N, 2), the height and width that the file declares, in pixels.
-      boxes: for each image, float64 (n, 4): x1, y1, x2, y2 in its pixels, inside of it, each with an area.
-      classes: for each image, int32 (n,), places in `class_names`.
-      crowd: for each image, bool (n,): a region of many objects, or one that is difficult to see; it is neither
-        learned from nor scored.
-      class_names: of all classes.
-      category_ids: the number of each class in the file.
-      left_out: what was left out, for the record; '' if nothing was.
+      names: the paths of the image files, relative to the folder of images.
+      sizes: int32 (N, 2), the height and width that the annotations declare, in pixels.
+      boxes: for each image, float64 (n, 4): x1, y1, x2, y2 in pixels, within the image, with an area above 0.
+      classes: for each image, int32 (n,), indices into `class_names`.
+      crowd: for each image, bool (n,), as in :class:`Object`.
+      class_names: the names of all classes.
+      left_out: which annotations were left out, for the record; '' if none were.
     """
 
-    ids: list[Any]
     names: list[str]
     sizes: np.ndarray
     boxes: list[np.ndarray]
     classes: list[np.ndarray]
     crowd: list[np.ndarray]
     class_names: tuple[str, ...]
-    category_ids: tuple[int, ...]
     left_out: str = ""
 
 
-def checked(corners: Sequence[float], height: int, width: int, where: str) -> tuple[float, float, float, float]:
-    """A box x1, y1, x2, y2 clipped to its image.
+def annotated(
+    names: list[str],
+    sizes: Sequence[tuple[int, int]],
+    objects: Sequence[Sequence[Object]],
+    classes: dict[Any, str],
+    left_out: str = "",
+) -> Annotated:
+    """Builds the arrays of :class:`Annotated` from the objects of each image.
 
-    It may reach beyond the image by up to `OVERSHOOT` pixels.
+    Args:
+      names, sizes, left_out: as in :class:`Annotated`.
+      objects: those of each image.
+      classes: class id -> name, in order.
+    """
+    index = {class_id: position for position, class_id in enumerate(classes)}
+    return Annotated(
+        names,
+        np.array(sizes, np.int32),
+        boxes=[np.array([item.corners for item in items], np.float64).reshape(-1, 4) for items in objects],
+        classes=[np.array([index[item.class_id] for item in items], np.int32) for items in objects],
+        crowd=[np.array([item.crowd for item in items], bool) for items in objects],
+        class_names=tuple(classes.values()),
+        left_out=left_out,
+    )
+
+
+def check_box(corners: Sequence[float], height: int, width: int, where: str) -> tuple[float, float, float, float]:
+    """Checks a box x1, y1, x2, y2 and clips it to its image, beyond which it may extend by up to `OVERSHOOT` pixels.
 
     Raises:
-      InputError: it is not finite, has no area, or reaches further beyond the image; named by `where`.
+      InputError: it is not finite, has no area, or extends further beyond the image.
 
-    >>> checked((-0.5, 0, 10, 10), 20, 20, "a.json: annotation 7")
+    >>> check_box((-0.5, 0, 10, 10), 20, 20, "a.json: annotation 7")
     (0.0, 0.0, 10.0, 10.0)
-    >>> checked((0, 0, 30, 10), 20, 20, "a.json: annotation 7")
+    >>> check_box((0, 0, 30, 10), 20, 20, "a.json: annotation 7")
     Traceback (most recent call last):
     ...
-    jaxcls._utils.errors.InputError: a.json: annotation 7: its box, x from 0 to 30 and y from 0 to 10, reaches outside of \
+    jaxcls._utils.errors.InputError: a.json: annotation 7: its box, x from 0 to 30 and y from 0 to 10, extends beyond \
 the image of 20 x 20 pixels (width x height). Correct or remove it.
     """
     if not all(map(math.isfinite, corners)):
-        raise InputError(f"{where}: its box holds {list(corners)}; its numbers must be finite. Correct or remove it.")
+        raise InputError(f"{where}: its box is {list(corners)}; its numbers must be finite. Correct or remove it.")
     x1, y1, x2, y2 = map(float, corners)
-    said = f"its box, x from {x1:g} to {x2:g} and y from {y1:g} to {y2:g},"
-    if x2 - x1 < SHORTEST or y2 - y1 < SHORTEST:
-        raise InputError(f"{where}: {said} has no area; its width and height must be above 0. Correct or remove it.")
+    box = f"its box, x from {x1:g} to {x2:g} and y from {y1:g} to {y2:g},"
+    if min(x2 - x1, y2 - y1) < _MIN_SIDE:
+        raise InputError(f"{where}: {box} has no area; its width and height must be above 0. Correct or remove it.")
     clipped = (max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height)))
-    beyond = max(abs(given - kept) for given, kept in zip(corners, clipped, strict=True))
-    # The second: all of a thin box may lie within the overshoot.
-    if beyond > OVERSHOOT or clipped[2] - clipped[0] < SHORTEST or clipped[3] - clipped[1] < SHORTEST:
+    overshoot = max(abs(before - after) for before, after in zip(corners, clipped, strict=True))
+    # A thin box may lie outside of the image within the overshoot.
+    if overshoot > OVERSHOOT or min(clipped[2] - clipped[0], clipped[3] - clipped[1]) < _MIN_SIDE:
         raise InputError(
-            f"{where}: {said} reaches outside of the image of {width} x {height} pixels (width x height). "
+            f"{where}: {box} extends beyond the image of {width} x {height} pixels (width x height). "
             "Correct or remove it."
         )
     return clipped
 
 
+def check_size(height: float, width: float, where: str) -> tuple[int, int]:
+    """Checks the height and width that annotations declare, in pixels.
+
+    Raises:
+      InputError: they are not integers from 1 to a million.
+    """
+    if not all(float(side).is_integer() and 1 <= side <= _MAX_IMAGE_SIDE for side in (height, width)):
+        raise InputError(
+            f"{where}: its height and width are {(height, width)}; they must be integers from 1 to {_MAX_IMAGE_SIDE:,}."
+        )
+    return int(height), int(width)
+
+
 def check_name(name: Any, where: str) -> str:
-    """The name of an image file, which must stay in the folder of the images.
+    """Checks the name of an image file, which must not lead out of the folder of images.
 
     >>> check_name("../secret.png", "a.json: image 7")
     Traceback (most recent call last):
     ...
     jaxcls._utils.errors.InputError: a.json: image 7: its file name '../secret.png' must be that of a file in the folder of \
-the images, or in one below.
+images, or in one below it.
     """
     good = (
         isinstance(name, str)
@@ -94,6 +141,6 @@ the images, or in one below.
     )
     if not good:
         raise InputError(
-            f"{where}: its file name {name!r} must be that of a file in the folder of the images, or in one below."
+            f"{where}: its file name {name!r} must be that of a file in the folder of images, or in one below it."
         )
     return name

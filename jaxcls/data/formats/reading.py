@@ -24,7 +24,9 @@ _SMALL = 1 << 26
 
 
 @contextlib.contextmanager
-def error_names(path: str | os.PathLike[str], damage: tuple[type[Exception], ...] = (), what: str = "") -> Iterator[None]:
+def error_names(
+    path: str | os.PathLike[str], damage: tuple[type[Exception], ...] = (), what: str = ""
+) -> Iterator[None]:
     """Turns errors of reading a file into an InputError that names it.
 
     Args:
@@ -114,7 +116,9 @@ class BoundedReader:
       at_once: the most bytes that may be requested in one call; requesting more is an InputError.
     """
 
-    def __init__(self, file: BinaryIO | gzip.GzipFile, limit: int, where: str | os.PathLike[str], *, at_once: int | None = None):
+    def __init__(
+        self, file: BinaryIO | gzip.GzipFile, limit: int, where: str | os.PathLike[str], *, at_once: int | None = None
+    ):
         self._file, self._limit, self._where, self._at_once = file, limit, where, at_once
 
     def read(self, size: int = -1) -> bytes:

@@ -1,114 +1,95 @@
-"""Pascal VOC's XML: one file an image. It is parsed without entities and document types, which could do harm.
+"""Pascal VOC's XML annotations, one file per image, parsed without entities and document types, which could do harm.
 
-Everingham et al. 2010, "The Pascal Visual Object Classes (VOC) Challenge". Pixels count from 1 there and belong to the
-box: xmin = 1, xmax = 10 is x1 = 0, x2 = 10 everywhere else in jaxcls.
+Everingham et al. 2010, "The Pascal Visual Object Classes (VOC) Challenge". VOC's pixels are numbered from 1 and belong
+to the box: xmin = 1, xmax = 10 is x1 = 0, x2 = 10 everywhere else in jaxcls.
 """
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 from xml.etree import ElementTree
 from xml.parsers import expat
 
-import numpy as np
-
 from jaxcls._utils import files
 from jaxcls._utils.errors import InputError, unknown_name
-from jaxcls.data.formats import boxes, images
-from jaxcls.data.formats.boxes import Annotated
+from jaxcls.data.formats import boxes, images, reading
 
-# A file that says what is in one image has some kilobytes.
-_MOST_BYTES = 16 * 2**20
-
-
-class _Object(NamedTuple):
-    name: str
-    corners: tuple[float, ...]
-    difficult: bool
+# The annotations of one image take some kilobytes.
+_MAX_BYTES = 16 * 2**20
 
 
-def names(path: Path) -> list[str]:
-    """The images that a file such as ImageSets/Main/train.txt lists, one a line, without suffixes.
+def read_list(path: Path) -> list[str]:
+    """Reads a list of images such as ImageSets/Main/train.txt: one name per line, without suffix.
 
     Raises:
-      InputError: a line holds no plain name, a name stands twice, or there are none.
+      InputError: a line is not a plain name, a name occurs twice, or there are none.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as a list of images ({error}).") from error
-    listed: dict[str, None] = {}
-    for number, line in enumerate(lines, 1):
-        name = line.strip()
+    names: dict[str, None] = {}
+    for number, line in enumerate(reading.decode_text(reading.read_bytes(path), path).splitlines(), 1):
+        name, where = line.strip(), f"{path}: line {number}"
         if not name:
             continue
-        where = f"{path}: line {number}"
         if len(name.split()) > 1 or "/" in boxes.check_name(name, where):
             raise InputError(f"{where}: {name!r} is not the plain name of one image, such as 000005.")
-        if name in listed:
-            raise InputError(f"{where}: {name} stands there twice.")
-        listed[name] = None
-    if not listed:
+        if name in names:
+            raise InputError(f"{where}: {name} occurs twice.")
+        names[name] = None
+    if not names:
         raise InputError(f"{path}: lists no images; there must be at least one.")
-    return list(listed)
+    return list(names)
 
 
 def read(
-    folder: Path, listed: Sequence[str], class_names: Sequence[str] | None = None, *, inside: Path | None = None
-) -> Annotated:
-    """Reads Annotations/NAME.xml for each image, and finds JPEGImages/NAME.jpg (or .png, ...); opens no image.
+    folder: Path, names: Sequence[str], class_names: Sequence[str] | None = None, *, inside: Path | None = None
+) -> boxes.Annotated:
+    """Reads Annotations/NAME.xml for each image, and locates JPEGImages/NAME.jpg (or .png, ...); opens no image.
 
     Args:
-      folder: holds Annotations and JPEGImages.
-      listed: the names of the images.
-      class_names: those that are known; where None, all that occur, in the order of the alphabet.
-      inside: the folder that no link may lead out of; without it, `folder`.
+      folder: the one that contains Annotations and JPEGImages.
+      names: the names of the images.
+      class_names: the known classes; by default all that occur, in alphabetical order.
+      inside: the folder that no link may lead out of; `folder` by default.
 
     Raises:
-      InputError: naming the file and the object: a file is missing, damaged, or declares a document type; a name is
-        unknown; a box is not four finite numbers, has no area, or reaches more than 2 pixels outside of its image.
+      InputError: naming the file and the object: a file is missing, damaged, or declares a document type; a class is
+        unknown; a box is not four finite numbers, has no area, or extends more than 2 pixels beyond its image.
     """
-    # What stands in the folder is listed once: there may be 17,000.
+    # The folder is listed once: there may be 17,000 images.
     there = {path.stem: path.name for path in sorted((folder / "JPEGImages").glob("*"))
              if path.suffix.lower() in images.SUFFIXES}  # fmt: skip
-    missing = [name for name in listed if name not in there]
+    missing = [name for name in names if name not in there]
     if missing:
         raise InputError(
-            f"{folder / 'JPEGImages'}: there is no image {missing[0]}; {len(missing):,} of {len(listed):,} are missing."
+            f"{folder / 'JPEGImages'}: there is no image {missing[0]}; {len(missing):,} of {len(names):,} are missing."
         )
-    annotations = [folder / "Annotations" / f"{name}.xml" for name in listed]
-    # Of one that is missing there is more to say.
+    annotations = [folder / "Annotations" / f"{name}.xml" for name in names]
+    # A missing file has an error of its own.
     files.all_inside(inside or folder, filter(os.path.lexists, annotations))
     contents = [_read(path) for path in annotations]
     if class_names is None:
-        class_names = sorted({found.name for _, objects in contents for found in objects})
+        class_names = sorted({item.class_id for _, objects in contents for item in objects})
         if not class_names:
             raise InputError(f"{folder}: no image has an object in it; there must be one to learn from.")
-    places = {name: place for place, name in enumerate(class_names)}
-    for name, (_, objects) in zip(listed, contents, strict=True):
-        for found in objects:
-            if found.name not in places:
-                raise InputError(f"{folder / 'Annotations' / name}.xml: {unknown_name('class', found.name, places)}")
-    return Annotated(
-        ids=list(listed),
-        names=[there[name] for name in listed],
-        sizes=np.array([size for size, _ in contents], np.int32),
-        boxes=[np.array([found.corners for found in some], np.float64).reshape(-1, 4) for _, some in contents],
-        classes=[np.array([places[found.name] for found in some], np.int32) for _, some in contents],
-        crowd=[np.array([found.difficult for found in some], bool) for _, some in contents],
-        class_names=tuple(class_names),
-        category_ids=tuple(range(1, len(class_names) + 1)),
+    classes = {name: name for name in class_names}
+    for path, (_, objects) in zip(annotations, contents, strict=True):
+        for item in objects:
+            if item.class_id not in classes:
+                raise InputError(f"{path}: {unknown_name('class', item.class_id, classes)}")
+    return boxes.annotated(
+        [there[name] for name in names],
+        [size for size, _ in contents],
+        [objects for _, objects in contents],
+        classes,
     )
 
 
-def _read(path: Path) -> tuple[tuple[int, int], list[_Object]]:
+def _read(path: Path) -> tuple[tuple[int, int], list[boxes.Object]]:
     """Height and width of an image, and its objects."""
-    root = parse(path)
-    size = (_number(root, "size/height", str(path)), _number(root, "size/width", str(path)))
-    height, width = (int(value) if value.is_integer() else 0 for value in size)
-    if min(height, width) < 1 or max(height, width) > 1_000_000:
-        raise InputError(f"{path}: its height and width are {size}; they must be whole numbers from 1.")
+    root = _parse(path)
+    height, width = boxes.check_size(
+        _number(root, "size/height", str(path)), _number(root, "size/width", str(path)), str(path)
+    )
     objects = []
     for number, entry in enumerate(root.findall("object"), 1):
         where = f"{path}: object {number}"
@@ -119,23 +100,13 @@ def _read(path: Path) -> tuple[tuple[int, int], list[_Object]]:
         difficult = (entry.findtext("difficult") or "0").strip()
         if difficult not in ("0", "1"):
             raise InputError(f"{where}: its difficult is {difficult!r}; it is 0 or 1.")
-        corners = boxes.checked((x1 - 1, y1 - 1, x2, y2), height, width, f"{where} ({name})")
-        objects.append(_Object(name, corners, difficult == "1"))
+        corners = boxes.check_box((x1 - 1, y1 - 1, x2, y2), height, width, f"{where} ({name})")
+        objects.append(boxes.Object(name, corners, difficult == "1"))
     return (height, width), objects
 
 
-def parse(path: Path) -> ElementTree.Element:
-    """The root of an XML file without a document type, hence without entities of its own.
-
-    Raises:
-      InputError: it cannot be read, is no XML, is larger than 16 MB, or declares a document type.
-
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "a.xml"
-    >>> _ = path.write_text("<annotation><name>cat</name></annotation>")
-    >>> parse(path).findtext("name")
-    'cat'
-    """
+def _parse(path: Path) -> ElementTree.Element:
+    """The root of an XML file without a document type, hence without entities of its own."""
 
     def refuse(*declared: Any) -> NoReturn:
         raise InputError(f"{path}: declares a document type or an entity, which no annotation needs; remove it.")
@@ -146,27 +117,19 @@ def parse(path: Path) -> ElementTree.Element:
     parser.EndElementHandler = builder.end
     parser.CharacterDataHandler = builder.data
     parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = parser.ExternalEntityRefHandler = refuse
-    try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise InputError(f"{path}: has more than {_MOST_BYTES:,} bytes; it says what is in one image.")
+    # LookupError and ValueError: the encoding is unknown, or not one of single bytes.
+    with reading.error_names(path, (expat.ExpatError, LookupError, ValueError), "is not XML"):
+        if path.stat().st_size > _MAX_BYTES:
+            raise InputError(f"{path}: has more than {_MAX_BYTES:,} bytes; it describes one image.")
         parser.Parse(path.read_bytes(), True)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: is missing; each image that is listed has one, even without objects.") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
-    except InputError:
-        raise
-    # The latter two: an encoding that is not known, or not of one byte a character.
-    except (expat.ExpatError, LookupError, ValueError) as error:
-        raise InputError(f"{path}: is no XML ({error}); it may be damaged or cut off.") from error
-    return builder.close()
+        return builder.close()
 
 
-def _number(element: ElementTree.Element, place: str, where: str) -> float:
-    text = element.findtext(place)
+def _number(element: ElementTree.Element, tag: str, where: str) -> float:
+    text = element.findtext(tag)
     if text is None:
-        raise InputError(f"{where}: has no {place}.")
+        raise InputError(f"{where}: has no {tag}.")
     try:
         return float(text)
     except ValueError:
-        raise InputError(f"{where}: its {place} is {text.strip()!r:.40}; it must be a number.") from None
+        raise InputError(f"{where}: its {tag} is {text.strip()!r:.40}; it must be a number.") from None
