@@ -81,7 +81,7 @@ def save(
       InputError: the image cannot be decoded.
     """
     classes = np.where(detections["scores"] >= least, detections["classes"], -1)
-    picture = images.picture(source)
+    picture = images.open_upright(source)
     with contextlib.closing(draw(picture, detections["boxes"], classes, class_names, detections["scores"])) as drawn:
         drawn.save(path)
 

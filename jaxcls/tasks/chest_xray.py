@@ -27,7 +27,7 @@ from jaxcls._utils.errors import InputError
 from jaxcls.data import augmentation, sources, splits
 from jaxcls.data.dataset import Dataset, Provenance, Split
 from jaxcls.data.datasets import medmnist
-from jaxcls.data.formats import images, npz
+from jaxcls.data.formats import images
 from jaxcls.data.preprocessing import images as prepared
 from jaxcls.data.samples import chest_xray as sample
 from jaxcls.models import vision
@@ -55,7 +55,7 @@ def _read_folder(folder: Path, size: int) -> Dataset:
     for root in (folder, folder / "chest_xray"):
         if (root / "train").is_dir():
             return _from_kaggle(root, size, folder)
-    file = npz.find(folder, "pneumoniamnist", size)
+    file = medmnist.find(folder, "pneumoniamnist", size)
     if file is None:
         raise InputError(f"{folder}: holds neither chest_xray/train nor pneumoniamnist.npz. {NEEDS}")
     return medmnist.read(file, name="chest_xray", class_names=CLASSES, num_labels=1, size=size)
@@ -98,7 +98,7 @@ def _listed(part: Path) -> tuple[list[Path], list[int]]:
     paths: list[Path] = []
     labels: list[int] = []
     for label, kind in enumerate(CLASSES):
-        found, others = images.listed(part / kind)
+        found, others = images.list_files(part / kind)
         if others:
             raise InputError(f"{others[0]}: is no image by its name; remove or rename it.")
         if not found:
@@ -137,7 +137,7 @@ TASK = Task(
     summary="pneumonia in chest radiographs of children, imbalanced",
     problem="binary",
     load=load,
-    read=lambda path, settings: images.queries(path, user_data.required(settings, "image_size"), 1),
+    read=lambda path, settings: images.read_unlabeled(path, user_data.required(settings, "image_size"), 1),
     fit_preprocessor=lambda inputs, settings: prepared.fit(inputs),
     models={
         "cnn": functools.partial(vision.CNN, channels=(16, 32, 64), dense=128),

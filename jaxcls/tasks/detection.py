@@ -66,7 +66,7 @@ TASK = Task(
     summary="boxes around things, and what they are: COCO's layout, Pascal VOC's, or composed scenes",
     problem="detection",
     load=load,
-    read=lambda path, settings: object_detection.queries(path, user_data.required(settings, "image_size"), 3),
+    read=lambda path, settings: object_detection.read_unlabeled(path, user_data.required(settings, "image_size"), 3),
     fit_preprocessor=lambda inputs, settings: detection.fit(inputs),
     models={
         "retinanet": RetinaNet,

@@ -26,7 +26,7 @@ from jaxcls._utils.errors import InputError
 from jaxcls.data import augmentation, sources, splits
 from jaxcls.data.dataset import Dataset
 from jaxcls.data.datasets import medmnist, radiographs
-from jaxcls.data.formats import images, npz
+from jaxcls.data.formats import images
 from jaxcls.data.preprocessing import images as prepared
 from jaxcls.data.samples import disease_tagging as sample
 from jaxcls.models import vision
@@ -55,7 +55,7 @@ def _read_folder(folder: Path, settings: Settings) -> Dataset:
         if (root / "train.csv").is_file():
             uncertain = user_data.required(settings, "uncertain")
             return radiographs.read_chexpert(root, name=name, size=size, uncertain=uncertain, inside=folder)
-    file = npz.find(folder, "chestmnist", size)
+    file = medmnist.find(folder, "chestmnist", size)
     if file is None:
         raise InputError(f"{folder}: holds neither Data_Entry_2017*.csv nor train.csv nor chestmnist.npz. {NEEDS}")
     findings = radiographs.CHESTXRAY14
@@ -87,7 +87,7 @@ TASK = Task(
     summary="14 findings in chest radiographs, several or none in each",
     problem="multilabel",
     load=load,
-    read=lambda path, settings: images.queries(path, user_data.required(settings, "image_size"), 1),
+    read=lambda path, settings: images.read_unlabeled(path, user_data.required(settings, "image_size"), 1),
     fit_preprocessor=lambda inputs, settings: prepared.fit(inputs),
     models={
         "cnn": functools.partial(vision.CNN, channels=(16, 32, 64), dense=128),

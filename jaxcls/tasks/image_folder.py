@@ -54,7 +54,7 @@ TASK = Task(
     summary="your own images, in a folder for each class",
     problem="multiclass",
     load=load,
-    read=lambda path, settings: images.queries(path, user_data.required(settings, "image_size"), 3),
+    read=lambda path, settings: images.read_unlabeled(path, user_data.required(settings, "image_size"), 3),
     fit_preprocessor=lambda inputs, settings: prepared.fit(inputs),
     models={
         "mlp": vision.MLP,

@@ -94,7 +94,7 @@ def test_images_keep_their_aspect_and_the_rest_of_the_canvas_is_black(written):
 
 def test_scale_leads_back_to_the_original_where_sides_were_rounded(tmp_path):
     Image.new("RGB", (333, 500)).save(tmp_path / "a.png")
-    _, inputs = object_detection.queries(tmp_path / "a.png", 64, 3)
+    _, inputs = object_detection.read_unlabeled(tmp_path / "a.png", 64, 3)
     assert inputs["size"].tolist() == [[64, 43]]
     np.testing.assert_allclose(inputs["size"] / inputs["scale"], [[500, 333]], rtol=1e-6)
 
@@ -256,14 +256,14 @@ def test_the_parts_of_voc_are_those_of_its_lists(tmp_path, lists, sizes):
 
 
 def test_queries_are_called_by_their_names(written):
-    folder = object_detection.queries(written / "val2017", 48, 3)
-    one = object_detection.queries(written / "val2017" / "3.png", 48, 3)
+    folder = object_detection.read_unlabeled(written / "val2017", 48, 3)
+    one = object_detection.read_unlabeled(written / "val2017" / "3.png", 48, 3)
     assert folder.ids.tolist() == ["0.png", "1.png", "2.png", "3.png"]
     assert one.ids.tolist() == ["3.png"]
     for name, array in one.inputs.items():
         np.testing.assert_array_equal(array[0], folder.inputs[name][3])
     with pytest.raises(InputError, match="there is no such file or folder"):
-        object_detection.queries(written / "none", 48, 3)
+        object_detection.read_unlabeled(written / "none", 48, 3)
 
 
 # The synthetic scenes.

@@ -325,19 +325,19 @@ def test_a_listing_leaves_out_what_file_managers_leave(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "folder.png").mkdir()
-    found, others = images.listed(tmp_path)
+    found, others = images.list_files(tmp_path)
     assert [path.relative_to(tmp_path).as_posix() for path in found] == ["a.png", "b.JPG", "c/d.jpeg"]
     assert [path.name for path in others] == ["notes.txt"]
 
 
 def test_what_to_predict_is_one_image_or_all_in_a_folder(folder, tmp_path):
-    every = images.queries(folder, 8, 3)
+    every = images.read_unlabeled(folder, 8, 3)
     assert every.ids[:2].tolist() == ["some/000.png", "some/001.png"]
     assert every.inputs.shape == (150, 8, 8, 3)
-    one = images.queries(folder / "some" / "001.png", 8, 3)
+    one = images.read_unlabeled(folder / "some" / "001.png", 8, 3)
     assert one.ids.tolist() == ["001.png"]
     np.testing.assert_array_equal(one.inputs[0], every.inputs[1])
     (tmp_path / "none").mkdir()
     for path, said in ((tmp_path / "none", "no images"), (tmp_path / "gone.png", "no such file")):
         with pytest.raises(InputError, match=said):
-            images.queries(path, 8, 3)
+            images.read_unlabeled(path, 8, 3)

@@ -65,7 +65,7 @@ def test_a_file_that_changes_or_vanishes_while_a_run_learns_from_it_has_no_effec
 def test_images_that_cannot_be_decoded_are_an_error_or_left_out_and_counted(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     sample.write(tmp_path / "data", train=6, test=2)
-    files, _ = images.listed(tmp_path / "data")
+    files, _ = images.list_files(tmp_path / "data")
     damaged = files[0], files[-1]
     for file in damaged:
         file.write_bytes(file.read_bytes()[:40])
@@ -87,7 +87,7 @@ def test_an_image_that_vanishes_while_it_is_read_is_named(tmp_path, monkeypatch)
     sample.write(tmp_path / "data", train=6, test=2)
     given = Settings(task="image_folder", data=tmp_path / "data", image_size=16)
     task = program.specialise(given)
-    listed = images.listed
+    listed = images.list_files
     gone = listed(tmp_path / "data" / "train")[0][3]
 
     def listed_then_lost(folder):
@@ -96,7 +96,7 @@ def test_an_image_that_vanishes_while_it_is_read_is_named(tmp_path, monkeypatch)
             gone.unlink()
         return found
 
-    monkeypatch.setattr(images, "listed", listed_then_lost)
+    monkeypatch.setattr(images, "list_files", listed_then_lost)
     with pytest.raises(InputError, match=rf"{re.escape(str(gone))}: cannot be read \(No such file or directory\)"):
         task.load(program.resolve(task, given))
     tally.record("data: an image that vanishes while it is read", 1, 1)

@@ -95,7 +95,7 @@ READS = {
     "coco": ("annotations/instances_train.json", of_boxes),
     "voc": ("ImageSets/Main/train.txt", of_boxes),
     "image": ("a/2.png", of_images),
-    "images to predict": ("a/2.png", lambda folder: images.queries(folder, 8, 3)),
+    "images to predict": ("a/2.png", lambda folder: images.read_unlabeled(folder, 8, 3)),
 }
 
 
@@ -166,7 +166,7 @@ def test_a_name_that_is_not_utf_8_is_refused(given):
     picture(given / "a" / "x.png")
     (given / "a" / "x.png").rename(given / "a" / os.fsdecode(b"\xff.png"))
     with pytest.raises(InputError, match="not UTF-8"):
-        images.queries(given, 8, 3)
+        images.read_unlabeled(given, 8, 3)
 
 
 @pytest.fixture

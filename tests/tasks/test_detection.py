@@ -130,7 +130,7 @@ def test_an_exported_detector_finds_the_same(trained, tmp_path):
     directory, data, _ = trained
     assert export.main(["--run-dir", str(directory), "--output", str(tmp_path / "model")]) == 0
     learned = predictor.load(directory)
-    inputs = object_detection.queries(data / "test", 64, 3).inputs
+    inputs = object_detection.read_unlabeled(data / "test", 64, 3).inputs
     encoded = learned.preprocessor.transform(inputs)
     expected, found = learned.scores(inputs), loader.load(tmp_path / "model").predict(encoded)
     assert (expected["classes"] >= 0).any(axis=1).all()
@@ -159,7 +159,7 @@ def test_onnx_finds_on_the_whole_canvas_what_the_run_finds(trained, tmp_path):
     record = json.loads((tmp_path / "model" / "model.json").read_text())
     assert (record["inputs"], record["outputs"]) == (["image", "size"], ["boxes", "classes", "scores"])
     learned = predictor.load(directory, portable=True)
-    inputs = object_detection.queries(data / "test", 64, 3).inputs
+    inputs = object_detection.read_unlabeled(data / "test", 64, 3).inputs
     square = (inputs["size"] == 64).all(axis=1)
     inputs = {name: array[square] for name, array in inputs.items()}
     expected = learned.scores(inputs)

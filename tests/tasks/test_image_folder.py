@@ -184,7 +184,7 @@ def test_a_size_that_is_too_small_is_refused(plain):
 
 
 def test_the_sample_holds_every_kind_of_file_and_its_parts_share_no_image(written):
-    paths, others = images.listed(written)
+    paths, others = images.list_files(written)
     assert (len(paths), others) == (80, [])
     modes = set()
     for path in paths:

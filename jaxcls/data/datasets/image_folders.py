@@ -151,7 +151,7 @@ def _listed(folder: Path, class_names: Sequence[str]) -> tuple[list[Path], np.nd
         # A test part may lack a class; a folder for it that is empty is an oversight.
         if not (folder / name).is_dir():
             continue
-        found, no_images = images.listed(folder / name)
+        found, no_images = images.list_files(folder / name)
         if not found:
             seen = f", but {len(no_images):,} other files such as {no_images[0].name}" if no_images else ""
             raise InputError(

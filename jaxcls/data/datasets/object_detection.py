@@ -90,24 +90,10 @@ def load(
     )
 
 
-def queries(path: Path, size: int, channels: int) -> Unlabeled:
-    """The images to predict: one file, or all in a folder and in those below it; their names from there are their ids.
-
-    Raises:
-      InputError: as for :func:`jaxcls.data.formats.images.decode_all`; there are no images.
-    """
-    if not path.exists():
-        raise InputError(f"{path}: there is no such file or folder; give an image, or a folder of images.")
-    if path.is_dir():
-        found, _ = images.listed(path)
-        what = f"images to predict in {path.name}"
-        decoded = images.decode_all(found, size=size, channels=channels, root=path, what=what, pad=True)
-        names = [file.relative_to(path).as_posix() for file in found]
-        pixels, sizes = decoded.images, decoded.sizes
-    else:
-        image, original = images.decode_on_canvas(path, size=size, channels=channels)
-        names, pixels, sizes = [path.name], image[None], np.array([original], np.int32)
-    return Unlabeled(np.array(names, object), canvases(pixels, sizes))
+def read_unlabeled(path: Path, size: int, channels: int) -> Unlabeled:
+    """Reads images to predict, of one file or of a folder; see :func:`jaxcls.data.formats.images.decode_path`."""
+    ids, decoded = images.decode_path(path, size=size, channels=channels, pad=True)
+    return Unlabeled(ids, canvases(decoded.images, decoded.sizes))
 
 
 def canvases(pixels: np.ndarray, sizes: np.ndarray) -> dict[str, np.ndarray]:
@@ -121,7 +107,9 @@ def canvases(pixels: np.ndarray, sizes: np.ndarray) -> dict[str, np.ndarray]:
     [[32, 64]]
     """
     side = pixels.shape[1]
-    fitted = np.array([images.fitted(height, width, side) for height, width in sizes.tolist()], np.int32).reshape(-1, 2)
+    fitted = np.array([images.fitted_size(height, width, side) for height, width in sizes.tolist()], np.int32).reshape(
+        -1, 2
+    )
     return {"image": pixels, "size": fitted, "scale": (fitted / sizes).astype(np.float32)}
 
 

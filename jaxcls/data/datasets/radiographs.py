@@ -127,7 +127,7 @@ def _labels(words: str, where: str) -> np.ndarray:
 def _paths(names: np.ndarray, folder: Path, table: Path) -> list[Path]:
     """Where the images of these names are: in images/, in images_001/images/, or wherever they were unpacked."""
     there: dict[str, Path] = {}
-    for path in images.listed(folder)[0]:
+    for path in images.list_files(folder)[0]:
         if other := there.get(path.name):
             raise InputError(f"{path}: there is an image of this name at {other} too; remove one.")
         there[path.name] = path

@@ -1,4 +1,4 @@
-"""Image files of any size, mode and bit depth to compact arrays, decoded once and kept."""
+"""Decodes image files of any size, mode and bit depth to compact arrays, once: decoded images are cached on disk."""
 
 import contextlib
 import hashlib
@@ -21,37 +21,38 @@ from jaxcls._utils.errors import InputError
 from jaxcls._utils.escaping import line
 from jaxcls.data import sources
 from jaxcls.data.dataset import Unlabeled
+from jaxcls.data.formats.reading import error_names
 
 if TYPE_CHECKING:
     from PIL import Image
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".pgm", ".ppm"})
-# What file managers leave in folders, beside hidden files.
-_DROPPINGS = frozenset({"thumbs.db", "desktop.ini", "icon\r"})
-# Those that Pillow decodes by itself; for others (EPS) it would run another program on the file.
+# Files that file managers create, beside hidden ones.
+_FILE_MANAGER_FILES = frozenset({"thumbs.db", "desktop.ini", "icon\r"})
+# The formats that Pillow decodes itself; for others (EPS) it would run another program on the file.
 _FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM")
-# Raised by one when `decode` gives other pixels than before, so that nothing old is read from the cache.
+# Increased when `decode` changes its pixels, so that older ones are not read from the cache.
 _VERSION = 2
 _CHUNK = 64
-# The tag of EXIF that says how an image is turned.
+# The EXIF tag of the orientation.
 _ORIENTATION = 0x0112
-# What Pillow's decoders raise for damaged files; they are parsers of the most varied age.
+# What Pillow's decoders raise for damaged files.
 _DAMAGE = (
     OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError,
     MemoryError, struct.error, zlib.error,
 )  # fmt: skip
-# An image of more pixels than this is believed only if its file has a byte for so many of them.
-_SMALL, _PIXELS_A_BYTE = 1 << 24, 1000
+# An image with more pixels than the first is only decoded if its file has a byte per thousand of them.
+_SMALL, _PIXELS_PER_BYTE = 1 << 24, 1000
 
 
 class Decoded(NamedTuple):
     """Decoded images.
 
     Attributes:
-      images: uint8 (N, size, size, channels), mapped from a file and read-only.
-      sha256: of the lines ``SHA-256 of the file's content, two spaces, its name`` for all files in their order.
-      left_out: the rows of files that could not be decoded, where that was asked for; their images are black.
-      sizes: int32 (N, 2), height and width of each image as it was, turned as its EXIF says.
+      images: uint8 (N, size, size, channels).
+      sha256: the SHA-256 of the lines ``SHA-256 of the file, two spaces, its name`` of all files in their order.
+      sizes: int32 (N, 2), the original height and width of each image, rotated as its EXIF orientation says.
+      left_out: the rows of files that could not be decoded, if these were to be skipped; their images are black.
     """
 
     images: np.ndarray
@@ -60,70 +61,74 @@ class Decoded(NamedTuple):
     left_out: tuple[int, ...] = ()
 
 
-def decode(path: str | os.PathLike[str], *, size: int, channels: int) -> np.ndarray:
-    """Decodes one image: JPEG, PNG, TIFF, BMP, GIF (its first frame), WebP, PGM or PPM, told by its content.
+class _Options(NamedTuple):
+    """How images are decoded; all of it is part of the cache's key."""
 
-    It is turned as its EXIF says, and brought to a square without regard to its aspect, as Keras and torchvision
-    do it by default: nothing is cut off, no pixel is spent on bars, and no bar tells a class whose images happen
-    to be wide. What is transparent becomes white. Greys of 16 bits are scaled, not clipped; so are integers
-    and floats without a fixed range (from 0 to 65,535 and from 0 to 1, or else from their own least to greatest).
+    size: int
+    channels: int
+    pad: bool
+    skip_damaged: bool = False
+
+
+class _File(NamedTuple):
+    """The SHA-256 of a file ('' if it could not be decoded), its pixels, and its original height and width."""
+
+    sha256: str
+    image: np.ndarray
+    size: tuple[int, int]
+
+
+def decode(path: str | os.PathLike[str], *, size: int, channels: int) -> np.ndarray:
+    """Decodes one image: JPEG, PNG, TIFF, BMP, GIF (its first frame), WebP, PGM or PPM, recognized by its content.
+
+    The image is rotated as its EXIF orientation says and resized to a square without preserving its aspect ratio, as
+    Keras and torchvision do by default: nothing is cropped, and no padding reveals a class whose images happen to be
+    wide. Transparency becomes white. 16-bit gray values are scaled, not clipped; so are integers and floats without a
+    fixed range (from 0 to 65,535 and from 0 to 1, or else from their own minimum to their maximum).
 
     Args:
       path: the file.
       size: height and width of the result, in pixels.
-      channels: 1 for grey, 3 for red, green, blue.
+      channels: 1 for grayscale, 3 for RGB.
 
     Returns:
       uint8 (size, size, channels).
 
     Raises:
-      InputError: the file cannot be read, is no image, is damaged, or has too many pixels to be decoded safely.
+      InputError: the file cannot be read, is not an image, is damaged, or has too many pixels to be decoded safely.
 
     >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "grey.pgm"
+    >>> path = Path(tempfile.mkdtemp()) / "gray.pgm"
     >>> _ = path.write_bytes(b"P5 2 1 255 " + bytes([7, 9]))
     >>> decode(path, size=2, channels=1)[:, :, 0].tolist()
     [[7, 9], [7, 9]]
     """
-    _check(size, channels)
+    options = _checked(_Options(size, channels, pad=False))
     with _strict_pillow():
-        return _decode_file(Path(path), size, channels, pad=False).image
+        return _decode_file(Path(path), options).image
 
 
-def decode_on_canvas(path: Path, *, size: int, channels: int) -> tuple[np.ndarray, tuple[int, int]]:
-    """Decodes one image as :func:`decode` does, but keeps its aspect: it stands at the top left of a black square.
-
-    Returns:
-      uint8 (size, size, channels), of which :func:`fitted` says how much is image; and the height and width of the
-      image as it was, turned as its EXIF says.
-    """
-    _check(size, channels)
-    with _strict_pillow():
-        decoded = _decode_file(path, size, channels, pad=True)
-    return decoded.image, decoded.size
-
-
-def picture(path: Path) -> "Image.Image":
-    """An image in grey or in colour at its own size, turned as its EXIF says, to be shown.
+def open_upright(path: Path) -> "Image.Image":
+    """Opens an image for display: grayscale or RGB, at its original size, rotated as its EXIF orientation says.
 
     Raises:
       InputError: as for :func:`decode`.
     """
     from PIL import ImageOps
 
-    with _strict_pillow(), _damage_named(path), _opened(path.read_bytes()) as image:
+    with _strict_pillow(), _pillow_error_names(path), _opened(path.read_bytes()) as image:
         image.load()
-        grey = image.mode in ("1", "L") or image.mode.startswith(("I", "F"))
-        upright = _in_mode(ImageOps.exif_transpose(image), "L" if grey else "RGB")
-        return upright.convert("L") if grey else upright
+        mode = "L" if image.mode in ("1", "L") or image.mode.startswith(("I", "F")) else "RGB"
+        # Deep grays stay floats.
+        return _in_mode(ImageOps.exif_transpose(image), mode).convert(mode)
 
 
-def fitted(height: int, width: int, size: int) -> tuple[int, int]:
-    """Height and width of an image that was brought into a square of this size with its aspect kept, in pixels.
+def fitted_size(height: int, width: int, size: int) -> tuple[int, int]:
+    """Returns the height and width, in pixels, of an image that is scaled to fit a square of this size.
 
     The longer side is as long as the square's, the other one rounded.
 
-    >>> fitted(480, 640, 128)
+    >>> fitted_size(480, 640, 128)
     (96, 128)
     """
     longer = max(height, width)
@@ -141,98 +146,118 @@ def decode_all(
     pad: bool = False,
     skip_damaged: bool = False,
 ) -> Decoded:
-    """Decodes many images, in parallel, once: the next call with the same unchanged files maps what was kept.
+    """Decodes many images in parallel, once: a later call with the same unchanged files maps them from a cache.
 
-    They are kept in the user's cache under a key of the files' names, sizes and times of change, and of all that
-    decides the pixels. What was kept is verified; what is damaged is made again. An interrupted call leaves nothing.
+    The cache's key covers the files' names, sizes and modification times, and all that affects the pixels. Cached
+    images are verified, and decoded again if damaged. An interrupted call leaves nothing behind.
 
     Args:
       paths: the files, in the order of the result.
       size: height and width of the result, in pixels.
-      channels: 1 for grey, 3 for red, green, blue.
-      root: a folder above all of them; errors and checksums name them from there.
-      what: the name of it all, for the progress bar.
-      inside: the folder that no link may lead out of; without it, the root.
-      pad: keep each image's aspect and pad it, as :func:`decode_on_canvas` does.
-      skip_damaged: leave out what cannot be decoded, in place of raising.
+      channels: 1 for grayscale, 3 for RGB.
+      root: a folder above all of them; errors and checksums use names relative to it.
+      what: what the images are, for the progress bar.
+      inside: the folder that no link may lead out of; `root` by default.
+      pad: whether to preserve each image's aspect ratio, at the top left of a black square; see :func:`fitted_size`.
+      skip_damaged: whether to leave out files that cannot be decoded instead of raising.
+
+    Returns:
+      The decoded images, memory-mapped and read-only.
 
     Raises:
-      InputError: there are none, one of them leads out of the folder or cannot be decoded (as in :func:`decode`), or
-        the cache has no room.
+      InputError: there are no files, one of them leads out of the folder or cannot be decoded (as in :func:`decode`),
+        or the cache cannot be written.
     """
-    _check(size, channels)
+    options = _checked(_Options(size, channels, pad, skip_damaged))
     if not paths:
         raise InputError(f"{root}: no images for {what}; there must be at least one.")
     files.all_inside(inside or root, paths)
     names = [path.relative_to(root).as_posix() for path in paths]
-    folder = environment.cache_directory() / "images" / _key(paths, names, root, size, channels, pad, skip_damaged)
+    folder = environment.cache_directory() / "images" / _key(paths, names, root, options)
     shape = (len(paths), size, size, channels)
-    if decoded := _read_kept(folder, shape):
+    if decoded := _read_cached(folder, shape):
         return decoded
     try:
         shutil.rmtree(folder, ignore_errors=True)
-        sources.write_once(folder, lambda partial: _write(partial, paths, names, shape, what, pad, skip_damaged))
+        sources.write_once(folder, lambda partial: _write(partial, paths, names, what, options))
     except OSError as error:
         raise InputError(
-            f"{folder}: the decoded images cannot be kept ({error.strerror or error}); they take "
-            f"{np.prod(shape) / 1e6:,.0f} MB. Set XDG_CACHE_HOME to a folder that has room for them."
+            f"{folder}: the decoded images cannot be cached ({error.strerror or error}); they take "
+            f"{np.prod(shape) / 1e6:,.0f} MB. Set XDG_CACHE_HOME to a folder with enough space."
         ) from error
-    decoded = _read_kept(folder, shape)
+    decoded = _read_cached(folder, shape)
     if decoded is None:
-        raise InputError(f"{folder}: what was just written does not read back; the disk may be failing.")
+        raise InputError(f"{folder}: reads back differently than it was written; the disk may be failing.")
     return decoded
 
 
-def queries(path: Path, size: int, channels: int) -> Unlabeled:
-    """The images to predict: one file, or all in a folder and in those below it, called by their names from there.
+def decode_path(path: Path, *, size: int, channels: int, pad: bool = False) -> tuple[np.ndarray, Decoded]:
+    """Decodes one image, or all images in a folder and its subfolders.
+
+    Args:
+      path: the file or folder.
+      size, channels, pad: as in :func:`decode_all`.
+
+    Returns:
+      The names of the files relative to the folder, str objects (N,), and the images.
 
     Raises:
-      InputError: as for :func:`decode_all`; there are no images.
+      InputError: as for :func:`decode_all`.
     """
+    if path.is_dir():
+        found, _ = list_files(path)
+        what = f"images to predict in {path.name}"
+        decoded = decode_all(found, size=size, channels=channels, root=path, what=what, pad=pad)
+        return np.array([file.relative_to(path).as_posix() for file in found], object), decoded
     if not path.exists():
         raise InputError(f"{path}: there is no such file or folder; give an image, or a folder of images.")
-    if not path.is_dir():
-        return Unlabeled(np.array([path.name], object), decode(path, size=size, channels=channels)[None])
-    found, _ = listed(path)
-    decoded = decode_all(found, size=size, channels=channels, root=path, what=f"images to predict in {path.name}")
-    return Unlabeled(np.array([file.relative_to(path).as_posix() for file in found], object), decoded.images)
+    options = _checked(_Options(size, channels, pad))
+    with _strict_pillow():
+        file = _decode_file(path, options)
+    return np.array([path.name], object), Decoded(file.image[None], file.sha256, np.array([file.size], np.int32))
 
 
-def listed(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The files in a folder and in those below it that are images by their suffix, and the others; both sorted.
+def read_unlabeled(path: Path, size: int, channels: int) -> Unlabeled:
+    """Reads images to predict, of one file or of a folder; see :func:`decode_path`."""
+    ids, decoded = decode_path(path, size=size, channels=channels)
+    return Unlabeled(ids, decoded.images)
 
-    Neither counts what is hidden, nor what file managers leave (Thumbs.db, .DS_Store, __MACOSX).
+
+def list_files(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Lists the files in a folder and its subfolders: those with the suffix of an image, and the others; both sorted.
+
+    Leaves out hidden files and what file managers create (Thumbs.db, .DS_Store, __MACOSX).
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
     >>> for name in ("b.png", "a.JPG", "notes.txt", "Thumbs.db"):
     ...     (folder / name).touch()
-    >>> [[path.name for path in paths] for paths in listed(folder)]
+    >>> [[path.name for path in paths] for paths in list_files(folder)]
     [['a.JPG', 'b.png'], ['notes.txt']]
     """
     images, others = [], []
     for path in sorted(folder.rglob("*")):
-        places = path.relative_to(folder).parts
-        if path.is_dir() or any(place.startswith((".", "__MACOSX")) for place in places):
+        if path.is_dir() or any(part.startswith((".", "__MACOSX")) for part in path.relative_to(folder).parts):
             continue
         if path.suffix.lower() in SUFFIXES:
             files.check_name(path)
             images.append(path)
-        elif path.name.lower() not in _DROPPINGS:
+        elif path.name.lower() not in _FILE_MANAGER_FILES:
             others.append(path)
     return images, others
 
 
-def _check(size: int, channels: int) -> None:
-    if size < 1:
-        raise InputError(f"image size {size}: must be at least 1 pixel.")
-    if channels not in (1, 3):
-        raise InputError(f"channels {channels}: must be 1 (grey) or 3 (red, green, blue).")
+def _checked(options: _Options) -> _Options:
+    if options.size < 1:
+        raise InputError(f"image size {options.size}: must be at least 1 pixel.")
+    if options.channels not in (1, 3):
+        raise InputError(f"channels {options.channels}: must be 1 (grayscale) or 3 (RGB).")
+    return options
 
 
 @contextlib.contextmanager
 def _strict_pillow() -> Iterator[None]:
-    """Makes a decompression bomb an error, and silences remarks on metadata that has no part in the pixels."""
+    """Makes a decompression bomb an error, and silences warnings about metadata, which does not affect the pixels."""
     from PIL import Image
 
     # Around all threads, never within one: the filters belong to the whole process.
@@ -242,32 +267,17 @@ def _strict_pillow() -> Iterator[None]:
         yield
 
 
-class _File(NamedTuple):
-    """The SHA-256 of a file's content, its pixels, and the height and width that they had there."""
-
-    sha256: str
-    image: np.ndarray
-    size: tuple[int, int]
-
-
-def _decode_file(path: Path, size: int, channels: int, *, pad: bool) -> _File:
-    with _damage_named(path):
-        # Whole: of a file, a decoder would allocate as much as a header says that it should read next.
-        content = path.read_bytes()
-        return _File(hashlib.sha256(content).hexdigest(), *_pixels(content, size, channels, pad))
-
-
 @contextlib.contextmanager
-def _damage_named(path: Path) -> Iterator[None]:
-    """Names the file in whatever Pillow says against it."""
+def _pillow_error_names(path: Path) -> Iterator[None]:
+    """Turns whatever Pillow raises into an InputError that names the file."""
     from PIL import Image, UnidentifiedImageError
 
     try:
         yield
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise InputError(
-            f"{path}: more than the {Image.MAX_IMAGE_PIXELS:,} pixels that are decoded safely (of a small file, the "
-            f"{_SMALL:,}); make it smaller or remove it."
+            f"{path}: has more than the {Image.MAX_IMAGE_PIXELS:,} pixels that are decoded safely ({_SMALL:,} for a "
+            "small file); make it smaller or remove it."
         ) from error
     except UnidentifiedImageError as error:
         raise InputError(f"{path}: not an image ({', '.join(_FORMATS)}), or damaged; remove or replace it.") from error
@@ -275,30 +285,38 @@ def _damage_named(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: cannot be decoded ({error}); it may be damaged or cut off. Replace it.") from error
 
 
+def _decode_file(path: Path, options: _Options) -> _File:
+    with _pillow_error_names(path):
+        # Read as a whole: from a file, a decoder would allocate as much as a header declares.
+        content = path.read_bytes()
+        return _File(hashlib.sha256(content).hexdigest(), *_pixels(content, options))
+
+
 def _opened(content: bytes) -> "Image.Image":
-    """An image, of which nothing is decoded yet; one that claims more pixels than its file can hold is a bomb."""
+    """Opens an image without decoding it; one that declares more pixels than its file can hold is a bomb."""
     from PIL import Image
 
     image = Image.open(io.BytesIO(content), formats=_FORMATS)
-    if image.width * image.height > max(_SMALL, _PIXELS_A_BYTE * len(content)):
+    if image.width * image.height > max(_SMALL, _PIXELS_PER_BYTE * len(content)):
         raise Image.DecompressionBombError
     return image
 
 
-def _pixels(content: bytes, size: int, channels: int, pad: bool) -> tuple[np.ndarray, tuple[int, int]]:
+def _pixels(content: bytes, options: _Options) -> tuple[np.ndarray, tuple[int, int]]:
     from PIL import Image, ImageOps
 
+    size, channels = options.size, options.channels
     mode = "L" if channels == 1 else "RGB"
     with _opened(content) as image:
         width, height = image.size
         if image.getexif().get(_ORIENTATION) in (5, 6, 7, 8):  # a quarter turn
             width, height = height, width
-        # A JPEG can be decoded at an eighth of its size; twice what is wanted leaves the rest to a better filter.
+        # A JPEG can be decoded at an eighth of its size; twice the result's leaves the rest to a better filter.
         image.draft(mode, (2 * size, 2 * size))
         image.load()
         upright = ImageOps.exif_transpose(image)
-    # In Pillow, bilinear averages over all pixels when it makes smaller. It does not ring, as bicubic does.
-    rows, columns = fitted(height, width, size) if pad else (size, size)
+    # Pillow's bilinear filter averages over all pixels when it reduces. It does not ring, as bicubic does.
+    rows, columns = fitted_size(height, width, size) if options.pad else (size, size)
     resized = _in_mode(upright, mode).resize((columns, rows), Image.Resampling.BILINEAR, reducing_gap=2.0)
     pixels = np.asarray(resized)
     if pixels.dtype != np.uint8:
@@ -310,83 +328,65 @@ def _pixels(content: bytes, size: int, channels: int, pad: bool) -> tuple[np.nda
 
 
 def _in_mode(image: "Image.Image", mode: str) -> "Image.Image":
-    """The image in that mode, or as floats from 0 to 255 (mode F) if it holds more than 8 bits."""
+    """Converts to this mode, or to floats from 0 to 255 (mode F) if the image has more than 8 bits."""
     from PIL import Image
 
     if image.mode.startswith(("I", "F")):
         return Image.fromarray(_scaled(np.asarray(image)))
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     elif image.mode not in ("1", "L"):
-        # On the way to grey: not every mode has a way there of its own.
+        # Not every mode converts to grayscale directly.
         image = image.convert("RGB")
     return image if image.mode == mode else image.convert(mode)
 
 
 def _scaled(values: np.ndarray) -> np.ndarray:
-    """Greys of more than 8 bits as float32 from 0 to 255."""
+    """Scales gray values of more than 8 bits to float32 from 0 to 255."""
     full = 1.0 if values.dtype.kind == "f" else 65535.0
     values = values.astype(np.float64)
-    least, greatest = values.min(), values.max()
-    if not np.isfinite([least, greatest]).all():
+    low, high = values.min(), values.max()
+    if not np.isfinite([low, high]).all():
         raise ValueError("some pixels are NaN or infinite")
-    if least < 0 or greatest > full:
-        # No fixed range: its own.
-        return ((values - least) / max(greatest - least, 1e-30) * 255).astype(np.float32)
+    if low < 0 or high > full:
+        return ((values - low) / max(high - low, 1e-30) * 255).astype(np.float32)
     return (values / full * 255).astype(np.float32)
 
 
-def _key(
-    paths: Sequence[Path], names: Sequence[str], root: Path, size: int, channels: int, pad: bool, skip_damaged: bool
-) -> str:
+def _key(paths: Sequence[Path], names: Sequence[str], root: Path, options: _Options) -> str:
     import PIL
 
-    decisive = [_VERSION, PIL.__version__, size, channels, pad, skip_damaged, str(root.resolve())]
-    digest = hashlib.sha256(json.dumps(decisive).encode())
+    digest = hashlib.sha256(json.dumps([_VERSION, PIL.__version__, *options, str(root.resolve())]).encode())
     for path, name in zip(paths, names, strict=True):
-        try:
+        with error_names(path):
             status = path.stat()
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
         digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()[:24]
 
 
-def _write(
-    folder: Path,
-    paths: Sequence[Path],
-    names: Sequence[str],
-    shape: tuple[int, ...],
-    what: str,
-    pad: bool,
-    skip_damaged: bool,
-) -> None:
+def _write(folder: Path, paths: Sequence[Path], names: Sequence[str], what: str, options: _Options) -> None:
     from tqdm import tqdm
 
-    size, channels = shape[2:]
     content, pixels = hashlib.sha256(), hashlib.sha256()
     sizes: list[tuple[int, int]] = []
     left_out: list[int] = []
-    # Written in order, not mapped: on a full disk a mapped page ends the process without a word.
+    # Written in order, not mapped: on a full disk, writing to a mapped page kills the process.
     with (
         (folder / "images.npy").open("wb") as file,
         tqdm(total=len(paths), desc=f"decoding {line(what)}", unit="image", leave=False, disable=None) as bar,
-        contextlib.closing(_chunks(paths, size, channels, pad, skip_damaged)) as chunks,
+        contextlib.closing(_decode_in_threads(paths, options)) as decoded,
     ):
-        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
-        for start, decoded in chunks:
-            for row, (digest, image, original) in enumerate(decoded, start):
-                name = names[row]
-                if not digest:
-                    left_out.append(row)
-                content.update(f"{digest}  {name}\n".encode(errors="surrogateescape"))
-                pixels.update(image.data)
-                file.write(image.data)
-                sizes.append(original)
-            bar.update(len(decoded))
+        shape = (len(paths), options.size, options.size, options.channels)
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        for row, (name, (digest, image, size)) in enumerate(zip(names, decoded, strict=True)):
+            if not digest:
+                left_out.append(row)
+            content.update(f"{digest}  {name}\n".encode(errors="surrogateescape"))
+            pixels.update(image.data)
+            file.write(image.data)
+            sizes.append(size)
+            bar.update()
     record = {
         "content_sha256": content.hexdigest(),
         "pixels_sha256": pixels.hexdigest(),
@@ -396,40 +396,37 @@ def _write(
     (folder / "record.json").write_text(json.dumps(record), encoding="utf-8")
 
 
-def _chunks(
-    paths: Sequence[Path], size: int, channels: int, pad: bool, skip_damaged: bool
-) -> Generator[tuple[int, list[_File]]]:
-    """Decodes in threads, since Pillow lets go of the interpreter, some images at a time; yields them in order.
+def _decode_in_threads(paths: Sequence[Path], options: _Options) -> Generator[_File]:
+    """Decodes in threads, since Pillow releases the GIL, and yields the results in order."""
 
-    One that is left out has no SHA-256.
-    """
-
-    def one(path: Path) -> _File:
+    def decode_or_skip(path: Path) -> _File:
         try:
-            return _decode_file(path, size, channels, pad=pad)
+            return _decode_file(path, options)
         except InputError:
-            if not skip_damaged:
+            if not options.skip_damaged:
                 raise
-            return _File("", np.zeros((size, size, channels), np.uint8), (0, 0))
+            return _File("", np.zeros((options.size, options.size, options.channels), np.uint8), (0, 0))
 
-    def some(start: int) -> tuple[int, list[_File]]:
-        return start, [one(path) for path in paths[start : start + _CHUNK]]
+    def decode_chunk(start: int) -> list[_File]:
+        return [decode_or_skip(path) for path in paths[start : start + _CHUNK]]
 
     pool = ThreadPoolExecutor(os.cpu_count())
     with _strict_pillow():
         try:
-            yield from pool.map(some, range(0, len(paths), _CHUNK))
+            for chunk in pool.map(decode_chunk, range(0, len(paths), _CHUNK)):
+                yield from chunk
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _read_kept(folder: Path, shape: tuple[int, ...]) -> Decoded | None:
-    """What was kept, or None if it is not there, or not what was written."""
+def _read_cached(folder: Path, shape: tuple[int, ...]) -> Decoded | None:
+    """The cached images, or None if they are missing or damaged."""
     try:
         record: dict[str, Any] = json.loads((folder / "record.json").read_text(encoding="utf-8"))
         images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
-        whole = images.shape == shape and images.dtype == np.uint8
-        if not whole or hashlib.sha256(images.data).hexdigest() != record["pixels_sha256"]:
+        if images.shape != shape or images.dtype != np.uint8:
+            return None
+        if hashlib.sha256(images.data).hexdigest() != record["pixels_sha256"]:
             return None
         sizes = np.array(record["sizes"], np.int32).reshape(-1, 2)
         return Decoded(np.asarray(images), record["content_sha256"], sizes, tuple(record["left_out"]))

@@ -1,4 +1,4 @@
-"""MedMNIST's .npz files: what was saved is read, and whatever is not such a file is refused in words."""
+"""MedMNIST's .npz files: saved arrays are read back, and anything else is an error that names the file."""
 
 import contextlib
 import io
@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxcls._utils.errors import InputError
-from jaxcls.data.formats import npz
+from jaxcls.data.datasets import medmnist
 
 
 def arrays(size=28, num_labels=1, **changed):
@@ -29,10 +29,15 @@ def saved(**content):
     return file.getvalue()
 
 
-def read_bytes(folder, content, **options):
+def read(path, num_labels=1, size=28):
+    names = ("normal", "pneumonia") if num_labels == 1 else tuple(map(str, range(num_labels)))
+    return medmnist.read(path, name="toy", class_names=names, num_labels=num_labels, size=size)
+
+
+def read_bytes(folder, content):
     path = folder / "pneumoniamnist.npz"
     path.write_bytes(content)
-    return npz.read(path, **{"num_labels": 1, "size": 28} | options)
+    return read(path)
 
 
 @pytest.fixture(scope="module")
@@ -42,29 +47,29 @@ def folder(tmp_path_factory):
 
 @pytest.mark.parametrize("num_labels", [1, 14])
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_what_was_saved_is_read(folder, save, num_labels):
+def test_saved_arrays_are_read_back(folder, save, num_labels):
     content = arrays(num_labels=num_labels)
     save(folder / "chestmnist.npz", **content)
-    parts = npz.read(folder / "chestmnist.npz", num_labels=num_labels, size=28)
-    assert list(parts) == ["train", "val", "test"]
-    for part, (images, labels) in parts.items():
-        np.testing.assert_array_equal(images, content[f"{part}_images"][..., None])
-        np.testing.assert_array_equal(labels, content[f"{part}_labels"])
-        assert (images.dtype, labels.dtype) == (np.uint8, np.int32)
+    dataset = read(folder / "chestmnist.npz", num_labels)
+    for name, split in [("train", dataset.train), ("val", dataset.validation), ("test", dataset.test)]:
+        np.testing.assert_array_equal(split.inputs, content[f"{name}_images"][..., None])
+        labels = content[f"{name}_labels"]
+        np.testing.assert_array_equal(split.labels, labels[:, 0] if num_labels == 1 else labels)
+        assert (split.inputs.dtype, split.labels.dtype) == (np.uint8, np.int32 if num_labels == 1 else np.float32)
 
 
-def test_columns_first_and_colour_are_read(folder):
+def test_fortran_order_and_rgb_are_read(folder):
     colour = {name: np.stack([array] * 3, axis=-1) for name, array in arrays().items() if name.endswith("images")}
     content = arrays(**colour | {"val_images": np.asfortranarray(colour["val_images"])})
-    np.testing.assert_array_equal(read_bytes(folder, saved(**content))["val"].images, content["val_images"])
+    np.testing.assert_array_equal(read_bytes(folder, saved(**content)).validation.inputs, content["val_images"])
 
 
-def test_images_are_brought_to_the_size_that_was_asked_for(folder):
+def test_images_are_resized(folder):
     halves = {name: np.full((3, 28, 28), 7, np.uint8) for name in ("train_images", "val_images", "test_images")}
     labels = {name: np.ones((3, 1), np.uint8) for name in ("train_labels", "val_labels", "test_labels")}
     halves["test_images"][:, :, 14:] = 100
     np.savez(folder / "halves.npz", **halves, **labels)
-    images = npz.read(folder / "halves.npz", num_labels=1, size=64)["test"].images
+    images = read(folder / "halves.npz", size=64).test.inputs
     assert images.shape == (3, 64, 64, 1)
     assert (images[:, :, :30] == 7).all()
     assert (images[:, :, 34:] == 100).all()
@@ -74,11 +79,11 @@ def test_images_are_brought_to_the_size_that_was_asked_for(folder):
     ("there", "size", "right"),
     [((28, 64, 224), 64, 64), ((28, 64, 224), 32, 64), ((28,), 64, 28), ((28, 128), 224, 128), ((), 64, None)],
 )
-def test_the_file_with_the_fitting_images_is_found(tmp_path, there, size, right):
+def test_find_prefers_the_smallest_images_of_at_least_the_size(tmp_path, there, size, right):
     names = {28: "pneumoniamnist.npz", **{pixels: f"pneumoniamnist_{pixels}.npz" for pixels in (64, 128, 224)}}
     for pixels in there:
         (tmp_path / names[pixels]).touch()
-    found = npz.find(tmp_path, "pneumoniamnist", size)
+    found = medmnist.find(tmp_path, "pneumoniamnist", size)
     assert found == (tmp_path / names[right] if right else None)
 
 
@@ -97,7 +102,7 @@ def test_the_file_with_the_fitting_images_is_found(tmp_path, there, size, right)
         ({"train_labels": np.array([[None]] * 5)}, "train_labels: .*pickled objects, which are never loaded"),
     ],
 )
-def test_arrays_that_do_not_fit_are_refused_by_name(folder, changed, says):
+def test_wrong_arrays_are_refused_by_name(folder, changed, says):
     with pytest.raises(InputError, match=rf"(?s)pneumoniamnist\.npz: {says}"):
         read_bytes(folder, saved(**arrays(**changed)))
 
@@ -108,7 +113,7 @@ def test_arrays_that_do_not_fit_are_refused_by_name(folder, changed, says):
         (lambda whole: b"", "not an .npz file"),
         (lambda whole: b"\x89PNG\r\n" * 100, "not an .npz file"),
         (lambda whole: whole[: len(whole) // 2], "not an .npz file"),
-        (lambda whole: whole[:500] + bytes([whole[500] ^ 1]) + whole[501:], "train_images: cut, damaged"),
+        (lambda whole: whole[:500] + bytes([whole[500] ^ 1]) + whole[501:], "train_images: cut off, damaged"),
     ],
 )
 def test_damaged_files_are_refused_by_name(folder, damage, says):
@@ -116,9 +121,9 @@ def test_damaged_files_are_refused_by_name(folder, damage, says):
         read_bytes(folder, damage(saved(**arrays())))
 
 
-def test_a_file_that_is_not_there_is_refused_by_name(folder):
+def test_a_missing_file_is_named(folder):
     with pytest.raises(InputError, match=r"absent\.npz: cannot be read \(No such file"):
-        npz.read(folder / "absent.npz", num_labels=1, size=28)
+        read(folder / "absent.npz")
 
 
 def test_memory_follows_neither_a_lying_header_nor_a_bomb(folder):
