@@ -43,7 +43,7 @@ def test_imports_run_downward(path):
         ("import jax; from jaxcls import losses", {"flax", "optax", "chex", "orbax"}),
         ("import jax; from jaxcls import metrics", {"flax", "optax", "chex", "orbax", "sklearn"}),
         (
-            "from jaxcls.cli import report; from jaxcls.reports import pages, run_directory",
+            "from jaxcls.cli import report; from jaxcls.reports import html_report, run_directory",
             {"jax", "flax", "jinja2", "PIL"},
         ),
         ("from jaxcls.training import run", {"jinja2", "PIL", "tensorboardX", "wandb"}),

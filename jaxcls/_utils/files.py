@@ -1,7 +1,6 @@
-"""Files in folders that anybody may have made: opened only where they are, and written only where they are meant.
+"""Safe access to files in folders that may come from an untrusted source.
 
-A folder that was unpacked may hold links to anywhere, pipes at which a reader waits for ever, and files that are larger
-than any of their kind.
+An unpacked folder may contain links to anywhere, pipes that block a reader forever, and files of any size.
 """
 
 import contextlib
@@ -15,31 +14,31 @@ from pathlib import Path
 
 from jaxcls._utils.errors import InputError
 
-# No record is longer.
+# The largest record that is read.
 MOST_BYTES = 1 << 26
 
 
 def inside(folder: Path, path: Path) -> Path:
-    """The path, of a file or a folder that lies in the folder, also behind links.
+    """Returns the path of a file or folder after checking that it lies in ``folder``, links resolved.
 
     Args:
-      folder: the one that the user named; it may be a link itself.
-      path: one that was found in it.
+      folder: the folder that the user named, which may itself be a link.
+      path: a path in it.
 
     Raises:
-      InputError: it is not there, is neither file nor folder, or is a link out of the folder.
+      InputError: the path does not exist, is neither a file nor a folder, or leads out of the folder.
 
     >>> inside(Path("/usr"), Path("/usr/../etc"))
     Traceback (most recent call last):
     ...
-    jaxcls._utils.errors.InputError: /usr/../etc leads out of /usr, to ...; what is read must lie inside. Copy it there.
+    jaxcls._utils.errors.InputError: /usr/../etc leads out of /usr, to ...; input files must lie inside it. Copy it there.
     """
     all_inside(folder, [path])
     return path
 
 
 def all_inside(folder: Path, paths: Iterable[Path]) -> None:
-    """As :func:`inside` of many: a system call for each file, and a few more for each folder."""
+    """Checks many paths like :func:`inside`, with one system call per file and a few per folder."""
     root = _resolved(folder)
     checked: dict[Path, bool] = {}
     for path in paths:
@@ -52,17 +51,17 @@ def all_inside(folder: Path, paths: Iterable[Path]) -> None:
             status = path.stat() if linked else status
         except (OSError, ValueError) as error:
             raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}).") from None
-        # The last part may be .. as well.
+        # The last component may also be "..".
         if not checked[parent] or ((linked or path.name == "..") and not _resolved(path).is_relative_to(root)):
             raise InputError(
-                f"{path} leads out of {folder}, to {_resolved(path)}; what is read must lie inside. Copy it there."
+                f"{path} leads out of {folder}, to {_resolved(path)}; input files must lie inside it. Copy it there."
             )
         if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
             raise InputError(f"{path} is neither a file nor a folder; remove it.")
 
 
 def check_name(path: Path) -> None:
-    """Refuses a file whose name is not UTF-8, where it is to be written down as an id or a class.
+    """Raises InputError for a file name that is not UTF-8 and so cannot be written as an id or a class name.
 
     >>> check_name(Path("caf\xe9.png"))
     """
@@ -73,19 +72,22 @@ def check_name(path: Path) -> None:
 
 
 def content(path: Path, *, folder: Path, most: int = MOST_BYTES) -> bytes:
-    """The content of a file in a folder.
+    """Returns the content of a file in a folder.
+
+    Args:
+      most: the largest size that is accepted, in bytes.
 
     Raises:
-      InputError: as :func:`inside`; it cannot be read, or holds more than so many bytes.
+      InputError: as for :func:`inside`; or the file cannot be read or is larger than ``most``.
     """
     try:
         with inside(folder, path).open("rb") as file:
-            found = file.read(most + 1)
+            data = file.read(most + 1)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from None
-    if len(found) > most:
-        raise InputError(f"{path}: holds more than the {most:,} bytes that such a file has at the most.")
-    return found
+    if len(data) > most:
+        raise InputError(f"{path}: is larger than {most:,} bytes, the limit for such a file.")
+    return data
 
 
 @contextlib.contextmanager

@@ -1,28 +1,31 @@
-"""Records of JSON that anybody may have written: parsed, and compared with the form that they must have.
+"""Parse JSON from an untrusted source and check it against a schema.
 
-A form is written in Python's own values:
+A schema is written in Python values:
 
-    str, bool, int       a value of this type; whole numbers up to 2**53, which no reader rounds
-    float                a number that is finite and neither too large nor too small to compute with
-    NUMBER               such a number, or NaN, or an infinite one
-    ANYTHING             whatever
+    str, bool, int       a value of this type; integers up to 2**53, which every reader represents exactly
+    float                a finite number whose size leaves room to compute with it
+    NUMBER               such a number, NaN, or an infinite number
+    ANYTHING             any value
     None                 null
-    frozenset            one of these words
-    (form, form)         any of these forms
-    [form]               a list of them, of any length
-    [form, form]         a list of just these
-    {str: form}          an object of any names
-    {"a": form, "b?": form}  an object that has the name a, may have b, and any others
+    frozenset            one of these strings
+    (schema, schema)     any of these schemas
+    [schema]             a list of any length
+    [schema, schema]     a list of this length
+    {str: schema}        an object with any names
+    {"a": schema, "b?": schema}  an object that has the name a and may have b and others
+
+Schema libraries were considered: msgspec, for one, accepts neither NaN nor a choice between two kinds of list.
 """
 
 import json
 import math
+from collections.abc import Iterator
 from typing import Any
 
 from jaxcls._utils.errors import InputError
 from jaxcls._utils.escaping import line
 
-Form = Any
+Schema = Any
 
 NUMBER = object()
 ANYTHING = object()
@@ -30,130 +33,116 @@ ANYTHING = object()
 _LARGEST, _SMALLEST = 1e300, 1e-300
 
 
-def parse(text: str | bytes, form: Form, where: str) -> Any:
-    """The value of a text of JSON.
+def parse(text: str | bytes, schema: Schema, where: str) -> Any:
+    """Parses JSON and checks the value.
+
+    Args:
+      text: JSON, as UTF-8 if it is bytes.
+      schema: of the whole value.
+      where: the name of the record, for messages.
 
     Raises:
-      InputError: it is no JSON, or not of this form; names what differs.
+      InputError: the text is not JSON, or the value does not match; the message names the first mismatch.
 
     >>> parse('{"epochs": [1, 2]}', {"epochs": [int]}, "record.json")
     {'epochs': [1, 2]}
     >>> parse('{"epochs": [1, "2"]}', {"epochs": [int]}, "record.json")
     Traceback (most recent call last):
     ...
-    jaxcls._utils.errors.InputError: record.json is damaged: epochs[1] is '2'; it must be a whole number.
+    jaxcls._utils.errors.InputError: record.json is damaged: epochs[1] is '2'; it must be an integer.
     """
     try:
         value = json.loads(text)
-    # Brackets within brackets: the parser calls itself for each.
+        # JSON can name half of a surrogate pair, which cannot be written again.
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{where} is damaged: it contains an unpaired surrogate.") from None
+    # RecursionError: thousands of nested brackets.
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{where} is damaged: it is no JSON ({error}).") from None
-    if not _all_texts(value):
-        raise InputError(f"{where} is damaged: it holds the half of a character, which is no text.")
-    check(value, form, where)
+        raise InputError(f"{where} is damaged: it is not JSON ({error}).") from None
+    check(value, schema, where)
     return value
 
 
-def check(value: Any, form: Form, where: str) -> None:
-    """Raises InputError unless the value is of this form.
+def check(value: Any, schema: Schema, where: str) -> None:
+    """Raises InputError with the first mismatch unless the value matches the schema.
 
     >>> check({"a": 1.5}, {"a": float, "b?": str}, "record.json")
     """
-    _check(value, form, where, "")
+    mismatch = _mismatch(value, schema, "")
+    if mismatch:
+        raise InputError(f"{where} is damaged: {mismatch}.")
 
 
-def _check(value: Any, form: Form, where: str, place: str) -> None:
-    match form:
+def _mismatch(value: Any, schema: Schema, path: str) -> str | None:
+    """Describes the first mismatch between a value and a schema."""
+    match schema:
         case dict():
-            wrong = not isinstance(value, dict) or not all(map(_is_text, value))
-        case [_]:
-            wrong = not isinstance(value, list)
+            matches = isinstance(value, dict) and all(map(_is_text, value))
         case list():
-            wrong = not isinstance(value, list) or len(value) != len(form)
+            matches = isinstance(value, list) and len(schema) in (1, len(value))
+        case tuple():
+            matches = any(_mismatch(value, option, path) is None for option in schema)
         case _:
-            wrong = not _matches(value, form)
-    if wrong:
+            matches = _is_scalar(value, schema)
+    if not matches:
         shown = line(repr(value) if not isinstance(value, list | dict) else type(value).__name__, most=60)
-        what = f"{line(place)} is {shown}" if place else f"it is {shown}"
-        raise InputError(f"{where} is damaged: {what}; it must be {_named(form)}.")
-    match form:
-        case dict() if str in form:
-            for name, part in value.items():
-                _check(part, form[str], where, f"{place}.{name}" if place else name)
-        case dict():
-            for key, part in form.items():
-                name = key.removesuffix("?")
-                if name in value:
-                    _check(value[name], part, where, f"{place}.{name}" if place else name)
-                elif key == name:
-                    raise InputError(f"{where} is damaged: it does not hold {f'{place}.{name}' if place else name}.")
-        case [each]:
-            for number, part in enumerate(value):
-                _check(part, each, where, f"{place}[{number}]")
-        case list():
-            for number, (part, each) in enumerate(zip(value, form, strict=True)):
-                _check(part, each, where, f"{place}[{number}]")
+        return f"{line(path) or 'it'} is {shown}; it must be {_description(schema)}"
+    if isinstance(schema, dict):
+        for name in schema:
+            if name is not str and not name.endswith("?") and name not in value:
+                return f"{_joined(path, name)} is missing"
+    items = (_mismatch(item, item_schema, item_path) for item_path, item, item_schema in _items(value, schema, path))
+    return next(filter(None, items), None)
 
 
-def _matches(value: Any, form: Form) -> bool:
-    """Whether a value is of a form; of a list or an object, whether all of it is."""
-    if isinstance(form, dict | list):
-        try:
-            _check(value, form, "", "")
-        except InputError:
-            return False
-        return True
-    if isinstance(form, tuple):
-        return any(_matches(value, one) for one in form)
-    if form is ANYTHING:
-        return True
-    if form is None:
-        return value is None
-    if isinstance(form, frozenset):
-        return isinstance(value, str) and value in form
-    if form is int:
-        return type(value) is int and abs(value) <= 1 << 53
-    if form is NUMBER:
-        return (type(value) is float and not math.isfinite(value)) or _matches(value, float)
-    if form is float:
-        return _matches(value, int) or (
-            type(value) is float and math.isfinite(value) and (value == 0 or _SMALLEST <= abs(value) <= _LARGEST)
-        )
-    return isinstance(value, form) and (form is not str or _is_text(value))
+def _items(value: Any, schema: Schema, path: str) -> Iterator[tuple[str, Any, Schema]]:
+    """Yields the path, the value and the schema of each item of a list or an object."""
+    if isinstance(schema, list):
+        for index, item in enumerate(value):
+            yield f"{path}[{index}]", item, schema[index if len(schema) > 1 else 0]
+    elif isinstance(schema, dict):
+        for name, item in value.items():
+            item_schema = schema.get(str, schema.get(name, schema.get(f"{name}?", ANYTHING)))
+            yield _joined(path, name), item, item_schema
 
 
-def _all_texts(value: Any) -> bool:
-    """Whether all texts in a value, names too, can be written."""
-    found = [value]
-    while found:
-        match found.pop():
-            case str(text) if not _is_text(text):
-                return False
-            case list(parts):
-                found += parts
-            case dict(parts):
-                found += [*parts, *parts.values()]
-    return True
+def _joined(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _is_scalar(value: Any, schema: Schema) -> bool:
+    """Whether a value matches a schema that has no items."""
+    if schema is ANYTHING or schema is None:
+        return schema is ANYTHING or value is None
+    if isinstance(schema, frozenset):
+        return isinstance(value, str) and value in schema
+    is_integer = type(value) is int and abs(value) <= 1 << 53
+    if schema is int:
+        return is_integer
+    if schema is float or schema is NUMBER:
+        if type(value) is float and not math.isfinite(value):
+            return schema is NUMBER
+        return is_integer or (type(value) is float and (value == 0 or _SMALLEST <= abs(value) <= _LARGEST))
+    return isinstance(value, schema) and (schema is not str or _is_text(value))
 
 
 def _is_text(value: str) -> bool:
-    """Whether it can be written: JSON can name the half of a character."""
-    return value.isascii() or not any("\ud800" <= sign <= "\udfff" for sign in value)
+    """Whether a string can be encoded: it has no unpaired surrogate."""
+    return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
 
 
-def _named(form: Form) -> str:
-    match form:
+def _description(schema: Schema) -> str:
+    match schema:
         case None:
             return "null"
         case frozenset():
-            return " or ".join(sorted(form))
+            return " or ".join(sorted(schema))
         case tuple():
-            return " or ".join(map(_named, form))
-        case [_]:
-            return "a list"
+            return " or ".join(map(_description, schema))
         case list():
-            return f"a list of {len(form)}"
+            return "a list" if len(schema) == 1 else f"a list of {len(schema)}"
         case dict():
             return "an object"
         case _:
-            return {str: "a text", bool: "true or false", int: "a whole number"}.get(form, "a number")
+            return {str: "a string", bool: "true or false", int: "an integer"}.get(schema, "a number")

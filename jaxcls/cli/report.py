@@ -12,6 +12,7 @@ from pathlib import Path
 
 import tyro
 
+from jaxcls._utils import files
 from jaxcls._utils.errors import InputError
 from jaxcls.cli import console
 from jaxcls.training.settings import Maybe
@@ -43,13 +44,13 @@ def _run(asked: Report) -> int:
         raise InputError("give either --run-dir, for the page of one run, or --compare, for several.")
     output = _output(asked)
     # From here on more is needed than --help takes; jax is not.
-    from jaxcls.reports import pages, run_directory
+    from jaxcls.reports import html_report, run_directory
 
     if asked.run_dir is not None:
-        html = pages.of_run(run_directory.records(asked.run_dir))
+        html = html_report.render(run_directory.read_records(asked.run_dir))
     else:
-        html = pages.of_runs([run_directory.records(path) for path in asked.compare or ()])
-    run_directory.write_page(output, html)
+        html = html_report.render_comparison([run_directory.read_records(path) for path in asked.compare or ()])
+    files.write_atomically(output, html)
     console.say(f"kept in {output}")
     if asked.open and not webbrowser.open(output.resolve().as_uri()):
         console.say("no browser was found to open it with", file=sys.stderr)

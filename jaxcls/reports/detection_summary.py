@@ -22,7 +22,7 @@ IOU = 0.5
 _PIXELS, _CROP = 160, 96
 
 
-def summarise(
+def summarize(
     report: Mapping[str, Any],
     scores: PyTree,
     parts: Mapping[str, Split],

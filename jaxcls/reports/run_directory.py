@@ -68,7 +68,7 @@ class RunDirectory:
         self.path = path
         self.checkpoints = path / "checkpoints"
         self.model = path / "model"
-        self.page = path / "report.html"
+        self.report = path / "report.html"
         try:
             self.continued = (path / "config.toml").exists()
         except OSError as error:
@@ -200,7 +200,7 @@ def read(path: Path) -> Kept:
 
 
 class Records(NamedTuple):
-    """All that a finished run wrote down, as :func:`records` reads it.
+    """All that a finished run wrote down, as :func:`read_records` reads it.
 
     Attributes:
       path: the run's directory.
@@ -217,7 +217,7 @@ class Records(NamedTuple):
     summary: dict[str, Any]
 
 
-def records(path: Path) -> Records:
+def read_records(path: Path) -> Records:
     """Reads what a page shows of a finished run.
 
     Raises:
@@ -246,11 +246,6 @@ def records(path: Path) -> Records:
     )
     record_schemas.check_page(found.history, found.results, found.summary, str(path))
     return found
-
-
-def write_page(file: Path, html: str) -> None:
-    """Writes a page, all of it or nothing."""
-    files.write_atomically(file, html)
 
 
 def write_evaluation(path: Path, split: str, results: Mapping[str, Any]) -> Path:
@@ -287,10 +282,10 @@ def _read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _read(path: Path, form: schemas.Form) -> dict[str, Any]:
-    """A record of this form."""
+def _read(path: Path, schema: schemas.Schema) -> dict[str, Any]:
+    """Reads a record that matches the schema."""
     try:
-        record: dict[str, Any] = schemas.parse(files.content(path, folder=path.parent), form, str(path))
+        record: dict[str, Any] = schemas.parse(files.content(path, folder=path.parent), schema, str(path))
     except InputError as error:
         raise InputError(f"{error} Give another --run-dir.") from None
     return record

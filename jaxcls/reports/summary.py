@@ -24,7 +24,7 @@ MOST_MISTAKES = 24
 _PIXELS, _CHARACTERS, _COLUMNS = 96, 400, 8
 
 
-def summarise(
+def summarize(
     report: Mapping[str, Any],
     scores: np.ndarray,
     parts: Mapping[str, Split],

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from jaxcls import metrics, optimizers
-from jaxcls._utils import environment
+from jaxcls._utils import environment, files
 from jaxcls._utils.errors import InputError, error_context
 from jaxcls._utils.watchdog import watched
 from jaxcls.checkpoints import CheckpointError, Checkpoints
@@ -20,7 +20,7 @@ from jaxcls.data import batching, duplicates, streaming
 from jaxcls.data.batching import Examples, batch_rows, steps_per_epoch
 from jaxcls.data.dataset import describe
 from jaxcls.kernels import native
-from jaxcls.reports import pages, run_directory, tensorboard, weights_biases
+from jaxcls.reports import html_report, run_directory, tensorboard, weights_biases
 from jaxcls.reports.progress import ProgressBar
 from jaxcls.reports.run_directory import RunDirectory
 from jaxcls.tasks.task import Task
@@ -135,7 +135,7 @@ def run(given: Settings, *, say: Callable[[str], None] = print, stop: Callable[[
             "params_sha256": _sha256(state.params),
         }
         named: dict[str, Any] = {"class_names": dataset.class_names, "thresholds": thresholds}
-        summary = kind.summarise(report, scores, parts._asdict(), **named)
+        summary = kind.summarize(report, scores, parts._asdict(), **named)
         summary |= {
             "headline": [name for name in task.metrics if name in report["metrics"]],
             "parameters": sum(leaf.size for leaf in jax.tree.leaves(functions.state.params)),
@@ -143,7 +143,7 @@ def run(given: Settings, *, say: Callable[[str], None] = print, stop: Callable[[
         }
         with _written(checkpoints):
             directory.write_results(report, summary)
-            run_directory.write_page(directory.page, pages.of_run(run_directory.records(directory.path)))
+            files.write_atomically(directory.report, html_report.render(run_directory.read_records(directory.path)))
     return Result(directory.path, state, history, report)
 
 

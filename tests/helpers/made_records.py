@@ -84,7 +84,7 @@ def made(
     of_problem = problems.get(problem)
     report = of_problem.report(scores, test, class_names=names, thresholds=threshold)
     parts = {"train": test, "validation": test, "test": test}
-    summary = of_problem.summarise(report, scores, parts, class_names=names, thresholds=threshold)
+    summary = of_problem.summarize(report, scores, parts, class_names=names, thresholds=threshold)
     history = [
         {
             "epoch": epoch,

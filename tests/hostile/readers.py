@@ -32,7 +32,7 @@ from jaxcls.data.preprocessing import images as prepared_images
 from jaxcls.data.preprocessing import tables as prepared_tables
 from jaxcls.data.preprocessing import texts as prepared_texts
 from jaxcls.export import loader, predictor
-from jaxcls.reports import pages, run_directory
+from jaxcls.reports import html_report, run_directory
 from jaxcls.tasks import csv as csv_task
 from jaxcls.tasks import text_csv, user_data
 from jaxcls.training import debugging, program, settings
@@ -344,7 +344,7 @@ class RunRecords:
         self.open()
 
     def open(self):
-        html = pages.of_run(run_directory.records(self.folder))
+        html = html_report.render(run_directory.read_records(self.folder))
         assert "<script" not in html
         html.encode()
 

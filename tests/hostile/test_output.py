@@ -21,7 +21,7 @@ from jaxcls.cli import console
 from jaxcls.data import predictions
 from jaxcls.data.formats import tables
 from jaxcls.export import loader
-from jaxcls.reports import pages
+from jaxcls.reports import html_report
 
 FORMULAS = ["=1+1", "+1+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "-", "\N{FULLWIDTH EQUALS SIGN}1"]
 TEXTS = ["", "a=b", "cat", "-1.5", "+3", "-.5e-3", "1", "'=1", " =1", "caf\N{LATIN SMALL LETTER E WITH ACUTE}"]
@@ -105,7 +105,7 @@ def test_no_text_of_a_record_becomes_markup_of_its_page(problem, names, kind):
     changed["summary"]["headline"] = plain["summary"]["headline"]
     for mistake, original in zip(changed["summary"]["mistakes"], plain["summary"]["mistakes"], strict=True):
         mistake["example"]["kind"] = original["example"]["kind"]
-    html = pages.of_run(made._replace(**changed))
+    html = html_report.render(made._replace(**changed))
     tree = html5lib.HTMLParser(strict=True, namespaceHTMLElements=False).parse(html)
     elements = [element for element in tree.iter() if isinstance(element.tag, str)]
     assert not [element.tag for element in elements if element.tag in {"script", "iframe", "object", "embed", "a"}
@@ -120,7 +120,7 @@ def test_the_page_of_several_runs_escapes_as_well(tmp_path):
     runs = [
         run._replace(config=copy.deepcopy(run.config) | {"model": MARKUP + str(run.config["seed"])}) for run in runs
     ]
-    html = pages.of_runs(runs)
+    html = html_report.render_comparison(runs)
     assert "<script" not in html
     assert "<img" not in html
 
@@ -154,7 +154,7 @@ def test_an_error_and_a_table_are_printed_harmless(capsys):
 
 def test_a_long_name_is_cut():
     assert len(escaping.line("x" * 10_000)) < 300
-    assert "and 9,800 characters more" in escaping.line("x" * 10_000)
+    assert "and 9,800 more characters" in escaping.line("x" * 10_000)
 
 
 @pytest.mark.slow

@@ -194,7 +194,7 @@ def test_a_record_of_a_run_behind_a_link_out_or_a_pipe_is_not_read(run, secret, 
     (run / name).unlink()
     way(run / name, secret)
     with pytest.raises(InputError, match=OUT if way is linked else PIPE):
-        run_directory.records(run)
+        run_directory.read_records(run)
 
 
 def test_a_page_is_not_written_over_what_a_link_leads_to(run, secret):

@@ -6,8 +6,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from jaxcls.reports.pages import charts
-from jaxcls.reports.pages.charts import Interval, Line
+from jaxcls.reports.html_report import charts
+from jaxcls.reports.html_report.charts import Interval, Line
 
 HOSTILE = """<script>alert("1")</script>' & co."""
 

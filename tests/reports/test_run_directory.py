@@ -7,7 +7,7 @@ import pytest
 
 from jaxcls._utils.errors import InputError
 from jaxcls.data.dataset import Split
-from jaxcls.reports import pages, run_directory, summary
+from jaxcls.reports import html_report, run_directory, summary
 from jaxcls.reports.run_directory import RunDirectory
 from tests.helpers import made_records
 
@@ -65,7 +65,7 @@ def test_report_of_a_compiled_run_on_arrays(begun):
     records = made_records.made(names=("0", "1", "2"))
     scores, labels = made_records.scored("multiclass", 3, 120, np.random.default_rng(0))
     test = Split(np.random.default_rng(0).normal(size=(120, 5)), labels)
-    shown = summary.summarise(
+    shown = summary.summarize(
         records.results,
         scores,
         {"train": test, "test": test},
@@ -79,7 +79,7 @@ def test_report_of_a_compiled_run_on_arrays(begun):
     run.write_results(records.results, records.summary | shown | {"recipe": {}})
     read = run_directory.read(begun)
     assert (read.config, read.predictor["preprocessor"]) == (CONFIG, None)
-    html = pages.of_run(run_directory.records(begun))
+    html = html_report.render(run_directory.read_records(begun))
     assert "compile" in html
     assert "arrays given to fit" in html
     assert html.count("<li>\n<p><strong>") == len(shown["mistakes"])
@@ -97,6 +97,6 @@ def test_damaged_config_is_refused(begun):
         run_directory.read(begun)
     (begun / "config.toml").write_text("task = 3")
     sums.write_text(run_directory.checksums(begun))
-    with pytest.raises(InputError, match="task is 3; it must be a text"):
+    with pytest.raises(InputError, match="task is 3; it must be a string"):
         run_directory.read(begun)
     assert json.loads((begun / "data.json").read_text()) == DATA

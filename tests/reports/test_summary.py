@@ -23,14 +23,14 @@ def drawn(rows, seed=0):
     return np.clip(rng.normal(0.4 + 0.2 * labels, 0.2), 0, 1).round(4), labels
 
 
-def summarised(scores, labels, *, problem="binary", names=("no", "yes"), threshold=0.5, inputs=None, weights=None):
+def summarized(scores, labels, *, problem="binary", names=("no", "yes"), threshold=0.5, inputs=None, weights=None):
     inputs = np.array([f"text {row}" for row in range(len(labels))], object) if inputs is None else inputs
     part = Split(inputs, labels, weights)
     report = metrics.report(
         scores, labels, problem=problem, class_names=names, threshold=threshold, sample_weight=weights
     )
     parts = {"train": part, "validation": part, "test": part}
-    return summary.summarise(report, scores, parts, problem=problem, class_names=names, thresholds=threshold)
+    return summary.summarize(report, scores, parts, problem=problem, class_names=names, thresholds=threshold)
 
 
 def distance(points, line):
@@ -44,7 +44,7 @@ def distance(points, line):
 @pytest.mark.parametrize("rows", [20, 5000])
 def test_curves_are_scikit_learns_but_for_points_that_do_not_matter(rows):
     scores, labels = drawn(rows)
-    kept = summarised(scores, labels)["curves"]["yes"]
+    kept = summarized(scores, labels)["curves"]["yes"]
     fpr, tpr, _ = sk.roc_curve(labels, scores, drop_intermediate=False)
     precision, recall, _ = sk.precision_recall_curve(labels, scores)
     for name, points in (("roc", (fpr, tpr)), ("precision_recall", (recall[:-1], precision[:-1]))):
@@ -127,10 +127,10 @@ def test_the_confusion_is_the_matrix_at_the_thresholds(problem):
 
 def test_the_balance_counts_what_is_known():
     labels = np.array([[1, np.nan], [0, 1], [1, 0]], np.float32)
-    kept = summarised(np.array([[0.9, 0.5], [0.1, 0.5], [0.8, 0.2]]), labels, problem="multilabel", names=("x", "y"))
+    kept = summarized(np.array([[0.9, 0.5], [0.1, 0.5], [0.8, 0.2]]), labels, problem="multilabel", names=("x", "y"))
     assert kept["balance"]["test"] == {"examples": 3, "counts": [2, 1], "known": [3, 2]}
     scores, labels = drawn(50)
-    assert summarised(scores, labels)["balance"]["train"]["counts"] == np.bincount(labels).tolist()
+    assert summarized(scores, labels)["balance"]["train"]["counts"] == np.bincount(labels).tolist()
 
 
 @pytest.mark.parametrize(("side", "channels", "shown"), [(28, 1, 28), (28, 3, 28), (200, 3, 96), (200, 1, 96)])
@@ -144,7 +144,7 @@ def test_an_image_is_kept_as_a_small_png(side, channels, shown):
 
 def test_a_png_holds_the_pixels_of_the_example():
     images = np.arange(3 * 4 * 5 * 1, dtype=np.uint8).reshape(3, 4, 5, 1)
-    kept = summarised(np.array([0.9, 0.9, 0.1]), np.array([0, 1, 0], np.int32), inputs=images)
+    kept = summarized(np.array([0.9, 0.9, 0.1]), np.array([0, 1, 0], np.int32), inputs=images)
     (mistake,) = kept["mistakes"]
     pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(mistake["example"]["png"]))))
     assert_allclose(pixels, images[0, :, :, 0])
@@ -162,8 +162,8 @@ def test_a_long_text_is_cut_and_a_wide_row_too():
 def test_weights_count():
     scores, labels = drawn(40)
     weights = np.where(np.arange(40) < 20, 2.0, 0.0).astype(np.float32)
-    kept = summarised(scores, labels, weights=weights)
-    half = summarised(scores[:20], labels[:20])
+    kept = summarized(scores, labels, weights=weights)
+    half = summarized(scores[:20], labels[:20])
     assert kept["curves"] == half["curves"]
     assert kept["intervals"] == half["intervals"]
     assert sum(kept["reliability"]["weight"]) == 40

@@ -90,7 +90,7 @@ def test_a_summary_has_what_is_in_those_of_the_outputs(drawn):
     logits, truth = drawn
     scores, part = probabilities(logits), Split(np.zeros((ROWS, 4, 4, 1), np.uint8), truth)
     report = KIND.report(scores, part, class_names=NAMES, thresholds=0.5)
-    whole = KIND.summarise(report, scores, {"test": part}, class_names=NAMES, thresholds=0.5)
+    whole = KIND.summarize(report, scores, {"test": part}, class_names=NAMES, thresholds=0.5)
     wrong = (scores[:, SIZES].argmax(axis=1) != truth[:, 0]).sum() + (
         scores[:, COLOURS].argmax(axis=1) + 2 != truth[:, 1]
     ).sum()

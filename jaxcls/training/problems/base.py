@@ -67,7 +67,7 @@ class Problem(Protocol):
     def report(self, scores: PyTree, part: Split, *, class_names: Sequence[str], thresholds: Any) -> dict[str, Any]:
         """Every metric that fits, as a dict that JSON can hold, of the form of :func:`jaxcls.metrics.report`."""
 
-    def summarise(
+    def summarize(
         self,
         report: Mapping[str, Any],
         scores: PyTree,

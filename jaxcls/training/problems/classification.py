@@ -96,7 +96,7 @@ class Classification:
             sample_weight=part.sample_weight,
         )
 
-    def summarise(
+    def summarize(
         self,
         report: Mapping[str, Any],
         scores: np.ndarray,
@@ -105,7 +105,7 @@ class Classification:
         class_names: Sequence[str],
         thresholds: Any,
     ) -> dict[str, Any]:
-        return summary.summarise(
+        return summary.summarize(
             report, scores, parts, problem=self.problem, class_names=class_names, thresholds=thresholds
         )
 

@@ -111,7 +111,7 @@ class Detection:
     def report(self, scores: PyTree, part: Split, *, class_names: Sequence[str], thresholds: Any) -> dict[str, Any]:
         return judged.report(scores, part.labels, class_names=class_names, scale=part.inputs["scale"])
 
-    def summarise(
+    def summarize(
         self,
         report: Mapping[str, Any],
         scores: PyTree,
@@ -120,7 +120,7 @@ class Detection:
         class_names: Sequence[str],
         thresholds: Any,
     ) -> dict[str, Any]:
-        return detection_summary.summarise(report, scores, parts, class_names=class_names, threshold=thresholds)
+        return detection_summary.summarize(report, scores, parts, class_names=class_names, threshold=thresholds)
 
     def write(
         self,

@@ -129,7 +129,7 @@ class Multioutput:
             "undefined_labels": _prefixed(each, "undefined_labels"),
         }
 
-    def summarise(
+    def summarize(
         self,
         report: Mapping[str, Any],
         scores: np.ndarray,
@@ -141,7 +141,7 @@ class Multioutput:
         outputs = labels.outputs(class_names)
         by_role = {role: _parts(outputs, part) for role, part in parts.items()}
         each = {
-            name: _OF_EACH.summarise(
+            name: _OF_EACH.summarize(
                 _report_of(name, class_names[classes], report),
                 scores[:, classes],
                 {role: of_outputs[name] for role, of_outputs in by_role.items()},

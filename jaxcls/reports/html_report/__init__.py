@@ -32,22 +32,22 @@ _TILES = ("map", "map_50", "map_75", "accuracy", "roc_auc", "average_precision",
 MOST_RUNS = 8
 
 
-def of_run(run: Records) -> str:
+def render(run: Records) -> str:
     """The page of one run.
 
     Args:
-      run: as :func:`jaxcls.reports.run_directory.records` reads it.
+      run: as :func:`jaxcls.reports.run_directory.read_records` reads it.
 
     Returns:
       HTML of less than 2 MB.
     """
     # What is shown of the decisions is a matter of the problem, and of a template that fills the common one.
     if run.results["problem"] == "detection":
-        from jaxcls.reports.pages.detection import content
+        from jaxcls.reports.html_report.detection import content
 
         template = "detection.html"
     else:
-        from jaxcls.reports.pages.classification import content
+        from jaxcls.reports.html_report.classification import content
 
         template = "classification.html"
     return _render(
@@ -70,7 +70,7 @@ def of_run(run: Records) -> str:
     )
 
 
-def of_runs(runs: Sequence[Records]) -> str:
+def render_comparison(runs: Sequence[Records]) -> str:
     """The page that lays several runs of one task beside each other.
 
     Raises:
@@ -126,7 +126,7 @@ def _render(template: str, **content: Any) -> str:
 
     # Everything is escaped but what charts.py made.
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("jaxcls.reports", "pages"),
+        loader=jinja2.PackageLoader("jaxcls.reports", "html_report"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -210,7 +210,7 @@ def _scores(values: Mapping[str, Any], intervals: Mapping[str, Any]) -> list[dic
 
 def _learning(run: Records) -> list[dict[str, Any]]:
     """A chart of the losses, and one of each metric of the validation examples."""
-    from jaxcls.reports.pages import charts
+    from jaxcls.reports.html_report import charts
 
     named = dict.fromkeys(name for entry in run.history for name in entry if name.startswith("val_"))
     tested = [entry["epoch"] for entry in run.history if entry["step"] == run.results["step"]]
@@ -296,7 +296,7 @@ def _names(runs: Sequence[Records]) -> list[str]:
 
 
 def _compared_charts(runs: Sequence[Records], names: Sequence[str]) -> list[dict[str, Any]]:
-    from jaxcls.reports.pages import charts
+    from jaxcls.reports.html_report import charts
 
     found = dict.fromkeys(
         name for run in runs for entry in run.history for name in entry if name == "loss" or name.startswith("val_")
@@ -313,7 +313,7 @@ def _compared_charts(runs: Sequence[Records], names: Sequence[str]) -> list[dict
 
 
 def _compared_points(runs: Sequence[Records], names: Sequence[str]) -> list[dict[str, Any]]:
-    from jaxcls.reports.pages import charts
+    from jaxcls.reports.html_report import charts
 
     wanted = dict.fromkeys([*runs[0].summary["headline"], *_TILES])
     shown = []

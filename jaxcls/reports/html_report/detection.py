@@ -9,7 +9,7 @@ _OF_A_CLASS = ("map", "map_50", "map_75", "voc_ap_50")
 
 def content(run: Records) -> dict[str, Any]:
     """What the template `detection.html` takes beside that of every run."""
-    from jaxcls.reports.pages import charts
+    from jaxcls.reports.html_report import charts
 
     summary, labels = run.summary, run.results["labels"]
     return {
@@ -54,7 +54,7 @@ def _drawn(example: dict[str, Any]) -> dict[str, Any]:
 
 
 def _of_mistake(one: dict[str, Any], kind: str) -> dict[str, Any]:
-    from jaxcls.reports.pages import charts
+    from jaxcls.reports.html_report import charts
 
     example = one["example"]
     drawing = charts.boxes_on(

@@ -52,7 +52,7 @@ def _confusion_table(run: Records) -> list[list[dict[str, Any]]]:
 
 
 def _confusion_map(run: Records) -> "Markup":
-    from jaxcls.reports.pages import charts
+    from jaxcls.reports.html_report import charts
 
     return charts.heatmap(run.summary["confusion"], run.summary["class_names"])
 
@@ -99,7 +99,7 @@ def _thresholds(run: Records) -> list[float]:
 
 
 def _curves(run: Records) -> dict[str, Any]:
-    from jaxcls.reports.pages import charts
+    from jaxcls.reports.html_report import charts
 
     roc, found = [], []
     for label, curve in run.summary["curves"].items():
@@ -142,7 +142,7 @@ def _calibration(run: Records) -> list[dict[str, Any]]:
 
 
 def _reliability(run: Records) -> dict[str, Any]:
-    from jaxcls.reports.pages import charts
+    from jaxcls.reports.html_report import charts
 
     bins = run.summary["reliability"]
     rows = [

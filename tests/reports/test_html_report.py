@@ -13,7 +13,7 @@ from made_records import made
 from PIL import Image
 
 from jaxcls._utils.errors import InputError
-from jaxcls.reports import pages
+from jaxcls.reports import html_report
 
 HOSTILE = """<script>alert("x")</script></style>{{ 7 * 7 }}' onload='alert(1)"""
 PROBLEMS = {
@@ -22,7 +22,7 @@ PROBLEMS = {
     "multilabel": ("rude", "spam"),
     "multioutput": ("size: small", "size: large", "colour: red", "colour: blue"),
 }
-STYLE = (Path(pages.__file__).parent / "style.css").read_text(encoding="utf-8")
+STYLE = (Path(html_report.__file__).parent / "style.css").read_text(encoding="utf-8")
 
 
 def parsed(html):
@@ -43,12 +43,17 @@ def runs(**changes):
 
 
 PAGES = {
-    **{problem: lambda problem=problem: pages.of_run(made(problem, names=PROBLEMS[problem])) for problem in PROBLEMS},
-    "texts": lambda: pages.of_run(made("multilabel", kind="texts", names=PROBLEMS["multilabel"], synthetic=True)),
-    "rows": lambda: pages.of_run(made("binary", kind="table", names=PROBLEMS["binary"], epochs=1)),
-    "detection": lambda: pages.of_run(made("detection")),
-    "many": lambda: pages.of_run(made(names=tuple(f"class {number}" for number in range(99)), rows=198, kind="table")),
-    "compared": lambda: pages.of_runs(runs()),
+    **{
+        problem: lambda problem=problem: html_report.render(made(problem, names=PROBLEMS[problem]))
+        for problem in PROBLEMS
+    },
+    "texts": lambda: html_report.render(made("multilabel", kind="texts", names=PROBLEMS["multilabel"], synthetic=True)),
+    "rows": lambda: html_report.render(made("binary", kind="table", names=PROBLEMS["binary"], epochs=1)),
+    "detection": lambda: html_report.render(made("detection")),
+    "many": lambda: html_report.render(
+        made(names=tuple(f"class {number}" for number in range(99)), rows=198, kind="table")
+    ),
+    "compared": lambda: html_report.render_comparison(runs()),
 }
 
 
@@ -97,7 +102,7 @@ def test_every_chart_and_image_has_words_for_it_and_every_section_is_reached(htm
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_a_page_shows_the_scores_their_intervals_and_the_mistakes(problem):
     records = made(problem, names=PROBLEMS[problem])
-    tree = parsed(pages.of_run(records))
+    tree = parsed(html_report.render(records))
     shown = texts(tree)
     (headline,) = records.summary["headline"]
     accuracy = records.results["metrics"][headline]
@@ -116,7 +121,7 @@ def test_a_page_shows_the_scores_their_intervals_and_the_mistakes(problem):
 
 def test_a_page_of_a_detector_shows_its_boxes_what_it_missed_and_what_it_made_up():
     records = made("detection")
-    tree = parsed(pages.of_run(records))
+    tree = parsed(html_report.render(records))
     shown, summary = texts(tree), records.summary
     low, high = summary["intervals"]["metrics"]["map"]
     assert f"{records.results['metrics']['map']:.4f}{low:.3f} to {high:.3f}" in shown
@@ -135,13 +140,13 @@ def test_a_page_of_a_detector_shows_its_boxes_what_it_missed_and_what_it_made_up
 
 def test_a_detector_without_a_mistake_has_a_page_that_says_so():
     records = made("detection")
-    html = pages.of_run(records._replace(summary=records.summary | {"mistakes": [], "alarms": [], "curves": {}}))
+    html = html_report.render(records._replace(summary=records.summary | {"mistakes": [], "alarms": [], "curves": {}}))
     assert "There are none: every true box was found." in texts(parsed(html))
 
 
 def test_the_confusion_of_few_classes_is_a_table_and_of_many_a_drawing():
     records = made()
-    tree = parsed(pages.of_run(records))
+    tree = parsed(html_report.render(records))
     (table,) = of_class(tree, "confusion")
     cells = [[cell.text.replace(",", "") for cell in row.iter("td")] for row in table.find("tbody").iter("tr")]
     matrix = {(true, predicted): weight for true, predicted, weight in records.summary["confusion"]}
@@ -155,21 +160,23 @@ def test_the_confusion_of_few_classes_is_a_table_and_of_many_a_drawing():
 
 
 def test_what_is_synthetic_is_said_above_the_scores():
-    (warning,) = of_class(parsed(pages.of_run(made(synthetic=True))), "warn")
+    (warning,) = of_class(parsed(html_report.render(made(synthetic=True))), "warn")
     assert "SYNTHETIC DATA" in "".join(warning.itertext())
-    html = pages.of_run(made(synthetic=True))
+    html = html_report.render(made(synthetic=True))
     assert html.index("SYNTHETIC DATA") < html.index('class="tiles"')
-    assert "SYNTHETIC" not in pages.of_run(made())
+    assert "SYNTHETIC" not in html_report.render(made())
 
 
 def test_copies_of_training_examples_are_said():
     records = made()
     records.data["duplicates_in_test"] = 7
-    assert "7 of the 120 test examples stand among the training examples too." in texts(parsed(pages.of_run(records)))
+    assert "7 of the 120 test examples stand among the training examples too." in texts(
+        parsed(html_report.render(records))
+    )
 
 
 def test_settings_that_are_not_the_recipes_are_marked():
-    changed = of_class(parsed(pages.of_run(made(epochs=3))), "changed")
+    changed = of_class(parsed(html_report.render(made(epochs=3))), "changed")
     assert ["".join(element.itertext()) for element in changed] == ["epochs3preset: 12", "b10.9preset: not set"]
 
 
@@ -184,13 +191,16 @@ def test_no_text_becomes_markup(problem, kind):
     records.data["location"] = HOSTILE
     records.data["sha256"] = {HOSTILE: HOSTILE}
     records.environment["system"] = HOSTILE
-    for html in (pages.of_run(records), pages.of_runs([records, records._replace(path=Path("runs") / "d<i>")])):
+    for html in (
+        html_report.render(records),
+        html_report.render_comparison([records, records._replace(path=Path("runs") / "d<i>")]),
+    ):
         tree = parsed(html)
         assert not list(tree.iter("script"))
         assert not any(str(name).startswith("on") for element in tree.iter() for name in element.attrib)
         assert HOSTILE in " ".join(texts(tree))
         assert len(list(tree.iter("style"))) == 1
-    shown = " ".join(texts(parsed(pages.of_run(records))))
+    shown = " ".join(texts(parsed(html_report.render(records))))
     assert names[-1] in shown
     if kind != "images":
         assert f"{HOSTILE} " in shown
@@ -200,7 +210,9 @@ def test_of_a_label_that_is_not_known_everywhere_it_is_said_where_it_is():
     records = made("multilabel", names=("rude", "spam"))
     records.summary["balance"]["train"] = {"examples": 120, "counts": [30, 20], "known": [120, 80]}
     rows = {
-        row[0].text: "".join(row[1].itertext()) for row in parsed(pages.of_run(records)).iter("tr") if len(row) == 4
+        row[0].text: "".join(row[1].itertext())
+        for row in parsed(html_report.render(records)).iter("tr")
+        if len(row) == 4
     }
     assert (rows["rude"], rows["spam"]) == ("30", "20of 80 known")
 
@@ -208,18 +220,18 @@ def test_of_a_label_that_is_not_known_everywhere_it_is_said_where_it_is():
 def test_a_page_of_much_stays_below_two_megabytes():
     labels = tuple(f"label {number}" for number in range(14))
     # Noise of 96 pixels, the largest that is shown, is the most that 24 images can take.
-    assert len(pages.of_run(made("multilabel", names=labels, rows=400, side=96, channels=3)).encode()) < 2_000_000
+    assert len(html_report.render(made("multilabel", names=labels, rows=400, side=96, channels=3)).encode()) < 2_000_000
     classes = tuple(f"a class with the number {number}" for number in range(500))
-    assert len(pages.of_run(made(names=classes, rows=1000, side=96, channels=3)).encode()) < 2_000_000
+    assert len(html_report.render(made(names=classes, rows=1000, side=96, channels=3)).encode()) < 2_000_000
     scenes = made("detection", names=labels, rows=200, side=300, channels=3)
-    assert len(pages.of_run(scenes).encode()) < 2_000_000
+    assert len(html_report.render(scenes).encode()) < 2_000_000
 
 
 def test_values_that_are_not_there_are_dashes_and_gaps():
     records = made("binary", names=("no", "yes"))
     records.history[1].update(loss=None, val_loss=float("nan"))
     records.results["metrics"]["roc_auc"] = records.results["labels"]["yes"]["roc_auc"] = None
-    html = pages.of_run(records._replace(summary={**records.summary, "curves": {}, "mistakes": []}))
+    html = html_report.render(records._replace(summary={**records.summary, "curves": {}, "mistakes": []}))
     shown = texts(parsed(html))
     assert "There are none: every decision on the test examples was right." in shown
     assert "nan" not in shown
@@ -228,14 +240,14 @@ def test_values_that_are_not_there_are_dashes_and_gaps():
 
 def test_the_epoch_that_was_tested_is_marked_where_it_is_not_the_last():
     records = made(epochs=6)
-    assert not of_class(parsed(pages.of_run(records)), "mark")
+    assert not of_class(parsed(html_report.render(records)), "mark")
     records.results["step"] = 30
-    assert len(of_class(parsed(pages.of_run(records)), "mark")) == 2
+    assert len(of_class(parsed(html_report.render(records)), "mark")) == 2
 
 
 def test_a_comparison_shows_each_run_its_scores_and_the_settings_that_differ():
     compared = runs()
-    tree = parsed(pages.of_runs(compared))
+    tree = parsed(html_report.render_comparison(compared))
     rows = {row[0].text: [cell.text for cell in row[1:]] for row in tree.iter("tr") if row[0].text}
     assert rows["seed"] == ["0", "1", "2"]
     assert "b1" not in rows
@@ -250,14 +262,17 @@ def test_a_comparison_shows_each_run_its_scores_and_the_settings_that_differ():
 def test_a_comparison_says_what_cannot_be_compared():
     real, made_up, _ = runs()
     made_up.data.update(synthetic=True, sha256={"other": "1" * 64})
-    warnings = ["".join(element.itertext()) for element in of_class(parsed(pages.of_runs([real, made_up])), "warn")]
+    warnings = [
+        "".join(element.itertext())
+        for element in of_class(parsed(html_report.render_comparison([real, made_up])), "warn")
+    ]
     assert any("SYNTHETIC DATA in two" in " ".join(text.split()) for text in warnings)
     assert any("not of the same data" in text for text in warnings)
 
 
 def test_runs_of_one_name_are_told_apart_by_their_folders():
     here, there = (made(path=Path(folder) / "run") for folder in ("a", "b"))
-    shown = texts(parsed(pages.of_runs([here, there])))
+    shown = texts(parsed(html_report.render_comparison([here, there])))
     assert {"a/run", "b/run"} <= set(shown)
 
 
@@ -276,7 +291,7 @@ def test_runs_of_one_name_are_told_apart_by_their_folders():
 )
 def test_what_is_no_comparison_is_refused(compared, message):
     with pytest.raises(InputError, match=message):
-        pages.of_runs(compared())
+        html_report.render_comparison(compared())
 
 
 COLOURS = dict(re.findall(r"--([\w-]+): light-dark\((#\w{6}, #\w{6})\)", STYLE))
