@@ -393,7 +393,7 @@ def test_chromium_tells_what_a_page_must_not_do(tmp_path):
     assert all("Content Security Policy" in line for line in console)
     assert not urls
     # Without the policy, the request is made, and this test would see it.
-    _, urls = in_chromium(pages.replace("default-src 'none'; img-src data:;", ""), tmp_path)
+    _, urls = in_chromium(html.replace("default-src 'none'; img-src data:;", ""), tmp_path)
     assert urls == {image}
 
 
@@ -405,7 +405,7 @@ def test_chromium_tells_what_a_page_must_not_do(tmp_path):
 )
 def test_the_colours_are_those_that_are_preferred_or_chosen(tmp_path, chosen, preferred, expected):
     html = PAGES["multiclass"]().replace(' id="theme-auto" checked', ' id="theme-auto"')
-    html = pages.replace(f' id="theme-{chosen}"', f' id="theme-{chosen}" checked')
+    html = html.replace(f' id="theme-{chosen}"', f' id="theme-{chosen}" checked')
     in_chromium(html, tmp_path, f"--blink-settings=preferredColorScheme={preferred}")
     with Image.open(tmp_path / "shot.png") as shot:
         pixel = shot.convert("RGB").getpixel((3, 3))
