@@ -1,37 +1,22 @@
-"""Metrics by name, as a command line gives them, and all that fit a problem in one report."""
+"""Metrics by name, and a report of all that fit a problem."""
 
 import inspect
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, Unpack, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxcls._utils.errors import InputError, unknown_name
 from jaxcls._utils.labels import ProblemName, check_problem
-from jaxcls.metrics import detection
-from jaxcls.metrics.averages import mean_of_defined
-from jaxcls.metrics.collected import FloatArray, Rows, collect, support_of
-from jaxcls.metrics.decisions import (
-    accuracy,
-    balanced_accuracy,
-    cohen_kappa,
-    f1,
-    matthews_correlation,
-    precision,
-    recall,
-    specificity,
-    subset_accuracy,
-    top_k_accuracy,
-)
-from jaxcls.metrics.probabilities import brier_score, expected_calibration_error, log_loss
-from jaxcls.metrics.ranking import average_precision, recall_at_precision, roc_auc
+from jaxcls.metrics import decisions, detection, probabilities, ranking
+from jaxcls.metrics.averages import json_number, mean_of_defined
+from jaxcls.metrics.collected import FloatArray, Options, collect, support
 
 
 class Metric(NamedTuple):
-    """What a name stands for: the function, the problems that it fits, and which direction is better."""
+    """A metric function, the problems that it fits, and the direction in which it is better."""
 
     function: Callable[..., Any]
     problems: tuple[ProblemName, ...] = get_args(ProblemName)
@@ -39,24 +24,24 @@ class Metric(NamedTuple):
 
 
 METRICS = {
-    "accuracy": Metric(accuracy),
-    "subset_accuracy": Metric(subset_accuracy, ("multilabel",)),
-    "balanced_accuracy": Metric(balanced_accuracy),
-    "top_k_accuracy": Metric(top_k_accuracy, ("multiclass",)),
-    "precision": Metric(precision),
-    "recall": Metric(recall),
-    "specificity": Metric(specificity),
-    "f1": Metric(f1),
-    "mcc": Metric(matthews_correlation),
-    "kappa": Metric(cohen_kappa),
-    "roc_auc": Metric(roc_auc),
-    "average_precision": Metric(average_precision),
-    "recall_at_precision": Metric(recall_at_precision),
-    "log_loss": Metric(log_loss, direction="min"),
-    "brier_score": Metric(brier_score, direction="min"),
-    "ece": Metric(expected_calibration_error, direction="min"),
+    "accuracy": Metric(decisions.accuracy),
+    "subset_accuracy": Metric(decisions.subset_accuracy, ("multilabel",)),
+    "balanced_accuracy": Metric(decisions.balanced_accuracy),
+    "top_k_accuracy": Metric(decisions.top_k_accuracy, ("multiclass",)),
+    "precision": Metric(decisions.precision),
+    "recall": Metric(decisions.recall),
+    "specificity": Metric(decisions.specificity),
+    "f1": Metric(decisions.f1),
+    "mcc": Metric(decisions.matthews_correlation),
+    "kappa": Metric(decisions.cohen_kappa),
+    "roc_auc": Metric(ranking.roc_auc),
+    "average_precision": Metric(ranking.average_precision),
+    "recall_at_precision": Metric(ranking.recall_at_precision),
+    "log_loss": Metric(probabilities.log_loss, direction="min"),
+    "brier_score": Metric(probabilities.brier_score, direction="min"),
+    "ece": Metric(probabilities.expected_calibration_error, direction="min"),
 }
-# Keras's names; what they mean is decided by the problem alone.
+# Keras's names, which have one meaning per problem.
 ALIASES = {
     "auc": "roc_auc",
     "binary_accuracy": "accuracy",
@@ -65,26 +50,43 @@ ALIASES = {
 }
 
 
-def get(name: str, problem: ProblemName) -> Callable[..., float]:
+def names(problem: ProblemName | None = None) -> tuple[str, ...]:
+    """The names that `get` takes, without Keras's aliases; with a problem, those that fit it.
+
+    >>> names("binary")[:3]
+    ('accuracy', 'balanced_accuracy', 'precision')
+    """
+    if problem is not None:
+        check_problem(problem)
+    return tuple(name for name, metric in METRICS.items() if problem is None or problem in metric.problems)
+
+
+def get(name: str, problem: ProblemName | None = None) -> Callable[..., float]:
     """The metric of that name as `function(scores, labels, *, sample_weight=None, mask=None) -> float`.
 
-    Its other options (`threshold`, `k`, ...) stay open to the caller. Raises `InputError` for an unknown name
-    and for a metric that does not fit the problem.
+    Its other options (`threshold`, `k`, ...) stay open to the caller. Without a problem, the metric infers it from
+    the shapes of its arrays, as all metrics do.
 
-    >>> get("auc", "binary")([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1])
+    Raises:
+      InputError: the name is unknown, or the metric does not fit the problem.
+
+    >>> get("auc")([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1])
     0.75
     """
-    metric = _named(name)
-    check_problem(problem)
+    metric = _find(name)
+    if problem is None:
+        return metric.function
     if problem not in metric.problems:
-        fitting = ", ".join(known for known, other in METRICS.items() if problem in other.problems)
+        fitting = ", ".join(names(problem))
         raise InputError(f"the metric {name!r} does not fit a {problem} problem. Those that do: {fitting}.")
-    return partial(metric.function, problem=problem) if _takes(metric, "problem") else metric.function
+    return partial(metric.function, problem=problem)
 
 
 def direction(name: str) -> Literal["max", "min"]:
-    """Whether greater ('max') or less ('min') of the metric of that name is better; also of one of detection, and of
-    one of an output, such as 'group_log_loss'.
+    """Whether a higher ('max') or a lower ('min') value of a metric is better.
+
+    Args:
+      name: of a metric, of a detection metric, or of the metric of one output, such as 'group_log_loss'.
 
     >>> direction("log_loss")
     'min'
@@ -92,21 +94,21 @@ def direction(name: str) -> Literal["max", "min"]:
     if name in detection.NAMES:
         return "max"
     if name not in METRICS and any(name.endswith(f"_{metric}") for metric in [*METRICS, *ALIASES]):
-        return _named(of_output(name)[1]).direction
-    return _named(name).direction
+        return _find(split_output_name(name)[1]).direction
+    return _find(name).direction
 
 
-def of_output(name: str) -> tuple[str, str]:
-    """Of 'group_log_loss', as Keras calls the metric of one of several outputs, the output and the metric.
+def split_output_name(name: str) -> tuple[str, str]:
+    """The output and the metric in a name such as 'group_log_loss', which Keras gives the metric of an output.
 
     Raises:
-      InputError: no metric is called so.
+      InputError: the name does not end with that of a metric.
 
-    >>> of_output("group_log_loss")
+    >>> split_output_name("group_log_loss")
     ('group', 'log_loss')
     """
+    # The longest first: 'group_balanced_accuracy' is not the accuracy of 'group_balanced'.
     for metric in sorted([*METRICS, *ALIASES], key=len, reverse=True):
-        # The longest first: 'group_balanced_accuracy' is not the accuracy of 'group_balanced'.
         if name.endswith(f"_{metric}") and len(name) > len(metric) + 1:
             return name.removesuffix(f"_{metric}"), metric
     raise unknown_name("metric of an output", name, [f"<output>_{metric}" for metric in METRICS])
@@ -116,23 +118,25 @@ def report(
     scores: ArrayLike,
     labels: ArrayLike,
     *,
-    problem: ProblemName,
     class_names: Sequence[str] | None = None,
     threshold: ArrayLike = 0.5,
-    sample_weight: Rows = None,
-    mask: Rows = None,
+    **options: Unpack[Options],
 ) -> dict[str, Any]:
     """Every metric that fits the problem, as a plain dict that JSON can hold (nan becomes None).
 
-    - `metrics`: name -> value, averaged as by `get`, at default options (k=5, precision 0.9, 15 bins).
-      `top_k_accuracy` is there from 6 classes on.
-    - `labels`: label -> its support (the weight of its known positives) and its value of every metric that takes
-      `average`. A binary problem has one label, the positive class.
-    - `undefined_labels`: metric -> the labels that were left out of its average, where there were any. The
-      metrics without a value for each label leave out no more than `roc_auc` does.
+    Args:
+      scores: probabilities.
+      class_names: the K classes, the L labels, or the negative and the positive class. Default: their numbers.
+      threshold: one value, or one per label if multilabel; 0.5 if multiclass.
 
-    `class_names` are the K classes, the L labels, or the negative and the positive class; numbers if not
-    given. `scores` are probabilities; `threshold` is one value or one a label, 0.5 for multiclass.
+    Returns:
+      - `metrics`: name -> value, averaged as by `get`, at default options (k=5, precision 0.9, 15 bins).
+        `top_k_accuracy` is included from 6 classes on.
+      - `labels`: label -> its support (the total weight of its known positives) and its value of every metric that
+        takes `average`. A binary problem has one label, the positive class.
+      - `undefined_labels`: metric -> the labels left out of its average, if any. Metrics without a value per label
+        leave out no more of them than `roc_auc` does.
+      - `problem` and `examples`, the number of examples that count.
 
     >>> scores, labels = [[0.9, 0.1], [0.2, 0.3]], [[1, 0], [0, 0]]
     >>> summary = report(scores, labels, problem="multilabel", class_names=["cat", "dog"])
@@ -141,44 +145,45 @@ def report(
     >>> summary["undefined_labels"]["roc_auc"]
     ['dog']
     """
-    data = collect(scores, labels, problem, sample_weight, mask)
-    names = _label_names(class_names, problem, data.scores.shape[1])
+    data = collect(scores, labels, options)
+    label_names = _label_names(class_names, data.problem, data.scores.shape[1])
     values: dict[str, float] = {}
-    vectors: dict[str, FloatArray] = {}
-    for name, metric in METRICS.items():
-        if problem not in metric.problems or (name == "top_k_accuracy" and len(names) <= 5):
+    columns: dict[str, FloatArray] = {}
+    for name in names(data.problem):
+        if name == "top_k_accuracy" and len(label_names) <= 5:
             continue
-        function = partial(get(name, problem), scores, labels, sample_weight=sample_weight, mask=mask)
-        if _takes(metric, "threshold"):
-            function = partial(function, threshold=threshold)
-        if _takes(metric, "average"):
-            vectors[name] = np.asarray(function(average=None))
-            values[name] = mean_of_defined(vectors[name])
+        function = METRICS[name].function
+        parameters = inspect.signature(function).parameters
+        chosen: dict[str, Any] = {**options, "problem": data.problem}
+        if "threshold" in parameters:
+            chosen["threshold"] = threshold
+        if "average" in parameters:
+            columns[name] = np.asarray(function(scores, labels, average=None, **chosen))
+            values[name] = mean_of_defined(columns[name])
         else:
-            values[name] = function()
-    table = {"support": support_of(data), **vectors}
+            values[name] = function(scores, labels, **chosen)
+    table = {"support": support(data), **columns}
     return {
-        "problem": problem,
+        "problem": data.problem,
         "examples": len(data.sample_weight),
-        "metrics": {name: _json(value) for name, value in values.items()},
-        "labels": {label: {name: _json(column[i]) for name, column in table.items()} for i, label in enumerate(names)},
+        "metrics": {name: json_number(value) for name, value in values.items()},
+        "labels": {
+            label: {name: json_number(column[i]) for name, column in table.items()}
+            for i, label in enumerate(label_names)
+        },
         "undefined_labels": {
-            name: [names[i] for i in np.flatnonzero(np.isnan(vector))]
-            for name, vector in vectors.items()
-            if np.isnan(vector).any()
+            name: [label_names[i] for i in np.flatnonzero(np.isnan(column))]
+            for name, column in columns.items()
+            if np.isnan(column).any()
         },
     }
 
 
-def _named(name: str) -> Metric:
-    canonical = ALIASES.get(name, name)
-    if canonical not in METRICS:
+def _find(name: str) -> Metric:
+    metric = METRICS.get(ALIASES.get(name, name))
+    if metric is None:
         raise unknown_name("metric", name, [*METRICS, *ALIASES])
-    return METRICS[canonical]
-
-
-def _takes(metric: Metric, option: str) -> bool:
-    return option in inspect.signature(metric.function).parameters
+    return metric
 
 
 def _label_names(class_names: Sequence[str] | None, problem: ProblemName, columns: int) -> list[str]:
@@ -187,7 +192,3 @@ def _label_names(class_names: Sequence[str] | None, problem: ProblemName, column
     if len(names) != count or len(set(names)) != count:
         raise InputError(f"class_names must be {count} different names for a {problem} problem, got {names}")
     return names[1:] if problem == "binary" else names
-
-
-def _json(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)

@@ -1,63 +1,114 @@
-"""What was collected, checked once, in one form for the three problems."""
+"""Scores and labels, validated and brought into one form for the three problems."""
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from jaxcls._utils.errors import InputError
-from jaxcls._utils.labels import ProblemName, check_problem, holds
+from jaxcls._utils.errors import InputError, unknown_name
+from jaxcls._utils.labels import ProblemName, check_problem, holds, squeeze_hint
 
 FloatArray = NDArray[np.float64]
-Rows = ArrayLike | None  # one value a row, or None for the default of every row
+
+
+class Options(TypedDict, total=False):
+    """The options of every metric. An option that is left out, or None, has no effect.
+
+    Attributes:
+      problem: "binary", "multiclass" or "multilabel"; :mod:`jaxcls.metrics` says when it is inferred.
+      sample_weight: (N,), the weight of each example, at least 0.
+      mask: (N,), bool. Examples whose mask is False are padding and are not even validated.
+    """
+
+    problem: ProblemName | None
+    sample_weight: ArrayLike | None
+    mask: ArrayLike | None
 
 
 class Collected(NamedTuple):
-    """The rows that count. A row of a multiclass problem is one decision, any other row is one a column.
+    """The examples that count. A multiclass example is one decision; otherwise each of its labels is one.
 
-    scores (N, C); truth (N, decisions), the class of each decision; sample_weight (N, decisions), 0 where the class is
-    not known, and above 0 somewhere in every row; rows (N,), where each row stood, for messages.
+    Attributes:
+      problem: what the arrays mean.
+      scores: (N, C), one column per class or label.
+      truth: (N, decisions), the true class of each decision.
+      sample_weight: (N, decisions), 0 where the label is unknown; at least one of a row is above 0.
+      rows: (N,), the row of each example in the user's arrays, for error messages.
     """
 
+    problem: ProblemName
     scores: FloatArray
     truth: NDArray[np.int64]
     sample_weight: FloatArray
     rows: NDArray[np.intp]
-    problem: ProblemName
 
 
-def collect(scores: ArrayLike, labels: ArrayLike, problem: ProblemName, sample_weight: Rows, mask: Rows) -> Collected:
-    """The rows that count, after a check of every row that is not masked."""
-    check_problem(problem)
+def collect(scores: ArrayLike, labels: ArrayLike, options: Options, *, only: ProblemName | None = None) -> Collected:
+    """Validates all examples that are not masked and returns those that count.
+
+    Args:
+      scores, labels: see :mod:`jaxcls.metrics`.
+      options: as the user passed them.
+      only: the problem of a metric that fits no other.
+
+    Raises:
+      InputError: an option is unknown, the problem cannot be inferred, or shapes or values are wrong.
+    """
+    for name in options:
+        if name not in Options.__annotations__:
+            raise unknown_name("option of a metric", name, Options.__annotations__)
     values, truth = numbers(scores, "scores"), np.asarray(labels)
+    problem = options.get("problem") or only or infer_problem(values.shape, truth.shape)
+    check_problem(problem)
+    if only is not None and problem != only:
+        raise InputError(f"this metric fits {only} problems only, not problem={problem!r}")
     _check_shapes(values.shape, truth.shape, problem)
-    row_weights, row_mask = weights_and_mask(len(values), sample_weight, mask)
+    sample_weight, mask = weights_and_mask(len(values), options.get("sample_weight"), options.get("mask"))
     values, truth = values.reshape(len(values), -1), truth.reshape(len(truth), -1)
-    known = known_places(truth, problem)
-    _check_rows(np.isfinite(values), row_mask, values, "scores", "must be finite")
+    known = is_known(truth, problem)
+    _check_rows(np.isfinite(values), mask, values, "scores", "must be finite")
     if problem == "multiclass":
         if truth.dtype.kind not in "iu":
             raise InputError(f"multiclass labels must be integer class indices, got {truth.dtype}")
         last = values.shape[1] - 1
         rule = f"must be from 0 to {last}, one for each column of scores"
-        _check_rows((truth >= 0) & (truth <= last), row_mask, truth, "labels", rule)
+        _check_rows((truth >= 0) & (truth <= last), mask, truth, "labels", rule)
     else:
-        _check_rows((truth == 0) | (truth == 1) | ~known, row_mask, truth, "labels", "must be 0 or 1")
-    kept = np.flatnonzero(row_mask & (row_weights > 0) & known.any(axis=1))
-    if not kept.size:
-        raise InputError("no example is left: no label of the rows that count is known")
-    classes = np.where(known, truth, 0)[kept].astype(np.int64)
-    return Collected(values[kept], classes, row_weights[kept, None] * known[kept], kept, problem)
+        _check_rows((truth == 0) | (truth == 1) | ~known, mask, truth, "labels", "must be 0 or 1")
+    rows = np.flatnonzero(mask & (sample_weight > 0) & known.any(axis=1))
+    if not rows.size:
+        raise InputError("no example is left: every label of the examples that count is unknown")
+    classes = np.where(known, truth, 0)[rows].astype(np.int64)
+    return Collected(problem, values[rows], classes, sample_weight[rows, None] * known[rows], rows)
 
 
-def known_places(labels: NDArray[Any], problem: ProblemName) -> NDArray[np.bool_]:
-    """Where a label is known; only a multilabel one may be nan, which says that it is not."""
+def infer_problem(scores: tuple[int, ...], labels: tuple[int, ...]) -> ProblemName:
+    """The problem that arrays of these shapes have, where no other is possible.
+
+    Raises:
+      InputError: the labels have two axes, so they may be one-hot classes or independent labels.
+
+    >>> infer_problem((8,), (8,)), infer_problem((8, 3), (8,))
+    ('binary', 'multiclass')
+    """
+    if len(scores) == 2 and len(labels) == 2:
+        raise InputError(
+            f"labels {labels} may be multi-label or one-hot. If multi-label, call the metric as "
+            "metric(scores, labels, problem='multilabel'); if one-hot, as metric(scores, labels.argmax(axis=1))"
+        )
+    return "binary" if len(scores) < 2 else "multiclass"
+
+
+def is_known(labels: NDArray[Any], problem: ProblemName) -> NDArray[np.bool_]:
+    """Where a label is known; only multilabel labels may be nan, which means unknown."""
     return ~holds(labels, math.nan) if problem == "multilabel" else np.ones(labels.shape, dtype=bool)
 
 
-def weights_and_mask(rows: int, sample_weight: Rows, mask: Rows) -> tuple[FloatArray, NDArray[np.bool_]]:
-    """The weight of each row and whether it is read at all; at least one row has a weight."""
+def weights_and_mask(
+    rows: int, sample_weight: ArrayLike | None, mask: ArrayLike | None
+) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """The validated weight and mask of each row, with their defaults; at least one row counts."""
     row_mask = np.ones(rows, dtype=bool) if mask is None else np.asarray(mask)
     if row_mask.shape != (rows,) or row_mask.dtype != bool:
         raise InputError(f"mask must be {rows} booleans, got {row_mask.dtype} of shape {row_mask.shape}")
@@ -72,33 +123,34 @@ def weights_and_mask(rows: int, sample_weight: Rows, mask: Rows) -> tuple[FloatA
 
 
 def require_probabilities(data: Collected) -> None:
-    """Refuses logits, which are not in [0, 1], or do not sum to 1."""
+    """Raises InputError if scores look like logits: outside [0, 1], or multiclass and not summing to 1."""
     remedy = f"Apply {'softmax' if data.problem == 'multiclass' else 'sigmoid'} to logits first."
     outside = ((data.scores < 0) | (data.scores > 1)).any(axis=1)
     if outside.any():
         i = outside.argmax()
-        where = f"row {data.rows[i]} holds {data.scores[i]}"
-        raise InputError(f"scores must be probabilities in [0, 1]; {where}. {remedy}")
+        raise InputError(f"scores must be probabilities in [0, 1]; row {data.rows[i]} holds {data.scores[i]}. {remedy}")
     # A softmax in bfloat16 sums to 1 only to about 0.4%.
     excess = np.abs(data.scores.sum(axis=1) - 1)
     if data.problem == "multiclass" and (excess > 0.01).any():
         i = excess.argmax()
-        where = f"row {data.rows[i]} sums to {data.scores[i].sum()}"
-        raise InputError(f"multiclass scores must be probabilities that sum to 1; {where}. {remedy}")
+        total = data.scores[i].sum()
+        raise InputError(
+            f"multiclass scores must be probabilities that sum to 1; row {data.rows[i]} sums to {total}. {remedy}"
+        )
 
 
 def one_vs_rest(data: Collected) -> NDArray[np.bool_]:
-    """Which example is a positive of which column, (N, C)."""
+    """Whether each example is a positive of each column, (N, C)."""
     return data.truth == (np.arange(data.scores.shape[1]) if data.problem == "multiclass" else 1)
 
 
-def support_of(data: Collected) -> FloatArray:
-    """The weight of the known positives of each column, (C,)."""
+def support(data: Collected) -> FloatArray:
+    """The total weight of the known positives of each column, (C,)."""
     return (data.sample_weight * one_vs_rest(data)).sum(axis=0)
 
 
 def numbers(values: ArrayLike, argument: str) -> FloatArray:
-    """Whatever was given as an array of float64."""
+    """The values as float64; the error names the argument."""
     try:
         return np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -106,16 +158,20 @@ def numbers(values: ArrayLike, argument: str) -> FloatArray:
 
 
 def _check_shapes(scores: tuple[int, ...], labels: tuple[int, ...], problem: ProblemName) -> None:
-    columns = {"binary": "", "multiclass": "classes", "multilabel": "labels"}[problem]
-    form = f"(examples, {columns})" if columns else "(examples,)"
-    if len(scores) != (2 if columns else 1) or (problem == "multiclass" and scores[1] < 2):
-        least = ", at least two classes" if problem == "multiclass" else ""
-        raise InputError(f"scores of a {problem} problem must have shape {form}{least}, got {scores}")
+    axes, form = {
+        "binary": (1, "(N,)"),
+        "multiclass": (2, "(N, classes), of two classes or more"),
+        "multilabel": (2, "(N, labels)"),
+    }[problem]
+    if len(scores) != axes or (problem == "multiclass" and scores[1] < 2):
+        hint = squeeze_hint("scores", scores, scores[:1])
+        raise InputError(f"{problem} scores must have shape {form}, got {scores}.{hint}")
     if 0 in scores:
         raise InputError(f"scores are empty: their shape is {scores}")
     expected = scores if problem == "multilabel" else scores[:1]
     if labels != expected:
-        raise InputError(f"labels must have shape {expected} for {problem} scores {scores}, got {labels}")
+        hint = squeeze_hint("labels", labels, expected)
+        raise InputError(f"labels must have shape {expected} for {problem} scores {scores}, got {labels}.{hint}")
 
 
 def _check_rows(

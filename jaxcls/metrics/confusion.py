@@ -1,4 +1,4 @@
-"""Confusion matrices (..., K, K), and the counts and values that they hold, one for each label."""
+"""Confusion matrices (..., K, K), and the counts and metrics that follow from them."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from jaxcls.metrics.collected import Collected, FloatArray, numbers, require_pro
 
 
 class Counts(NamedTuple):
-    """The weight of the true and false positives and negatives of each label."""
+    """The total weight of the true and false positives and negatives of each label."""
 
     tp: FloatArray
     fp: FloatArray
@@ -24,7 +24,7 @@ def predict(data: Collected, threshold: ArrayLike) -> NDArray[np.int64]:
     cut = numbers(threshold, "threshold")
     if data.problem == "multiclass":
         if not np.array_equal(cut, 0.5):
-            raise InputError("a multiclass prediction is the highest score of its row: it takes no threshold")
+            raise InputError("a multiclass prediction is the class of the highest score: it takes no threshold")
         return data.scores.argmax(axis=1)[:, None]
     require_probabilities(data)
     shapes = [(), data.scores.shape[1:]] if data.problem == "multilabel" else [()]
@@ -33,8 +33,8 @@ def predict(data: Collected, threshold: ArrayLike) -> NDArray[np.int64]:
     return (data.scores >= cut).astype(np.int64)
 
 
-def matrices_of(data: Collected, threshold: ArrayLike) -> FloatArray:
-    """One confusion matrix for each decision of a row: (1, 2, 2), (1, K, K) or (L, 2, 2)."""
+def confusion_matrices(data: Collected, threshold: ArrayLike) -> FloatArray:
+    """One matrix per decision of an example: (1, 2, 2), (1, K, K) or (L, 2, 2)."""
     predicted = predict(data, threshold)
     decisions = data.truth.shape[1]
     classes = data.scores.shape[1] if data.problem == "multiclass" else 2
@@ -48,19 +48,19 @@ def counts_of_classes(matrices: FloatArray) -> Counts:
     tp = np.diagonal(matrices, axis1=-2, axis2=-1)
     rows, columns = matrices.sum(axis=-1), matrices.sum(axis=-2)
     fp = columns - tp
-    # The total is that of `rows`, so that a class that is alone has exactly 0 negatives, and no rounding.
+    # The sum of `rows`, so that a class that occurs alone has exactly 0 negatives, without a rounding error.
     tn = np.maximum(rows.sum(axis=-1, keepdims=True) - rows - fp, 0)
     return Counts(tp, fp, rows - tp, tn)
 
 
 def counts_of_positives(matrices: FloatArray) -> Counts:
-    """The counts of class 1 in (..., 2, 2), which are (...)."""
+    """The counts of class 1 in matrices (..., 2, 2), (...)."""
     return Counts(*(count[..., 1] for count in counts_of_classes(matrices)))
 
 
 def precision(counts: Counts) -> FloatArray:
-    nothing_found = (counts.tp + counts.fp == 0) & (counts.fn > 0)
-    return np.where(nothing_found, 0.0, ratio(counts.tp, counts.tp + counts.fp))
+    nothing_predicted = (counts.tp + counts.fp == 0) & (counts.fn > 0)
+    return np.where(nothing_predicted, 0.0, ratio(counts.tp, counts.tp + counts.fp))
 
 
 def recall(counts: Counts) -> FloatArray:
@@ -72,8 +72,8 @@ def specificity(counts: Counts) -> FloatArray:
 
 
 def f_beta(counts: Counts, beta: float = 1.0) -> FloatArray:
-    found = (1 + beta**2) * counts.tp
-    return ratio(found, found + beta**2 * counts.fn + counts.fp)
+    weighted_tp = (1 + beta**2) * counts.tp
+    return ratio(weighted_tp, weighted_tp + beta**2 * counts.fn + counts.fp)
 
 
 def accuracy(matrices: FloatArray) -> FloatArray:
@@ -90,7 +90,7 @@ def matthews_correlation(matrices: FloatArray) -> FloatArray:
     rows, columns = matrices.sum(axis=-1), matrices.sum(axis=-2)
     total = rows.sum(axis=-1)
     covariance = np.trace(matrices, axis1=-2, axis2=-1) * total - (rows * columns).sum(axis=-1)
-    # As a sum of products, and each with its own total, a variance of one class only is exactly 0.
+    # As a sum of products, each with its own total, the variance of a single class is exactly 0.
     variance_of_truth = (rows * (total[..., None] - rows)).sum(axis=-1)
     variance_of_prediction = (columns * (columns.sum(axis=-1, keepdims=True) - columns)).sum(axis=-1)
     correlation = ratio(covariance, np.sqrt(variance_of_truth * variance_of_prediction))

@@ -1,112 +1,92 @@
-"""Metrics of decisions: a threshold or an arg-max turns scores into predictions, and a confusion matrix counts them."""
+"""Metrics of decisions: a threshold or an arg max makes predictions of scores, and a confusion matrix counts them."""
 
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
+from typing import Literal, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxcls._utils.errors import InputError, unknown_name
-from jaxcls._utils.labels import ProblemName
 from jaxcls.metrics import confusion
 from jaxcls.metrics.averages import Average, averaged, check_average, mean_of_defined, ratio
-from jaxcls.metrics.collected import Collected, FloatArray, Rows, collect
+from jaxcls.metrics.collected import Collected, FloatArray, Options, collect
+from jaxcls.metrics.confusion import Counts, confusion_matrices, predict
 
 
 def confusion_matrix(
-    scores: ArrayLike,
-    labels: ArrayLike,
-    *,
-    problem: ProblemName,
-    threshold: ArrayLike = 0.5,
-    sample_weight: Rows = None,
-    mask: Rows = None,
+    scores: ArrayLike, labels: ArrayLike, *, threshold: ArrayLike = 0.5, **options: Unpack[Options]
 ) -> FloatArray:
-    """The weight of the examples of each true class (row) predicted as each class (column).
+    """The total weight of the examples of each true class (row) predicted as each class (column).
 
-    (2, 2) for binary, (K, K) for multiclass, (L, 2, 2) for multilabel.
+    Returns:
+      (2, 2) if binary, (K, K) if multiclass, (L, 2, 2) if multilabel.
 
-    >>> confusion_matrix([0.9, 0.5, 0.2], [1, 0, 0], problem="binary")
+    >>> confusion_matrix([0.9, 0.5, 0.2], [1, 0, 0])
     array([[1., 1.],
            [0., 1.]])
     """
-    matrices = confusion.matrices_of(collect(scores, labels, problem, sample_weight, mask), threshold)
-    return matrices if problem == "multilabel" else matrices[0]
+    data = collect(scores, labels, options)
+    matrices = confusion_matrices(data, threshold)
+    return matrices if data.problem == "multilabel" else matrices[0]
 
 
-def accuracy(
-    scores: ArrayLike,
-    labels: ArrayLike,
-    *,
-    problem: ProblemName,
-    threshold: ArrayLike = 0.5,
-    sample_weight: Rows = None,
-    mask: Rows = None,
-) -> float:
-    """The share of decisions that are right; for multilabel the mean over the labels (see `subset_accuracy`).
+def accuracy(scores: ArrayLike, labels: ArrayLike, *, threshold: ArrayLike = 0.5, **options: Unpack[Options]) -> float:
+    """The share of correct decisions; if multilabel, the mean over the labels (see `subset_accuracy`).
 
-    >>> accuracy([[0.1, 0.9], [0.8, 0.2]], [1, 1], problem="multiclass")
+    >>> accuracy([[0.1, 0.9], [0.8, 0.2]], [1, 1])
     0.5
     """
-    matrices = confusion.matrices_of(collect(scores, labels, problem, sample_weight, mask), threshold)
+    matrices = confusion_matrices(collect(scores, labels, options), threshold)
     return mean_of_defined(confusion.accuracy(matrices))
 
 
 def subset_accuracy(
-    scores: ArrayLike,
-    labels: ArrayLike,
-    *,
-    threshold: ArrayLike = 0.5,
-    sample_weight: Rows = None,
-    mask: Rows = None,
+    scores: ArrayLike, labels: ArrayLike, *, threshold: ArrayLike = 0.5, **options: Unpack[Options]
 ) -> float:
-    """The share of multilabel rows whose known labels are all right (exact match).
+    """The share of multilabel examples whose known labels are all predicted correctly (exact match).
 
     >>> subset_accuracy([[0.9, 0.1], [0.9, 0.1]], [[1, 0], [1, 1]])
     0.5
     """
-    data = collect(scores, labels, "multilabel", sample_weight, mask)
-    right = (confusion.predict(data, threshold) == data.truth) | (data.sample_weight == 0)
-    return float(np.average(right.all(axis=1), weights=data.sample_weight.max(axis=1)))
+    data = collect(scores, labels, options, only="multilabel")
+    correct = (predict(data, threshold) == data.truth) | (data.sample_weight == 0)
+    return float(np.average(correct.all(axis=1), weights=data.sample_weight.max(axis=1)))
 
 
 def balanced_accuracy(
-    scores: ArrayLike,
-    labels: ArrayLike,
-    *,
-    problem: ProblemName,
-    threshold: ArrayLike = 0.5,
-    sample_weight: Rows = None,
-    mask: Rows = None,
+    scores: ArrayLike, labels: ArrayLike, *, threshold: ArrayLike = 0.5, **options: Unpack[Options]
 ) -> float:
-    """The mean recall of the classes that occur, nan if only one does; for multilabel the mean over labels.
+    """The mean recall of the classes that occur, nan if only one does; if multilabel, the mean over the labels.
 
-    >>> balanced_accuracy([0.1, 0.2, 0.3, 0.4], [0, 0, 0, 1], problem="binary")
+    Source: Brodersen et al. (2010), "The balanced accuracy and its posterior distribution".
+
+    >>> balanced_accuracy([0.1, 0.2, 0.3, 0.4], [0, 0, 0, 1])
     0.5
     """
-    matrices = confusion.matrices_of(collect(scores, labels, problem, sample_weight, mask), threshold)
+    matrices = confusion_matrices(collect(scores, labels, options), threshold)
     return mean_of_defined(confusion.balanced_accuracy(matrices))
 
 
-def top_k_accuracy(
-    scores: ArrayLike, labels: ArrayLike, *, k: int = 5, sample_weight: Rows = None, mask: Rows = None
-) -> float:
-    """The share of multiclass rows whose true class is among the k highest scores (k below the class count).
+def top_k_accuracy(scores: ArrayLike, labels: ArrayLike, *, k: int = 5, **options: Unpack[Options]) -> float:
+    """The share of multiclass examples whose true class is among the k highest scores.
 
     Of equal scores the later class ranks higher, as in scikit-learn.
+
+    Args:
+      k: at least 1 and less than the number of classes.
 
     >>> top_k_accuracy([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2]], [1, 2], k=2)
     0.5
     """
-    data = collect(scores, labels, "multiclass", sample_weight, mask)
+    data = collect(scores, labels, options, only="multiclass")
     classes = data.scores.shape[1]
     if not 1 <= k < classes:
         raise InputError(f"k must be at least 1 and below the {classes} classes of the scores, got {k}")
-    of_truth = np.take_along_axis(data.scores, data.truth, axis=1)
+    true_score = np.take_along_axis(data.scores, data.truth, axis=1)
     later = np.arange(classes) > data.truth
-    rank = ((data.scores > of_truth) | ((data.scores == of_truth) & later)).sum(axis=1)
+    rank = ((data.scores > true_score) | ((data.scores == true_score) & later)).sum(axis=1)
     return float(np.average(rank < k, weights=data.sample_weight[:, 0]))
 
 
@@ -114,118 +94,102 @@ def precision(
     scores: ArrayLike,
     labels: ArrayLike,
     *,
-    problem: ProblemName,
     average: Average | None = "auto",
     threshold: ArrayLike = 0.5,
-    sample_weight: Rows = None,
-    mask: Rows = None,
+    **options: Unpack[Options],
 ) -> float | FloatArray:
     """TP / (TP + FP): the share of the predicted positives that are positive.
 
-    Where nothing was predicted it is 0, or nan if there was nothing to predict.
+    Without predicted positives it is 0, and nan if there are no positives either.
 
-    >>> precision([0.9, 0.6, 0.2], [1, 0, 0], problem="binary")
+    >>> precision([0.9, 0.6, 0.2], [1, 0, 0])
     0.5
     """
-    return _counted(confusion.precision, collect(scores, labels, problem, sample_weight, mask), average, threshold)
+    return _of_counts(confusion.precision, collect(scores, labels, options), average, threshold)
 
 
 def recall(
     scores: ArrayLike,
     labels: ArrayLike,
     *,
-    problem: ProblemName,
     average: Average | None = "auto",
     threshold: ArrayLike = 0.5,
-    sample_weight: Rows = None,
-    mask: Rows = None,
+    **options: Unpack[Options],
 ) -> float | FloatArray:
-    """TP / (TP + FN): the share of the positives that were predicted (sensitivity); nan without positives.
+    """TP / (TP + FN): the share of the positives that are predicted (sensitivity); nan without positives.
 
     >>> recall([[0.9, 0.1], [0.2, 0.1]], [[1, 0], [1, 0]], problem="multilabel", average=None)
     array([0.5, nan])
     """
-    return _counted(confusion.recall, collect(scores, labels, problem, sample_weight, mask), average, threshold)
+    return _of_counts(confusion.recall, collect(scores, labels, options), average, threshold)
 
 
 def specificity(
     scores: ArrayLike,
     labels: ArrayLike,
     *,
-    problem: ProblemName,
     average: Average | None = "auto",
     threshold: ArrayLike = 0.5,
-    sample_weight: Rows = None,
-    mask: Rows = None,
+    **options: Unpack[Options],
 ) -> float | FloatArray:
-    """TN / (TN + FP): the share of the negatives that were not predicted; nan without negatives.
+    """TN / (TN + FP): the share of the negatives that are not predicted; nan without negatives.
 
-    >>> specificity([0.9, 0.6, 0.2], [1, 0, 0], problem="binary")
+    >>> specificity([0.9, 0.6, 0.2], [1, 0, 0])
     0.5
     """
-    return _counted(confusion.specificity, collect(scores, labels, problem, sample_weight, mask), average, threshold)
+    return _of_counts(confusion.specificity, collect(scores, labels, options), average, threshold)
 
 
 def f_beta(
     scores: ArrayLike,
     labels: ArrayLike,
     *,
-    problem: ProblemName,
     beta: float = 1.0,
     average: Average | None = "auto",
     threshold: ArrayLike = 0.5,
-    sample_weight: Rows = None,
-    mask: Rows = None,
+    **options: Unpack[Options],
 ) -> float | FloatArray:
-    """The harmonic mean of precision and recall, with recall `beta` times as important.
+    """(1 + beta²) TP / ((1 + beta²) TP + beta² FN + FP), which weighs recall `beta` times as much as precision.
 
-    nan for a label that neither occurs nor was predicted. Macro is the mean of the labels' values.
+    nan for a label that neither occurs nor is predicted. The macro average is the mean of the labels' values.
+    Source: van Rijsbergen (1979), "Information retrieval", chapter 7.
 
-    >>> f_beta([0.9, 0.6, 0.2], [1, 0, 0], problem="binary", beta=2.0)
+    >>> f_beta([0.9, 0.6, 0.2], [1, 0, 0], beta=2.0)
     0.833...
     """
     if not (math.isfinite(beta) and beta > 0):
         raise InputError(f"beta must be a positive number, got {beta}")
-    data = collect(scores, labels, problem, sample_weight, mask)
-    return _counted(partial(confusion.f_beta, beta=beta), data, average, threshold)
+    return _of_counts(partial(confusion.f_beta, beta=beta), collect(scores, labels, options), average, threshold)
 
 
 def f1(
     scores: ArrayLike,
     labels: ArrayLike,
     *,
-    problem: ProblemName,
     average: Average | None = "auto",
     threshold: ArrayLike = 0.5,
-    sample_weight: Rows = None,
-    mask: Rows = None,
+    **options: Unpack[Options],
 ) -> float | FloatArray:
-    """`f_beta` with beta 1: 2 TP / (2 TP + FP + FN).
+    """2 TP / (2 TP + FP + FN), the harmonic mean of precision and recall: `f_beta` with beta 1.
 
-    >>> f1([[0.7, 0.2, 0.1], [0.6, 0.3, 0.1]], [0, 1], problem="multiclass", average=None)
+    >>> f1([[0.7, 0.2, 0.1], [0.6, 0.3, 0.1]], [0, 1], average=None)
     array([0.66666667, 0.        ,        nan])
     """
-    return _counted(confusion.f_beta, collect(scores, labels, problem, sample_weight, mask), average, threshold)
+    return _of_counts(confusion.f_beta, collect(scores, labels, options), average, threshold)
 
 
 def matthews_correlation(
-    scores: ArrayLike,
-    labels: ArrayLike,
-    *,
-    problem: ProblemName,
-    threshold: ArrayLike = 0.5,
-    sample_weight: Rows = None,
-    mask: Rows = None,
+    scores: ArrayLike, labels: ArrayLike, *, threshold: ArrayLike = 0.5, **options: Unpack[Options]
 ) -> float:
-    """The correlation of truth and prediction, -1 to 1; for multilabel the mean over the labels.
+    """The correlation of truth and prediction, -1 to 1; if multilabel, the mean over the labels.
 
     0 where all predictions are the same, as in scikit-learn; nan where the truth has one class only.
     Source: Gorodkin (2004), "Comparing two K-category assignments by a K-category correlation coefficient".
 
-    >>> matthews_correlation([0.9, 0.8, 0.3, 0.1], [1, 1, 0, 0], problem="binary")
+    >>> matthews_correlation([0.9, 0.8, 0.3, 0.1], [1, 1, 0, 0])
     1.0
     """
-    matrices = confusion.matrices_of(collect(scores, labels, problem, sample_weight, mask), threshold)
+    matrices = confusion_matrices(collect(scores, labels, options), threshold)
     return mean_of_defined(confusion.matthews_correlation(matrices))
 
 
@@ -233,22 +197,23 @@ def cohen_kappa(
     scores: ArrayLike,
     labels: ArrayLike,
     *,
-    problem: ProblemName,
     weighting: Literal["none", "linear", "quadratic"] = "none",
     threshold: ArrayLike = 0.5,
-    sample_weight: Rows = None,
-    mask: Rows = None,
+    **options: Unpack[Options],
 ) -> float:
-    """The agreement of truth and prediction beyond chance; for multilabel the mean over the labels.
+    """The agreement of truth and prediction beyond chance; if multilabel, the mean over the labels.
 
-    `weighting` says how a disagreement grows with the distance of two ordered classes (scikit-learn's
-    `sample_weight`); every class of the scores has its place in the order, whether it occurs or not. nan where
-    truth and prediction are all one class. Source: Cohen (1960; 1968 for the weighting).
+    1 - (observed cost) / (cost expected by chance). nan where truth and prediction are all one class.
+    Source: Cohen (1960), "A coefficient of agreement for nominal scales"; (1968) for the weighting.
 
-    >>> cohen_kappa([[0.8, 0.1, 0.1], [0.1, 0.7, 0.2], [0.1, 0.6, 0.3]], [0, 1, 2], problem="multiclass")
+    Args:
+      weighting: how the cost of a disagreement grows with the distance of two ordered classes (scikit-learn's
+        `weights`). All columns of the scores are classes of that order, including those that do not occur.
+
+    >>> cohen_kappa([[0.8, 0.1, 0.1], [0.1, 0.7, 0.2], [0.1, 0.6, 0.3]], [0, 1, 2])
     0.5
     """
-    matrices = confusion.matrices_of(collect(scores, labels, problem, sample_weight, mask), threshold)
+    matrices = confusion_matrices(collect(scores, labels, options), threshold)
     ranks = np.arange(matrices.shape[-1])
     distance = np.abs(ranks[:, None] - ranks)
     costs = {"none": distance > 0, "linear": distance, "quadratic": distance**2}
@@ -260,20 +225,14 @@ def cohen_kappa(
     return mean_of_defined(1 - ratio(observed_cost, (costs[weighting] * expected).sum(axis=(1, 2))))
 
 
-def _counted(
-    statistic: Callable[[confusion.Counts], FloatArray],
-    data: Collected,
-    average: Average | None,
-    threshold: ArrayLike,
+def _of_counts(
+    metric: Callable[[Counts], FloatArray], data: Collected, average: Average | None, threshold: ArrayLike
 ) -> float | FloatArray:
-    """The statistic of the counts of each label, averaged."""
+    """The metric of the counts of each label, averaged."""
     check_average(average, data.problem)
-    matrices = confusion.matrices_of(data, threshold)
-    counts = (
-        confusion.counts_of_classes(matrices[0])
-        if data.problem == "multiclass"
-        else confusion.counts_of_positives(matrices)
-    )
+    matrices = confusion_matrices(data, threshold)
+    multiclass = data.problem == "multiclass"
+    counts = confusion.counts_of_classes(matrices[0]) if multiclass else confusion.counts_of_positives(matrices)
     if average == "micro":
-        return float(statistic(confusion.Counts(*(count.sum() for count in counts))))
-    return averaged(statistic(counts), counts.tp + counts.fn, average)
+        return float(metric(Counts(*(count.sum() for count in counts))))
+    return averaged(metric(counts), counts.tp + counts.fn, average)

@@ -1,99 +1,84 @@
-"""Metrics of rankings: exact curves over every distinct score, and what lies below them."""
+"""Metrics of rankings: exact curves with one point per distinct score, and the areas below them."""
 
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from jaxcls._utils.errors import InputError
-from jaxcls._utils.labels import ProblemName
 from jaxcls.metrics.averages import Average, averaged, check_average, ratio
-from jaxcls.metrics.collected import Collected, FloatArray, Rows, collect, one_vs_rest, support_of
+from jaxcls.metrics.collected import Collected, FloatArray, Options, collect, one_vs_rest, support
 
 
 def roc_auc(
-    scores: ArrayLike,
-    labels: ArrayLike,
-    *,
-    problem: ProblemName,
-    average: Average | None = "auto",
-    sample_weight: Rows = None,
-    mask: Rows = None,
+    scores: ArrayLike, labels: ArrayLike, *, average: Average | None = "auto", **options: Unpack[Options]
 ) -> float | FloatArray:
-    """The area under the ROC curve: the chance that a positive outranks a negative, half of it for ties.
+    """The area under the ROC curve: the probability that a positive ranks above a negative, ties counting half.
 
-    Multiclass is one class against the rest. nan for a label with one class only.
+    Multiclass is one class against the rest. nan for a label with a single class.
+    Source: Hanley and McNeil (1982), "The meaning and use of the area under a ROC curve".
 
-    >>> roc_auc([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1], problem="binary")
+    >>> roc_auc([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1])
     0.75
     """
-    return _ranked(_roc_auc, collect(scores, labels, problem, sample_weight, mask), average)
+    return _of_rankings(_roc_auc, collect(scores, labels, options), average)
 
 
 def average_precision(
-    scores: ArrayLike,
-    labels: ArrayLike,
-    *,
-    problem: ProblemName,
-    average: Average | None = "auto",
-    sample_weight: Rows = None,
-    mask: Rows = None,
+    scores: ArrayLike, labels: ArrayLike, *, average: Average | None = "auto", **options: Unpack[Options]
 ) -> float | FloatArray:
-    """The sum of the precision at each distinct score times the recall gained there, without interpolation.
+    """Σ (R_i - R_{i-1}) P_i over the distinct scores, from the highest down, without interpolation.
 
-    Multiclass is one class against the rest. nan for a label without positives, where scikit-learn says 0.
+    R_i and P_i are recall and precision where a score of at least the i-th is positive. Multiclass is one class
+    against the rest. nan for a label without positives, where scikit-learn returns 0.
 
-    >>> average_precision([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1], problem="binary")
+    >>> average_precision([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1])
     0.833...
     """
-    return _ranked(_average_precision, collect(scores, labels, problem, sample_weight, mask), average)
+    return _of_rankings(_average_precision, collect(scores, labels, options), average)
 
 
 def recall_at_precision(
     scores: ArrayLike,
     labels: ArrayLike,
     *,
-    problem: ProblemName,
     at: float = 0.9,
     average: Average | None = "auto",
-    sample_weight: Rows = None,
-    mask: Rows = None,
+    **options: Unpack[Options],
 ) -> float | FloatArray:
     """The highest recall of any threshold whose precision is at least `at`, 0 if no threshold reaches it.
 
     nan for a label without positives.
 
-    >>> recall_at_precision([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1], problem="binary", at=0.6)
+    >>> recall_at_precision([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1], at=0.6)
     1.0
     """
     if not 0 < at <= 1:
         raise InputError(f"at must be a precision above 0 and at most 1, got {at}")
-    data = collect(scores, labels, problem, sample_weight, mask)
-    return _ranked(partial(_recall_at_precision, at=at), data, average)
+    return _of_rankings(partial(_recall_at_precision, at=at), collect(scores, labels, options), average)
 
 
 class RocCurve(NamedTuple):
-    """The false and the true positive rate where a score of at least `thresholds` is positive."""
+    """The false and true positive rates where a score of at least `thresholds` is positive."""
 
     fpr: FloatArray
     tpr: FloatArray
     thresholds: FloatArray
 
 
-def roc_curve(scores: ArrayLike, labels: ArrayLike, *, sample_weight: Rows = None, mask: Rows = None) -> RocCurve:
-    """The ROC curve of a binary problem (or one multilabel column), one point a distinct score.
+def roc_curve(scores: ArrayLike, labels: ArrayLike, **options: Unpack[Options]) -> RocCurve:
+    """The ROC curve of a binary problem, or of one multilabel column: one point per distinct score.
 
-    The thresholds fall from inf, where nothing is positive; this is scikit-learn's with
-    `drop_intermediate=False`. A rate without its class is nan.
+    The thresholds fall, from inf, where nothing is positive, as in scikit-learn with `drop_intermediate=False`.
+    A rate of a class without examples is nan.
 
     >>> roc_curve([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1]).tpr
     array([0. , 0.5, 0.5, 1. , 1. ])
     """
-    data = collect(scores, labels, "binary", sample_weight, mask)
-    ranking = rank(data.scores[:, 0], data.truth[:, 0] == 1, data.sample_weight[:, 0])
+    ranking = _binary_ranking(scores, labels, options)
     return RocCurve(
         ratio(np.append(0.0, ranking.false_positives), ranking.negatives),
         ratio(np.append(0.0, ranking.true_positives), ranking.positives),
@@ -109,10 +94,8 @@ class PrecisionRecallCurve(NamedTuple):
     thresholds: FloatArray
 
 
-def precision_recall_curve(
-    scores: ArrayLike, labels: ArrayLike, *, sample_weight: Rows = None, mask: Rows = None
-) -> PrecisionRecallCurve:
-    """The precision-recall curve of a binary problem (or one multilabel column), one point a distinct score.
+def precision_recall_curve(scores: ArrayLike, labels: ArrayLike, **options: Unpack[Options]) -> PrecisionRecallCurve:
+    """The precision-recall curve of a binary problem, or of one multilabel column: one point per distinct score.
 
     The thresholds rise, as in scikit-learn; precision and recall have one point more. Recall is nan without
     positives.
@@ -120,8 +103,7 @@ def precision_recall_curve(
     >>> precision_recall_curve([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1]).recall
     array([1. , 1. , 0.5, 0.5, 0. ])
     """
-    data = collect(scores, labels, "binary", sample_weight, mask)
-    ranking = rank(data.scores[:, 0], data.truth[:, 0] == 1, data.sample_weight[:, 0])
+    ranking = _binary_ranking(scores, labels, options)
     return PrecisionRecallCurve(
         np.append(ranking.precision[::-1], 1.0),
         np.append(ranking.recall[::-1], 0.0),
@@ -130,7 +112,7 @@ def precision_recall_curve(
 
 
 class Ranking(NamedTuple):
-    """What is found at each distinct score of one label, from the highest down; nothing where it is not known."""
+    """The total weight of the examples of one label with at least each distinct score, from the highest down."""
 
     thresholds: FloatArray
     true_positives: FloatArray
@@ -154,8 +136,9 @@ class Ranking(NamedTuple):
 
 
 def rank(scores: FloatArray, positive: NDArray[np.bool_], sample_weight: FloatArray) -> Ranking:
+    """The ranking of one label by its scores (N,); examples of weight 0 are left out."""
     known = np.flatnonzero(sample_weight > 0)
-    # Stable, so that the rounding of summed sample_weight does not depend on the sorting code of the machine.
+    # Stable, so that the rounding of the cumulative weights does not depend on the machine's sorting code.
     order = known[np.argsort(-scores[known], kind="stable")]
     scores, positive, sample_weight = scores[order], positive[order], sample_weight[order]
     last_of_ties = np.flatnonzero(np.append(scores[1:], -np.inf) != scores)
@@ -164,15 +147,25 @@ def rank(scores: FloatArray, positive: NDArray[np.bool_], sample_weight: FloatAr
     return Ranking(scores[last_of_ties], true_positives, false_positives)
 
 
-def _ranked(statistic: Callable[[Ranking], float], data: Collected, average: Average | None) -> float | FloatArray:
-    """The statistic of the ranking of each label, averaged."""
-    check_average(average, data.problem)
+def rankings(data: Collected) -> list[Ranking]:
+    """The ranking of each column of the scores."""
     positive = one_vs_rest(data)
     sample_weight = np.broadcast_to(data.sample_weight, positive.shape)
+    return [rank(*column) for column in zip(data.scores.T, positive.T, sample_weight.T, strict=True)]
+
+
+def _binary_ranking(scores: ArrayLike, labels: ArrayLike, options: Options) -> Ranking:
+    return rankings(collect(scores, labels, options, only="binary"))[0]
+
+
+def _of_rankings(metric: Callable[[Ranking], float], data: Collected, average: Average | None) -> float | FloatArray:
+    """The metric of the ranking of each label, averaged."""
+    check_average(average, data.problem)
     if average == "micro":
-        return statistic(rank(data.scores.ravel(), positive.ravel(), sample_weight.ravel()))
-    columns = zip(data.scores.T, positive.T, sample_weight.T, strict=True)
-    return averaged(np.array([statistic(rank(*column)) for column in columns]), support_of(data), average)
+        positive = one_vs_rest(data)
+        sample_weight = np.broadcast_to(data.sample_weight, positive.shape)
+        return metric(rank(data.scores.ravel(), positive.ravel(), sample_weight.ravel()))
+    return averaged(np.array([metric(ranking) for ranking in rankings(data)]), support(data), average)
 
 
 def _roc_auc(ranking: Ranking) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxcls.data.dataset import Split
-from jaxcls.metrics.detection import intervals, matches, precision_recall
+from jaxcls.metrics.detection import bootstrap_intervals, box_iou, matches, precision_recall
 from jaxcls.reports.summary import MOST_CURVES, png, thin
 
 PyTree = Any
@@ -40,12 +40,17 @@ def summarize(
     test = parts["test"]
     return {
         "class_names": [*class_names],
-        "intervals": {"metrics": intervals(scores, test.labels), "labels": {}},
+        "intervals": {"metrics": _intervals(scores, test.labels), "labels": {}},
         "curves": _curves(report, scores, test, class_names),
         **_mistakes(scores, test, class_names, threshold),
         "examples": [_example(scores, test, row, class_names, threshold) for row in _rows(test.num_examples)],
         "balance": {name: _balance(part, len(class_names)) for name, part in parts.items()},
     }
+
+
+def _intervals(scores: PyTree, labels: PyTree) -> dict[str, list[float]]:
+    intervals = bootstrap_intervals(scores, labels)
+    return {name: [low, high] for name, (low, high, _) in intervals.items() if not np.isnan(low)}
 
 
 def _curves(report: Mapping[str, Any], scores: PyTree, test: Split, class_names: Sequence[str]) -> dict[str, Any]:
@@ -197,14 +202,8 @@ def _row(tree: Mapping[str, np.ndarray], row: int) -> dict[str, np.ndarray]:
 
 def _overlaps(found: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarray]) -> NDArray[np.float64]:
     """IoU of each detection with each true box, (D, M); 0 with padding, and of it."""
-    boxes, truths = (np.asarray(some["boxes"], np.float64) for some in (found, truth))
-    boxes, truths = boxes[:, None], truths[None]
-    sides = np.minimum(boxes[..., 2:], truths[..., 2:]) - np.maximum(boxes[..., :2], truths[..., :2])
-    both = sides.clip(0).prod(axis=-1)
-    own, others = ((some[..., 2:] - some[..., :2]).prod(axis=-1) for some in (boxes, truths))
-    union = own + others - both
-    there = (found["classes"] >= 0)[:, None] & (truth["classes"] >= 0)[None]
-    return np.where(there, both / np.where(union > 0, union, 1), 0)
+    real = (found["classes"] >= 0)[:, None] & (truth["classes"] >= 0)[None]
+    return np.where(real, box_iou(found["boxes"], truth["boxes"]), 0)
 
 
 def _numbers(box: np.ndarray) -> list[float]:

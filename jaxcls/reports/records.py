@@ -125,7 +125,7 @@ def check_page(history: list[Any], results: dict[str, Any], summary: dict[str, A
     for number, entry in enumerate(history, 1):
         for form in (EPOCH, {str: _SCORE}):
             schemas.check(entry, form, f"{where}/metrics.jsonl: line {number}")
-    balance, known = summary["balance"].values(), {*metrics.METRICS}
+    balance, known = summary["balance"].values(), {*metrics.names()}
     checks = [
         (bool(history), "metrics.jsonl has no epoch"),
         ([*results["labels"]] == labels, "the labels of results.json are not those of summary.json"),

@@ -25,6 +25,7 @@ from jaxcls.data import batching, streaming
 from jaxcls.data.adapters import as_arrays, as_examples
 from jaxcls.data.augmentation import inputs_alone
 from jaxcls.data.batching import Batch, Examples
+from jaxcls.metrics.by_name import ALIASES, METRICS
 from jaxcls.models.functional import Model, functional
 from jaxcls.models.linen import from_linen
 from jaxcls.reports.progress import ProgressBar
@@ -362,7 +363,7 @@ def _optimizer(optimizer: str | optax.GradientTransformation) -> optax.GradientT
 
 def _direction(metric: str) -> Literal["max", "min"]:
     """Whether more is better: so of a metric of your own."""
-    known = {*metrics_room.METRICS, *metrics_room.ALIASES}
+    known = {*METRICS, *ALIASES}
     return metrics_room.direction(metric) if metric in known else "max"
 
 

@@ -50,7 +50,7 @@ def standard_error(metric, scores, labels, sample_weight):
 
 @pytest.mark.parametrize(("right", "count"), [(0, 5), (3, 5), (5, 5), (17, 400), (399, 400)])
 @pytest.mark.parametrize("confidence", [0.8, 0.95])
-def test_a_proportion_has_wilsons_interval(right, count, confidence):
+def test_a_proportion_has_the_wilson_interval(right, count, confidence):
     oracle = scipy.stats.binomtest(right, count).proportion_ci(confidence, method="wilson")
     assert_allclose(metrics.proportion_interval(right / count, count, confidence=confidence), tuple(oracle), atol=1e-12)
 
@@ -64,7 +64,7 @@ LOGIT = ["roc_auc", "average_precision", "precision", "recall", "f1", "specifici
     + [("multiclass", name) for name in [*LOGIT[:-1], "log_loss", "brier_score"]]
     + [("multilabel", name) for name in [*LOGIT, "log_loss", "brier_score"]],
 )
-def test_an_error_is_what_each_example_moves_the_value_by(problem, name):
+def test_standard_errors_agree_with_the_finite_difference_jackknife(problem, name):
     report, found = intervals(problem)
     value, (low, high) = report["metrics"][name], found["metrics"][name]
     error = standard_error(metrics.get(name, problem), *drawn(problem))
@@ -76,14 +76,14 @@ def test_an_error_is_what_each_example_moves_the_value_by(problem, name):
     assert_allclose([low, high], expected, rtol=1e-5)
 
 
-def test_the_accuracy_of_a_multiclass_problem_is_a_share():
+def test_multiclass_accuracy_has_the_interval_of_a_proportion():
     report, found = intervals("multiclass", sample_weight=None)
     right = round(report["metrics"]["accuracy"] * 60)
     oracle = scipy.stats.binomtest(right, 60).proportion_ci(0.95, method="wilson")
     assert_allclose(found["metrics"]["accuracy"], tuple(oracle))
 
 
-def test_counts_of_a_label_have_intervals_of_shares():
+def test_per_label_counts_have_intervals_of_proportions():
     scores, labels, _ = drawn("binary")
     report, found = intervals("binary", sample_weight=None, threshold=0.6)
     predicted, true = scores >= 0.6, labels == 1
@@ -102,7 +102,7 @@ def test_counts_of_a_label_have_intervals_of_shares():
 
 
 @pytest.mark.parametrize("name", ["roc_auc", "average_precision", "f1", "accuracy", "log_loss"])
-def test_intervals_are_about_those_of_the_bootstrap(name):
+def test_closed_form_intervals_are_close_to_the_bootstrap(name):
     scores, labels, _ = drawn("multiclass", rows=400)
     report = metrics.report(scores, labels, problem="multiclass")
     low, high = metrics.report_intervals(report, scores, labels, problem="multiclass")["metrics"][name]
@@ -114,17 +114,17 @@ def test_intervals_are_about_those_of_the_bootstrap(name):
     assert abs(high - drawn_high) < 0.2 * width
 
 
-def test_a_value_without_an_error_to_speak_of_has_no_interval():
+def test_a_value_without_a_standard_error_has_no_interval():
     scores, labels = np.array([0.9, 0.8, 0.2, 0.1]), np.array([1, 1, 0, 0])
     report = metrics.report(scores, labels, problem="binary")
     found = metrics.report_intervals(report, scores, labels, problem="binary")
-    # None of four was wrong: the share may yet be one of two. A perfect ranking of four says nothing.
+    # None of four is wrong: the proportion may still be one half. A perfect ranking of four says nothing.
     assert found["metrics"]["accuracy"] == pytest.approx([0.51, 1.0], abs=0.01)
     assert not {"roc_auc", "mcc", "ece"} & found["metrics"].keys()
     assert json.loads(json.dumps(found)) == found
 
 
-def test_a_label_that_is_never_predicted_counts_as_in_the_report():
+def test_a_label_that_is_never_predicted_has_zero_precision_and_no_error():
     scores, labels, sample_weight = drawn("multilabel")
     scores[:, 0] = 0.1
     report = metrics.report(scores, labels, problem="multilabel", sample_weight=sample_weight)
@@ -145,6 +145,6 @@ def test_a_label_that_is_never_predicted_counts_as_in_the_report():
     ],
     ids=["share", "count", "confidence"],
 )
-def test_bad_input_is_named(call, message):
+def test_invalid_input_is_rejected(call, message):
     with pytest.raises(InputError, match=message):
         call()

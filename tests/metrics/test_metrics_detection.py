@@ -69,7 +69,7 @@ def with_pycocotools(detections, labels):
 
 @hypothesis.given(st.integers(0, 2**32 - 1))
 @hypothesis.settings(max_examples=25)
-def test_coco_precision_is_that_of_pycocotools(seed):
+def test_coco_average_precision_agrees_with_pycocotools(seed):
     detections, labels = draw(seed)
     hypothesis.assume((detections["classes"] >= 0).any())
     stats, precisions, confidences = with_pycocotools(detections, labels)
@@ -84,21 +84,21 @@ def test_coco_precision_is_that_of_pycocotools(seed):
 
 @hypothesis.given(st.integers(0, 2**32 - 1))
 @hypothesis.settings(max_examples=25)
-def test_the_precision_that_is_resampled_is_the_one_that_is_reported(seed):
+def test_bootstrapped_average_precision_is_the_reported_one(seed):
     detections, labels = draw(seed)
     once = np.ones(len(labels["classes"]), int)
-    own = np.array([some.average_precision(once) for some in detection._matched_by_class(detections, labels, CLASSES)])
+    own = np.array([some.average_precision(once) for some in detection.match_by_class(detections, labels, CLASSES)])
     scores = detection.evaluate(detections, labels, CLASSES)
     np.testing.assert_allclose(own.mean(axis=1), scores.per_class["map"], rtol=1e-9)
     np.testing.assert_allclose(own[:, 0], scores.per_class["map_50"], rtol=1e-9)
 
 
-def test_an_image_that_is_drawn_twice_counts_as_two():
+def test_an_image_that_is_drawn_twice_counts_twice():
     detections, labels = draw(1)
     detections["scores"] = np.random.default_rng(0).permutation(detections["scores"].size).reshape(5, 10) / 64.0
     times = np.array([2, 0, 1, 3, 0])
     rows = np.repeat(np.arange(5), times)
-    weighted = [some.average_precision(times) for some in detection._matched_by_class(detections, labels, CLASSES)]
+    weighted = [some.average_precision(times) for some in detection.match_by_class(detections, labels, CLASSES)]
     again = detection.evaluate(*({k: v[rows] for k, v in some.items()} for some in (detections, labels)), CLASSES)
     np.testing.assert_allclose(np.mean(weighted, axis=1), again.per_class["map"], rtol=1e-9)
 
@@ -141,7 +141,7 @@ def brute_force_voc(detections, labels, place):
 
 @hypothesis.given(st.integers(0, 2**32 - 1))
 @hypothesis.settings(max_examples=25)
-def test_voc_precision_is_that_of_brute_force(seed):
+def test_voc_average_precision_agrees_with_brute_force(seed):
     detections, labels = draw(seed)
     found = detection.voc_average_precision(detections, labels, CLASSES)
     np.testing.assert_allclose(found, [brute_force_voc(detections, labels, k) for k in range(CLASSES)], rtol=1e-9)
@@ -149,7 +149,7 @@ def test_voc_precision_is_that_of_brute_force(seed):
 
 @hypothesis.given(st.integers(0, 2**32 - 1))
 @hypothesis.settings(max_examples=10)
-def test_the_report_and_the_metrics_by_name_tell_the_same(seed):
+def test_the_report_and_the_metrics_by_name_agree(seed):
     detections, labels = draw(seed)
     names = ("cat", "dog", "cow")
     report = detection.report(detections, labels, class_names=names)
@@ -180,7 +180,7 @@ def one_image(found, truth, crowd=False):
     )
 
 
-def test_what_is_found_in_a_crowd_is_neither_right_nor_wrong():
+def test_detections_of_a_crowd_are_neither_correct_nor_wrong():
     detections, labels = one_image(
         [[0, 0, 10, 10], [50, 50, 60, 60], [52, 50, 62, 60]], [[0, 0, 10, 10], [40, 40, 90, 90]]
     )
@@ -190,7 +190,7 @@ def test_what_is_found_in_a_crowd_is_neither_right_nor_wrong():
     assert np.isnan(detection.evaluate(detections, labels, 1).overall["map"])
 
 
-def test_nothing_found_is_zero_and_no_objects_are_nan():
+def test_no_detections_are_zero_and_no_objects_are_nan():
     detections, labels = one_image([[0, 0, 10, 10]], [[0, 0, 10, 10]])
     nothing = detections | {"classes": np.full((1, 1), -1)}
     assert detection.evaluate(nothing, labels, 2).overall["map"] == 0
@@ -202,7 +202,7 @@ def test_nothing_found_is_zero_and_no_objects_are_nan():
     assert scores.per_class["objects"].tolist() == [1, 0]
 
 
-def test_sizes_are_those_of_the_original_image():
+def test_sizes_are_measured_in_the_original_image():
     detections, labels = one_image([[0, 0, 40, 40]], [[0, 0, 40, 40]])
     medium = detection.evaluate(detections, labels, 1).overall
     small = detection.evaluate(detections, labels, 1, scale=np.array([[2.0, 2.0]])).overall
@@ -211,31 +211,31 @@ def test_sizes_are_those_of_the_original_image():
         assert {name for name in ("small", "medium", "large") if scores[f"map_{name}"] == 1} == {size}
 
 
-def test_the_interval_is_around_the_value_and_narrow_where_all_images_are_alike():
+def test_intervals_contain_the_value_and_narrow_with_the_confidence():
     detections, labels = draw(3, images=40)
     value = detection.evaluate(detections, labels, CLASSES).overall
-    intervals = detection.bootstrap_intervals(detections, labels, CLASSES, seed=0, resamples=100)
+    intervals = detection.bootstrap_intervals(detections, labels, seed=0, resamples=100)
     for name, (low, high, undefined) in intervals.items():
         assert low < value[name] < high
         assert undefined == 0
-    assert intervals == detection.bootstrap_intervals(detections, labels, CLASSES, seed=0, resamples=100)
-    few = detection.bootstrap_intervals(detections, labels, CLASSES, seed=0, resamples=100, confidence=0.5)
+    assert intervals == detection.bootstrap_intervals(detections, labels, seed=0, resamples=100)
+    few = detection.bootstrap_intervals(detections, labels, seed=0, resamples=100, confidence=0.5)
     assert few["map"].high - few["map"].low < intervals["map"].high - intervals["map"].low
 
 
 @pytest.mark.parametrize(
     ("what", "name", "value", "message"),
     [
-        ("found", "boxes", np.full((1, 1, 4), np.nan), "detections: boxes of row 0, place 0, are .*not finite"),
-        ("found", "scores", np.full((1, 1), np.inf), "detections: scores of row 0, place 0, are inf, not finite"),
-        ("found", "classes", np.full((1, 1), 5), "detections: a class is 5; there are 1"),
+        ("found", "boxes", np.full((1, 1, 4), np.nan), r"detections: boxes \[0, 0\] is .*; it must be finite"),
+        ("found", "scores", np.full((1, 1), np.inf), r"detections: scores \[0, 0\] is inf; it must be finite"),
+        ("found", "classes", np.full((1, 1), 5), "detections: there is a class 5; classes are 0 to 0"),
         ("found", "scores", np.zeros((1, 2)), r"detections have the shapes boxes \(1, 1, 4\), scores \(1, 2\)"),
-        ("truth", "classes", np.full((1, 1), 1), "labels: a class is 1; there are 1"),
+        ("truth", "classes", np.full((1, 1), 1), "labels: there is a class 1; classes are 0 to 0"),
         ("truth", "boxes", np.zeros((1, 4)), "labels have the shapes"),
         ("truth", "crowd", None, "labels lack 'crowd'"),
     ],
 )
-def test_what_does_not_fit_is_refused(what, name, value, message):
+def test_invalid_arrays_are_rejected(what, name, value, message):
     given = dict(zip(("found", "truth"), one_image([[0, 0, 10, 10]], [[0, 0, 10, 10]]), strict=True))
     if value is None:
         del given[what][name]
@@ -245,13 +245,13 @@ def test_what_does_not_fit_is_refused(what, name, value, message):
         detection.evaluate(given["found"], given["truth"], 1)
 
 
-def test_numbers_of_padding_are_not_read():
+def test_padding_is_not_read():
     detections, labels = one_image([[0, 0, 10, 10], [0, 0, 0, 0]], [[0, 0, 10, 10]])
     detections["classes"][0, 1], detections["boxes"][0, 1] = -1, np.nan
     assert detection.evaluate(detections, labels, 1).overall["map"] == 1
 
 
-def test_images_that_are_not_the_same_are_refused():
+def test_different_numbers_of_images_are_rejected():
     detections, labels = one_image([[0, 0, 10, 10]], [[0, 0, 10, 10]])
     twice = {name: np.repeat(array, 2, axis=0) for name, array in labels.items()}
     with pytest.raises(InputError, match="detections of 1 images, but labels of 2"):

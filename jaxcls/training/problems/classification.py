@@ -14,6 +14,7 @@ from jaxcls.data import predictions
 from jaxcls.data.dataset import Split, Unlabeled
 from jaxcls.data.formats import tables
 from jaxcls.data.preprocessing import Preprocessor
+from jaxcls.metrics.thresholds import check_tunable
 from jaxcls.reports import summary
 from jaxcls.training import objective, settings
 from jaxcls.training.objective import OutputSpec
@@ -46,7 +47,7 @@ class Classification:
         if resolved.monitor != "loss":
             metrics.get(resolved.monitor, self.problem)
         if resolved.tune_threshold is not None:
-            metrics.check_tunable(resolved.tune_threshold, self.problem)
+            check_tunable(resolved.tune_threshold, self.problem)
 
     def check_labels(self, part: Split, class_names: Sequence[str]) -> None:
         labels.validate(part.labels, self.problem, len(class_names), ignore_label=self.ignored)

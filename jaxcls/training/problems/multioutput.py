@@ -19,6 +19,7 @@ from jaxcls._utils.errors import InputError, flag, unknown_name
 from jaxcls.data import predictions
 from jaxcls.data.dataset import Split, Unlabeled
 from jaxcls.data.preprocessing import Preprocessor
+from jaxcls.metrics.by_name import split_output_name
 from jaxcls.reports import summary
 from jaxcls.training import objective
 from jaxcls.training.objective import OutputSpec
@@ -40,7 +41,7 @@ class Multioutput:
             if getattr(resolved, name) is not None:
                 raise InputError(f"{flag(name)} says nothing to several outputs of classes; leave it out.")
         if resolved.monitor != "loss":
-            _, metric = metrics.of_output(resolved.monitor)
+            _, metric = split_output_name(resolved.monitor)
             metrics.get(metric, "multiclass")
 
     def check_labels(self, part: Split, class_names: Sequence[str]) -> None:
@@ -200,7 +201,7 @@ def _parts(outputs: Mapping[str, slice], part: Split) -> dict[str, Split]:
 
 def _report_of(output: str, class_names: Sequence[str], report: Mapping[str, Any]) -> dict[str, Any]:
     """Of the report of all outputs the scores of one, as if it were the only one."""
-    named = {metrics.of_output(name): value for name, value in report["metrics"].items()}
+    named = {split_output_name(name): value for name, value in report["metrics"].items()}
     return {
         "metrics": {metric: value for (owner, metric), value in named.items() if owner == output},
         "labels": {name: report["labels"][name] for name in class_names},
@@ -208,7 +209,7 @@ def _report_of(output: str, class_names: Sequence[str], report: Mapping[str, Any
 
 
 def _metric(name: str, outputs: Mapping[str, slice]) -> Callable[..., float]:
-    output, metric = metrics.of_output(name)
+    output, metric = split_output_name(name)
     if output not in outputs:
         raise unknown_name("output", output, outputs)
     function, column, classes = metrics.get(metric, "multiclass"), [*outputs].index(output), outputs[output]
