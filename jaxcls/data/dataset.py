@@ -1,4 +1,4 @@
-"""A data set as it was read: its parts, the names of its classes, and the record of where it came from."""
+"""A data set in memory: its splits, the names of its classes, and its provenance."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -12,18 +12,18 @@ PyTree = Any
 
 
 class Split(NamedTuple):
-    """Some examples; row i of every array belongs to the same one.
+    """The examples of a split; row i of every array belongs to the same example.
 
     Attributes:
-      inputs: images, uint8 (N, height, width, channels); texts, str objects (N,); a table, a dict of columns
-        (N,), each float64 with NaN where a number is missing, or str objects with '' where a word is; or images on
-        padded canvases, as :mod:`jaxcls.data.datasets.detection` has them.
-      labels: int32 (N,) of a multiclass problem, int32 (N,) of a binary one, float32 (N, L) of a multi-label one.
-        NaN where a label of a multi-label problem is not known; it is then neither learned from nor scored. Of
-        detection, a dict of arrays, as :mod:`jaxcls.data.datasets.detection` has them.
-      sample_weight: float32 (N,), or None where every example counts the same.
-      groups: (N,) of any type, or None. Examples of one group, such as the images of one patient, stay together
-        where rows are divided.
+      inputs: images, uint8 (N, height, width, channels); texts, str objects (N,); a table, a dict of columns (N,), each
+        float64 with NaN where a number is missing, or str objects with '' where a word is; or images on padded canvases,
+        see :mod:`jaxcls.data.datasets.object_detection`.
+      labels: int32 (N,) for a binary or multiclass problem; float32 (N, L) for a multi-label problem, with NaN where a
+        label is unknown, which is neither trained on nor scored; for detection a dict of arrays, see
+        :mod:`jaxcls.data.datasets.object_detection`.
+      sample_weight: float32 (N,), or None if every example has the same weight.
+      groups: (N,) of any type, or None. Examples of one group, such as the images of one patient, are never divided
+        between splits.
     """
 
     inputs: PyTree
@@ -32,7 +32,7 @@ class Split(NamedTuple):
     groups: np.ndarray | None = None
 
     def take(self, rows: np.ndarray) -> "Split":
-        """The examples of these rows, by number or by mask.
+        """Returns the examples of these rows, integer indices or a boolean mask.
 
         >>> Split({"x": np.arange(3.0)}, np.arange(3)).take(np.array([2, 0])).labels
         array([2, 0])
@@ -52,7 +52,7 @@ class Split(NamedTuple):
 
 
 def _rows(arrays: Any, rows: np.ndarray) -> Any:
-    """These rows of an array, or of each array of a dict."""
+    """Indexes an array, or each array of a dict."""
     return {name: array[rows] for name, array in arrays.items()} if isinstance(arrays, dict) else arrays[rows]
 
 
@@ -60,7 +60,7 @@ class Unlabeled(NamedTuple):
     """Examples without labels, to predict.
 
     Attributes:
-      ids: (N,) str objects, what each is called in the file that asks.
+      ids: (N,) str objects: an id column, file names, or row numbers.
       inputs: as in :class:`Split`.
     """
 
@@ -75,10 +75,10 @@ class Provenance:
     Attributes:
       source: 'files', 'tfds' or 'sample'.
       location: the folder, or the name in the package.
-      sha256: file name -> SHA-256 of its unpacked content.
-      synthetic: True if the data was generated; no score on it may stand beside a real one without that word.
-      note: what a reader should know: how it was verified, that it is a part, what was dropped and why.
-      passed_over: why each source that `auto` tried before this one was not there.
+      sha256: file name -> SHA-256 of its uncompressed content.
+      synthetic: whether the data was generated; a score on it must always be called synthetic.
+      note: what a reader should know: how the data was verified, whether it is a subset, what was dropped and why.
+      passed_over: why each source that `auto` tried before this one was not available.
     """
 
     source: Literal["files", "tfds", "sample"]
@@ -93,11 +93,13 @@ class Dataset(NamedTuple):
     """A decoded data set.
 
     Attributes:
-      train: what is learned from, and what validation examples are cut from unless `validation` is given.
-      test: what a run is judged by. All of it has labels.
-      class_names: of the classes of a multiclass problem, of the negative and the positive class of a binary one,
-        of the labels of a multi-label one.
-      validation: the examples that the data set itself sets aside for choices.
+      name: the name of the task.
+      train: the training examples; validation examples are split off from them unless `validation` is given.
+      test: the examples that a run is evaluated on; all are labeled.
+      class_names: the classes of a multiclass problem, the negative and the positive class of a binary one, or the
+        labels of a multi-label one.
+      provenance: where it came from.
+      validation: the validation examples, if the data set defines them.
     """
 
     name: str
@@ -109,7 +111,7 @@ class Dataset(NamedTuple):
 
 
 def num_outputs(problem: AnyProblemName, class_names: tuple[str, ...]) -> int:
-    """How many logits a model gives for an example, or an anchor: one for a binary problem, else one a class or label.
+    """Returns the number of logits per example or anchor: one for a binary problem, else one per class or label.
 
     >>> num_outputs("binary", ("no", "yes"))
     1
@@ -118,7 +120,7 @@ def num_outputs(problem: AnyProblemName, class_names: tuple[str, ...]) -> int:
 
 
 def describe(dataset: Dataset) -> str:
-    """One line that says what was loaded and from where, for the first line of a run's output.
+    """Describes what was loaded and from where, in one line.
 
     >>> two = Split(np.zeros((2, 3), np.float32), np.array([0, 1], np.int32))
     >>> record = Provenance("sample", "jaxcls/data/samples/toy", {}, True, "drawn from two Gaussians")
@@ -128,6 +130,6 @@ def describe(dataset: Dataset) -> str:
     record = dataset.provenance
     synthetic = "synthetic " if record.synthetic else ""
     passed_over = "".join(f"; not {reason}" for reason in record.passed_over)
-    parts = [dataset.train, dataset.validation, dataset.test]
-    counts = " + ".join(f"{part.num_examples:,}" for part in parts if part is not None)
+    splits = [dataset.train, dataset.validation, dataset.test]
+    counts = " + ".join(f"{split.num_examples:,}" for split in splits if split is not None)
     return f"{dataset.name}: {counts} {synthetic}examples from {record.location} ({record.note}{passed_over})"

@@ -1,7 +1,7 @@
-"""Downloads: files from the addresses that TFDS registers, fetched and verified by its download manager.
+"""Downloads files from the addresses that TFDS registers, with its download manager, which verifies their checksums.
 
-TFDS itself cannot prepare most of its data without TensorFlow; its addresses, its checksums and its manager do
-without it, and the files are decoded here.
+TFDS needs TensorFlow to prepare most of its data sets, but not for its addresses, checksums and downloads; the files are
+decoded by jaxcls.
 """
 
 import threading
@@ -11,27 +11,27 @@ from typing import Any
 
 from jaxcls.data.sources import AbsentError
 
-# Seconds that a server has to answer before it counts as out of reach.
-PATIENCE = 5.0
+# Seconds after which a server that does not answer counts as out of reach.
+TIMEOUT = 5.0
 
 
 def fetch(name: str, urls: Mapping[str, str], registered: Mapping[str, Any]) -> tuple[Path, dict[str, Path]]:
-    """Fetches files into TFDS's own folder, unless they are there.
+    """Downloads files into TFDS's folder, unless they are there already.
 
-    TFDS verifies what it downloads, and not what it finds in its cache: verify the content of what this returns.
+    TFDS verifies what it downloads, but not what is in its cache: verify the content of the files.
 
     Args:
-      name: the data set's in TFDS.
+      name: the name of the data set in TFDS.
       urls: a name for each file -> its address.
-      registered: address -> TFDS's record of its size and checksum.
+      registered: address -> TFDS's record of its size and checksum, from :func:`registered`.
 
     Returns:
       The folder, and the path of each file by its name.
 
     Raises:
-      AbsentError: the files cannot be had.
+      AbsentError: the files cannot be downloaded.
     """
-    # Half a second.
+    # Imports in half a second.
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.download import resource
     from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
@@ -41,15 +41,12 @@ def fetch(name: str, urls: Mapping[str, str], registered: Mapping[str, Any]) -> 
         resource.is_locally_cached(downloads / name / resource.get_dl_fname(url, registered[url].checksum))
         for url in urls.values()
     )
-    # TFDS alone would try for minutes, ten times with growing pauses and no timeout.
+    # TFDS retries for minutes: ten times with growing pauses and no timeout.
     if not cached and (reason := _out_of_reach(next(iter(urls.values())))):
         raise AbsentError(reason)
     try:
         manager = tfds.download.DownloadManager(
-            download_dir=downloads,
-            dataset_name=name,
-            url_infos=registered,
-            force_checksums_validation=True,
+            download_dir=downloads, dataset_name=name, url_infos=registered, force_checksums_validation=True
         )
         files = {file: Path(path) for file, path in manager.download(dict(urls)).items()}
     except (OSError, tfds.download.DownloadError, NonMatchingChecksumError) as error:
@@ -58,10 +55,10 @@ def fetch(name: str, urls: Mapping[str, str], registered: Mapping[str, Any]) -> 
 
 
 def registered(name: str) -> Mapping[str, Any]:
-    """The addresses that TFDS registers for a data set, each with the size and SHA-256 of its content.
+    """Returns the addresses that TFDS registers for a data set, each with the size and SHA-256 of its content.
 
-    They are read from the package's own files: ``tfds.builder_cls`` imports every data set of the same field first,
-    and finds none of them where one needs a package that TFDS does not require (its text data sets need h5py).
+    They are read from the package's files: ``tfds.builder_cls`` imports every data set of the same field first, and
+    fails if one of them needs a package that TFDS does not require (its text data sets need h5py).
 
     Raises:
       AbsentError: the installed TFDS does not have the data set.
@@ -77,7 +74,7 @@ def registered(name: str) -> Mapping[str, Any]:
 
 
 def _out_of_reach(url: str) -> str | None:
-    """Why an address does not answer within PATIENCE seconds, or None if it does."""
+    """Returns why an address does not answer within TIMEOUT seconds, or None if it does."""
     from http.client import HTTPException
     from urllib.parse import urlsplit
     from urllib.request import build_opener
@@ -85,16 +82,16 @@ def _out_of_reach(url: str) -> str | None:
     host = urlsplit(url).netloc
     outcome: list[str | None] = []
 
-    def ask() -> None:
+    def request() -> None:
         try:
-            # Not urlopen, which keeps the proxy settings that it saw at its first call.
-            with build_opener().open(url, timeout=PATIENCE):
+            # Not urlopen, which keeps the proxy settings of its first call.
+            with build_opener().open(url, timeout=TIMEOUT):
                 outcome.append(None)
         except (OSError, HTTPException) as error:
             outcome.append(f"{host} is out of reach: {error}")
 
-    # A thread, because no timeout of a socket bounds the look-up of a name, or the sum over addresses.
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(PATIENCE)
-    return outcome[0] if outcome else f"{host} did not answer within {PATIENCE:g} seconds"
+    # A thread, because no socket timeout bounds name resolution, or the sum over addresses.
+    thread = threading.Thread(target=request, daemon=True)
+    thread.start()
+    thread.join(TIMEOUT)
+    return outcome[0] if outcome else f"{host} did not answer within {TIMEOUT:g} seconds"

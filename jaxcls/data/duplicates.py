@@ -1,4 +1,4 @@
-"""Examples that stand in two parts of a data set: what was learned by heart is not predicted."""
+"""Counts test examples that are also training examples: on these, a model may have memorized the answer."""
 
 import hashlib
 from collections.abc import Hashable, Iterator
@@ -10,10 +10,10 @@ PyTree = Any
 
 
 def shared(train_inputs: PyTree, test_inputs: PyTree) -> int:
-    """How many test examples stand in the training examples too, by content.
+    """Counts the test examples that are also training examples, by content.
 
-    Inputs are as in :class:`jaxcls.data.dataset.Split`. Rows of a table are the same if every column is; a missing
-    number is like another one. An example that the test holds twice counts twice.
+    Inputs are as in :class:`jaxcls.data.dataset.Split`. Rows of a table are equal if all columns are; missing numbers
+    equal each other. A repeated test example counts each time.
 
     >>> shared(np.array(["a", "b"], object), np.array(["b", "c", "b"], object))
     2
@@ -23,13 +23,14 @@ def shared(train_inputs: PyTree, test_inputs: PyTree) -> int:
 
 
 def _contents(inputs: PyTree) -> Iterator[Hashable]:
-    """Something for each example that is equal for equal examples, and small."""
+    """Yields a small value for each example, equal for equal examples."""
     if isinstance(inputs, dict) and "image" in inputs:
-        # Images on canvases: the scale does not tell apart what a model would see.
+        # Images on canvases; a model does not see their scale.
         return _contents(inputs["image"])
     if isinstance(inputs, dict):
-        words = [column for _, column in sorted(inputs.items()) if column.dtype.kind in "OU"]
-        numbers = [column for _, column in sorted(inputs.items()) if column.dtype.kind not in "OU"]
+        columns = [column for _, column in sorted(inputs.items())]
+        words = [column for column in columns if column.dtype.kind in "OU"]
+        numbers = [column for column in columns if column.dtype.kind not in "OU"]
         return zip(*words, *([_contents(_table(numbers))] if numbers else []), strict=True)
     if inputs.dtype.kind in "OU":
         return iter(inputs)
@@ -37,7 +38,7 @@ def _contents(inputs: PyTree) -> Iterator[Hashable]:
 
 
 def _table(columns: list[np.ndarray]) -> np.ndarray:
-    """Columns of numbers as rows that have the same bytes where they are the same."""
+    """Stacks columns of numbers into rows that have equal bytes if they are equal."""
     table = np.stack(columns, axis=1).astype(np.float64) + 0.0  # -0 becomes 0
     table[np.isnan(table)] = np.nan  # one of the many bit patterns of NaN
     return table

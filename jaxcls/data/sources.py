@@ -1,4 +1,4 @@
-"""Sources: which of the places that may have a data set is read, and what is kept of that."""
+"""Sources of a data set: the user's files, TFDS, or a sample; the first available one is loaded."""
 
 import dataclasses
 import hashlib
@@ -7,19 +7,26 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from jaxcls._utils import environment, files
 from jaxcls._utils.errors import InputError, unknown_name
 from jaxcls.data.dataset import Dataset
 
 SOURCES = ("auto", "files", "tfds", "sample")
+# Why a source without a loader is not available.
+_NO_LOADER = {
+    "files": "no data_dir was given",
+    "tfds": "TFDS does not offer it",
+    "sample": "the package holds no sample of it",
+}
 
 
 class AbsentError(Exception):
     """A source does not have the data set, so the next one may be tried. (Corrupt data is an InputError.)"""
 
 
-def choose(
+def load(
     name: str,
     source: str,
     data_dir: str | os.PathLike[str] | None,
@@ -31,69 +38,69 @@ def choose(
     """Loads a data set from the first source that has it.
 
     Args:
-      name: the task's.
-      source: 'files', 'tfds', 'sample', or 'auto', the first of these that is there.
-      data_dir: the user's own folder. Given one, it is never passed over for another source.
+      name: the name of the task.
+      source: 'files', 'tfds', 'sample', or 'auto', the first of these that is available.
+      data_dir: the folder of the user's data, or None. It is never passed over for another source.
       read: reads the data set from such a folder.
-      others: source -> reads it from there, or raises :class:`AbsentError`. 'files' is what the system installed.
-      needs: what to do where no source has it, as a sentence: the names of the files, where they are to be had.
+      others: source -> loads the data set from there, or raises :class:`AbsentError`. 'files' are those that the system
+        installed.
+      needs: a sentence that says what to do if no source has it: the names of the files, where to get them.
 
     Raises:
-      InputError: the data is not there, is corrupt, or does not fit together.
+      InputError: the data is missing or corrupt.
     """
     if source not in SOURCES:
         raise unknown_name("source", source, SOURCES)
     if data_dir is not None:
         if source not in ("auto", "files"):
-            raise InputError(f"--data-dir goes with --source files or auto, not with {source}: leave one out.")
+            raise InputError(f"data_dir goes with source files or auto, not with {source}: leave one out.")
         folder = Path(data_dir).expanduser()
         if not folder.is_dir():
-            raise InputError(f"--data-dir {folder} is not a folder. {needs}")
+            raise InputError(f"data_dir {folder} is not a folder. {needs}")
         return read(folder)
     absent = []
     for candidate in SOURCES[1:] if source == "auto" else [source]:
         try:
-            dataset = others.get(candidate, _missing[candidate])()
+            if candidate not in others:
+                raise AbsentError(_NO_LOADER[candidate])
+            dataset = others[candidate]()
         except AbsentError as error:
             absent.append(f"{candidate}: {error}")
         else:
-            provenance = dataclasses.replace(dataset.provenance, passed_over=tuple(absent))
-            return dataset._replace(provenance=provenance)
-    raise InputError(f"{name} is not there ({'; '.join(absent)}). {needs}")
+            return with_provenance(dataset, passed_over=tuple(absent))
+    raise InputError(f"{name} is not available ({'; '.join(absent)}). {needs}")
 
 
-def generated(write: Callable[[Path], None], read: Callable[[Path], Dataset]) -> Dataset:
-    """A synthetic data set: files in the format of the real ones, written once, read as the real ones are.
+def load_sample(write: Callable[[Path], None], read: Callable[[Path], Dataset]) -> Dataset:
+    """Loads a synthetic data set: files in the format of the real ones, written once and read like these.
 
-    They are kept in the user's cache under the checksum of the code that writes them.
+    The files are kept in the user's cache under the checksum of the code that writes them.
 
     Args:
-      write: writes the files into an empty folder; it is deterministic.
+      write: writes the files into an empty folder; must be deterministic.
       read: reads them from there.
     """
     module = sys.modules[write.__module__]
-    kind = module.__name__.rpartition(".")[2]
-    # What draws for several samples stands in a file of its own.
+    # Modules that several samples share are in the same package.
     shared = [
         value for value in vars(module).values() if inspect.ismodule(value) and value.__package__ == module.__package__
     ]
-    code = "".join(inspect.getsource(part) for part in [module, *shared])
+    code = "".join(map(inspect.getsource, [module, *shared]))
     version = hashlib.sha256(code.encode()).hexdigest()[:12]
-    folder = environment.cache_directory() / "samples" / f"{kind}-{version}"
+    folder = environment.cache_directory() / "samples" / f"{module.__name__.rpartition('.')[2]}-{version}"
     write_once(folder, write)
     dataset = read(folder)
-    provenance = dataclasses.replace(
-        dataset.provenance,
-        source="sample",
-        location=module.__name__,
-        synthetic=True,
-        note=f"generated, not real; {dataset.provenance.note}".removesuffix("; "),
-    )
-    return dataset._replace(provenance=provenance)
+    note = f"generated, not real; {dataset.provenance.note}".removesuffix("; ")
+    return with_provenance(dataset, source="sample", location=module.__name__, synthetic=True, note=note)
+
+
+def with_provenance(dataset: Dataset, **changes: Any) -> Dataset:
+    """Returns the data set with some fields of its provenance replaced."""
+    return dataset._replace(provenance=dataclasses.replace(dataset.provenance, **changes))
 
 
 def write_once(folder: Path, write: Callable[[Path], None]) -> None:
-    """Makes a folder by filling a temporary one and renaming it: there is all of it, or none."""
+    """Creates a folder atomically, by filling a temporary one and renaming it, unless it exists."""
     if folder.exists():
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -101,29 +108,15 @@ def write_once(folder: Path, write: Callable[[Path], None]) -> None:
         with files.new_folder(folder) as temporary:
             write(temporary)
     except OSError:
-        # Another process was faster; a folder that is not empty is not replaced.
+        # Another process may have been faster; a folder that is not empty is not replaced.
         if not folder.exists():
             raise
 
 
 def checksums(paths: Iterable[Path]) -> dict[str, str]:
-    """File name -> SHA-256 of the content, for the record of a run."""
+    """Returns file name -> SHA-256 of the content, for the record of a run."""
     digests = {}
     for path in paths:
         with path.open("rb") as file:
             digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
     return digests
-
-
-def _no(reason: str) -> Callable[[], Dataset]:
-    def absent() -> Dataset:
-        raise AbsentError(reason)
-
-    return absent
-
-
-_missing = {
-    "files": _no("no --data-dir was given"),
-    "tfds": _no("TFDS does not offer it"),
-    "sample": _no("the package holds no sample of it"),
-}

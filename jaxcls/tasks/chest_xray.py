@@ -46,8 +46,8 @@ _PATIENT = re.compile(r"(person\d+)_|(?:NORMAL2-)?(IM-\d+)-")
 
 def load(settings: Settings) -> Dataset:
     read = functools.partial(_read_folder, size=user_data.required(settings, "image_size"))
-    others = {"sample": lambda: sources.generated(sample.write, read)}
-    return sources.choose("chest_xray", settings.source, settings.data_dir, read=read, others=others, needs=NEEDS)
+    others = {"sample": lambda: sources.load_sample(sample.write, read)}
+    return sources.load("chest_xray", settings.source, settings.data_dir, read=read, others=others, needs=NEEDS)
 
 
 def _read_folder(folder: Path, size: int) -> Dataset:

@@ -42,8 +42,8 @@ NEEDS = (
 
 def load(settings: Settings) -> Dataset:
     read = functools.partial(_read_folder, settings=settings)
-    others = {"sample": lambda: sources.generated(sample.write, read)}
-    return sources.choose("disease_tagging", settings.source, settings.data_dir, read=read, others=others, needs=NEEDS)
+    others = {"sample": lambda: sources.load_sample(sample.write, read)}
+    return sources.load("disease_tagging", settings.source, settings.data_dir, read=read, others=others, needs=NEEDS)
 
 
 def _read_folder(folder: Path, settings: Settings) -> Dataset:

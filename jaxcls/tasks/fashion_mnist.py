@@ -91,7 +91,7 @@ TASK = Task(
     summary="ten kinds of articles of clothing, grey images of 28 x 28",
     problem="multiclass",
     load=lambda settings: idx_images.load(IMAGES, settings.source, settings.data_dir),
-    read=lambda path, settings: idx_images.read(path),
+    read=lambda path, settings: idx_images.read_unlabeled(path),
     fit_preprocessor=lambda inputs, settings: images.fit(inputs),
     models={
         "mlp": vision.MLP,

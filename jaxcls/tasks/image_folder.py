@@ -38,7 +38,7 @@ def load(settings: Settings) -> Dataset:
         skip_damaged=bool(settings.skip_damaged),
     )
     if user_data.uses_sample(settings):
-        return sources.generated(sample.write, lambda folder: read(image_folders.layout(folder)))
+        return sources.load_sample(sample.write, lambda folder: read(image_folders.layout(folder)))
     return read(image_folders.layout(user_data.required(settings, "data"), settings.test_data))
 
 

@@ -52,12 +52,12 @@ def load(settings: Settings) -> Dataset:
     def read_folder(folder: Path) -> Dataset:
         return _read_train(folder, user_data.required(settings, "test_fraction"))
 
-    return sources.choose(
+    return sources.load(
         "leaf",
         settings.source,
         settings.data_dir,
         read=read_folder,
-        others={"sample": lambda: sources.generated(sample.write, read_folder)},
+        others={"sample": lambda: sources.load_sample(sample.write, read_folder)},
         needs=NEEDS,
     )
 

@@ -62,7 +62,7 @@ DEFAULT = Settings(
 def load(settings: Settings) -> Dataset:
     """The reviews with a label."""
     test_fraction = user_data.required(settings, "test_fraction")
-    return sources.choose(
+    return sources.load(
         "sentiment",
         settings.source,
         settings.data_dir,

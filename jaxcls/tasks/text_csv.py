@@ -28,7 +28,7 @@ SAMPLE_COLUMNS: dict[str, Any] = {"text_column": "comment_text", "label_column":
 
 def load(settings: Settings) -> Dataset:
     if user_data.uses_sample(settings):
-        return sources.generated(sample.write, functools.partial(_load_sample, settings))
+        return sources.load_sample(sample.write, functools.partial(_load_sample, settings))
     return user_data.load_table("text_csv", settings, text=True)
 
 

@@ -41,12 +41,12 @@ NEEDS = (
 
 def load(settings: Settings) -> Dataset:
     """All of the training comments, and the scored ones of the test."""
-    return sources.choose(
+    return sources.load(
         "toxic_comment",
         settings.source,
         settings.data_dir,
         read=_from_folder,
-        others={"tfds": _from_tfds, "sample": lambda: sources.generated(sample.write, _from_folder)},
+        others={"tfds": _from_tfds, "sample": lambda: sources.load_sample(sample.write, _from_folder)},
         needs=NEEDS,
     )
 

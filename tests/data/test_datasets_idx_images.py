@@ -1,4 +1,4 @@
-"""Where data comes from: each source gives the same arrays, says what it is, and fails in words and fast."""
+"""Sources of IDX data sets: each gives the same arrays, records its provenance, and fails fast with a clear message."""
 
 import contextlib
 import dataclasses
@@ -141,15 +141,15 @@ def test_files_are_found_under_their_dotted_names(tiny, tmp_path):
     check_tiny(idx_images.load(tiny, "auto", write(tmp_path / "own", arrays, "{}")))
 
 
-def test_own_data_is_taken_from_a_data_dir_and_called_own(tiny, tmp_path):
+def test_user_data_in_a_data_dir_is_called_user_data(tiny, tmp_path):
     arrays = tiny_arrays() | {NAMES[2]: tiny_arrays(seed=1)[NAMES[2]]}
     dataset = idx_images.load(tiny, "files", write(tmp_path / "own", arrays))
     np.testing.assert_array_equal(dataset.test.inputs[..., 0], arrays[NAMES[2]])
-    assert dataset.provenance.note == f"own data: not the official content of {NAMES[2]}"
+    assert dataset.provenance.note == f"user data: not the official content of {NAMES[2]}"
     assert dataset.provenance.sha256[NAMES[2]] == idx.idx_sha256(arrays[NAMES[2]])
 
 
-def test_colour_images_are_taken_too(tiny, tmp_path):
+def test_rgb_images_are_accepted(tiny, tmp_path):
     arrays = {name: np.stack([a, a, a], -1) if a.ndim == 3 else a for name, a in tiny_arrays().items()}
     dataset = idx_images.load(tiny, "files", write(tmp_path / "own", arrays))
     assert dataset.train.inputs.shape == (6, 4, 3, 3)
@@ -209,24 +209,24 @@ def test_a_data_dir_is_never_passed_over(tiny, tmp_path):
         idx_images.load(tiny, "auto", tmp_path / "own")
     arrays = tiny_arrays()
     del arrays[NAMES[1]]
-    with pytest.raises(InputError, match=rf"own does not hold {NAMES[1]}\. --data-dir needs the four"):
+    with pytest.raises(InputError, match=rf"own does not hold {NAMES[1]}\. data_dir must hold the four"):
         idx_images.load(tiny, "auto", write(tmp_path / "own", arrays))
 
 
 def test_a_source_that_is_unknown_or_contradicts_data_dir_is_refused(tiny, tmp_path):
     with pytest.raises(InputError, match=r"unknown source 'smaple'\. Did you mean 'sample'"):
         idx_images.load(tiny, "smaple")
-    with pytest.raises(InputError, match="--data-dir goes with --source files or auto, not with tfds"):
+    with pytest.raises(InputError, match="data_dir goes with source files or auto, not with tfds"):
         idx_images.load(tiny, "tfds", tmp_path)
 
 
-def test_the_sample_is_real_and_is_called_a_part():
+def test_the_sample_is_real_and_is_called_a_subset():
     dataset = idx_images.load(IMAGES, "sample")
     assert dataset.train.inputs.shape == (10_000, 28, 28, 1)
     assert dataset.test.inputs.shape == (2_000, 28, 28, 1)
     assert np.all(np.bincount(dataset.train.labels, minlength=10) > 900)
     assert not dataset.provenance.synthetic
-    assert "a part of the real data set" in dataset.provenance.note
+    assert "a subset of the real data set" in dataset.provenance.note
 
 
 def test_a_damaged_sample_is_refused(tiny, monkeypatch, tmp_path):
@@ -241,7 +241,7 @@ def test_a_damaged_sample_is_refused(tiny, monkeypatch, tmp_path):
 
 
 @needs_debian_package
-def test_the_sample_is_the_head_of_the_official_files():
+def test_the_sample_is_the_beginning_of_the_official_files():
     full = idx_images.load(IMAGES, "files")
     sample = idx_images.load(IMAGES, "sample")
     chex.assert_trees_all_equal(
@@ -297,8 +297,8 @@ def test_a_server_that_refuses_is_out_of_reach_at_once(tiny, monkeypatch, tmp_pa
     assert time.perf_counter() - start < 3
 
 
-def test_a_server_that_never_answers_is_given_up(tiny, monkeypatch, tmp_path):
-    monkeypatch.setattr(downloads, "PATIENCE", 0.2)
+def test_a_silent_server_times_out(tiny, monkeypatch, tmp_path):
+    monkeypatch.setattr(downloads, "TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         spec, _ = registered_in_tfds(tiny, monkeypatch, tmp_path, silent.getsockname()[1])
         start = time.perf_counter()
@@ -312,7 +312,7 @@ def test_without_network_tfds_fails_fast_says_what_helps_and_leaves_nothing(nowh
     with pytest.raises(InputError) as caught:
         idx_images.load(IMAGES, "tfds")
     assert time.perf_counter() - start < 5
-    for remedy in ("--data-dir", "Debian package dataset-fashion-mnist", "--source sample", "out of reach"):
+    for remedy in ("data_dir", "Debian package dataset-fashion-mnist", "source to sample", "out of reach"):
         assert remedy in str(caught.value)
     assert not (tmp_path / "tfds").exists()
 
@@ -336,12 +336,12 @@ def test_fashion_mnist_through_tfds_is_the_data_of_debian(monkeypatch, tmp_path)
     assert fetched.provenance.sha256 == IMAGES.sha256
 
 
-def test_auto_falls_to_the_sample_and_says_why(nowhere, tmp_path):
+def test_auto_falls_back_to_the_sample_and_records_why(nowhere, tmp_path):
     spec = dataclasses.replace(IMAGES, debian=("dataset-absent", str(tmp_path / "absent")))
     dataset = idx_images.load(spec, "auto")
     assert dataset.provenance.source == "sample"
     files, download = dataset.provenance.passed_over
-    assert files == "files: no --data-dir was given and the Debian package dataset-absent is not installed"
+    assert files == "files: no data_dir was given and the Debian package dataset-absent is not installed"
     assert download.startswith("tfds: fashion-mnist.s3-website.eu-central-1.amazonaws.com is out of reach")
     assert f"not {files}; not {download}" in datasets.describe(dataset)
     json.dumps(dataclasses.asdict(dataset.provenance))
@@ -349,5 +349,5 @@ def test_auto_falls_to_the_sample_and_says_why(nowhere, tmp_path):
 
 def test_auto_without_any_source_names_them_all(tiny):
     shutil.rmtree(tiny.debian[1])
-    with pytest.raises(InputError, match=r"tiny is not there \(files: .*; tfds: .*; sample: .*\)\. One of"):
+    with pytest.raises(InputError, match=r"tiny is not available \(files: .*; tfds: .*; sample: .*\)\. One of"):
         idx_images.load(tiny)

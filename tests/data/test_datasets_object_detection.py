@@ -195,7 +195,7 @@ def leading_out(folder):
         (without_images, r"images of instances_val2017.json are in none of .*val2017"),
         (without_a_test, r"must hold instances_train\*\.json, and"),
         (with_two_trains, "which of them is train"),
-        (without_annotations, "holds none of the layouts"),
+        (without_annotations, "has none of the known layouts"),
         (without_objects, "no training image has an object"),
         (
             with_another_category,
@@ -211,10 +211,10 @@ def test_what_is_missing_or_does_not_fit_is_refused(folder, damage, message):
 
 
 def test_no_folder_and_no_source_are_refused(tmp_path, monkeypatch):
-    with pytest.raises(InputError, match=r"is not a folder\. Give --data-dir a folder with annotations"):
+    with pytest.raises(InputError, match=r"is not a folder\. Set data_dir to a folder with annotations"):
         load(tmp_path / "none")
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-    with pytest.raises(InputError, match="no --data-dir was given"):
+    with pytest.raises(InputError, match="no data_dir was given"):
         load(None, source="files")
 
 

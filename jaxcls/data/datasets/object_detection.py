@@ -1,17 +1,17 @@
 """Data sets of images with boxes around objects: COCO's layout, Pascal VOC's, TFDS's, and a sample.
 
-Inputs are a dict: ``image``, uint8 (N, S, S, C), each with its aspect kept, at the top left of a black canvas;
-``size``, int32 (N, 2), the height and width of it there; and ``scale``, float32 (N, 2), pixels of the canvas for one of
-the original, of height and of width.
+Inputs are a dict: ``image``, uint8 (N, S, S, C), each with its aspect ratio preserved, at the top left of a black
+canvas; ``size``, int32 (N, 2), its height and width there; and ``scale``, float32 (N, 2), pixels of the canvas per pixel
+of the original image, of height and of width.
 
 Labels are a dict: ``boxes``, float32 (N, M, 4), x1, y1, x2, y2 in pixels of the canvas; ``classes``, int32 (N, M); and
-``crowd``, bool (N, M), for what is neither learned from nor scored. M is the most objects of any image; where there are
-fewer, the class is -1 and the box 0.
+``crowd``, bool (N, M), for objects that are neither trained on nor scored. M is the largest number of objects in an
+image; beyond the objects of an image, the class is -1 and the box 0.
 """
 
-import functools
+import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,8 +29,9 @@ from jaxcls.data.sources import AbsentError
 # What TFDS may have prepared, in the order of `auto`.
 TFDS = ("coco/2017", "voc/2012", "voc/2007")
 
-# Every image has room for as many objects as that with the most of them: a box, a class, and whether it is a crowd.
-_BYTES_AN_OBJECT, _MOST_BYTES = 21, 1 << 33
+_ROLES = ("train", "val", "test")
+# Labels are padded to the largest number of objects in an image: a box, a class, and whether it is a crowd.
+_BYTES_PER_OBJECT, _MAX_BYTES = 21, 1 << 33
 
 _LAYOUTS = (
     "annotations/instances_train*.json and instances_val*.json or instances_test*.json with folders of images (COCO), "
@@ -38,14 +39,20 @@ _LAYOUTS = (
 )
 
 
-class _Source(NamedTuple):
-    """A part before its images are decoded."""
+class Layout(NamedTuple):
+    """The annotations of a data set, before its images are decoded.
 
-    role: str
-    annotated: Annotated
-    images: Path
-    # The folder that was given, out of which no link may lead.
-    inside: Path
+    Attributes:
+      folder: the folder that was passed, out of which no link may lead.
+      splits: 'train', 'val' and 'test', as far as they exist -> their annotations and the folder of their images.
+      files: the files that were read.
+      note: the layout, for the record.
+    """
+
+    folder: Path
+    splits: dict[str, tuple[Annotated, Path]]
+    files: list[Path]
+    note: str
 
 
 def load(
@@ -54,39 +61,37 @@ def load(
     """Loads a data set for detection.
 
     Args:
-      name: the task's.
-      source: 'files' (`data_dir`, in COCO's layout or in that of Pascal VOC), 'tfds' (the first of `TFDS` that TFDS has
-        prepared as array_record), 'sample', or 'auto', the first of these that is there.
-      data_dir: the user's own folder.
+      name: the name of the task.
+      source: 'files' (`data_dir`, in the layout of COCO or of Pascal VOC), 'tfds' (the first of `TFDS` that TFDS has
+        prepared as array_record), 'sample', or 'auto', the first of these that is available.
+      data_dir: the folder of the user's data.
       size: height and width of the canvas, in pixels.
-      channels: 1 for grey, 3 for red, green, blue.
+      channels: 1 for grayscale, 3 for RGB.
 
     Returns:
-      A Dataset; `groups` are the names of the image files. What the data set calls val is the validation part where
-      there is a test part with annotations, and else the test part.
+      A Dataset; `groups` are the names of the image files. The data set's val is the validation split if it has a test
+      split with annotations, else the test split.
 
     Raises:
-      InputError: the data is not there, or something in it is wrong, as :func:`jaxcls.data.formats.coco.read`,
-      :func:`jaxcls.data.formats.voc.read` and :func:`jaxcls.data.formats.images.decode_all` say; an image has another
-      size than its annotations say; or the parts have different classes.
+      InputError: the data is missing, or something in it is wrong, as :func:`jaxcls.data.formats.coco.read`,
+        :func:`jaxcls.data.formats.voc.read` and :func:`jaxcls.data.formats.images.decode_all` say; the size of an image
+        differs from that in its annotations; or the splits have different classes.
     """
-    made = functools.partial(_dataset, name, size=size, channels=channels)
 
     def read(folder: Path, note: str | None = None) -> Dataset:
-        found = layout(folder)
-        return made(found.sources, folder, found.files, note or found.note)
+        return _decode(name, layout(folder), note, size=size, channels=channels)
 
     def sample() -> Dataset:
-        composed = "scenes composed of real articles of Fashion-MNIST"
-        return sources.generated(scenes.write, lambda folder: read(folder, composed))
+        note = "scenes composed of real articles of Fashion-MNIST"
+        return sources.load_sample(scenes.write, lambda folder: read(folder, note))
 
-    return sources.choose(
+    return sources.load(
         name,
         source,
         data_dir,
         read=read,
-        others={"tfds": lambda: _from_tfds(made), "sample": sample},
-        needs=f"Give --data-dir a folder with {_LAYOUTS}, or use --source sample.",
+        others={"tfds": lambda: _from_tfds(read), "sample": sample},
+        needs=f"Set data_dir to a folder with {_LAYOUTS}, or source to sample.",
     )
 
 
@@ -97,7 +102,7 @@ def read_unlabeled(path: Path, size: int, channels: int) -> Unlabeled:
 
 
 def canvases(pixels: np.ndarray, sizes: np.ndarray) -> dict[str, np.ndarray]:
-    """The inputs of images on canvases.
+    """Returns the inputs of a detector for images on canvases.
 
     Args:
       pixels: uint8 (N, S, S, C).
@@ -107,192 +112,163 @@ def canvases(pixels: np.ndarray, sizes: np.ndarray) -> dict[str, np.ndarray]:
     [[32, 64]]
     """
     side = pixels.shape[1]
-    fitted = np.array([images.fitted_size(height, width, side) for height, width in sizes.tolist()], np.int32).reshape(
-        -1, 2
-    )
-    return {"image": pixels, "size": fitted, "scale": (fitted / sizes).astype(np.float32)}
-
-
-class Layout(NamedTuple):
-    """What a folder holds.
-
-    Attributes:
-      sources: its parts.
-      files: those that were read.
-      note: what it is, for the record.
-    """
-
-    sources: list[_Source]
-    files: list[Path]
-    note: str
+    fitted = [images.fitted_size(height, width, side) for height, width in sizes.tolist()]
+    size = np.array(fitted, np.int32).reshape(-1, 2)
+    return {"image": pixels, "size": size, "scale": (size / sizes).astype(np.float32)}
 
 
 def layout(folder: Path) -> Layout:
     """Finds and reads the annotations in a folder; opens no image.
 
     Raises:
-      InputError: as :func:`load`, save for what the images themselves have wrong.
+      InputError: as :func:`load`, except for errors in the images themselves.
     """
-    # On some systems annotations and Annotations are one name.
+    # Pascal VOC first: on some systems, annotations and Annotations are the same name.
     for root in (folder, *sorted(folder.glob("VOC20*")), *sorted(folder.glob("VOCdevkit/VOC20*"))):
         if (root / "JPEGImages").is_dir():
             return _voc(root, folder)
     if (folder / "annotations").is_dir():
         return _coco(folder)
-    raise InputError(f"{folder}: holds none of the layouts that are known: {_LAYOUTS}.")
+    raise InputError(f"{folder}: has none of the known layouts: {_LAYOUTS}.")
 
 
 def _coco(folder: Path) -> Layout:
-    annotations: dict[str, Path] = {}
-    for role in ("train", "val", "test"):
+    paths: dict[str, Path] = {}
+    for role in _ROLES:
         found = sorted((folder / "annotations").glob(f"instances_{role}*.json"))
         if len(found) > 1:
-            both = f"{found[0].name} and {found[1].name}"
-            raise InputError(f"{folder / 'annotations'}: holds {both}; which of them is {role}? Leave one.")
-        if found:
-            annotations[role] = found[0]
-    _check_roles(annotations, folder / "annotations", "instances_{}*.json")
-    files.all_inside(folder, annotations.values())
-    parts = {role: coco.read(path) for role, path in annotations.items()}
-    for role, part in parts.items():
-        if part.class_names != parts["train"].class_names:
-            unlike = set(part.class_names) ^ set(parts["train"].class_names)
             raise InputError(
-                f"{annotations[role]}: its categories differ from those of {annotations['train'].name} "
-                f"({', '.join(sorted(unlike)) or 'in their order'}); all parts have the same ones."
+                f"{folder / 'annotations'}: holds {found[0].name} and {found[1].name}; which of them is {role}? "
+                "Remove one."
             )
-    folders = {role: _images_of(folder, path, role) for role, path in annotations.items()}
-    for role, part in parts.items():
-        _check_there(part, folders[role], annotations[role])
-    notes = [
-        "COCO's layout",
-        *(f"{annotations[role].name}: {part.left_out}" for role, part in parts.items() if part.left_out),
-    ]
-    return Layout(
-        [_Source(role, part, folders[role], folder) for role, part in parts.items()],
-        list(annotations.values()),
-        "; ".join(notes),
-    )
+        if found:
+            paths[role] = found[0]
+    _check_roles(paths, folder / "annotations", "instances_{}*.json", folder)
+    splits: dict[str, tuple[Annotated, Path]] = {}
+    notes = ["COCO's layout"]
+    for role, path in paths.items():
+        annotated, root = coco.read(path), _image_folder(folder, path, role)
+        splits[role] = annotated, root
+        class_names = splits["train"][0].class_names
+        if annotated.class_names != class_names:
+            differing = ", ".join(sorted({*annotated.class_names} ^ {*class_names})) or "in their order"
+            raise InputError(
+                f"{path}: its categories differ from those of {paths['train'].name} ({differing}); all splits must have "
+                "the same."
+            )
+        missing = [name for name in annotated.names if not (root / name).is_file()]
+        if missing:
+            raise InputError(
+                f"{path}: there is no image {root / missing[0]}; {len(missing):,} of {len(annotated.names):,} are "
+                "missing. Fetch them, or take them out of the file."
+            )
+        if annotated.left_out:
+            notes.append(f"{path.name}: {annotated.left_out}")
+    return Layout(folder, splits, [*paths.values()], "; ".join(notes))
 
 
-def _images_of(folder: Path, file: Path, role: str) -> Path:
-    """The folder of the images that instances_train2017.json speaks of."""
-    name = file.stem.removeprefix("instances_")
-    candidates = [folder / place for place in (name, f"images/{name}", role, f"images/{role}", "images")]
+def _image_folder(folder: Path, path: Path, role: str) -> Path:
+    """The folder of the images of instances_train2017.json."""
+    name = path.stem.removeprefix("instances_")
+    candidates = (name, f"images/{name}", role, f"images/{role}", "images")
     for candidate in candidates:
-        if candidate.is_dir():
-            return candidate
-    there = ", ".join(str(candidate.relative_to(folder)) for candidate in candidates)
-    raise InputError(f"{folder}: the images of {file.name} are in none of the folders {there}.")
-
-
-def _check_there(part: Annotated, folder: Path, file: Path) -> None:
-    missing = [name for name in part.names if not (folder / name).is_file()]
-    if missing:
-        raise InputError(
-            f"{file}: there is no image {folder / missing[0]}; {len(missing):,} of {len(part.names):,} are missing. "
-            "Fetch them, or take them out of the file."
-        )
+        if (folder / candidate).is_dir():
+            return folder / candidate
+    raise InputError(f"{folder}: the images of {path.name} are in none of the folders {', '.join(candidates)}.")
 
 
 def _voc(root: Path, folder: Path) -> Layout:
     lists = {path.stem: path for path in sorted((root / "ImageSets" / "Main").glob("*.txt"))}
     if "test" in lists and "trainval" in lists:
-        # As it is commonly done: what counts is tested, and all the rest is learned from.
-        chosen = {"train": lists["trainval"], "test": lists["test"]}
+        # The usual protocol: train on everything that is not tested on.
+        paths = {"train": lists["trainval"], "test": lists["test"]}
     else:
-        chosen = {role: lists[role] for role in ("train", "val", "test") if role in lists}
-    _check_roles(chosen, root / "ImageSets" / "Main", "{}.txt")
-    files.all_inside(folder, chosen.values())
-    listed = {role: voc.read_list(path) for role, path in chosen.items()}
-    train = voc.read(root, listed["train"], inside=folder)
-    parts = {
-        role: train if role == "train" else voc.read(root, listed[role], train.class_names, inside=folder)
-        for role in listed
-    }
-    checked = [_Source(role, part, root / "JPEGImages", folder) for role, part in parts.items()]
-    return Layout(checked, list(chosen.values()), "Pascal VOC's layout")
+        paths = {role: lists[role] for role in _ROLES if role in lists}
+    _check_roles(paths, root / "ImageSets" / "Main", "{}.txt", folder)
+    splits: dict[str, tuple[Annotated, Path]] = {}
+    class_names = None
+    names = {role: voc.read_list(path) for role, path in paths.items()}
+    for role in paths:
+        annotated = voc.read(root, names[role], class_names, inside=folder)
+        class_names = annotated.class_names
+        splits[role] = annotated, root / "JPEGImages"
+    return Layout(folder, splits, [*paths.values()], "Pascal VOC's layout")
 
 
-def _check_roles(files: dict[str, Path], folder: Path, form: str) -> None:
-    if "train" not in files or len(files) == 1:
-        needed = f"{form.format('train')}, and {form.format('val')} or {form.format('test')}"
-        there = ", ".join(path.name for path in files.values()) or "none of them"
-        raise InputError(f"{folder}: holds {there}; it must hold {needed}.")
+def _check_roles(paths: dict[str, Path], where: Path, pattern: str, folder: Path) -> None:
+    if "train" not in paths or len(paths) == 1:
+        needed = f"{pattern.format('train')}, and {pattern.format('val')} or {pattern.format('test')}"
+        there = ", ".join(path.name for path in paths.values()) or "none of them"
+        raise InputError(f"{where}: holds {there}; it must hold {needed}.")
+    files.all_inside(folder, paths.values())
 
 
-def _dataset(
-    name: str, parts: Sequence[_Source], folder: Path, files: Sequence[Path], note: str, *, size: int, channels: int
-) -> Dataset:
-    most = max(1, *(len(some) for part in parts for some in part.annotated.boxes))
-    size_of_labels = _BYTES_AN_OBJECT * most * sum(len(part.annotated.names) for part in parts)
-    if size_of_labels > _MOST_BYTES:
+def _decode(name: str, found: Layout, note: str | None, *, size: int, channels: int) -> Dataset:
+    folder, annotations = found.folder, [annotated for annotated, _ in found.splits.values()]
+    columns = max(1, *(len(boxes) for annotated in annotations for boxes in annotated.boxes))
+    label_bytes = _BYTES_PER_OBJECT * columns * sum(len(annotated.names) for annotated in annotations)
+    if label_bytes > _MAX_BYTES:
         raise InputError(
-            f"{folder}: one image has {most:,} objects, and room for as many in each takes {size_of_labels:,} bytes; "
-            "take it out, or cut it into several."
+            f"{folder}: one image has {columns:,} objects, and labels of this size for every image take "
+            f"{label_bytes:,} bytes; remove the image, or cut it into several."
         )
-    read: dict[str, Split] = {}
-    checksums = sources.checksums(files)
-    for part in parts:
-        read[part.role], checksums[f"{part.role} images"] = _part(part, most, size=size, channels=channels)
-    counts = {role: int(((part.labels["classes"] >= 0) & ~part.labels["crowd"]).sum()) for role, part in read.items()}
-    if not counts["train"]:
+    splits: dict[str, Split] = {}
+    checksums = sources.checksums(found.files)
+    for role, (annotated, root) in found.splits.items():
+        paths = [root / file for file in annotated.names]
+        what = f"{role} images"
+        decoded = images.decode_all(paths, size=size, channels=channels, root=root, what=what, pad=True, inside=folder)
+        checksums[what] = decoded.sha256
+        for row in np.flatnonzero((decoded.sizes != annotated.sizes).any(axis=1))[:1]:
+            (height, width), (declared_height, declared_width) = decoded.sizes[row], annotated.sizes[row]
+            raise InputError(
+                f"{paths[row]}: has {width} x {height} pixels (width x height, rotated as its EXIF orientation says), but "
+                f"its annotations say {declared_width} x {declared_height}; its boxes would be wrong. Correct either."
+            )
+        inputs = canvases(decoded.images, decoded.sizes)
+        labels: Any = _labels(annotated, inputs["size"] / decoded.sizes, columns)
+        splits[role] = Split(inputs, labels, groups=np.array(annotated.names, object))
+    counts = [int(((split.labels["classes"] >= 0) & ~split.labels["crowd"]).sum()) for split in splits.values()]
+    # The training split is the first.
+    if not counts[0]:
         raise InputError(f"{folder}: no training image has an object in it; there must be one to learn from.")
-    objects = " + ".join(f"{counts[role]:,}" for role in ("train", "val", "test") if role in counts)
-    record = Provenance("files", str(folder), checksums, synthetic=False, note=f"{note}; {objects} objects")
-    train, validation, test = (read.get(role) for role in ("train", "val", "test"))
-    assert train is not None
-    if test is None:
-        validation, test = None, validation
-    assert test is not None
-    return Dataset(name, train, test, parts[0].annotated.class_names, record, validation)
+    note = f"{note or found.note}; {' + '.join(f'{count:,}' for count in counts)} objects"
+    record = Provenance("files", str(folder), checksums, synthetic=False, note=note)
+    if "test" not in splits:
+        splits["test"] = splits.pop("val")
+    return Dataset(name, splits["train"], splits["test"], annotations[0].class_names, record, splits.get("val"))
 
 
-def _part(part: _Source, most: int, *, size: int, channels: int) -> tuple[Split, str]:
-    """A part, and the checksum of its images; an image has room for so many objects."""
-    annotated, count = part.annotated, len(part.annotated.names)
-    decoded = images.decode_all(
-        [part.images / name for name in annotated.names],
-        size=size,
-        channels=channels,
-        root=part.images,
-        what=f"{part.role} images",
-        pad=True,
-        inside=part.inside,
-    )
-    for row in np.flatnonzero((decoded.sizes != annotated.sizes).any(axis=1))[:1]:
-        (height, width), (said_height, said_width) = decoded.sizes[row], annotated.sizes[row]
-        raise InputError(
-            f"{part.images / annotated.names[row]}: has {width} x {height} pixels (width x height, turned as its EXIF "
-            f"says), but its annotations say {said_width} x {said_height}; its boxes would be wrong. Correct either."
-        )
-    inputs = canvases(decoded.images, decoded.sizes)
-    boxes = np.zeros((count, most, 4), np.float32)
-    classes = np.full((count, most), -1, np.int32)
-    crowd = np.zeros((count, most), bool)
-    # In float64 from sizes in whole pixels, so that a box at the border of its image ends at that on the canvas.
-    scale = inputs["size"] / decoded.sizes
-    for row, some in enumerate(annotated.boxes):
-        number = len(some)
+def _labels(annotated: Annotated, scale: np.ndarray, columns: int) -> dict[str, np.ndarray]:
+    """Boxes on the canvas, classes and crowds, padded to a number of columns.
+
+    The scale is float64, so that a box at the border of its image ends at the image's border on the canvas.
+    """
+    count = len(annotated.names)
+    boxes = np.zeros((count, columns, 4), np.float32)
+    classes = np.full((count, columns), -1, np.int32)
+    crowd = np.zeros((count, columns), bool)
+    for row, corners in enumerate(annotated.boxes):
+        number = len(corners)
         vertical, horizontal = scale[row]
-        boxes[row, :number] = some * [horizontal, vertical, horizontal, vertical]
+        boxes[row, :number] = corners * [horizontal, vertical, horizontal, vertical]
         classes[row, :number] = annotated.classes[row]
         crowd[row, :number] = annotated.crowd[row]
-    labels: Any = {"boxes": boxes, "classes": classes, "crowd": crowd}
-    return Split(inputs, labels, groups=np.array(annotated.names, object)), decoded.sha256
+    return {"boxes": boxes, "classes": classes, "crowd": crowd}
 
 
-def _from_tfds(made: Callable[..., Dataset]) -> Dataset:
-    """What TFDS has prepared, written as files once into the cache, since the way from files is a tested one."""
-    # Half a second.
+def _from_tfds(read: Callable[[Path, str], Dataset]) -> Dataset:
+    """Writes what TFDS has prepared into the cache once, in COCO's layout, and reads that."""
+    # Imports in half a second.
     import tensorflow_datasets as tfds
 
     home = Path(tfds.core.constants.get_default_data_dir()).expanduser()
-    prepared = {name: sorted((home / name).glob("*.*.*/dataset_info.json")) for name in TFDS}
-    there = {name: found[-1].parent for name, found in prepared.items() if found}
-    if not there:
+    prepared = [(name, path.parent) for name in TFDS for path in sorted((home / name).glob("*.*.*/dataset_info.json"))]
+    if not prepared:
         raise AbsentError(f"TFDS has prepared none of {', '.join(TFDS)} in {home}")
-    name, folder = next(iter(there.items()))
+    # The newest version of the first data set.
+    name = prepared[0][0]
+    folder = [folder for other, folder in prepared if other == name][-1]
     builder = tfds.builder_from_directory(folder)
     if builder.info.file_format.value != "array_record":
         raise AbsentError(
@@ -302,12 +278,9 @@ def _from_tfds(made: Callable[..., Dataset]) -> Dataset:
     version = sources.checksums([folder / "dataset_info.json"])["dataset_info.json"][:12]
     written = environment.cache_directory() / "tfds" / f"{name.replace('/', '-')}-{version}"
     sources.write_once(written, lambda partial: _write_prepared(builder, partial))
-    found = layout(written)
-    dataset = made(found.sources, written, found.files, f"TFDS {name} {folder.name}")
-    record = dataset.provenance
-    return dataset._replace(
-        provenance=Provenance("tfds", str(folder), record.sha256, synthetic=False, note=record.note)
-    )
+    dataset = read(written, f"TFDS {name} {folder.name}")
+    record = dataclasses.replace(dataset.provenance, source="tfds", location=str(folder))
+    return dataset._replace(provenance=record)
 
 
 def _write_prepared(builder: Any, folder: Path) -> None:
@@ -318,7 +291,7 @@ def _write_prepared(builder: Any, folder: Path) -> None:
 
     class_names = builder.info.features["objects"]["label"].names
     (folder / "annotations").mkdir()
-    for split, role in (("train", "train"), ("validation", "val"), ("test", "test")):
+    for split, role in zip(("train", "validation", "test"), _ROLES, strict=True):
         if split not in builder.info.splits:
             continue
         examples = builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
@@ -332,15 +305,14 @@ def _write_prepared(builder: Any, folder: Path) -> None:
             path.write_bytes(example["image"])
             with Image.open(path) as image:
                 width, height = image.size
-            found = example["objects"]
-            top, left, bottom, right = np.array(found["bbox"], np.float64).reshape(-1, 4).T
+            objects = example["objects"]
+            top, left, bottom, right = np.array(objects["bbox"], np.float64).reshape(-1, 4).T
             names.append(name)
             sizes.append((height, width))
             boxes.append(np.stack([left * width, top * height, right * width, bottom * height], axis=1))
-            classes.append(np.array(found["label"], np.int32))
-            crowd.append(np.array(found.get("is_crowd", found.get("is_difficult")), bool))
+            classes.append(np.array(objects["label"], np.int32))
+            crowd.append(np.array(objects.get("is_crowd", objects.get("is_difficult")), bool))
         # The test images of COCO and of VOC 2012 have no published boxes.
         if any(map(len, boxes)):
-            coco.write(
-                folder / "annotations" / f"instances_{role}.json", names, sizes, boxes, classes, class_names, crowd
-            )
+            path = folder / "annotations" / f"instances_{role}.json"
+            coco.write(path, names, sizes, boxes, classes, class_names, crowd)
