@@ -162,11 +162,12 @@ def _decode(
 ) -> Dataset:
     arrays = {name: idx.read_idx(paths[name]) for name in spec.sha256}
     digests = {name: idx.idx_sha256(array) for name, array in arrays.items()}
-    files = [(paths[name], arrays[name]) for name in spec.sha256]
-    train, test = _split(*files[:2], len(spec.class_names)), _split(*files[2:], len(spec.class_names))
+    train_images, train_labels, test_images, test_labels = ((paths[name], arrays[name]) for name in spec.sha256)
+    train = _split(train_images, train_labels, len(spec.class_names))
+    test = _split(test_images, test_labels, len(spec.class_names))
     if train.inputs.shape[1:] != test.inputs.shape[1:]:
         raise InputError(
-            f"{files[2][0]}: images of shape {test.inputs.shape[1:]}, but those of {files[0][0]} have "
+            f"{test_images[0]}: images of shape {test.inputs.shape[1:]}, but those of {train_images[0]} have "
             f"{train.inputs.shape[1:]}; the test images must have the shape of the training images."
         )
     provenance = Provenance(source, location, digests, synthetic=False, note=note)
