@@ -36,7 +36,7 @@ def fetch(name: str, urls: Mapping[str, str], registered: Mapping[str, Any]) -> 
     from tensorflow_datasets.core.download import resource
     from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
-    downloads = Path(tfds.core.constants.get_default_data_dir()).expanduser() / "downloads"
+    downloads = tfds_directory() / "downloads"
     cached = all(
         resource.is_locally_cached(downloads / name / resource.get_dl_fname(url, registered[url].checksum))
         for url in urls.values()
@@ -52,6 +52,20 @@ def fetch(name: str, urls: Mapping[str, str], registered: Mapping[str, Any]) -> 
     except (OSError, tfds.download.DownloadError, NonMatchingChecksumError) as error:
         raise AbsentError(f"the download failed: {str(error).partition(chr(10))[0]}") from error
     return downloads / name, files
+
+
+def tfds_directory() -> Path:
+    """Returns the folder of TFDS's data sets.
+
+    Raises:
+      AbsentError: it would be in the home directory, and there is none.
+    """
+    import tensorflow_datasets as tfds
+
+    try:
+        return Path(tfds.core.constants.get_default_data_dir()).expanduser()
+    except RuntimeError:
+        raise AbsentError("TFDS's folder is unknown, as there is no home directory; set TFDS_DATA_DIR") from None
 
 
 def registered(name: str) -> Mapping[str, Any]:

@@ -19,7 +19,7 @@ import numpy as np
 
 from jaxcls._utils import environment, files
 from jaxcls._utils.errors import InputError
-from jaxcls.data import sources
+from jaxcls.data import downloads, sources
 from jaxcls.data.dataset import Dataset, Provenance, Split, Unlabeled
 from jaxcls.data.formats import coco, images, voc
 from jaxcls.data.formats.boxes import Annotated
@@ -262,7 +262,7 @@ def _from_tfds(read: Callable[[Path, str], Dataset]) -> Dataset:
     # Imports in half a second.
     import tensorflow_datasets as tfds
 
-    home = Path(tfds.core.constants.get_default_data_dir()).expanduser()
+    home = downloads.tfds_directory()
     prepared = [(name, path.parent) for name in TFDS for path in sorted((home / name).glob("*.*.*/dataset_info.json"))]
     if not prepared:
         raise AbsentError(f"TFDS has prepared none of {', '.join(TFDS)} in {home}")
