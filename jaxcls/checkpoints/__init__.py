@@ -1,11 +1,11 @@
-"""Exact, verified checkpoints of a training state: Orbax behind one small room.
+"""Verified checkpoints of a training state, on top of Orbax.
 
-Orbax writes and reads the arrays (asynchronously, atomically, on any sharding), one directory a step, named
-by the step. It does not notice a flipped bit, so a record with a hash of every leaf is stored beside the
-arrays and compared when they are read: a state that is restored is, bit for bit, the state that was saved.
+Orbax writes and reads the arrays (asynchronously, atomically, with any sharding), one directory per step. It does not
+notice a flipped bit, so each checkpoint also holds a record with a hash of every leaf, and the hashes are compared when
+the checkpoint is read: a restored state equals the saved state bit for bit.
 """
 
-from jaxcls.checkpoints.checkpoints import CheckpointError, Checkpoints, Restored, SetAside
 from jaxcls.checkpoints.directory import LOCK_FILE
+from jaxcls.checkpoints.manager import CheckpointError, CheckpointManager, Quarantined, Restored
 
-__all__ = ["LOCK_FILE", "CheckpointError", "Checkpoints", "Restored", "SetAside"]
+__all__ = ["LOCK_FILE", "CheckpointError", "CheckpointManager", "Quarantined", "Restored"]
