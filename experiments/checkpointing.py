@@ -56,12 +56,12 @@ def measure(rounds: int) -> tuple[list[float], list[float], list[float]]:
     import jax
 
     from jaxcls import tasks
-    from jaxcls.checkpoints import Checkpoints
+    from jaxcls.checkpoints import CheckpointManager
     from jaxcls.training import program, steps
     from jaxcls.training.loop import fit
     from jaxcls.training.settings import Settings
 
-    class Timed(Checkpoints):
+    class Timed(CheckpointManager):
         began = 0.0
 
         def save(self, *arguments: Any, **options: Any) -> None:
@@ -82,7 +82,7 @@ def measure(rounds: int) -> tuple[list[float], list[float], list[float]]:
     together: list[float] = []
     saving: list[float] = []
 
-    def epoch(state: Any, checkpoints: Checkpoints | None) -> Any:
+    def epoch(state: Any, checkpoints: CheckpointManager | None) -> Any:
         state, _ = fit(
             state,
             functions.train_step,
@@ -107,7 +107,7 @@ def measure(rounds: int) -> tuple[list[float], list[float], list[float]]:
         with tempfile.TemporaryDirectory() as folder, Timed(folder, best_metric=resolved.monitor) as checkpoints:
             begin = time.perf_counter()
             state = epoch(state, checkpoints)
-            checkpoints.wait()
+            checkpoints.wait_until_finished()
             end = time.perf_counter()
             together.append(end - begin)
             saving.append(end - checkpoints.began)

@@ -74,7 +74,9 @@ def unpack(step: int, packed: Mapping[str, Any] | None) -> Record:
 def check_compatible(path: Path, record: Record, identity: Mapping[str, Any], leaves: Mapping[str, Any]) -> None:
     """Raises InputError if the checkpoint is of another run or model, with the settings or leaves that differ."""
     # First the settings, which explain why leaves differ. Another release may have other settings.
-    names = [name for name in sorted(record.identity.keys() & identity.keys()) if record.identity[name] != identity[name]]
+    names = [
+        name for name in sorted(record.identity.keys() & identity.keys()) if record.identity[name] != identity[name]
+    ]
     if names:
         lines = [f"\n  {name}: saved {record.identity[name]!r}, now {identity[name]!r}" for name in names]
         raise InputError(

@@ -14,7 +14,7 @@ from jaxcls import tasks
 from jaxcls._utils import files, schemas
 from jaxcls._utils.errors import InputError, error_context
 from jaxcls._utils.labels import AnyProblemName
-from jaxcls.checkpoints import Checkpoints
+from jaxcls.checkpoints import CheckpointManager
 from jaxcls.data.preprocessing import Preprocessor, from_record
 from jaxcls.kernels import native
 from jaxcls.models.functional import Model
@@ -83,7 +83,7 @@ def load(run_dir: Path, *, portable: bool = False) -> Predictor:
     weights = dict(zip(("params", "model_state"), jax.eval_shape(model.init, jax.random.key(0)), strict=True))
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated), weights)
     _check_weights(weights, run_dir, kept.model)
-    with Checkpoints(kept.model, read_only=True) as checkpoints:
+    with CheckpointManager(kept.model, read_only=True) as checkpoints:
         restored = checkpoints.restore(like=like)
     if restored is None:
         raise InputError(f"{kept.model} holds no weights; train again into another --run-dir.")

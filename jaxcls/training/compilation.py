@@ -20,7 +20,7 @@ from jaxcls import optimizers
 from jaxcls._utils import labels
 from jaxcls._utils.errors import InputError, error_context, unknown_name
 from jaxcls._utils.labels import AnyProblemName, ProblemName
-from jaxcls.checkpoints import Checkpoints
+from jaxcls.checkpoints import CheckpointManager
 from jaxcls.data import batching, streaming
 from jaxcls.data.adapters import as_arrays, as_examples
 from jaxcls.data.augmentation import inputs_alone
@@ -203,7 +203,7 @@ class Compiled:
         debug = Path(checkpoint_dir or ".") / "debug"
         steps_in_all = int(state.step) + epochs * batching.steps_per_epoch(len(train), batch_size)
         with (
-            Checkpoints(Path(checkpoint_dir).absolute(), best_metric=monitor, mode=mode, identity=identity)
+            CheckpointManager(Path(checkpoint_dir).absolute(), best_metric=monitor, best_mode=mode, identity=identity)
             if checkpoint_dir is not None else contextlib.nullcontext() as checkpoints,
             ProgressBar(steps_in_all, epochs=epochs, batch_size=batch_size)
             if verbose else contextlib.nullcontext() as bar,

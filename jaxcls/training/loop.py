@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from jaxcls._utils.errors import InputError
-from jaxcls.checkpoints import Checkpoints
+from jaxcls.checkpoints import CheckpointManager
 from jaxcls.data.batching import Batch, Examples, Feed, chunk_length, resident, steps_per_epoch
 from jaxcls.training import memory
 from jaxcls.training.steps import StepMetrics, TrainState, TrainStep, epoch_order, make_train_chunk
@@ -109,7 +109,7 @@ def fit(
     mode: Literal["max", "min"] = "max",
     patience: int | None = None,
     max_skipped_steps: int = 20,
-    checkpoints: Checkpoints | None = None,
+    checkpoints: CheckpointManager | None = None,
     checkpoint_seconds: float = 60.0,
     reporter: Reporter | None = None,
     stop: Callable[[], bool] = lambda: False,

@@ -15,7 +15,7 @@ from jaxcls import metrics, optimizers
 from jaxcls._utils import environment, files
 from jaxcls._utils.errors import InputError, error_context
 from jaxcls._utils.watchdog import watched
-from jaxcls.checkpoints import CheckpointError, Checkpoints
+from jaxcls.checkpoints import CheckpointError, CheckpointManager
 from jaxcls.data import batching, duplicates, streaming
 from jaxcls.data.batching import Examples, batch_rows, steps_per_epoch
 from jaxcls.data.dataset import describe
@@ -100,9 +100,11 @@ def run(given: Settings, *, say: Callable[[str], None] = print, stop: Callable[[
     with (
         watched(resolved.stall_seconds) as done,
         # It holds a lock: from here on no other run writes to this directory.
-        Checkpoints(directory.checkpoints, best_metric=resolved.monitor, mode=mode, identity=identity) as checkpoints,
+        CheckpointManager(
+            directory.checkpoints, best_metric=resolved.monitor, best_mode=mode, identity=identity
+        ) as checkpoints,
     ):
-        checkpoints.check_room(functions.state)
+        checkpoints.check_resources(functions.state)
         directory.begin()
         say(
             f"{resolved.model}: {sum(leaf.size for leaf in jax.tree.leaves(functions.state.params)):,} parameters, "
@@ -148,7 +150,7 @@ def run(given: Settings, *, say: Callable[[str], None] = print, stop: Callable[[
 
 
 @contextlib.contextmanager
-def _written(checkpoints: Checkpoints) -> Iterator[None]:
+def _written(checkpoints: CheckpointManager) -> Iterator[None]:
     """What cannot be written at the end of a run ends it with a line that names the last good state."""
     try:
         yield
@@ -157,9 +159,9 @@ def _written(checkpoints: Checkpoints) -> Iterator[None]:
             raise
         # The last save may be under way; if it fails, it is in the log.
         with contextlib.suppress(CheckpointError):
-            checkpoints.wait()
+            checkpoints.wait_until_finished()
         raise CheckpointError(
-            f"what a run ends with cannot be written ({error}); {checkpoints.last_good}. Once it can be, the same "
+            f"what a run ends with cannot be written ({error}); {checkpoints.describe_latest()}. Once it can be, the same "
             "command goes on from there."
         ) from error
 
@@ -177,7 +179,7 @@ def _fit(
     validation: Examples,
     functions: Program,
     directory: RunDirectory,
-    checkpoints: Checkpoints,
+    checkpoints: CheckpointManager,
     mode: Literal["max", "min"],
     stop: Callable[[], bool],
     streams: bool,
@@ -218,7 +220,7 @@ def _fit(
         )
         with _written(checkpoints):
             reports.keep(history)  # also where the last process was killed before it could
-    if resolved.restore_best and (best := checkpoints.restore_best(like=state)):
+    if resolved.restore_best and (best := checkpoints.restore(like=state, best=True)):
         state = best.state
     return state, history
 
@@ -254,7 +256,7 @@ def _keep(directory: RunDirectory, state: TrainState, thresholds: float | np.nda
         "params": optimizers.evaluation_params(state.opt_state, state.params),
         "model_state": state.model_state,
     }
-    with Checkpoints(directory.model, keep=1) as kept:
+    with CheckpointManager(directory.model, max_to_keep=1) as kept:
         kept.save(int(state.step), weights, metadata={"thresholds": np.asarray(thresholds).tolist()})
 
 

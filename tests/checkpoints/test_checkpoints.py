@@ -1,4 +1,4 @@
-"""A state that comes back is the state that was saved, bit for bit; whatever else happens is said plainly."""
+"""A restored state equals the saved state bit for bit; anything else raises or is logged."""
 
 import asyncio
 import gc
@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxcls._utils.errors import InputError
-from jaxcls.checkpoints import CheckpointError, Checkpoints
+from jaxcls.checkpoints import CheckpointError, CheckpointManager
 from jaxcls.checkpoints.leaves import fingerprint
 
 
@@ -41,7 +41,7 @@ OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3))
 
 
 def make_state(seed: int = 0) -> State:
-    """Every kind of leaf and node that a training state has, and values that text would round."""
+    """A state with every type of leaf and node of a training state, and with values that text would round."""
     key = jax.random.key(seed)
     params = {"kernel": jax.random.normal(key, (6, 4)), "bias": jnp.full(4, 0.1, jnp.bfloat16)}
     extra = {
@@ -71,7 +71,7 @@ def assert_same(state, expected) -> None:
 def two_saved(tmp_path_factory) -> Path:
     """A directory with the checkpoints 1 and 2, to copy."""
     directory = tmp_path_factory.mktemp("saved") / "run"
-    with Checkpoints(directory, best_metric="accuracy") as saved:
+    with CheckpointManager(directory, best_metric="accuracy") as saved:
         for step in (1, 2):
             saved.save(step, make_state(step), metadata={"step": step}, metrics={"accuracy": 0.5})
     return directory
@@ -87,31 +87,31 @@ def listing(directory: Path) -> set[str]:
 
 
 class TestRoundTrip:
-    def test_a_state_comes_back_bit_for_bit_in_a_new_run(self, tmp_path):
+    def test_a_new_run_restores_the_state_bit_for_bit(self, tmp_path):
         state = make_state(3)
         metadata = {"epoch": 1, "history": [0.1, float("inf")], "task": "ü"}
-        with Checkpoints(tmp_path, best_metric="loss", mode="min") as saved:
+        with CheckpointManager(tmp_path, best_metric="loss", best_mode="min") as saved:
             assert saved.restore(like=state) is None
             saved.save(np.int64(7), state, metadata=metadata, metrics={"loss": jnp.float32(0.5)})
-        with Checkpoints(tmp_path) as saved:
+        with CheckpointManager(tmp_path) as saved:
             abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
             for like in (state, abstract):
                 restored = saved.restore(like)
                 assert_same(restored.state, state)
                 assert (restored.step, restored.metadata) == (7, metadata)
-                assert (restored.metrics, restored.set_aside) == ({"loss": 0.5}, ())
-                restored.metadata["history"].clear()  # is the caller's own
+                assert (restored.metrics, restored.quarantined) == ({"loss": 0.5}, ())
+                restored.metadata["history"].clear()  # must not affect the next restore
 
-    def test_names_with_dots_and_slashes_are_told_apart(self, tmp_path):
+    def test_names_with_dots_and_slashes_are_distinguished(self, tmp_path):
         state = {"a.b": jnp.ones(2), "a": {"b": jnp.zeros(3)}, "a/b": jnp.ones(1)}
-        with Checkpoints(tmp_path) as saved:
+        with CheckpointManager(tmp_path) as saved:
             saved.save(0, state, wait=True)
             assert_same(saved.restore(state).state, state)
 
-    def test_leaves_are_found_by_name_when_their_order_changes(self, tmp_path):
+    def test_leaves_are_matched_by_name_when_their_order_changes(self, tmp_path):
         before = NamedTuple("S", [("a", Any), ("b", Any)])(jnp.zeros(2), jnp.ones(2))
         after = NamedTuple("S", [("b", Any), ("a", Any)])(jnp.zeros(2), jnp.zeros(2))
-        with Checkpoints(tmp_path) as saved:
+        with CheckpointManager(tmp_path) as saved:
             saved.save(0, before, wait=True)
             restored = saved.restore(after).state
         np.testing.assert_array_equal(restored.a, before.a)
@@ -120,20 +120,20 @@ class TestRoundTrip:
     def test_buffers_may_be_donated_as_soon_as_save_returns(self, tmp_path):
         step = jax.jit(lambda x: x + 1, donate_argnums=0)
         x = jnp.zeros(1_000_000)
-        with Checkpoints(tmp_path) as saved:
+        with CheckpointManager(tmp_path) as saved:
             for i in range(5):
                 saved.save(i, {"x": x})
                 for _ in range(3):
                     x = step(x)
                 restored = saved.restore({"x": x})
-                assert (restored.step, restored.set_aside) == (i, ())
+                assert (restored.step, restored.quarantined) == (i, ())
                 np.testing.assert_array_equal(restored.state["x"], 3.0 * i)
 
-    def test_it_works_where_an_event_loop_runs_as_in_a_notebook(self, tmp_path):
+    def test_save_and_restore_inside_a_running_event_loop(self, tmp_path):
         async def cell():
-            with Checkpoints(tmp_path) as saved:
+            with CheckpointManager(tmp_path) as saved:
                 saved.save(0, make_state())
-                saved.wait()
+                saved.wait_until_finished()
                 return saved.restore(make_state())
 
         assert_same(asyncio.run(cell()).state, make_state())
@@ -144,22 +144,22 @@ class TestRoundTrip:
         split = NamedSharding(mesh, PartitionSpec(None, "data"))
         whole = jax.sharding.SingleDeviceSharding(jax.devices()[1])
         x = jnp.arange(24.0).reshape(3, 8)
-        with Checkpoints(tmp_path) as saved:
+        with CheckpointManager(tmp_path) as saved:
             for step, (before, after) in enumerate([(split, whole), (whole, split)]):
                 saved.save(step, {"x": jax.device_put(x, before)}, wait=True)
                 restored = saved.restore({"x": jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=after)})
                 assert (restored.step, restored.state["x"].sharding) == (step, after)
                 np.testing.assert_array_equal(restored.state["x"], x)
             odd = {"x": jax.ShapeDtypeStruct((3, 8), x.dtype, sharding=NamedSharding(mesh, PartitionSpec("data")))}
-            with pytest.raises(InputError, match=r"leaf \['x'\] of the state does not fit the sharding"):
+            with pytest.raises(InputError, match=r"leaf \['x'\] of the state does not fit the requested sharding"):
                 saved.restore(odd)
 
     @pytest.mark.parametrize("devices", [1, 2])
-    def test_what_was_restored_on_a_mesh_says_where_the_next_goes(self, tmp_path, devices):
+    def test_a_restored_state_can_be_the_template_of_the_next_restore(self, tmp_path, devices):
         mesh = jax.make_mesh((devices,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices])
         whole = NamedSharding(mesh, PartitionSpec())
         state = jax.device_put(make_state(), whole)
-        with Checkpoints(tmp_path) as saved:
+        with CheckpointManager(tmp_path) as saved:
             saved.save(0, state, wait=True)
             once = saved.restore(state).state
             twice = saved.restore(once).state
@@ -167,18 +167,20 @@ class TestRoundTrip:
         assert all(leaf.sharding.is_equivalent_to(whole, leaf.ndim) for leaf in jax.tree.leaves(twice))
 
 
-# Where a load fails, Orbax abandons the tasks of the other leaves: noise of its own, and after the error.
+# When a load fails, Orbax abandons the tasks of the other leaves, which are reported after the error.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
 class TestDamage:
     @pytest.fixture(autouse=True)
-    def noise_ends_here(self):
+    def wait_for_abandoned_tasks(self):
         yield
-        time.sleep(0.05)  # for TensorStore's threads, which report to an event loop that is closed
+        time.sleep(0.05)  # for TensorStore's threads, which report to a closed event loop
         gc.collect()
 
-    def test_a_flipped_bit_a_cut_or_a_lost_file_never_gives_a_wrong_state(self, two_saved, tmp_path, caplog):
-        """Either the exact state comes back, or the damage is named and the checkpoint before is used."""
+    def test_a_flipped_bit_a_truncated_or_a_missing_file_never_restores_a_wrong_state(
+        self, two_saved, tmp_path, caplog
+    ):
+        """Either the exact state is restored, or the damage is reported and the previous checkpoint is restored."""
         caplog.set_level(logging.CRITICAL)
         rng = np.random.default_rng(0)
         outcomes = set()
@@ -193,19 +195,19 @@ class TestDamage:
                 directory = Path(shutil.copytree(two_saved, tmp_path / "run"))
                 target = directory / file.relative_to(two_saved)
                 target.unlink() if change is None else target.write_bytes(change)
-                with Checkpoints(directory) as saved:
+                with CheckpointManager(directory) as saved:
                     restored = saved.restore(make_state())
                 assert_same(restored.state, make_state(restored.step))
                 assert restored.metadata == {"step": restored.step}
-                assert [Path(bad.path).name for bad in restored.set_aside] == ["2.damaged-1"] * (2 - restored.step)
+                assert [Path(bad.path).name for bad in restored.quarantined] == ["2.damaged-1"] * (2 - restored.step)
                 outcomes.add(restored.step)
                 shutil.rmtree(directory)
         assert outcomes == {1, 2}
 
-    def test_a_flipped_bit_that_orbax_does_not_see_is_seen(self, tmp_path):
-        """Small arrays stand in nodes with a checksum, large ones in files without."""
+    def test_a_flipped_bit_that_orbax_does_not_detect_is_detected(self, tmp_path):
+        """Small arrays are stored in nodes with a checksum, large ones in files without."""
         state = {"large": jax.random.normal(jax.random.key(0), (100, 100)), "small": jnp.ones(3)}
-        with Checkpoints(tmp_path) as saved:
+        with CheckpointManager(tmp_path) as saved:
             for step in (1, 2):
                 saved.save(step, state, wait=True)
             largest = max((tmp_path / "2").rglob("d/*"), key=lambda path: path.stat().st_size)
@@ -214,13 +216,13 @@ class TestDamage:
             largest.write_bytes(content)
             restored = saved.restore(state)
         assert restored.step == 1
-        assert restored.set_aside[0].reason == "the bits of 1 of 2 leaves have changed: ['large'] first"
+        assert restored.quarantined[0].reason == "the bits of 1 of 2 leaves have changed: ['large'] first"
         assert_same(restored.state, state)
 
-    def test_what_cannot_be_unpacked_is_damage(self, tmp_path):
-        """Of which Orbax says nothing but that it is an exception."""
+    def test_data_that_cannot_be_decompressed_is_damage(self, tmp_path):
+        """Orbax reports it as a plain Exception."""
         state = {"large": jax.random.normal(jax.random.key(0), (100, 100))}
-        with Checkpoints(tmp_path) as saved:
+        with CheckpointManager(tmp_path) as saved:
             for step in (1, 2):
                 saved.save(step, state, wait=True)
             largest = max((tmp_path / "2").rglob("d/*"), key=lambda path: path.stat().st_size)
@@ -229,15 +231,15 @@ class TestDamage:
             assert zstd in content
             largest.write_bytes(content.replace(zstd, b"\x28\xb5\x2f\xfc"))
             restored = saved.restore(state)
-        assert (restored.step, len(restored.set_aside)) == (1, 1)
+        assert (restored.step, len(restored.quarantined)) == (1, 1)
         assert_same(restored.state, state)
 
-    def test_damage_is_logged_and_kept_and_the_run_goes_on_before_it(self, two, caplog):
+    def test_a_damaged_checkpoint_is_logged_and_kept_and_the_previous_one_restored(self, two, caplog):
         (two / "2/jaxcls_state/manifest.ocdbt").write_bytes(b"")
-        with Checkpoints(two) as saved:
+        with CheckpointManager(two) as saved:
             restored = saved.restore(make_state())
             assert (restored.step, saved.latest_step) == (1, 1)
-            (bad,) = restored.set_aside
+            (bad,) = restored.quarantined
             assert Path(bad.path) == two / "2.damaged-1"
             assert "2 is damaged" in caplog.text
             assert bad.reason in caplog.text
@@ -245,20 +247,23 @@ class TestDamage:
             assert saved.restore(make_state()).step == 2
         assert listing(two) == {"1", "2", "2.damaged-1", "jaxcls.lock"}
 
-    def test_what_is_opened_to_be_read_is_not_changed_whoever_has_it(self, two):
+    def test_read_only_changes_nothing_and_needs_no_lock(self, two):
         (two / "2/jaxcls_state/manifest.ocdbt").write_bytes(b"")
         shutil.copytree(two / "1", two / "0.deleted")
-        with Checkpoints(two / "own") as other, Checkpoints(two / "own", read_only=True) as reader:
+        with CheckpointManager(two / "other") as other, CheckpointManager(two / "other", read_only=True) as reader:
             other.save(1, make_state(1), wait=True)
-            assert reader.restore(make_state()) is None  # it saw what was there when it was opened
+            assert reader.restore(make_state()) is None  # saved after it was opened
         before = listing(two)
-        with Checkpoints(two, read_only=True) as reader:
+        with CheckpointManager(two, read_only=True) as reader:
             restored = reader.restore(make_state())
-            with pytest.raises(InputError, match="opened to be read"):
+            with pytest.raises(InputError, match="read_only=True"):
                 reader.save(3, make_state(3))
-        assert (restored.step, restored.set_aside[0].path) == (1, str(two / "2"))
+        assert (restored.step, restored.quarantined[0].path) == (1, str(two / "2"))
         (two / "1/jaxcls_state/manifest.ocdbt").write_bytes(b"")
-        with Checkpoints(two, read_only=True) as reader, pytest.raises(CheckpointError, match="every checkpoint in"):
+        with (
+            CheckpointManager(two, read_only=True) as reader,
+            pytest.raises(CheckpointError, match="every checkpoint in"),
+        ):
             reader.restore(make_state())
         assert listing(two) == before
 
@@ -267,22 +272,22 @@ class TestDamage:
         content = file.read_bytes()
         assert content.count(b"0.5") == 1
         file.write_bytes(content.replace(b"0.5", b"0.7"))
-        with Checkpoints(two, best_metric="accuracy") as saved:
-            restored = saved.restore_best(make_state())
+        with CheckpointManager(two, best_metric="accuracy") as saved:
+            restored = saved.restore(make_state(), best=True)
         assert (restored.step, restored.metrics) == (1, {"accuracy": 0.5})
-        assert restored.set_aside[0].reason == "its record is not the one that was saved"
+        assert restored.quarantined[0].reason == "its record is not the one that was saved"
 
     def test_a_record_of_another_step_is_damage(self, two):
         (two / "2").rename(two / "3")
-        with Checkpoints(two) as saved:
+        with CheckpointManager(two) as saved:
             assert saved.restore(make_state()).step == 1
 
-    def test_a_run_with_nothing_but_damage_does_not_start_afresh(self, two):
+    def test_a_run_with_only_damaged_checkpoints_does_not_start_afresh(self, two):
         for step in (1, 2):
             (two / f"{step}/jaxcls_state/_METADATA").unlink()
-        for _ in range(2):  # a scheduler that starts the command again must not get a fresh start either
+        for _ in range(2):  # a scheduler may start the command again
             with (
-                Checkpoints(two) as saved,
+                CheckpointManager(two) as saved,
                 pytest.raises(CheckpointError, match=r"every checkpoint in .* is damaged"),
             ):
                 saved.restore(make_state())
@@ -291,16 +296,16 @@ class TestDamage:
         file = two / "2/jaxcls_state/manifest.ocdbt"
         file.unlink()
         file.symlink_to(file)
-        with Checkpoints(two) as saved, pytest.raises(OSError, match="symbolic links"):
+        with CheckpointManager(two) as saved, pytest.raises(OSError, match="symbolic links"):
             saved.restore(make_state())
         assert listing(two) == {"1", "2", "jaxcls.lock"}
 
-    def test_another_model_is_refused_by_its_leaves(self, two):
+    def test_another_model_is_refused_with_the_leaves_that_differ(self, two):
         state = make_state()
         other = state._replace(
             params={"kernel": state.params["kernel"].astype(jnp.float16), "scale": jnp.ones(4)},
         )
-        with Checkpoints(two) as saved, pytest.raises(InputError) as error:
+        with CheckpointManager(two) as saved, pytest.raises(InputError) as error:
             saved.restore(other)
         for line in (
             "3 leaves differ",
@@ -311,37 +316,37 @@ class TestDamage:
             assert line in str(error.value)
         assert listing(two) == {"1", "2", "jaxcls.lock"}
 
-    def test_checkpoints_of_others_are_refused_and_left_alone(self, tmp_path, two):
+    def test_checkpoints_of_other_programs_are_refused_and_not_changed(self, tmp_path, two):
         from orbax.checkpoint import v1 as ocp
 
         ocp.save(tmp_path / "foreign/3", {"x": jnp.ones(1)})
         with pytest.raises(InputError, match=r"no jaxcls\.lock"):
-            Checkpoints(tmp_path / "foreign")
+            CheckpointManager(tmp_path / "foreign")
         (tmp_path / "foreign/3").rename(two / "3")
         with pytest.raises(InputError, match="jaxcls did not write"):
-            Checkpoints(two)
+            CheckpointManager(two)
         assert listing(two) == {"1", "2", "3", "jaxcls.lock"}
 
-    def test_a_damaged_best_gives_way_to_the_next_best(self, tmp_path):
+    def test_the_next_best_is_restored_if_the_best_is_damaged(self, tmp_path):
         state = {"x": jnp.ones(3)}
-        with Checkpoints(tmp_path, keep=3, best_metric="m") as saved:
+        with CheckpointManager(tmp_path, max_to_keep=3, best_metric="m") as saved:
             for step, score in enumerate([0.5, 0.9, 0.1]):
                 saved.save(step, state, metrics={"m": score})
-            saved.wait()
+            saved.wait_until_finished()
             (tmp_path / "1/jaxcls_state/manifest.ocdbt").unlink()
-            restored = saved.restore_best(state)
-            assert (restored.step, len(restored.set_aside), saved.best_step) == (0, 1, 0)
+            restored = saved.restore(state, best=True)
+            assert (restored.step, len(restored.quarantined), saved.best_step) == (0, 1, 0)
 
-    def test_what_a_killed_save_left_is_removed(self, two):
+    def test_leftovers_of_a_killed_save_are_removed(self, two):
         for name in ("3.orbax-checkpoint-tmp", "0.deleted"):
             shutil.copytree(two / "1", two / name)
         (two / "notes").mkdir()
-        with Checkpoints(two) as saved:
+        with CheckpointManager(two) as saved:
             assert saved.latest_step == 2
         assert listing(two) == {"1", "2", "jaxcls.lock", "notes"}
 
 
-class TestKept:
+class TestRetention:
     @pytest.mark.parametrize(
         ("mode", "scores", "best", "left"),
         [
@@ -352,22 +357,22 @@ class TestKept:
         ],
     )
     def test_the_newest_and_the_best_are_kept(self, tmp_path, mode, scores, best, left):
-        with Checkpoints(tmp_path, best_metric="m", mode=mode) as saved:
+        with CheckpointManager(tmp_path, best_metric="m", best_mode=mode) as saved:
             for step, score in enumerate(scores):
                 saved.save(step, {"x": jnp.float32(step)}, metrics=None if score is None else {"m": score})
-        with Checkpoints(tmp_path, best_metric="m", mode=mode) as saved:
+        with CheckpointManager(tmp_path, best_metric="m", best_mode=mode) as saved:
             assert (saved.latest_step, saved.best_step) == (4, best)
-            assert saved.restore_best({"x": jnp.float32(0)}).step == (min(left) if best is None else best)
+            assert saved.restore({"x": jnp.float32(0)}, best=True).step == (min(left) if best is None else best)
         assert listing(tmp_path) == {*map(str, left), "jaxcls.lock"}
 
     def test_a_checkpoint_may_be_deleted_by_hand(self, two):
-        with Checkpoints(two) as saved:
+        with CheckpointManager(two) as saved:
             shutil.rmtree(two / "1")
             saved.save(3, make_state(3))
         assert listing(two) == {"2", "3", "jaxcls.lock"}
 
     def test_a_step_may_be_saved_again_but_not_as_another_state(self, two):
-        with Checkpoints(two) as saved:
+        with CheckpointManager(two) as saved:
             for step in (1, 2):
                 saved.save(step, make_state(step), wait=True)
             for step in (0, 1, 2):
@@ -379,37 +384,37 @@ class TestKept:
 class TestFailedSave:
     @pytest.fixture
     def small_files_only(self):
-        """No file may grow beyond 100 kB: a disk that is full, for this process."""
+        """Limits files to 100 kB, which to this process is like a full disk."""
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
         yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
-    def test_training_goes_on_and_the_next_save_takes_its_place(self, tmp_path, small_files_only, caplog):
+    def test_a_failed_save_is_logged_and_the_next_save_replaces_it(self, tmp_path, small_files_only, caplog):
         state = {"x": jax.random.normal(jax.random.key(0), (100_000,))}
-        with Checkpoints(tmp_path) as saved:
+        with CheckpointManager(tmp_path) as saved:
             saved.save(1, state)
             saved.save(2, state)
             assert "step 1 could not be saved" in caplog.text
             with pytest.raises(CheckpointError, match="step 2 could not be saved"):
-                saved.wait()
+                saved.wait_until_finished()
             assert listing(tmp_path) == {"jaxcls.lock"}
             assert saved.restore(state) is None
             small_files_only()
             saved.save(2, state)
-            saved.wait()
+            saved.wait_until_finished()
             assert_same(saved.restore(state).state, state)
 
-    def test_close_raises_and_frees_the_directory(self, tmp_path, small_files_only):
+    def test_close_raises_and_unlocks_the_directory(self, tmp_path, small_files_only):
         state = {"x": jax.random.normal(jax.random.key(0), (100_000,))}
         with (
             pytest.raises(CheckpointError, match="step 1 could not be saved"),
-            Checkpoints(tmp_path) as saved,
+            CheckpointManager(tmp_path) as saved,
         ):
             saved.save(1, state)
 
         def interrupted():
-            with Checkpoints(tmp_path) as saved:
+            with CheckpointManager(tmp_path) as saved:
                 saved.save(1, state)
                 raise KeyboardInterrupt
 
@@ -417,24 +422,24 @@ class TestFailedSave:
             interrupted()
 
 
-class TestDoor:
+class TestInvalidArguments:
     @pytest.mark.parametrize(
         ("leaf", "says"),
         [
-            (np.float32(1), "float32; make it a jax array"),
-            (np.ones(2), "ndarray; make it a jax array"),
-            (1, "int; make it a jax array"),
-            (b"x", "bytes; make it a jax array"),
+            (np.float32(1), "float32; convert it"),
+            (np.ones(2), "ndarray; convert it"),
+            (1, "int; convert it"),
+            (b"x", "bytes; convert it"),
             (jnp.zeros((0, 3)), "empty array"),
             (jnp.asarray(1.0), "weakly typed"),
             (jax.ShapeDtypeStruct((2,), jnp.float32), "shape without values"),
         ],
     )
-    def test_a_leaf_that_cannot_be_saved_is_named(self, tmp_path, leaf, says):
-        with Checkpoints(tmp_path) as saved, pytest.raises(InputError, match=rf"leaf \['a'\]\['b'\].*{says}"):
+    def test_a_leaf_that_cannot_be_saved_is_refused_by_its_path(self, tmp_path, leaf, says):
+        with CheckpointManager(tmp_path) as saved, pytest.raises(InputError, match=rf"leaf \['a'\]\['b'\].*{says}"):
             saved.save(0, {"a": {"b": leaf}, "c": jnp.ones(1)})
 
-    def test_leaves_of_one_path_are_refused(self, tmp_path):
+    def test_leaves_with_the_same_path_are_refused(self, tmp_path):
         @jax.tree_util.register_pytree_with_keys_class
         class Twins(tuple):
             def tree_flatten_with_keys(self):
@@ -444,7 +449,7 @@ class TestDoor:
             def tree_unflatten(cls, _, leaves):
                 return cls(leaves)
 
-        with Checkpoints(tmp_path) as saved, pytest.raises(InputError, match="the same path"):
+        with CheckpointManager(tmp_path) as saved, pytest.raises(InputError, match="the same path"):
             saved.save(0, Twins((jnp.zeros(1), jnp.ones(1))))
 
     @pytest.mark.parametrize(
@@ -458,68 +463,68 @@ class TestDoor:
         ],
     )
     def test_wrong_arguments_of_save(self, tmp_path, arguments, says):
-        with Checkpoints(tmp_path, best_metric="accuracy") as saved, pytest.raises(InputError, match=says):
+        with CheckpointManager(tmp_path, best_metric="accuracy") as saved, pytest.raises(InputError, match=says):
             saved.save(**{"step": 0, "state": {"x": jnp.ones(1)}, **arguments})
 
     @pytest.mark.parametrize(
         ("arguments", "says"),
         [
-            ({"keep": 0}, "keep=0"),
-            ({"mode": "mix"}, "unknown mode 'mix'. Did you mean 'min'"),
-            ({"directory": "gs://bucket/run"}, "is an address"),
+            ({"max_to_keep": 0}, "max_to_keep=0"),
+            ({"best_mode": "mix"}, "unknown best_mode 'mix'. Did you mean 'min'"),
+            ({"directory": "gs://bucket/run"}, "is a URL"),
             ({"directory": __file__}, "is a file"),
             ({"directory": f"{__file__}/run"}, "is a file, or inside one"),
         ],
     )
     def test_wrong_arguments_of_the_class(self, tmp_path, arguments, says):
         with pytest.raises(InputError, match=says):
-            Checkpoints(**{"directory": tmp_path, **arguments})
+            CheckpointManager(**{"directory": tmp_path, **arguments})
 
     def test_the_best_needs_a_metric(self, tmp_path):
-        with Checkpoints(tmp_path) as saved, pytest.raises(InputError, match="best_metric=NAME"):
-            saved.restore_best(make_state())
+        with CheckpointManager(tmp_path) as saved, pytest.raises(InputError, match="best_metric=NAME"):
+            saved.restore(make_state(), best=True)
 
     def test_relative_and_home_paths(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("HOME", str(tmp_path))
         for directory in ("run", "~/home"):
-            with Checkpoints(directory) as saved:
+            with CheckpointManager(directory) as saved:
                 saved.save(0, {"x": jnp.ones(1)})
         assert listing(tmp_path) == {"run", "home"}
 
 
 class TestProcesses:
     def test_a_directory_has_one_run_at_a_time(self, tmp_path):
-        with Checkpoints(tmp_path), pytest.raises(InputError, match=f"in use by another run .*{os.getpid()}"):
-            Checkpoints(tmp_path)
-        Checkpoints(tmp_path).close()
+        with CheckpointManager(tmp_path), pytest.raises(InputError, match=f"in use by another run .*{os.getpid()}"):
+            CheckpointManager(tmp_path)
+        CheckpointManager(tmp_path).close()
 
-    def test_a_dead_process_holds_no_lock(self, tmp_path):
+    def test_the_lock_of_a_dead_process_is_free(self, tmp_path):
         script = """
 import sys
-from jaxcls.checkpoints import Checkpoints
-saved = Checkpoints(sys.argv[1])
+from jaxcls.checkpoints import CheckpointManager
+saved = CheckpointManager(sys.argv[1])
 print("open", flush=True)
 input()
 """
         with child(script, tmp_path) as other:
             other.stdout.readline()
             with pytest.raises(InputError, match=f"process {other.pid} "):
-                Checkpoints(tmp_path)
+                CheckpointManager(tmp_path)
             other.kill()
             other.wait()
-            Checkpoints(tmp_path).close()
+            CheckpointManager(tmp_path).close()
 
     @pytest.mark.slow
-    def test_a_killed_run_resumes_from_a_whole_checkpoint(self, tmp_path):
+    def test_a_killed_run_resumes_from_a_complete_checkpoint(self, tmp_path):
         script = """
 import sys, jax.numpy as jnp
-from jaxcls.checkpoints import Checkpoints
+from jaxcls.checkpoints import CheckpointManager
 state = lambda step: {"x": jnp.full((300, 300), step, jnp.float32)}
-with Checkpoints(sys.argv[1]) as saved:
+with CheckpointManager(sys.argv[1]) as saved:
     restored = saved.restore(state(0))
     step = restored.step + 1 if restored else 1
-    # One save is whole, however slow the machine; the others are cut off anywhere.
+    # One complete save, however slow the machine; the others may be interrupted anywhere.
     saved.save(step, state(step), wait=True)
     print(step, flush=True)
     while True:
@@ -535,9 +540,9 @@ with Checkpoints(sys.argv[1]) as saved:
                     run.wait(timeout=delay)
                 run.send_signal(signal.SIGKILL)
                 run.wait()
-            with Checkpoints(tmp_path) as saved:
+            with CheckpointManager(tmp_path) as saved:
                 restored = saved.restore({"x": jnp.zeros((300, 300))})
-            assert restored.set_aside == ()
+            assert restored.quarantined == ()
             np.testing.assert_array_equal(restored.state["x"], restored.step)
             assert restored.step > last
             last = restored.step
@@ -556,7 +561,7 @@ class TestFingerprint:
     @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float16, jnp.bfloat16, np.int32, np.float32])
     @settings(max_examples=20, deadline=None)
     @given(data=st.data())
-    def test_any_change_of_one_element_shows(self, dtype, data):
+    def test_any_change_of_one_element_changes_the_hash(self, dtype, data):
         x = np.frombuffer(np.random.default_rng(0).bytes(24 * np.dtype(dtype).itemsize), dtype).reshape(2, 3, 4)
         y = bytearray(x.tobytes())
         size = x.dtype.itemsize
@@ -576,11 +581,11 @@ class TestFingerprint:
         ],
         ids=["all signs", "order", "all values", "bools", "keys"],
     )
-    def test_changes_of_many_elements_show(self, x, y):
+    def test_changes_of_many_elements_change_the_hash(self, x, y):
         assert fingerprint(x) != fingerprint(y)
 
     def test_it_is_the_sum_of_murmur_finalizers(self):
-        """Against plain Python integers, so that a checkpoint of one release verifies in the next."""
+        """Compares with Python integers: checkpoints of one release must verify in the next."""
 
         def finalizer(h: int) -> int:
             for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, 1)):
@@ -593,9 +598,9 @@ class TestFingerprint:
         assert int(fingerprint(jnp.asarray(x))) == expected
 
 
-def test_a_number_of_no_size_in_its_metadata_is_damage(tmp_path):
+def test_an_infinite_number_in_the_metadata_of_orbax_is_damage(tmp_path):
     state = {"w": jnp.ones(3)}
-    with Checkpoints(tmp_path) as checkpoints:
+    with CheckpointManager(tmp_path) as checkpoints:
         checkpoints.save(1, state, wait=True)
         checkpoints.save(2, state, wait=True)
     [metadata] = (tmp_path / "2" / "jaxcls_state").glob("_METADATA")
@@ -604,7 +609,7 @@ def test_a_number_of_no_size_in_its_metadata_is_damage(tmp_path):
     for key in entry["key_metadata"]:
         key["key"] = math.inf
     metadata.write_text(json.dumps(record))
-    with Checkpoints(tmp_path) as checkpoints:
+    with CheckpointManager(tmp_path) as checkpoints:
         restored = checkpoints.restore(like=state)
     assert restored.step == 1
-    assert len(restored.set_aside) == 1
+    assert len(restored.quarantined) == 1

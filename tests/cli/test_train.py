@@ -115,10 +115,10 @@ def test_tasks_are_listed():
 
 
 def test_two_runs_do_not_share_a_directory(data_dir, tmp_path):
-    from jaxcls.checkpoints import Checkpoints
+    from jaxcls.checkpoints import CheckpointManager
 
     directory = tmp_path / "run"
-    with Checkpoints(directory / "checkpoints"):
+    with CheckpointManager(directory / "checkpoints"):
         done = run("--data-dir", data_dir, "--run-dir", directory, *QUICK)
     assert done.returncode == 2
     assert "another run" in done.stderr

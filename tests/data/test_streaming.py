@@ -13,7 +13,7 @@ from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxcls import losses
-from jaxcls.checkpoints import Checkpoints
+from jaxcls.checkpoints import CheckpointManager
 from jaxcls.data import batching, streaming
 from jaxcls.data.buckets import of_sequences
 from jaxcls.models.functional import functional
@@ -130,12 +130,12 @@ def test_a_streamed_run_that_is_stopped_goes_on_within_the_epoch_wherever_the_ex
     resident, tmp_path, before, after
 ):
     chunks = iter(range(100))
-    with Checkpoints(tmp_path) as checkpoints, pytest.raises(Interrupted) as stopped:
+    with CheckpointManager(tmp_path) as checkpoints, pytest.raises(Interrupted) as stopped:
         train(Net, TABLE, before, checkpoints=checkpoints, stop=lambda: next(chunks) == 4)
     steps_an_epoch = batching.steps_per_epoch(COUNT, BATCH)
     assert stopped.value.step % steps_an_epoch
     assert stopped.value.step > steps_an_epoch
-    with Checkpoints(tmp_path) as checkpoints:
+    with CheckpointManager(tmp_path) as checkpoints:
         chex.assert_trees_all_equal(train(Net, TABLE, after, checkpoints=checkpoints), resident)
 
 

@@ -31,7 +31,7 @@ from pathlib import Path
 from jaxcls._utils import environment
 from jaxcls.cli import train
 environment.configure()
-from jaxcls.checkpoints import Checkpoints
+from jaxcls.checkpoints import CheckpointManager
 saves, what, *arguments = sys.argv[1:]
 save, left = Checkpoints.save, [int(saves)]
 def counted(checkpoints, *args, **options):

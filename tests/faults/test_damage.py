@@ -15,7 +15,7 @@ from flax import nnx
 
 import jaxcls
 from jaxcls._utils.errors import InputError
-from jaxcls.checkpoints import CheckpointError, Checkpoints
+from jaxcls.checkpoints import CheckpointError, CheckpointManager
 from jaxcls.models.functional import functional
 from jaxcls.training.run import run
 from jaxcls.training.settings import Settings
@@ -126,7 +126,7 @@ def test_a_newest_checkpoint_that_is_gone_is_missed(copied, caplog):
     *_, before, newest = real_runs.steps_in(copied)
     shutil.rmtree(copied / "checkpoints" / str(newest))
     in_process(copied)
-    assert f"the checkpoint of step {newest}, the newest of {copied / 'checkpoints'}, is gone" in caplog.text
+    assert f"the newest checkpoint of {copied / 'checkpoints'}, of step {newest}, is missing" in caplog.text
     assert real_runs.steps_in(copied)[-2:] == [before, newest]
 
 
@@ -183,7 +183,7 @@ def states(tmp_path_factory):
     model = functional(lambda rngs: nnx.Sequential(nnx.Linear(8, 64, rngs=rngs), nnx.Linear(64, 3, rngs=rngs)))
     folder = tmp_path_factory.mktemp("states")
     made = {}
-    with Checkpoints(folder) as saved:
+    with CheckpointManager(folder) as saved:
         for step in (1, 2):
             state = step.init_state(model, optax.adam(1e-3), seed=step)
             made[step] = state._replace(step=jnp.int32(step), key=jax.random.key(0))
@@ -205,9 +205,9 @@ def test_every_flipped_bit_is_found_or_without_effect(states, tmp_path, caplog, 
     for bit in rng.choice(8 * file.stat().st_size, size=FLIPS, replace=False):
         directory = Path(shutil.copytree(folder, tmp_path / "run"))
         flip(directory / file.relative_to(folder), int(bit))
-        with Checkpoints(directory) as saved:
+        with CheckpointManager(directory) as saved:
             restored = saved.restore(made[1])
-        aside = [Path(bad.path).name for bad in restored.set_aside]
+        aside = [Path(bad.path).name for bad in restored.quarantined]
         exact = real_runs.same_bits(restored.state, made[restored.step])
         said = aside == ["2.damaged-1"] * (2 - restored.step)
         right += exact and said and restored.metadata == {"step": restored.step}

@@ -12,7 +12,7 @@ import tally
 from flax import nnx
 
 from jaxcls import losses, optimizers
-from jaxcls.checkpoints import Checkpoints
+from jaxcls.checkpoints import CheckpointManager
 from jaxcls.cli import train
 from jaxcls.data import batching
 from jaxcls.models.functional import functional
@@ -76,7 +76,7 @@ def trained(most, directory=None, stop_at=None):
         if directory is None:
             state, history = go()
         else:
-            with Checkpoints(directory, best_metric="x") as checkpoints:
+            with CheckpointManager(directory, best_metric="x") as checkpoints:
                 state, history = go(checkpoints)
     return state, [{k: v for k, v in e.items() if k not in ("seconds", "examples_per_second")} for e in history]
 

@@ -16,7 +16,7 @@ import tally
 
 from jaxcls._utils import environment
 from jaxcls._utils.errors import InputError
-from jaxcls.checkpoints import CheckpointError, Checkpoints
+from jaxcls.checkpoints import CheckpointError, CheckpointManager
 
 # What Orbax abandons where a save fails is noise of its own.
 pytestmark = [
@@ -65,14 +65,14 @@ def test_training_goes_on_while_the_disk_is_full_and_what_is_saved_later_is_the_
     done = real_runs.after_saves(4, FILLS, *real_runs.TABLE, "--run-dir", directory, env=given)
     assert done.returncode == 0, done.stderr
     assert "could not be saved" in done.stderr
-    assert "the last good state is that of step" in done.stderr
+    assert "the last saved state is that of step" in done.stderr
     same = real_runs.outcome(directory) == expected
     tally.record("disks: a disk that is full for a while", 1, same)
     assert same
 
 
 @pytest.mark.slow
-def test_a_disk_that_stays_full_ends_the_run_with_the_last_good_state_named(expected, small_disk):
+def test_a_disk_that_stays_full_ends_the_run_with_the_last_saved_state_named(expected, small_disk):
     directory = small_disk / "run"
     given = real_runs.with_environment(DISK=str(small_disk), SAVES="1000", LEAVE="0")
     done = real_runs.after_saves(4, FILLS, *real_runs.TABLE, "--run-dir", directory, env=given)
@@ -81,14 +81,14 @@ def test_a_disk_that_stays_full_ends_the_run_with_the_last_good_state_named(expe
     last = real_runs.steps_in(directory)[-1]
     # Orbax logs as it likes, before and after.
     [error] = (line for line in done.stderr.splitlines() if line.startswith("error: "))
-    assert f"the last good state is that of step {last}, in {directory}/checkpoints/{last}" in error
+    assert f"the last saved state is that of step {last}, in {directory}/checkpoints/{last}" in error
     # With room again, the same command goes on from there.
     (small_disk / "ballast").unlink()
     done = real_runs.run(*real_runs.TABLE, "--run-dir", directory)
     assert done.returncode == 0, done.stderr
     same = real_runs.outcome(directory) == expected
     tally.record(
-        "disks: a disk that stays full, status 1, the last good state named, continued once there is room", 1, same
+        "disks: a disk that stays full, status 1, the last saved state named, continued once there is room", 1, same
     )
     assert same
 
@@ -138,18 +138,18 @@ def no_more_files():
 def test_too_many_open_files_spoil_nothing(tmp_path, caplog):
     assert not tracemalloc.is_tracing(), "pytest asks it about the noise, and could not import it without files"
     state = {"x": jax.random.normal(jax.random.key(0), (100_000,))}
-    with Checkpoints(tmp_path) as saved:
+    with CheckpointManager(tmp_path) as saved:
         saved.save(1, state, wait=True)
         with no_more_files():
             saved.save(2, state)
-            with pytest.raises(CheckpointError, match=r"step 2 could not be saved .*last good state is that of step 1"):
-                saved.wait()
+            with pytest.raises(CheckpointError, match=r"step 2 could not be saved .*last saved state is that of step 1"):
+                saved.wait_until_finished()
             with pytest.raises((OSError, ValueError), match=r"open files|RESOURCE_EXHAUSTED"):
                 saved.restore(state)
             gc.collect()
         saved.save(3, state, wait=True)
         restored = saved.restore(state)
-    assert (restored.step, restored.set_aside) == (3, ())
+    assert (restored.step, restored.quarantined) == (3, ())
     np.testing.assert_array_equal(restored.state["x"], state["x"])
     tally.record("disks: no file descriptor left, saving fails and is made up for, nothing is set aside", 1, 1)
 

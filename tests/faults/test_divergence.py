@@ -11,7 +11,7 @@ import tally
 from flax import nnx
 
 import jaxcls
-from jaxcls.checkpoints import Checkpoints
+from jaxcls.checkpoints import CheckpointManager
 from jaxcls.cli import replay, train
 from jaxcls.training import debugging
 from jaxcls.training.loop import DivergedError
@@ -63,5 +63,5 @@ def test_a_program_of_ones_own_keeps_the_step_it_diverged_at(tmp_path):
     state, batch = debugging.load(Path(path), start)
     assert int(state.step) == 5
     chex.assert_shape(batch.inputs, (4, 3))
-    with Checkpoints(tmp_path) as checkpoints:
+    with CheckpointManager(tmp_path) as checkpoints:
         chex.assert_trees_all_equal(checkpoints.restore(like=start).state.params, start.params)

@@ -21,7 +21,7 @@ from PIL import Image
 import jaxcls
 from jaxcls import tasks
 from jaxcls._utils.errors import InputError
-from jaxcls.checkpoints import CheckpointError, Checkpoints
+from jaxcls.checkpoints import CheckpointError, CheckpointManager
 from jaxcls.checkpoints.leaves import described
 from jaxcls.checkpoints.reading import Damaged
 from jaxcls.checkpoints.record import pack, unpack
@@ -368,7 +368,7 @@ class Prediction:
             built = program.build_model(task, resolved, fitted, names)
             params, model_state = built.init(jax.random.key(0))
             run = self.folder / name
-            with Checkpoints(run / "model", keep=1) as kept:
+            with CheckpointManager(run / "model", max_to_keep=1) as kept:
                 kept.save(3, {"params": params, "model_state": model_state}, metadata={"thresholds": 0.5}, wait=True)
             records = {
                 "config.toml": settings.as_record(resolved),
@@ -448,7 +448,7 @@ class CheckpointFiles:
     def __init__(self, folder):
         self.state = {"w": jnp.arange(3.0), "b": jnp.zeros((2, 2))}
         self.saved, self.copy = Path(folder) / "saved", Path(folder) / "copy"
-        with Checkpoints(self.saved) as kept:
+        with CheckpointManager(self.saved) as kept:
             kept.save(7, self.state, metadata={"epoch": 1}, wait=True)
         self.files = sorted(path.relative_to(self.saved) for path in (self.saved / "7").rglob("*") if path.is_file())
 
@@ -472,7 +472,7 @@ class CheckpointFiles:
     def open(self):
         if not self.copy.exists():
             shutil.copytree(self.saved, self.copy)
-        with Checkpoints(self.copy) as kept:
+        with CheckpointManager(self.copy) as kept:
             restored = kept.restore(like=self.state)
         assert restored is not None
         for name, leaf in self.state.items():

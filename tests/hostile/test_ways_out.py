@@ -15,7 +15,7 @@ import jaxcls
 from jaxcls import tasks
 from jaxcls._utils import files
 from jaxcls._utils.errors import InputError
-from jaxcls.checkpoints import LOCK_FILE, Checkpoints
+from jaxcls.checkpoints import LOCK_FILE, CheckpointManager
 from jaxcls.cli import report
 from jaxcls.data.datasets import image_folders, object_detection, radiographs
 from jaxcls.data.formats import coco, images, voc
@@ -256,7 +256,7 @@ def test_a_lock_does_not_empty_what_a_link_leads_to(tmp_path, secret):
     kept = secret.read_text()
     linked(tmp_path / "model" / LOCK_FILE, secret)
     with pytest.raises(InputError, match="cannot be used"):
-        Checkpoints(tmp_path / "model")
+        CheckpointManager(tmp_path / "model")
     assert secret.read_text() == kept
 
 

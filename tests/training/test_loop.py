@@ -11,7 +11,7 @@ import pytest
 from flax import nnx
 
 from jaxcls import losses
-from jaxcls.checkpoints import Checkpoints
+from jaxcls.checkpoints import CheckpointManager
 from jaxcls.data import batching
 from jaxcls.models.functional import functional
 from jaxcls.training import steps
@@ -64,7 +64,7 @@ def run(directory=None, *, inputs=INPUTS, epochs=EPOCHS, values=None, **options:
 
     if directory is None:
         return with_checkpoints(None)
-    with Checkpoints(directory, best_metric="accuracy") as checkpoints:
+    with CheckpointManager(directory, best_metric="accuracy") as checkpoints:
         return with_checkpoints(checkpoints)
 
 
@@ -126,8 +126,8 @@ def test_patience_ends_training_after_so_many_epochs_without_a_better_value(mode
 
 def test_the_best_epoch_is_kept_and_can_be_restored(tmp_path):
     state, history = run(tmp_path, epochs=5, values=[0.1, 0.9, 0.2, 0.3, 0.4])
-    with Checkpoints(tmp_path, best_metric="accuracy") as checkpoints:
-        best = checkpoints.restore_best(like=state)
+    with CheckpointManager(tmp_path, best_metric="accuracy") as checkpoints:
+        best = checkpoints.restore(like=state, best=True)
         latest = checkpoints.restore(like=state)
     assert best.step == history[1]["step"]
     assert best.metrics == {"accuracy": 0.9}
@@ -142,7 +142,7 @@ def test_a_state_is_saved_within_an_epoch_when_enough_time_has_passed(tmp_path):
 
     with pytest.raises(RuntimeError, match="power cut"):
         run(tmp_path, checkpoint_seconds=0.0, reporter=Crash())
-    with Checkpoints(tmp_path) as checkpoints:
+    with CheckpointManager(tmp_path) as checkpoints:
         assert 0 < checkpoints.latest_step < STEPS
 
 
@@ -159,7 +159,7 @@ def test_too_many_in_a_row_stop_the_run_and_the_checkpoint_stays_good(tmp_path):
     with pytest.raises(DivergedError, match="not finite in 30 steps in a row"):
         run(tmp_path, inputs=np.full_like(INPUTS, np.nan), max_skipped_steps=5)
     state = steps.init_state(MODEL, OPTIMIZER, seed=0)
-    with Checkpoints(tmp_path) as checkpoints:
+    with CheckpointManager(tmp_path) as checkpoints:
         chex.assert_trees_all_equal(checkpoints.restore(like=state).state.params, state.params)
 
 
