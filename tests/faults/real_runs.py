@@ -33,13 +33,13 @@ from jaxcls.cli import train
 environment.configure()
 from jaxcls.checkpoints import CheckpointManager
 saves, what, *arguments = sys.argv[1:]
-save, left = Checkpoints.save, [int(saves)]
+save, left = CheckpointManager.save, [int(saves)]
 def counted(checkpoints, *args, **options):
     save(checkpoints, *args, **options)
     left[0] -= 1
     if not left[0]:
         exec(what, globals())
-Checkpoints.save = counted
+CheckpointManager.save = counted
 sys.exit(train.main(arguments))
 """
 

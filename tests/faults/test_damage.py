@@ -17,6 +17,7 @@ import jaxcls
 from jaxcls._utils.errors import InputError
 from jaxcls.checkpoints import CheckpointError, CheckpointManager
 from jaxcls.models.functional import functional
+from jaxcls.training import steps
 from jaxcls.training.run import run
 from jaxcls.training.settings import Settings
 
@@ -185,7 +186,7 @@ def states(tmp_path_factory):
     made = {}
     with CheckpointManager(folder) as saved:
         for step in (1, 2):
-            state = step.init_state(model, optax.adam(1e-3), seed=step)
+            state = steps.init_state(model, optax.adam(1e-3), seed=step)
             made[step] = state._replace(step=jnp.int32(step), key=jax.random.key(0))
             saved.save(step, made[step], metadata={"step": step}, metrics={"accuracy": 0.5})
     return folder, made

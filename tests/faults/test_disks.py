@@ -142,7 +142,9 @@ def test_too_many_open_files_spoil_nothing(tmp_path, caplog):
         saved.save(1, state, wait=True)
         with no_more_files():
             saved.save(2, state)
-            with pytest.raises(CheckpointError, match=r"step 2 could not be saved .*last saved state is that of step 1"):
+            with pytest.raises(
+                CheckpointError, match=r"step 2 could not be saved .*last saved state is that of step 1"
+            ):
                 saved.wait_until_finished()
             with pytest.raises((OSError, ValueError), match=r"open files|RESOURCE_EXHAUSTED"):
                 saved.restore(state)
