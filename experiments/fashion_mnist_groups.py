@@ -51,7 +51,7 @@ class TwoHeads(nnx.Module):
         return {name: head(features) for name, head in self.heads.items()}
 
 
-def compiled(preprocessor: images.Images, heads: dict[str, int], groups: np.ndarray, steps: int) -> Compiled:
+def compiled(preprocessor: images.ImagePreprocessor, heads: dict[str, int], groups: np.ndarray, steps: int) -> Compiled:
     """The network with these heads, and what is asked of each."""
     chosen = {
         "article": losses.get("sparse_categorical_crossentropy", ignore_label=UNKNOWN, label_smoothing=0.1),

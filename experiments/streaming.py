@@ -104,7 +104,7 @@ def measure(model: str, rounds: int) -> list[tuple[Turn, Turn]]:
             return {}
 
         # The same work as without, and the time that each part of it took.
-        gathered = mock.patch.object(streaming, "gathered", timed(GATHER, streaming.gathered, spans))
+        gathered = mock.patch.object(streaming, "gathered", timed(GATHER, streaming.gather_chunk, spans))
         sent = mock.patch.object(jax, "device_put", timed(SEND, jax.device_put, spans))
         with gathered, sent:
             fit(
@@ -122,7 +122,7 @@ def measure(model: str, rounds: int) -> list[tuple[Turn, Turn]]:
         length = end - begin
         return Turn(count / length, sum(waits) / length, waits[0] / length, within)
 
-    return [(turn(on_device, batching.resident), turn(on_host, streaming.streamed)) for _ in range(rounds)]
+    return [(turn(on_device, batching.device_feed), turn(on_host, streaming.host_feed)) for _ in range(rounds)]
 
 
 def timed(what: str, function: Callable[..., Any], spans: list[Span]) -> Callable[..., Any]:

@@ -24,7 +24,7 @@ def jaxcls(workload: Workload, *, dtype: str = "float32", native: str = "1") -> 
 
     from jaxcls import losses, optimizers
     from jaxcls.data import batching
-    from jaxcls.data.buckets import of_sequences
+    from jaxcls.data.buckets import sequence_buckets
     from jaxcls.data.preprocessing import images
     from jaxcls.models import text, vision
     from jaxcls.models.detection.retinanet import RetinaNet
@@ -59,7 +59,9 @@ def jaxcls(workload: Workload, *, dtype: str = "float32", native: str = "1") -> 
         focal = losses.get("focal_loss", "detection", gamma=workloads.GAMMA, alpha=workloads.ALPHA)
         loss = functools.partial(loss_on_canvas, class_loss=focal)
     if workload.model == "transformer":
-        train_step = steps.bucketed(steps.make_train_step(network, loss, optimizer), of_sequences((workloads.LENGTH,)))
+        train_step = steps.bucketed(
+            steps.make_train_step(network, loss, optimizer), sequence_buckets((workloads.LENGTH,))
+        )
     else:
         train_step = steps.make_train_step(network, loss, optimizer, preprocess=images.fit(inputs).normalize)
 

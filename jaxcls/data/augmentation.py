@@ -30,14 +30,14 @@ def chain(*augmentations: Augmentation) -> Augmentation:
     return augment
 
 
-def inputs_alone(augmentation: Callable[[jax.Array, Any], Any]) -> Callable[[jax.Array, Any, Any], tuple[Any, Any]]:
+def inputs_only(augmentation: Callable[[jax.Array, Any], Any]) -> Callable[[jax.Array, Any, Any], tuple[Any, Any]]:
     """An augmentation that leaves labels as they are, in the form that a training step takes.
 
     That is ``(key, inputs, labels) -> (inputs, labels)``.
 
     >>> import jax
     >>> images, labels = jax.numpy.ones((4, 28, 28, 1)), jax.numpy.arange(4)
-    >>> inputs_alone(horizontal_flip)(jax.random.key(0), images, labels)[1].tolist()
+    >>> inputs_only(horizontal_flip)(jax.random.key(0), images, labels)[1].tolist()
     [0, 1, 2, 3]
     """
     return lambda key, inputs, labels: (augmentation(key, inputs), labels)

@@ -1,4 +1,4 @@
-"""From arrays to batches of one fixed size: in the order of an epoch for training, as they stand for evaluation."""
+"""Batches of a fixed size: in the shuffled order of an epoch for training, in the original order for evaluation."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -8,19 +8,19 @@ import jax
 import numpy as np
 
 PyTree = Any
-# ``(order, first) -> chunks``: the batches of an epoch from number ``first`` on, several stacked in a chunk, on the
-# device. ``order`` holds the rows of the examples.
+# ``(order, first) -> chunks``: the batches of an epoch from index ``first`` on, stacked in chunks, on the device.
+# ``order`` is a permutation of the rows.
 Feed: TypeAlias = Callable[[jax.Array, int], Iterator["Batch"]]
 
 
 class Batch(NamedTuple):
-    """Examples that go through one step together.
+    """The examples of one step.
 
     Attributes:
       inputs: an array or a tree of arrays, (N, ...).
-      labels: (N,) or (N, L); of a model with several outputs, a dict of them.
-      mask: (N,) bool, False on the padding of an epoch's last batch.
-      sample_weight: (N,) float32, 1 unless the data gives others; a dict of them where each output has its own.
+      labels: (N,) or (N, L); for a model with several outputs, a dict of them.
+      mask: bool (N,), False for the padding of an epoch's last batch.
+      sample_weight: float32 (N,), 1 by default; a dict if each output has its own.
     """
 
     inputs: PyTree
@@ -30,7 +30,7 @@ class Batch(NamedTuple):
 
 
 class Examples(NamedTuple):
-    """A whole set of examples, the axes as in :class:`Batch`."""
+    """A whole set of examples, with the axes of a :class:`Batch`."""
 
     inputs: PyTree
     labels: Any
@@ -41,7 +41,7 @@ class Examples(NamedTuple):
 
 
 def examples(inputs: PyTree, labels: Any, sample_weight: Any = None) -> Examples:
-    """Examples with weight 1 where no others are given.
+    """Returns examples, with weight 1 by default.
 
     >>> len(examples(np.zeros((3, 2)), np.zeros(3, np.int32)).sample_weight)
     3
@@ -51,7 +51,7 @@ def examples(inputs: PyTree, labels: Any, sample_weight: Any = None) -> Examples
 
 
 def steps_per_epoch(count: int, batch_size: int) -> int:
-    """Batches that hold ``count`` examples; the last one may be padded.
+    """Returns the number of batches of ``count`` examples; the last one may be padded.
 
     >>> steps_per_epoch(1000, 128)
     8
@@ -60,11 +60,10 @@ def steps_per_epoch(count: int, batch_size: int) -> int:
 
 
 def chunk_length(steps: int, most: int) -> int:
-    """The number of steps to run in one dispatch, such that the last dispatch of an epoch wastes least.
+    """Chooses the number of steps per dispatch that wastes the least at the end of an epoch.
 
-    Every dispatch runs the same compiled program, hence the same number of steps; those beyond the end of the
-    epoch are computed and thrown away. Of the lengths up to ``most``, not below half of it, the one with the
-    fewest such steps is taken, the longest of several.
+    All dispatches run the same compiled program, hence the same number of steps; steps beyond the end of the epoch are
+    computed and discarded. Of the lengths from ``most`` down to half of it, the longest with the fewest such steps.
 
     >>> chunk_length(422, 50)
     47
@@ -77,22 +76,22 @@ def chunk_length(steps: int, most: int) -> int:
 
 
 def batch_rows(order: Any, first: Any, *, batch_size: int, length: int) -> tuple[Any, Any]:
-    """The rows of the batches ``first`` to ``first + length`` of an epoch, and their mask.
+    """Returns the rows and the mask of the batches ``first`` to ``first + length`` of an epoch.
 
-    Both are (length, batch_size). The tail of the epoch is filled with examples from its beginning, which are
-    real (statistics over the batch stay those of real data) and masked (they count nowhere). Batches past the
-    end are masked whole. On the host, if ``order`` is a NumPy array.
+    Both have shape (length, batch_size). The last batch is padded with examples from the beginning of the epoch, which
+    are real, for the sake of batch statistics, and masked, so they do not count. Batches past the end are all masked.
+    NumPy in, NumPy out.
 
     >>> rows, mask = batch_rows(np.array([2, 0, 1]), 1, batch_size=2, length=2)
     >>> rows.tolist(), mask.tolist()
     ([[1, 2], [0, 1]], [[True, False], [False, False]])
     """
-    places = (first + np.arange(length))[:, None] * batch_size + np.arange(batch_size)[None, :]
-    return order[places % len(order)], places < len(order)
+    indices = (first + np.arange(length))[:, None] * batch_size + np.arange(batch_size)[None, :]
+    return order[indices % len(order)], indices < len(order)
 
 
 def take(data: Examples, rows: Any, mask: Any) -> Batch:
-    """The batch of the given rows.
+    """Returns the batch of these rows.
 
     >>> take(examples(np.arange(6).reshape(3, 2), np.arange(3)), np.array([2, 0]), np.ones(2, bool)).labels
     array([2, 0])
@@ -101,43 +100,43 @@ def take(data: Examples, rows: Any, mask: Any) -> Batch:
     return Batch(inputs, labels, mask, sample_weight)
 
 
-def resident(
+def device_feed(
     data: Examples, *, batch_size: int, length: int, sharding: jax.sharding.NamedSharding | None = None
 ) -> Feed:
-    """Chunks of ``length`` batches of examples that live on the device; they are gathered there.
+    """Returns chunks of ``length`` batches of examples that are in device memory, where one program gathers them.
 
-    A chunk is a Batch with one axis more, (length, batch_size, ...). One compiled program gathers them all.
+    A chunk is a Batch with a leading axis, (length, batch_size, ...).
 
     Args:
-      sharding: how a batch, (batch_size, ...), lies on several devices.
+      sharding: of a batch, (batch_size, ...), over several devices.
 
-    >>> feed = resident(jax.device_put(examples(np.arange(6), np.zeros(6))), batch_size=2, length=2)
+    >>> feed = device_feed(jax.device_put(examples(np.arange(6), np.zeros(6))), batch_size=2, length=2)
     >>> [chunk.inputs.tolist() for chunk in feed(jax.numpy.array([5, 4, 3, 2, 1, 0]), 1)]
     [[[3, 2], [1, 0]]]
     """
 
-    @functools.partial(jax.jit, out_shardings=of_chunks(sharding))
+    @functools.partial(jax.jit, out_shardings=chunk_sharding(sharding))
     def gather(data: Examples, order: jax.Array, first: jax.Array) -> Batch:
         return take(data, *batch_rows(order, first, batch_size=batch_size, length=length))
 
     def feed(order: jax.Array, first: int) -> Iterator[Batch]:
-        for place in range(first, steps_per_epoch(len(data), batch_size), length):
-            yield gather(data, order, np.int32(place))
+        for start in range(first, steps_per_epoch(len(data), batch_size), length):
+            yield gather(data, order, np.int32(start))
 
     return feed
 
 
-def of_chunks(sharding: jax.sharding.NamedSharding | None) -> jax.sharding.NamedSharding | None:
-    """How a chunk lies on several devices where each of its batches lies by ``sharding``."""
+def chunk_sharding(sharding: jax.sharding.NamedSharding | None) -> jax.sharding.NamedSharding | None:
+    """Returns the sharding of a chunk of batches with this sharding."""
     if sharding is None:
         return None
     return jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec(None, *sharding.spec))
 
 
-def in_order(inputs: PyTree, batch_size: int) -> Iterator[PyTree]:
-    """Batches of the host's inputs in their order, the last one filled up with an example of its own.
+def padded_batches(inputs: PyTree, batch_size: int) -> Iterator[PyTree]:
+    """Yields batches of host inputs in their order, the last one padded with its own first example.
 
-    >>> [batch.tolist() for batch in in_order(np.array([5, 6, 7]), 2)]
+    >>> [batch.tolist() for batch in padded_batches(np.array([5, 6, 7]), 2)]
     [[5, 6], [7, 7]]
     """
     count = len(jax.tree.leaves(inputs)[0])

@@ -1,4 +1,4 @@
-"""Predictions as columns of a CSV file: everything that was predicted, or what a Kaggle competition takes."""
+"""Predictions as the columns of a CSV file: ids, classes and probabilities, or a Kaggle submission."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,8 +12,8 @@ from jaxcls._utils.labels import ProblemName, outputs
 from jaxcls.data import user_tables
 from jaxcls.data.formats import tables
 
-# Kaggle's log loss clips at this, so that a probability of 0 costs 34.5 nats and not everything.
-_SCORERS_CLIP = 1e-15
+# Kaggle's log loss clips here, so a probability of 0 costs 34.5 nats, not infinity.
+_KAGGLE_CLIP = 1e-15
 
 
 def columns(
@@ -23,18 +23,20 @@ def columns(
     problem: ProblemName,
     class_names: Sequence[str],
 ) -> tables.Table:
-    """The id of each example, what is predicted, and a probability of each class; of a binary problem the positive's.
+    """Returns the columns id, predicted, and one probability per class (binary: of the positive class only).
 
-    What is predicted is the name of the likeliest class, or in a multi-label problem the names of the labels whose
-    probability reaches its threshold, parted by '|'.
+    The prediction is the name of the most probable class; for a multilabel problem, the names of the labels whose
+    probability reaches their threshold, separated by '|'.
 
     Args:
       ids: str objects (N,).
-      scores: probabilities, (N,) of a binary problem, else (N, K).
-      thresholds: one, or one a label; a multiclass problem takes none.
+      scores: probabilities, (N,) for a binary problem, else (N, K).
+      thresholds: one, or one per label; unused for multiclass problems.
+      problem: binary, multiclass or multilabel.
+      class_names: of the K classes or labels, or of the two classes of a binary problem.
 
     Raises:
-      InputError: a prediction is not finite.
+      InputError: a score is not a probability.
 
     >>> ids, scores = np.array(["a", "b"], object), np.array([0.25, 0.5])
     >>> for name, column in columns(ids, scores, 0.5, "binary", ("cat", "dog")).items():
@@ -53,58 +55,53 @@ def columns(
             predicted = names[scores.argmax(axis=1)]
         case "multilabel":
             predicted = np.array(["|".join(names[row]) for row in scores >= thresholds], object)
-    return {
-        "id": ids,
-        "predicted": predicted,
-        **{f"probability_{name}": column for name, column in zip(names, scores.T, strict=True)},
-    }
+    return {"id": ids, "predicted": predicted, **_probability_columns(names, scores)}
 
 
-def of_outputs(ids: np.ndarray, scores: np.ndarray, class_names: Sequence[str]) -> tables.Table:
-    """The id of each example, of each output the likeliest class, and a probability of each class.
+def multi_output_columns(ids: np.ndarray, scores: np.ndarray, class_names: Sequence[str]) -> tables.Table:
+    """Returns the columns id, the most probable class of each output, and one probability per class.
 
     Args:
-      class_names: as :func:`jaxcls._utils.labels.outputs` takes them.
+      ids: str objects (N,).
+      scores: probabilities (N, K).
+      class_names: as in :func:`jaxcls._utils.labels.outputs`.
 
     Raises:
-      InputError: a prediction is not finite.
+      InputError: a score is not a probability.
 
-    >>> names = ("size: small", "size: large", "colour: red", "colour: blue")
-    >>> for name, column in of_outputs(np.array(["a"]), np.array([[0.25, 0.75, 0.5, 0.5]]), names).items():
+    >>> names = ("size: small", "size: large", "color: red", "color: blue")
+    >>> for name, column in multi_output_columns(np.array(["a"]), np.array([[0.25, 0.75, 0.5, 0.5]]), names).items():
     ...     print(name, column.tolist())
     id ['a']
     size ['large']
-    colour ['red']
+    color ['red']
     probability_size: small [0.25]
     probability_size: large [0.75]
-    probability_colour: red [0.5]
-    probability_colour: blue [0.5]
+    probability_color: red [0.5]
+    probability_color: blue [0.5]
     """
     scores = _probabilities(ids, scores)
-    likeliest = {
-        output: np.array([name.removeprefix(f"{output}: ") for name in class_names[classes]], object)[
-            scores[:, classes].argmax(axis=1)
-        ]
-        for output, classes in outputs(class_names).items()
-    }
-    named = {f"probability_{name}": column for name, column in zip(class_names, scores.T, strict=True)}
-    return {"id": ids, **likeliest, **named}
+    predicted = {}
+    for output, classes in outputs(class_names).items():
+        names = np.array([name.removeprefix(f"{output}: ") for name in class_names[classes]], object)
+        predicted[output] = names[scores[:, classes].argmax(axis=1)]
+    return {"id": ids, **predicted, **_probability_columns(class_names, scores)}
 
 
 def save(path: Path, columns: tables.Table, *, for_spreadsheets: bool = True) -> None:
-    """Writes the columns as a CSV file: all of it or nothing."""
+    """Writes the columns as a CSV file, atomically."""
     with files.replacing(path) as temporary:
         tables.write_csv(temporary, columns, for_spreadsheets=for_spreadsheets)
 
 
-class Form(NamedTuple):
-    """What a sample submission asks for.
+class SampleSubmission(NamedTuple):
+    """The layout of a Kaggle submission.
 
     Attributes:
-      id_column: the name of its first column.
-      ids: what stands in it, str objects (N,).
-      columns: the names of the others.
-      rows: of each id, the row among the examples that were predicted.
+      id_column: the name of the first column.
+      ids: its values, str objects (N,).
+      columns: the names of the other columns.
+      rows: for each id, the row of the predicted examples.
     """
 
     id_column: str
@@ -113,66 +110,71 @@ class Form(NamedTuple):
     rows: np.ndarray
 
 
-def read_form(sample: Path, ids: np.ndarray, problem: ProblemName, class_names: Sequence[str], *, asked: Path) -> Form:
-    """Reads a sample submission, and finds what it asks for among the examples that are to be predicted.
+def read_sample_submission(
+    sample: Path, ids: np.ndarray, problem: ProblemName, class_names: Sequence[str], *, source: Path
+) -> SampleSubmission:
+    """Reads a sample submission and matches its ids with those of the predicted examples.
 
-    Its first column holds ids. The others are called like the classes or labels; that of a binary problem, the
-    probability of the positive class, may be called anything.
+    The first column holds the ids. The others have the names of the classes or labels; the only other column of a
+    binary problem, the probability of the positive class, may have any name.
 
     Args:
       sample: the file.
-      ids: of the examples, str objects (N,).
-      asked: the file that they are from, for messages.
+      ids: of the predicted examples, str objects (N,).
+      problem: binary, multiclass or multilabel.
+      class_names: of the classes or labels.
+      source: the file of the examples, for messages.
 
     Raises:
-      InputError: the sample has other columns; an id that is not among the examples, or an example that is not among
-      the ids; or an id stands twice.
+      InputError: the sample has other columns, an id occurs twice, or the two files have different ids.
     """
-    header = list(tables.read_csv(sample))
-    id_column, names = header[0], tuple(header[1:])
-    _check_columns(sample, names, problem, class_names)
-    # As text: as numbers, 007 would be 7.
-    wanted = tables.read_csv(sample, text=[id_column])[id_column]
-    user_tables.check_unique(wanted, id_column, str(sample))
-    user_tables.check_unique(ids, id_column, str(asked))
-    row_of = {name: row for row, name in enumerate(ids)}
-    for row, name in enumerate(wanted, 1):
-        if name not in row_of:
-            raise InputError(
-                f"{sample}: row {row} asks for {id_column} {name!r}, which is not in {asked}; give the examples that "
-                "the sample submission is for."
-            )
-    if len(ids) > len(wanted):
-        known = set(wanted)
-        row, name = next((row, name) for row, name in enumerate(ids, 1) if name not in known)
+    id_column, *names = tables.read_csv(sample)
+    if problem == "binary" and len(names) != 1:
         raise InputError(
-            f"{asked} holds {len(ids):,} examples, but {sample} asks for {len(wanted):,}: row {row}, {id_column} "
-            f"{name!r}, is not among them."
+            f"{sample}: has {len(names)} columns besides the id; for a binary problem it has one, the probability of "
+            "the positive class."
         )
-    return Form(id_column, wanted, names, np.array([row_of[name] for name in wanted]))
+    if problem != "binary":
+        for name in class_names:
+            tables.require(names, name, sample)
+        for name in names:
+            if name not in class_names:
+                raise InputError(f"{sample}: column {name!r} is not a class of the run.")
+    # As text: as numbers, 007 would be 7.
+    sample_ids = tables.read_csv(sample, text=[id_column])[id_column]
+    user_tables.check_unique(sample_ids, id_column, str(sample))
+    user_tables.check_unique(ids, id_column, str(source))
+    rows = user_tables.match_ids(sample_ids, ids, str(sample), str(source))
+    return SampleSubmission(id_column, sample_ids, tuple(names), rows)
 
 
-def submission(form: Form, scores: np.ndarray, problem: ProblemName, class_names: Sequence[str]) -> tables.Table:
-    """The columns of a Kaggle submission: the ids and the columns of the sample, in its order.
+def submission(
+    sample: SampleSubmission, scores: np.ndarray, problem: ProblemName, class_names: Sequence[str]
+) -> tables.Table:
+    """Returns the columns of a Kaggle submission, in the order of its sample.
 
-    Rows of a multiclass problem are clipped as the scorer does, and sum to 1.
+    Multiclass probabilities are clipped as by Kaggle, and normalized to sum to 1.
 
     Raises:
-      InputError: a prediction is not finite.
+      InputError: a score is not a probability.
 
-    >>> form = Form("id", np.array(["8", "4"], object), ("oak", "ash"), np.array([1, 0]))
-    >>> filled = submission(form, np.array([[0.25, 0.75], [0.5, 0.5]]), "multiclass", ("ash", "oak"))
+    >>> sample = SampleSubmission("id", np.array(["8", "4"], object), ("oak", "ash"), np.array([1, 0]))
+    >>> filled = submission(sample, np.array([[0.25, 0.75], [0.5, 0.5]]), "multiclass", ("ash", "oak"))
     >>> {name: column.tolist() for name, column in filled.items()}
     {'id': ['8', '4'], 'oak': [0.5, 0.75], 'ash': [0.5, 0.25]}
     """
-    scores = _probabilities(form.ids, scores[form.rows])
+    scores = _probabilities(sample.ids, scores[sample.rows])
     if problem == "binary":
-        return {form.id_column: form.ids, form.columns[0]: scores}
+        return {sample.id_column: sample.ids, sample.columns[0]: scores}
     if problem == "multiclass":
-        scores = np.clip(scores, _SCORERS_CLIP, 1 - _SCORERS_CLIP)
+        scores = np.clip(scores, _KAGGLE_CLIP, 1 - _KAGGLE_CLIP)
         scores /= scores.sum(axis=1, keepdims=True)
-    places = {name: place for place, name in enumerate(class_names)}
-    return {form.id_column: form.ids, **{name: scores[:, places[name]] for name in form.columns}}
+    by_name = dict(zip(class_names, scores.T, strict=True))
+    return {sample.id_column: sample.ids, **{name: by_name[name] for name in sample.columns}}
+
+
+def _probability_columns(class_names: Sequence[str] | np.ndarray, scores: np.ndarray) -> tables.Table:
+    return {f"probability_{name}": column for name, column in zip(class_names, scores.T, strict=True)}
 
 
 def _probabilities(ids: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -181,22 +183,7 @@ def _probabilities(ids: np.ndarray, scores: np.ndarray) -> np.ndarray:
     if wrong.any():
         row = int(wrong.argmax())
         raise InputError(
-            f"row {row + 1}, id {ids[row]!r}: its prediction, {scores[row]}, is no probability. Are its numbers far "
+            f"row {row + 1}, id {ids[row]!r}: the prediction {scores[row]} is not a probability. Are the inputs far "
             "from those of the training examples?"
         )
     return scores
-
-
-def _check_columns(sample: Path, wanted: Sequence[str], problem: ProblemName, class_names: Sequence[str]) -> None:
-    if problem == "binary":
-        if len(wanted) != 1:
-            raise InputError(
-                f"{sample}: has {len(wanted)} columns beside the id; that of a binary problem has one, the "
-                "probability of the positive class."
-            )
-        return
-    for name in class_names:
-        tables.require(wanted, name, sample)
-    for name in wanted:
-        if name not in class_names:
-            raise InputError(f"{sample}: column {name!r} is none of the classes that the run learned.")

@@ -182,6 +182,21 @@ def check_unique(ids: np.ndarray, id_column: str, where: str) -> None:
             )
 
 
+def match_ids(ids: np.ndarray, other_ids: np.ndarray, where: str, other_where: str) -> np.ndarray:
+    """Returns, for each id, its row among the other ids, which must be the same ones in any order.
+
+    >>> match_ids(np.array(["a", "b"]), np.array(["b", "a"]), "test.csv", "labels.csv").tolist()
+    [1, 0]
+    """
+    for rows, others, file, other in ((ids, other_ids, where, other_where), (other_ids, ids, other_where, where)):
+        known = set(others)
+        for row, name in enumerate(rows, 1):
+            if name not in known:
+                raise InputError(f"{file}: row {row} has the id {name!r}, which {other} does not have.")
+    row_of = {name: row for row, name in enumerate(other_ids)}
+    return np.array([row_of[name] for name in ids])
+
+
 def hold_out_test(
     examples: Split,
     fraction: float,

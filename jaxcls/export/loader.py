@@ -165,11 +165,11 @@ def load(folder: str | Path) -> Model:
     programs = tuple(jax.jit(export.deserialize(bytearray(files[name])).call) for name in record["programs"])
     encode: Callable[[Any], Any]
     match record["preprocessor"]:
-        case {"kind": "images", "shape": shape}:
+        case {"type": "images", "shape": shape}:
             encode = _images(tuple(shape))
-        case {"kind": "scenes", "shape": shape}:
+        case {"type": "detection", "shape": shape}:
             encode = _canvases(tuple(shape))
-        case {"kind": "texts", "widths": widths}:
+        case {"type": "texts", "widths": widths}:
             encode = _texts(files["tokenizer.json"].decode(), widths[-1])
         case preprocessor:
             encode = _tables(preprocessor)
@@ -230,9 +230,9 @@ def _wrong(record: Mapping[str, Any], files: Mapping[str, bytes]) -> list[str]:
         return []
     names, buckets, preprocessor = record["class_names"], record["buckets"], record["preprocessor"]
     thresholds = [*np.ravel(record["thresholds"])]
-    kind = preprocessor["kind"]
+    kind = preprocessor["type"]
     match kind:
-        case "images" | "scenes":
+        case "images" | "detection":
             shape = preprocessor["shape"]
             prepared = _whole(shape) and len(shape) == 3 and buckets in ([], preprocessor.get("canvases"))
             prepared &= not buckets or buckets[-1] == shape[:2]
@@ -257,7 +257,7 @@ def _wrong(record: Mapping[str, Any], files: Mapping[str, bytes]) -> list[str]:
             and all(isinstance(name, str) for name in names),
             "thresholds": all(isinstance(value, float) for value in thresholds) and len(thresholds) in (1, len(names)),
             "buckets": all(_whole(size) and len(size) == (1 if kind == "texts" else 2) for size in buckets)
-            and (bool(buckets) if kind == "texts" else not buckets or kind == "scenes"),
+            and (bool(buckets) if kind == "texts" else not buckets or kind == "detection"),
             "batch_size": _whole([record["batch_size"]]),
             "synthetic": isinstance(record["synthetic"], bool),
             "preprocessor": prepared,
@@ -391,7 +391,7 @@ def _stacked(rows: int, dtype: type, columns: list[np.ndarray]) -> np.ndarray:
 def _read(path: Path, kind: str) -> Any:
     """A file of inputs as `encode` takes them."""
     try:
-        if kind in ("images", "scenes"):
+        if kind in ("images", "detection"):
             # Mapped, so that a header which declares more than there is takes no memory.
             return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
         text = path.read_text(encoding="utf-8-sig")
@@ -446,7 +446,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     try:
         model = load(Path(__file__).parent)
-        inputs = _read(asked.input, model.record["preprocessor"]["kind"])
+        inputs = _read(asked.input, model.record["preprocessor"]["type"])
         scores = model.predict(inputs, batch_size=asked.batch_size)
     except ArtifactError as error:
         print(f"error: {_harmless(str(error))}", file=sys.stderr)

@@ -66,7 +66,7 @@ def _converted(learned: Predictor) -> tuple[bytes, list[str], list[str]]:
     import jax2onnx
 
     shapes = learned.preprocessor.shapes(export.symbolic_shape("count")[0])
-    named = _named(shapes, learned.preprocessor.as_record()["kind"])
+    named = _named(shapes, learned.preprocessor.as_record()["type"])
     tree = jax.tree.structure(shapes)
     step = program.build_prediction_step(
         learned.task, learned.settings, learned.preprocessor, learned.model, learned.class_names
@@ -117,7 +117,7 @@ def _checked(content: bytes, learned: Predictor, *, seed: int = 0) -> float:
     for count in (5, 1):
         inputs = _drawn(learned, count, seed)
         expected = _as_outputs(step(learned.weights["params"], learned.weights["model_state"], inputs)[0])
-        named = _named(inputs, learned.preprocessor.as_record()["kind"])
+        named = _named(inputs, learned.preprocessor.as_record()["type"])
         got = session.run([*expected], {one.name: named[one.name] for one in session.get_inputs()})
         largest = max(largest, _difference(dict(zip(expected, got, strict=True)), jax.device_get(expected)))
     if not largest <= TOLERANCE:
@@ -161,10 +161,10 @@ def _drawn(learned: Predictor, count: int, seed: int) -> PyTree:
     random = np.random.default_rng(seed)
     arguments = learned.preprocessor.model_arguments
     shapes = learned.preprocessor.shapes(count)
-    match learned.preprocessor.as_record()["kind"]:
+    match learned.preprocessor.as_record()["type"]:
         case "images":
             return random.integers(0, 256, shapes.shape).astype(shapes.dtype)
-        case "scenes":
+        case "detection":
             side = shapes["image"].shape[1]
             size = random.integers(side // 2, side + 1, shapes["size"].shape).astype(np.int32)
             # Blocks of one grey, in which a detector finds something sooner than in single pixels.

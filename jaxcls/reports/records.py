@@ -24,7 +24,7 @@ DATA: dict[str, Any] = {
     "sha256": {str: str},
     "duplicates_in_test": int,
 }
-PREDICTOR = {"problem": _CLASSIFICATION | {"detection"}, "class_names": [str], "preprocessor": ({"kind": str}, None)}
+PREDICTOR = {"problem": _CLASSIFICATION | {"detection"}, "class_names": [str], "preprocessor": ({"type": str}, None)}
 ENVIRONMENT = {"packages": {str: str}, "devices?": [str]}
 EPOCH = {
     "epoch": int,

@@ -143,7 +143,7 @@ TASK = Task(
         "cnn": functools.partial(vision.CNN, channels=(16, 32, 64), dense=128),
         "resnet": functools.partial(vision.ResNet, widths=(16, 32, 64, 128), pooled_stem=True),
     },
-    presets={"default": Preset(DEFAULT, augmentation.inputs_alone(augmentation.shift(4)))},
+    presets={"default": Preset(DEFAULT, augmentation.inputs_only(augmentation.shift(4)))},
     metrics=["roc_auc", "average_precision", "recall", "specificity", "balanced_accuracy"],
     split=splits.grouped,
 )

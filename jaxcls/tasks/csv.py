@@ -23,7 +23,7 @@ import jax
 
 from jaxcls._utils.errors import InputError
 from jaxcls.data import sources, user_tables
-from jaxcls.data.augmentation import inputs_alone
+from jaxcls.data.augmentation import inputs_only
 from jaxcls.data.dataset import Dataset, Unlabeled
 from jaxcls.data.preprocessing import tables
 from jaxcls.models import tabular
@@ -87,7 +87,7 @@ def _or_sample(settings: Settings) -> Settings:
 def specialise(task: Task, settings: Settings) -> Task:
     labels = user_data.table_labels(_or_sample(settings))
     rows = len(labels.values)
-    preset = Preset(LARGE if rows >= LARGE_ROWS else DEFAULT, augment=inputs_alone(functools.partial(jitter, rows)))
+    preset = Preset(LARGE if rows >= LARGE_ROWS else DEFAULT, augment=inputs_only(functools.partial(jitter, rows)))
     return user_data.for_problem(dataclasses.replace(task, presets={"default": preset}), labels.problem)
 
 

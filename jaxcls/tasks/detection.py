@@ -87,5 +87,5 @@ TASK = Task(
         )
     },
     metrics=["map", "map_50"],
-    split=splits.by_chance,
+    split=splits.random,
 )

@@ -83,8 +83,8 @@ _six_views: list[Callable[[jax.Array], jax.Array]] = [
     lambda batch: _mirrored(_down(batch)),
     lambda batch: _mirrored(_up(batch)),
 ]
-_flipped = augmentation.inputs_alone(augmentation.horizontal_flip)
-_flipped_and_moved = augmentation.inputs_alone(augmentation.chain(augmentation.horizontal_flip, augmentation.shift(1)))
+_flipped = augmentation.inputs_only(augmentation.horizontal_flip)
+_flipped_and_moved = augmentation.inputs_only(augmentation.chain(augmentation.horizontal_flip, augmentation.shift(1)))
 
 TASK = Task(
     name="fashion_mnist",
@@ -110,7 +110,7 @@ TASK = Task(
         ),
         "best": Preset(
             dataclasses.replace(FAST, model="vgg_large", epochs=32),
-            augmentation.inputs_alone(
+            augmentation.inputs_only(
                 augmentation.chain(augmentation.horizontal_flip, augmentation.shift(2), augmentation.cutout(10))
             ),
             views=_six_views,

@@ -73,7 +73,7 @@ TASK = Task(
     presets={
         "default": Preset(
             DEFAULT,
-            augmentation.inputs_alone(augmentation.chain(augmentation.horizontal_flip, augmentation.shift(1))),
+            augmentation.inputs_only(augmentation.chain(augmentation.horizontal_flip, augmentation.shift(1))),
             views=[lambda batch: batch[:, :, ::-1]],
         )
     },

@@ -71,8 +71,8 @@ def read(path: Path, settings: Settings) -> Unlabeled:
 
 
 def by_time(part: Split, fraction: float, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """As :func:`jaxcls.data.splits.by_time`; both sides must have payments of both classes."""
-    earlier, later = splits.by_time(part, fraction, seed=seed)
+    """As :func:`jaxcls.data.splits.chronological`; both sides must have payments of both classes."""
+    earlier, later = splits.chronological(part, fraction, seed=seed)
     for what, rows in (("first", earlier), ("last", later)):
         found = np.unique(part.labels[rows])
         if len(found) < 2:

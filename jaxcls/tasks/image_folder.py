@@ -81,7 +81,7 @@ TASK = Task(
                 # The rate ends at zero, so the last epoch is the one to keep.
                 restore_best=False,
             ),
-            augmentation.inputs_alone(
+            augmentation.inputs_only(
                 augmentation.chain(augmentation.affine(degrees=10, scale=0.1), augmentation.shift(4))
             ),
         ),

@@ -53,7 +53,7 @@ TASK = Task(
                 # The rate ends at zero, so the last epoch is the one to keep.
                 restore_best=False,
             ),
-            augmentation.inputs_alone(
+            augmentation.inputs_only(
                 augmentation.chain(augmentation.affine(degrees=12, scale=0.12, shear=0.15), augmentation.shift(2))
             ),
         ),

@@ -10,7 +10,7 @@ from jaxcls.tasks.task import Task
 from jaxcls.training.settings import Settings
 
 
-def fit_preprocessor(inputs: np.ndarray, settings: Settings) -> texts.Texts:
+def fit_preprocessor(inputs: np.ndarray, settings: Settings) -> texts.TextPreprocessor:
     """A tokenizer of the training texts."""
     return texts.fit(
         inputs,

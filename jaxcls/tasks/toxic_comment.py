@@ -66,7 +66,8 @@ def _from_folder(folder: Path) -> Dataset:
     train_path, test_path, labels_path = paths
     train = _labelled(train_path, learned=True)
     test, answers = _read(test_path), _read(labels_path, comments=False)
-    labels = _labels_of_test(answers, labels_path)[_joined(test["id"], answers["id"], test_path, labels_path)]
+    rows = user_tables.match_ids(test["id"], answers["id"], str(test_path), str(labels_path))
+    labels = _labels_of_test(answers, labels_path)[rows]
     scored = labels[:, 0] >= 0
     note = f"{scored.sum():,} of {len(scored):,} test rows are scored, the labels of the others are -1"
     record = Provenance("files", str(folder), sources.checksums(paths), synthetic=False, note=note)
@@ -82,17 +83,6 @@ def _labels_of_test(table: Table, path: Path) -> np.ndarray:
     if unknown.all():
         raise InputError(f"{path}: all labels are -1, so no row can be scored; Kaggle added the labels later.")
     return labels
-
-
-def _joined(ids: np.ndarray, others: np.ndarray, path: Path, other_path: Path) -> np.ndarray:
-    """The row of each id among the others, which are the same in any order."""
-    for here, there, file, other in ((ids, others, path, other_path), (others, ids, other_path, path)):
-        known = set(there)
-        for row, name in enumerate(here, 1):
-            if name not in known:
-                raise InputError(f"{file}: row {row} has the id {name!r}, which {other} does not have.")
-    rows = {name: row for row, name in enumerate(others)}
-    return np.array([rows[name] for name in ids])
 
 
 def _from_tfds() -> Dataset:

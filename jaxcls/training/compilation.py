@@ -23,7 +23,7 @@ from jaxcls._utils.labels import AnyProblemName, ProblemName
 from jaxcls.checkpoints import CheckpointManager
 from jaxcls.data import batching, streaming
 from jaxcls.data.adapters import as_arrays, as_examples
-from jaxcls.data.augmentation import inputs_alone
+from jaxcls.data.augmentation import inputs_only
 from jaxcls.data.batching import Batch, Examples
 from jaxcls.metrics.by_name import ALIASES, METRICS
 from jaxcls.models.functional import Model, functional
@@ -100,7 +100,7 @@ def compile(
     made = assembly.one_logit(_as_model(model, example), problems(heads))
     chosen = _optimizer(optimizer)
     functions = assembly.assemble(
-        made, heads, chosen, eval_batch_size=eval_batch_size, preprocess=preprocess, augment=inputs_alone(augment)
+        made, heads, chosen, eval_batch_size=eval_batch_size, preprocess=preprocess, augment=inputs_only(augment)
     )
     return Compiled(made, heads, chosen, functions, run_eagerly)
 
@@ -216,7 +216,7 @@ class Compiled:
                 epochs=epochs,
                 batch_size=batch_size,
                 validate=lambda state: {} if validation is None else self.functions.validate(state, validation),
-                feed=streaming.streamed if streams else batching.resident,
+                feed=streaming.host_feed if streams else batching.device_feed,
                 monitor=monitor,
                 mode=mode,
                 patience=patience,

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxcls._utils.errors import InputError
 from jaxcls.checkpoints import CheckpointManager
-from jaxcls.data.batching import Batch, Examples, Feed, chunk_length, resident, steps_per_epoch
+from jaxcls.data.batching import Batch, Examples, Feed, chunk_length, device_feed, steps_per_epoch
 from jaxcls.training import memory
 from jaxcls.training.steps import StepMetrics, TrainState, TrainStep, epoch_order, make_train_chunk
 
@@ -104,7 +104,7 @@ def fit(
     batch_size: int,
     validate: Callable[[TrainState], Mapping[str, float]],
     order: Callable[[jax.Array, int], jax.Array] | None = None,
-    feed: Callable[..., Feed] = resident,
+    feed: Callable[..., Feed] = device_feed,
     monitor: str | None = None,
     mode: Literal["max", "min"] = "max",
     patience: int | None = None,
@@ -128,7 +128,7 @@ def fit(
       validate: ``state -> {name: value}``, called after each epoch.
       order: ``(key, epoch) -> the rows of the examples, in the order of the epoch``; without it, any order is as
         likely as another.
-      feed: how they come to the step: `pipeline.resident`, of examples on the device, or `streaming.streamed`, of
+      feed: how they come to the step: `batching.device_feed`, of examples on the device, or `streaming.host_feed`, of
         examples on the host. The bits are the same.
       monitor: the name of the value by which ``patience`` and the best checkpoint are decided, greater being
         better if ``mode`` is 'max'.
@@ -218,7 +218,7 @@ def chunked_epochs(
     *,
     batch_size: int,
     order: Callable[[jax.Array, int], jax.Array] | None = None,
-    feed: Callable[..., Feed] = resident,
+    feed: Callable[..., Feed] = device_feed,
     sharding: jax.sharding.NamedSharding | None = None,
 ) -> tuple[int, Callable[[jax.Array, int, int], Iterator[Batch]]]:
     """How many batches there are to a dispatch, and ``(key, epoch, first) -> chunks`` of an epoch from a batch on.

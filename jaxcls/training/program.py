@@ -203,7 +203,7 @@ def build(
     order = None
     if preprocessor.buckets is not None:
         ordered = jax.jit(steps.bucketed_order, static_argnames="batch_size")
-        numbers = preprocessor.buckets.of_each(train.inputs)
+        numbers = preprocessor.buckets.indices(train.inputs)
         order = functools.partial(ordered, buckets=numbers, batch_size=resolved.batch_size)
 
     seed = np.uint32(resolved.seed)

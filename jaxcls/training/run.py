@@ -205,7 +205,7 @@ def _fit(
             batch_size=resolved.batch_size,
             validate=lambda state: functions.validate(state, validation),
             order=functions.order,
-            feed=streaming.streamed if streams else batching.resident,
+            feed=streaming.host_feed if streams else batching.device_feed,
             monitor=resolved.monitor,
             mode=mode,
             patience=resolved.patience,

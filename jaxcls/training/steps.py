@@ -11,7 +11,7 @@ import optax
 from jax.typing import ArrayLike
 
 from jaxcls import kernels
-from jaxcls.data.batching import Batch, in_order
+from jaxcls.data.batching import Batch, padded_batches
 from jaxcls.data.buckets import Buckets, Size
 from jaxcls.models.functional import Model
 
@@ -150,7 +150,7 @@ def bucketed(train_step: TrainStep, buckets: Buckets) -> TrainStep:
         def cut(size: Size) -> TrainStep:
             return lambda state, batch: train_step(state, batch._replace(inputs=buckets.cut(batch.inputs, size)))
 
-        return jax.lax.switch(buckets.of_all(batch.inputs), [cut(size) for size in buckets.sizes], state, batch)
+        return jax.lax.switch(buckets.common_index(batch.inputs), [cut(size) for size in buckets.sizes], state, batch)
 
     return step
 
@@ -239,9 +239,9 @@ def collect(
     """
     count = len(jax.tree.leaves(inputs)[0])
     if buckets is None:
-        batches = in_order((inputs, *beside), batch_size)
+        batches = padded_batches((inputs, *beside), batch_size)
         return _joined([step(params, model_state, *jax.device_put(batch, sharding)) for batch in batches], count)
-    numbers = buckets.of_each(inputs)
+    numbers = buckets.indices(inputs)
     parts, rows = [], []
     for number, size in enumerate(buckets.sizes):
         own = np.flatnonzero(numbers == number)

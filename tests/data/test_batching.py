@@ -1,4 +1,4 @@
-"""Every example is seen once an epoch, in batches of one size, padded where the examples do not suffice."""
+"""Batching: every example occurs once per epoch, in padded batches of one size."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ SIZES = {"count": st.integers(1, 50), "batch_size": st.integers(1, 20)}
 
 @settings(max_examples=25)  # each shape is compiled
 @given(**SIZES, length=st.integers(1, 8))
-def test_an_epoch_of_dispatches_holds_each_row_once_unmasked(count, batch_size, length):
+def test_each_row_is_unmasked_once_per_epoch(count, batch_size, length):
     order = jnp.asarray(np.random.default_rng(count).permutation(count))
     steps = batching.steps_per_epoch(count, batch_size)
     seen = []
@@ -25,8 +25,8 @@ def test_an_epoch_of_dispatches_holds_each_row_once_unmasked(count, batch_size, 
 
 
 @given(**SIZES)
-def test_batches_in_order_are_the_examples_in_order(count, batch_size):
-    batches = list(batching.in_order({"x": np.arange(count)}, batch_size))
+def test_padded_batches_keep_the_order_of_the_examples(count, batch_size):
+    batches = list(batching.padded_batches({"x": np.arange(count)}, batch_size))
     assert {len(batch["x"]) for batch in batches} == {batch_size}
     rows = np.concatenate([batch["x"] for batch in batches])
     assert rows[:count].tolist() == list(range(count))
@@ -34,7 +34,7 @@ def test_batches_in_order_are_the_examples_in_order(count, batch_size):
 
 
 @given(steps=st.integers(1, 5000), most=st.integers(1, 100))
-def test_the_chunk_length_wastes_least_of_the_long_ones(steps, most):
+def test_chunk_length_minimizes_wasted_steps(steps, most):
     length = batching.chunk_length(steps, most)
     assert 1 <= length <= max(most, 1)
     if steps <= most:
@@ -43,7 +43,7 @@ def test_the_chunk_length_wastes_least_of_the_long_ones(steps, most):
         assert all(-steps % length <= -steps % other for other in range(most // 2 + 1, most + 1))
 
 
-def test_the_padding_of_a_batch_is_made_of_real_rows():
+def test_batches_are_padded_with_real_rows():
     rows, mask = batching.batch_rows(jnp.array([3, 1, 2, 0]), jnp.int32(1), batch_size=3, length=1)
     assert rows.tolist() == [[0, 3, 1]]
     assert mask.tolist() == [[True, False, False]]

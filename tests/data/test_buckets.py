@@ -1,4 +1,4 @@
-"""Buckets: padded examples are cut to the first size that holds them, and nothing but padding is cut off."""
+"""Buckets: batches are cropped to the first size that fits them, so that only padding is lost."""
 
 import hypothesis
 import hypothesis.strategies as st
@@ -15,7 +15,7 @@ SEED = st.integers(0, 2**32 - 1)
 def sequences(seed, count=7):
     rng = np.random.default_rng(seed)
     tokens, lengths = rng.integers(1, 9, (count, 8)), rng.integers(0, 9, (count, 1))
-    # A token 0 within a sequence is no padding.
+    # A token 0 within a sequence is not padding.
     tokens[:, 1] *= rng.integers(0, 2, count)
     return np.where(np.arange(8) < lengths, tokens, 0).astype(np.int32)
 
@@ -27,37 +27,37 @@ def images(seed, count=7):
     return {"image": (inside[0][:, :, None] & inside[1][:, None, :])[..., None].astype(np.uint8), "size": size}
 
 
-def real(inputs):
-    """How many numbers of each example are not padding."""
+def nonzero(inputs):
+    """Counts the nonzero values of each example."""
     pixels = inputs["image"] if isinstance(inputs, dict) else inputs
     return (np.asarray(pixels) != 0).reshape(len(pixels), -1).sum(axis=1)
 
 
-KINDS = (
-    (buckets.of_sequences(WIDTHS), sequences),
-    (buckets.of_canvases(CANVASES), images),
+CASES = (
+    (buckets.sequence_buckets(WIDTHS), sequences),
+    (buckets.canvas_buckets(CANVASES), images),
 )
 
 
-@hypothesis.given(seed=SEED, kind=st.sampled_from(KINDS))
-def test_the_first_size_that_holds_an_example_loses_nothing_of_it_and_those_before_do(seed, kind):
-    made, drawn = kind
-    inputs = drawn(seed)
-    for row, number in enumerate(made.of_each(inputs)):
+@hypothesis.given(seed=SEED, case=st.sampled_from(CASES))
+def test_the_chosen_size_is_the_first_that_loses_nothing(seed, case):
+    bucketing, draw = case
+    inputs = draw(seed)
+    for row, number in enumerate(bucketing.indices(inputs)):
         one = jax.tree.map(lambda array, row=row: array[row : row + 1], inputs)
-        kept = [(real(made.cut(one, size)) == real(one)).item() for size in made.sizes]
-        assert kept.index(True) == number
-    number = made.of_all(inputs)
-    kept = [bool((real(made.cut(inputs, size)) == real(inputs)).all()) for size in made.sizes]
-    assert kept.index(True) == number
+        complete = [(nonzero(bucketing.cut(one, size)) == nonzero(one)).item() for size in bucketing.sizes]
+        assert complete.index(True) == number
+    number = bucketing.common_index(inputs)
+    complete = [bool((nonzero(bucketing.cut(inputs, size)) == nonzero(inputs)).all()) for size in bucketing.sizes]
+    assert complete.index(True) == number
 
 
-@hypothesis.given(seed=SEED, kind=st.sampled_from(KINDS))
+@hypothesis.given(seed=SEED, case=st.sampled_from(CASES))
 @hypothesis.settings(max_examples=10)
-def test_the_compiled_step_sees_the_same(seed, kind):
-    made, drawn = kind
-    inputs = drawn(seed)
-    each, every = jax.jit(lambda inputs: (made.of_each(inputs), made.of_all(inputs)))(inputs)
-    np.testing.assert_array_equal(each, made.of_each(inputs))
-    assert each.dtype == made.of_each(inputs).dtype == np.int32
-    assert every == made.of_all(inputs)
+def test_compiled_and_host_indices_are_equal(seed, case):
+    bucketing, draw = case
+    inputs = draw(seed)
+    each, every = jax.jit(lambda inputs: (bucketing.indices(inputs), bucketing.common_index(inputs)))(inputs)
+    np.testing.assert_array_equal(each, bucketing.indices(inputs))
+    assert each.dtype == bucketing.indices(inputs).dtype == np.int32
+    assert every == bucketing.common_index(inputs)

@@ -8,11 +8,10 @@ import pytest
 from PIL import Image
 
 from jaxcls._utils.errors import InputError
-from jaxcls.data import duplicates
+from jaxcls.data import duplicates, splits
 from jaxcls.data.datasets import object_detection
 from jaxcls.data.formats import coco
 from jaxcls.data.samples import scenes
-from jaxcls.data.splits import by_chance
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -117,7 +116,7 @@ def test_the_parts_of_coco_are_those_of_its_files(written, tmp_path):
 
 def test_parts_are_divided_with_all_that_they_hold(written):
     part = load(written).train
-    rows, others = by_chance(part, 0.5, seed=0)
+    rows, others = splits.random(part, 0.5, seed=0)
     taken = part.take(others)
     np.testing.assert_array_equal(taken.labels["boxes"], part.labels["boxes"][others])
     np.testing.assert_array_equal(taken.inputs["scale"], part.inputs["scale"][others])

@@ -1,4 +1,4 @@
-"""Normalisation of padded images: the padding counts nowhere, and is 0 for the model."""
+"""Preprocessing of padded images: the padding is left out of the statistics, and is 0 for the model."""
 
 import json
 
@@ -21,31 +21,31 @@ def padded(seed, channels=3):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_statistics_are_those_of_the_pixels_of_images(channels):
+def test_statistics_leave_out_the_padding(channels):
     inputs = padded(0, channels)
     parts = zip(inputs["image"], inputs["size"], strict=True)
     pixels = np.concatenate([image[:height, :width].reshape(-1, channels) for image, (height, width) in parts])
     pixels = pixels.astype(np.float64)
     fitted = detection.fit(inputs)
     rounded = pixels.std(axis=0).max() / 128
-    np.testing.assert_allclose(fitted.of_pixels.mean, pixels.mean(axis=0), atol=rounded)
-    np.testing.assert_allclose(fitted.of_pixels.deviation, pixels.std(axis=0), atol=rounded)
-    normalised = np.asarray(jax.jit(fitted.normalize)(fitted.transform(inputs)))
-    for image, given, (height, width) in zip(normalised, inputs["image"], inputs["size"], strict=True):
+    np.testing.assert_allclose(fitted.pixels.mean, pixels.mean(axis=0), atol=rounded)
+    np.testing.assert_allclose(fitted.pixels.deviation, pixels.std(axis=0), atol=rounded)
+    normalized = np.asarray(jax.jit(fitted.normalize)(fitted.transform(inputs)))
+    for image, given, (height, width) in zip(normalized, inputs["image"], inputs["size"], strict=True):
         wanted = (given[:height, :width] - pixels.mean(axis=0)) / pixels.std(axis=0)
         np.testing.assert_allclose(image[:height, :width], wanted, rtol=1 / 100, atol=1 / 100)
         assert not image[height:].any()
         assert not image[:, width:].any()
 
 
-def test_a_record_is_json_and_reads_back():
+def test_record_round_trips_through_json():
     fitted = detection.fit(padded(1))
     again = from_record(json.loads(json.dumps(fitted.as_record())))
     assert again == fitted
     assert again.model_arguments == {"input_shape": (8, 8, 3)}
 
 
-def test_shapes_are_those_of_what_is_encoded():
+def test_shapes_match_the_encoded_arrays():
     fitted, inputs = detection.fit(padded(2)), padded(2)
     encoded = fitted.transform(inputs)
     assert {name: (array.shape, array.dtype) for name, array in encoded.items()} == {
@@ -54,7 +54,7 @@ def test_shapes_are_those_of_what_is_encoded():
 
 
 def sized(sizes):
-    """Grey images of these heights and widths, on canvases of 128 pixels."""
+    """Gray images of these heights and widths, on canvases of 128 pixels."""
     images = np.zeros((len(sizes), 128, 128, 1), np.uint8)
     for image, (height, width) in zip(images, sizes, strict=True):
         image[:height, :width] = 100
@@ -67,12 +67,12 @@ def sized(sizes):
         ([(128, 128)] * 3, ()),
         ([(96, 128)] * 3, ((96, 128), (128, 128))),
         ([(96, 128), (128, 50), (128, 97)], ((128, 64), (96, 128), (128, 128))),
-        # One of eleven has none of its own.
+        # One image in eleven is not worth a compilation.
         ([(128, 128)] * 10 + [(96, 128)], ()),
     ],
     ids=str,
 )
-def test_canvases_are_those_that_suit_a_share_of_the_images(sizes, canvases):
+def test_canvases_fit_enough_of_the_images_each(sizes, canvases):
     fitted = detection.fit(sized(sizes))
     assert fitted.canvases == canvases
     assert from_record(json.loads(json.dumps(fitted.as_record()))) == fitted
@@ -81,7 +81,7 @@ def test_canvases_are_those_that_suit_a_share_of_the_images(sizes, canvases):
         return
     inputs = fitted.transform(sized(sizes))
     whole = np.asarray(fitted.normalize(inputs))
-    for row, number in enumerate(fitted.buckets.of_each(inputs)):
+    for row, number in enumerate(fitted.buckets.indices(inputs)):
         height, width = canvases[number]
         one = jax.tree.map(lambda array, row=row: array[row : row + 1], inputs)
         cut = np.asarray(fitted.normalize(fitted.buckets.cut(one, (height, width))))
@@ -95,21 +95,21 @@ def test_canvases_are_those_that_suit_a_share_of_the_images(sizes, canvases):
     [[[96, 128]], [[100, 128], [128, 128]], [[128, 128], [96, 128]], [[96, 128], [96, 128], [128, 128]], [[96]], [128]],
     ids=str,
 )
-def test_canvases_that_no_images_have_are_refused(canvases):
+def test_impossible_canvases_are_rejected(canvases):
     record = detection.fit(sized([(96, 128)])).as_record()
     with pytest.raises(InputError, match="canvases"):
         from_record(record | {"canvases": canvases})
 
 
-def test_another_canvas_is_refused_and_so_is_what_is_not_padded_with_black():
+def test_another_canvas_size_and_nonzero_padding_are_rejected():
     fitted, inputs = detection.fit(padded(3)), padded(3)
-    with pytest.raises(InputError, match=r"\(8, 7, 3\); those of the training have \(8, 8, 3\)"):
+    with pytest.raises(InputError, match=r"\(8, 7, 3\); the training images have \(8, 8, 3\)"):
         fitted.transform(inputs | {"image": inputs["image"][:, :, :7]})
-    with pytest.raises(InputError, match="something else than 0"):
+    with pytest.raises(InputError, match="padding of the canvases is not 0"):
         detection.fit(inputs | {"image": np.full_like(inputs["image"], 9)})
 
 
-def test_a_query_is_normalised_as_training_images_are():
+def test_images_to_predict_are_normalized_as_training_images():
     inputs = padded(4)
     fitted = detection.fit(inputs)
     one = object_detection.canvases(inputs["image"][:1], np.array([[16, 8]]))

@@ -1,4 +1,4 @@
-"""Tables: what is fitted to training rows, and how other rows are encoded by it."""
+"""Table preprocessing: statistics of training rows, and the encoding of other rows."""
 
 import json
 
@@ -32,14 +32,14 @@ def columns():
     }
 
 
-def test_numbers_without_outliers_are_standardised_as_by_scikit_learn():
+def test_numbers_without_outliers_are_standardized_as_by_scikit_learn():
     values = np.random.default_rng(0).uniform(-3, 8, (5000, 1))
     scaled = tables.fit({"a": values[:, 0]}).transform({"a": values[:, 0]})["numeric"]
-    # Both the middle 98% and the smooth clip leave their mark, a small one.
+    # The trimmed statistics and the smooth clip make a small difference.
     np.testing.assert_allclose(scaled, StandardScaler().fit_transform(values), atol=0.12)
 
 
-def test_a_huge_value_neither_shrinks_the_others_nor_is_huge():
+def test_an_outlier_is_clipped_and_does_not_compress_other_values():
     values = np.random.default_rng(0).normal(size=1000)
     with_outlier = np.append(values, 1e12)
     expected = tables.fit({"a": values}).transform({"a": values})["numeric"]
@@ -48,13 +48,13 @@ def test_a_huge_value_neither_shrinks_the_others_nor_is_huge():
     assert scaled[-1] == pytest.approx(5.0)
 
 
-def test_statistics_are_those_of_the_rows_that_were_fitted(columns):
+def test_encoding_a_row_does_not_depend_on_the_other_rows(columns):
     fitted = tables.fit(columns)
     alone = fitted.transform({name: column[:1] for name, column in columns.items()})
     chex.assert_trees_all_equal(alone, jax.tree.map(lambda array: array[:1], fitted.transform(columns)))
 
 
-def test_a_missing_number_is_the_mean_with_a_flag_where_training_rows_lack_some(columns):
+def test_a_missing_number_becomes_the_mean_with_a_flag_if_training_rows_have_missing_numbers(columns):
     encoded = tables.fit(columns).transform({**columns, "c": np.where(np.arange(200) == 7, np.nan, columns["c"])})
     np.testing.assert_array_equal(encoded["missing"][:, 0], np.isnan(columns["a"]))
     np.testing.assert_array_equal(encoded["numeric"][:5, 0], 0.0)
@@ -63,7 +63,7 @@ def test_a_missing_number_is_the_mean_with_a_flag_where_training_rows_lack_some(
 
 
 @pytest.mark.parametrize("value", [0.1, np.nan])
-def test_a_column_that_tells_nothing_is_zero_even_where_it_differs_later(value):
+def test_a_column_that_is_constant_in_training_is_always_zero(value):
     fitted = tables.fit({"a": np.full(5, value)})
     assert fitted.numeric[0].edges == ()
     np.testing.assert_array_equal(fitted.transform({"a": np.array([0.1, 7.0, np.nan])})["numeric"], 0.0)
@@ -77,7 +77,7 @@ def test_a_rare_flag_is_not_lost():
 
 
 @given(st.lists(st.floats(allow_infinity=False), min_size=1), st.floats(allow_infinity=False))
-def test_whatever_the_numbers_the_encoding_is_finite_and_ascending(values, other):
+def test_encoding_is_finite_and_monotonic_for_all_numbers(values, other):
     fitted = tables.fit({"a": np.array(values)})
     (column,) = fitted.numeric
     assert list(column.edges) == sorted(set(column.edges))
@@ -97,12 +97,12 @@ def test_edges_are_quantiles_of_the_scaled_rows():
 
 
 @pytest.mark.parametrize(("rows", "bins"), [(10, 2), (600, 3), (10_000, 16)])
-def test_a_bin_has_rows_to_learn_from(rows, bins):
+def test_number_of_bins_grows_with_the_rows(rows, bins):
     (edges,) = tables.fit({"a": np.arange(float(rows))}).model_arguments["bins"]
     assert len(edges) == bins + 1
 
 
-def test_words_are_indices_and_unseen_ones_are_0():
+def test_words_become_indices_and_unknown_words_0():
     fitted = tables.fit({"b": words("red", "", "green", "red")})
     encoded = fitted.transform({"b": words("red", "green", "", "Red", "blue")})
     assert encoded["categories"].tolist() == [[3], [2], [1], [0], [0]]
@@ -110,8 +110,8 @@ def test_words_are_indices_and_unseen_ones_are_0():
     assert fitted.model_arguments["cardinalities"] == (4,)
 
 
-def test_words_that_another_file_reads_as_numbers_are_found_again(tmp_path):
-    """Whether a column holds words is seen in each file for itself."""
+def test_words_that_another_file_reads_as_numbers_keep_their_index(tmp_path):
+    """The type of a column is inferred per file."""
     path = tmp_path / "table.csv"
     path.write_text('store\n07\n1.50\nx\n""\n')
     fitted = tables.fit(read_csv(path))
@@ -124,23 +124,23 @@ def test_words_that_another_file_reads_as_numbers_are_found_again(tmp_path):
     assert (fitted.transform(other)["categories"][[0, 1, 3]] > 0).all()
 
 
-def test_the_record_is_json_and_comes_back_equal(columns):
+def test_record_round_trips_through_json(columns):
     fitted = tables.fit(columns)
     restored = from_record(json.loads(json.dumps(fitted.as_record())))
     assert restored == fitted
     chex.assert_trees_all_equal(restored.transform(columns), fitted.transform(columns))
 
 
-def test_the_order_of_columns_does_not_matter_and_others_are_ignored(columns):
+def test_column_order_does_not_matter_and_other_columns_are_ignored(columns):
     fitted = tables.fit(columns)
     shuffled = {"label": columns["b"], **dict(reversed(columns.items()))}
     chex.assert_trees_all_equal(fitted.transform(shuffled), fitted.transform(columns))
 
 
-def test_every_kind_of_column_is_there_though_empty():
+def test_absent_types_of_columns_give_empty_arrays():
     encoded = tables.fit({"b": words("x", "y")}).transform({"b": words("x")})
-    normalised = tables.fit({"b": words("x", "y")}).normalize(encoded)
-    assert {name: (array.shape, str(array.dtype)) for name, array in normalised.items()} == {
+    normalized = tables.fit({"b": words("x", "y")}).normalize(encoded)
+    assert {name: (array.shape, str(array.dtype)) for name, array in normalized.items()} == {
         "numeric": ((1, 0), "float32"),
         "missing": ((1, 0), "float32"),
         "categories": ((1, 1), "int32"),
@@ -150,13 +150,13 @@ def test_every_kind_of_column_is_there_though_empty():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({}, "no column to learn from"),
+        ({}, "no feature columns"),
         ({"a": np.array([1.0, np.inf])}, "row 2 of column 'a' is inf"),
-        ({"a": words(*map(str, "abcdefghijklmnopqrstuvwxyz"))}, "26 different words in 26 rows.*--id-column a"),
+        ({"a": words(*map(str, "abcdefghijklmnopqrstuvwxyz"))}, "26 distinct words in 26 rows.*make a the id column"),
         ({"a": words(*map(str, range(30)), "?")}, "Most of them are numbers, but not '\\?'"),
     ],
 )
-def test_columns_that_cannot_be_learned_from_are_refused(given, message):
+def test_fit_rejects_unusable_columns(given, message):
     with pytest.raises(InputError, match=message):
         tables.fit(given)
 
@@ -165,14 +165,14 @@ def test_columns_that_cannot_be_learned_from_are_refused(given, message):
     ("change", "message"),
     [
         ({"a": None}, "no column 'a'"),
-        ({"colour": words("x")}, "no column 'b'.* It has: "),
+        ({"color": words("x")}, "no column 'b'.* It has: "),
         ({"a": words("1", "NA", "many")}, "row 3 of column 'a' is 'many', which is not a finite number"),
         ({"a": np.array([1.0, -np.inf])}, "row 2 of column 'a' is -inf"),
     ],
 )
-def test_columns_that_do_not_fit_those_of_training_are_refused(columns, change, message):
+def test_transform_rejects_columns_that_do_not_match_training(columns, change, message):
     given = {**columns, **change}
-    for name in [*(["b"] if "colour" in change else []), *(name for name, value in change.items() if value is None)]:
+    for name in [*(["b"] if "color" in change else []), *(name for name, value in change.items() if value is None)]:
         del given[name]
     with pytest.raises(InputError, match=message):
         tables.fit(columns).transform(given)

@@ -1,4 +1,4 @@
-"""The tokenizer of texts: fitted on training texts, the same wherever it is read back, with widths that suit them."""
+"""Text preprocessing: tokenizer training, encoding, bucket widths and records."""
 
 import json
 import subprocess
@@ -28,7 +28,7 @@ def strings(*values):
 FITTED = texts.fit(drawn(200), vocabulary_size=320, max_length=48)
 
 
-def test_tokens_are_int32_with_padding_behind_them_and_nowhere_else():
+def test_tokens_are_int32_and_padded_at_the_end_only():
     tokens = FITTED.transform(drawn(50, seed=1))
     assert tokens.dtype == np.int32
     assert tokens.shape == (50, FITTED.widths[-1])
@@ -42,30 +42,30 @@ def test_tokens_are_int32_with_padding_behind_them_and_nowhere_else():
     "variant",
     ["Good<br /><br />film", "good<BR>film", "  good \t\n film ", "good\u00a0film", "\uff47\uff4f\uff4f\uff44 film"],
 )
-def test_breaks_spaces_and_capitals_make_no_difference(variant):
+def test_line_breaks_whitespace_and_case_are_ignored(variant):
     np.testing.assert_array_equal(FITTED.transform(strings(variant)), FITTED.transform(strings("good film")))
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=40))
-def test_any_text_has_tokens_even_one_that_names_the_padding(text):
+def test_any_text_has_tokens_even_one_with_the_name_of_the_padding(text):
     tokens = FITTED.transform(strings(text, text + " [PAD] x"))
     assert tokens[1].any()
     np.testing.assert_array_equal(tokens == 0, np.cumsum(tokens == 0, axis=1) > 0)
 
 
-def test_long_texts_are_cut_and_no_text_is_all_padding():
+def test_long_texts_are_truncated_and_an_empty_text_is_all_padding():
     tokens = FITTED.transform(strings("good " * 1000, ""))
     assert tokens[0].all()
     assert not tokens[1].any()
 
 
-def test_the_record_is_json_that_gives_the_same_tokens_back():
+def test_record_round_trips_through_json():
     read_back = preprocessing.from_record(json.loads(json.dumps(FITTED.as_record())))
     assert read_back == FITTED
     np.testing.assert_array_equal(read_back.transform(drawn(5)), FITTED.transform(drawn(5)))
 
 
-def test_the_vocabulary_is_of_the_training_texts_and_the_same_in_every_process():
+def test_vocabulary_depends_on_the_training_texts_only_and_is_the_same_in_every_process():
     assert texts.fit(drawn(200), vocabulary_size=320, max_length=48) == FITTED
     assert texts.fit(drawn(200, seed=2), vocabulary_size=320, max_length=48).tokenizer != FITTED.tokenizer
     code = (
@@ -83,67 +83,67 @@ def test_the_vocabulary_is_of_the_training_texts_and_the_same_in_every_process()
         ([10, 20, 21, 22, 70], 1000, (16, 32, 128)),
         ([10, 20, 21, 22, 70], 50, (16, 32, 50)),
         ([10, 100], 8, (8,)),
-        # One in a hundred is no reason to compile a width of its own.
+        # One text in a hundred is not worth a compilation.
         ([1] + [60] * 99, 64, (64,)),
     ],
 )
-def test_widths_are_those_that_the_training_texts_need(lengths, max_length, widths):
-    assert texts._widths(np.array(lengths), max_length) == widths
+def test_widths_suit_the_lengths_of_the_training_texts(lengths, max_length, widths):
+    assert texts._choose_widths(np.array(lengths), max_length) == widths
 
 
 @pytest.mark.parametrize(
     ("rows", "options", "message"),
     [
-        (strings("a"), {"vocabulary_size": 100}, "vocabulary_size is 100; it takes 257"),
+        (strings("a"), {"vocabulary_size": 100}, "vocabulary_size is 100; it must be 257"),
         (strings("a"), {"max_length": 0}, "max_length is 0"),
-        (strings(), {}, "there is no text"),
+        (strings(), {}, "there are no texts"),
         (strings("a", None), {}, "row 2 is None"),
         (strings("a", 3.5), {}, "row 2 is 3.5"),
     ],
 )
-def test_wrong_input_is_refused(rows, options, message):
+def test_invalid_arguments_of_fit_are_rejected(rows, options, message):
     with pytest.raises(InputError, match=message):
         texts.fit(rows, **{"vocabulary_size": 300, "max_length": 16, **options})
 
 
-def test_what_is_no_text_is_refused_when_it_is_encoded():
+def test_transform_rejects_rows_that_are_not_texts():
     with pytest.raises(InputError, match="row 1 is nan"):
         FITTED.transform(strings(np.nan))
 
 
-OURS = texts.fit(np.array(["a film", "a good film"], object), vocabulary_size=300, max_length=8)
+SMALL = texts.fit(np.array(["a film", "a good film"], object), vocabulary_size=300, max_length=8)
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
-        (lambda t: t["normalizer"]["normalizers"][0]["pattern"].update(Regex="(a+)+$"), "none that jaxcls trains"),
-        (lambda t: t["normalizer"]["normalizers"][0].pop("content"), "none that jaxcls trains"),
-        (lambda t: t["added_tokens"][0].pop("single_word"), "none that jaxcls trains"),
-        (lambda t: t.update(post_processor=[]), "none that jaxcls trains"),
-        (lambda t: t.update({"0": None}), "none that jaxcls trains"),
-        (lambda t: t["model"]["merges"].append(["no", "token"]), "do not belong together"),
-        (lambda t: t["model"]["vocab"].update(x=10_000), "do not belong together"),
+        (lambda t: t["normalizer"]["normalizers"][0]["pattern"].update(Regex="(a+)+$"), "was not trained by jaxcls"),
+        (lambda t: t["normalizer"]["normalizers"][0].pop("content"), "was not trained by jaxcls"),
+        (lambda t: t["added_tokens"][0].pop("single_word"), "was not trained by jaxcls"),
+        (lambda t: t.update(post_processor=[]), "was not trained by jaxcls"),
+        (lambda t: t.update({"0": None}), "was not trained by jaxcls"),
+        (lambda t: t["model"]["merges"].append(["no", "token"]), "do not match"),
+        (lambda t: t["model"]["vocab"].update(x=10_000), "do not match"),
     ],
     ids=range(7),
 )
-def test_a_tokenizer_that_is_not_ours_is_refused(change, says):
-    tokenizer = json.loads(OURS.tokenizer)
+def test_a_tokenizer_not_trained_by_jaxcls_is_rejected(change, message):
+    tokenizer = json.loads(SMALL.tokenizer)
     change(tokenizer)
-    with pytest.raises(InputError, match=says):
-        texts.Texts.from_record(OURS.as_record() | {"tokenizer": json.dumps(tokenizer)})
+    with pytest.raises(InputError, match=message):
+        texts.TextPreprocessor.from_record(SMALL.as_record() | {"tokenizer": json.dumps(tokenizer)})
 
 
-def test_what_an_earlier_version_of_the_library_leaves_out_is_not_asked_for():
-    tokenizer = json.loads(OURS.tokenizer)
+def test_tokenizers_of_earlier_library_versions_are_read():
+    tokenizer = json.loads(SMALL.tokenizer)
     del tokenizer["model"]["ignore_merges"], tokenizer["padding"]
     tokenizer["model"]["merges"] = [" ".join(pair) for pair in tokenizer["model"]["merges"]]
-    read = texts.Texts.from_record(OURS.as_record() | {"tokenizer": json.dumps(tokenizer)})
+    read = texts.TextPreprocessor.from_record(SMALL.as_record() | {"tokenizer": json.dumps(tokenizer)})
     inputs = np.array(["a good film"], object)
-    np.testing.assert_array_equal(read.transform(inputs), OURS.transform(inputs))
+    np.testing.assert_array_equal(read.transform(inputs), SMALL.transform(inputs))
 
 
 @pytest.mark.parametrize("widths", [[], [0], [16, 8], [1 << 40], ["8"]], ids=str)
-def test_widths_that_no_texts_have_are_refused(widths):
+def test_impossible_widths_are_rejected(widths):
     with pytest.raises(InputError, match="widths"):
-        texts.Texts.from_record(OURS.as_record() | {"widths": widths})
+        texts.TextPreprocessor.from_record(SMALL.as_record() | {"widths": widths})

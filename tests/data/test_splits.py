@@ -1,4 +1,4 @@
-"""Splits: every row once, every class in proportion, groups whole, the same rows for the same seed."""
+"""Splits: every row once, every class in proportion, groups kept whole, the same rows for the same seed."""
 
 import hashlib
 
@@ -20,7 +20,7 @@ fractions = st.floats(0.01, 0.99)
 seeds = st.integers(0, 2**64)
 
 
-def part(labels, groups=None):
+def examples_of(labels, groups=None):
     return Split(np.zeros((len(labels), 1)), labels, groups=groups)
 
 
@@ -34,7 +34,7 @@ def assert_each_row_once(train_rows, validation_rows, count):
 @settings(deadline=None)
 @given(labels=labels_of_few_classes, fraction=fractions, seed=seeds)
 def test_every_row_is_in_one_split_and_every_class_in_proportion(labels, fraction, seed):
-    train_rows, validation_rows = splits.stratified(part(labels), fraction, seed=seed)
+    train_rows, validation_rows = splits.stratified(examples_of(labels), fraction, seed=seed)
     assert_each_row_once(train_rows, validation_rows, len(labels))
     for label in set(labels.tolist()):
         count = np.sum(labels == label)
@@ -50,41 +50,41 @@ def test_every_row_is_in_one_split_and_every_class_in_proportion(labels, fractio
 def test_rows_lost_to_rounding_go_to_the_largest_remainders(fraction, expected):
     # Ideal at 0.1: 0.7, 1.6 and 2.4 of 4.7 rows, so 5 rows; at 0.25: 1.75, 4, 6; at 0.5: 3.5, 8, 12.
     labels = np.repeat([5, 6, 7], [7, 16, 24])
-    _, validation_rows = splits.stratified(part(labels), fraction, seed=3)
+    _, validation_rows = splits.stratified(examples_of(labels), fraction, seed=3)
     np.testing.assert_array_equal(np.unique(labels[validation_rows], return_counts=True)[1], expected)
 
 
 def test_class_counts_are_those_of_scikit_learn():
     labels = np.random.default_rng(0).choice(4, size=1000, p=[0.1, 0.2, 0.3, 0.4])
-    _, validation_rows = splits.stratified(part(labels), 0.2, seed=0)
+    _, validation_rows = splits.stratified(examples_of(labels), 0.2, seed=0)
     _, theirs = train_test_split(labels, test_size=0.2, stratify=labels, random_state=0)
     assert np.max(np.abs(np.bincount(labels[validation_rows]) - np.bincount(theirs))) <= 1
 
 
-def test_the_same_seed_gives_the_same_rows_everywhere_and_another_seed_others():
+def test_rows_depend_on_the_seed_only():
     labels = np.arange(1000) % 10
-    _, rows = splits.stratified(part(labels), 0.1, seed=42)
+    _, rows = splits.stratified(examples_of(labels), 0.1, seed=42)
     assert hashlib.sha256(rows.astype("<i8").tobytes()).hexdigest()[:16] == "17bc95d3ff101d18"
-    assert not np.array_equal(rows, splits.stratified(part(labels), 0.1, seed=43)[1])
+    assert not np.array_equal(rows, splits.stratified(examples_of(labels), 0.1, seed=43)[1])
 
     groups = np.arange(1000) // 3
-    _, rows = splits.grouped(part(labels, groups), 0.1, seed=42)
+    _, rows = splits.grouped(examples_of(labels, groups), 0.1, seed=42)
     assert hashlib.sha256(rows.astype("<i8").tobytes()).hexdigest()[:16] == "0811e64290d29176"
-    assert not np.array_equal(rows, splits.grouped(part(labels, groups), 0.1, seed=43)[1])
+    assert not np.array_equal(rows, splits.grouped(examples_of(labels, groups), 0.1, seed=43)[1])
 
 
-def test_rows_of_a_class_are_chosen_evenly():
+def test_rows_of_a_class_are_chosen_uniformly():
     labels = np.zeros(20, int)
-    chosen = np.concatenate([splits.stratified(part(labels), 0.25, seed=seed)[1] for seed in range(400)])
+    chosen = np.concatenate([splits.stratified(examples_of(labels), 0.25, seed=seed)[1] for seed in range(400)])
     # 100 times each is expected, with a standard deviation of 8.7.
     assert np.all(np.abs(np.bincount(chosen, minlength=20) - 100) < 40)
 
 
-def test_rows_of_several_labels_are_split_by_the_rarest_of_them():
-    # Two rows of the rare label, which have the common one too; one label is not known, four rows have none.
+def test_rows_with_several_labels_are_split_by_the_rarest():
+    # Two rows have the rare label and the common one; one label is unknown, four rows have none.
     labels = np.array([[1, 1]] * 2 + [[0, 1]] * 4 + [[0, 0]] * 3 + [[np.nan, 0]], np.float32)
     for seed in range(20):
-        _, validation_rows = splits.stratified(part(labels), 0.5, seed=seed)
+        _, validation_rows = splits.stratified(examples_of(labels), 0.5, seed=seed)
         np.testing.assert_array_equal(np.histogram(validation_rows, [0, 2, 6, 10])[0], [1, 2, 2])
 
 
@@ -94,8 +94,8 @@ many_labels = hnp.arrays(
 
 
 @given(labels=many_labels, fraction=fractions, seed=seeds)
-def test_rows_of_several_labels_are_split_in_the_proportions_of_their_strata(labels, fraction, seed):
-    train_rows, validation_rows = splits.stratified(part(labels), fraction, seed=seed)
+def test_multilabel_rows_are_split_in_proportion_to_their_strata(labels, fraction, seed):
+    train_rows, validation_rows = splits.stratified(examples_of(labels), fraction, seed=seed)
     assert_each_row_once(train_rows, validation_rows, len(labels))
     support = (labels == 1).sum(axis=0)
     rarest = np.array([min((support[j], j) for j in np.flatnonzero(row == 1))[1] if 1 in row else -1 for row in labels])
@@ -106,16 +106,16 @@ def test_rows_of_several_labels_are_split_in_the_proportions_of_their_strata(lab
 
 
 @st.composite
-def parts_in_groups(draw):
+def grouped_examples(draw):
     """Up to four classes in up to twenty groups; at least three groups hold every class."""
     groups = draw(hnp.arrays(np.int64, st.integers(1, 80), elements=st.integers(0, 20)))
     labels = draw(hnp.arrays(np.int32, len(groups), elements=st.integers(0, 3)))
     whole = np.repeat([100, 101, 102], 4)
-    return part(np.append(labels, np.tile(np.arange(4, dtype=np.int32), 3)), np.append(groups, whole))
+    return examples_of(np.append(labels, np.tile(np.arange(4, dtype=np.int32), 3)), np.append(groups, whole))
 
 
-@given(examples=parts_in_groups(), fraction=fractions, seed=seeds)
-def test_groups_stay_whole_and_both_sides_have_some(examples, fraction, seed):
+@given(examples=grouped_examples(), fraction=fractions, seed=seeds)
+def test_groups_stay_whole_and_both_sides_have_rows(examples, fraction, seed):
     train_rows, validation_rows = splits.grouped(examples, fraction, seed=seed)
     assert_each_row_once(train_rows, validation_rows, len(examples.labels))
     assert len(train_rows)
@@ -131,7 +131,7 @@ def test_groups_stay_whole_and_both_sides_have_some(examples, fraction, seed):
 )
 def test_groups_of_one_class_each_are_split_within_one_group_of_the_proportion(sizes, classes, fraction, seed):
     groups = np.repeat(np.arange(len(sizes)), sizes)
-    examples = part(groups % classes, groups.astype(str))
+    examples = examples_of(groups % classes, groups.astype(str))
     train_rows, validation_rows = splits.grouped(examples, fraction, seed=seed)
     for label in range(classes):
         validating = np.sum(examples.labels[validation_rows] == label)
@@ -145,7 +145,7 @@ def test_patients_with_several_labels_are_split_in_proportion():
     patients = rng.integers(0, 800, 4000)
     labels = (rng.random((4000, 5)) < [0.005, 0.02, 0.05, 0.1, 0.2]).astype(np.float32)
     labels[rng.random(labels.shape) < 0.1] = np.nan
-    _, validation_rows = splits.grouped(part(labels, patients), 0.2, seed=0)
+    _, validation_rows = splits.grouped(examples_of(labels, patients), 0.2, seed=0)
     assert len(validation_rows) == pytest.approx(800, abs=10)
     np.testing.assert_allclose((labels[validation_rows] == 1).sum(0), 0.2 * (labels == 1).sum(0), rtol=0.2)
 
@@ -154,29 +154,29 @@ def test_a_class_in_one_group_trains():
     groups = np.array([0, 1, 1, 2, 3, 3])
     labels = np.array([0, 0, 1, 0, 0, 0])
     for seed in range(20):
-        assert 1 in splits.grouped(part(labels, groups), 0.5, seed=seed)[0]
+        assert 1 in splits.grouped(examples_of(labels, groups), 0.5, seed=seed)[0]
 
 
 @given(count=st.integers(2, 100), fraction=fractions, seed=seeds)
-def test_the_last_rows_validate_where_time_counts(count, fraction, seed):
-    train_rows, validation_rows = splits.by_time(part(np.zeros(count, int)), fraction, seed=seed)
+def test_chronological_validates_on_the_last_rows(count, fraction, seed):
+    train_rows, validation_rows = splits.chronological(examples_of(np.zeros(count, int)), fraction, seed=seed)
     assert_each_row_once(train_rows, validation_rows, count)
     assert train_rows[-1] < validation_rows[0]
     assert abs(len(validation_rows) - count * fraction) <= 1
 
 
 @given(count=st.integers(2, 100), fraction=fractions, seed=seeds)
-def test_any_rows_validate_where_no_class_counts(count, fraction, seed):
+def test_random_ignores_labels_and_is_reproducible(count, fraction, seed):
     examples = Split({"image": np.zeros(count)}, {"classes": np.zeros((count, 2))})
-    train_rows, validation_rows = splits.by_chance(examples, fraction, seed=seed)
+    train_rows, validation_rows = splits.random(examples, fraction, seed=seed)
     assert_each_row_once(train_rows, validation_rows, count)
     assert abs(len(validation_rows) - count * fraction) <= 1
-    np.testing.assert_array_equal(splits.by_chance(examples, fraction, seed=seed)[0], train_rows)
+    np.testing.assert_array_equal(splits.random(examples, fraction, seed=seed)[0], train_rows)
 
 
-@pytest.mark.parametrize("split", [splits.stratified, splits.grouped, splits.by_time, splits.by_chance])
+@pytest.mark.parametrize("split", [splits.stratified, splits.grouped, splits.chronological, splits.random])
 @pytest.mark.parametrize(
-    ("fraction", "seed", "says"),
+    ("fraction", "seed", "message"),
     [
         (0.0, 0, "fraction is 0.0.*above 0 and below 1"),
         (1.0, 0, "fraction is 1.0"),
@@ -184,27 +184,27 @@ def test_any_rows_validate_where_no_class_counts(count, fraction, seed):
         (0.5, -1, "seed is -1"),
     ],
 )
-def test_a_fraction_or_seed_out_of_range_is_refused(split, fraction, seed, says):
-    with pytest.raises(InputError, match=says):
-        split(part(np.zeros(4, int), np.arange(4)), fraction, seed=seed)
+def test_a_fraction_or_seed_out_of_range_is_rejected(split, fraction, seed, message):
+    with pytest.raises(InputError, match=message):
+        split(examples_of(np.zeros(4, int), np.arange(4)), fraction, seed=seed)
 
 
 @pytest.mark.parametrize(
-    ("split", "examples", "says"),
+    ("split", "examples", "message"),
     [
-        (splits.stratified, part(np.zeros((4, 1, 1), int)), r"shape \(4, 1, 1\).*shape \(N,\).*\(N, L\)"),
-        (splits.stratified, part(np.zeros(4)), "type float64.*integers"),
-        (splits.stratified, part(np.arange(3)), "3 rows are too few"),
-        (splits.stratified, part(np.zeros(0, int)), "0 rows are too few"),
-        (splits.grouped, part(np.zeros(4, int)), "no groups"),
-        (splits.grouped, part(np.zeros(4), np.arange(4)), "type float64.*integers"),
-        (splits.grouped, part(np.zeros(4, int), np.zeros(4, int)), "1 groups are too few"),
-        (splits.grouped, part(np.arange(4), np.arange(4)), "4 groups are too few"),
-        (splits.grouped, part(np.zeros(0, int), np.zeros(0, int)), "0 groups are too few"),
-        (splits.by_time, part(np.zeros(1, int)), "1 rows are too few"),
-        (splits.by_chance, part(np.zeros(1, int)), "1 rows are too few"),
+        (splits.stratified, examples_of(np.zeros((4, 1, 1), int)), r"shape \(4, 1, 1\).*shape \(N,\).*\(N, L\)"),
+        (splits.stratified, examples_of(np.zeros(4)), "type float64.*integers"),
+        (splits.stratified, examples_of(np.arange(3)), "3 rows are too few"),
+        (splits.stratified, examples_of(np.zeros(0, int)), "0 rows are too few"),
+        (splits.grouped, examples_of(np.zeros(4, int)), "no groups"),
+        (splits.grouped, examples_of(np.zeros(4), np.arange(4)), "type float64.*integers"),
+        (splits.grouped, examples_of(np.zeros(4, int), np.zeros(4, int)), "1 groups are too few"),
+        (splits.grouped, examples_of(np.arange(4), np.arange(4)), "4 groups are too few"),
+        (splits.grouped, examples_of(np.zeros(0, int), np.zeros(0, int)), "0 groups are too few"),
+        (splits.chronological, examples_of(np.zeros(1, int)), "1 rows are too few"),
+        (splits.random, examples_of(np.zeros(1, int)), "1 rows are too few"),
     ],
 )
-def test_what_cannot_be_split_is_refused_in_words(split, examples, says):
-    with pytest.raises(InputError, match=says):
+def test_unsplittable_examples_are_rejected(split, examples, message):
+    with pytest.raises(InputError, match=message):
         split(examples, 0.5, seed=0)

@@ -1,4 +1,4 @@
-"""Examples on the host give the bits that those on the device give, and come ahead of their use in bounded number."""
+"""Streaming from the host: the same bits as from the device, a bounded number of chunks ahead."""
 
 import threading
 import time
@@ -15,13 +15,13 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxcls import losses
 from jaxcls.checkpoints import CheckpointManager
 from jaxcls.data import batching, streaming
-from jaxcls.data.buckets import of_sequences
+from jaxcls.data.buckets import sequence_buckets
 from jaxcls.models.functional import functional
 from jaxcls.training import steps
 from jaxcls.training.loop import Interrupted, fit
 
 COUNT, BATCH, EPOCHS = 333, 4, 2
-BUCKETS = of_sequences((2, 4, 8))
+BUCKETS = sequence_buckets((2, 4, 8))
 RNG = np.random.default_rng(0)
 LABELS = RNG.integers(0, 3, COUNT).astype(np.int32)
 WEIGHTS = RNG.uniform(0.5, 2, COUNT).astype(np.float32)
@@ -29,7 +29,7 @@ TOKENS = np.where(np.arange(8) < RNG.integers(0, 9, (COUNT, 1)), RNG.integers(1,
 
 
 class Net(nnx.Module):
-    """Of a table: two arrays of different types."""
+    """A model of two input arrays of different types."""
 
     def __init__(self, rngs):
         self.norm = nnx.BatchNorm(5, rngs=rngs)
@@ -42,7 +42,7 @@ class Net(nnx.Module):
 
 
 class Bag(nnx.Module):
-    """Of tokens: the mean of their embeddings."""
+    """A model of the mean of token embeddings."""
 
     def __init__(self, rngs):
         self.table = nnx.Embed(9, 3, rngs=rngs)
@@ -57,16 +57,16 @@ OPTIMIZER = optax.adam(1e-2)
 
 
 def train(build, inputs, feed, *, sharding=None, place=None, buckets=None, **options):
-    """The state and the losses after some epochs of a small model."""
+    """Trains a small model; returns its state and losses."""
     model = functional(build)
     step = steps.make_train_step(model, losses.get("softmax_cross_entropy", normalizer="batch"), OPTIMIZER)
     data = batching.examples(inputs, LABELS, WEIGHTS)
     if buckets is not None:
         step = steps.bucketed(step, buckets)
-        numbers = buckets.of_each(inputs)
+        numbers = buckets.indices(inputs)
         options["order"] = lambda key, epoch: steps.bucketed_order(key, epoch, numbers, BATCH)
     state = jax.device_put(steps.init_state(model, OPTIMIZER, seed=0), place)
-    if feed is batching.resident:
+    if feed is batching.device_feed:
         data = jax.device_put(data, place)
     state, history = fit(
         state, step, data, epochs=EPOCHS, batch_size=BATCH, validate=lambda state: {}, feed=feed, sharding=sharding,
@@ -76,42 +76,42 @@ def train(build, inputs, feed, *, sharding=None, place=None, buckets=None, **opt
 
 
 @pytest.fixture(scope="module")
-def resident():
-    return train(Net, TABLE, batching.resident)
+def from_device():
+    return train(Net, TABLE, batching.device_feed)
 
 
 def mapped(folder, arrays):
-    """The arrays as files that are mapped into memory."""
+    """Saves the arrays and memory-maps them."""
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array)
     return {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in arrays}
 
 
-def test_streamed_arrays_give_the_same_bits(resident):
-    chex.assert_trees_all_equal(train(Net, TABLE, streaming.streamed), resident)
+def test_host_feed_gives_the_same_bits(from_device):
+    chex.assert_trees_all_equal(train(Net, TABLE, streaming.host_feed), from_device)
 
 
-def test_memory_mapped_files_give_the_same_bits(resident, tmp_path):
-    chex.assert_trees_all_equal(train(Net, mapped(tmp_path, TABLE), streaming.streamed), resident)
+def test_memory_mapped_files_give_the_same_bits(from_device, tmp_path):
+    chex.assert_trees_all_equal(train(Net, mapped(tmp_path, TABLE), streaming.host_feed), from_device)
 
 
-def test_sequences_in_the_order_of_their_buckets_give_the_same_bits():
-    expected = train(Bag, TOKENS, batching.resident, buckets=BUCKETS)
-    chex.assert_trees_all_equal(train(Bag, TOKENS, streaming.streamed, buckets=BUCKETS), expected)
+def test_bucketed_sequences_give_the_same_bits():
+    expected = train(Bag, TOKENS, batching.device_feed, buckets=BUCKETS)
+    chex.assert_trees_all_equal(train(Bag, TOKENS, streaming.host_feed, buckets=BUCKETS), expected)
 
 
-def test_two_devices_give_the_same_bits(resident):
+def test_two_devices_give_the_same_bits(from_device):
     mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
     whole, split = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("data",)))
     here, there = (
-        train(Net, TABLE, feed, place=whole, sharding=split) for feed in (batching.resident, streaming.streamed)
+        train(Net, TABLE, feed, place=whole, sharding=split) for feed in (batching.device_feed, streaming.host_feed)
     )
     chex.assert_trees_all_equal(there, here)
-    chex.assert_trees_all_close(there[0].params, resident[0].params, rtol=1e-4, atol=1e-5)
+    chex.assert_trees_all_close(there[0].params, from_device[0].params, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("feed", [batching.resident, streaming.streamed], ids=lambda feed: feed.__name__)
-def test_each_device_gets_its_part_of_each_batch_alone(feed):
+@pytest.mark.parametrize("feed", [batching.device_feed, streaming.host_feed], ids=lambda feed: feed.__name__)
+def test_each_device_gets_only_its_shard_of_each_batch(feed):
     mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
     sharding = NamedSharding(mesh, PartitionSpec("data"))
     chunks_of = feed(batching.examples(TABLE, LABELS), batch_size=BATCH, length=3, sharding=sharding)
@@ -123,43 +123,41 @@ def test_each_device_gets_its_part_of_each_batch_alone(feed):
 
 @pytest.mark.parametrize(
     ("before", "after"),
-    [(streaming.streamed, streaming.streamed), (streaming.streamed, batching.resident)],
-    ids=["streamed", "resident"],
+    [(streaming.host_feed, streaming.host_feed), (streaming.host_feed, batching.device_feed)],
+    ids=["host", "device"],
 )
-def test_a_streamed_run_that_is_stopped_goes_on_within_the_epoch_wherever_the_examples_are(
-    resident, tmp_path, before, after
-):
+def test_an_interrupted_run_resumes_within_the_epoch_from_either_feed(from_device, tmp_path, before, after):
     chunks = iter(range(100))
     with CheckpointManager(tmp_path) as checkpoints, pytest.raises(Interrupted) as stopped:
         train(Net, TABLE, before, checkpoints=checkpoints, stop=lambda: next(chunks) == 4)
-    steps_an_epoch = batching.steps_per_epoch(COUNT, BATCH)
-    assert stopped.value.step % steps_an_epoch
-    assert stopped.value.step > steps_an_epoch
+    epoch_steps = batching.steps_per_epoch(COUNT, BATCH)
+    assert stopped.value.step % epoch_steps
+    assert stopped.value.step > epoch_steps
     with CheckpointManager(tmp_path) as checkpoints:
-        chex.assert_trees_all_equal(train(Net, TABLE, after, checkpoints=checkpoints), resident)
+        chex.assert_trees_all_equal(train(Net, TABLE, after, checkpoints=checkpoints), from_device)
 
 
-def test_no_more_than_two_chunks_are_ahead(monkeypatch):
+def test_at_most_two_chunks_are_ahead(monkeypatch):
     begun = []
 
     def counted(*arguments):
         begun.append(arguments)
-        return gathered(*arguments)
+        return gather_chunk(*arguments)
 
-    gathered = streaming.gathered
-    monkeypatch.setattr(streaming, "gathered", counted)
-    chunks = streaming.streamed(batching.examples(TABLE, LABELS), batch_size=BATCH, length=2)(np.arange(COUNT), 0)
+    gather_chunk = streaming.gather_chunk
+    monkeypatch.setattr(streaming, "gather_chunk", counted)
+    chunks = streaming.host_feed(batching.examples(TABLE, LABELS), batch_size=BATCH, length=2)(np.arange(COUNT), 0)
     for taken in range(1, 6):
         next(chunks)
-        time.sleep(0.05)  # as long as the device would take with it
+        time.sleep(0.05)  # the device computes
         assert taken <= len(begun) <= taken + 2
     chunks.close()
-    assert len(begun) == 7, "and they are there ahead"
+    assert len(begun) == 7
 
 
 def test_no_thread_is_left_behind():
     before = set(threading.enumerate())
-    chunks = streaming.streamed(batching.examples(TABLE, LABELS), batch_size=BATCH, length=2)(np.arange(COUNT), 0)
+    chunks = streaming.host_feed(batching.examples(TABLE, LABELS), batch_size=BATCH, length=2)(np.arange(COUNT), 0)
     next(chunks)
     begun = set(threading.enumerate()) - before
     assert begun
@@ -169,13 +167,13 @@ def test_no_thread_is_left_behind():
         assert not thread.is_alive()
 
 
-def test_what_goes_wrong_while_examples_are_read_is_raised_where_they_are_used(monkeypatch):
-    def gathered(*arguments):
+def test_an_error_while_reading_examples_reaches_the_training_loop(monkeypatch):
+    def failing(*arguments):
         raise OSError("the disk is gone")
 
-    monkeypatch.setattr(streaming, "gathered", gathered)
+    monkeypatch.setattr(streaming, "gather_chunk", failing)
     with pytest.raises(OSError, match="the disk is gone"):
-        train(Net, TABLE, streaming.streamed)
+        train(Net, TABLE, streaming.host_feed)
 
 
 def device(platform, limit, used):
@@ -194,7 +192,7 @@ def device(platform, limit, used):
     ],
     ids=str,
 )
-def test_examples_live_on_the_device_if_half_of_its_free_memory_holds_them(devices, fits):
+def test_examples_fit_if_they_take_at_most_half_of_the_free_memory(devices, fits):
     data = batching.Examples(np.zeros((100, 2), np.uint8), np.zeros(100, np.int32), np.zeros(100, np.float32))
     assert sum(array.nbytes for array in data) == 1000
-    assert streaming.fits(data, [device(*given) for given in devices]) == fits
+    assert streaming.fits(data, [device(*arguments) for arguments in devices]) == fits

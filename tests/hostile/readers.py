@@ -135,7 +135,7 @@ class SampleSubmission(OfBytes):
 
     def open(self, path):
         ids = np.array(["1", "2"], object)
-        predictions.read_form(path, ids, "multiclass", ("cat", "dog"), asked=Path("test.csv"))
+        predictions.read_sample_submission(path, ids, "multiclass", ("cat", "dog"), source=Path("test.csv"))
 
 
 class TextArchive(OfBytes):
@@ -268,12 +268,12 @@ class Preparations(OfBytes):
 
     def read(self, rng):
         record, inputs = rng.choice(self.fitted)
-        if record["kind"] == "texts" and rng.random() < 0.7:
+        if record["type"] == "texts" and rng.random() < 0.7:
             tokenizer = edited(rng, json.loads(record["tokenizer"]))
             changed = {**record, "tokenizer": json.dumps(tokenizer)}
         else:
             changed = edited(rng, record)
-        if isinstance(changed, dict) and isinstance(changed.get("kind"), str):
+        if isinstance(changed, dict) and isinstance(changed.get("type"), str):
             preprocessing.from_record(changed).transform(inputs)
 
 
@@ -296,7 +296,7 @@ class RunRecords:
                         "predictor.json": {
                             "problem": problem,
                             "class_names": [*names],
-                            "preprocessor": {"kind": "images", "shape": [4, 4, 1], "mean": [0.5], "deviation": [1.0]},
+                            "preprocessor": {"type": "images", "shape": [4, 4, 1], "mean": [0.5], "deviation": [1.0]},
                         },
                         "environment.json": made.environment,
                         "results.json": made.results,
@@ -514,7 +514,7 @@ class Artifact:
         np.savez(parameters, w=np.float32(1))
         self.record = {
             "format": "stablehlo", "problem": "binary", "class_names": ["a", "b"], "thresholds": 0.5,
-            "synthetic": False, "preprocessor": {"kind": "images", "shape": [2, 2, 1]}, "buckets": [],
+            "synthetic": False, "preprocessor": {"type": "images", "shape": [2, 2, 1]}, "buckets": [],
             "programs": ["program.bin"], "batch_size": 4,
         }  # fmt: skip
         self.files = {"program.bin": bytes(written.serialize()), "parameters.npz": parameters.getvalue()}

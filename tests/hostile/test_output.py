@@ -60,7 +60,7 @@ def test_no_cell_begins_as_a_formula_and_none_is_changed_otherwise(tmp_path_fact
 
 def test_a_loader_writes_no_formula(tmp_path, monkeypatch):
     monkeypatch.setattr(loader, "__file__", str(tmp_path / "loader.py"))
-    record = {"preprocessor": {"kind": "texts"}, "class_names": ["=1+1", "b"], "problem": "binary", "thresholds": 0.5}
+    record = {"preprocessor": {"type": "texts"}, "class_names": ["=1+1", "b"], "problem": "binary", "thresholds": 0.5}
     model = loader.Model(record | {"synthetic": False}, {}, (), list)
     monkeypatch.setattr(loader, "load", lambda folder: model)
     monkeypatch.setattr(loader.Model, "predict", lambda self, inputs, batch_size: np.array([0.25, 0.75]))

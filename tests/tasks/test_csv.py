@@ -184,4 +184,4 @@ def test_a_run_learns_the_table_and_keeps_what_predictions_need(settings, tmp_pa
     assert result.report["metrics"]["accuracy"] > 0.85
     record = json.loads((tmp_path / "run" / "predictor.json").read_text())
     assert record["class_names"] == ["fruit", "herb", "tree"]
-    assert record["preprocessor"]["kind"] == "tables"
+    assert record["preprocessor"]["type"] == "tables"

@@ -111,7 +111,7 @@ def test_the_log_loss_is_kaggles(rows_sum_to):
 def test_kaggles_test_leaves_are_predicted_in_the_order_and_the_columns_of_its_submission(written):
     queries = TASK.read(written / "test.csv", Settings(task="leaf"))
     names = load(written).class_names
-    form = predictions.read_form(
+    form = predictions.read_sample_submission(
         written / "sample_submission.csv", queries.ids, "multiclass", names, asked=written / "test.csv"
     )
     assert form.columns == names == sample.SPECIES

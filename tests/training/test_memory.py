@@ -27,7 +27,7 @@ STEP = steps.make_train_step(MODEL, losses.get("softmax_cross_entropy", normaliz
 
 def chunk_and_arguments(batch_size=BATCH):
     data = jax.device_put(batching.examples(np.ones((1024, 100), np.float32), np.zeros(1024, np.int32)))
-    feed = batching.resident(data, batch_size=batch_size, length=2)
+    feed = batching.device_feed(data, batch_size=batch_size, length=2)
     state = steps.init_state(MODEL, OPTIMIZER, seed=0)
     return steps.make_train_chunk(STEP), state, next(feed(jnp.arange(1024), 0))
 

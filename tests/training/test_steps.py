@@ -11,7 +11,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxcls import losses, optimizers
 from jaxcls.data import batching
-from jaxcls.data.buckets import of_sequences
+from jaxcls.data.buckets import sequence_buckets
 from jaxcls.models.functional import functional
 from jaxcls.training import steps
 
@@ -52,7 +52,7 @@ def data():
 
 def run_epoch(step, state, data, length, **options):
     chunk = steps.make_train_chunk(step)
-    feed = batching.resident(data, batch_size=BATCH, length=length, **options)
+    feed = batching.device_feed(data, batch_size=BATCH, length=length, **options)
     order = steps.epoch_order(state.key, 0, len(data))
     collected = []
     for first, batches in zip(range(0, STEPS, length), feed(order, 0), strict=True):
@@ -220,7 +220,7 @@ def test_training_traces_once_whatever_the_epoch_and_the_place_in_it(data):
         return step(state, batch)
 
     chunk = steps.make_train_chunk(counted)
-    feed = batching.resident(data, batch_size=BATCH, length=2)
+    feed = batching.device_feed(data, batch_size=BATCH, length=2)
     for epoch in range(2):
         for batches in feed(steps.epoch_order(state.key, epoch, len(data)), 0):
             state, _ = chunk(state, batches)
@@ -237,7 +237,7 @@ def test_a_weakly_typed_parameter_is_of_the_same_program_before_and_after_a_step
 
     _, step, state = make(weak)
     chunk = steps.make_train_chunk(step)
-    feed = batching.resident(data, batch_size=BATCH, length=1)
+    feed = batching.device_feed(data, batch_size=BATCH, length=1)
     for batches in feed(steps.epoch_order(state.key, 0, len(data)), 0):
         state, _ = chunk(state, batches)
     assert chunk._cache_size() == 1
@@ -255,7 +255,7 @@ def test_collected_scores_are_those_of_the_whole_set_at_once_in_its_order(data, 
 
 
 WIDTHS = (2, 4, 8)
-BUCKETS = of_sequences(WIDTHS)
+BUCKETS = sequence_buckets(WIDTHS)
 
 
 @pytest.fixture(scope="module")
@@ -278,7 +278,7 @@ class Bag(nnx.Module):
 
 
 def test_each_sequence_has_the_first_width_that_holds_it(sequences):
-    numbers = BUCKETS.of_each(sequences)
+    numbers = BUCKETS.indices(sequences)
     lengths = (sequences != 0).sum(1)
     assert numbers.tolist() == [next(i for i, width in enumerate(WIDTHS) if length <= width) for length in lengths]
 
@@ -296,7 +296,7 @@ def test_a_step_on_sequences_that_are_cut_is_the_step_on_all_of_them(sequences):
 
 
 def test_batches_of_a_bucketed_epoch_hold_one_bucket_but_where_two_meet(sequences):
-    buckets = BUCKETS.of_each(sequences)
+    buckets = BUCKETS.indices(sequences)
     orders = [steps.bucketed_order(jax.random.key(5), epoch, buckets, BATCH) for epoch in range(20)]
     mixed = []
     for order in orders:

@@ -1,6 +1,6 @@
-"""From inputs as they were read to what a model takes, with statistics of the training examples only.
+"""Preprocessing: from inputs as read to model inputs, with statistics of the training examples only.
 
-One file a kind of input. What was fitted is a plain JSON record, which travels with a run.
+One module per type of input. A fitted preprocessor is a plain JSON record, which is saved with a run.
 """
 
 from collections.abc import Mapping
@@ -13,34 +13,34 @@ PyTree = Any
 
 
 class Preprocessor(Protocol):
-    """What was fitted on the training inputs; it is the same for every example, and knows no labels."""
+    """What was fitted on the training inputs; it treats every example the same and does not see labels."""
 
     def transform(self, inputs: PyTree) -> PyTree:
-        """On the host, once: inputs as they were read to compact arrays, a tree of them with one first axis."""
+        """Runs once on the host: turns inputs as read into compact arrays, a tree with a common first axis."""
 
     def shapes(self, count: Any) -> PyTree:
-        """What :meth:`transform` gives of so many inputs, as :class:`jax.ShapeDtypeStruct`."""
+        """Returns the :class:`jax.ShapeDtypeStruct` of the compact arrays of `count` inputs."""
 
     def normalize(self, compact: PyTree) -> PyTree:
-        """In the compiled step: a batch of compact arrays, augmented or not, to what the model takes."""
+        """Runs inside the compiled step: turns a batch of compact arrays, augmented or not, into model inputs."""
 
     @property
     def model_arguments(self) -> Mapping[str, Any]:
-        """What a model must know of its inputs to be built, by the names of its arguments."""
+        """The arguments of a model's constructor that depend on its inputs."""
 
     @property
     def buckets(self) -> Buckets | None:
-        """The sizes that batches of compact arrays may be cut to; None where these are not padded."""
+        """The sizes that batches of compact arrays may be cropped to; None for inputs without padding."""
 
     def as_record(self) -> dict[str, Any]:
-        """All of it, as plain JSON values; 'kind' names the file of this package that reads it back."""
+        """Returns plain JSON values, of which 'type' names the preprocessor; see :func:`from_record`."""
 
 
 def from_record(record: Mapping[str, Any]) -> Preprocessor:
-    """Reads back what :meth:`Preprocessor.as_record` wrote.
+    """Reads what :meth:`Preprocessor.as_record` returned.
 
     Raises:
-      InputError: it is no such record; whoever hands on a run may have changed it.
+      InputError: the record is damaged.
 
     >>> import numpy as np
     >>> from jaxcls.data.preprocessing import images
@@ -48,23 +48,23 @@ def from_record(record: Mapping[str, Any]) -> Preprocessor:
     >>> from_record(fitted.as_record()) == fitted
     True
     """
-    # Only the kind that is asked for is imported: a tokenizer is no business of images.
-    match record["kind"]:
+    # Imports only the module that is needed: images do not need a tokenizer.
+    match record["type"]:
         case "images":
             from jaxcls.data.preprocessing import images
 
-            return images.Images.from_record(record)
-        case "scenes":
+            return images.ImagePreprocessor.from_record(record)
+        case "detection":
             from jaxcls.data.preprocessing import detection
 
-            return detection.Scenes.from_record(record)
+            return detection.DetectionPreprocessor.from_record(record)
         case "tables":
             from jaxcls.data.preprocessing import tables
 
-            return tables.Tables.from_record(record)
+            return tables.TablePreprocessor.from_record(record)
         case "texts":
             from jaxcls.data.preprocessing import texts
 
-            return texts.Texts.from_record(record)
-        case kind:
-            raise InputError(f"unknown kind of preprocessor {kind!r}; it is images, scenes, tables or texts.")
+            return texts.TextPreprocessor.from_record(record)
+        case name:
+            raise InputError(f"unknown preprocessor {name!r}; known: images, detection, tables, texts.")

@@ -1,4 +1,4 @@
-"""Images on padded canvases: uint8 to float32, of about mean 0 and variance 1 in each channel, 0 where no image is."""
+"""Preprocessing of images on padded canvases: as for images, without the padding, which becomes 0."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -10,74 +10,82 @@ import numpy as np
 
 from jaxcls._utils import schemas
 from jaxcls._utils.errors import InputError
-from jaxcls.data.buckets import Buckets, of_canvases
+from jaxcls.data.buckets import Buckets, canvas_buckets
 from jaxcls.data.preprocessing import images
 
-# A canvas of its own pays for its compilation if so many of the images fit into it, and not into a smaller one.
-_SHARE = 0.1
-# Sides of canvases are multiples of this, which is a place of the backbone's last map.
-_STEP = 32
+# A smaller canvas is worth its compilation if this fraction of the images fits on it and on no smaller one.
+_MIN_FRACTION = 0.1
+# Sides of canvases are multiples of the stride of the backbone's last feature map.
+_STRIDE = 32
 
 
 @dataclasses.dataclass(frozen=True)
-class Scenes:
-    """Statistics of training images, without what they are padded with.
+class DetectionPreprocessor:
+    """Statistics of the training images without their padding.
 
     Attributes:
-      of_pixels: the shape of a canvas, the mean and the deviation of each channel. Of training images that are grey,
-        though they were read in colour, it has one channel; of other images the luma is taken then.
-      canvases: the heights and widths that a canvas may be cut to, the smallest first; () where only the whole pays.
+      pixels: the canvas shape and the statistics. It has one channel if the training images are gray though read in
+        color; other images are then converted to luma.
+      canvases: the (height, width) that a canvas may be cropped to, smallest first; () for the whole canvas only.
     """
 
-    of_pixels: images.Images
+    pixels: images.ImagePreprocessor
     canvases: tuple[tuple[int, int], ...] = ()
 
     def transform(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """``image`` and ``size`` as they are; how an image was scaled to its canvas is nothing that a model takes.
+        """Keeps ``image`` and ``size``; a model does not need the scale of an image on its canvas.
 
         Raises:
-          InputError: the canvases are of another size than those of the training.
+          InputError: the canvases have another size than in training.
         """
-        images = inputs["image"]
-        if self.of_pixels.shape[-1] == 1:
-            images = _grey(images)
-        return {"image": self.of_pixels.transform(images), "size": np.asarray(inputs["size"], np.int32)}
+        image = inputs["image"]
+        if self.pixels.shape[-1] == 1:
+            image = _to_gray(image)
+        return {"image": self.pixels.transform(image), "size": np.asarray(inputs["size"], np.int32)}
 
     def shapes(self, count: Any) -> dict[str, jax.ShapeDtypeStruct]:
-        return {"image": self.of_pixels.shapes(count), "size": jax.ShapeDtypeStruct((count, 2), np.int32)}
+        return {"image": self.pixels.shapes(count), "size": jax.ShapeDtypeStruct((count, 2), np.int32)}
 
     def normalize(self, compact: Mapping[str, jax.Array]) -> jax.Array:
-        """``image``, uint8 (N, H, W, channels), and ``size``, int32 (N, 2), to float32 of the shape of the images."""
-        pixels, size = self.of_pixels.normalize(compact["image"]), jnp.asarray(compact["size"])
-        height, width = pixels.shape[1:3]
-        rows = jnp.arange(height)[None, :] < size[:, :1]
-        columns = jnp.arange(width)[None, :] < size[:, 1:]
-        return jnp.where((rows[:, :, None] & columns[:, None, :])[..., None], pixels, 0.0)
+        """Turns ``image``, uint8 (N, H, W, channels), and ``size``, int32 (N, 2), into float32 (N, H, W, channels)."""
+        pixels, size = self.pixels.normalize(compact["image"]), jnp.asarray(compact["size"])
+        return jnp.where(image_mask(size, pixels.shape[1:3]), pixels, 0.0)
 
     @property
     def buckets(self) -> Buckets | None:
-        return of_canvases(self.canvases) if self.canvases else None
+        return canvas_buckets(self.canvases) if self.canvases else None
 
     @property
     def model_arguments(self) -> Mapping[str, Any]:
-        return self.of_pixels.model_arguments
+        return self.pixels.model_arguments
 
     def as_record(self) -> dict[str, Any]:
-        return self.of_pixels.as_record() | {"kind": "scenes", "canvases": [[*canvas] for canvas in self.canvases]}
+        return self.pixels.as_record() | {"type": "detection", "canvases": [[*canvas] for canvas in self.canvases]}
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Self:
         schemas.check(record, {"canvases": [[int, int]]}, "the preprocessor")
-        of_pixels = images.Images.from_record(record)
-        whole = of_pixels.shape[:2]
+        pixels = images.ImagePreprocessor.from_record(record)
+        whole = pixels.shape[:2]
         canvases = tuple((height, width) for height, width in record["canvases"])
-        if canvases and canvases != (*(one for one in _canvases(whole[0]) if one in canvases), whole):
-            raise InputError(f"the canvases of scenes are {canvases}; they are damaged.")
-        return cls(of_pixels, canvases)
+        if canvases and canvases != (*(canvas for canvas in _candidates(whole[0]) if canvas in canvases), whole):
+            raise InputError(f"the preprocessor is damaged: its canvases are {canvases}.")
+        return cls(pixels, canvases)
 
 
-def fit(inputs: Mapping[str, np.ndarray]) -> Scenes:
-    """The statistics of the training images, as :mod:`jaxcls.data.datasets.detection` has them.
+def image_mask(size: jax.Array, canvas: tuple[int, ...]) -> jax.Array:
+    """Marks the pixels of canvases that belong to their images, bool (N, H, W, 1).
+
+    >>> image_mask(jnp.array([[1, 2]]), (2, 3))[0, :, :, 0].tolist()
+    [[True, True, False], [False, False, False]]
+    """
+    rows = jnp.arange(canvas[0])[None, :] < size[:, :1]
+    columns = jnp.arange(canvas[1])[None, :] < size[:, 1:]
+    return (rows[:, :, None] & columns[:, None, :])[..., None]
+
+
+def fit(inputs: Mapping[str, np.ndarray]) -> DetectionPreprocessor:
+    """Computes the statistics of training inputs, in the layout of :mod:`jaxcls.data.datasets.object_detection`.
 
     >>> inputs = {"image": np.array([9, 11, 0, 0], np.uint8).reshape(1, 2, 2, 1), "size": np.array([[1, 2]])}
     >>> fit(inputs).normalize(inputs).ravel().tolist()
@@ -87,43 +95,42 @@ def fit(inputs: Mapping[str, np.ndarray]) -> Scenes:
     if all(np.array_equal(pixels[..., 0], pixels[..., channel]) for channel in range(1, pixels.shape[-1])):
         pixels = pixels[..., :1]
     counts = images.histogram(pixels)
-    # What images are padded with is 0.
+    # The padding is 0.
     counts[:, 0] -= pixels.shape[1] * pixels.shape[2] * len(pixels) - int(size.prod(axis=1).sum())
     if (counts < 0).any():
-        raise InputError("the canvases hold something else than 0 beside their images.")
-    return Scenes(images.from_histogram(counts, pixels.shape[1:]), _chosen(size, pixels.shape[1]))
+        raise InputError("the padding of the canvases is not 0.")
+    return DetectionPreprocessor(images.from_histogram(counts, pixels.shape[1:]), _choose(size, pixels.shape[1]))
 
 
-def _chosen(sizes: np.ndarray, side: int) -> tuple[tuple[int, int], ...]:
-    """The canvases that each suit a share of the images, and the whole one, which suits all; () where it is alone.
+def _choose(sizes: np.ndarray, side: int) -> tuple[tuple[int, int], ...]:
+    """Chooses the canvases that fit enough of the images, and the whole one last; () if only the whole one does.
 
-    >>> _chosen(np.array([[96, 128], [128, 90], [128, 128], [80, 128]]), 128)
+    >>> _choose(np.array([[96, 128], [128, 90], [128, 128], [80, 128]]), 128)
     ((96, 128), (128, 96), (128, 128))
     """
     chosen: list[tuple[int, int]] = []
-    left = np.ones(len(sizes), bool)
-    for canvas in _canvases(side):
-        inside = left & (sizes <= canvas).all(axis=1)
-        if inside.mean() >= _SHARE:
+    remaining = np.ones(len(sizes), bool)
+    for canvas in _candidates(side):
+        fits = remaining & (sizes <= canvas).all(axis=1)
+        if fits.mean() >= _MIN_FRACTION:
             chosen.append(canvas)
-            left &= ~inside
+            remaining &= ~fits
     return (*chosen, (side, side)) if chosen else ()
 
 
-def _canvases(side: int) -> list[tuple[int, int]]:
-    """Parts of a square, landscape and portrait, the smallest first: half of it for panoramas, and three quarters,
-    which are those of most cameras."""
-    shorter = dict.fromkeys(-(-side * quarters // (4 * _STEP)) * _STEP for quarters in (2, 3))
+def _candidates(side: int) -> list[tuple[int, int]]:
+    """Half of a square, for panoramas, and three quarters, the aspect ratio of most cameras, in both orientations."""
+    shorter = dict.fromkeys(-(-side * quarters // (4 * _STRIDE)) * _STRIDE for quarters in (2, 3))
     return [canvas for short in shorter if short < side for canvas in ((short, side), (side, short))]
 
 
-def _grey(images: np.ndarray) -> np.ndarray:
-    """uint8 (N, S, S, 1 or 3) to (N, S, S, 1): the luma of ITU-R BT.601, which of grey images is what they are."""
-    if images.shape[-1] == 1:
-        return images
-    # Few at a time: the products take four times the memory.
-    grey = np.empty((*images.shape[:3], 1), np.uint8)
+def _to_gray(pixels: np.ndarray) -> np.ndarray:
+    """Converts uint8 (N, S, S, 1 or 3) to (N, S, S, 1) by the luma of ITU-R BT.601, which keeps gray images."""
+    if pixels.shape[-1] == 1:
+        return pixels
+    # Image by image: the products take four times the memory.
+    gray = np.empty((*pixels.shape[:3], 1), np.uint8)
     weights = np.array([299, 587, 114], np.uint32)
-    for row, image in enumerate(images):
-        grey[row, ..., 0] = (image @ weights + 500) // 1000
-    return grey
+    for row, image in enumerate(pixels):
+        gray[row, ..., 0] = (image @ weights + 500) // 1000
+    return gray

@@ -1,8 +1,8 @@
-"""Tables: columns of numbers to comparable scales, columns of words to indices.
+"""Table preprocessing: numeric columns to comparable scales, categorical columns to indices.
 
-Numbers are standardised by the mean and deviation of their middle 98%, and then clipped smoothly, as in RealMLP
-(Holzmüller et al. 2024, arXiv 2407.04491): a few huge values neither shrink the others nor reach the model as such. A
-missing number becomes the mean, with a flag.
+Numbers are standardized by the mean and standard deviation of their middle 98%, then smoothly clipped, as in RealMLP
+(Holzmüller et al. 2024, arXiv 2407.04491): outliers neither compress the other values nor reach the model. A missing
+number becomes the mean, with a flag.
 """
 
 import dataclasses
@@ -21,29 +21,29 @@ from jaxcls.data.formats.tables import numbers, require
 
 Columns = Mapping[str, np.ndarray]
 
-_FORM = {
+_SCHEMA = {
     "numeric": [{"name": str, "mean": float, "scale": float, "flagged": bool, "edges": [float]}],
     "categories": {str: [str]},
 }
-# In messages: which file a table came from is not known here.
+# The file of a table is not known here.
 _WHERE = "the table"
-# No scaled number is larger.
+# The bound of scaled numbers.
 _CLIP = 5.0
-# Numbers beyond it are cut off, so that differences and quotients of numbers are finite.
+# Numbers are clipped here first, so that their differences and quotients are finite.
 _HUGE = 1e100
-# A column with more words than this, or with a new word in most rows, names rows; it is no category.
-_MOST_WORDS = 1000
+# A column with more distinct words than this, or than half its rows, holds names, not categories.
+_MAX_WORDS = 1000
 
 
-class Numeric(NamedTuple):
+class NumericColumn(NamedTuple):
     """What was fitted to a column of numbers.
 
     Attributes:
       name: of the column.
-      mean: of the training rows but the outermost; it stands where a number is missing.
-      scale: what distances from the mean are multiplied by; 0 for a constant column.
-      flagged: whether training rows lack a number, so that the model is told which rows do.
-      edges: different quantiles of the scaled training rows, ascending: the bins of piecewise-linear encodings.
+      mean: of the middle 98% of the training rows; it replaces missing numbers.
+      scale: the reciprocal of their standard deviation; 0 for a constant column.
+      flagged: whether training rows have missing numbers, which the model then sees as a flag.
+      edges: distinct quantiles of the scaled training rows, ascending: the bins of piecewise-linear encodings.
     """
 
     name: str
@@ -53,155 +53,156 @@ class Numeric(NamedTuple):
     edges: tuple[float, ...]
 
 
-class Category(NamedTuple):
-    """A column of words, and those of its training rows. Word i has the index i + 1; 0 stands for all others."""
+class CategoricalColumn(NamedTuple):
+    """A column of words and the words of its training rows. Word i has the index i + 1; unknown words have 0."""
 
     name: str
     words: tuple[str, ...]
 
     def indices(self, values: np.ndarray) -> np.ndarray:
-        """str objects or float64 (N,) to int32 (N,)."""
+        """Encodes str objects or float64 (N,) as int32 (N,)."""
         words = values if values.dtype == object else _as_words(values, self.words)
         known = {word: index for index, word in enumerate(self.words, 1)}
         return np.array([known.get(word, 0) for word in words], np.int32)
 
 
 @dataclasses.dataclass(frozen=True)
-class Tables:
-    """What was fitted to the columns of training rows; columns go by their names, in any order."""
+class TablePreprocessor:
+    """What was fitted to the columns of the training rows; columns are found by name, in any order."""
 
-    numeric: tuple[Numeric, ...]
-    categories: tuple[Category, ...]
+    numeric: tuple[NumericColumn, ...]
+    categories: tuple[CategoricalColumn, ...]
 
     buckets: Buckets | None = dataclasses.field(default=None, init=False, repr=False)
 
     def transform(self, inputs: Columns) -> dict[str, np.ndarray]:
-        """Columns (N,) to arrays (N, columns of the kind): "numeric" float32, "missing" uint8, "categories" int32.
+        """Encodes columns (N,) as "numeric" float32, "missing" uint8 and "categories" int32, each (N, columns).
 
         Raises:
-          InputError: a column of training is not there, or has a row that is no number where numbers were.
+          InputError: a training column is missing, or a row of a numeric column is not a number.
 
-        >>> fitted = fit({"size": np.array([1.0, 2.0, 3.0, np.nan]), "colour": np.array([*"rbrr"], object)})
-        >>> encoded = fitted.transform({"colour": np.array(["g", "r"], object), "size": np.array([2.0, np.nan])})
+        >>> fitted = fit({"size": np.array([1.0, 2.0, 3.0, np.nan]), "color": np.array([*"rbrr"], object)})
+        >>> encoded = fitted.transform({"color": np.array(["g", "r"], object), "size": np.array([2.0, np.nan])})
         >>> {name: array.tolist() for name, array in encoded.items()}
         {'numeric': [[0.0], [0.0]], 'missing': [[0], [1]], 'categories': [[0], [2]]}
         """
         for category in self.categories:
             require(inputs, category.name, _WHERE)
-        values = {column.name: numbers(inputs, column.name, _WHERE, missing=True) for column in self.numeric}
+        values = [numbers(inputs, column.name, _WHERE, missing=True) for column in self.numeric]
+        scaled = [_scale(v, column.mean, column.scale) for v, column in zip(values, self.numeric, strict=True)]
+        missing = [np.isnan(v) for v, column in zip(values, self.numeric, strict=True) if column.flagged]
+        indices = [column.indices(inputs[column.name]) for column in self.categories]
         rows = len(next(iter(inputs.values())))
         return {
-            "numeric": _stacked(
-                rows, np.float32, [_scaled(values[name], mean, scale) for name, mean, scale, *_ in self.numeric]
-            ),
-            "missing": _stacked(rows, np.uint8, [np.isnan(values[name]) for name in self._flagged]),
-            "categories": _stacked(rows, np.int32, [column.indices(inputs[column.name]) for column in self.categories]),
+            "numeric": _stack(rows, np.float32, scaled),
+            "missing": _stack(rows, np.uint8, missing),
+            "categories": _stack(rows, np.int32, indices),
         }
 
     def shapes(self, count: Any) -> dict[str, jax.ShapeDtypeStruct]:
         return {
             "numeric": jax.ShapeDtypeStruct((count, len(self.numeric)), np.float32),
-            "missing": jax.ShapeDtypeStruct((count, len(self._flagged)), np.uint8),
+            "missing": jax.ShapeDtypeStruct((count, self._num_flags), np.uint8),
             "categories": jax.ShapeDtypeStruct((count, len(self.categories)), np.int32),
         }
 
     def normalize(self, compact: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-        """The same, all float32 but the categories."""
+        """Returns the same arrays, with "missing" as float32."""
         return {**compact, "missing": jnp.asarray(compact["missing"], jnp.float32)}
 
     @property
-    def _flagged(self) -> list[str]:
-        return [column.name for column in self.numeric if column.flagged]
+    def _num_flags(self) -> int:
+        return sum(column.flagged for column in self.numeric)
 
     @property
     def model_arguments(self) -> Mapping[str, Any]:
-        """The edges of the bins of each column of numbers, the number of flags, and how many indices a category has."""
+        """The bin edges of each numeric column, the number of flags, and the number of indices of each category."""
         return {
             "bins": tuple(column.edges for column in self.numeric),
-            "flags": len(self._flagged),
+            "flags": self._num_flags,
             "cardinalities": tuple(len(column.words) + 1 for column in self.categories),
         }
 
     def as_record(self) -> dict[str, Any]:
         numeric = [{**column._asdict(), "edges": [*column.edges]} for column in self.numeric]
-        return {"kind": "tables", "numeric": numeric, "categories": {name: [*words] for name, words in self.categories}}
+        return {"type": "tables", "numeric": numeric, "categories": {name: [*words] for name, words in self.categories}}
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Self:
-        schemas.check(record, _FORM, "the preprocessor")
+        schemas.check(record, _SCHEMA, "the preprocessor")
         names = [*(column["name"] for column in record["numeric"]), *record["categories"]]
         ascending = all(low < high for column in record["numeric"] for low, high in itertools.pairwise(column["edges"]))
         if not names or len(set(names)) < len(names) or not ascending:
-            raise InputError("the preprocessor is damaged: there is no column, or one twice, or edges do not ascend.")
+            raise InputError("the preprocessor is damaged: no columns, a duplicate column, or edges out of order.")
         numeric = tuple(
-            Numeric(column["name"], column["mean"], column["scale"], column["flagged"], tuple(column["edges"]))
+            NumericColumn(column["name"], column["mean"], column["scale"], column["flagged"], tuple(column["edges"]))
             for column in record["numeric"]
         )
-        return cls(numeric, tuple(Category(name, tuple(words)) for name, words in record["categories"].items()))
+        categories = tuple(CategoricalColumn(name, tuple(words)) for name, words in record["categories"].items())
+        return cls(numeric, categories)
 
 
-def fit(columns: Columns, *, most_bins: int = 16, rows_a_bin: int = 200) -> Tables:
-    """The scales and vocabularies of the training rows.
+def fit(columns: Columns, *, max_bins: int = 16, rows_per_bin: int = 200) -> TablePreprocessor:
+    """Fits the scales and vocabularies of training rows.
 
     Args:
-      columns: name -> (N,), float64 with NaN where a number is missing, or str objects.
-      most_bins: that a column of numbers is cut into.
-      rows_a_bin: how many rows a bin has at the least, so that there is something to learn of it; but there are two.
+      columns: name -> (N,), float64 with NaN for missing numbers, or str objects.
+      max_bins: the maximum number of bins of a numeric column; the minimum is two.
+      rows_per_bin: the minimum number of rows per bin.
 
     Raises:
-      InputError: there is no column, a number is infinite, or words are different in too many rows.
+      InputError: there are no columns, a number is infinite, or a column has too many distinct words.
 
     >>> fit({"size": np.array([1.0, 2.0, 3.0, np.nan])}).numeric[0].mean
     2.0
     """
     if not columns:
-        raise InputError("the table has no column to learn from.")
+        raise InputError("the table has no feature columns.")
     rows = len(next(iter(columns.values())))
-    num_bins = min(most_bins, max(rows // rows_a_bin, 2))
-    numeric = tuple(_fit_numbers(name, c, num_bins) for name, c in columns.items() if c.dtype != object)
-    return Tables(numeric, tuple(_fit_words(name, c) for name, c in columns.items() if c.dtype == object))
+    num_bins = min(max_bins, max(rows // rows_per_bin, 2))
+    numeric = tuple(_fit_numeric(name, c, num_bins) for name, c in columns.items() if c.dtype != object)
+    return TablePreprocessor(numeric, tuple(_fit_words(name, c) for name, c in columns.items() if c.dtype == object))
 
 
-def _fit_numbers(name: str, column: np.ndarray, num_bins: int) -> Numeric:
+def _fit_numeric(name: str, column: np.ndarray, num_bins: int) -> NumericColumn:
     values = numbers({name: column}, name, _WHERE, missing=True)
     present = np.sort(np.clip(values[~np.isnan(values)], -_HUGE, _HUGE))
     flagged = len(present) < len(column)
     if not len(present) or present[0] == present[-1]:
-        return Numeric(name, float(present[0]) if len(present) else 0.0, 0.0, flagged, ())
+        return NumericColumn(name, float(present[0]) if len(present) else 0.0, 0.0, flagged, ())
     low, high = np.quantile(present, [0.01, 0.99])
-    # Where nearly all rows are equal, such as in a rare flag, the others are all that there is.
+    # In a column such as a rare flag, nearly all rows are equal; then the outliers are all the information.
     middle = np.clip(present, low, high) if low < high else present
     mean, scale = float(middle.mean()), float(1 / max(middle.std(), 1 / _HUGE))
-    # Values of rows, not between them: a bin is as wide as the numbers on its sides are apart.
-    edges = np.unique(_scaled(present, mean, scale)[np.linspace(0, len(present) - 1, num_bins + 1).round().astype(int)])
-    return Numeric(name, mean, scale, flagged, tuple(edges.tolist()))
+    # Edges are values of rows, so no bin is narrower than the distance of two values.
+    edges = np.unique(_scale(present, mean, scale)[np.linspace(0, len(present) - 1, num_bins + 1).round().astype(int)])
+    return NumericColumn(name, mean, scale, flagged, tuple(edges.tolist()))
 
 
-def _fit_words(name: str, column: np.ndarray) -> Category:
+def _fit_words(name: str, column: np.ndarray) -> CategoricalColumn:
     words = sorted(set(column))
-    if len(words) > min(_MOST_WORDS, max(len(column) / 2, 20)):
-        alike = sum(_is_number(word) for word in words)
-        stray = next((word for word in words if not _is_number(word)), "")
+    if len(words) > min(_MAX_WORDS, max(len(column) / 2, 20)):
+        not_numbers = [word for word in words if not _is_number(word)]
         hint = (
-            f"Most of them are numbers, but not {stray!r}."
-            if alike > len(words) / 2
-            else f"If it names the rows, give --id-column {name}; else leave it out with --drop-column {name}."
+            f"Most of them are numbers, but not {not_numbers[0]!r}."
+            if 0 < len(not_numbers) < len(words) / 2
+            else f"If it names the rows, make {name} the id column; else drop it."
         )
         raise InputError(
-            f"column {name!r} has {len(words):,} different words in {len(column):,} rows, too many for a category. "
+            f"column {name!r} has {len(words):,} distinct words in {len(column):,} rows, too many for a category. "
             f"{hint}"
         )
-    return Category(name, tuple(words))
+    return CategoricalColumn(name, tuple(words))
 
 
-def _scaled(values: np.ndarray, mean: float, scale: float) -> np.ndarray:
-    """float64 (N,) to float32 (N,) between -5 and 5, with 0 for NaN."""
+def _scale(values: np.ndarray, mean: float, scale: float) -> np.ndarray:
+    """Standardizes float64 (N,) and clips it smoothly to float32 between -5 and 5; NaN becomes 0."""
     distance = (np.clip(values, -_HUGE, _HUGE) - mean) * scale
     return np.nan_to_num(distance / np.hypot(1.0, distance / _CLIP)).astype(np.float32)
 
 
 def _as_words(values: np.ndarray, words: tuple[str, ...]) -> list[str]:
-    """The words that these are: in another file, whose words all look like numbers, '07' was read as 7.0."""
+    """Spells numbers as in training: in a file where all words of the column look like numbers, '07' is read as 7.0."""
     spelled = {float(word): word for word in words if _is_number(word)}
     return ["" if np.isnan(value) else spelled.get(value, repr(value)) for value in values.tolist()]
 
@@ -214,6 +215,6 @@ def _is_number(word: str) -> bool:
     return True
 
 
-def _stacked(rows: int, dtype: type, columns: list[np.ndarray]) -> np.ndarray:
-    """The columns side by side, (rows, 0) if there is none."""
+def _stack(rows: int, dtype: type, columns: list[np.ndarray]) -> np.ndarray:
+    """Stacks columns to (rows, columns), also without any."""
     return np.stack(columns, axis=1).astype(dtype) if columns else np.zeros((rows, 0), dtype)

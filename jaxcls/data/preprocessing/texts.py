@@ -1,7 +1,7 @@
-"""Texts: to rows of token numbers, by a tokenizer trained on the training texts.
+"""Text preprocessing: texts to rows of token ids, by a tokenizer trained on the training texts.
 
-The tokens are byte pairs (Sennrich et al. 2016, arXiv 1508.07909) over bytes (Radford et al. 2019), as learned and
-applied by the `tokenizers` library: any text in any script has tokens, and none is unknown.
+Byte-pair encoding (Sennrich et al. 2016, arXiv 1508.07909) over bytes (Radford et al. 2019), trained and applied by the
+`tokenizers` library: any text in any script has tokens, and none is unknown.
 """
 
 import dataclasses
@@ -9,7 +9,7 @@ import functools
 import itertools
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 import jax
@@ -17,47 +17,46 @@ import numpy as np
 
 from jaxcls._utils import schemas
 from jaxcls._utils.errors import InputError
-from jaxcls.data.buckets import Buckets, of_sequences
+from jaxcls.data.buckets import Buckets, sequence_buckets
 
 if TYPE_CHECKING:
     import tokenizers
 
 PADDING = "[PAD]"
-# Every byte has a token, and so has the padding.
-SMALLEST_VOCABULARY = 257
-# No width is smaller: the overhead of a step outweighs what a narrower one saves.
-_NARROWEST = 16
-# And none is larger: a text of so many tokens would be a book.
-_WIDEST = 1 << 20
-# A width of its own pays for its compilation if so many of the texts fit into it, and not into a smaller one.
-_SHARE = 0.1
+# One token per byte, and the padding.
+MIN_VOCABULARY = 257
+# Below this width, the overhead of a step outweighs what a narrower batch saves.
+_MIN_WIDTH = 16
+_MAX_WIDTH = 1 << 20
+# A width is worth its compilation if this fraction of the texts fits into it and into no smaller one.
+_MIN_FRACTION = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
-class Texts:
-    """What was fitted on training texts.
+class TextPreprocessor:
+    """What was fitted on the training texts.
 
     Attributes:
-      tokenizer: of the `tokenizers` library, as its JSON; token 0 is the padding.
-      widths: the widths that batches are cut to, ascending. Tokens of a text past the last one are cut off.
+      tokenizer: the JSON of a tokenizer of the `tokenizers` library; token 0 is the padding.
+      widths: the widths that batches are cropped to, ascending. Texts are truncated to the last one.
     """
 
     tokenizer: str
     widths: tuple[int, ...]
 
     def transform(self, inputs: np.ndarray) -> np.ndarray:
-        """str objects (N,) to int32 (N, widths[-1]); 0 is padding, and stands at the end.
+        """Encodes str objects (N,) as int32 (N, widths[-1]), padded with 0 at the end.
 
         Raises:
-          InputError: names the first row that is no text.
+          InputError: a row is not a text; the message names the first.
 
         >>> fitted = fit(np.array(["a film", "a good film"], object), vocabulary_size=300, max_length=8)
         >>> fitted.transform(np.array(["a film", ""], object)).tolist()
         [[..., 0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0, 0]]
         """
-        _check(inputs)
+        _check_texts(inputs)
         tokens = np.zeros((len(inputs), self.widths[-1]), np.int32)
-        for row, ids in enumerate(_token_ids(_loaded(self.tokenizer), inputs)):
+        for row, ids in enumerate(_token_ids(_load(self.tokenizer), inputs)):
             tokens[row, : len(ids)] = ids[: self.widths[-1]]
         return tokens
 
@@ -65,63 +64,54 @@ class Texts:
         return jax.ShapeDtypeStruct((count, self.widths[-1]), np.int32)
 
     def normalize(self, compact: jax.Array) -> jax.Array:
-        """Tokens are what a model takes."""
+        """Returns the tokens unchanged."""
         return compact
 
     @property
     def buckets(self) -> Buckets:
-        return of_sequences(self.widths)
+        return sequence_buckets(self.widths)
 
     @property
     def model_arguments(self) -> Mapping[str, Any]:
-        """How many tokens there are, the padding among them, and the length of the longest row."""
-        return {
-            "vocabulary_size": _loaded(self.tokenizer).get_vocab_size(),
-            "max_length": self.widths[-1],
-        }
+        """The number of tokens, including the padding, and the length of the longest row."""
+        return {"vocabulary_size": _load(self.tokenizer).get_vocab_size(), "max_length": self.widths[-1]}
 
     def as_record(self) -> dict[str, Any]:
-        return {"kind": "texts", "tokenizer": self.tokenizer, "widths": [*self.widths]}
+        return {"type": "texts", "tokenizer": self.tokenizer, "widths": [*self.widths]}
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Self:
         schemas.check(record, {"tokenizer": str, "widths": [int]}, "the preprocessor")
         widths = tuple(record["widths"])
-        if not widths or widths[0] < 1 or widths[-1] > _WIDEST or any(a >= b for a, b in itertools.pairwise(widths)):
-            raise InputError(f"the widths of texts are {widths}; they are damaged.")
+        if not widths or widths[0] < 1 or widths[-1] > _MAX_WIDTH or any(a >= b for a, b in itertools.pairwise(widths)):
+            raise InputError(f"the preprocessor is damaged: the widths of its texts are {widths}.")
         _check_tokenizer(record["tokenizer"])
         return cls(record["tokenizer"], widths)
 
 
-def fit(texts: np.ndarray, *, vocabulary_size: int, max_length: int) -> Texts:
-    """A tokenizer of the training texts, str objects (N,), and the widths that suit their lengths.
+def fit(texts: np.ndarray, *, vocabulary_size: int, max_length: int) -> TextPreprocessor:
+    """Trains a tokenizer on texts, str objects (N,), and chooses the widths that suit their lengths.
 
-    Breaks in HTML, runs of white space and capitals are not told from single spaces and small letters.
+    HTML line breaks and runs of whitespace count as one space, and upper case as lower case.
 
     Args:
-      vocabulary_size: the most tokens that it knows; 256 of them are the bytes.
-      max_length: the most tokens of a text that are read.
+      vocabulary_size: the maximum number of tokens, 256 of which are the bytes.
+      max_length: the length in tokens to which texts are truncated.
 
     Raises:
-      InputError: there is no text, a row is no text, or a number is too small.
+      InputError: there are no texts, a row is not a text, or a number is too small.
 
     >>> fit(np.array(["so good"] * 3, object), vocabulary_size=300, max_length=100).widths
     (16,)
     """
-    if vocabulary_size < SMALLEST_VOCABULARY:
-        raise InputError(f"vocabulary_size is {vocabulary_size}; it takes {SMALLEST_VOCABULARY} or more.")
+    if vocabulary_size < MIN_VOCABULARY:
+        raise InputError(f"vocabulary_size is {vocabulary_size}; it must be {MIN_VOCABULARY} or more.")
     if max_length < 1:
-        raise InputError(f"max_length is {max_length}; it takes 1 or more.")
+        raise InputError(f"max_length is {max_length}; it must be 1 or more.")
     if not len(texts):
-        raise InputError("there is no text to learn a vocabulary from.")
-    _check(texts)
-    tokenizer = _trained(texts, vocabulary_size)
-    lengths = np.array([len(ids) for ids in _token_ids(tokenizer, texts)])
-    return Texts(tokenizer.to_str(), _widths(lengths, max_length))
-
-
-def _trained(texts: np.ndarray, vocabulary_size: int) -> "tokenizers.Tokenizer":
-    tokenizer = _blank()
+        raise InputError("there are no texts to learn a vocabulary from.")
+    _check_texts(texts)
+    tokenizer = _untrained()
     from tokenizers import pre_tokenizers, trainers
 
     trainer = trainers.BpeTrainer(
@@ -131,12 +121,12 @@ def _trained(texts: np.ndarray, vocabulary_size: int) -> "tokenizers.Tokenizer":
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts.tolist(), trainer, length=len(texts))
-    return tokenizer
+    lengths = np.array([len(ids) for ids in _token_ids(tokenizer, texts)])
+    return TextPreprocessor(tokenizer.to_str(), _choose_widths(lengths, max_length))
 
 
-def _blank() -> "tokenizers.Tokenizer":
-    """A tokenizer that has learned nothing yet."""
-    _prepare_environment()
+def _untrained() -> "tokenizers.Tokenizer":
+    _set_parallelism()
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
     tokenizer = Tokenizer(models.BPE())
@@ -149,82 +139,80 @@ def _blank() -> "tokenizers.Tokenizer":
             normalizers.Strip(),
         ]
     )
-    # Words begin with their space; so does the first one, or it would be another word than in mid-sentence.
+    # A word includes the space before it. Prefixing one makes the first word the same as one in mid-sentence.
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     return tokenizer
 
 
 def _check_tokenizer(text: str) -> None:
-    """Refuses a tokenizer that is not one of ours: in one from elsewhere, patterns may take for ever on some text, and
-    what the library cannot read it does not always refuse in an orderly way."""
-    form = {
+    """Rejects tokenizers that were not trained here: their patterns may run forever on some texts, and the library may
+    crash on malformed ones."""
+    schema = {
         "added_tokens": [{}],
         "normalizer": {},
         "pre_tokenizer": {},
         "model": {"vocab": {str: int}, "merges": ([[str, str]], [str])},
     }
-    record = schemas.parse(text, form, "the tokenizer")
-    learned = record["model"]
-    vocabulary, merges = learned.pop("vocab"), learned.pop("merges")
-    blank = _blank()
-    blank.add_special_tokens([PADDING])
-    expected = json.loads(blank.to_str())
+    record = schemas.parse(text, schema, "the tokenizer")
+    vocabulary, merges = record["model"].pop("vocab"), record["model"].pop("merges")
+    untrained = _untrained()
+    untrained.add_special_tokens([PADDING])
+    expected = json.loads(untrained.to_str())
     del expected["model"]["vocab"], expected["model"]["merges"]
-    parts = [(record.pop(name), expected.pop(name)) for name in ("added_tokens", "normalizer", "pre_tokenizer")]
-    for given, wanted in ((record.pop("model"), expected.pop("model")), (record, expected)):
-        # What is not asked for, an earlier version of the library leaves out.
-        left_out = {name: wanted[name] for name in wanted.keys() - given.keys() if wanted[name] in (None, False)}
-        parts.append((given | left_out, wanted))
-    if any(json.dumps(given, sort_keys=True) != json.dumps(wanted, sort_keys=True) for given, wanted in parts):
-        raise InputError("the tokenizer is damaged: it is none that jaxcls trains.")
-    # Before it was 0.20, the library wrote a merge as one text.
+    # Earlier versions of the library leave out settings that are off.
+    for actual, wanted in ((record["model"], expected["model"]), (record, expected)):
+        for name in wanted.keys() - actual.keys():
+            if wanted[name] in (None, False):
+                actual[name] = wanted[name]
+    if json.dumps(record, sort_keys=True) != json.dumps(expected, sort_keys=True):
+        raise InputError("the tokenizer is damaged: it was not trained by jaxcls.")
+    # Before 0.20, the library wrote a merge as one string.
     pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in merges]
-    whole = vocabulary.get(PADDING) == 0 and sorted(vocabulary.values()) == [*range(len(vocabulary))]
-    if not whole or any(len(pair) != 2 or not {*pair, "".join(pair)} <= vocabulary.keys() for pair in pairs):
-        raise InputError("the tokenizer is damaged: its tokens do not belong together.")
+    complete = vocabulary.get(PADDING) == 0 and sorted(vocabulary.values()) == [*range(len(vocabulary))]
+    if not complete or any(len(pair) != 2 or not {*pair, "".join(pair)} <= vocabulary.keys() for pair in pairs):
+        raise InputError("the tokenizer is damaged: its vocabulary and merges do not match.")
 
 
 def _token_ids(tokenizer: "tokenizers.Tokenizer", texts: np.ndarray) -> list[list[int]]:
-    # A text that holds the name of the padding is no padding: encode_special_tokens reads it as any other.
+    # Reads the name of the padding within a text as any other word.
     tokenizer.encode_special_tokens = True
     return [encoding.ids for encoding in tokenizer.encode_batch_fast(texts.tolist(), add_special_tokens=False)]
 
 
 @functools.lru_cache(maxsize=8)
-def _loaded(tokenizer: str) -> "tokenizers.Tokenizer":
-    _prepare_environment()
+def _load(tokenizer: str) -> "tokenizers.Tokenizer":
+    _set_parallelism()
     from tokenizers import Tokenizer
 
     return Tokenizer.from_str(tokenizer)
 
 
-def _prepare_environment() -> None:
-    # Unless it is told, the library warns of its threads in every process that is forked later.
+def _set_parallelism() -> None:
+    # Unless this is set, the library prints a warning about its threads in every process that is forked later.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
 
-def _widths(lengths: np.ndarray, max_length: int) -> tuple[int, ...]:
-    """Powers of two that each hold a share of the texts; the last one holds all, or is max_length.
+def _choose_widths(lengths: np.ndarray, max_length: int) -> tuple[int, ...]:
+    """Chooses the powers of two that fit enough of the texts; the last width fits all, or is max_length.
 
-    >>> _widths(np.array([10, 20, 21, 22, 70]), max_length=1000)
+    >>> _choose_widths(np.array([10, 20, 21, 22, 70]), max_length=1000)
     (16, 32, 128)
     """
-    longest = _NARROWEST
+    longest = _MIN_WIDTH
     while longest < lengths.max():
         longest *= 2
+    last = min(longest, max_length)
     widths: list[int] = []
-    for width in itertools.takewhile(lambda width: width < min(longest, max_length), _powers(_NARROWEST)):
-        inside = (lengths <= width) & (lengths > (widths[-1] if widths else -1))
-        if inside.mean() >= _SHARE:
+    width = _MIN_WIDTH
+    while width < last:
+        fits = (lengths <= width) & (lengths > (widths[-1] if widths else -1))
+        if fits.mean() >= _MIN_FRACTION:
             widths.append(width)
-    return (*widths, min(longest, max_length))
+        width *= 2
+    return (*widths, last)
 
 
-def _powers(first: int) -> Sequence[int]:
-    return [first << shift for shift in range(32)]
-
-
-def _check(texts: np.ndarray) -> None:
+def _check_texts(texts: np.ndarray) -> None:
     for row, text in enumerate(texts):
         if not isinstance(text, str):
-            raise InputError(f"the texts: row {row + 1} is {text!r}, which is no text.")
+            raise InputError(f"the texts: row {row + 1} is {text!r}, which is not a text.")

@@ -125,7 +125,7 @@ class Classification:
             columns = predictions.columns(queries.ids, scores(), thresholds, self.problem, class_names)
         else:
             sample, problem = request.sample_submission, self.problem
-            form = predictions.read_form(sample, queries.ids, problem, class_names, asked=request.input)
+            form = predictions.read_sample_submission(sample, queries.ids, problem, class_names, source=request.input)
             columns = predictions.submission(form, scores(), problem, class_names)
         # A scorer compares ids; everything else may be opened as a spreadsheet.
         for_scorer = request.sample_submission is not None

@@ -150,7 +150,7 @@ class Detection:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 one = {field: np.asarray(array[row]) for field, array in seen.items()}
                 one["boxes"] = coco.to_original(one["boxes"], scale[row], sizes[row])
-                draw_boxes.save(path, source, one, class_names, least=thresholds)
+                draw_boxes.save(path, source, one, class_names, min_score=thresholds)
         return f"{len(listed):,} boxes in {len(queries.ids):,} images, predictions"
 
 

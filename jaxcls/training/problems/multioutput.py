@@ -186,7 +186,7 @@ class Multioutput:
             raise InputError("--draw shows what was found in images, and this run classifies; leave it out.")
         if request.sample_submission is not None:
             raise InputError("--sample-submission is for one output, and this run has several; leave it out.")
-        predictions.save(request.output, predictions.of_outputs(queries.ids, scores(), class_names))
+        predictions.save(request.output, predictions.multi_output_columns(queries.ids, scores(), class_names))
         return f"{len(queries.ids):,} predictions"
 
 
