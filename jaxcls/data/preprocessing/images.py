@@ -48,8 +48,8 @@ class ImagePreprocessor:
 
     def normalize(self, compact: jax.Array) -> jax.Array:
         """Returns float32 (N, height, width, channels)."""
-        mean = np.asarray(self.mean, np.float32)
-        scale = np.asarray(1 / np.array(self.deviation), np.float32)
+        mean = np.asarray(self.mean, np.float32).reshape(1, 1, 1, -1)
+        scale = np.asarray(1 / np.array(self.deviation), np.float32).reshape(1, 1, 1, -1)
         return (jnp.asarray(compact, jnp.float32) - mean) * scale
 
     @property
