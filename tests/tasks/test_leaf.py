@@ -112,7 +112,7 @@ def test_kaggles_test_leaves_are_predicted_in_the_order_and_the_columns_of_its_s
     queries = TASK.read(written / "test.csv", Settings(task="leaf"))
     names = load(written).class_names
     form = predictions.read_sample_submission(
-        written / "sample_submission.csv", queries.ids, "multiclass", names, asked=written / "test.csv"
+        written / "sample_submission.csv", queries.ids, "multiclass", names, source=written / "test.csv"
     )
     assert form.columns == names == sample.SPECIES
     assert form.rows.tolist() == list(range(594))
