@@ -123,7 +123,7 @@ def test_as_real_processes_training_and_evaluation_end_with_the_same_bits(data_d
     ("arguments", "message"),
     [
         (["--run-dir", "no-such-run"], "error: --run-dir no-such-run holds no run"),
-        (["--data-dir", "no-such-folder"], "error: --data-dir no-such-folder is not a folder"),
+        (["--data-dir", "no-such-folder"], "error: data_dir no-such-folder is not a folder"),
         (["--source", "tfds", "--data-dir", "no-such-folder"], "error: data_dir goes with source files"),
         (["--split", "tests"], "--split"),
         (["--splits", "test"], "--split"),

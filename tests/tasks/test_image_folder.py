@@ -59,10 +59,10 @@ def test_a_folder_a_class_and_a_part_of_it_set_aside(plain):
     assert len(dataset.train.labels) == 48
     assert sorted(np.bincount(dataset.test.labels).tolist()) == [2, 2, 2, 3, 3]
     assert dataset.train.inputs.shape[1:] == (16, 16, 3)
-    assert "12 images set aside for the test" in describe(dataset)
+    assert "12 images held out for testing" in describe(dataset)
 
 
-def test_what_is_set_aside_does_not_depend_on_the_seed(plain):
+def test_held_out_examples_do_not_depend_on_the_seed(plain):
     first, second = (load(data=plain, seed=seed)[1].test for seed in (0, 1))
     np.testing.assert_array_equal(first.inputs, second.inputs)
 
@@ -78,7 +78,7 @@ def test_parts_of_its_own_are_kept(divided):
 def test_a_test_folder_beside(divided):
     _, dataset = load(data=divided / "train", test_data=divided / "test")
     assert [len(part.labels) for part in (dataset.train, dataset.test)] == [60, 20]
-    with pytest.raises(InputError, match="--test-data"):
+    with pytest.raises(InputError, match="leave test_data out"):
         load(data=divided, test_data=divided / "test")
 
 
@@ -146,7 +146,7 @@ def huge(folder):
         (one_class, "only the folder 'circle'"),
         (shutil.rmtree, "is not a folder"),
         (corrupt, r"zebra\.png"),
-        (huge, r"huge\.png: more than"),
+        (huge, r"huge\.png: has more than"),
     ],
 )
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
@@ -158,7 +158,7 @@ def test_what_is_wrong_with_the_folder_is_named(plain, harm, said):
 
 def test_a_class_of_the_test_that_train_has_not(divided):
     (divided / "test" / "star").rename(divided / "test" / "moon")
-    with pytest.raises(InputError, match="moon: no class of"):
+    with pytest.raises(InputError, match="moon: is not a class of"):
         load(data=divided)
 
 

@@ -50,7 +50,7 @@ def test_files_in_the_layout_of_torchvision_are_read_and_told_from_the_official_
     write(tmp_path / "MNIST" / "raw")
     dataset = mnist.TASK.load(Settings(data_dir=tmp_path))
     assert dataset.train.labels.tolist() == [0, 1, 2, 3]
-    assert "own data" in dataset.provenance.note
+    assert "user data" in dataset.provenance.note
 
 
 def cut(path):

@@ -61,6 +61,15 @@ def read_bytes(path: Path) -> bytes:
         return path.read_bytes()
 
 
+def read_text(path: Path) -> str:
+    """Reads a text file in UTF-8.
+
+    Raises:
+      InputError: it cannot be read, or is not UTF-8.
+    """
+    return decode_text(read_bytes(path), path)
+
+
 def decode_text(content: bytes, where: str | os.PathLike[str]) -> str:
     """Decodes UTF-8, with or without a byte order mark.
 

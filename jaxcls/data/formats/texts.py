@@ -15,7 +15,7 @@ import numpy as np
 from jaxcls._utils import files
 from jaxcls._utils.errors import InputError
 from jaxcls.data.formats import reading
-from jaxcls.data.formats.reading import decode_text, read_bytes
+from jaxcls.data.formats.reading import decode_text, read_text
 
 # No text is longer; one that is would be a bomb of a few compressed bytes.
 _MAX_BYTES = 1 << 24
@@ -51,7 +51,7 @@ def read_folders(
             raise InputError(f"{where} is not a folder; it should hold one text file for each example.")
         paths = [*where.glob("*.txt")]
         files.all_inside(inside or Path(root), paths)
-        texts[folder] = {path.name: decode_text(read_bytes(path), path) for path in paths}
+        texts[folder] = {path.name: read_text(path) for path in paths}
     return _sorted_by_name(texts, str(root))
 
 
@@ -96,7 +96,7 @@ def read_lines(path: str | os.PathLike[str]) -> np.ndarray:
       InputError: the file cannot be read, is empty, or is not UTF-8.
     """
     # Not splitlines, which also splits at other characters, such as U+2028.
-    lines = decode_text(read_bytes(Path(path)), path).split("\n")
+    lines = read_text(Path(path)).split("\n")
     if not lines[-1]:
         lines.pop()
     if not lines:

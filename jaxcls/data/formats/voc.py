@@ -26,7 +26,7 @@ def read_list(path: Path) -> list[str]:
       InputError: a line is not a plain name, a name occurs twice, or there are none.
     """
     names: dict[str, None] = {}
-    for number, line in enumerate(reading.decode_text(reading.read_bytes(path), path).splitlines(), 1):
+    for number, line in enumerate(reading.read_text(path).splitlines(), 1):
         name, where = line.strip(), f"{path}: line {number}"
         if not name:
             continue
