@@ -1,4 +1,4 @@
-"""A run that nothing stopped, which all the others are compared with."""
+"""An uninterrupted run, with which all others are compared."""
 
 import pytest
 import real_runs
@@ -6,7 +6,7 @@ import real_runs
 
 @pytest.fixture(scope="session")
 def uninterrupted(tmp_path_factory):
-    """The directory of a run of `real_runs.TABLE`."""
+    """The directory of an uninterrupted run of `real_runs.TABLE`."""
     directory = tmp_path_factory.mktemp("uninterrupted") / "run"
     done = real_runs.run(*real_runs.TABLE, "--run-dir", directory)
     assert done.returncode == 0, done.stderr

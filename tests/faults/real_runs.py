@@ -1,4 +1,4 @@
-"""The command in processes of its own, and all that two runs must share, bit for bit."""
+"""Runs the command in subprocesses and reads everything that two equal runs must share bit for bit."""
 
 import json
 import os
@@ -13,18 +13,18 @@ from typing import Any
 import jax
 import numpy as np
 
-# No process may hang: far more than any of these runs takes on a busy machine.
+# Seconds after which a process counts as hanging: far more than a run takes on a busy machine.
 LIMIT = 300
 
-# A small table of the package, with everything on that has a state: dropout and augmentation (keys), averages of the
-# weights, gradients that are accumulated over steps, a best epoch. Two dispatches an epoch, so that saves fall within.
+# The table that comes with jaxcls, with every feature that has a state: dropout (keys), averaged weights, gradient
+# accumulation, a best epoch. An epoch takes two dispatches, so that checkpoints also fall within epochs.
 TABLE = (
     *("--task", "csv", "--model", "mlp", "--epochs", "12", "--batch-size", "2", "--validation-fraction", "0.2"),
     *("--monitor", "loss", "--restore-best", "--ema-decay", "0.9", "--gradient-accumulation-steps", "3"),
     *("--checkpoint-seconds", "0"),
 )
 
-# The command, which does something to itself after so many saves: from outside, that can come when it has ended.
+# The command, which runs a statement after a number of saves. From outside that could come too late.
 AFTER_SAVES = """
 import os, shutil, signal, sys, time
 from pathlib import Path
@@ -32,13 +32,13 @@ from jaxcls._utils import environment
 from jaxcls.cli import train
 environment.configure()
 from jaxcls.checkpoints import CheckpointManager
-saves, what, *arguments = sys.argv[1:]
+saves, statement, *arguments = sys.argv[1:]
 save, left = CheckpointManager.save, [int(saves)]
 def counted(checkpoints, *args, **options):
     save(checkpoints, *args, **options)
     left[0] -= 1
     if not left[0]:
-        exec(what, globals())
+        exec(statement, globals())
 CheckpointManager.save = counted
 sys.exit(train.main(arguments))
 """
@@ -49,35 +49,29 @@ def command(*arguments: object) -> list[str]:
 
 
 def run(*arguments: object, code: str | None = None, **options: Any) -> subprocess.CompletedProcess[str]:
-    """The command to its end; with ``code``, a program that is given the arguments in its place."""
+    """Runs the command, or the program ``code``, with the arguments until it ends."""
     program = command(*arguments) if code is None else [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(
-        program, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=LIMIT, **options
-    )  # fmt: skip
+    options |= {"capture_output": True, "text": True, "stdin": subprocess.DEVNULL, "timeout": LIMIT}
+    return subprocess.run(program, **options)
 
 
-def after_saves(saves: int, what: str, *arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
-    """The command, which runs a line of Python after so many saves."""
-    return run(saves, what, *arguments, code=AFTER_SAVES, **options)
+def after_saves(saves: int, statement: str, *arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Runs the command, which executes a Python statement after the given number of saves."""
+    return run(saves, statement, *arguments, code=AFTER_SAVES, **options)
 
 
-def killed(
-    arguments: list[object],
-    seen: Callable[[], bool],
-    delay: float = 0.0,
-    **options: Any,
-) -> bool:
-    """Runs the command, and kills it so many seconds after something is seen.
+def killed(arguments: list[object], reached: Callable[[], bool], delay: float = 0.0, **options: Any) -> bool:
+    """Runs the command and kills it ``delay`` seconds after ``reached`` is true.
 
     Returns:
-      Whether it was killed: it may have come to its end before.
+      Whether it was killed; it may have ended before.
     """
     begun = time.monotonic()
     with subprocess.Popen(
         command(*arguments), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options
     ) as process:
-        while process.poll() is None and not seen():
-            assert time.monotonic() - begun < LIMIT, "it hangs"
+        while process.poll() is None and not reached():
+            assert time.monotonic() - begun < LIMIT, "the process hangs"
             time.sleep(0.001)
         time.sleep(delay)
         process.kill()
@@ -87,7 +81,7 @@ def killed(
 
 
 def epochs_in(directory: Path) -> int:
-    """How many epochs metrics.jsonl tells of."""
+    """The number of epochs in metrics.jsonl."""
     try:
         return len((directory / "metrics.jsonl").read_bytes().splitlines())
     except FileNotFoundError:
@@ -95,13 +89,13 @@ def epochs_in(directory: Path) -> int:
 
 
 def history(directory: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl, without the times."""
+    """The lines of metrics.jsonl without times."""
     lines = (directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [_without_times(json.loads(line)) for line in lines]
 
 
 def checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, tuple[str, tuple[int, ...], bytes]]]:
-    """What a checkpoint records of itself, without the times, and every leaf of its state by name, by its bits."""
+    """The record of a checkpoint without times, and the bits of every leaf of its state by name."""
     from orbax.checkpoint import v1 as ocp
 
     described = json.loads((path / "_CHECKPOINT_METADATA").read_text(encoding="utf-8"))
@@ -116,15 +110,15 @@ def checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, tuple[str, tuple[i
 
 
 def arrays(saved: tuple[dict[str, Any], dict[str, tuple[str, tuple[int, ...], bytes]]]) -> dict[str, np.ndarray]:
-    """The leaves of what `checkpoint` gives, as arrays."""
-    return {name: np.frombuffer(content, kind).reshape(shape) for name, (kind, shape, content) in saved[1].items()}
+    """The leaves of a result of `checkpoint` as arrays."""
+    return {name: np.frombuffer(content, dtype).reshape(shape) for name, (dtype, shape, content) in saved[1].items()}
 
 
 def outcome(directory: Path) -> dict[str, Any]:
-    """All that must be the same, whatever came between: scores, history, state, the best checkpoint, the weights."""
+    """All that an interruption must not change: scores, history, the last and the best state, the tested weights."""
     steps = steps_in(directory)
     saved = {step: checkpoint(directory / "checkpoints" / str(step)) for step in steps}
-    # The one before the last may stand within an epoch, where it was saved by the clock.
+    # CheckpointManager that the clock triggered within an epoch have no metrics.
     best = min((step for step in steps if saved[step][0]["metrics"]), key=lambda step: _score(saved[step][0]))
     [model] = (path for path in (directory / "model").iterdir() if path.name.isdecimal())
     return {
@@ -146,7 +140,7 @@ def with_environment(**changes: str) -> dict[str, str]:
 
 
 def same_bits(tree: Any, other: Any) -> bool:
-    """Whether two trees of arrays have the same leaves, bit for bit."""
+    """Whether two trees of arrays are equal bit for bit."""
     structures = jax.tree.structure(tree), jax.tree.structure(other)
     pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(other), strict=True)
     return structures[0] == structures[1] and all(_bits(a) == _bits(b) for a, b in pairs)
@@ -162,8 +156,8 @@ def _without_times(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def _abstract(specification: str, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
-    kind, _, shape = specification.partition("[")
-    dtype = jax.random.key(0).dtype if kind.startswith("key") else kind
+    name, _, shape = specification.partition("[")
+    dtype = jax.random.key(0).dtype if name.startswith("key") else name
     return jax.ShapeDtypeStruct(json.loads(f"[{shape}"), dtype, sharding=sharding)
 
 

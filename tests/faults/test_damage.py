@@ -1,4 +1,4 @@
-"""Files of a run that are flipped, cut, lost or another run's: told apart, named, and nothing is destroyed."""
+"""Run directories whose files are corrupted, truncated, missing or of another run: named, and left as they were."""
 
 import logging
 import shutil
@@ -21,10 +21,10 @@ from jaxcls.training import steps
 from jaxcls.training.run import run
 from jaxcls.training.settings import Settings
 
-# In each of the files of a checkpoint that are not empty.
+# The non-empty files of a checkpoint, and the bits flipped in each.
 FILES, FLIPS = 9, 60
 
-# Where a load fails, Orbax abandons the tasks of the other leaves: noise of its own, and after the error.
+# When a load fails, Orbax abandons the tasks that read the other leaves, which Python reports later.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning"),
@@ -42,7 +42,8 @@ def largest_file(folder):
 
 
 @pytest.mark.slow
-def test_a_run_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before(expected, tmp_path):
+@tally.trial("files of a run: a flipped bit in the newest checkpoint, resumed from the previous one")
+def test_resumes_from_the_previous_checkpoint_if_the_newest_is_damaged(expected, tmp_path):
     directory = tmp_path / "run"
     arguments = [*real_runs.TABLE, "--run-dir", directory]
     assert real_runs.after_saves(5, "signal.raise_signal(signal.SIGTERM)", *arguments).returncode == 75
@@ -50,7 +51,7 @@ def test_a_run_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before(ex
     damaged = directory / "checkpoints" / str(newest)
     flip(largest_file(damaged), 8 * 1000 + 3)
     content = largest_file(damaged).read_bytes()
-    # Stopped right after, so that what it began with can be seen.
+    # Killed after its first save, to see what it resumed from.
     done = real_runs.after_saves(1, "signal.raise_signal(signal.SIGKILL)", *arguments)
     assert f"the checkpoint of step {newest} is damaged (" in done.stderr
     assert f"it is {damaged}.damaged-1" in done.stderr
@@ -58,15 +59,13 @@ def test_a_run_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before(ex
     assert before in real_runs.steps_in(directory)
     done = real_runs.run(*arguments)
     assert done.returncode == 0, done.stderr
-    same = real_runs.outcome(directory) == expected
-    tally.record("files of a run: the newest checkpoint had a flipped bit, continued from the one before", 1, same)
-    assert same
+    assert real_runs.outcome(directory) == expected
 
 
 def in_process(directory, **changes):
     """A small run in this process."""
-    given = {"task": "csv", "model": "linear", "epochs": 2, "batch_size": 16, "monitor": "loss", **changes}
-    return run(Settings(run_dir=directory, **given), say=lambda line: None)
+    settings = {"task": "csv", "model": "linear", "epochs": 2, "batch_size": 16, "monitor": "loss", **changes}
+    return run(Settings(run_dir=directory, **settings), say=lambda line: None)
 
 
 @pytest.fixture(scope="module")
@@ -82,18 +81,18 @@ def copied(finished, tmp_path):
 
 
 def tree(directory):
-    """All files of a directory, by their content."""
+    """The content of every file of a directory."""
     return {path.relative_to(directory): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
-def test_where_every_checkpoint_is_damaged_the_run_ends_and_does_not_start_afresh(copied, caplog):
+@tally.trial("files of a run: all checkpoints damaged, an error each time")
+def test_does_not_start_over_if_every_checkpoint_is_damaged(copied, caplog):
     caplog.set_level(logging.CRITICAL)
     for step in real_runs.steps_in(copied):
         flip(largest_file(copied / "checkpoints" / str(step)), 1234)
     for _ in range(2):
         with pytest.raises(CheckpointError, match=r"every checkpoint in .* is damaged; to start afresh, give another"):
             in_process(copied)
-    tally.record("files of a run: all checkpoints damaged, an error each time", 2, 2)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +109,8 @@ def test_where_every_checkpoint_is_damaged_the_run_ends_and_does_not_start_afres
     ],
     ids=["every checkpoint", "all of checkpoints", "the lock", "data", "predictor", "environment", "config"],
 )  # fmt: skip
-def test_what_is_lost_or_cut_is_named_and_nothing_starts_afresh(copied, lose, error, message):
+@tally.trial("files of a run: missing or truncated, named")
+def test_names_a_missing_or_truncated_file_and_does_not_start_over(copied, lose, error, message):
     lose(copied)
     before = tree(copied)
     for _ in range(2):
@@ -118,12 +118,11 @@ def test_what_is_lost_or_cut_is_named_and_nothing_starts_afresh(copied, lose, er
             in_process(copied)
     after = tree(copied)
     for files in (before, after):
-        files.pop(Path("checkpoints/jaxcls.lock"), None)  # says which process had it
+        files.pop(Path("checkpoints/jaxcls.lock"), None)  # names the process that held it
     assert after == before
-    tally.record("files of a run: lost or cut, named", 1, 1)
 
 
-def test_a_newest_checkpoint_that_is_gone_is_missed(copied, caplog):
+def test_a_missing_newest_checkpoint_is_reported(copied, caplog):
     *_, before, newest = real_runs.steps_in(copied)
     shutil.rmtree(copied / "checkpoints" / str(newest))
     in_process(copied)
@@ -142,9 +141,10 @@ def test_a_newest_checkpoint_that_is_gone_is_missed(copied, caplog):
     ],
     ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else "",
 )
-def test_checkpoints_of_another_run_are_refused_by_what_differs(copied, tmp_path, changes, message):
+@tally.trial("files of a run: checkpoints of another model, optimizer, seed, dtype or data, refused")
+def test_refuses_checkpoints_of_another_run_and_names_the_difference(copied, tmp_path, changes, message):
     if "data" in changes:
-        # The same shapes: the same table with another value in one row.
+        # The same table with another value in one row.
         table = Path(jaxcls.__file__).parent / "data/samples/csv/wine.csv"
         lines = table.read_text(encoding="utf-8").splitlines()
         lines[5] = ",".join(["99.0", *lines[5].split(",")[1:]])
@@ -161,10 +161,9 @@ def test_checkpoints_of_another_run_are_refused_by_what_differs(copied, tmp_path
     for files in (before, after):
         files.pop(Path("jaxcls.lock"))
     assert after == before
-    tally.record("files of a run: checkpoints of another model, optimizer, seed, type or data, refused", 1, 1)
 
 
-def test_a_program_of_ones_own_tells_its_checkpoints_from_those_of_another_seed_and_other_data(tmp_path):
+def test_fit_refuses_checkpoints_of_another_seed_data_or_batch_size(tmp_path):
     x = np.random.default_rng(0).normal(size=(32, 3)).astype(np.float32)
     y = (x[:, 0] > 0).astype(np.int32)
     made = jaxcls.compile(lambda rngs: nnx.Linear(3, 2, rngs=rngs), loss="sparse_categorical_crossentropy")
@@ -180,7 +179,7 @@ def test_a_program_of_ones_own_tells_its_checkpoints_from_those_of_another_seed_
 
 @pytest.fixture(scope="module")
 def states(tmp_path_factory):
-    """Two checkpoints of a training state, and the states."""
+    """A directory with two checkpoints, and the saved states by step."""
     model = functional(lambda rngs: nnx.Sequential(nnx.Linear(8, 64, rngs=rngs), nnx.Linear(64, 3, rngs=rngs)))
     folder = tmp_path_factory.mktemp("states")
     made = {}
@@ -194,29 +193,30 @@ def states(tmp_path_factory):
 
 @pytest.mark.faults_long
 @pytest.mark.parametrize("number", range(FILES))
-def test_every_flipped_bit_is_found_or_without_effect(states, tmp_path, caplog, number):
-    """What is restored is what was saved, to the bit: a flip is found, or stands where nothing is read from."""
+def test_a_flipped_bit_is_detected_or_has_no_effect(states, tmp_path, caplog, number):
+    """What is restored equals what was saved bit for bit."""
     caplog.set_level(logging.CRITICAL)
     folder, made = states
     files = [path for path in sorted((folder / "2").rglob("*")) if path.is_file() and path.stat().st_size]
     assert len(files) == FILES
     file = files[number]
+    name = file.relative_to(folder / "2")
+    # Data files are named by a hash.
+    case = f"a flipped bit in a checkpoint: {f'{name.parent}/...' if len(name.name) == 32 else name}"
     rng = np.random.default_rng(number)
-    found = right = 0
+    wrong = []
     for bit in rng.choice(8 * file.stat().st_size, size=FLIPS, replace=False):
+        tally.record(case, tried=1)
         directory = Path(shutil.copytree(folder, tmp_path / "run"))
         flip(directory / file.relative_to(folder), int(bit))
         with CheckpointManager(directory) as saved:
             restored = saved.restore(made[1])
         aside = [Path(bad.path).name for bad in restored.quarantined]
         exact = real_runs.same_bits(restored.state, made[restored.step])
-        said = aside == ["2.damaged-1"] * (2 - restored.step)
-        right += exact and said and restored.metadata == {"step": restored.step}
-        found += restored.step == 1
+        reported = aside == ["2.damaged-1"] * (2 - restored.step)
+        if exact and reported and restored.metadata == {"step": restored.step}:
+            tally.record(case, passed=1, outcome="detected" if restored.step == 1 else "without effect")
+        else:
+            wrong.append(int(bit))
         shutil.rmtree(directory)
-    name = file.relative_to(folder / "2")
-    # Files of data have a hash for a name.
-    where = f"{name.parent}/..." if len(name.name) == 32 else name
-    tally.record(f"a flipped bit in a checkpoint: {where}, found and the one before used", found, found)
-    tally.record(f"a flipped bit in a checkpoint: {where}, without effect", FLIPS - found, right - found)
-    assert right == FLIPS
+    assert not wrong

@@ -1,5 +1,6 @@
-"""The bits of a run do not depend on how its steps are dispatched, or on where it was interrupted."""
+"""Results do not depend on how steps are dispatched or where a run was interrupted."""
 
+import json
 import re
 
 import chex
@@ -24,13 +25,13 @@ STEPS = EPOCHS * batching.steps_per_epoch(COUNT, BATCH)
 RNG = np.random.default_rng(0)
 INPUTS = RNG.normal(size=(COUNT, 4)).astype(np.float32)
 LABELS = (INPUTS[:, 0] > 0).astype(np.int32)
-# The step that meets it changes nothing, and is counted.
+# The step with this example is skipped and counted.
 INPUTS[7] = np.inf
 
 
 def build(rngs):
-    parts = nnx.Linear(4, 8, use_bias=False, rngs=rngs), nnx.BatchNorm(8, rngs=rngs), nnx.Dropout(0.3, rngs=rngs)
-    return nnx.Sequential(*parts, nnx.Linear(8, 2, rngs=rngs))
+    hidden = nnx.Linear(4, 8, use_bias=False, rngs=rngs), nnx.BatchNorm(8, rngs=rngs), nnx.Dropout(0.3, rngs=rngs)
+    return nnx.Sequential(*hidden, nnx.Linear(8, 2, rngs=rngs))
 
 
 MODEL = functional(build)
@@ -46,12 +47,12 @@ CHUNK = steps.make_train_chunk(STEP)
 
 
 def trained(most, directory=None, stop_at=None):
-    """The state and the history, with so many steps in a dispatch at the most."""
-    seen = []
+    """The state and the history, with at most ``most`` steps in a dispatch."""
+    dispatched = []
 
     class Steps:
         def chunk(self, step, loss):
-            seen.append(step)
+            dispatched.append(step)
 
         def epoch(self, history):
             pass
@@ -67,7 +68,7 @@ def trained(most, directory=None, stop_at=None):
             monitor="x",
             checkpoints=checkpoints,
             reporter=Steps(),
-            stop=lambda: bool(seen) and seen[-1] == stop_at,
+            stop=lambda: bool(dispatched) and dispatched[-1] == stop_at,
             make_chunk=lambda _: CHUNK,
         )
 
@@ -89,26 +90,26 @@ def whole():
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 4, 5])
-def test_any_chunking_of_the_scan_gives_the_same_bits(whole, most):
+@tally.trial("determinism: steps in a dispatch, same bits")
+def test_bits_do_not_depend_on_the_steps_in_a_dispatch(whole, most):
     state, history = trained(most)
     assert real_runs.same_bits(state, whole[0])
     assert history == whole[1]
-    tally.record("determinism: chunkings of the scan with the same bits", 1, 1)
 
 
 @pytest.mark.parametrize("at", range(1, STEPS))
-def test_a_run_that_is_interrupted_at_any_step_gives_the_same_bits(whole, tmp_path, at):
+@tally.trial("determinism: interrupted at any step of a short run, same bits")
+def test_a_run_interrupted_at_any_step_gives_the_same_bits(whole, tmp_path, at):
     with pytest.raises(loop.Interrupted) as stopped:
         trained(1, tmp_path, stop_at=at)
     assert stopped.value.step == at
-    # By a process that dispatches otherwise.
+    # Resumed with other dispatches.
     state, history = trained(32, tmp_path)
     assert real_runs.same_bits(state, whole[0])
     assert history == whole[1]
-    tally.record("determinism: steps of a short run at which it was interrupted, with the same bits", 1, 1)
 
 
-# What addition in another order may change in a few hundred steps, of weights of about 0.1 to 1.
+# What another order of additions may change in a few hundred steps, for weights of about 0.1 to 1.
 TOLERANCE = {"rtol": 1e-3, "atol": 1e-4}
 SPREAD = (
     *("--task", "csv", "--model", "mlp", "--epochs", "3", "--batch-size", "16", "--validation-fraction", "0.2"),
@@ -117,7 +118,7 @@ SPREAD = (
 
 
 @pytest.mark.slow
-def test_one_two_and_eight_devices_agree_and_a_run_moves_between_them(tmp_path):
+def test_one_two_and_eight_devices_agree_and_a_run_resumes_on_another_number(tmp_path):
     on = {count: {"env": real_runs.with_environment(JAX_NUM_CPU_DEVICES=str(count))} for count in (1, 8)}
     for count in on:
         done = real_runs.run(*SPREAD, "--run-dir", tmp_path / str(count), **on[count])
@@ -133,17 +134,15 @@ def test_one_two_and_eight_devices_agree_and_a_run_moves_between_them(tmp_path):
     )
     one = real_runs.outcome(tmp_path / "1")
     for name in ("2", "8", "moved"):
-        other = real_runs.outcome(tmp_path / name)
-        chex.assert_trees_all_close(real_runs.arrays(other["last"]), real_runs.arrays(one["last"]), **TOLERANCE)
-        assert [e["loss"] for e in other["history"]] == pytest.approx([e["loss"] for e in one["history"]], rel=1e-3)
-        tally.record("determinism: other numbers of devices, to the tolerance", 1, 1)
+        with tally.trial("determinism: other numbers of devices, equal to the tolerance"):
+            other = real_runs.outcome(tmp_path / name)
+            chex.assert_trees_all_close(real_runs.arrays(other["last"]), real_runs.arrays(one["last"]), **TOLERANCE)
+            assert [e["loss"] for e in other["history"]] == pytest.approx([e["loss"] for e in one["history"]], rel=1e-3)
 
 
-def test_another_environment_is_said_when_a_run_goes_on(tmp_path):
-    import json
-
-    given = Settings(task="csv", model="linear", epochs=1, batch_size=16, run_dir=tmp_path / "run")
-    run.run(given, say=lambda line: None)
+def test_resuming_in_another_environment_prints_warnings(tmp_path):
+    settings = Settings(task="csv", model="linear", epochs=1, batch_size=16, run_dir=tmp_path / "run")
+    run.run(settings, say=lambda line: None)
     file = tmp_path / "run" / "environment.json"
     record = json.loads(file.read_text(encoding="utf-8"))
     record["packages"]["jax"] = "0.0.1"
@@ -151,10 +150,10 @@ def test_another_environment_is_said_when_a_run_goes_on(tmp_path):
     record["devices"] = ["TPU v9"]
     file.write_text(json.dumps(record), encoding="utf-8")
     lines = []
-    run.run(given, say=lines.append)
-    said = [line.split(";")[0] for line in lines if line.startswith("warning: ")]
+    run.run(settings, say=lines.append)
+    warnings = [line.split(";")[0] for line in lines if line.startswith("warning: ")]
     now = run.environment.record()
-    assert said == [
+    assert warnings == [
         f"warning: jax was 0.0.1, is {jax.__version__}",
         f"warning: devices was ['TPU v9'], is {now['devices']}",
         f"warning: cpus was 96, is {now['cpus']}",

@@ -1,4 +1,4 @@
-"""Disks that are full or may not be written to, and too few file descriptors."""
+"""Full and read-only disks, and too few file descriptors."""
 
 import contextlib
 import gc
@@ -17,24 +17,26 @@ import tally
 from jaxcls._utils import environment
 from jaxcls._utils.errors import InputError
 from jaxcls.checkpoints import CheckpointError, CheckpointManager
+from jaxcls.training.run import run
+from jaxcls.training.settings import Settings
 
-# What Orbax abandons where a save fails is noise of its own.
+# When a save fails, Orbax abandons tasks, which Python reports later.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning"),
 ]
 
-# A checkpoint of real_runs.TABLE is about 1.2 MB, and four may be there at a time.
-ROOM = 8 << 20
+# A checkpoint of real_runs.TABLE has about 1.2 MB, and up to four exist at a time.
+DISK_BYTES = 8 << 20
 
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A disk of its own, of a few megabytes."""
+    """A separate disk of a few megabytes."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={ROOM}", "tmpfs", folder], capture_output=True, text=True
+        ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", folder], capture_output=True, text=True
     )
     if mounted.returncode:
         pytest.skip(f"a tmpfs cannot be mounted here: {mounted.stderr.strip()}")
@@ -43,60 +45,54 @@ def small_disk(tmp_path):
 
 
 def fill(folder, leave):
-    """Takes all room of a disk but so many bytes."""
+    """Fills a disk up to ``leave`` bytes."""
     free = os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize
     (folder / f"ballast{leave}").write_bytes(bytes(max(0, free - leave)))
 
 
-# Takes the room of the disk, which it gives back after so many more saves.
+# Fills the disk, and frees it after SAVES more saves.
 FILLS = """
 disk = Path(os.environ["DISK"])
 free = os.statvfs(disk)
 (disk / "ballast").write_bytes(bytes(free.f_bavail * free.f_frsize - int(os.environ["LEAVE"])))
 left[0] = int(os.environ["SAVES"])
-what = '(disk / "ballast").unlink()'
+statement = '(disk / "ballast").unlink()'
 """
 
 
 @pytest.mark.slow
-def test_training_goes_on_while_the_disk_is_full_and_what_is_saved_later_is_the_same(expected, small_disk):
+@tally.trial("disks: a disk that is full for a while")
+def test_training_continues_while_the_disk_is_full(expected, small_disk):
     directory = small_disk / "run"
-    given = real_runs.with_environment(DISK=str(small_disk), SAVES="6", LEAVE="65536")
-    done = real_runs.after_saves(4, FILLS, *real_runs.TABLE, "--run-dir", directory, env=given)
+    environment = real_runs.with_environment(DISK=str(small_disk), SAVES="6", LEAVE="65536")
+    done = real_runs.after_saves(4, FILLS, *real_runs.TABLE, "--run-dir", directory, env=environment)
     assert done.returncode == 0, done.stderr
     assert "could not be saved" in done.stderr
     assert "the last saved state is that of step" in done.stderr
-    same = real_runs.outcome(directory) == expected
-    tally.record("disks: a disk that is full for a while", 1, same)
-    assert same
+    assert real_runs.outcome(directory) == expected
 
 
 @pytest.mark.slow
-def test_a_disk_that_stays_full_ends_the_run_with_the_last_saved_state_named(expected, small_disk):
+@tally.trial("disks: a disk that stays full, status 1, the last saved state named, resumed after cleaning up")
+def test_a_disk_that_stays_full_ends_the_run_and_names_the_last_good_state(expected, small_disk):
     directory = small_disk / "run"
-    given = real_runs.with_environment(DISK=str(small_disk), SAVES="1000", LEAVE="0")
-    done = real_runs.after_saves(4, FILLS, *real_runs.TABLE, "--run-dir", directory, env=given)
+    environment = real_runs.with_environment(DISK=str(small_disk), SAVES="1000", LEAVE="0")
+    done = real_runs.after_saves(4, FILLS, *real_runs.TABLE, "--run-dir", directory, env=environment)
     assert done.returncode == 1
-    assert "epoch 12/12" in done.stdout, "training went on"
+    assert "epoch 12/12" in done.stdout, "training did not continue"
     last = real_runs.steps_in(directory)[-1]
-    # Orbax logs as it likes, before and after.
+    # Orbax logs to stderr, too.
     [error] = (line for line in done.stderr.splitlines() if line.startswith("error: "))
     assert f"the last saved state is that of step {last}, in {directory}/checkpoints/{last}" in error
-    # With room again, the same command goes on from there.
+    # With free space, the same command resumes.
     (small_disk / "ballast").unlink()
     done = real_runs.run(*real_runs.TABLE, "--run-dir", directory)
     assert done.returncode == 0, done.stderr
-    same = real_runs.outcome(directory) == expected
-    tally.record(
-        "disks: a disk that stays full, status 1, the last saved state named, continued once there is room", 1, same
-    )
-    assert same
+    assert real_runs.outcome(directory) == expected
 
 
-def test_too_little_room_is_found_before_the_first_step(small_disk):
-    from jaxcls.training.run import run
-    from jaxcls.training.settings import Settings
-
+@tally.trial("disks: too little free space, detected at the start")
+def test_too_little_free_space_is_an_error_before_the_first_step(small_disk):
     fill(small_disk, 1 << 20)
     with pytest.raises(InputError, match=r"4 checkpoints of a run take [\d.]+ MB, and the disk has 1\.0 MB for them"):
         run(Settings(task="csv", model="mlp", epochs=1, run_dir=small_disk / "run"), say=lambda line: None)
@@ -104,39 +100,38 @@ def test_too_little_room_is_found_before_the_first_step(small_disk):
     fill(small_disk, 0)
     with pytest.raises(InputError, match=r"cannot be used|the disk has 0\.0 MB"):
         run(Settings(task="csv", model="mlp", epochs=1, run_dir=small_disk / "other"), say=lambda line: None)
-    tally.record("disks: too little room, found at the start", 2, 2)
 
 
-def test_a_directory_that_may_not_be_written_to_is_refused(small_disk):
-    from jaxcls.training.run import run
-    from jaxcls.training.settings import Settings
-
+@tally.trial("disks: a read-only directory, detected at the start")
+def test_a_read_only_directory_is_refused(small_disk):
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     for directory in (small_disk, small_disk / "deep" / "run"):
         with pytest.raises(InputError, match=r"cannot be used.*Read-only file system"):
             run(Settings(task="csv", model="mlp", epochs=1, run_dir=directory), say=lambda line: None)
-    tally.record("disks: a directory that may not be written to, found at the start", 2, 2)
 
 
 @contextlib.contextmanager
 def no_more_files():
-    """This process may open no file more."""
+    """Opens files until this process may open no more."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    held = []
+    descriptors = []
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
     try:
         with contextlib.suppress(OSError):
             while True:
-                held.append(os.open("/dev/null", os.O_RDONLY))
+                descriptors.append(os.open("/dev/null", os.O_RDONLY))
         yield
     finally:
-        for descriptor in held:
+        for descriptor in descriptors:
             os.close(descriptor)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_too_many_open_files_spoil_nothing(tmp_path, caplog):
-    assert not tracemalloc.is_tracing(), "pytest asks it about the noise, and could not import it without files"
+@tally.trial("disks: no file descriptor left, a save fails, a later one succeeds, nothing is set aside")
+def test_a_save_without_file_descriptors_fails_and_a_later_one_succeeds(tmp_path, caplog):
+    assert not tracemalloc.is_tracing(), (
+        "pytest would import tracemalloc to report warnings, which takes a file descriptor"
+    )
     state = {"x": jax.random.normal(jax.random.key(0), (100_000,))}
     with CheckpointManager(tmp_path) as saved:
         saved.save(1, state, wait=True)
@@ -153,12 +148,14 @@ def test_too_many_open_files_spoil_nothing(tmp_path, caplog):
         restored = saved.restore(state)
     assert (restored.step, restored.quarantined) == (3, ())
     np.testing.assert_array_equal(restored.state["x"], state["x"])
-    tally.record("disks: no file descriptor left, saving fails and is made up for, nothing is set aside", 1, 1)
 
 
-def test_a_limit_of_open_files_is_raised_as_far_as_it_may_be(tmp_path):
-    """Soft limits are low on some systems; a hard one that is too low is refused."""
-    code = "import resource; from jaxcls._utils import environment; environment.configure(); print(resource.getrlimit(7)[0])"
+@tally.trial("disks: too few file descriptors, detected at the start")
+def test_the_soft_limit_of_open_files_is_raised_and_a_low_hard_limit_refused(tmp_path):
+    code = (
+        "import resource; from jaxcls._utils import environment; environment.configure(); "
+        "print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
+    )
 
     def limited(soft, hard, *program):
         limits = f'ulimit -Sn {soft}; ulimit -Hn {hard}; exec "$@"'
@@ -170,4 +167,3 @@ def test_a_limit_of_open_files_is_raised_as_far_as_it_may_be(tmp_path):
     assert refused.returncode == 2
     assert "may open 40 files" in refused.stderr
     assert not (tmp_path / "run" / "config.toml").exists()
-    tally.record("disks: too few file descriptors, found at the start", 1, 1)

@@ -1,4 +1,4 @@
-"""Data that is lost or changed while a run learns from it, and a loader that never answers."""
+"""Data that vanishes or changes during training, and a loader that hangs."""
 
 import dataclasses
 import re
@@ -17,32 +17,28 @@ from jaxcls.data.samples import image_folder as sample
 from jaxcls.training import program
 from jaxcls.training.settings import Settings
 
-# From now on, the loader waits for ever, as for a network that is gone.
-HANGS = (
-    "from jaxcls.data import streaming; import threading; streaming.gather_chunk = lambda *_: threading.Event().wait()"
-)
+# The loader waits for ever from now on, as for a network that is down.
+HANGS = "from jaxcls.data import streaming; import threading; streaming.gather_chunk = lambda *_: threading.Event().wait()"
 STREAMED = (*real_runs.TABLE, "--data-on", "host")
 
 
 @pytest.mark.slow
-def test_a_loader_that_hangs_ends_the_run_which_goes_on_to_the_same_bits(expected, tmp_path):
+@tally.trial("data: a loader that hangs, status 1, the stack of each thread, resumed")
+def test_a_loader_that_hangs_ends_the_run_which_resumes_with_the_same_bits(expected, tmp_path):
     arguments = [*STREAMED, "--run-dir", tmp_path / "run"]
     done = real_runs.after_saves(5, HANGS, *arguments, "--stall-seconds", 15)
     assert done.returncode == 1
     assert "error: nothing was done for 15 s, which --stall-seconds takes for a hang" in done.stderr
-    assert "streaming.py" in done.stderr, "it says where it was"
+    assert "streaming.py" in done.stderr, "the stack of the loader is not shown"
     assert real_runs.steps_in(tmp_path / "run")
     done = real_runs.run(*arguments)
     assert done.returncode == 0, done.stderr
-    same = real_runs.outcome(tmp_path / "run") == expected
-    tally.record("data: a loader that hangs, status 1, where it hung, continued", 1, same)
-    assert same
+    assert real_runs.outcome(tmp_path / "run") == expected
 
 
 @pytest.mark.slow
-def test_a_file_that_changes_or_vanishes_while_a_run_learns_from_it_has_no_effect_until_it_is_read_again(
-    uninterrupted, tmp_path
-):
+@tally.trial("data: a file that changes or vanishes during training")
+def test_a_file_that_changes_during_training_matters_only_when_the_run_is_resumed(uninterrupted, tmp_path):
     table = Path(shutil.copy(Path(jaxcls.__file__).parent / "data/samples/csv/wine.csv", tmp_path / "table.csv"))
     content = table.read_bytes()
     arguments = [*real_runs.TABLE, "--run-dir", tmp_path / "run", "--data", table, "--label-column", "class"]
@@ -59,52 +55,50 @@ def test_a_file_that_changes_or_vanishes_while_a_run_learns_from_it_has_no_effec
     done = real_runs.after_saves(2, f"Path({str(table)!r}).unlink()", *arguments)
     assert done.returncode == 0, done.stderr
     assert not table.exists()
-    same = real_runs.history(tmp_path / "run") == real_runs.history(uninterrupted)
-    tally.record("data: a file that changes or vanishes during training", 3, 3 * same)
-    assert same
+    assert real_runs.history(tmp_path / "run") == real_runs.history(uninterrupted)
 
 
-def test_images_that_cannot_be_decoded_are_an_error_or_left_out_and_counted(tmp_path, monkeypatch):
+@tally.trial("data: truncated images, an error, or skipped and counted on request")
+def test_undecodable_images_are_an_error_or_are_skipped_and_counted(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     sample.write(tmp_path / "data", train=6, test=2)
     files, _ = images.list_files(tmp_path / "data")
     damaged = files[0], files[-1]
     for file in damaged:
         file.write_bytes(file.read_bytes()[:40])
-    given = Settings(task="image_folder", data=tmp_path / "data", image_size=16)
-    task = program.specialise(given)
+    settings = Settings(task="image_folder", data=tmp_path / "data", image_size=16)
+    task = program.specialise(settings)
     with pytest.raises(InputError, match="|".join(re.escape(str(file)) for file in damaged)):
-        task.load(program.resolve(task, given))
-    for _ in range(2):  # the second time, from what was kept
-        dataset = task.load(program.resolve(task, dataclasses.replace(given, skip_damaged=True)))
+        task.load(program.resolve(task, settings))
+    for _ in range(2):  # the second time from the cache
+        dataset = task.load(program.resolve(task, dataclasses.replace(settings, skip_damaged=True)))
         assert len(dataset.train.labels) + len(dataset.test.labels) == len(files) - 2
         assert dataset.provenance.note.count("1 images of") == 2
         assert "cannot be decoded and are left out, such as" in dataset.provenance.note
-        # No row stands in its place.
-        assert all(image.any() for part in (dataset.train, dataset.test) for image in part.inputs)
-    tally.record("data: images cut off, an error, or left out and counted when asked for", 2, 2)
+        # No empty image replaces them.
+        assert all(image.any() for split in (dataset.train, dataset.test) for image in split.inputs)
 
 
-def test_an_image_that_vanishes_while_it_is_read_is_named(tmp_path, monkeypatch):
+@tally.trial("data: an image that vanishes before it is read")
+def test_an_image_that_vanishes_before_it_is_read_is_named(tmp_path, monkeypatch):
     sample.write(tmp_path / "data", train=6, test=2)
-    given = Settings(task="image_folder", data=tmp_path / "data", image_size=16)
-    task = program.specialise(given)
+    settings = Settings(task="image_folder", data=tmp_path / "data", image_size=16)
+    task = program.specialise(settings)
     listed = images.list_files
     gone = listed(tmp_path / "data" / "train")[0][3]
 
     def listed_then_lost(folder):
-        found = listed(folder)
+        files = listed(folder)
         if folder == gone.parent:
             gone.unlink()
-        return found
+        return files
 
     monkeypatch.setattr(images, "list_files", listed_then_lost)
     with pytest.raises(InputError, match=rf"{re.escape(str(gone))}: cannot be read \(No such file or directory\)"):
-        task.load(program.resolve(task, given))
-    tally.record("data: an image that vanishes while it is read", 1, 1)
+        task.load(program.resolve(task, settings))
 
 
-def test_an_error_of_a_disk_is_a_line_that_names_it(capsys):
+def test_a_disk_error_is_reported_in_one_line_with_the_path(capsys):
     def fails():
         raise OSError(5, "Input/output error", "/data/images.npy")
 

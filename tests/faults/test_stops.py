@@ -1,4 +1,6 @@
-"""However often a run is stopped, and by what: the same command ends with the bits of a run that nothing stopped."""
+"""A run that is stopped, however and however often, ends with the bits of an uninterrupted run."""
+
+import collections
 
 import numpy as np
 import pytest
@@ -7,10 +9,11 @@ import small_data
 import tally
 
 RUNS, KILLS = 24, 11
+KILLED_AT_EVENTS = "SIGKILL: at four events, in the short test"
 
 
-def points(directory):
-    """Where a run can be when it is killed, as one sees it from outside, in their order."""
+def events(directory):
+    """The events at which a run is killed, in their order: by name, a function that tells whether it has happened."""
     before = real_runs.epochs_in(directory)
     checkpoints = directory / "checkpoints"
     return {
@@ -19,7 +22,7 @@ def points(directory):
         "a checkpoint is written": lambda: any(checkpoints.glob("*.orbax-checkpoint-tmp*")),
         "an old checkpoint is deleted": lambda: any(checkpoints.glob("*.deleted")),
         "the history is written": (directory / ".partial-metrics.jsonl").exists,
-        # An epoch is validated, then written to the history, then saved.
+        # After an epoch: validation, history, checkpoint.
         "the history is ahead of the checkpoint": lambda: real_runs.epochs_in(directory) > before,
         "the tested weights are written": (directory / "model").exists,
         "the results are written": (directory / "SHA256SUMS").exists,
@@ -27,7 +30,7 @@ def points(directory):
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_every_point_of_its_way_ends_with_the_same_bits(expected, tmp_path):
+def test_a_run_killed_at_each_event_ends_with_the_same_bits(expected, tmp_path):
     directory = tmp_path / "run"
     arguments = [*real_runs.TABLE, "--run-dir", directory]
     sent = 0
@@ -37,21 +40,22 @@ def test_a_run_killed_at_every_point_of_its_way_ends_with_the_same_bits(expected
         ("the history is ahead of the checkpoint", 0.0),
         ("the tested weights are written", 0.0),
     ):
-        sent += real_runs.killed(arguments, points(directory)[name], delay)
+        if real_runs.killed(arguments, events(directory)[name], delay):
+            tally.record(KILLED_AT_EVENTS, tried=1)
+            sent += 1
     done = real_runs.run(*arguments)
     assert done.returncode == 0, done.stderr
-    found = real_runs.outcome(directory)
-    tally.record("SIGKILL: at a named point, in the fast part", sent, sent if found == expected else 0)
-    assert found == expected
+    assert real_runs.outcome(directory) == expected
+    tally.record(KILLED_AT_EVENTS, passed=sent)
     assert sent >= 3
 
 
 @pytest.mark.slow
-def test_signals_save_and_say_how_to_go_on_and_a_second_interrupt_leaves_at_once(expected, tmp_path):
+def test_signals_save_and_print_how_to_resume_and_a_second_interrupt_exits_at_once(expected, tmp_path):
     directory = tmp_path / "a run's directory"
     arguments = [*real_runs.TABLE, "--run-dir", directory]
     reached = [0]
-    for signals, status, said in (
+    for signals, status, message in (
         (
             "SIGTERM",
             75,
@@ -61,21 +65,21 @@ def test_signals_save_and_say_how_to_go_on_and_a_second_interrupt_leaves_at_once
         ("SIGINT SIGINT", 130, "stopped at once; what was saved before stands"),
     ):
         send = "; ".join(f"signal.raise_signal(signal.{name})" for name in signals.split())
-        done = real_runs.after_saves(3, send, *arguments)
-        assert done.returncode == status, done.stderr
-        assert said in done.stderr
-        assert "Traceback" not in done.stderr
-        reached.append(real_runs.steps_in(directory)[-1])
-        tally.record(f"signals: {signals}, exit status {status}, and a good state", 1, reached[-1] > reached[-2])
-    assert reached == sorted(set(reached))
+        with tally.trial(f"signals: {signals}, exit status {status}, and a good state"):
+            done = real_runs.after_saves(3, send, *arguments)
+            assert done.returncode == status, done.stderr
+            assert message in done.stderr
+            assert "Traceback" not in done.stderr
+            reached.append(real_runs.steps_in(directory)[-1])
+            assert reached[-1] > reached[-2]
     done = real_runs.run(*arguments)
     assert done.returncode == 0, done.stderr
     assert real_runs.outcome(directory) == expected
 
 
 @pytest.fixture(scope="module")
-def kinds(uninterrupted, expected, tmp_path_factory):
-    """Arguments of runs of two kinds, and what each ends with where nothing stops it."""
+def runs(expected, tmp_path_factory):
+    """The arguments of two runs, of a table and of images, and their outcomes if uninterrupted."""
     folder = tmp_path_factory.mktemp("images")
     data = small_data.write(folder / "data")
     images = (
@@ -89,28 +93,27 @@ def kinds(uninterrupted, expected, tmp_path_factory):
 
 @pytest.mark.faults_long
 @pytest.mark.parametrize("number", range(RUNS))
-def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(kinds, tmp_path, number):
+@tally.trial("runs killed up to eleven times each: same bits as an uninterrupted run")
+def test_a_run_killed_many_times_ends_with_the_same_bits(runs, tmp_path, number):
     rng = np.random.default_rng(number)
-    arguments, expected = kinds["images" if number % 4 == 0 else "table"]
+    arguments, expected = runs["images" if number % 4 == 0 else "table"]
     directory = tmp_path / "run"
     arguments = [*arguments, "--run-dir", directory]
-    sent = {}
+    sent = collections.Counter()
     for kill in range(KILLS):
-        seen = points(directory)
-        # Those at the end come at the end.
-        name = list(seen)[rng.integers(len(seen) - (0 if kill >= KILLS - 2 else 2))]
-        # Anywhere in the length of a process, or at what is seen, or soon after.
+        named = events(directory)
+        # The last two events happen only at the end.
+        name = list(named)[rng.integers(len(named) - (0 if kill >= KILLS - 2 else 2))]
+        # At any time, at the event, or soon after it.
         delay = rng.uniform(0, 4) if name == "it starts" else rng.choice([0, rng.uniform(0, 0.3)])
-        # With a cache of its own, everything is compiled again.
+        # With an empty cache, everything is compiled again.
         fresh = {"env": real_runs.with_environment(XDG_CACHE_HOME=str(tmp_path / f"cache{kill}"))}
-        if real_runs.killed(arguments, seen[name], delay, **(fresh if rng.random() < 0.2 else {})):
-            sent[name] = sent.get(name, 0) + 1
+        if real_runs.killed(arguments, named[name], delay, **(fresh if rng.random() < 0.2 else {})):
+            tally.record(f"SIGKILL: when {name}", tried=1)
+            sent[name] += 1
     done = real_runs.run(*arguments)
     assert done.returncode == 0, done.stderr
-    found = real_runs.outcome(directory)
-    same = found == expected
-    for name, count in sent.items():
-        tally.record(f"SIGKILL: when {name}", count, count * same)
-    tally.record("runs killed up to eleven times each: ended bit for bit as one that nothing stopped", 1, same)
-    assert same
+    assert real_runs.outcome(directory) == expected
     assert not [path for path in directory.rglob("*") if "damaged" in path.name]
+    for name, count in sent.items():
+        tally.record(f"SIGKILL: when {name}", passed=count)
