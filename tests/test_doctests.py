@@ -1,4 +1,4 @@
-"""Every example in a docstring runs."""
+"""The examples in docstrings run."""
 
 import doctest
 import importlib

@@ -1,4 +1,4 @@
-"""Imports run downward only: each package may import those before it in this list, and its own modules."""
+"""Each package imports only itself and those before it in this list, and only the libraries that it needs."""
 
 import ast
 import subprocess
@@ -30,7 +30,7 @@ def imported_packages(path):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_run_downward(path):
+def test_packages_import_only_lower_packages(path):
     package = path.relative_to(ROOT).parts[0].removesuffix(".py")
     for other in imported_packages(path):
         assert PACKAGES.index(other) <= PACKAGES.index(package), f"{package} imports {other}"
@@ -56,7 +56,7 @@ def test_imports_run_downward(path):
         ),
     ],
 )
-def test_imports_bring_only_what_is_needed(statement, absent):
+def test_imports_are_lazy(statement, absent):
     code = f"{statement}; import sys; print(*sorted({absent!r} & set(sys.modules)))"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert output.split() == []

@@ -1,11 +1,11 @@
-"""Keras scripts and their ports give the same losses and metrics, step by step."""
+"""Keras scripts and their ports compute the same losses and metrics at each step."""
 
 from pathlib import Path
 
 import jax
 import pytest
 
-# Of the two binary ones and the two multiclass ones, the one that asks for more.
+# One script of each problem.
 CHOSEN = ["multiclass, one-hot", "multi-label", "imbalanced, class weights", "two outputs"]
 
 
@@ -15,7 +15,7 @@ def test_a_script_and_its_port_agree(name, monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "experiments"))
     import keras_side_by_side
 
-    # Keras's own layers promote.
+    # Keras's layers promote ranks.
     with jax.numpy_rank_promotion("allow"):
-        found = keras_side_by_side.compare(keras_side_by_side.SCRIPTS[name], steps=5)
-    assert max(found.loss, found.accuracy, found.test) <= keras_side_by_side.TOLERANCE
+        difference = keras_side_by_side.compare(keras_side_by_side.SCRIPTS[name], steps=5)
+    assert max(difference.loss, difference.accuracy, difference.test) <= keras_side_by_side.TOLERANCE

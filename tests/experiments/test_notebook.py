@@ -1,4 +1,4 @@
-"""Every cell of the notebook runs, on the sample and for an epoch; without a kernel, as a script would."""
+"""Every cell of the notebook runs as a script, on the sample and for one epoch."""
 
 import json
 import sys
@@ -6,7 +6,7 @@ import types
 from pathlib import Path
 
 import pytest
-from flax import nnx  # before IPython has a stand-in: what flax imports looks for more of it
+from flax import nnx  # before the tests replace IPython, of which flax's imports use more
 
 NOTEBOOK = Path(__file__).parents[2] / "experiments" / "colab_tpu.ipynb"
 
@@ -41,8 +41,8 @@ def test_every_cell_runs(tmp_path, monkeypatch, capsys):
     assert "logits" in capsys.readouterr().out
 
 
-def test_installing_upgrades_nothing_that_is_there(tmp_path, monkeypatch):
-    """With jaxcls missing, every installed version is a constraint of the one pip command."""
+def test_installation_upgrades_no_installed_package(tmp_path, monkeypatch):
+    """Every installed version is a constraint of the only pip command."""
     called = []
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
@@ -58,6 +58,6 @@ def test_installing_upgrades_nothing_that_is_there(tmp_path, monkeypatch):
     assert all(line.count("==") == 1 for line in constraints)
 
 
-def test_the_notebook_is_kept_without_outputs():
+def test_the_notebook_has_no_outputs():
     assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in cells())
     assert len(tagged("parameters")) == len(tagged("install")) == 1

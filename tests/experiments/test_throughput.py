@@ -1,4 +1,4 @@
-"""What the experiment of throughput counts and reports; what it measures is measured where the peers are installed."""
+"""The operation counts and tables of the throughput experiment; measuring needs the other frameworks."""
 
 import dataclasses
 from pathlib import Path
@@ -31,14 +31,14 @@ def cell():
 
 @pytest.mark.parametrize(
     ("model", "tolerance"),
-    # XLA counts the element-wise operations as well.
+    # XLA also counts element-wise operations.
     [("mlp", 0.001), ("cnn", 0.015), ("resnet", 0.015), ("transformer", 0.03)],
 )
-def test_flops_are_those_that_xla_counts(model, tolerance):
+def test_flops_agree_with_xla(model, tolerance):
     from peers import flax_models, workloads
 
     network = nnx.eval_shape(lambda: flax_models.build(model, nnx.Rngs(0)))
-    network.eval()  # no random numbers, which XLA counts
+    network.eval()  # no dropout: XLA counts the random numbers
     graph, params, rest = nnx.split(network, nnx.Param, ...)
 
     def loss(params, rest, inputs):
@@ -51,7 +51,7 @@ def test_flops_are_those_that_xla_counts(model, tolerance):
     assert workloads.training_flops(model) == pytest.approx(counted, rel=tolerance)
 
 
-def test_a_ratio_is_the_median_of_those_of_each_round_and_failures_are_named(cell):
+def test_ratio_is_the_median_over_rounds_and_failures_are_named(cell):
     from throughput_report import table
 
     assert cell.ratio(cell.rows[0], "torch") == 2.0
@@ -61,7 +61,7 @@ def test_a_ratio_is_the_median_of_those_of_each_round_and_failures_are_named(cel
     assert [line for line in lines if "Keras on JAX is left out: keras not installed" in line]
 
 
-def test_a_cell_takes_the_place_of_its_own_alone(cell, tmp_path, monkeypatch):
+def test_writing_a_cell_replaces_only_the_cell_of_the_same_model_and_batch_size(cell, tmp_path, monkeypatch):
     import throughput_report
 
     drawn = []

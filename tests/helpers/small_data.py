@@ -1,4 +1,4 @@
-"""Fashion-MNIST's four files, a few hundred real images of the sample, for tests that train."""
+"""The four files of Fashion-MNIST with a few hundred real images, for tests that train."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ TRAIN, TEST = 240, 60
 
 
 def write(folder: Path) -> Path:
-    """Writes the files as a person would have them in --data-dir."""
+    """Writes the files as --data-dir expects them, and returns the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     sample = idx_images.load(IMAGES, "sample")
     for prefix, split, count in (("train", sample.train, TRAIN), ("t10k", sample.test, TEST)):

@@ -1,12 +1,12 @@
-"""Valid content, made invalid as accidents and enemies make it. All draws come from a `random.Random`, of hypothesis or
-of a case's number."""
+"""Damages valid content as accidents and attackers do. All random draws come from a `random.Random`: hypothesis's, or one
+seeded by the number of a case."""
 
 import contextlib
 import copy
 import math
 import signal
 
-# Counts, lengths and offsets that parsers trip over.
+# Counts, lengths and offsets that parsers stumble over.
 _SIZES = [0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 1 << 40, (1 << 63) - 1]
 _WORDS = [
     b"\0", b"\xff", b'"', b"'", b",", b"\n", b"\r", b"=", b"[" * 2000, b"{", b"-" * 3000, b"9" * 5000, b"PK\3\4",
@@ -20,45 +20,45 @@ ODD = [
 
 
 def damaged(rng, content):
-    """The content with one to four bytes, numbers or stretches of it changed, cut, repeated or moved."""
-    found = bytearray(content)
+    """The content with one to four bytes, numbers or spans changed, removed, repeated or moved."""
+    result = bytearray(content)
     for _ in range(rng.randint(1, 4)):
-        # The beginning, where headers are, is hit as often as all the rest.
-        most = len(found) if rng.random() < 0.5 else min(len(found), 64)
-        place, length = rng.randint(0, max(most - 1, 0)), rng.choice([1, 2, 4, 16, 100])
+        # Half of the changes hit the beginning, where headers are.
+        most = len(result) if rng.random() < 0.5 else min(len(result), 64)
+        index, length = rng.randint(0, max(most - 1, 0)), rng.choice([1, 2, 4, 16, 100])
         match rng.randint(0, 9):
-            case 0 if found:
-                found[place] ^= 1 << rng.randint(0, 7)
-            case 1 if found:
-                found[place] = rng.randint(0, 255)
+            case 0 if result:
+                result[index] ^= 1 << rng.randint(0, 7)
+            case 1 if result:
+                result[index] = rng.randint(0, 255)
             case 2:
                 width, order = rng.choice([2, 4, 8]), rng.choice(["little", "big"])
-                found[place : place + width] = (rng.choice(_SIZES) & ((1 << 8 * width) - 1)).to_bytes(width, order)
+                result[index : index + width] = (rng.choice(_SIZES) & ((1 << 8 * width) - 1)).to_bytes(width, order)
             case 3:
-                del found[place : place + length]
+                del result[index : index + length]
             case 4:
-                found[place:place] = found[place : place + length]
+                result[index:index] = result[index : index + length]
             case 5:
-                found[place:place] = rng.choice(_WORDS)
+                result[index:index] = rng.choice(_WORDS)
             case 6:
-                found[place : place + length] = bytes(len(found[place : place + length]))
+                result[index : index + length] = bytes(len(result[index : index + length]))
             case 7:
-                del found[place:]
+                del result[index:]
             case 8:
-                piece = found[place : place + length]
-                del found[place : place + length]
-                other = rng.randint(0, len(found))
-                found[other:other] = piece
+                piece = result[index : index + length]
+                del result[index : index + length]
+                other = rng.randint(0, len(result))
+                result[other:other] = piece
             case _:
-                found += found[: rng.randint(0, 200)]
-    return bytes(found)
+                result += result[: rng.randint(0, 200)]
+    return bytes(result)
 
 
 def edited(rng, record):
-    """A record of JSON with one to three of its values replaced, removed, repeated or renamed."""
+    """A JSON record with one to three values replaced, removed, repeated or renamed."""
     box = [copy.deepcopy(record)]
     for _ in range(rng.randint(1, 3)):
-        container, key = rng.choice([*_places(box)])
+        container, key = rng.choice([*_positions(box)])
         match rng.randint(0, 5):
             case 0 if container is not box:
                 del container[key]
@@ -78,17 +78,17 @@ def edited(rng, record):
     return box[0]
 
 
-def _places(container):
+def _positions(container):
     keys = range(len(container)) if isinstance(container, list) else [*container]
     for key in keys:
         yield container, key
         if isinstance(container[key], list | dict):
-            yield from _places(container[key])
+            yield from _positions(container[key])
 
 
 @contextlib.contextmanager
 def bounded(seconds):
-    """Fails where what is inside takes longer."""
+    """Fails if the block takes longer, and interrupts it."""
 
     def hang(number, frame):
         raise AssertionError(f"not done after {seconds} seconds")

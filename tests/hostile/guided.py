@@ -1,4 +1,4 @@
-"""Feeds a reader with content that atheris, guided by the code that is reached, makes of what is valid.
+"""Fuzzes a reader with atheris, guided by code coverage, starting from valid content.
 
 python tests/hostile/guided.py IDX FOLDER -runs=10000
 """
@@ -22,8 +22,8 @@ def main():
     reader = READERS[sys.argv[1]](sys.argv[2])
     corpus = Path(sys.argv[2]) / "corpus"
     corpus.mkdir()
-    whole = [reader.text.encode()] if isinstance(reader, CheckpointRecord) else reader.whole
-    for number, content in enumerate(whole):
+    contents = [reader.text.encode()] if isinstance(reader, CheckpointRecord) else reader.contents
+    for number, content in enumerate(contents):
         (corpus / str(number)).write_bytes(content)
 
     def read(content):

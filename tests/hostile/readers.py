@@ -1,4 +1,4 @@
-"""Every reader of what others may have written: what is valid, and what is read of it when it is damaged."""
+"""Every reader of files that others may have written, with valid and damaged content for each."""
 
 import csv
 import gzip
@@ -28,9 +28,9 @@ from jaxcls.checkpoints.record import pack, unpack
 from jaxcls.data import predictions, preprocessing
 from jaxcls.data.datasets import medmnist
 from jaxcls.data.formats import coco, idx, images, texts, voc
-from jaxcls.data.preprocessing import images as prepared_images
-from jaxcls.data.preprocessing import tables as prepared_tables
-from jaxcls.data.preprocessing import texts as prepared_texts
+from jaxcls.data.preprocessing import images as image_preprocessing
+from jaxcls.data.preprocessing import tables as table_preprocessing
+from jaxcls.data.preprocessing import texts as text_preprocessing
 from jaxcls.export import loader, predictor
 from jaxcls.reports import html_report, run_directory
 from jaxcls.tasks import csv as csv_task
@@ -41,31 +41,31 @@ from jaxcls.training.settings import Settings
 ENDS = (InputError, CheckpointError, loader.ArtifactError)
 
 
-class OfBytes:
-    """A reader of one file, of which `whole` holds valid contents."""
+class FileReader:
+    """A reader of one file; `contents` holds valid contents."""
 
     name = "file"
 
     def __init__(self, folder):
         self.folder = Path(folder)
         self.path = self.folder / self.name
-        self.whole = self.contents()
+        self.contents = self.valid_contents()
 
     def valid(self):
-        """Reads what is valid, which ends in no error."""
-        for content in self.whole:
+        """Reads valid content, which must not raise."""
+        for content in self.contents:
             self.path.write_bytes(content)
             self.open(self.path)
 
     def read(self, rng):
-        """Reads something damaged."""
-        self.path.write_bytes(damaged(rng, rng.choice(self.whole)))
+        """Reads damaged content."""
+        self.path.write_bytes(damaged(rng, rng.choice(self.contents)))
         self.open(self.path)
 
 
-class Idx(OfBytes):
-    def contents(self):
-        whole = []
+class Idx(FileReader):
+    def valid_contents(self):
+        contents = []
         for array in (
             np.arange(24, dtype=np.uint8).reshape(2, 3, 4),
             np.ones(5, np.int32),
@@ -73,54 +73,54 @@ class Idx(OfBytes):
         ):
             for name in ("plain", "packed.gz"):
                 idx.write_idx(self.folder / name, array)
-                whole.append((self.folder / name).read_bytes())
-        return whole
+                contents.append((self.folder / name).read_bytes())
+        return contents
 
     def open(self, path):
         assert isinstance(idx.read_idx(path), np.ndarray)
 
 
-class Npz(OfBytes):
+class Npz(FileReader):
     """MedMNIST's files."""
 
-    def contents(self):
+    def valid_contents(self):
         draw = np.random.default_rng(0)
         arrays = {}
-        for part, count in {"train": 3, "val": 1, "test": 2}.items():
-            arrays[f"{part}_images"] = draw.integers(0, 256, (count, 4, 4), np.uint8)
-            arrays[f"{part}_labels"] = draw.integers(0, 2, (count, 1), np.uint8)
-        whole = []
+        for split, count in {"train": 3, "val": 1, "test": 2}.items():
+            arrays[f"{split}_images"] = draw.integers(0, 256, (count, 4, 4), np.uint8)
+            arrays[f"{split}_labels"] = draw.integers(0, 2, (count, 1), np.uint8)
+        contents = []
         for save in (np.savez, np.savez_compressed):
             file = io.BytesIO()
             save(file, **arrays)
-            whole.append(file.getvalue())
-        return whole
+            contents.append(file.getvalue())
+        return contents
 
     def open(self, path):
         medmnist.read(path, name="toy", class_names=("no", "yes"), num_labels=1, size=8)
 
 
-class Table(OfBytes):
-    """A CSV file of one's own, up to what a model takes."""
+class Table(FileReader):
+    """A CSV file of the user, from the file to the inputs of a model."""
 
-    def contents(self):
-        rows = [["colour", "size", "y"], *([colour, size, label] for colour, size, label in ROWS)]
+    def valid_contents(self):
+        rows = [["color", "size", "y"], *([color, size, label] for color, size, label in ROWS)]
         text = io.StringIO()
         csv.writer(text, quoting=csv.QUOTE_ALL).writerows(rows)
         plain = "\n".join(",".join(row) for row in rows).encode()
         return [plain, text.getvalue().encode(), gzip.compress(plain, mtime=0)]
 
     def open(self, path):
-        asked = Settings(task="csv", data=path, label_column=("y",), test_fraction=0.25)
-        dataset = csv_task.load(asked)
-        prepared_tables.fit(dataset.train.inputs).transform(dataset.test.inputs)
-        csv_task.read(path, asked)
+        options = Settings(task="csv", data=path, label_column=("y",), test_fraction=0.25)
+        dataset = csv_task.load(options)
+        table_preprocessing.fit(dataset.train.inputs).transform(dataset.test.inputs)
+        csv_task.read(path, options)
 
 
-class TextTable(OfBytes):
+class TextTable(FileReader):
     """A CSV file of texts."""
 
-    def contents(self):
+    def valid_contents(self):
         return ["\n".join(["text,y", *(f'"a {c}, {s} thing",{y}' for c, s, y in ROWS)]).encode()]
 
     def open(self, path):
@@ -129,8 +129,8 @@ class TextTable(OfBytes):
         )
 
 
-class SampleSubmission(OfBytes):
-    def contents(self):
+class SampleSubmission(FileReader):
+    def valid_contents(self):
         return [b"id,cat,dog\n1,0.5,0.5\n2,0.5,0.5\n"]
 
     def open(self, path):
@@ -138,27 +138,27 @@ class SampleSubmission(OfBytes):
         predictions.read_sample_submission(path, ids, "multiclass", ("cat", "dog"), source=Path("test.csv"))
 
 
-class TextArchive(OfBytes):
-    """A gzipped tar archive; damage is done to what is packed, too."""
+class TextArchive(FileReader):
+    """A gzipped tar archive, damaged before or after compression."""
 
-    def contents(self):
+    def valid_contents(self):
         file = io.BytesIO()
         with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:
             for name, headers in (("a/pos/1.txt", {}), ("a/pos/2.txt", {"comment": "x" * 120}), ("a/" + "n" * 150, {})):
                 member = tarfile.TarInfo(name)
                 member.size, member.pax_headers = 5, headers
                 archive.addfile(member, io.BytesIO(b"words"))
-        self.packed = gzip.compress(file.getvalue(), mtime=0)
+        self.compressed = gzip.compress(file.getvalue(), mtime=0)
         return [file.getvalue()]
 
     def valid(self):
-        self.path.write_bytes(self.packed)
+        self.path.write_bytes(self.compressed)
         self.open(self.path)
 
     def read(self, rng):
-        content = damaged(rng, self.packed)
+        content = damaged(rng, self.compressed)
         if rng.random() < 0.8:
-            content = gzip.compress(damaged(rng, self.whole[0]), compresslevel=1, mtime=0)
+            content = gzip.compress(damaged(rng, self.contents[0]), compresslevel=1, mtime=0)
         self.path.write_bytes(content)
         self.open(self.path)
 
@@ -166,35 +166,35 @@ class TextArchive(OfBytes):
         texts.read_archive(path, ["a/pos"])
 
 
-class Lines(OfBytes):
-    def contents(self):
+class Lines(FileReader):
+    def valid_contents(self):
         return ["one\ntwo\r\ncaf\N{LATIN SMALL LETTER E WITH ACUTE}\n".encode()]
 
     def open(self, path):
         texts.read_lines(path)
 
 
-class Images(OfBytes):
-    def contents(self):
-        whole = []
+class Images(FileReader):
+    def valid_contents(self):
+        contents = []
         draw = np.random.default_rng(0)
-        for form, options in (
+        for name, options in (
             ("PNG", {}), ("JPEG", {}), ("JPEG", {"progressive": True}), ("GIF", {}), ("BMP", {}), ("WEBP", {}),
             ("PPM", {}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"}), ("TIFF", {"compression": "jpeg"}),
         ):  # fmt: skip
             file = io.BytesIO()
-            Image.fromarray(draw.integers(0, 256, (9, 7, 3), np.uint8)).save(file, form, **options)
-            whole.append(file.getvalue())
-        return whole
+            Image.fromarray(draw.integers(0, 256, (9, 7, 3), np.uint8)).save(file, name, **options)
+            contents.append(file.getvalue())
+        return contents
 
     def open(self, path):
         assert images.decode(path, size=8, channels=3).shape == (8, 8, 3)
 
 
-class Coco(OfBytes):
-    """Annotations of boxes in COCO's JSON."""
+class Coco(FileReader):
+    """Box annotations in COCO's JSON."""
 
-    def contents(self):
+    def valid_contents(self):
         corners, classes = (
             [np.array([[1.0, 2, 3, 4], [0, 0, 5, 5]]), np.zeros((0, 4))],
             [np.array([0, 1]), np.zeros(0, int)],
@@ -214,12 +214,12 @@ class Coco(OfBytes):
         coco.read(path)
 
 
-class Voc(OfBytes):
-    """A folder of Pascal VOC, of which the XML is damaged."""
+class Voc(FileReader):
+    """A Pascal VOC folder with a damaged XML file."""
 
     name = "Annotations/1.xml"
 
-    def contents(self):
+    def valid_contents(self):
         for folder in ("Annotations", "JPEGImages"):
             (self.folder / folder).mkdir()
         (self.folder / "JPEGImages" / "1.jpg").touch()
@@ -232,10 +232,10 @@ class Voc(OfBytes):
         voc.read(self.folder, ["1"])
 
 
-class Toml(OfBytes):
-    """Settings, as --config names them, and as values of a record."""
+class Toml(FileReader):
+    """Settings from a TOML file, and from a record."""
 
-    def contents(self):
+    def valid_contents(self):
         return [tomli_w.dumps(SETTINGS).encode()]
 
     def open(self, path):
@@ -248,17 +248,17 @@ class Toml(OfBytes):
             settings.from_record(record, where="record")
 
 
-class Preparations(OfBytes):
-    """What was fitted, as a run hands it on, up to encoded inputs."""
+class Preprocessors(FileReader):
+    """The records of fitted preprocessors, from the record to transformed inputs."""
 
-    def contents(self):
-        columns = {"size": np.array([1.0, 2.0, 3.0, np.nan]), "colour": np.array([*"rbrr"], object)}
+    def valid_contents(self):
+        columns = {"size": np.array([1.0, 2.0, 3.0, np.nan]), "color": np.array([*"rbrr"], object)}
         words = np.array(["a film", "a good film"], object)
         pixels = np.zeros((2, 3, 3, 1), np.uint8)
         self.fitted = [
-            (prepared_images.fit(pixels).as_record(), pixels),
-            (prepared_tables.fit(columns).as_record(), columns),
-            (prepared_texts.fit(words, vocabulary_size=300, max_length=8).as_record(), words),
+            (image_preprocessing.fit(pixels).as_record(), pixels),
+            (table_preprocessing.fit(columns).as_record(), columns),
+            (text_preprocessing.fit(words, vocabulary_size=300, max_length=8).as_record(), words),
         ]
         return []
 
@@ -278,18 +278,18 @@ class Preparations(OfBytes):
 
 
 class RunRecords:
-    """All records of a finished run, and the page that is made of them. Sums are made to fit, as an enemy does."""
+    """All records of a finished run and its report. The checksums match, as an attacker would make them."""
 
     def __init__(self, folder):
         self.folder = Path(folder) / "run"
         self.folder.mkdir()
-        self.kinds = []
-        of_outputs = ("a: b", "a: c", "d: e", "d: f")
-        problems = {"binary": "ab", "multiclass": "abc", "multilabel": "abc", "multioutput": of_outputs}
+        self.runs = []
+        output_classes = ("a: b", "a: c", "d: e", "d: f")
+        problems = {"binary": "ab", "multiclass": "abc", "multilabel": "abc", "multioutput": output_classes}
         for problem, names in problems.items():
             for kind in ("images", "texts", "tables"):
                 made = made_records.made(problem, kind=kind, names=tuple(names), rows=20, side=4, epochs=2)
-                self.kinds.append(
+                self.runs.append(
                     {
                         "config.toml": {"task": "csv", "model": "mlp", "seed": 1},
                         "data.json": made.data,
@@ -304,7 +304,7 @@ class RunRecords:
                         "metrics.jsonl": made.history,
                     }
                 )
-        self.kinds = json.loads(json.dumps(self.kinds))
+        self.runs = json.loads(json.dumps(self.runs))
 
     def write(self, records):
         for name, record in records.items():
@@ -325,12 +325,12 @@ class RunRecords:
         (self.folder / "SHA256SUMS").write_text("".join(sums))
 
     def valid(self):
-        for records in self.kinds:
+        for records in self.runs:
             self.write(records)
             self.open()
 
     def read(self, rng):
-        records = dict(rng.choice(self.kinds))
+        records = dict(rng.choice(self.runs))
         name = rng.choice(["data.json", "environment.json", "metrics.jsonl", *["results.json", "summary.json"] * 4])
         if rng.random() < 0.1:
             name = rng.choice([*records])
@@ -350,17 +350,17 @@ class RunRecords:
 
 
 class Prediction:
-    """What a prediction reads of a run: settings, what was fitted, thresholds and weights. Sums are made to fit."""
+    """All that `predict` reads of a run: settings, preprocessor, thresholds and weights. The checksums match."""
 
     def __init__(self, folder):
         self.folder = Path(folder) / "run"
-        self.kinds = []
-        columns = {"size": np.array([1.0, 2.0, 3.0, np.nan] * 5), "colour": np.array([*"rbrr"] * 5, object)}
+        self.runs = []
+        columns = {"size": np.array([1.0, 2.0, 3.0, np.nan] * 5), "color": np.array([*"rbrr"] * 5, object)}
         words = np.array(["a film", "a good film"] * 5, object)
         for name, model, fitted in (
-            ("csv", "mlp", prepared_tables.fit(columns)),
-            ("text_csv", "ngrams", prepared_texts.fit(words, vocabulary_size=300, max_length=8)),
-            ("fashion_mnist", "mlp", prepared_images.fit(np.zeros((2, 8, 8, 1), np.uint8))),
+            ("csv", "mlp", table_preprocessing.fit(columns)),
+            ("text_csv", "ngrams", text_preprocessing.fit(words, vocabulary_size=300, max_length=8)),
+            ("fashion_mnist", "mlp", image_preprocessing.fit(np.zeros((2, 8, 8, 1), np.uint8))),
         ):
             task = user_data.specialise(tasks.get(name), "multiclass")
             resolved = program.resolve(task, Settings(task=name, model=model))
@@ -368,8 +368,10 @@ class Prediction:
             built = program.build_model(task, resolved, fitted, names)
             params, model_state = built.init(jax.random.key(0))
             run = self.folder / name
-            with CheckpointManager(run / "model", max_to_keep=1) as kept:
-                kept.save(3, {"params": params, "model_state": model_state}, metadata={"thresholds": 0.5}, wait=True)
+            with CheckpointManager(run / "model", max_to_keep=1) as checkpoints:
+                checkpoints.save(
+                    3, {"params": params, "model_state": model_state}, metadata={"thresholds": 0.5}, wait=True
+                )
             records = {
                 "config.toml": settings.as_record(resolved),
                 "data.json": made_records.made().data,
@@ -379,7 +381,7 @@ class Prediction:
                     "preprocessor": fitted.as_record(),
                 },
             }
-            self.kinds.append((run, json.loads(json.dumps(records))))
+            self.runs.append((run, json.loads(json.dumps(records))))
             (run / "results.json").write_text("{}")
 
     def write(self, run, records):
@@ -389,16 +391,16 @@ class Prediction:
         (run / "SHA256SUMS").write_text(run_directory.checksums(run))
 
     def valid(self):
-        for run, records in self.kinds:
+        for run, records in self.runs:
             self.write(run, records)
             assert predictor.load(run).class_names == ("a", "b", "c")
 
     def read(self, rng):
-        run, records = rng.choice(self.kinds)
+        run, records = rng.choice(self.runs)
         name = rng.choice(["config.toml", "data.json", "predictor.json", "predictor.json"])
         changed = edited(rng, records[name])
         if name == "config.toml":
-            # Of what TOML can hold; a reader of TOML alone is above.
+            # Only what TOML can represent; `Toml` above damages the text.
             items = changed.items() if isinstance(changed, dict) else ()
             changed = {key: value for key, value in items if _in_toml(key) and _in_toml(value)}
         self.write(run, {**records, name: changed})
@@ -416,7 +418,7 @@ def _in_toml(value):
 
 
 class CheckpointRecord:
-    """The record in a checkpoint's metadata, with the digest that fits, as an enemy makes it."""
+    """The record in the metadata of a checkpoint, with a matching digest, as an attacker would make it."""
 
     def __init__(self, folder):
         state = {"w": jnp.ones(3), "b": jnp.zeros((2, 2))}
@@ -435,21 +437,21 @@ class CheckpointRecord:
 
     def unpack(self, text):
         try:
-            found = unpack(7, {"record": text, "sha256": hashlib.sha256(text.encode()).hexdigest()})
+            record = unpack(7, {"record": text, "sha256": hashlib.sha256(text.encode()).hexdigest()})
         except Damaged:
             return None
-        assert all(isinstance(name, str) and len(leaf) == 2 for name, leaf in found.leaves.items())
-        return found
+        assert all(isinstance(name, str) and len(leaf) == 2 for name, leaf in record.leaves.items())
+        return record
 
 
 class CheckpointFiles:
-    """A checkpoint's own files, the metadata of Orbax among them: whatever is restored is what was saved."""
+    """The files of a checkpoint, including Orbax's metadata: what is restored equals what was saved."""
 
     def __init__(self, folder):
         self.state = {"w": jnp.arange(3.0), "b": jnp.zeros((2, 2))}
         self.saved, self.copy = Path(folder) / "saved", Path(folder) / "copy"
-        with CheckpointManager(self.saved) as kept:
-            kept.save(7, self.state, metadata={"epoch": 1}, wait=True)
+        with CheckpointManager(self.saved) as checkpoints:
+            checkpoints.save(7, self.state, metadata={"epoch": 1}, wait=True)
         self.files = sorted(path.relative_to(self.saved) for path in (self.saved / "7").rglob("*") if path.is_file())
 
     def valid(self):
@@ -472,25 +474,25 @@ class CheckpointFiles:
     def open(self):
         if not self.copy.exists():
             shutil.copytree(self.saved, self.copy)
-        with CheckpointManager(self.copy) as kept:
-            restored = kept.restore(like=self.state)
+        with CheckpointManager(self.copy) as checkpoints:
+            restored = checkpoints.restore(like=self.state)
         assert restored is not None
         for name, leaf in self.state.items():
             np.testing.assert_array_equal(restored.state[name], leaf)
 
 
-class ReplayFile(OfBytes):
-    """A step that --debug kept."""
+class ReplayFile(FileReader):
+    """A training step that --debug saved."""
 
-    def contents(self):
+    def valid_contents(self):
         from flax import nnx
 
         compiled = jaxcls.compile(lambda rngs: nnx.Linear(3, 2, rngs=rngs))
         self.state = compiled.init(0)
         self.batch = jaxcls.batch(np.ones((4, 3), np.float32), np.zeros(4, np.int32))
         about = {"settings": {"task": "csv", "seed": 1}, "rows": [1, 2]}
-        found = debugging.Finding("loss", "", (1,))
-        return [debugging.save(self.folder / "x.npz", found, self.state, self.batch, about).read_bytes()]
+        finding = debugging.Finding("loss", "", (1,))
+        return [debugging.save(self.folder / "x.npz", finding, self.state, self.batch, about).read_bytes()]
 
     def open(self, path):
         record = debugging.record_of(path)
@@ -499,8 +501,8 @@ class ReplayFile(OfBytes):
         debugging.load(path, self.state, self.batch)
 
 
-class Artifact:
-    """The folder of an export, through its loader: damaged as it lies there, or its record with sums that fit."""
+class Export:
+    """An exported folder, read by its loader: any damaged file, or a damaged record with matching checksums."""
 
     def __init__(self, folder):
         self.folder = Path(folder) / "model"
@@ -562,11 +564,11 @@ READERS = {
     "COCO annotations": Coco,
     "VOC annotations": Voc,
     "TOML settings": Toml,
-    "preprocessor records": Preparations,
-    "run records and page": RunRecords,
+    "preprocessor records": Preprocessors,
+    "run records and report": RunRecords,
     "a run to predict with": Prediction,
     "checkpoint record": CheckpointRecord,
     "checkpoint files": CheckpointFiles,
     "replay file": ReplayFile,
-    "exported artifact": Artifact,
+    "exported folder": Export,
 }

@@ -1,4 +1,4 @@
-"""Names and texts of others in what is written: no formula, no markup, no command to a terminal."""
+"""Untrusted names and texts become no formula, no markup and no terminal control sequence in what is written."""
 
 import copy
 import csv
@@ -35,7 +35,7 @@ def written(path, columns, **options):
         return list(csv.reader(file))
 
 
-def test_texts_that_a_spreadsheet_would_compute_are_written_as_texts(tmp_path):
+def test_formulas_are_written_as_text(tmp_path):
     ids, names = FORMULAS + TEXTS, ["=cmd|' /C calc'!A0", "dog"]
     scores = np.linspace(0, 1, len(ids))
     columns = predictions.columns(np.array(ids, object), scores, 0.5, "binary", names)
@@ -49,7 +49,7 @@ def test_texts_that_a_spreadsheet_would_compute_are_written_as_texts(tmp_path):
 
 @settings(max_examples=200)
 @given(st.lists(st.text(st.characters(codec="utf-8")), min_size=1))
-def test_no_cell_begins_as_a_formula_and_none_is_changed_otherwise(tmp_path_factory, texts):
+def test_only_cells_that_begin_like_a_formula_are_changed(tmp_path_factory, texts):
     path = tmp_path_factory.getbasetemp() / "texts.csv"
     _, *rows = written(path, {"text": texts, "other": [0] * len(texts)}, for_spreadsheets=True)
     for text, (cell, _) in zip(texts, rows, strict=True):
@@ -58,7 +58,7 @@ def test_no_cell_begins_as_a_formula_and_none_is_changed_otherwise(tmp_path_fact
             float(cell)
 
 
-def test_a_loader_writes_no_formula(tmp_path, monkeypatch):
+def test_the_exported_loader_writes_no_formula(tmp_path, monkeypatch):
     monkeypatch.setattr(loader, "__file__", str(tmp_path / "loader.py"))
     record = {"preprocessor": {"type": "texts"}, "class_names": ["=1+1", "b"], "problem": "binary", "thresholds": 0.5}
     model = loader.Model(record | {"synthetic": False}, {}, (), list)
@@ -70,11 +70,11 @@ def test_a_loader_writes_no_formula(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("text", FORMULAS + TEXTS)
-def test_a_loader_tells_formulas_as_jaxcls_does(text):
+def test_the_exported_loader_detects_the_same_formulas(text):
     assert (loader._no_formula(text) != text) == tables.is_formula(text)
 
 
-def test_an_input_with_a_lying_header_is_not_given_memory(tmp_path):
+def test_an_array_that_declares_more_than_it_holds_takes_no_memory(tmp_path):
     header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (99999999999, 28, 28), }\n"
     (tmp_path / "x.npy").write_bytes(b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header)
     with pytest.raises(loader.ArtifactError, match=r"x\.npy: cannot be read"):
@@ -82,11 +82,11 @@ def test_an_input_with_a_lying_header_is_not_given_memory(tmp_path):
 
 
 def marked(value):
-    """Every text of a record with markup in it, the names of objects too."""
+    """The record with markup added to every text, including keys."""
     if isinstance(value, dict):
-        return {marked(name) if len(name) < 2 else name: marked(part) for name, part in value.items()}
+        return {marked(name) if len(name) < 2 else name: marked(item) for name, item in value.items()}
     if isinstance(value, list):
-        return [marked(part) for part in value]
+        return [marked(item) for item in value]
     return value + MARKUP if isinstance(value, str) else value
 
 
@@ -94,13 +94,13 @@ def marked(value):
 @pytest.mark.parametrize(
     ("problem", "names"), [("multiclass", [*"abc"]), ("multilabel", [*"abc"]), ("binary", [*"ab"])]
 )
-def test_no_text_of_a_record_becomes_markup_of_its_page(problem, names, kind):
+def test_no_text_of_a_record_becomes_markup_in_the_report(problem, names, kind):
     made = made_records.made(problem, kind=kind, names=names, rows=20, side=4)
     plain = json.loads(
         json.dumps(dataclasses.asdict(made) if dataclasses.is_dataclass(made) else made._asdict(), default=str)
     )
     changed = {name: marked(plain[name]) for name in ("config", "environment", "data", "summary", "results")}
-    # What names a case of the code, not of the world.
+    # These select code, and are not shown as they are.
     changed["results"]["problem"] = problem
     changed["summary"]["headline"] = plain["summary"]["headline"]
     for mistake, original in zip(changed["summary"]["mistakes"], plain["summary"]["mistakes"], strict=True):
@@ -115,7 +115,7 @@ def test_no_text_of_a_record_becomes_markup_of_its_page(problem, names, kind):
     assert "alert(1)" in html
 
 
-def test_the_page_of_several_runs_escapes_as_well(tmp_path):
+def test_the_comparison_report_escapes_texts(tmp_path):
     runs = [made_records.made(path=tmp_path / f"{MARKUP.replace('/', '')}{seed}", seed=seed) for seed in (0, 1)]
     runs = [
         run._replace(config=copy.deepcopy(run.config) | {"model": MARKUP + str(run.config["seed"])}) for run in runs
@@ -127,24 +127,24 @@ def test_the_page_of_several_runs_escapes_as_well(tmp_path):
 
 @settings(max_examples=300)
 @given(st.text())
-def test_nothing_that_is_printed_is_a_command(text):
+def test_escaped_text_has_no_control_characters(text):
     shown = escaping.text(text)
-    assert not [sign for sign in shown if sign not in "\n\t" and (ord(sign) < 32 or 127 <= ord(sign) < 160)]
+    assert not [c for c in shown if c not in "\n\t" and (ord(c) < 32 or 127 <= ord(c) < 160)]
     shown.encode()
     assert "\n" not in escaping.line(text)
     if text.isascii() and text.isprintable():
         assert shown == text
 
 
-def test_an_error_and_a_table_are_printed_harmless(capsys):
+def test_errors_and_tables_print_no_control_characters(capsys):
     def command():
         console.say("read " + ESCAPES)
         raise InputError(f"{ESCAPES}: wrong")
 
     assert console.exit_status(command) == 2
-    said = "".join(capsys.readouterr())
-    assert "\x1b" not in said
-    assert "\\x1b[2J" in said
+    output = "".join(capsys.readouterr())
+    assert "\x1b" not in output
+    assert "\\x1b[2J" in output
     values = {"support": 1.0, "precision": 1.0, "recall": 1.0, "f1": 1.0, "roc_auc": None}
     forged = "cat\n  accuracy                     0.9999"
     report = {"synthetic": True, "examples": 1, "metrics": {}, "labels": {forged: values, ESCAPES: values}}
@@ -152,14 +152,14 @@ def test_an_error_and_a_table_are_printed_harmless(capsys):
     assert len(console.table(report, "test").splitlines()) == 7
 
 
-def test_a_long_name_is_cut():
+def test_a_long_name_is_truncated():
     assert len(escaping.line("x" * 10_000)) < 300
     assert "and 9,800 more characters" in escaping.line("x" * 10_000)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("module", ["train", "predict"])
-def test_help_that_nobody_reads_to_its_end_ends_quietly(module):
+def test_help_into_a_closed_pipe_ends_quietly(module):
     code = f"import sys; from jaxcls.cli import {module}; sys.exit({module}.main(['--help']))"
     done = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     done.stdout.close()
@@ -168,7 +168,7 @@ def test_help_that_nobody_reads_to_its_end_ends_quietly(module):
     done.stderr.close()
 
 
-def test_signs_that_the_terminal_has_not_are_escaped():
+def test_characters_that_the_terminal_cannot_show_are_escaped():
     code = "from jaxcls.cli import console; console.exit_status(lambda: console.say('caf\\xe9') or 0)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"}, text=True

@@ -1,4 +1,4 @@
-"""No memory is taken for what a header declares and the file's size gives no reason for; no bomb goes off."""
+"""Memory is bounded by the size of a file, not by what its header declares; decompression bombs are refused."""
 
 import gzip
 import io
@@ -23,20 +23,20 @@ from jaxcls.export import loader
 from jaxcls.training import settings
 
 MEGABYTE = 1 << 20
-# A gzip stream of zeros may become so much before it is refused; see reading.max_unpacked.
+# A gzip stream may expand to this size before it is refused.
 SMALL = 64 * MEGABYTE
 
 
 @pytest.fixture
 def peak():
-    """A function that gives the most memory, in bytes, that was taken since the test began."""
+    """A function that returns the peak memory since the test began, in bytes."""
     tracemalloc.start()
     yield lambda: tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
 
 
 def zeros(megabytes):
-    """So much of nothing, packed to a thousandth."""
+    """A gzip stream of zeros, a thousandth of its content."""
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)
     block = bytes(MEGABYTE)
     return b"".join(packer.compress(block) for _ in range(megabytes)) + packer.flush()
@@ -48,7 +48,7 @@ def idx_header(*shape, code=0x08):
 
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("shape", [(4_000_000_000,), (60_000, 1 << 16, 1 << 16), (1 << 31,) * 8])
-def test_idx_that_declares_what_it_does_not_hold(tmp_path, peak, packed, shape):
+def test_an_idx_header_that_declares_too_much(tmp_path, peak, packed, shape):
     content = idx_header(*shape) + bytes(100)
     (tmp_path / "x").write_bytes(gzip.compress(content) if packed else content)
     with pytest.raises(InputError, match="its header declares"):
@@ -56,7 +56,7 @@ def test_idx_that_declares_what_it_does_not_hold(tmp_path, peak, packed, shape):
     assert peak() < 2 * MEGABYTE
 
 
-def test_a_bomb_that_its_idx_header_declares(tmp_path, peak):
+def test_a_compression_bomb_with_a_matching_idx_header(tmp_path, peak):
     count = 256 * MEGABYTE
     (tmp_path / "x").write_bytes(gzip.compress(idx_header(count)) + zeros(256))
     with pytest.raises(InputError, match="of its size may hold"):
@@ -64,7 +64,7 @@ def test_a_bomb_that_its_idx_header_declares(tmp_path, peak):
     assert peak() < 4 * MEGABYTE
 
 
-def test_a_bomb_of_a_table(tmp_path, peak):
+def test_a_compression_bomb_as_a_table(tmp_path, peak):
     (tmp_path / "x.csv").write_bytes(zeros(512))
     with pytest.raises(InputError, match="unpacks to more than"):
         tables.read_csv(tmp_path / "x.csv")
@@ -73,7 +73,7 @@ def test_a_bomb_of_a_table(tmp_path, peak):
 
 @pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.GNUTYPE_SPARSE, tarfile.REGTYPE])
 @pytest.mark.parametrize("size", [1 << 32, -512])
-def test_an_archive_that_declares_what_it_does_not_hold(tmp_path, peak, kind, size):
+def test_a_tar_header_that_declares_too_much(tmp_path, peak, kind, size):
     member = tarfile.TarInfo("a/pos/1.txt")
     member.type = kind
     block = bytearray(member.tobuf(tarfile.GNU_FORMAT)[:512])
@@ -86,8 +86,8 @@ def test_an_archive_that_declares_what_it_does_not_hold(tmp_path, peak, kind, si
     assert peak() < 8 * MEGABYTE
 
 
-def test_headers_of_headers_of_an_archive(tmp_path):
-    """tarfile calls itself for each."""
+def test_nested_tar_headers(tmp_path):
+    """tarfile recurses for each."""
     member = tarfile.TarInfo("a/pos/1.txt")
     member.type = tarfile.XHDTYPE
     (tmp_path / "x.tar.gz").write_bytes(gzip.compress(member.tobuf(tarfile.GNU_FORMAT)[:512] * 5_000))
@@ -95,7 +95,7 @@ def test_headers_of_headers_of_an_archive(tmp_path):
         texts.read_archive(tmp_path / "x.tar.gz", ["a/pos"])
 
 
-def test_a_bomb_of_an_archive(tmp_path, peak):
+def test_a_compression_bomb_as_an_archive(tmp_path, peak):
     (tmp_path / "x.tar.gz").write_bytes(zeros(256))
     with pytest.raises(InputError):
         texts.read_archive(tmp_path / "x.tar.gz", ["a/pos"])
@@ -125,7 +125,7 @@ def npy(header, content=b""):
         "__import__('os').system('touch executed')",
     ],
 )
-def test_arrays_whose_header_is_not_one_that_numpy_writes(tmp_path, peak, monkeypatch, header):
+def test_npy_headers_that_numpy_does_not_write(tmp_path, peak, monkeypatch, header):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "pneumoniamnist.npz"
     path.write_bytes(npz_of(train_images=npy(header, b"0")))
@@ -135,7 +135,7 @@ def test_arrays_whose_header_is_not_one_that_numpy_writes(tmp_path, peak, monkey
     assert not (tmp_path / "executed").exists()
 
 
-def test_a_bomb_of_arrays(tmp_path, peak):
+def test_a_compression_bomb_as_arrays(tmp_path, peak):
     path = tmp_path / "pneumoniamnist.npz"
     bomb = npy("{'descr': '|u1', 'fortran_order': False, 'shape': (67108864, 1, 1), }", bytes(64 * MEGABYTE))
     path.write_bytes(npz_of(train_images=bomb))
@@ -151,7 +151,7 @@ def test_a_bomb_of_arrays(tmp_path, peak):
 @pytest.mark.parametrize(
     "text", ["[" * 100_000, '{"a":' * 100_000, "9" * 10_000, "", "nul", b"\xff", b"\xff\xfe\0\0"], ids=range(7)
 )
-def test_json_that_is_none(text):
+def test_invalid_json(text):
     with pytest.raises(InputError, match=r"record\.json is damaged"):
         schemas.parse(text, {}, "record.json")
 
@@ -160,7 +160,7 @@ BRACKETS, DIGITS, DOTS = "a = " + "[" * 50_000, "epochs = " + "9" * 10_000, "a."
 
 
 @pytest.mark.parametrize("text", [BRACKETS, DIGITS, DOTS, "= 1", "\0"], ids=range(5))
-def test_toml_that_is_none(tmp_path, text):
+def test_invalid_toml(tmp_path, text):
     (tmp_path / "x.toml").write_text(text)
     with pytest.raises(InputError, match=r"x\.toml"):
         settings.from_toml(tmp_path / "x.toml")
@@ -201,8 +201,8 @@ IMAGES = {
 
 
 @pytest.mark.slow
-def test_images_that_declare_what_they_do_not_hold_take_no_memory(tmp_path):
-    """In a process that has but a little more memory than it needs for its imports; decoders are not Python's own."""
+def test_image_headers_that_declare_too_much_take_no_memory(tmp_path):
+    """In a process that has little more memory than its imports need; tracemalloc does not see the decoders."""
     for name, content in IMAGES.items():
         (tmp_path / f"{name}.img").write_bytes(content)
     code = """
@@ -225,13 +225,13 @@ for path in sorted(Path(sys.argv[1]).iterdir()):
     assert done.stdout.splitlines() == [f"{name}.img False" for name in sorted(IMAGES)]
 
 
-def test_a_record_that_is_too_long(tmp_path):
+def test_a_record_above_the_size_limit(tmp_path):
     (tmp_path / "x.json").write_text(json.dumps("x" * 100))
     with pytest.raises(InputError, match="is larger than 50 bytes"):
         files.content(tmp_path / "x.json", folder=tmp_path, most=50)
 
 
-def test_names_that_nobody_types_are_not_compared():
+def test_long_names_get_no_suggestion_and_take_no_time():
     with bounded(10):
         assert did_you_mean("ab" * 100_000, ["ba" * 100_000]) == did_you_mean("adam", ["ba" * 100_000]) == ""
 

@@ -1,5 +1,5 @@
-"""Nothing is read outside of the folder that was named, nothing is written over what a link leads to, nothing is waited
-for at a pipe, and nothing of a run is executed."""
+"""Nothing outside the named folder is read or overwritten through a link, no reader blocks at a pipe, and nothing of a run
+is executed."""
 
 import ast
 import json
@@ -30,15 +30,15 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs links a
 
 @pytest.fixture
 def secret(tmp_path):
-    """A file outside of the folder that is named to a reader."""
+    """A file outside the folder that is passed to a reader."""
     path = tmp_path / "secret"
     path.write_text("id,label\n1,secret\n")
     return path
 
 
 @pytest.fixture
-def given(tmp_path):
-    folder = tmp_path / "given"
+def folder(tmp_path):
+    folder = tmp_path / "folder"
     folder.mkdir()
     return folder
 
@@ -63,16 +63,16 @@ def classes(folder):
         picture(folder / name / "1.png")
 
 
-def of_task(name, **options):
+def task_reader(name, **options):
     return lambda folder: tasks.get(name).load(Settings(task=name, data_dir=folder, source="files", **options))
 
 
-def of_images(folder):
+def read_images(folder):
     return image_folders.read("own", image_folders.layout(folder), size=8, test_fraction=0.5)
 
 
-def of_boxes(folder):
-    """One of the two files that a layout needs is there as it should be."""
+def read_boxes(folder):
+    """Adds the other file that the layout needs, and reads it."""
     if (folder / "annotations").is_dir():
         (folder / "annotations" / "instances_val.json").write_text("{}")
     else:
@@ -83,97 +83,97 @@ def of_boxes(folder):
 
 FRACTION = {"test_fraction": 0.5}
 READS = {
-    "idx": ("train-images-idx3-ubyte", of_task("fashion_mnist")),
-    "npz": ("pneumoniamnist.npz", of_task("chest_xray", image_size=8)),
-    "leaf": ("train.csv", of_task("leaf", **FRACTION)),
-    "fraud": ("creditcard.csv", of_task("fraud", **FRACTION)),
-    "reviews": ("IMDB Dataset.csv", of_task("sentiment", **FRACTION)),
-    "archive": ("aclImdb_v1.tar.gz", of_task("sentiment", **FRACTION)),
-    "texts": ("train/neg/1.txt", of_task("sentiment", **FRACTION)),
-    "radiographs": ("Data_Entry_2017.csv", of_task("disease_tagging", image_size=8, uncertain="zeros", **FRACTION)),
-    "chexpert": ("train.csv", of_task("disease_tagging", image_size=8, uncertain="zeros", **FRACTION)),
-    "coco": ("annotations/instances_train.json", of_boxes),
-    "voc": ("ImageSets/Main/train.txt", of_boxes),
-    "image": ("a/2.png", of_images),
+    "idx": ("train-images-idx3-ubyte", task_reader("fashion_mnist")),
+    "npz": ("pneumoniamnist.npz", task_reader("chest_xray", image_size=8)),
+    "leaf": ("train.csv", task_reader("leaf", **FRACTION)),
+    "fraud": ("creditcard.csv", task_reader("fraud", **FRACTION)),
+    "reviews": ("IMDB Dataset.csv", task_reader("sentiment", **FRACTION)),
+    "archive": ("aclImdb_v1.tar.gz", task_reader("sentiment", **FRACTION)),
+    "texts": ("train/neg/1.txt", task_reader("sentiment", **FRACTION)),
+    "radiographs": ("Data_Entry_2017.csv", task_reader("disease_tagging", image_size=8, uncertain="zeros", **FRACTION)),
+    "chexpert": ("train.csv", task_reader("disease_tagging", image_size=8, uncertain="zeros", **FRACTION)),
+    "coco": ("annotations/instances_train.json", read_boxes),
+    "voc": ("ImageSets/Main/train.txt", read_boxes),
+    "image": ("a/2.png", read_images),
     "images to predict": ("a/2.png", lambda folder: images.read_unlabeled(folder, 8, 3)),
 }
 
 
 @pytest.mark.parametrize("way", [linked, piped])
 @pytest.mark.parametrize("kind", READS)
-def test_data_behind_a_link_out_or_a_pipe_is_not_read(given, secret, monkeypatch, tmp_path, kind, way):
+def test_data_behind_an_outside_link_or_a_pipe_is_not_read(folder, secret, monkeypatch, tmp_path, kind, way):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     name, read = READS[kind]
     if "image" in kind:
-        classes(given)
-    way(given / name, secret)
+        classes(folder)
+    way(folder / name, secret)
     with pytest.raises(InputError, match=OUT if way is linked else PIPE):
-        read(given)
+        read(folder)
 
 
 @pytest.mark.parametrize("way", [linked, piped])
-def test_an_annotation_of_an_image_behind_a_link_out_or_a_pipe_is_not_read(given, secret, way):
-    picture(given / "JPEGImages" / "1.png")
-    way(given / "Annotations" / "1.xml", secret)
+def test_an_annotation_behind_an_outside_link_or_a_pipe_is_not_read(folder, secret, way):
+    picture(folder / "JPEGImages" / "1.png")
+    way(folder / "Annotations" / "1.xml", secret)
     with pytest.raises(InputError, match=OUT if way is linked else PIPE):
-        voc.read(given, ["1"])
+        voc.read(folder, ["1"])
 
 
-def test_images_with_boxes_behind_a_link_out_are_not_read(given, tmp_path, monkeypatch):
+def test_annotated_images_behind_an_outside_link_are_not_read(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     picture(tmp_path / "private" / "1.png")
     for role in ("train", "val"):
-        linked(given / role, tmp_path / "private")
-        path = given / "annotations" / f"instances_{role}.json"
+        linked(folder / role, tmp_path / "private")
+        path = folder / "annotations" / f"instances_{role}.json"
         path.parent.mkdir(exist_ok=True)
         coco.write(path, ["1.png"], [(8, 8)], [np.array([[0.0, 0, 4, 4]])], [np.array([0])], ("cat",))
     with pytest.raises(InputError, match=OUT):
-        object_detection.load("detection", "files", given, size=16, channels=3)
+        object_detection.load("detection", "files", folder, size=16, channels=3)
 
 
-def test_a_class_behind_a_link_out_is_not_read(given, tmp_path):
-    classes(given)
+def test_a_class_folder_behind_an_outside_link_is_not_read(folder, tmp_path):
+    classes(folder)
     picture(tmp_path / "private" / "1.png")
-    linked(given / "c", tmp_path / "private")
+    linked(folder / "c", tmp_path / "private")
     with pytest.raises(InputError, match=OUT):
-        image_folders.layout(given)
+        image_folders.layout(folder)
 
 
-def test_links_within_the_folder_and_to_it_are_followed(given, tmp_path, monkeypatch):
+def test_links_inside_the_folder_and_to_the_folder_are_followed(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for number in range(4):
-        picture(given / "all" / f"{number}.png")
-        linked(given / "train" / "ab"[number % 2] / f"{number}.png", f"../../all/{number}.png")
-    linked(tmp_path / "named", given)
-    for folder in (given, tmp_path / "named"):
-        assert len(of_images(folder).train.labels) == 2
+        picture(folder / "all" / f"{number}.png")
+        linked(folder / "train" / "ab"[number % 2] / f"{number}.png", f"../../all/{number}.png")
+    linked(tmp_path / "named", folder)
+    for path in (folder, tmp_path / "named"):
+        assert len(read_images(path).train.labels) == 2
 
 
 @pytest.mark.parametrize("path", ["../secret", "a/../../secret", "/etc/passwd"])
-def test_a_path_that_leads_out_is_refused(given, secret, path):
-    (given / "a").mkdir()
+def test_a_path_outside_the_folder_is_refused(folder, secret, path):
+    (folder / "a").mkdir()
     with pytest.raises(InputError, match=OUT):
-        files.inside(given, given / path)
+        files.inside(folder, folder / path)
 
 
-def test_a_table_cannot_name_an_image_outside(given, secret):
+def test_a_table_cannot_name_an_image_outside(folder, secret):
     with pytest.raises(InputError, match="is not like CheXpert"):
-        radiographs._view("CheXpert-v1.0-small/../patient1/../../secret", given, "row 1")
+        radiographs._view("CheXpert-v1.0-small/../patient1/../../secret", folder, "row 1")
 
 
-def test_a_name_that_is_not_utf_8_is_refused(given):
-    classes(given)
-    picture(given / "a" / "x.png")
-    (given / "a" / "x.png").rename(given / "a" / os.fsdecode(b"\xff.png"))
+def test_a_name_that_is_not_utf_8_is_refused(folder):
+    classes(folder)
+    picture(folder / "a" / "x.png")
+    (folder / "a" / "x.png").rename(folder / "a" / os.fsdecode(b"\xff.png"))
     with pytest.raises(InputError, match="not UTF-8"):
         images.read_unlabeled(given, 8, 3)
 
 
 @pytest.fixture
 def run(tmp_path):
-    """A finished run, but for its weights."""
+    """A finished run without weights."""
     made = RunRecords(tmp_path)
-    made.write(made.kinds[0])
+    made.write(made.runs[0])
     return made.folder
 
 
@@ -190,40 +190,40 @@ NAMES = (
 
 @pytest.mark.parametrize("way", [linked, piped])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_record_of_a_run_behind_a_link_out_or_a_pipe_is_not_read(run, secret, name, way):
+def test_a_run_record_behind_an_outside_link_or_a_pipe_is_not_read(run, secret, name, way):
     (run / name).unlink()
     way(run / name, secret)
     with pytest.raises(InputError, match=OUT if way is linked else PIPE):
         run_directory.read_records(run)
 
 
-def test_a_page_is_not_written_over_what_a_link_leads_to(run, secret):
-    kept = secret.read_text()
+def test_a_report_does_not_overwrite_the_target_of_a_link(run, secret):
+    content = secret.read_text()
     linked(run / "report.html", secret)
     linked(run / ".partial-report.html", secret)
     assert report.main(["--run-dir", str(run)]) == 0
-    assert secret.read_text() == kept
+    assert secret.read_text() == content
     assert (run / "report.html").read_text().startswith("<!DOCTYPE html>")
     assert not (run / "report.html").is_symlink()
 
 
 @pytest.fixture
 def finished(tmp_path):
-    """A finished run of a table, with its weights."""
+    """A finished run of a table with its weights."""
     made = Prediction(tmp_path)
     made.valid()
-    return made.kinds[0][0]
+    return made.runs[0][0]
 
 
 @pytest.mark.parametrize("way", [linked, piped])
-def test_weights_behind_a_link_out_or_a_pipe_are_not_read(finished, secret, way):
+def test_weights_behind_an_outside_link_or_a_pipe_are_not_read(finished, secret, way):
     way(finished / "model" / "3" / "more", secret)
     with pytest.raises(InputError, match=OUT if way is linked else PIPE):
         predictor.load(finished)
 
 
 @pytest.mark.parametrize(
-    ("name", "old", "new", "says"),
+    ("name", "old", "new", "message"),
     [
         ("config.toml", "eval_batch_size = 500", "eval_batch_size = 5000000000", "a batch of eval_batch_size"),
         ("config.toml", 'model = "mlp"', 'model = "mlq"', "Did you mean 'mlp'"),
@@ -231,16 +231,16 @@ def test_weights_behind_a_link_out_or_a_pipe_are_not_read(finished, secret, way)
         ("config.toml", 'task = "csv"', 'task = "fashion_mnist"', "takes other inputs"),
     ],
 )
-def test_settings_that_no_run_can_have_are_refused(finished, name, old, new, says):
+def test_impossible_settings_are_refused(finished, name, old, new, message):
     text = (finished / name).read_text()
     assert old in text
     (finished / name).write_text(text.replace(old, new))
     (finished / "SHA256SUMS").write_text(run_directory.checksums(finished))
-    with pytest.raises(InputError, match=says):
+    with pytest.raises(InputError, match=message):
         predictor.load(finished)
 
 
-def test_weights_that_the_files_give_no_reason_for_are_not_made(finished):
+def test_declared_weights_that_exceed_the_files_are_not_allocated(finished):
     run = finished.parent / "fashion_mnist"
     record = json.loads((run / "predictor.json").read_text())
     record["preprocessor"]["shape"] = [16_384, 16_384, 1]
@@ -252,16 +252,16 @@ def test_weights_that_the_files_give_no_reason_for_are_not_made(finished):
         predictor.load(run)
 
 
-def test_a_lock_does_not_empty_what_a_link_leads_to(tmp_path, secret):
-    kept = secret.read_text()
+def test_a_lock_does_not_truncate_the_target_of_a_link(tmp_path, secret):
+    content = secret.read_text()
     linked(tmp_path / "model" / LOCK_FILE, secret)
     with pytest.raises(InputError, match="cannot be used"):
         CheckpointManager(tmp_path / "model")
-    assert secret.read_text() == kept
+    assert secret.read_text() == content
 
 
 @pytest.mark.parametrize("way", [linked, piped])
-def test_an_artifact_with_a_link_or_a_pipe_is_not_loaded(tmp_path, secret, way):
+def test_an_export_with_a_link_or_a_pipe_is_not_loaded(tmp_path, secret, way):
     way(tmp_path / "model" / "parameters.npz", secret)
     with pytest.raises(loader.ArtifactError, match="is no plain file"):
         loader.load(tmp_path / "model")
@@ -271,8 +271,8 @@ CODE = sorted(Path(jaxcls.__file__).parent.rglob("*.py"))
 FORBIDDEN = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal", "joblib", "yaml"}
 
 
-@pytest.mark.parametrize("path", CODE, ids=lambda path: path.name)
-def test_nothing_that_was_read_is_unpickled_or_executed(path):
+@pytest.mark.parametrize("path", CODE, ids=lambda path: str(path.relative_to(Path(jaxcls.__file__).parent)))
+def test_no_module_unpickles_or_executes_data(path):
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
