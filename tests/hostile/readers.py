@@ -362,7 +362,7 @@ class Prediction:
             ("text_csv", "ngrams", text_preprocessing.fit(words, vocabulary_size=300, max_length=8)),
             ("fashion_mnist", "mlp", image_preprocessing.fit(np.zeros((2, 8, 8, 1), np.uint8))),
         ):
-            task = user_data.specialise(tasks.get(name), "multiclass")
+            task = user_data.for_problem(tasks.get(name), "multiclass")
             resolved = program.resolve(task, Settings(task=name, model=model))
             names = ("a", "b", "c")
             built = program.build_model(task, resolved, fitted, names)

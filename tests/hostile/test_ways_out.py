@@ -166,7 +166,7 @@ def test_a_name_that_is_not_utf_8_is_refused(folder):
     picture(folder / "a" / "x.png")
     (folder / "a" / "x.png").rename(folder / "a" / os.fsdecode(b"\xff.png"))
     with pytest.raises(InputError, match="not UTF-8"):
-        images.read_unlabeled(given, 8, 3)
+        images.read_unlabeled(folder, 8, 3)
 
 
 @pytest.fixture
