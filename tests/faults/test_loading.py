@@ -18,7 +18,9 @@ from jaxcls.training import program
 from jaxcls.training.settings import Settings
 
 # The loader waits for ever from now on, as for a network that is down.
-HANGS = "from jaxcls.data import streaming; import threading; streaming.gather_chunk = lambda *_: threading.Event().wait()"
+HANGS = (
+    "from jaxcls.data import streaming; import threading; streaming.gather_chunk = lambda *_: threading.Event().wait()"
+)
 STREAMED = (*real_runs.TABLE, "--data-on", "host")
 
 
