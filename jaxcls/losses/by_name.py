@@ -1,4 +1,4 @@
-"""Losses by name. Where a name stands for a form in each family, the sigmoid form is first."""
+"""Losses by name: jaxcls's, Keras's, and names that stand for a loss in both families."""
 
 import functools
 import inspect
@@ -17,27 +17,18 @@ from jaxcls.losses.softmax import (
     softmax_focal,
     softmax_poly,
 )
-from jaxcls.losses.weighting import SigmoidWeighting, Weighting, require, unknown_setting
+from jaxcls.losses.weighting import Options, SigmoidOptions, require, unknown_setting
 
 Loss = Callable[..., jax.Array]
-ProblemName = AnyProblemName
 
 SIGMOID_FAMILY: tuple[Loss, ...] = (
-    sigmoid_cross_entropy,
-    hinge,
-    squared_hinge,
-    sigmoid_focal,
-    asymmetric,
-    sigmoid_poly,
-)
+    sigmoid_cross_entropy, hinge, squared_hinge, sigmoid_focal, asymmetric, sigmoid_poly,
+)  # fmt: skip
 SOFTMAX_FAMILY: tuple[Loss, ...] = (
-    softmax_cross_entropy,
-    softmax_focal,
-    categorical_hinge,
-    softmax_poly,
-    logit_adjusted_cross_entropy,
-)
-ALIASES: dict[str, tuple[Loss, ...]] = {
+    softmax_cross_entropy, softmax_focal, categorical_hinge, softmax_poly, logit_adjusted_cross_entropy,
+)  # fmt: skip
+_BY_NAME: dict[str, tuple[Loss, ...]] = {
+    **{loss.__name__: (loss,) for loss in (*SIGMOID_FAMILY, *SOFTMAX_FAMILY)},
     "binary_crossentropy": (sigmoid_cross_entropy,),
     "sparse_categorical_crossentropy": (softmax_cross_entropy,),
     "categorical_crossentropy": (softmax_cross_entropy,),
@@ -46,11 +37,10 @@ ALIASES: dict[str, tuple[Loss, ...]] = {
     "focal_loss": (sigmoid_focal, softmax_focal),
     "weighted_crossentropy": (sigmoid_cross_entropy, softmax_cross_entropy),
 }
-_BY_NAME = {loss.__name__: (loss,) for loss in (*SIGMOID_FAMILY, *SOFTMAX_FAMILY)} | ALIASES
 
 
-def names(problem: ProblemName | None = None) -> tuple[str, ...]:
-    """The names that ``get`` knows, in order; with a problem, those that fit it.
+def names(problem: AnyProblemName | None = None) -> tuple[str, ...]:
+    """The names that `get` takes, sorted; with a problem, those that fit it.
 
     Raises:
       InputError: the problem is unknown.
@@ -59,14 +49,14 @@ def names(problem: ProblemName | None = None) -> tuple[str, ...]:
     ('categorical_crossentropy', 'categorical_focal_crossentropy')
     """
     family = _family(problem)
-    return tuple(sorted(name for name, forms in _BY_NAME.items() if any(form in family for form in forms)))
+    return tuple(sorted(name for name, losses in _BY_NAME.items() if any(loss in family for loss in losses)))
 
 
-def find(name: str, problem: ProblemName | None = None) -> Loss:
-    """The function that a name stands for; see ``get``, which also binds settings to it.
+def find(name: str, problem: AnyProblemName | None = None) -> Loss:
+    """The function that a name stands for; see `get`, which also binds settings to it.
 
     Raises:
-      InputError: the name is unknown, or the loss does not fit the problem.
+      InputError: the name is unknown, does not fit the problem, or needs a problem.
 
     >>> find("focal_loss", "multiclass").__name__
     'softmax_focal'
@@ -74,23 +64,29 @@ def find(name: str, problem: ProblemName | None = None) -> Loss:
     if name not in _BY_NAME:
         raise unknown_name("loss", name, _BY_NAME)
     family = _family(problem)
-    forms = [form for form in _BY_NAME[name] if form in family]
-    if not forms:
+    losses = [loss for loss in _BY_NAME[name] if loss in family]
+    if not losses:
         raise InputError(f"loss {name!r} does not fit a {problem} problem; these do: {', '.join(names(problem))}.")
-    return forms[0]
+    if len(losses) > 1:
+        raise InputError(
+            f"loss {name!r} differs between problems; call losses.get({name!r}, 'binary'), or with 'multilabel' or "
+            "'multiclass'."
+        )
+    return losses[0]
 
 
-def get(name: str, problem: ProblemName | None = None, **settings: Any) -> Loss:
-    """The loss of that name, with its settings bound.
+def get(name: str, problem: AnyProblemName | None = None, **settings: Any) -> Loss:
+    """The loss of that name with its settings bound.
 
-    Names are those of the functions here, Keras's (``binary_crossentropy``, ``binary_focal_crossentropy``,
-    ...; ``sparse_categorical_crossentropy`` and ``categorical_crossentropy`` are one function, which takes
-    indices, one-hot and soft labels alike), and ``focal_loss`` and ``weighted_crossentropy``, which have a
-    form for each family: ``problem`` chooses it, and without one it is the sigmoid form.
-    ``weighted_crossentropy`` needs ``class_weight`` or ``pos_weight``.
+    Args:
+      name: of a function here or of Keras's (`binary_crossentropy`, `binary_focal_crossentropy`, ...; both
+        `sparse_categorical_crossentropy` and `categorical_crossentropy` take indices, one-hot and soft labels), or
+        `focal_loss` or `weighted_crossentropy`, whose function depends on the problem.
+      problem: the loss must fit it. `focal_loss` and `weighted_crossentropy` need it.
+      settings: options of the loss. `weighted_crossentropy` needs `class_weight` or `pos_weight`.
 
     Raises:
-      InputError: the name or a setting is unknown, a needed setting is missing, or the loss does not fit the
+      InputError: the name or a setting is unknown, a setting or the problem is missing, or the loss does not fit the
       problem.
 
     >>> import jax.numpy as jnp
@@ -99,25 +95,27 @@ def get(name: str, problem: ProblemName | None = None, **settings: Any) -> Loss:
     [0.2395]
     """
     loss = find(name, problem)
-    own = {
-        option.name: option.default
-        for option in inspect.signature(loss).parameters.values()
-        if option.kind is option.KEYWORD_ONLY
+    call = f"losses.get({name!r}, {problem or ('binary' if loss in SIGMOID_FAMILY else 'multiclass')!r}"
+    defaults = {
+        parameter.name: parameter.default
+        for parameter in inspect.signature(loss).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY
     }
-    shared = SigmoidWeighting if loss in SIGMOID_FAMILY else Weighting
+    known = [*defaults, *(SigmoidOptions if loss in SIGMOID_FAMILY else Options).__annotations__]
     for setting in settings:
-        if setting not in own and setting not in shared.__annotations__:
-            raise unknown_setting(name, setting, [*own, *shared.__annotations__])
-    for option, default in own.items():
-        given = option in settings or default is not inspect.Parameter.empty
-        require(given, f"loss {name!r} needs the setting {option}.")
+        if setting not in known:
+            raise unknown_setting(name, setting, known)
+    for setting, default in defaults.items():
+        missing = setting not in settings and default is inspect.Parameter.empty
+        require(not missing, f"loss {name!r} needs the setting {setting}: {call}, {setting}=...).")
     if name == "weighted_crossentropy":
         weighted = any(settings.get(weight) is not None for weight in ("class_weight", "pos_weight"))
-        require(weighted, f"loss {name!r} needs class_weight or, if binary or multi-label, pos_weight.")
+        or_pos_weight = ", or with pos_weight=..." if loss in SIGMOID_FAMILY else ""
+        require(weighted, f"loss {name!r} needs a weight: {call}, class_weight=...){or_pos_weight}.")
     return functools.partial(loss, **settings)
 
 
-def _family(problem: ProblemName | None) -> tuple[Loss, ...]:
+def _family(problem: AnyProblemName | None) -> tuple[Loss, ...]:
     match problem:
         case None:
             return SIGMOID_FAMILY + SOFTMAX_FAMILY
@@ -126,4 +124,4 @@ def _family(problem: ProblemName | None) -> tuple[Loss, ...]:
         case "multiclass" | "multioutput":
             return SOFTMAX_FAMILY
         case _:
-            raise unknown_name("problem", problem, get_args(ProblemName))
+            raise unknown_name("problem", problem, get_args(AnyProblemName))

@@ -1,7 +1,7 @@
-"""The loss of a detector by anchors: what is at each of them, and how far its box is from the anchor."""
+"""The loss of an anchor-based detector: the classes at each anchor, and the offsets of boxes from anchors."""
 
 from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -16,16 +16,6 @@ from jaxcls.models.detection import IGNORED, generalised_iou, match, offsets_to
 from jaxcls.models.detection.offsets import apply_offsets
 
 BoxLoss = Literal["smooth_l1", "giou"]
-# Where smooth L1 turns from a parabola to a line: as in Detectron, the code of RetinaNet's authors.
-BETA = 1 / 9
-
-
-class ImageTerms(NamedTuple):
-    """Of each image, (N,): the sums over its anchors, and how many of these are positive."""
-
-    classes: jax.Array
-    boxes: jax.Array
-    positives: jax.Array
 
 
 def detection_loss(
@@ -40,25 +30,25 @@ def detection_loss(
     mask: ArrayLike | None = None,
     normalizer: Normalizer = "positives",
 ) -> jax.Array:
-    """RetinaNet's loss: of the classes at all anchors but the ignored ones, and of the boxes at the positive ones.
+    """RetinaNet's loss: of the classes at all anchors that are not ignored, and of the boxes at the positive ones.
 
-    Anchors answer for boxes as :func:`jaxcls.models.detection.match` says.
+    :func:`jaxcls.models.detection.match` assigns anchors to boxes.
 
     Args:
       outputs: "class_logits" (N, A, K) and "box_deltas" (N, A, 4).
       labels: see :mod:`jaxcls.models.detection`.
       anchors: (A, 4).
-      class_loss: of the sigmoid family, its options bound, such as ``losses.get("focal_loss", gamma=2.0, alpha=0.25)``.
-        Its classes are summed, not averaged.
-      box_loss: smooth L1 of the four offsets, with beta 1/9, summed; or 1 - GIoU of the boxes.
-      loss_weights: what the two terms, classes and boxes, are multiplied by.
-      sample_weight, mask: of each image, (N,).
-      normalizer: "positives" divides the sum over a batch by the number of positive anchors in it, at least 1; all
-        others begin with an image's sum over its own positive anchors, at least 1, which the paper writes and
-        torchvision does: "none" gives these, (N,), and "batch" and "weights" average them.
+      class_loss: a sigmoid loss, such as ``losses.get("focal_loss", "detection", gamma=2.0, alpha=0.25)``. It is summed
+        over classes, not averaged.
+      box_loss: "smooth_l1" of the four offsets, with beta 1/9, summed; or "giou", 1 - GIoU of the boxes.
+      loss_weights: the factors of the class loss and the box loss.
+      sample_weight, mask: (N,), one per image.
+      normalizer: "positives" divides the sum over the batch by its number of positive anchors, at least 1. All others
+        first divide the sum of each image by its own number of positive anchors, at least 1, as in the paper and in
+        torchvision: "none" returns these values (N,), and "batch" and "weights" average them.
 
     Raises:
-      InputError: shapes or a name are wrong.
+      InputError: shapes do not match, or a name is unknown.
 
     Source: Lin et al. 2017, arXiv:1708.02002.
 
@@ -68,32 +58,6 @@ def detection_loss(
     >>> float(detection_loss(outputs, labels, anchors=anchors)) < 1e-6
     True
     """
-    terms = image_terms(outputs, labels, anchors=anchors, class_loss=class_loss, box_loss=box_loss, mask=mask)
-    of_classes, of_boxes = loss_weights
-    counted = jnp.ones_like(terms.positives, bool) if mask is None else jnp.asarray(mask)
-    divisor = jnp.maximum(terms.positives, 1)
-    whole = of_classes * terms.classes + of_boxes * terms.boxes
-    return reduce(
-        Terms(
-            loss=whole / divisor,
-            weight=counted.astype(whole.dtype),
-            elements=jnp.where(counted, divisor, 0),
-            positives=terms.positives,
-        ),
-        {"normalizer": normalizer, "sample_weight": sample_weight},
-    )
-
-
-def image_terms(
-    outputs: Mapping[str, jax.Array],
-    labels: Mapping[str, ArrayLike],
-    *,
-    anchors: ArrayLike,
-    class_loss: Callable[..., jax.Array] = sigmoid_focal,
-    box_loss: BoxLoss = "smooth_l1",
-    mask: ArrayLike | None = None,
-) -> ImageTerms:
-    """What :func:`detection_loss` adds up, image by image; masked ones have none."""
     if box_loss not in get_args(BoxLoss):
         raise unknown_name("box loss", box_loss, get_args(BoxLoss))
     logits, deltas = (outputs[name].astype(jnp.float32) for name in ("class_logits", "box_deltas"))
@@ -109,28 +73,39 @@ def image_terms(
     matches = jax.vmap(match, in_axes=(None, 0, 0, 0))(anchors, boxes, classes, crowd)
     counted = jnp.ones(len(logits), bool) if mask is None else jnp.asarray(mask)
     positive = (matches >= 0) & counted[:, None]
-    own = jnp.maximum(matches, 0)
-    truth = jnp.where(positive, jnp.take_along_axis(classes, own, axis=1), -1)
-    wanted = (truth[..., None] == jnp.arange(logits.shape[2])[None, None, :]).astype(jnp.float32)
+    box_index = jnp.maximum(matches, 0)
+    true_class = jnp.where(positive, jnp.take_along_axis(classes, box_index, axis=1), -1)
+    target = (true_class[..., None] == jnp.arange(logits.shape[2])[None, None, :]).astype(jnp.float32)
     considered = jnp.broadcast_to(((matches != IGNORED) & counted[:, None])[..., None], logits.shape)
-    # Where each number's mask must be looked up from its anchor's, exponentials and logarithms are computed one by one.
+    # If each element's mask were looked up from its anchor's, exponentials and logarithms would not be vectorized.
     considered = lax.platform_dependent(considered, cpu=fusion_barrier, default=lambda mask: mask)
-    of_classes = class_loss(logits, wanted, mask=considered, normalizer="none").sum(axis=1) * logits.shape[2]
+    class_terms = class_loss(logits, target, mask=considered, normalizer="none").sum(axis=1) * logits.shape[2]
 
-    # Both are replaced before the operation: whatever stands where nothing is to be found has no gradient.
-    target = jnp.take_along_axis(boxes, own[..., None], axis=1)
-    target = jnp.where(positive[..., None], target, anchors[None])
+    # Both are replaced before the operation, so that nothing flows into the gradient from anchors without an object.
+    true_box = jnp.take_along_axis(boxes, box_index[..., None], axis=1)
+    true_box = jnp.where(positive[..., None], true_box, anchors[None])
     deltas = jnp.where(positive[..., None], deltas, 0)
     if box_loss == "giou":
-        each = 1 - generalised_iou(apply_offsets(deltas, anchors[None]), target)
+        box_losses = 1 - generalised_iou(apply_offsets(deltas, anchors[None]), true_box)
     else:
-        each = smooth_l1(deltas - offsets_to(target, anchors[None])).sum(axis=-1)
-    of_boxes = jnp.where(positive, each, 0).sum(axis=1)
-    return ImageTerms(of_classes, of_boxes, positive.sum(axis=1).astype(jnp.float32))
+        box_losses = smooth_l1(deltas - offsets_to(true_box, anchors[None])).sum(axis=-1)
+    box_terms = jnp.where(positive, box_losses, 0).sum(axis=1)
+
+    positives = positive.sum(axis=1).astype(jnp.float32)
+    divisor = jnp.maximum(positives, 1)
+    loss = loss_weights[0] * class_terms + loss_weights[1] * box_terms
+    terms = Terms(
+        loss=loss / divisor,
+        weight=counted.astype(loss.dtype),
+        elements=jnp.where(counted, divisor, 0),
+        positives=positives,
+    )
+    return reduce(terms, {"normalizer": normalizer, "sample_weight": sample_weight})
 
 
-def smooth_l1(difference: ArrayLike, beta: float = BETA) -> jax.Array:
-    """Huber's loss over beta: d² / (2 beta) up to beta, from there on abs(d) - beta / 2.
+# RetinaNet's authors set beta to 1/9 in Detectron.
+def smooth_l1(difference: ArrayLike, beta: float = 1 / 9) -> jax.Array:
+    """Huber's loss over beta: d² / (2 beta) up to beta, and abs(d) - beta / 2 beyond.
 
     >>> print(smooth_l1(jnp.array([0.5, -2.0]), beta=1.0))
     [0.125 1.5  ]

@@ -1,4 +1,4 @@
-"""The losses of multiclass problems, each a function of the logits and of the distribution that a label means."""
+"""Losses of multiclass problems: functions of the logits and of the distribution over classes given by a label."""
 
 from collections.abc import Callable
 from typing import Unpack
@@ -11,28 +11,32 @@ from jax.typing import ArrayLike
 from jaxcls._utils.errors import InputError
 from jaxcls._utils.labels import squeeze_hint
 from jaxcls.losses.weighting import (
+    Options,
     Terms,
-    Weighting,
     as_logits,
     as_weight,
-    check_options,
-    counted_places,
+    counted_elements,
     nan_outside_unit,
     reduce,
     require,
+    smoothing,
 )
 
 
-def softmax_cross_entropy(
-    logits: ArrayLike, labels: ArrayLike, *, label_smoothing: float = 0.0, **weighting: Unpack[Weighting]
-) -> jax.Array:
-    """Cross-entropy with integer, one-hot or soft labels, -Σ y log p.
+def softmax_cross_entropy(logits: ArrayLike, labels: ArrayLike, **options: Unpack[Options]) -> jax.Array:
+    """Cross-entropy, -Σ y log p, where p is the softmax of the logits.
 
-    Takes the shapes of the softmax family and ``Weighting``. Smoothing s turns a label y into y(1-s) + s/K.
+    Args:
+      logits: (..., K).
+      labels: class indices (...), or distributions (..., K), one-hot or soft.
+      options: see `Options`.
+
+    Returns:
+      (...), float32 or higher; a scalar if a normalizer is set.
 
     Raises:
-      InputError: the shapes do not fit, indices are not integers, the logits are not floats or hold fewer
-      than two classes, or an option is out of range.
+      InputError: the shapes do not match, indices are not integers, the logits are not floats or have fewer than two
+      classes, or an option is out of range.
 
     >>> logits = jnp.array([[2.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
     >>> print(softmax_cross_entropy(logits, jnp.array([0, 2])).round(4))
@@ -40,7 +44,7 @@ def softmax_cross_entropy(
     >>> float(softmax_cross_entropy(logits, jnp.array([0, 9]), ignore_label=9, normalizer="batch"))
     0.239...
     """
-    return _softmax_loss(_categorical_cross_entropy, logits, labels, label_smoothing, weighting)
+    return _softmax_loss(lambda x, y: -jnp.sum(y * jax.nn.log_softmax(x), axis=-1), logits, labels, options)
 
 
 def softmax_focal(
@@ -49,17 +53,15 @@ def softmax_focal(
     *,
     gamma: float = 2.0,
     alpha: ArrayLike | None = None,
-    label_smoothing: float = 0.0,
-    **weighting: Unpack[Weighting],
+    **options: Unpack[Options],
 ) -> jax.Array:
     """Multiclass focal loss, -Σ alpha y (1 - p)^gamma log p.
 
-    ``alpha`` is a scalar or one weight per class ``(K,)``. It has no default (Keras's is 0.25), so gamma 0 is
-    cross-entropy. Takes the shapes of the softmax family and ``Weighting``.
+    Shapes, other options and errors are those of `softmax_cross_entropy`.
 
-    Raises:
-      InputError: as ``softmax_cross_entropy``, or gamma is negative, or alpha is outside [0, 1] or of
-      another shape.
+    Args:
+      gamma: at least 0; at 0 the loss is cross-entropy.
+      alpha: in [0, 1], a scalar or one weight per class (K,). Default: none (Keras's is 0.25).
 
     Source: Lin et al. 2017, arXiv:1708.02002; the multiclass form is Keras's CategoricalFocalCrossentropy.
 
@@ -73,50 +75,38 @@ def softmax_focal(
             f"alpha is {alpha}; it must lie in [0, 1]. Weights of any size go into class_weight.",
         )
 
-    def loss(logits: jax.Array, targets: jax.Array) -> jax.Array:
-        log_p, log_rest = _log_p_and_rest(logits)
-        return -jnp.sum(targets * jnp.exp(gamma * log_rest) * log_p, axis=-1)
+    def focal(x: jax.Array, y: jax.Array) -> jax.Array:
+        log_p, log_not_p = _log_probabilities(x)
+        return -jnp.sum(y * jnp.exp(gamma * log_not_p) * log_p, axis=-1)
 
-    return _softmax_loss(loss, logits, labels, label_smoothing, weighting, alpha)
+    return _softmax_loss(focal, logits, labels, options, alpha)
 
 
-def categorical_hinge(
-    logits: ArrayLike, labels: ArrayLike, *, label_smoothing: float = 0.0, **weighting: Unpack[Weighting]
-) -> jax.Array:
+def categorical_hinge(logits: ArrayLike, labels: ArrayLike, **options: Unpack[Options]) -> jax.Array:
     """Keras's categorical hinge of scores s, max(0, 1 + max((1 - y) s) - Σ y s).
 
-    The true class takes part in the inner maximum with 0, so the best competitor never scores below 0. The
-    loss of Crammer and Singer, max(0, 1 + max over the wrong s - s_y), has no such floor: the two differ
-    when all wrong scores are negative. Takes the shapes of the softmax family and ``Weighting``.
-
-    Raises:
-      InputError: as ``softmax_cross_entropy``.
+    The inner maximum includes the true class with 0, so the best competitor never scores below 0. The loss of Crammer
+    and Singer, max(0, 1 + max over wrong s - s_y), lacks that bound: the two differ where all wrong scores are
+    negative.
+    Shapes, options and errors are those of `softmax_cross_entropy`.
 
     >>> print(categorical_hinge(jnp.array([[0.5, -1.0], [0.5, 1.0]]), jnp.array([0, 0])))
     [0.5 1.5]
     """
 
-    def loss(scores: jax.Array, targets: jax.Array) -> jax.Array:
-        competitor = jnp.max((1 - targets) * scores, axis=-1)
-        return jax.nn.relu(1 + competitor - jnp.sum(targets * scores, axis=-1))
+    def hinge(scores: jax.Array, y: jax.Array) -> jax.Array:
+        competitor = jnp.max((1 - y) * scores, axis=-1)
+        return jax.nn.relu(1 + competitor - jnp.sum(y * scores, axis=-1))
 
-    return _softmax_loss(loss, logits, labels, label_smoothing, weighting)
+    return _softmax_loss(hinge, logits, labels, options)
 
 
 def softmax_poly(
-    logits: ArrayLike,
-    labels: ArrayLike,
-    *,
-    epsilon: float = 1.0,
-    label_smoothing: float = 0.0,
-    **weighting: Unpack[Weighting],
+    logits: ArrayLike, labels: ArrayLike, *, epsilon: float = 1.0, **options: Unpack[Options]
 ) -> jax.Array:
     """Multiclass Poly-1 loss, Σ y (-log p + epsilon (1 - p)).
 
-    Takes the shapes of the softmax family and ``Weighting``.
-
-    Raises:
-      InputError: as ``softmax_cross_entropy``.
+    Shapes, other options and errors are those of `softmax_cross_entropy`.
 
     Source: Leng et al. 2022, arXiv:2204.12511.
 
@@ -124,31 +114,24 @@ def softmax_poly(
     [0.4526]
     """
 
-    def loss(logits: jax.Array, targets: jax.Array) -> jax.Array:
-        log_p, log_rest = _log_p_and_rest(logits)
-        return jnp.sum(targets * (-log_p + epsilon * jnp.exp(log_rest)), axis=-1)
+    def poly(x: jax.Array, y: jax.Array) -> jax.Array:
+        log_p, log_not_p = _log_probabilities(x)
+        return jnp.sum(y * (-log_p + epsilon * jnp.exp(log_not_p)), axis=-1)
 
-    return _softmax_loss(loss, logits, labels, label_smoothing, weighting)
+    return _softmax_loss(poly, logits, labels, options)
 
 
 def logit_adjusted_cross_entropy(
-    logits: ArrayLike,
-    labels: ArrayLike,
-    *,
-    prior: ArrayLike,
-    tau: float = 1.0,
-    label_smoothing: float = 0.0,
-    **weighting: Unpack[Weighting],
+    logits: ArrayLike, labels: ArrayLike, *, prior: ArrayLike, tau: float = 1.0, **options: Unpack[Options]
 ) -> jax.Array:
     """Cross-entropy of logits + tau log(prior), for long-tailed classes.
 
-    ``prior`` holds the frequencies or counts ``(K,)`` of the classes among the training labels, all
-    positive. Train with it and predict with the plain logits. Takes the shapes of the softmax family and
-    ``Weighting``.
+    Train with it, and predict with the plain logits. Shapes, other options and errors are those of
+    `softmax_cross_entropy`.
 
-    Raises:
-      InputError: as ``softmax_cross_entropy``, or prior has another shape or is not positive, or tau is
-      negative.
+    Args:
+      prior: (K,), the frequencies or counts of the classes in the training labels, all positive.
+      tau: at least 0.
 
     Source: Menon et al. 2021, arXiv:2007.07314.
 
@@ -162,21 +145,16 @@ def logit_adjusted_cross_entropy(
     if _is_concrete(prior):
         bad = np.flatnonzero(~(np.asarray(prior) > 0))
         require(bad.size == 0, f"prior of class {bad[:1]} is not positive: drop the class, or smooth the counts.")
-    # Next to a logit of 1e4 the adjustment would round away; the loss does not change when all logits shift.
-    centred = scores - jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
-    adjusted = centred + tau * jnp.log(frequencies)
-    return softmax_cross_entropy(adjusted, labels, label_smoothing=label_smoothing, **weighting)
+    # Centered, since next to a logit of 1e4 the adjustment would round away; a shift of all logits has no effect.
+    centered = scores - jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
+    return softmax_cross_entropy(centered + tau * jnp.log(frequencies), labels, **options)
 
 
-def _categorical_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    return -jnp.sum(targets * jax.nn.log_softmax(logits), axis=-1)
-
-
-def _log_p_and_rest(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _log_probabilities(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
     """log p and log(1 - p) of every class, stable at any logits, in time linear in the number of classes."""
     log_p = jax.nn.log_softmax(logits)
-    # 1 - p cancels where p is near 1: there the others are summed. Only one class can be so likely (p > 0.6);
-    # for all the rest log1p(-p) is exact.
+    # 1 - p cancels where p is near 1: there the others are summed. Only one class can be that likely (p > 0.6);
+    # log1p(-p) is exact for the rest.
     likely = log_p > -0.5
     others = jax.nn.logsumexp(log_p, axis=-1, keepdims=True, where=~likely)
     return log_p, jnp.where(likely, others, jnp.log1p(-jnp.exp(jnp.where(likely, -1, log_p))))
@@ -186,45 +164,40 @@ def _softmax_loss(
     loss: Callable[[jax.Array, jax.Array], jax.Array],
     logits: ArrayLike,
     labels: ArrayLike,
-    label_smoothing: float,
-    weighting: Weighting,
+    options: Options,
     alpha: ArrayLike | None = None,
 ) -> jax.Array:
-    """loss(logits, targets) of each example, the targets being the distribution that its label means."""
-    check_options(weighting, Weighting, label_smoothing)
+    """loss(logits, targets) of each example, where the targets are the distribution of its label."""
+    label_smoothing = smoothing(options, Options)
     x, y = as_logits(logits), jnp.asarray(labels)
     _check_classes(x, y)
     indices = y.ndim < x.ndim
-    if not indices and weighting.get("ignore_label") is not None:
-        raise InputError("ignore_label needs integer labels; leave out rows of one-hot or soft labels with mask.")
+    if not indices and options.get("ignore_label") is not None:
+        raise InputError("ignore_label needs integer labels; exclude rows of one-hot or soft labels with mask.")
 
     # A narrow type would wrap: as uint8, the ignored label -1 is 255.
     y = y.astype(int) if indices else y.astype(x.dtype)
-    counted = counted_places(weighting, y, [x.shape[:-1]])
+    counted = counted_elements(options, y, x.shape[:-1])
     row = counted[..., None]
     x = jnp.where(row, x, 0)
-    if indices:
-        y = _one_hot(jnp.where(counted, y, 0), x)
-    else:
-        y = nan_outside_unit(jnp.where(row, y, 0))
+    y = _one_hot(jnp.where(counted, y, 0), x) if indices else nan_outside_unit(jnp.where(row, y, 0))
     target = y * (1 - label_smoothing) + label_smoothing / x.shape[-1]
     elements = counted.astype(x.dtype)
     weight = elements
-    # Sums of products, not matrix products: those run in lower precision on a TPU.
-    if weighting.get("class_weight") is not None:
-        weight = weight * jnp.sum(y * _per_class("class_weight", weighting["class_weight"], x), axis=-1)
+    # Sums of products, not matrix products, which have a lower precision on a TPU.
+    if options.get("class_weight") is not None:
+        weight = weight * jnp.sum(y * _per_class("class_weight", options["class_weight"], x), axis=-1)
     applied = weight
     if alpha is not None:
         target = target * (jnp.full_like(x, alpha) if np.ndim(alpha) == 0 else _per_class("alpha", alpha, x))
         applied = weight * jnp.sum(target, axis=-1)
-    return reduce(Terms(weight * loss(x, target), applied, elements, positives=elements), weighting)
+    return reduce(Terms(weight * loss(x, target), applied, elements, positives=elements), options)
 
 
 def _check_classes(x: jax.Array, y: jax.Array) -> None:
-    """That softmax logits and their labels fit each other."""
     require(
         x.ndim > 0 and x.shape[-1] >= 2,
-        f"logits {x.shape} hold fewer than two classes on their last axis; for one score use a sigmoid loss.",
+        f"logits {x.shape} have fewer than two classes on their last axis; for one score use a sigmoid loss.",
     )
     if y.shape == x.shape:
         return
@@ -240,11 +213,7 @@ def _check_classes(x: jax.Array, y: jax.Array) -> None:
 
 
 def _per_class(name: str, value: ArrayLike | None, x: jax.Array) -> jax.Array:
-    weight = as_weight(name, value, x)
-    require(
-        weight.shape == x.shape[-1:],
-        f"{name} {weight.shape} must have shape {x.shape[-1:]}: one for each class of logits {x.shape}.",
-    )
+    weight = as_weight(name, value, x, x.shape[-1:], meaning=f": one per class of logits {x.shape}")
     return jnp.broadcast_to(weight, x.shape)
 
 
@@ -255,5 +224,5 @@ def _one_hot(indices: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def _is_concrete(value: ArrayLike | None) -> bool:
-    """Whether the values can be looked at, or are only known when the compiled code runs."""
+    """Whether the values are known now, rather than when the compiled code runs."""
     return value is not None and not isinstance(value, jax.core.Tracer)

@@ -1,4 +1,4 @@
-"""The loss of a detector against NumPy in float64, with loops; what is masked or ignored changes nothing."""
+"""The detection loss agrees with loops in float64; masked images and ignored anchors have no effect."""
 
 import functools
 import math
@@ -68,7 +68,7 @@ def brute(outputs, labels, image, gamma=2.0, alpha=0.25, box_loss="smooth_l1"):
 
 @pytest.mark.parametrize("box_loss", ["smooth_l1", "giou"])
 @pytest.mark.parametrize("normalizer", ["positives", "batch", "weights", "none"])
-def test_the_loss_is_that_of_loops(box_loss, normalizer):
+def test_the_loss_agrees_with_loops(box_loss, normalizer):
     outputs, labels = drawn(2)
     weights = np.array([1.0, 2.0, 0.5], np.float32)
     sums = [brute(outputs, labels, image, box_loss=box_loss) for image in range(3)]
@@ -84,22 +84,22 @@ def test_the_loss_is_that_of_loops(box_loss, normalizer):
         "none": each,
     }[normalizer]
     found = jax.jit(functools.partial(
-        detection_loss, anchors=ANCHORS, class_loss=losses.get("focal_loss", gamma=2.0, alpha=0.25), box_loss=box_loss,
+        detection_loss, anchors=ANCHORS, class_loss=losses.get("focal_loss", "detection", gamma=2.0, alpha=0.25), box_loss=box_loss,
         loss_weights=(2.0, 3.0), sample_weight=weights, normalizer=normalizer,
     ))(outputs, labels)  # fmt: skip
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
-def test_without_focus_it_is_cross_entropy():
+def test_with_gamma_zero_the_class_loss_is_cross_entropy():
     outputs, labels = drawn(1)
     given = {"anchors": ANCHORS, "loss_weights": (1.0, 0.0)}
-    focal = detection_loss(outputs, labels, class_loss=losses.get("focal_loss", gamma=0.0), **given)
+    focal = detection_loss(outputs, labels, class_loss=losses.get("focal_loss", "detection", gamma=0.0), **given)
     plain = detection_loss(outputs, labels, class_loss=losses.get("binary_crossentropy"), **given)
     np.testing.assert_allclose(focal, plain, rtol=1e-6)
 
 
 @pytest.mark.parametrize("box_loss", ["smooth_l1", "giou"])
-def test_masked_images_change_nothing(box_loss):
+def test_masked_images_reach_neither_value_nor_gradient(box_loss):
     outputs, labels = drawn(2)
     three = {name: array.copy() for name, array in outputs.items()}
     three["class_logits"][2], three["box_deltas"][2] = np.nan, np.inf
@@ -117,7 +117,7 @@ def test_masked_images_change_nothing(box_loss):
     assert float(loss(three, labels, np.zeros(3, bool))) == 0
 
 
-def test_ignored_anchors_have_no_gradient_and_negative_ones_none_for_their_boxes():
+def test_ignored_anchors_have_no_gradient_and_negative_anchors_no_box_gradient():
     outputs, labels = drawn(10)
     gradient = jax.grad(lambda outputs: detection_loss(outputs, labels, anchors=ANCHORS))(outputs)
     matches = np.stack([
@@ -152,11 +152,11 @@ def test_a_perfect_detector_has_no_loss():
         assert abs(float(found)) < 1e-5
 
 
-def test_smooth_l1_is_a_parabola_and_a_line():
+def test_smooth_l1_is_quadratic_then_linear():
     np.testing.assert_allclose(smooth_l1(np.array([0.0, 0.05, -1.0])), [0, 4.5 * 0.0025, 1 - 1 / 18], rtol=1e-6)
 
 
-def test_what_does_not_fit_is_refused():
+def test_invalid_arguments_are_rejected():
     outputs, labels = drawn(5)
     with pytest.raises(InputError, match=r"must be \(N, 3, K\) and \(N, 3, 4\), for 3 anchors"):
         detection_loss(outputs, labels, anchors=ANCHORS[:3])

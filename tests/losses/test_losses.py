@@ -1,4 +1,4 @@
-"""Losses against float64 formulas, Keras, Optax and scikit-learn, and against each other."""
+"""Losses agree with float64 formulas, with Keras and Optax, and with each other."""
 
 import functools
 
@@ -16,12 +16,13 @@ from jax.test_util import check_grads
 
 from jaxcls import losses
 from jaxcls._utils.errors import InputError
+from jaxcls.losses.by_name import SIGMOID_FAMILY
 
 PRIOR = np.array([0.7, 0.2, 0.1])
 ALPHA = np.array([0.25, 0.5, 1.0])
 
 
-# The truth: formulas in float64 of all logits and labels at once, one value per element or per example.
+# Expected values: formulas in float64, one value per element or per example.
 
 
 def log_sigmoid(x):
@@ -29,7 +30,7 @@ def log_sigmoid(x):
 
 
 def focal(x, gamma):
-    """Of a positive label with logit x."""
+    """The focal loss of a positive label with logit x."""
     return -np.exp(gamma * log_sigmoid(-x)) * log_sigmoid(x)
 
 
@@ -105,8 +106,8 @@ SOFTMAX = [
     ),
 ]
 
-# One of each loss, for what holds whatever the loss.
-EVERY_SIGMOID = losses.SIGMOID_FAMILY
+# One of each loss, for properties of all of them.
+EVERY_SIGMOID = SIGMOID_FAMILY
 EVERY_SOFTMAX = [
     losses.softmax_cross_entropy,
     losses.softmax_focal,
@@ -159,7 +160,7 @@ def logits_of(shape):
 @pytest.mark.parametrize(("loss", "truth"), SIGMOID)
 @settings(max_examples=20, deadline=None)
 @given(logits_of((3, 4)), hnp.arrays(np.float32, (3, 4), elements=st.sampled_from([0, 1, 0.25])))
-def test_sigmoid_values_are_the_mean_over_labels_of_the_formula(loss, truth, x, y):
+def test_sigmoid_losses_are_the_mean_over_labels_of_their_formula(loss, truth, x, y):
     expected = truth(x.astype(np.float64), y.astype(np.float64)).mean(axis=-1)
     chex.assert_trees_all_close(np.asarray(compiled(loss)(x, y)), expected.astype(np.float32), rtol=2e-5, atol=1e-6)
 
@@ -167,7 +168,7 @@ def test_sigmoid_values_are_the_mean_over_labels_of_the_formula(loss, truth, x, 
 @pytest.mark.parametrize(("loss", "truth"), SOFTMAX)
 @settings(max_examples=20, deadline=None)
 @given(logits_of((2, 3)), hnp.arrays(np.int32, 2, elements=st.integers(0, 2)), st.sampled_from([0, 0.25]))
-def test_softmax_values_are_the_formula(loss, truth, x, y, mixed):
+def test_softmax_losses_agree_with_their_formula(loss, truth, x, y, mixed):
     one_hot = np.eye(3, dtype=np.float32)[y]
     soft = (1 - mixed) * one_hot + mixed * one_hot[::-1]
     expected = truth(x.astype(np.float64), soft.astype(np.float64))
@@ -190,7 +191,7 @@ LOGITS = [-1e4, -300.0, -30.0, -3.3, -0.4, 0.4, 3.3, 30.0, 300.0, 1e4]
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize(("loss", "truth"), SIGMOID)
-def test_extreme_logits_of_sigmoid_losses_have_right_values_and_gradients(loss, truth, dtype):
+def test_sigmoid_losses_are_accurate_at_saturated_logits(loss, truth, dtype):
     x = jnp.asarray(np.repeat(LOGITS, 2), dtype)
     y = jnp.asarray(np.tile([0, 1], len(LOGITS)))
     value, pull = jax.vjp(lambda x: loss(x, y), x)
@@ -206,7 +207,7 @@ def test_extreme_logits_of_sigmoid_losses_have_right_values_and_gradients(loss, 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize(("loss", "truth"), SOFTMAX)
-def test_extreme_logits_of_softmax_losses_have_right_values_and_gradients(loss, truth, dtype):
+def test_softmax_losses_are_accurate_at_saturated_logits(loss, truth, dtype):
     rows = [(1e4, -1e4, 0.0), (300.0, 2.0, 300.5), (30.0, 1.0, -30.0), (2.0, 0.5, -1.0), (-9e3, -1e4, -9.5e3)]
     x = jnp.asarray(np.repeat(rows, 3, axis=0), dtype)
     y = jnp.asarray(np.tile([0, 1, 2], len(rows)))
@@ -388,14 +389,14 @@ def test_categorical_hinge_differs_from_crammer_and_singer_only_below_zero():
         (losses.softmax_poly, {"epsilon": 0.0}, losses.softmax_cross_entropy),
     ],
 )
-def test_without_its_own_term_a_loss_is_cross_entropy_exactly(loss, options, plain):
+def test_a_loss_with_its_extra_term_off_is_exactly_cross_entropy(loss, options, plain):
     logits, labels = batch(loss)
     logits = logits.at[3:].multiply(3e3)
     chex.assert_trees_all_equal(loss(logits, labels, **options), plain(logits, labels))
 
 
 @every_loss
-def test_masked_is_subset_and_what_is_masked_reaches_nothing(loss):
+def test_masked_examples_reach_neither_value_nor_gradient(loss):
     logits, labels = batch(loss)
     mask = jnp.array([True, False, True, True, False, True])
     row_mask = mask[:, None]
@@ -416,7 +417,7 @@ def test_masked_is_subset_and_what_is_masked_reaches_nothing(loss):
 
 
 @every_sigmoid
-def test_masked_elements_leave_the_mean_of_their_example(loss):
+def test_masked_elements_are_excluded_from_the_mean_of_their_example(loss):
     logits, labels = batch(loss)
     rows = [[True, False, True], [False, False, False], [True, True, True]]
     mask = jnp.array(2 * rows)
@@ -458,7 +459,7 @@ def test_uniform_weights_change_nothing(loss):
 
 
 @every_loss
-def test_a_weight_of_two_is_the_example_twice(loss):
+def test_a_weight_of_two_repeats_the_example(loss):
     logits, labels = batch(loss, rows=4)
     weight = jnp.array([2.0, 1, 2, 1])
     twice = np.array([0, 0, 1, 2, 2, 3])
@@ -471,7 +472,7 @@ def test_a_weight_of_two_is_the_example_twice(loss):
 
 
 @every_loss
-def test_examples_and_classes_may_be_permuted(loss):
+def test_losses_are_equivariant_to_permutations_of_examples_and_classes(loss):
     logits, labels = batch(loss)
     rows = np.array([3, 0, 5, 1, 4, 2])
     chex.assert_trees_all_close(loss(logits[rows], labels[rows]), loss(logits, labels)[rows], rtol=1e-6)
@@ -528,7 +529,7 @@ def test_alpha_of_sigmoid_focal_is_a_class_weight():
 
 
 @every_loss
-def test_smoothing_moves_labels_towards_uniform(loss):
+def test_label_smoothing_mixes_labels_with_the_uniform_distribution(loss):
     logits, labels = batch(loss)
     if loss in EVERY_SIGMOID:
         soft = 0.8 * labels + 0.1
@@ -537,7 +538,7 @@ def test_smoothing_moves_labels_towards_uniform(loss):
     chex.assert_trees_all_close(loss(logits, labels, label_smoothing=0.2), loss(logits, soft), rtol=1e-5)
 
 
-def test_normalizers_by_hand():
+def test_normalizers_agree_with_hand_computed_values():
     logits, labels = jnp.zeros((3, 2)), jnp.array([[1, 1], [1, 0], [0, 0]])
     mask = jnp.array([[True, True], [True, False], [False, False]])
     weighting = {"mask": mask, "sample_weight": jnp.array([3.0, 1.0, 9.0]), "pos_weight": 2.0}
@@ -554,8 +555,8 @@ def test_normalizers_by_hand():
     chex.assert_trees_all_close(result, expected, rtol=1e-6)
 
 
-def test_positives_follow_retinanet():
-    """A sum over all anchors and classes over the positive anchors, and over 1 when there are none."""
+def test_the_positives_normalizer_agrees_with_retinanet():
+    """The sum over anchors and classes, divided by the number of positive anchors, at least 1."""
     logits, labels = batch(losses.sigmoid_focal)
     sums = [
         losses.sigmoid_focal(logits, y, alpha=0.25, normalizer="positives") for y in (labels, jnp.zeros_like(labels))
@@ -590,7 +591,7 @@ def test_labels_out_of_range_give_nan(loss):
 
 
 @every_loss
-def test_vmap_and_jit_on_shards_give_the_same(loss):
+def test_vmap_and_sharded_jit_agree_with_eager_mode(loss):
     logits, labels = batch(loss)
     weighting = {"mask": jnp.arange(6) != 1, "sample_weight": jnp.arange(6.0)}
     plain = loss(logits, labels, normalizer="batch", **weighting)
@@ -607,7 +608,7 @@ def test_vmap_and_jit_on_shards_give_the_same(loss):
 
 
 @pytest.mark.parametrize("loss", [losses.sigmoid_focal, losses.softmax_focal])
-def test_leading_axes_are_free(loss):
+def test_any_number_of_leading_axes_is_accepted(loss):
     logits, labels = batch(loss)
     deep = jax.jit(functools.partial(loss, mask=jnp.ones((2, 3), bool)))(
         logits.reshape(2, 3, 3), labels.reshape(2, 3, *labels.shape[1:])
@@ -615,7 +616,7 @@ def test_leading_axes_are_free(loss):
     chex.assert_trees_all_close(deep, loss(logits, labels).reshape(2, 3), rtol=1e-6)
 
 
-# What is refused.
+# Invalid arguments.
 
 
 F3, B3 = jnp.zeros((4, 3)), jnp.zeros((4, 3), int)
@@ -640,10 +641,10 @@ I4, V4 = jnp.zeros(4, int), jnp.zeros(4)
             lambda: losses.softmax_cross_entropy(F3, I4, class_weight=[1.0, 2]),
             r"class_weight \(2,\) must .* \(3,\)",
         ),
-        (lambda: losses.hinge(F3, B3, class_weight=[1.0, 2, 3]), r"\(2,\) or \(3, 2\): .* for each label"),
+        (lambda: losses.hinge(F3, B3, class_weight=[1.0, 2, 3]), r"\(2,\) or \(3, 2\): .* per label"),
         (
             lambda: losses.hinge(V4, I4, class_weight=jnp.ones((4, 2))),
-            r"shape \(2,\): the weights of 0 and of 1\.",
+            r"shape \(2,\): the weights of the labels 0 and 1\.",
         ),
         (
             lambda: losses.hinge(F3, B3, pos_weight=[1.0, 2]),
@@ -685,7 +686,7 @@ I4, V4 = jnp.zeros(4, int), jnp.zeros(4)
         (lambda: losses.logit_adjusted_cross_entropy(F3, I4, prior=PRIOR, tau=-1), "tau is -1"),
     ],
 )
-def test_bad_input_is_refused_while_tracing(call, message):
+def test_invalid_arguments_are_rejected_while_tracing(call, message):
     with pytest.raises(InputError, match=message):
         jax.eval_shape(call)
 
@@ -706,7 +707,7 @@ def test_every_name_gives_a_loss_of_its_problem(problem):
         chex.assert_shape(values, (2,))
 
 
-def test_names_of_the_problems_make_up_all_names():
+def test_every_name_fits_some_problem_and_keras_names_are_known():
     assert set(losses.names()) == {*losses.names("binary"), *losses.names("multiclass")}
     keras_names = {
         "binary_crossentropy",
@@ -726,24 +727,26 @@ def test_names_of_the_problems_make_up_all_names():
         ("sparse_categorical_crossentropy", "multiclass", losses.softmax_cross_entropy),
         ("categorical_crossentropy", "multiclass", losses.softmax_cross_entropy),
         ("categorical_focal_crossentropy", None, losses.softmax_focal),
-        ("focal_loss", None, losses.sigmoid_focal),
+        ("focal_loss", "binary", losses.sigmoid_focal),
         ("focal_loss", "detection", losses.sigmoid_focal),
         ("focal_loss", "multiclass", losses.softmax_focal),
         ("hinge", "multilabel", losses.hinge),
     ],
 )
-def test_a_name_means_one_function(name, problem, expected):
+def test_a_name_stands_for_one_function(name, problem, expected):
     assert losses.get(name, problem, label_smoothing=0.1).func is expected
     assert losses.get(name, problem, label_smoothing=0.1).keywords == {"label_smoothing": 0.1}
 
 
 @pytest.mark.parametrize(
     ("problem", "expected"),
-    [(None, losses.sigmoid_cross_entropy), ("multiclass", losses.softmax_cross_entropy)],
+    [("binary", losses.sigmoid_cross_entropy), ("multiclass", losses.softmax_cross_entropy)],
 )
 def test_weighted_crossentropy_needs_its_weight(problem, expected):
     assert losses.get("weighted_crossentropy", problem, class_weight=[1.0, 2.0]).func is expected
-    with pytest.raises(InputError, match="needs class_weight or"):
+    with pytest.raises(
+        InputError, match=rf"needs a weight: losses.get\('weighted_crossentropy', '{problem}', class_weight=...\)"
+    ):
         losses.get("weighted_crossentropy", problem, class_weight=None)
 
 
@@ -758,15 +761,23 @@ def test_weighted_crossentropy_needs_its_weight(problem, expected):
         (lambda: losses.get("softmax_poly", "binary"), "these do: .*sigmoid_poly"),
         (lambda: losses.get("hinge", "multi-class"), "unknown problem.*Did you mean 'multiclass'"),
         (
-            lambda: losses.get("focal_loss", gama=1.0),
+            lambda: losses.get("focal_loss", "binary", gama=1.0),
             "unknown setting of focal_loss 'gama'. Did you mean 'gamma'",
         ),
         (lambda: losses.get("focal_loss", "multiclass", pos_weight=2.0), "with class_weight"),
         (lambda: losses.get("hinge", gamma=1.0), "unknown setting of hinge 'gamma'"),
-        (lambda: losses.get("logit_adjusted_cross_entropy"), "needs the setting prior"),
+        (
+            lambda: losses.get("logit_adjusted_cross_entropy"),
+            r"needs the setting prior: losses.get\(.*, \'multiclass\', prior=...\)",
+        ),
         (lambda: losses.names("multi-class"), "Did you mean 'multiclass'"),
+        (lambda: losses.get("focal_loss"), r"call losses.get\('focal_loss', 'binary'\), or with .*'multiclass'"),
+        (
+            lambda: losses.get("weighted_crossentropy", pos_weight=2.0),
+            r"losses.get\('weighted_crossentropy', 'binary'\)",
+        ),
     ],
 )
-def test_bad_names_and_settings_are_refused(call, message):
+def test_unknown_names_and_settings_are_rejected(call, message):
     with pytest.raises(InputError, match=message):
         call()
