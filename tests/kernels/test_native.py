@@ -368,7 +368,7 @@ import os, sys
 # OpenMP and XLA alike have a thread for each processor that the process may run on.
 os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(sys.argv[2])])
 import numpy as np, jax.numpy as jnp
-from jaxcls import native
+from jaxcls.kernels import native
 generator = np.random.default_rng(0)
 x, y = (jnp.asarray(generator.normal(size=(16, 12, 12, 16)), jnp.float32) for _ in range(2))
 movement = native.Movement((1, 1), ((1, 1), (1, 1)))

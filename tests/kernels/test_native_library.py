@@ -90,7 +90,7 @@ def test_of_threads_that_start_together_one_compiles(found, tmp_path):
 def test_of_processes_that_start_together_one_compiles(found, tmp_path):
     code = f"""
 import pathlib
-from jaxcls.native import library, onednn
+from jaxcls.kernels.native import library, onednn
 found = onednn.OneDNN("3.2.0", pathlib.Path({str(tmp_path)!r}), pathlib.Path({str(found.library)!r}))
 print(library.compiled(found, pathlib.Path({str(tmp_path / "cache")!r})))
 """
@@ -244,7 +244,7 @@ def test_it_is_compiled_by_the_compiler_of_this_machine_and_cut_off_it_is_compil
         pytest.skip(f"no native kernels here: {reason}")
     code = """
 import jax.numpy as jnp
-from jaxcls import native
+from jaxcls.kernels import native
 x, kernel = jnp.ones((1, 3, 3, 2)), jnp.ones((1, 1, 2, 2))
 movement = native.Movement((1, 1), ((0, 0), (0, 0)))
 assert native.takes(x, kernel, movement)
