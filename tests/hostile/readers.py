@@ -22,9 +22,9 @@ import jaxcls
 from jaxcls import tasks
 from jaxcls._utils.errors import InputError
 from jaxcls.checkpoints import CheckpointError, CheckpointManager
-from jaxcls.checkpoints.leaves import described
+from jaxcls.checkpoints.leaves import types_and_hashes
 from jaxcls.checkpoints.reading import Damaged
-from jaxcls.checkpoints.record import pack, unpack
+from jaxcls.checkpoints.record import Record, pack, unpack
 from jaxcls.data import predictions, preprocessing
 from jaxcls.data.datasets import medmnist
 from jaxcls.data.formats import coco, idx, images, texts, voc
@@ -421,9 +421,8 @@ class CheckpointRecord:
     """The record in the metadata of a checkpoint, with a matching digest, as an attacker would make it."""
 
     def __init__(self, folder):
-        state = {"w": jnp.ones(3), "b": jnp.zeros((2, 2))}
-        leaves = described({"w": state["w"]})
-        packed = pack(7, leaves, {"epoch": 1}, {"accuracy": 0.5}, {"seed": 1})
+        leaves = types_and_hashes({"w": jnp.ones(3)})
+        packed = pack(Record(7, leaves, {"epoch": 1}, {"accuracy": 0.5}, {"seed": 1}))
         self.record, self.text = json.loads(packed["record"]), packed["record"]
 
     def valid(self):
@@ -437,11 +436,11 @@ class CheckpointRecord:
 
     def unpack(self, text):
         try:
-            record = unpack(7, {"record": text, "sha256": hashlib.sha256(text.encode()).hexdigest()})
+            result = unpack(7, {"record": text, "sha256": hashlib.sha256(text.encode()).hexdigest()})
         except Damaged:
             return None
-        assert all(isinstance(name, str) and len(leaf) == 2 for name, leaf in record.leaves.items())
-        return record
+        assert all(isinstance(name, str) and len(leaf) == 2 for name, leaf in result.leaves.items())
+        return result
 
 
 class CheckpointFiles:
