@@ -1,6 +1,6 @@
-"""Augmentations of a batch of images, each a pure function ``(key, images) -> images`` for the compiled step.
+"""Augmentations of a batch of images, pure functions ``(key, images) -> images`` for the compiled step.
 
-Images are (N, height, width, channels) of any dtype; every image draws for itself.
+Images are (N, height, width, channels) of any dtype; the random values differ between images.
 """
 
 from collections.abc import Callable
@@ -13,8 +13,8 @@ import jax.numpy as jnp
 Augmentation = Callable[[jax.Array, jax.Array], jax.Array]
 
 
-def chain(*augmentations: Augmentation) -> Augmentation:
-    """One augmentation after the other, each with a key of its own.
+def chain(*augmentations: Callable[..., Any]) -> Callable[..., Any]:
+    """Composes augmentations of images, or of images with boxes; each gets its own key.
 
     >>> import jax
     >>> images = jax.numpy.ones((4, 28, 28, 1))
@@ -22,18 +22,17 @@ def chain(*augmentations: Augmentation) -> Augmentation:
     (4, 28, 28, 1)
     """
 
-    def augment(key: jax.Array, images: jax.Array) -> jax.Array:
-        for place, augmentation in enumerate(augmentations):
-            images = augmentation(jax.random.fold_in(key, place), images)
-        return images
+    def augment(key: jax.Array, *batch: Any) -> Any:
+        for index, augmentation in enumerate(augmentations):
+            changed = augmentation(jax.random.fold_in(key, index), *batch)
+            batch = changed if isinstance(changed, tuple) else (changed,)
+        return batch if len(batch) > 1 else batch[0]
 
     return augment
 
 
 def inputs_only(augmentation: Callable[[jax.Array, Any], Any]) -> Callable[[jax.Array, Any, Any], tuple[Any, Any]]:
-    """An augmentation that leaves labels as they are, in the form that a training step takes.
-
-    That is ``(key, inputs, labels) -> (inputs, labels)``.
+    """Turns ``(key, inputs) -> inputs`` into ``(key, inputs, labels) -> (inputs, labels)``, which keeps the labels.
 
     >>> import jax
     >>> images, labels = jax.numpy.ones((4, 28, 28, 1)), jax.numpy.arange(4)
@@ -44,7 +43,7 @@ def inputs_only(augmentation: Callable[[jax.Array, Any], Any]) -> Callable[[jax.
 
 
 def horizontal_flip(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Mirrors half of the images, left to right.
+    """Mirrors each image left to right with probability one half.
 
     >>> import jax
     >>> image = jax.numpy.array([[[[1], [2]]]])
@@ -57,7 +56,7 @@ def horizontal_flip(key: jax.Array, images: jax.Array) -> jax.Array:
 
 
 def shift(pixels: int) -> Augmentation:
-    """Moves each image by up to ``pixels`` in both directions; what comes in from outside is zero.
+    """Shifts each image by up to ``pixels`` along both axes, filling with zero.
 
     >>> import jax
     >>> images = jax.numpy.ones((1, 4, 4, 1))
@@ -80,14 +79,14 @@ def shift(pixels: int) -> Augmentation:
 
 
 def affine(*, degrees: float = 0.0, scale: float = 0.0, shear: float = 0.0) -> Augmentation:
-    """Turns, stretches and slants each image about its centre, each by a share of what is given, to either side.
+    """Rotates, scales and shears each image about its center by random amounts.
 
-    Pixels are interpolated linearly; what comes in from outside is zero.
+    Pixels are interpolated linearly; pixels from outside the image are zero.
 
     Args:
-      degrees: the largest angle.
-      scale: the largest change of size, of height and width apart: 0.1 is from 1 / 1.1 to 1.1.
-      shear: the most that a row moves against the one above it, in pixels.
+      degrees: the maximum angle, in both directions.
+      scale: the maximum change of height and width, independently: 0.1 is from 1 / 1.1 to 1.1.
+      shear: the maximum horizontal shift of a row against the row above it, in pixels.
 
     >>> import jax
     >>> images = jax.numpy.ones((4, 28, 28, 1))
@@ -105,7 +104,7 @@ def affine(*, degrees: float = 0.0, scale: float = 0.0, shear: float = 0.0) -> A
         cosine, sine = jnp.cos(angle), jnp.sin(angle)
         stretch_y, stretch_x = (1 + scale) ** amounts[1], (1 + scale) ** amounts[2]
         height, width, _ = image.shape
-        # Where each pixel of the result comes from, (row, column) about the centre.
+        # The source of each pixel of the result, relative to the center.
         y = (jnp.arange(height) - (height - 1) / 2)[:, None] * stretch_y
         x = (jnp.arange(width) - (width - 1) / 2)[None, :] * stretch_x + shear * amounts[3] * y
         rows = cosine * y + sine * x + (height - 1) / 2
@@ -120,7 +119,7 @@ def affine(*, degrees: float = 0.0, scale: float = 0.0, shear: float = 0.0) -> A
 
 
 def cutout(size: int) -> Augmentation:
-    """Blackens a square of ``size`` pixels whose centre is anywhere in the image (DeVries & Taylor 2017).
+    """Zeroes a square of ``size`` x ``size`` pixels with its center anywhere in the image (DeVries & Taylor 2017).
 
     >>> import jax
     >>> images = jax.numpy.ones((1, 8, 8, 1))
@@ -133,12 +132,12 @@ def cutout(size: int) -> Augmentation:
         count, height, width, _ = images.shape
         rows, columns = jax.random.split(key)
 
-        def hit(key: jax.Array, length: int) -> jax.Array:
+        def covered(key: jax.Array, length: int) -> jax.Array:
             first = jax.random.randint(key, (count, 1), 0, length) - size // 2
-            places = jnp.arange(length)[None, :]
-            return (places >= first) & (places < first + size)
+            indices = jnp.arange(length)[None, :]
+            return (indices >= first) & (indices < first + size)
 
-        inside = hit(rows, height)[:, :, None, None] & hit(columns, width)[:, None, :, None]
-        return jnp.where(inside, jnp.zeros((), images.dtype), images)
+        square = covered(rows, height)[:, :, None, None] & covered(columns, width)[:, None, :, None]
+        return jnp.where(square, jnp.zeros((), images.dtype), images)
 
     return augment

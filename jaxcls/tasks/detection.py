@@ -23,7 +23,7 @@ Traps:
 
 import functools
 
-from jaxcls.data import augmentation_boxes, splits
+from jaxcls.data import augmentation, augmentation_boxes, splits
 from jaxcls.data.dataset import Dataset
 from jaxcls.data.datasets import object_detection
 from jaxcls.data.preprocessing import detection
@@ -79,10 +79,10 @@ TASK = Task(
     presets={
         "default": Preset(
             DEFAULT,
-            augmentation_boxes.chain(
+            augmentation.chain(
                 augmentation_boxes.horizontal_flip,
-                augmentation_boxes.scale_and_crop(least=0.75, most=1.3),
-                augmentation_boxes.jitter(),
+                augmentation_boxes.scale_and_crop(min_scale=0.75, max_scale=1.3),
+                augmentation_boxes.color_jitter(),
             ),
         )
     },

@@ -1,4 +1,4 @@
-"""Augmentations keep the shape, type and content that they promise, and draw for each image by itself."""
+"""Augmentations keep shape and type, and differ between images."""
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ KEY = jax.random.key(3)
         augmentation.chain(augmentation.horizontal_flip, augmentation.shift(1)),
     ],
 )
-def test_shape_and_type_stay_and_the_key_decides(augmentation):
+def test_augmentations_keep_shape_and_type_and_depend_on_the_key(augmentation):
     result = jax.jit(augmentation)(KEY, IMAGES)
     assert result.shape == IMAGES.shape
     assert result.dtype == IMAGES.dtype
@@ -30,25 +30,25 @@ def test_shape_and_type_stay_and_the_key_decides(augmentation):
     assert not jnp.array_equal(result, augmentation(jax.random.key(4), IMAGES))
 
 
-def test_a_flip_mirrors_about_half_of_the_images_and_leaves_the_others():
+def test_flip_mirrors_about_half_of_the_images():
     result = np.asarray(augmentation.horizontal_flip(KEY, IMAGES))
     mirrored = [np.array_equal(a, b[:, ::-1]) for a, b in zip(result, IMAGES, strict=True)]
-    kept = [np.array_equal(a, b) for a, b in zip(result, IMAGES, strict=True)]
-    assert all(m != k for m, k in zip(mirrored, kept, strict=True))
+    unchanged = [np.array_equal(a, b) for a, b in zip(result, IMAGES, strict=True)]
+    assert all(m != u for m, u in zip(mirrored, unchanged, strict=True))
     assert 16 < sum(mirrored) < 48
 
 
-def test_a_shift_moves_each_image_by_some_offset_within_the_bound():
+def test_shift_moves_each_image_within_the_bound():
     offsets = set()
     for before, after in zip(np.asarray(IMAGES), np.asarray(augmentation.shift(2)(KEY, IMAGES)), strict=True):
         padded = np.pad(before, ((2, 2), (2, 2), (0, 0)))
-        found = [(y, x) for y in range(5) for x in range(5) if np.array_equal(padded[y : y + 6, x : x + 5], after)]
-        assert len(found) == 1
-        offsets.add(found[0])
+        matches = [(y, x) for y in range(5) for x in range(5) if np.array_equal(padded[y : y + 6, x : x + 5], after)]
+        assert len(matches) == 1
+        offsets.add(matches[0])
     assert len(offsets) > 15
 
 
-def test_a_cutout_blackens_one_square_and_nothing_else():
+def test_cutout_zeroes_one_square_only():
     areas = set()
     for before, after in zip(np.asarray(IMAGES), np.asarray(augmentation.cutout(3)(KEY, IMAGES)), strict=True):
         black = (after == 0).all(-1)
@@ -63,7 +63,7 @@ def test_a_cutout_blackens_one_square_and_nothing_else():
 @pytest.mark.parametrize(
     "amounts", [{"degrees": 25}, {"scale": 0.3}, {"shear": 0.4}, {"degrees": 15, "scale": 0.2, "shear": 0.2}]
 )
-def test_an_affine_map_samples_as_scipy_does_from_places_about_the_centre(amounts):
+def test_affine_samples_as_scipy_does(amounts):
     images = np.random.default_rng(1).uniform(size=(3, 9, 12, 2)).astype(np.float32)
     drawn = np.asarray(jax.random.uniform(KEY, (3, 4), minval=-1.0), np.float64)
     result = np.asarray(augmentation.affine(**amounts)(KEY, jnp.asarray(images)))
@@ -72,13 +72,13 @@ def test_an_affine_map_samples_as_scipy_does_from_places_about_the_centre(amount
         turning = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
         slanting = np.array([[1, 0], [amounts.get("shear", 0) * slant, 1]])
         matrix = turning @ slanting @ np.diag([stretch**high, stretch**wide])
-        centre = np.array([4, 5.5])
+        center = np.array([4, 5.5])
         for channel in range(2):
             expected = scipy.ndimage.affine_transform(
-                image[..., channel], matrix, centre - matrix @ centre, order=1, mode="grid-constant"
+                image[..., channel], matrix, center - matrix @ center, order=1, mode="grid-constant"
             )
             np.testing.assert_allclose(moved[..., channel], expected, atol=1e-5)
 
 
-def test_an_affine_map_of_nothing_changes_nothing():
+def test_affine_without_amounts_is_the_identity():
     assert jnp.array_equal(augmentation.affine()(KEY, IMAGES), IMAGES)

@@ -1,4 +1,4 @@
-"""Boxes go with their images: what was drawn is found in its box after every augmentation."""
+"""Boxes stay aligned with their images under every augmentation."""
 
 import hypothesis
 import hypothesis.strategies as st
@@ -8,22 +8,23 @@ import numpy as np
 import pytest
 
 from jaxcls.data import augmentation_boxes
+from jaxcls.data.augmentation import chain
 
 SIDE, COUNT = 48, 16
 EVERY = {
     "flip": augmentation_boxes.horizontal_flip,
-    "scale": augmentation_boxes.scale_and_crop(least=0.6, most=1.6),
-    "jitter": augmentation_boxes.jitter(brightness=0.1, contrast=0.1),
-    "chain": augmentation_boxes.chain(
+    "scale": augmentation_boxes.scale_and_crop(min_scale=0.6, max_scale=1.6),
+    "jitter": augmentation_boxes.color_jitter(brightness=0.1, contrast=0.1),
+    "chain": chain(
         augmentation_boxes.horizontal_flip,
         augmentation_boxes.scale_and_crop(),
-        augmentation_boxes.jitter(brightness=0.05),
+        augmentation_boxes.color_jitter(brightness=0.05),
     ),
 }
 
 
-def drawn(seed, canvas=(SIDE, SIDE)):
-    """Dark images of several sizes on black canvases, a bright rectangle in each, a place for one object more."""
+def draw(seed, canvas=(SIDE, SIDE)):
+    """Dark images of several sizes on black canvases with a bright rectangle each, and labels padded to two objects."""
     rng = np.random.default_rng(seed)
     size = rng.integers(24, min(canvas) + 1, (COUNT, 2))
     axis = rng.integers(0, 2, COUNT)
@@ -44,8 +45,8 @@ def arrays(tree):
     return jax.tree.map(jnp.asarray, tree)
 
 
-def found(image):
-    """x1, y1, x2, y2 of what is bright."""
+def bright_box(image):
+    """x1, y1, x2, y2 of the bright pixels."""
     rows, columns = np.flatnonzero((image > 120).any(axis=(1, 2))), np.flatnonzero((image > 120).any(axis=(0, 2)))
     return [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
 
@@ -58,8 +59,8 @@ def augmentation(request):
 @pytest.mark.parametrize("canvas", [(SIDE, SIDE), (32, SIDE), (SIDE, 32)], ids=str)
 @hypothesis.given(seed=st.integers(0, 2**32 - 1))
 @hypothesis.settings(max_examples=10, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
-def test_what_was_drawn_is_in_its_box(augmentation, canvas, seed):
-    inputs, labels = drawn(seed, canvas)
+def test_boxes_enclose_their_objects(augmentation, canvas, seed):
+    inputs, labels = draw(seed, canvas)
     changed, moved = jax.device_get(augmentation(jax.random.key(seed), arrays(inputs), arrays(labels)))
     assert {name: array.dtype for name, array in changed.items()} == {"image": np.uint8, "size": np.int32}
     for row, (height, width) in enumerate(changed["size"]):
@@ -69,82 +70,86 @@ def test_what_was_drawn_is_in_its_box(augmentation, canvas, seed):
         assert not image[:, width:].any()
         assert image[:height, :width].min() > 0
         if moved["classes"][row, 0] >= 0:
-            np.testing.assert_allclose(found(image), box, atol=1)
+            np.testing.assert_allclose(bright_box(image), box, atol=1)
             assert (box[2:] > box[:2]).all()
             assert (box >= 0).all()
             assert (box <= [width, height, width, height]).all()
         else:
             assert not box.any()
-        # Where there was no object there is none.
+        # Padding stays padding.
         assert moved["classes"][row, 1] == -1
         assert not moved["boxes"][row, 1].any()
 
 
-def test_the_key_decides(augmentation):
-    given = [arrays(tree) for tree in drawn(0)]
-    once, again, other = (augmentation(jax.random.key(key), *given)[0]["image"] for key in (3, 3, 4))
+def test_results_depend_on_the_key(augmentation):
+    batch = [arrays(tree) for tree in draw(0)]
+    once, again, other = (augmentation(jax.random.key(key), *batch)[0]["image"] for key in (3, 3, 4))
     assert jnp.array_equal(once, again)
     assert not jnp.array_equal(once, other)
 
 
-def test_a_flip_moves_no_edge_and_twice_is_none():
-    inputs, labels = (arrays(tree) for tree in drawn(1))
+def test_flip_is_exact_and_its_own_inverse():
+    inputs, labels = (arrays(tree) for tree in draw(1))
     key = jax.random.key(0)
     once = augmentation_boxes.horizontal_flip(key, inputs, labels)
     for row in range(COUNT):
-        np.testing.assert_array_equal(found(np.asarray(once[0]["image"][row])), once[1]["boxes"][row, 0])
+        np.testing.assert_array_equal(bright_box(np.asarray(once[0]["image"][row])), once[1]["boxes"][row, 0])
     twice = augmentation_boxes.horizontal_flip(key, *once)
     jax.tree.map(np.testing.assert_array_equal, twice, (inputs, labels))
     flipped = np.array([not np.array_equal(*pair) for pair in zip(once[1]["boxes"], labels["boxes"], strict=True)])
     assert 3 < flipped.sum() < 13
 
 
-def test_a_factor_of_one_changes_nothing():
-    inputs, labels = (arrays(tree) for tree in drawn(2))
-    same = augmentation_boxes.scale_and_crop(least=1, most=1)(jax.random.key(0), inputs, labels)
+def test_a_scale_of_one_is_the_identity():
+    inputs, labels = (arrays(tree) for tree in draw(2))
+    same = augmentation_boxes.scale_and_crop(min_scale=1, max_scale=1)(jax.random.key(0), inputs, labels)
     jax.tree.map(np.testing.assert_array_equal, same, (inputs, labels))
 
 
-def test_an_edge_is_not_darkened_by_the_black_beside_it():
-    inputs, labels = (arrays(tree) for tree in drawn(6))
+def test_edges_are_not_mixed_with_the_padding():
+    inputs, labels = (arrays(tree) for tree in draw(6))
     inputs["image"] = jnp.where(inputs["image"] > 0, 40, 0).astype(jnp.uint8)
     changed, _ = EVERY["scale"](jax.random.key(1), inputs, labels)
     assert set(np.unique(changed["image"]).tolist()) == {0, 40}
 
 
-def test_what_is_cut_off_by_more_than_is_asked_for_is_dropped():
-    inputs, labels = (arrays(tree) for tree in drawn(3))
+def test_objects_with_too_little_visible_area_are_dropped():
+    inputs, labels = (arrays(tree) for tree in draw(3))
     inputs["size"] = jnp.full_like(inputs["size"], SIDE)
     labels["crowd"] = labels["crowd"].at[:, 0].set(True)
-    kept = {}
+    stays = {}
     for visible in (0.0, 0.3, 1.0):
-        larger = augmentation_boxes.scale_and_crop(least=2, most=2, visible=visible)
+        larger = augmentation_boxes.scale_and_crop(min_scale=2, max_scale=2, min_visible=visible)
         _, moved = larger(jax.random.key(1), inputs, labels)
-        kept[visible] = np.asarray(moved["classes"][:, 0] >= 0)
+        stays[visible] = np.asarray(moved["classes"][:, 0] >= 0)
         areas, before = ((some[:, 0, 2:] - some[:, 0, :2]).prod(axis=-1) for some in (moved["boxes"], labels["boxes"]))
-        share = np.asarray(areas / (4 * before))
-        assert (share[kept[visible]] >= visible - 1e-6).all()
-        np.testing.assert_array_equal(moved["crowd"][:, 0], kept[visible])
-    assert kept[0.0].sum() > kept[0.3].sum() > kept[1.0].sum() > 0
-    # By hand: the window of the object's image says how much is left of it.
-    whole = augmentation_boxes.scale_and_crop(least=2, most=2, visible=0.0)(jax.random.key(1), inputs, labels)[1]
-    left = (whole["boxes"][:, 0, 2:] - whole["boxes"][:, 0, :2]).prod(axis=-1)
-    share = np.asarray(left / (4 * (labels["boxes"][:, 0, 2:] - labels["boxes"][:, 0, :2]).prod(axis=-1)))
-    np.testing.assert_array_equal(kept[0.3], share >= 0.3)
+        fraction = np.asarray(areas / (4 * before))
+        assert (fraction[stays[visible]] >= visible - 1e-6).all()
+        np.testing.assert_array_equal(moved["crowd"][:, 0], stays[visible])
+    assert stays[0.0].sum() > stays[0.3].sum() > stays[1.0].sum() > 0
+    # Computed from the crop that drops nothing.
+    whole = augmentation_boxes.scale_and_crop(min_scale=2, max_scale=2, min_visible=0.0)(
+        jax.random.key(1), inputs, labels
+    )[1]
+    visible_area = (whole["boxes"][:, 0, 2:] - whole["boxes"][:, 0, :2]).prod(axis=-1)
+    fraction = np.asarray(visible_area / (4 * (labels["boxes"][:, 0, 2:] - labels["boxes"][:, 0, :2]).prod(axis=-1)))
+    np.testing.assert_array_equal(stays[0.3], fraction >= 0.3)
 
 
-def test_factors_are_within_their_bounds_and_spread_over_them():
-    inputs, labels = (arrays(tree) for tree in drawn(4))
+def test_scales_cover_their_range():
+    inputs, labels = (arrays(tree) for tree in draw(4))
     inputs["size"] = jnp.full_like(inputs["size"], SIDE)
-    sizes = augmentation_boxes.scale_and_crop(least=0.5, most=1.0)(jax.random.key(2), inputs, labels)[0]["size"]
+    sizes = augmentation_boxes.scale_and_crop(min_scale=0.5, max_scale=1.0)(jax.random.key(2), inputs, labels)[0][
+        "size"
+    ]
     assert sizes.min() >= SIDE / 2
     assert sizes.max() <= SIDE
     assert len(np.unique(sizes)) > 6
 
 
-def test_jitter_changes_brightness_and_contrast_within_bounds_and_no_label():
-    inputs, labels = (arrays(tree) for tree in drawn(5))
-    changed, same = augmentation_boxes.jitter(brightness=0.1, contrast=0.5)(jax.random.key(0), inputs, labels)
+def test_color_jitter_is_bounded_and_keeps_labels():
+    inputs, labels = (arrays(tree) for tree in draw(5))
+    changed, same = augmentation_boxes.color_jitter(brightness=0.1, contrast=0.5)(jax.random.key(0), inputs, labels)
     assert same is labels
     inside = np.asarray(inputs["image"] > 0)
     before, after = (np.ma.masked_array(np.asarray(some["image"], np.float64), ~inside) for some in (inputs, changed))
