@@ -15,12 +15,12 @@ import statistics
 import tempfile
 from pathlib import Path
 
-import tyro
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from jaxcls import tasks
+from jaxcls.cli.arguments import parse
 from jaxcls.data.dataset import Dataset
 from jaxcls.tasks import sentiment
 from jaxcls.training.run import run
@@ -41,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--splits", type=int, nargs="+", default=[0, 1, 2])
     options, flags = parser.parse_known_args()
-    given = tyro.cli(Settings, args=["--task", "sentiment", *flags])
+    given = parse(Settings, ["--task", "sentiment", *flags])
     datasets = [sentiment.from_sample(0.2, seed=seed) for seed in options.splits]
     ours = [trained(dataset, given) for dataset in datasets]
     theirs = [logistic_regression(dataset) for dataset in datasets]

@@ -18,7 +18,6 @@ import statistics
 import tempfile
 from pathlib import Path
 
-import tyro
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
@@ -26,6 +25,7 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 
 from jaxcls import tasks
+from jaxcls.cli.arguments import parse
 from jaxcls.data.dataset import Dataset
 from jaxcls.data.samples import toxic_comment as sample
 from jaxcls.tasks import toxic_comment
@@ -48,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 3, 4])
     options, flags = parser.parse_known_args()
-    given = tyro.cli(Settings, args=["--task", "toxic_comment", *flags])
+    given = parse(Settings, ["--task", "toxic_comment", *flags])
     datasets = [generated(seed) for seed in options.seeds]
     rows = ""
     for name, results in (

@@ -2,7 +2,7 @@
 
 import sys
 
-from jaxcls.cli.train import main
+from jaxcls.cli.main import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run("train", *sys.argv[1:], program="python -m jaxcls.train"))

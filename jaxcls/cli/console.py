@@ -1,50 +1,63 @@
-"""What the command lines say: their lines, a table of scores, or what went wrong, with the exit status for it."""
+"""What all commands print: lines, tables and curves, and errors with their exit status."""
 
 import io
 import math
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TextIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
 
 from jaxcls._utils import escaping
 from jaxcls._utils.errors import InputError
+from jaxcls._utils.text_table import text_table
+
+if TYPE_CHECKING:
+    from jaxcls.export.predictor import Predictor
 
 # Exit statuses, beside 0.
 FAILED = 1
 BAD_INPUT = 2
-# Of a label, those that its problem has.
-_OF_A_LABEL = ("precision", "recall", "f1", "roc_auc", "map", "map_50")
-_BLOCKS = "▁▂▃▄▅▆▇█"
-# For a terminal, or a file, that cannot have them: the darker, the higher.
-_PLAIN = ".:-=+*%@"
-# Of more epochs than this, as many are shown as fit into a line.
-_WIDEST = 48
-# What shells give for a process that SIGINT ended.
-STOPPED_AT_ONCE = 130
-# And for one that wrote to a pipe that nobody read any more, such as that to head.
-NOBODY_READS = 141
+# EX_TEMPFAIL of sysexits.h: the run is saved, and the same command continues it.
+INTERRUPTED = 75
+# As shells report a process that SIGINT ended, and one that wrote to a closed pipe, such as that to head.
+KILLED = 130
+PIPE_CLOSED = 141
+
+_LABEL_METRICS = ("precision", "recall", "f1", "roc_auc", "map", "map_50")
+_BLOCKS, _ASCII_BLOCKS = "▁▂▃▄▅▆▇█", ".:-=+*%@"
+_SPARKLINE_WIDTH = 48
 
 
-def exit_status(command: Callable[[], int]) -> int:
-    """Runs a command line. What can go wrong with it is a line and an exit status, not a traceback."""
+class Interrupted(Exception):
+    """A command stopped at the user's request; the same command continues it."""
+
+
+def exit_status(action: Callable[[], int], *, command: str = "") -> int:
+    """Runs a command; its errors become a line on stderr and an exit status, without a traceback.
+
+    Args:
+      action: runs the command and returns its exit status.
+      command: its command line, which an interrupted run is continued with.
+    """
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # A name may hold signs that the terminal's encoding has not.
+        # Names may contain characters that the terminal's encoding lacks.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         try:
-            return _status(command)
+            return _status(action, command)
         finally:
-            # Here, where it can be answered, and not when Python ends.
+            # Here a closed pipe can be handled; at Python's exit it cannot.
             sys.stdout.flush()
     except BrokenPipeError:
-        # What Python still writes when it ends.
+        # For what Python still writes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return NOBODY_READS
+        return PIPE_CLOSED
 
 
 def say(text: object, *, file: TextIO | None = None) -> None:
-    """Prints a text at once, whatever names of others it holds: none of it is a command to a terminal.
+    """Prints a text at once, with control characters escaped: names in it may come from others.
 
     >>> say("cat" + chr(27) + "[2J")
     cat\\x1b[2J
@@ -52,68 +65,83 @@ def say(text: object, *, file: TextIO | None = None) -> None:
     print(escaping.text(text), file=file, flush=True)
 
 
-def _status(command: Callable[[], int]) -> int:
+def check_output(file: Path, *, overwrite: bool) -> None:
+    """Refuses an --output that cannot be written or must not be replaced, before any work is done."""
+    if file.is_dir() or not file.absolute().parent.is_dir():
+        raise InputError(f"--output {file}: give the name of a file in an existing folder.")
+    if file.exists() and not overwrite:
+        raise InputError(f"--output {file} exists; name another file, or give --overwrite.")
+
+
+def origin(learned: "Predictor") -> str:
+    """The task of a finished run, and whether its examples were synthetic."""
+    return learned.task.name + (", learned from SYNTHETIC examples" if learned.data["synthetic"] else "")
+
+
+def _status(action: Callable[[], int], command: str) -> int:
     try:
-        return command()
+        return action()
     except InputError as error:
-        say(f"error: {error}", file=sys.stderr)
-        return BAD_INPUT
+        return _failed(error, BAD_INPUT)
     except BrokenPipeError:
         raise
     except OSError as error:
-        # A file that was there, a disk, a network: the message names it.
-        say(f"error: {error}; what was saved before stands", file=sys.stderr)
-        return FAILED
+        # A file that disappeared, a full disk, a network: the message names it.
+        return _failed(f"{error}; what was saved before remains")
     except RuntimeError as error:
-        # Not at the top: --help is answered without jax.
+        # Imported here because --help works without jax.
         from jaxcls.checkpoints import CheckpointError
         from jaxcls.training.debugging import NonFiniteError
         from jaxcls.training.loop import DivergedError
         from jaxcls.training.memory import EXHAUSTED
 
         if str(error).startswith(EXHAUSTED):
-            advice = (
-                "Lower --batch-size and raise --gradient-accumulation-steps by the same factor, for updates of as many "
-                "examples; lower --eval-batch-size; or give --remat."
+            return _failed(
+                f"out of memory ({str(error).splitlines()[0]}). Lower --batch-size and raise "
+                "--gradient-accumulation-steps by the same factor, which keeps the examples per update; lower "
+                "--eval-batch-size; or give --remat."
             )
-            say(f"error: out of memory ({str(error).splitlines()[0]}). {advice}", file=sys.stderr)
-        elif isinstance(error, CheckpointError | DivergedError | NonFiniteError):
-            say(f"error: {error}", file=sys.stderr)
-        else:
-            raise
-        return FAILED
+        if isinstance(error, CheckpointError | DivergedError | NonFiniteError):
+            return _failed(error)
+        raise
+    except Interrupted as stop:
+        say(f"{stop}. To continue: {command}", file=sys.stderr)
+        return INTERRUPTED
     except KeyboardInterrupt:
-        print("stopped at once; what was saved before stands", file=sys.stderr)
-        return STOPPED_AT_ONCE
+        say("stopped at once; what was saved before remains", file=sys.stderr)
+        return KILLED
+
+
+def _failed(message: object, status: int = FAILED) -> int:
+    say(f"error: {message}", file=sys.stderr)
+    return status
 
 
 def table(report: Mapping[str, Any], split: str) -> str:
-    """The scores of a split as a terminal shows them.
+    """The scores of a split as text.
 
     Args:
-      report: as :func:`jaxcls.metrics.report` makes it, with 'synthetic': whether the examples were generated.
+      report: as :func:`jaxcls.metrics.report` returns it, and 'synthetic': whether the examples were generated.
       split: its name.
     """
     synthetic = "SYNTHETIC " if report["synthetic"] else ""
-    lines = ["", f"{synthetic}{split}, {report['examples']:,} examples", ""]
-    lines += [f"  {name:28} {value:.4f}" for name, value in report["metrics"].items() if value is not None]
-    known = next(iter(report["labels"].values()))
-    columns = [name for name in _OF_A_LABEL if name in known]
-    names = {label: escaping.line(label) for label in report["labels"]}
-    width = max(map(len, names.values()))
-    lines += ["", f"  {'':{width}}  " + "  ".join(f"{c:>9}" for c in ("support", *columns))]
+    metrics = [f"  {name:28} {value:.4f}" for name, value in report["metrics"].items() if value is not None]
+    first = next(iter(report["labels"].values()))
+    columns = [name for name in _LABEL_METRICS if name in first]
+    rows = [["", "support", *columns]]
     for label, row in report["labels"].items():
-        cells = "  ".join(f"{row[c]:9.4f}" if row[c] is not None else f"{'-':>9}" for c in columns)
-        lines.append(f"  {names[label]:{width}}  {row['support']:9,.0f}  {cells}")
-    return "\n".join(lines)
+        scores = ["-" if row[name] is None else f"{row[name]:.4f}" for name in columns]
+        rows.append([escaping.line(label), f"{row['support']:,.0f}", *scores])
+    labels = textwrap.indent(text_table(rows), "  ")
+    return "\n".join(["", f"{synthetic}{split}, {report['examples']:,} examples", "", *metrics, "", labels])
 
 
 def curves(history: Sequence[Mapping[str, Any]], *, encoding: str | None) -> str:
-    """The loss and the first metric of the validation examples over the epochs, a line each; nothing of one epoch.
+    """The training loss and the first validation metric over the epochs, one line each; empty for a single epoch.
 
     Args:
-      history: an entry for each epoch, as a run keeps it.
-      encoding: that of the output; where it has no blocks, other signs stand for them.
+      history: one entry per epoch, as a run saves it.
+      encoding: that of the output; without block characters, it gets ASCII.
 
     >>> history = [{"loss": 2.0, "val_accuracy": 0.5}, {"loss": 1.0, "val_accuracy": 0.75}]
     >>> print(curves(history, encoding="ascii"))
@@ -133,23 +161,25 @@ def curves(history: Sequence[Mapping[str, Any]], *, encoding: str | None) -> str
 
 
 def sparkline(values: Sequence[float | None], encoding: str | None = "utf-8") -> str:
-    """Values as signs of eight heights, from the least to the greatest of them; a blank where there is none.
+    """Values as blocks of eight heights, from their minimum to their maximum; blank where there is none.
 
     >>> sparkline([0, 1, 2, float("nan"), 7])
     '▁▂▃ █'
     """
-    signs = _BLOCKS
+    blocks = _BLOCKS
     try:
-        signs.encode(encoding or "ascii")
+        blocks.encode(encoding or "ascii")
     except UnicodeEncodeError:
-        signs = _PLAIN
-    if len(values) > _WIDEST:
-        # The first and the last are among them.
-        values = [values[round(place * (len(values) - 1) / (_WIDEST - 1))] for place in range(_WIDEST)]
+        blocks = _ASCII_BLOCKS
+    if len(values) > _SPARKLINE_WIDTH:
+        # The first and the last are kept.
+        step = (len(values) - 1) / (_SPARKLINE_WIDTH - 1)
+        values = [values[round(index * step)] for index in range(_SPARKLINE_WIDTH)]
     known = [value for value in values if value is not None and math.isfinite(value)]
     low, spread = min(known, default=0.0), max(known, default=0.0) - min(known, default=0.0)
     return "".join(
-        " " if value is None or not math.isfinite(value)
-        else signs[round((value - low) / spread * (len(signs) - 1)) if spread else 0]
+        blocks[round((value - low) / (spread or 1) * (len(blocks) - 1))]
+        if value is not None and math.isfinite(value)
+        else " "
         for value in values
-    )  # fmt: skip
+    )

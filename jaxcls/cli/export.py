@@ -1,4 +1,4 @@
-"""jaxcls export: what a finished run learned, as a folder that needs no jaxcls.
+"""Write a finished run as StableHLO, ONNX or safetensors, to use without jaxcls.
 
 jaxcls export --run-dir runs/fashion_mnist-1a2b3c4d --output model
 python model/loader.py --input images.npy --output predicted.csv
@@ -6,57 +6,31 @@ jaxcls export --run-dir runs/fashion_mnist-1a2b3c4d --output model --format onnx
 """
 
 import dataclasses
-from collections.abc import Sequence
+import importlib
 from pathlib import Path
 from typing import Literal
 
-import tyro
-
-from jaxcls._utils import environment
 from jaxcls.cli import console
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Export:
-    """Write what a finished run learned as a folder, with the SHA-256 of every file."""
-
+class Options:
     run_dir: Path
-    """The directory of the run, as training named it."""
+    """folder of the run"""
     output: Path
-    """The folder to write, which must not be there."""
+    """new folder for the exported files and their SHA-256 checksums"""
     format: Literal["stablehlo", "safetensors", "onnx"] = "stablehlo"
-    """stablehlo: programs for CPU, CUDA and TPU with a loader that runs them with jax alone. safetensors: the weights.
-    onnx: a program for ONNX runtimes (pip install 'jaxcls[onnx]')."""
+    """stablehlo: programs for CPU, CUDA and TPU with a loader that needs only jax; safetensors: the weights; onnx: a
+    program for ONNX runtimes (pip install 'jaxcls[onnx]')"""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line and returns its exit status."""
-    return console.exit_status(lambda: _run(tyro.cli(Export, args=arguments, prog="jaxcls export")))
-
-
-def _run(asked: Export) -> int:
-    # From here on jax is needed, and --help is answered.
-    environment.configure()
+def run(options: Options) -> None:
     from jaxcls.export import folder, predictor
 
-    folder.check_free(asked.output)
-    learned = predictor.load(asked.run_dir)
-    # Each format has packages of its own.
-    match asked.format:
-        case "stablehlo":
-            from jaxcls.export import stablehlo
-
-            files = stablehlo.files(learned)
-        case "safetensors":
-            from jaxcls.export import safetensors
-
-            files = safetensors.files(learned)
-        case "onnx":
-            from jaxcls.export import onnx
-
-            files = onnx.files(learned)
-    folder.write(asked.output, files)
-    synthetic = ", learned from SYNTHETIC examples" if learned.data["synthetic"] else ""
+    folder.check_free(options.output)
+    learned = predictor.load(options.run_dir)
+    # Each format needs packages of its own.
+    files = importlib.import_module(f"jaxcls.export.{options.format}").files(learned)
+    folder.write(options.output, files)
     size = sum(map(len, files.values()))
-    console.say(f"{learned.task.name} as {asked.format}{synthetic}, {size:,} bytes, kept in {asked.output}")
-    return 0
+    console.say(f"{console.origin(learned)} as {options.format}, {size:,} bytes, saved in {options.output}")

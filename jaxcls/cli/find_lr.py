@@ -1,97 +1,125 @@
-"""jaxcls find-lr: the learning-rate range test, with a plot.
+"""Find a learning rate with the range test: the loss while the rate rises from very low to very high.
 
 jaxcls find-lr --task fashion_mnist
-jaxcls find-lr --task fashion_mnist --model resnet --optimizer sgd --momentum 0.9 --output found
+jaxcls find-lr --task fashion_mnist --model resnet --optimizer sgd --momentum 0.9 --output rates
 """
 
 import dataclasses
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import tyro
-
-from jaxcls._utils import environment
-from jaxcls._utils.errors import InputError, flag
+from jaxcls._utils.errors import InputError
 from jaxcls.cli import console
-from jaxcls.training.settings import Maybe, Settings, config_of
+from jaxcls.training.settings import EvaluationSettings, ScheduleSettings, Settings, names
 
 if TYPE_CHECKING:
     from jaxcls.training.learning_rate_search import Search, Suggestions
 
-# What the search sets itself, and what follows a training.
-_NOT_TAKEN = (
-    "list_tasks", "run_dir", "resume", "epochs", "learning_rate", "schedule", "warmup", "end_factor", "boundaries",
-    "scales", "patience", "monitor", "restore_best", "tune_threshold", "checkpoint_seconds", "max_skipped_steps",
-    "eval_batch_size",
-)  # fmt: skip
+# What the test sets itself, or has no use for.
+OMITTED = {
+    *names(ScheduleSettings),
+    *names(EvaluationSettings),
+    *("learning_rate", "epochs", "max_skipped_steps", "debug"),
+    *("run_dir", "resume", "list_tasks", "checkpoint_seconds", "stall_seconds", "profile", "tensorboard", "wandb"),
+}
+_ROWS, _COLUMNS = 12, 60
+_STYLE = """
+  svg { background: #fff; color: #222; font: 11px sans-serif }
+  @media (prefers-color-scheme: dark) { svg { background: #1b1b1b; color: #ddd } }
+  text { fill: currentColor } path { stroke: currentColor; fill: none } .grid { opacity: .15 }
+  .s0 { stroke: #2b7bba; stroke-width: 2 } .s1 { stroke: #2b7bba; opacity: .3 } .mark { stroke: #d1495b }
+"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Asked(Settings):
-    """Find a learning rate. Takes the flags of training but those of its rate, its length and its run."""
-
+class Options(Settings):
     lowest: float = 1e-6
-    """The rate of the first step."""
+    """learning rate of the first step"""
     highest: float = 1.0
-    """The rate of the last step."""
+    """learning rate of the last step"""
     steps: int = 200
-    """Steps over which the rate rises; the search stops earlier where the loss is 4 times its lowest."""
-    output: Maybe[Path | None] = None
-    """A folder to write find_lr.csv and find_lr.svg to."""
+    """training steps; the test ends earlier if the loss exceeds 4 times its minimum"""
+    output: Path | None = None
+    """folder for find_lr.csv and find_lr.svg"""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line and returns its exit status."""
-    given = sys.argv[1:] if arguments is None else list(arguments)
-    return console.exit_status(lambda: _run(_parse(given)))
-
-
-def _parse(arguments: list[str]) -> Asked:
-    default = dataclasses.replace(Asked(), **vars(config_of(arguments)))
-    asked = tyro.cli(Asked, default=default, args=arguments, prog="jaxcls find-lr")
-    for name in _NOT_TAKEN:
-        if getattr(asked, name) != getattr(default, name):
-            raise InputError(f"{flag(name)} says nothing to the search for a learning rate; leave it out.")
-    return asked
-
-
-def _run(asked: Asked) -> int:
-    if asked.output is not None and asked.output.exists() and not asked.output.is_dir():
-        raise InputError(f"--output {asked.output} is a file; give a folder.")
-    # From here on jax is needed, and --help is answered.
-    environment.configure()
-    from jaxcls.cli import rate_plot
+def run(options: Options) -> None:
+    if options.output is not None and options.output.exists() and not options.output.is_dir():
+        raise InputError(f"--output {options.output} is a file; give a folder.")
     from jaxcls.training import learning_rate_search
 
-    found = learning_rate_search.search(asked, lowest=asked.lowest, highest=asked.highest, steps=asked.steps)
-    suggestions = learning_rate_search.suggest(found)
-    console.say(rate_plot.text(found))
-    console.say(_said(found, suggestions, asked))
-    if asked.output is not None:
+    search = learning_rate_search.search(
+        options, lowest=options.lowest, highest=options.highest, steps=options.steps, say=console.say
+    )
+    suggestions = learning_rate_search.suggest(search)
+    console.say(plot(search))
+    console.say(_summary(search, suggestions, options.steps))
+    if options.output is not None:
         from jaxcls.data.formats import tables
 
-        asked.output.mkdir(parents=True, exist_ok=True)
-        columns = {"rate": found.rates, "loss": found.losses, "smoothed_loss": found.smoothed}
-        tables.write_csv(asked.output / "find_lr.csv", {"step": range(1, len(found.rates) + 1), **columns})
-        marked = [rate for rate in suggestions if rate is not None]
-        (asked.output / "find_lr.svg").write_text(rate_plot.svg(found, marked), encoding="utf-8")
-        console.say(f"kept in {asked.output}")
-    return 0
+        options.output.mkdir(parents=True, exist_ok=True)
+        columns = {"rate": search.rates, "loss": search.losses, "smoothed_loss": search.smoothed}
+        tables.write_csv(options.output / "find_lr.csv", {"step": range(1, len(search.rates) + 1), **columns})
+        (options.output / "find_lr.svg").write_text(svg(search, suggestions.steepest), encoding="utf-8")
+        console.say(f"saved in {options.output}")
 
 
-def _said(found: "Search", suggestions: "Suggestions", asked: Asked) -> str:
-    if len(found.rates) < asked.steps:
-        end = (
-            f"stopped at step {len(found.rates)} of {asked.steps}, at the rate {found.rates[-1]:.2g}: the loss went up"
-        )
-    else:
-        end = f"{len(found.rates)} steps"
+def plot(search: "Search") -> str:
+    """The smoothed loss over the logarithm of the learning rate, in characters.
+
+    >>> import numpy as np
+    >>> from jaxcls.training.learning_rate_search import Search
+    >>> rates = np.logspace(-3, 0, 50)
+    >>> plot(Search(rates, 2 - rates, 2 - rates)).splitlines()[0].split("•")[0]
+    '     1.999 | '
+    """
+    import numpy as np
+
+    low, high = float(search.smoothed.min()), _highest(search)
+    decades = np.log(search.rates / search.rates[0])
+    columns = (decades / decades[-1] * (_COLUMNS - 1)).round().astype(int)
+    rows = ((high - search.smoothed) / (high - low) * (_ROWS - 1)).round().clip(0).astype(int)
+    cells = np.full((_ROWS, _COLUMNS), " ")
+    cells[rows, columns] = "•"
+    labels = [f"{high:.4g}", *[""] * (_ROWS - 2), f"{low:.4g}"]
+    lines = [f"{label:>10} | {''.join(row)}".rstrip() for label, row in zip(labels, cells, strict=True)]
+    first, last = f"{search.rates[0]:.1e}", f"{search.rates[-1]:.1e}"
+    return "\n".join([*lines, f"{'loss':>10} +-{'-' * _COLUMNS}", f"{'':12} {first}{last:>{_COLUMNS - len(first)}}"])
+
+
+def svg(search: "Search", suggestion: float | None) -> str:
+    """An SVG file with the loss of each step, its average and the suggested learning rate, for light and dark mode."""
+    import numpy as np
+
+    from jaxcls.reports.html_report import charts
+
+    # An average follows late, so the losses reach lower than it.
+    losses = {"smoothed loss": search.smoothed, "loss": search.losses.clip(max=_highest(search))}
+    lines = [
+        charts.Line(name, list(zip(np.log10(search.rates).tolist(), values.tolist(), strict=True)), style)
+        for style, (name, values) in enumerate(losses.items())
+    ]
+    mark = None if suggestion is None else (float(np.log10(suggestion)), f"{suggestion:.2g}")
+    chart = str(charts.lines(lines, x="log10 of the learning rate", y="loss", mark=mark))
+    chart = chart.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
+    return chart.replace(">", f"><style>{_STYLE}</style>", 1) + "\n"
+
+
+def _highest(search: "Search") -> float:
+    """The highest loss to show: that before the minimum, because divergence at the end would flatten the rest."""
+    best = int(search.smoothed.argmin())
+    before = search.smoothed[: best + 1] if best else search.smoothed
+    return max(float(before.max()), float(search.smoothed[best]) + 1e-12)
+
+
+def _summary(search: "Search", suggestions: "Suggestions", steps: int) -> str:
+    end = f"{len(search.rates)} steps"
+    if len(search.rates) < steps:
+        end += f" of {steps}: stopped at the learning rate {search.rates[-1]:.2g}, because the loss went up"
     if suggestions.steepest is None or suggestions.tenth_of_lowest is None:
-        return f"{end}\nthe loss never fell: there is no rate to suggest. Try others, or more --steps."
+        return f"{end}\nno suggestion: the loss never fell; try other rates or more --steps"
     return (
         f"{end}\n"
         f"--learning-rate {suggestions.steepest:.2g}    where the loss falls fastest\n"
-        f"--learning-rate {suggestions.tenth_of_lowest:.2g}    a tenth of the rate where it is lowest"
+        f"--learning-rate {suggestions.tenth_of_lowest:.2g}    a tenth of the rate with the lowest loss"
     )

@@ -1,44 +1,73 @@
-"""jaxcls: one program with a sub-command for each thing that it does."""
+"""The program ``jaxcls``, with one command for each thing that it does."""
 
 import importlib
+import shlex
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 
 from jaxcls import __version__
+from jaxcls._utils import environment
 from jaxcls._utils.errors import unknown_name
+from jaxcls._utils.text_table import text_table
+from jaxcls.cli import console
+from jaxcls.cli.arguments import parse
 
-COMMANDS = {
-    "train": "train a classifier and test it",
-    "evaluate": "score a finished run on one split of its data, or on other data",
-    "predict": "predict new examples with a finished run",
-    "report": "write the HTML report of a run, or compare several",
-    "export": "write a finished run as StableHLO, ONNX or safetensors",
-    "find-lr": "find a learning rate with the range test",
-    "replay": "examine a training step that was saved because it was not finite",
-}
+# Each is a module of this package: its docstring is the summary and examples of --help, its class Options has the
+# options, and its function run takes them.
+COMMANDS = ("train", "evaluate", "predict", "report", "export", "find-lr", "replay")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the sub-command that the first argument names, and returns the exit status."""
+def main(arguments: Sequence[str] | None = None, *, program: str = "jaxcls") -> int:
+    """Runs the command that the first argument names, and returns the exit status.
+
+    Args:
+      arguments: the command line without the program; by default that of the process.
+      program: how the program was started, for messages.
+    """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(_usage())
-        return 0 if arguments else 2
-    name, *rest = arguments
-    if name == "--version":
-        print(f"jaxcls {__version__}")
-        return 0
-    if name not in COMMANDS:
-        print(f"error: {unknown_name('command', name, COMMANDS)}", file=sys.stderr)
-        return 2
-    command = importlib.import_module(f"jaxcls.cli.{name.replace('-', '_')}")
-    status: int = command.main(rest)
-    return status
+    if arguments and arguments[0] in COMMANDS:
+        return run(*arguments, program=f"{program} {arguments[0]}")
+    return console.exit_status(lambda: _answer(arguments, program))
 
 
-def _usage() -> str:
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name:{width}}  {summary}" for name, summary in COMMANDS.items()]
-    return "\n".join(
-        ["usage: jaxcls COMMAND ...", "", "commands:", *lines, "", "jaxcls COMMAND --help shows the options of each."]
+def run(name: str, *arguments: str, program: str) -> int:
+    """Runs a command, and returns the exit status.
+
+    Args:
+      name: one of COMMANDS.
+      arguments: the command line after the name.
+      program: how the command was started, for messages.
+    """
+    return console.exit_status(lambda: _run(name, arguments, program), command=f"{program} {shlex.join(arguments)}")
+
+
+def _run(name: str, arguments: Sequence[str], program: str) -> int:
+    module = _module(name)
+    options = parse(
+        module.Options,
+        arguments,
+        program=program,
+        description=module.__doc__ or "",
+        omit=getattr(module, "OMITTED", ()),
     )
+    # Before jax is imported, which --help does without.
+    environment.configure(deterministic=getattr(options, "deterministic", False))
+    return module.run(options) or 0
+
+
+def _answer(arguments: list[str], program: str) -> int:
+    """Answers a command line that names no command."""
+    if arguments == ["--version"]:
+        console.say(f"jaxcls {__version__}")
+    elif not arguments or arguments[0] in ("-h", "--help"):
+        summaries = [(f"  {name}", (_module(name).__doc__ or "").splitlines()[0]) for name in COMMANDS]
+        console.say(f"usage: {program} COMMAND [OPTIONS]\n\ncommands:\n{text_table(summaries, left=2)}\n")
+        console.say(f"{program} COMMAND --help shows the options of a command.")
+    else:
+        raise unknown_name("command", arguments[0], COMMANDS)
+    return 0 if arguments else console.BAD_INPUT
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"jaxcls.cli.{name.replace('-', '_')}")

@@ -1,4 +1,4 @@
-"""jaxcls replay: looks again at a step that --debug kept, layer by layer.
+"""Examine a training step that was saved because it was not finite, layer by layer.
 
 jaxcls replay runs/fashion_mnist-1a2b3c4d/debug/step-000012.npz
 """
@@ -7,53 +7,43 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-import tyro
-
-from jaxcls._utils import environment
 from jaxcls._utils.errors import InputError
 from jaxcls.cli import console
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Replay:
-    """Look again at a step that was not finite; a step of a program's own is looked at by its `compiled.replay`."""
-
-    file: tyro.conf.Positional[Path]
-    """The file that --debug named."""
+class Options:
+    file: Path = dataclasses.field(metadata={"positional": True})
+    """the file that training with --debug saved; the exit status is 1 if the step is still not finite"""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line and returns its exit status: 1 where the step is still not finite."""
-    return console.exit_status(lambda: _run(tyro.cli(Replay, args=arguments, prog="jaxcls replay")))
-
-
-def _run(asked: Replay) -> int:
-    # From here on jax is needed, and --help is answered.
-    environment.configure()
+def run(options: Options) -> int:
     import jax
 
     from jaxcls.training import debugging, program
     from jaxcls.training.settings import from_record
 
-    record = debugging.record_of(asked.file)
+    record = debugging.record_of(options.file)
     if "settings" not in record:
-        raise InputError(f"{asked.file} was kept by a program of yours: give it to replay() of what compile() gave.")
-    given = from_record(record["settings"], where=str(asked.file))
-    # Class weights come from the training examples.
-    functions = program.of(given, say=console.say)
-    state, batch = debugging.load(asked.file, jax.eval_shape(lambda: functions.state), functions.batch)
-    found = debugging.examine(functions.parts, state, batch)
+        raise InputError(
+            f"{options.file} was saved by a program that uses jaxcls.compile: examine it there, with compiled.replay()."
+        )
+    settings = from_record(record["settings"], where=str(options.file))
+    # The data is read as well: class weights come from the training examples.
+    functions = program.of(settings, say=console.say)
+    state, batch = debugging.load(options.file, jax.eval_shape(lambda: functions.state), functions.batch)
+    finding = debugging.examine(functions.parts, state, batch)
     console.say(f"\n{debugging.layers(functions.parts, state, batch)}\n")
-    console.say(f"step {int(state.step)}: {found or 'everything is finite'}")
+    console.say(f"step {int(state.step)}: {finding or 'everything is finite'}")
     if rows := record.get("rows"):
-        console.say(f"rows of the training examples: {_some(rows)}")
-    return 0 if found is None else console.FAILED
+        console.say(f"rows of the training examples: {_first(rows)}")
+    return 0 if finding is None else console.FAILED
 
 
-def _some(rows: Sequence[int], most: int = 10) -> str:
-    """The first of them, and how many there are.
+def _first(rows: Sequence[int], most: int = 10) -> str:
+    """The first row numbers, and how many there are.
 
-    >>> _some([3, 5]), _some(range(12), most=2)
+    >>> _first([3, 5]), _first(range(12), most=2)
     ('3, 5', '0, 1 and 10 more, 12 in all')
     """
     more = f" and {len(rows) - most:,} more, {len(rows):,} in all" if len(rows) > most else ""

@@ -1,6 +1,8 @@
-"""The settings of a run: one frozen dataclass, from which the command line, the TOML file and the record follow."""
+"""The settings of a run as frozen dataclasses, from which the command line, the TOML file and the record follow.
 
-import argparse
+Each group is one section of ``jaxcls train --help``; the docstring of a field is the help text of its option.
+"""
+
 import dataclasses
 import hashlib
 import json
@@ -8,268 +10,263 @@ import sys
 import tomllib
 import types
 import typing
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
+from dataclasses import field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
-
-import tyro
+from typing import Any, Literal
 
 from jaxcls._utils.errors import InputError, did_you_mean
 
-_Value = TypeVar("_Value")
-# A setting that need not be given. The task's recipe fills it in, unless it is optional (its type holds None).
-# To the type checker it has its value: whoever reads settings reads resolved ones.
-if TYPE_CHECKING:
-    Maybe = Annotated[_Value, "filled in"]
-else:
-    Maybe = Annotated[_Value | None, tyro.conf.DisallowNone, tyro.conf.arg(help_behavior_hint="")]
+# Not set by the user; the task's preset sets it before training. The type of such a field is that of the set value.
 UNSET: Any = None
+# The help of the command line lists these options first, as the most used.
+COMMON = {"common": True}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TaskSettings:
-    """What is learned."""
+    """The task."""
 
-    task: str = "fashion_mnist"
-    """What to learn; --list-tasks lists them."""
-    preset: str = "default"
-    """One of the task's recipes: default, or best, which takes longer."""
-    seed: int = 0
-    """Everything random follows from it: initial weights, order, augmentation, dropout, the validation split."""
+    task: str = field(default="fashion_mnist", metadata=COMMON)
+    """the task to train, by name; --list-tasks describes all of them"""
+    preset: str = field(default="default", metadata=COMMON)
+    """the recipe of the task that sets every option not given here; --list-tasks names the presets of each task"""
+    seed: int = field(default=0, metadata=COMMON)
+    """seed of everything random: initial weights, data order, augmentation, dropout and the validation split"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataSource:
-    """Where the data lies. None of these decides the result: the checksums of the data do."""
+    """Where the data is read from. Checksums identify the data, not its location."""
 
+    data: Path | None = field(default=None, metadata=COMMON)
+    """your data: a CSV file (tasks csv, text_csv) or a folder with one subfolder of images per class (image_folder)"""
+    test_data: Path | None = None
+    """your test examples, in the format of --data; without it, --test-fraction of --data is held out"""
+    data_dir: Path | None = field(default=None, metadata=COMMON)
+    """folder with the files of a public data set, in their original format"""
     source: Literal["auto", "files", "tfds", "sample"] = "auto"
-    """Where the data comes from: your files or the system's, a download by TFDS, the sample in the package, or
-    the first of these that is there."""
-    data_dir: Maybe[Path | None] = None
-    """The folder that holds the data's own files (--source files)."""
-    data: Maybe[Path | None] = None
-    """Your own data: a CSV file (tasks csv and text_csv) or a folder with a folder of images for each class
-    (image_folder)."""
-    test_data: Maybe[Path | None] = None
-    """Your own test examples, in the same form; without them, --test-fraction of --data is set aside."""
+    """where to read a public data set from: files on disk, a TensorFlow Datasets download, or the small sample that
+    comes with jaxcls; auto takes the first that is available"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataSettings(DataSource):
-    """What the data is and how it is read and split. Each task takes some of these."""
+    """What is read from the data, and how it is split. Each task takes some of these."""
 
-    test_fraction: Maybe[float | None] = None
-    """The share of the examples that is set aside for the test where the data has no test part of its own."""
-    label_column: Maybe[tuple[str, ...] | None] = None
-    """The column of --data that holds the label; several columns of 0 and 1 make a multi-label problem."""
-    text_column: Maybe[str | None] = None
-    """The column of --data that holds the text (text_csv)."""
-    weight_column: Maybe[str | None] = None
-    """The column of --data that holds how much each row counts."""
-    id_column: Maybe[str | None] = None
-    """The column of --data that names each row; it is not learned from."""
-    drop_column: Maybe[tuple[str, ...] | None] = None
-    """Columns of --data that are not learned from."""
-    uncertain: Maybe[Literal["ignore", "ones", "zeros"] | None] = None
-    """What an uncertain label counts as (CheXpert): as not known, as positive, or as negative."""
-    skip_damaged: Maybe[bool | None] = None
-    """Leave out, and count, images that cannot be decoded (image_folder), in place of ending with an error."""
-    image_size: Maybe[int | None] = None
-    """The height and width, in pixels, that images of any size are brought to."""
-    max_length: Maybe[int | None] = None
-    """The tokens of a text that are read; those after them are cut off."""
-    vocabulary_size: Maybe[int | None] = None
-    """The tokens that the tokenizer knows, at the most."""
-    validation_fraction: Maybe[float] = UNSET
-    """The share of the training examples that is held out for choices: stopping, the best epoch, thresholds."""
+    test_fraction: float | None = None
+    """fraction of the examples held out as the test set, if the data has none"""
+    validation_fraction: float = UNSET
+    """fraction of the training examples held out for early stopping, the best epoch and thresholds"""
+    label_column: tuple[str, ...] | None = None
+    """column of --data with the class; several columns of 0 and 1 make a multi-label problem"""
+    text_column: str | None = None
+    """column of --data with the text (text_csv)"""
+    weight_column: str | None = None
+    """column of --data with the sample weight of each row"""
+    id_column: str | None = None
+    """column of --data that identifies each row; not a feature"""
+    drop_column: tuple[str, ...] | None = None
+    """columns of --data to ignore"""
+    uncertain: Literal["ignore", "ones", "zeros"] | None = None
+    """how to read an uncertain label (CheXpert's -1): as unknown, positive or negative"""
+    skip_damaged: bool | None = None
+    """skip and count images that cannot be decoded, instead of stopping (image_folder)"""
+    image_size: int | None = None
+    """height and width in pixels to which images are resized"""
+    max_length: int | None = None
+    """tokens of a text that are read; the rest is cut off"""
+    vocabulary_size: int | None = None
+    """maximum number of tokens in the vocabulary of the tokenizer"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelSettings:
-    """The network."""
+    """The model."""
 
-    model: Maybe[str] = UNSET
-    """The network, one of the task's."""
-    dropout: Maybe[float] = UNSET
-    """The rate of dropout in the network."""
+    model: str = field(default=UNSET, metadata=COMMON)
+    """the network; --list-tasks names the models of each task"""
+    dropout: float = UNSET
+    """dropout rate of the network"""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """The type that the network computes in. Parameters, losses and statistics stay float32."""
+    """data type of the network's computations; parameters, losses and statistics stay float32"""
     remat: bool = False
-    """Keeps of each block of the network its inputs alone, and computes the rest again for the gradient: less memory
-    and more time."""
+    """recompute activations in the backward pass (jax.checkpoint for each block): less memory, more time"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LossOptions:
-    """The options of :func:`jaxcls.losses.get`, each for some losses."""
+    """The options of :func:`jaxcls.losses.get`. Each loss takes some of these."""
 
-    label_smoothing: Maybe[float | None] = None
-    """Moves this share of each label to the others."""
-    class_weight: Maybe[Literal["balanced", "effective"] | None] = None
-    """Weighs the classes by their frequency in the training examples."""
-    pos_weight: Maybe[float | None] = None
-    """Weighs the positive class of binary and multi-label losses."""
-    gamma: Maybe[float | None] = None
-    """How much a focal loss turns from easy examples."""
-    alpha: Maybe[float | None] = None
-    """The weight of the positive class in a focal loss."""
-    epsilon: Maybe[float | None] = None
-    """The first coefficient of a poly loss."""
-    gamma_negative: Maybe[float | None] = None
-    """How much the asymmetric loss turns from easy negatives."""
-    gamma_positive: Maybe[float | None] = None
-    """How much the asymmetric loss turns from easy positives."""
-    clip: Maybe[float | None] = None
-    """The probability below which the asymmetric loss ignores negatives."""
-    tau: Maybe[float | None] = None
-    """The strength of the logit adjustment; the class frequencies are those of the training examples."""
-    normalizer: Maybe[Literal["batch", "weights", "positives"] | None] = None
-    """What the sum of a batch's losses is divided by."""
+    label_smoothing: float | None = None
+    """fraction of each label that is spread over the other classes"""
+    class_weight: Literal["balanced", "effective"] | None = None
+    """class weights from the training labels: balanced is n / (classes * count), as in scikit-learn; effective uses the
+    effective number of samples (Cui et al. 2019)"""
+    pos_weight: float | None = None
+    """weight of positive labels in binary and multi-label losses"""
+    gamma: float | None = None
+    """focusing exponent of focal losses; the losses' own default is 2"""
+    alpha: float | None = None
+    """weight of positive labels in focal losses, 0 to 1; negative ones get 1 - alpha"""
+    epsilon: float | None = None
+    """coefficient of the first polynomial term of poly losses; the losses' own default is 1"""
+    gamma_negative: float | None = None
+    """focusing exponent of the asymmetric loss for negative labels"""
+    gamma_positive: float | None = None
+    """focusing exponent of the asymmetric loss for positive labels"""
+    clip: float | None = None
+    """probability below which the asymmetric loss ignores negative labels; the loss's own default is 0.05"""
+    tau: float | None = None
+    """strength of the logit adjustment by the log of the class frequencies; the loss's own default is 1"""
+    normalizer: Literal["batch", "weights", "positives"] | None = None
+    """what the summed loss of a batch is divided by: the number of examples, of positives, or the sum of weights"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LossSettings(LossOptions):
-    """The loss."""
+    """The loss. Each loss takes some of these."""
 
-    loss: Maybe[str] = UNSET
-    """The loss, by our name, Keras's, or the cheat sheet's (focal_loss, weighted_crossentropy)."""
-    box_loss: Maybe[Literal["smooth_l1", "giou"] | None] = None
-    """The loss of a detector's boxes."""
-    loss_weights: Maybe[tuple[float, float] | None] = None
-    """What two losses are multiplied by in their sum: those of classes and of boxes, or of two outputs."""
+    loss: str = field(default=UNSET, metadata=COMMON)
+    """the loss by its name in jaxcls.losses or Keras, such as softmax_cross_entropy, focal_loss, weighted_crossentropy
+    or asymmetric"""
+    box_loss: Literal["smooth_l1", "giou"] | None = None
+    """regression loss of a detector's boxes"""
+    loss_weights: tuple[float, float] | None = None
+    """factors of two losses in their sum: of classes and boxes in detection, or of two outputs"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerOptions:
-    """The options of :func:`jaxcls.optimizers.get`, each for some optimizers."""
+    """The options of :func:`jaxcls.optimizers.get`. Each optimizer takes some of these."""
 
-    momentum: Maybe[float | None] = None
-    """Momentum of sgd and rmsprop."""
-    nesterov: Maybe[bool | None] = None
-    """Nesterov's form of momentum."""
-    b1: Maybe[float | None] = None
-    """Decay of the mean of the gradients (adam and its kin)."""
-    b2: Maybe[float | None] = None
-    """Decay of the mean of their squares."""
-    eps: Maybe[float | None] = None
-    """The small number that keeps a division finite."""
-    decay: Maybe[float | None] = None
-    """Decay of the mean of the squares in rmsprop."""
-    centered: Maybe[bool | None] = None
-    """Divide rmsprop's gradient by its standard deviation, not by its root mean square."""
-    initial_accumulator_value: Maybe[float | None] = None
-    """Where adagrad's sum of squares begins."""
-    weight_decay: Maybe[float | None] = None
-    """Decoupled decay of the weights. Biases and normalisation scales are left alone, but not by Keras's semantics."""
-    clipnorm: Maybe[float | None] = None
-    """Clips the gradient of each variable to this norm."""
-    global_clipnorm: Maybe[float | None] = None
-    """Clips the gradient of all variables together to this norm."""
-    clipvalue: Maybe[float | None] = None
-    """Clips each element of the gradient to this size."""
-    gradient_accumulation_steps: Maybe[int | None] = None
-    """Batches whose mean gradient makes one update. Each counts alike, the smaller last one of an epoch too; one that
-    is not finite is left out, and the next takes its place. Schedules count updates."""
-    ema_decay: Maybe[float | None] = None
-    """Keeps an exponential average of the weights with this decay, and evaluates with it."""
-    semantics: Maybe[Literal["optax", "keras"] | None] = None
-    """Whose update to follow where Optax and Keras differ."""
+    momentum: float | None = None
+    """momentum of sgd and rmsprop"""
+    nesterov: bool | None = None
+    """use Nesterov momentum in sgd and rmsprop"""
+    b1: float | None = None
+    """decay rate of the first moment of the gradients (adam, adamw, nadam, lion)"""
+    b2: float | None = None
+    """decay rate of the second moment of the gradients (adam, adamw, nadam, lion)"""
+    eps: float | None = None
+    """term added to the denominator for numerical stability"""
+    decay: float | None = None
+    """decay rate of the mean squared gradient in rmsprop"""
+    centered: bool | None = None
+    """divide by the estimated standard deviation of the gradient in rmsprop, not by its root mean square"""
+    initial_accumulator_value: float | None = None
+    """initial value of the sum of squared gradients in adagrad"""
+    weight_decay: float | None = None
+    """decoupled weight decay; not applied to biases and normalization scales, except with --semantics keras"""
+    clipnorm: float | None = None
+    """maximum L2 norm of the gradient of each variable"""
+    global_clipnorm: float | None = None
+    """maximum L2 norm of the gradient of all variables together"""
+    clipvalue: float | None = None
+    """maximum absolute value of each element of the gradient"""
+    gradient_accumulation_steps: int | None = None
+    """batches whose mean gradient makes one update; schedules count updates"""
+    ema_decay: float | None = None
+    """decay of an exponential moving average of the weights, which is evaluated in their place"""
+    semantics: Literal["optax", "keras"] | None = None
+    """whose update rule to follow where Optax and Keras differ"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerSettings(OptimizerOptions):
-    """The optimizer."""
+    """The optimizer. Each optimizer takes some of these; without them, its own defaults apply."""
 
-    optimizer: Maybe[str] = UNSET
-    """The optimizer: sgd, rmsprop, adam, adamw, adagrad, nadam, lion, muon or schedule_free."""
-    learning_rate: Maybe[float] = UNSET
-    """The highest rate of the schedule."""
+    optimizer: str = field(default=UNSET, metadata=COMMON)
+    """the optimizer: sgd, rmsprop, adam, adamw, adagrad, nadam, lion, muon or schedule_free"""
+    learning_rate: float = field(default=UNSET, metadata=COMMON)
+    """learning rate: the peak of the schedule"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ScheduleOptions:
-    """The options of :func:`jaxcls.optimizers.schedule`, each for some schedules."""
+    """The options of :func:`jaxcls.optimizers.schedule`. Each schedule takes some of these."""
 
-    end_factor: Maybe[float | None] = None
-    """Where linear, cosine and exponential end, as a share of the highest rate."""
-    boundaries: Maybe[tuple[int, ...] | None] = None
-    """The steps at which piecewise changes the rate."""
-    scales: Maybe[tuple[float, ...] | None] = None
-    """What piecewise multiplies the rate by, at each of the boundaries."""
+    end_factor: float | None = None
+    """final learning rate of linear, cosine and exponential, as a fraction of the peak"""
+    boundaries: tuple[int, ...] | None = None
+    """updates at which piecewise changes the learning rate"""
+    scales: tuple[float, ...] | None = None
+    """factors by which piecewise multiplies the learning rate, one for each boundary"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ScheduleSettings(ScheduleOptions):
     """The schedule of the learning rate."""
 
-    schedule: Maybe[str] = UNSET
-    """How the rate changes: constant, linear, cosine, warmup_cosine, one_cycle, exponential or piecewise."""
-    warmup: Maybe[float | None] = None
-    """The share of the steps over which the rate rises from zero before the schedule begins."""
+    schedule: str = UNSET
+    """constant, linear, cosine, warmup_cosine, one_cycle, exponential or piecewise"""
+    warmup: float | None = None
+    """fraction of all updates over which the learning rate first rises linearly from 0"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
-    """How long training takes, and when it stops."""
+    """The training loop."""
 
-    epochs: Maybe[int] = UNSET
-    """Passes over the training examples."""
-    batch_size: Maybe[int] = UNSET
-    """Examples a step, on all devices together."""
+    epochs: int = field(default=UNSET, metadata=COMMON)
+    """passes over the training examples"""
+    batch_size: int = field(default=UNSET, metadata=COMMON)
+    """examples per training step, over all devices"""
     max_skipped_steps: int = 20
-    """Stop after so many steps in a row whose loss or gradient was not finite. Such a step changes nothing."""
+    """stop after this many steps in a row with a loss or gradient that is not finite; such steps change no weights"""
     debug: bool = False
-    """Look at every step on concrete values before it is made, and stop at the first number that is not finite: it is
-    named, with its examples, and kept for jaxcls replay. Slow."""
+    """check every step on concrete values and stop at the first that is not finite, with a report of where, and a file
+    for jaxcls replay; slow"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
-    """How the best epoch is chosen and tested."""
+    """Evaluation and the choice of the best epoch."""
 
+    monitor: str = UNSET
+    """validation metric that decides which epoch is best, such as accuracy, or loss"""
+    patience: int | None = None
+    """stop after this many epochs without a better --monitor; without it, train for all epochs"""
+    restore_best: bool = UNSET
+    """test the weights of the best epoch instead of the last"""
+    tune_threshold: str | None = None
+    """tune decision thresholds on the validation examples to maximize this metric, such as f1 or balanced_accuracy;
+    without it, they are 0.5"""
     eval_batch_size: int = 500
-    """Examples that are predicted together."""
-    monitor: Maybe[str] = UNSET
-    """What decides which epoch is best: a metric of the validation examples, such as accuracy, or their loss."""
-    patience: Maybe[int | None] = None
-    """Stop after this many epochs without a better --monitor; without it, all epochs are run."""
-    restore_best: Maybe[bool] = UNSET
-    """Test the weights of the best epoch, not of the last."""
-    tune_threshold: Maybe[str | None] = None
-    """Tunes the thresholds of decisions on the validation examples for this metric, such as f1 or
-    balanced_accuracy; without it, they are 0.5."""
+    """examples per evaluation step"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExecutionSettings:
-    """How and where a run is executed and saved. None of these decides the result."""
+    """Where and how the run is executed and saved. These do not affect the result."""
 
-    run_dir: Maybe[Path | None] = None
-    """Where the run is kept; the same command continues it. By default runs/ and a name made of the settings."""
+    run_dir: Path | None = field(default=None, metadata=COMMON)
+    """folder of the run; the same command continues an interrupted run (default: a folder in runs/ named after the task
+    and a hash of the settings)"""
+    config: Path | None = field(default=None, metadata=COMMON)
+    """TOML file with options; options on the command line override it. Every run folder has one, config.toml"""
+    list_tasks: bool = field(default=False, metadata=COMMON)
+    """list the tasks with their models and presets, and exit"""
     resume: bool = True
-    """Continue the run that --run-dir holds; --no-resume refuses a directory that holds one."""
-    config: Maybe[Path | None] = None
-    """A TOML file of these settings; flags win over it. A run directory holds its own as config.toml."""
-    list_tasks: bool = False
-    """List the tasks with their models and presets, and stop."""
+    """continue the run in --run-dir; --no-resume refuses a folder with a run in it"""
     checkpoint_seconds: float = 60.0
-    """Save this often within an epoch, at the next boundary; the end of an epoch is always saved."""
+    """seconds between checkpoints within an epoch; the end of an epoch is always saved"""
     data_on: Literal["auto", "device", "host"] = "auto"
-    """Where the training examples are kept: on the device, or on the host, from which each batch is sent ahead; auto
-    keeps them on the host if they take more than half of the device's free memory. The result is the same."""
+    """where training examples are kept: in device memory, or on the host with batches sent ahead; auto chooses the host
+    if they take more than half of the free device memory"""
     deterministic: bool = False
-    """On a GPU, take only operations that give the same bits each time: slower. A CPU gives them anyway."""
+    """use only deterministic operations on a GPU: slower; a CPU is always deterministic"""
     stall_seconds: float = 1800.0
-    """End the process, and say where each of its threads is, if it gets no further for so long; 0 waits for ever."""
-    profile: Maybe[Path | None] = None
-    """A folder for a trace of JAX's profiler of some steps, for XProf or Perfetto; where their time went is printed."""
+    """exit with a stack trace of each thread after this many seconds without progress; 0 waits forever"""
+    profile: Path | None = None
+    """folder for a JAX profiler trace of a few steps, for XProf or Perfetto; prints the slowest operations"""
     tensorboard: bool = False
-    """Write what each epoch gives for TensorBoard too, into tensorboard/ of the run's directory."""
+    """also write metrics for TensorBoard, to the folder tensorboard/ of the run"""
     wandb: bool = False
-    """Write what each epoch gives to Weights & Biases too, as its own settings say (WANDB_PROJECT, WANDB_MODE)."""
+    """also log metrics to Weights & Biases, configured by its environment variables (WANDB_PROJECT, WANDB_MODE)"""
 
 
-# dataclasses collect the fields of the last base first.
+# A dataclass takes the fields of its last base first.
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings(
     ExecutionSettings,
@@ -282,34 +279,34 @@ class Settings(
     DataSettings,
     TaskSettings,
 ):
-    """Train a classifier. What is not given follows the task's recipe."""
+    """All settings of a run."""
 
 
-def resolve(given: Settings, recipe: Settings, *, without: Collection[str] = ()) -> Settings:
-    """What was given, and where nothing was, the recipe; but not its settings ``without``.
+def resolve(settings: Settings, recipe: Settings, *, without: Collection[str] = ()) -> Settings:
+    """Fills in unset settings from a recipe, except for those named in ``without``.
 
     >>> resolve(Settings(epochs=3), Settings(epochs=10, model="cnn")).model
     'cnn'
     """
     missing = {
-        field.name: getattr(recipe, field.name)
-        for field in dataclasses.fields(Settings)
-        if getattr(given, field.name) is None and field.name not in without
+        name: getattr(recipe, name)
+        for name in names(Settings)
+        if getattr(settings, name) is None and name not in without
     }
-    return dataclasses.replace(given, **missing)
+    return dataclasses.replace(settings, **missing)
 
 
 def names(group: type) -> tuple[str, ...]:
     """The names of the settings of a group.
 
-    >>> names(ScheduleOptions)
-    ('end_factor', 'boundaries', 'scales')
+    >>> names(ModelSettings)
+    ('model', 'dropout', 'dtype', 'remat')
     """
-    return tuple(field.name for field in dataclasses.fields(group))
+    return tuple(setting.name for setting in dataclasses.fields(group))
 
 
-def select(settings: Settings, group: type) -> dict[str, Any]:
-    """The settings of a group that have a value.
+def select(settings: object, group: type) -> dict[str, Any]:
+    """The settings of a group that are set, of any object that has them.
 
     >>> select(Settings(momentum=0.9), OptimizerOptions)
     {'momentum': 0.9}
@@ -318,51 +315,47 @@ def select(settings: Settings, group: type) -> dict[str, Any]:
 
 
 def identity(settings: Settings) -> dict[str, Any]:
-    """The settings that decide the result of a run, as plain values; None where a setting has no value.
+    """The settings that decide the result of a run, as JSON values; None for those that are unset.
 
     Two runs with the same identity on data with the same checksums compute the same.
     """
-    without = {*names(DataSource), *names(ExecutionSettings)}
     record = as_record(settings)
-    return {name: record.get(name) for name in names(Settings) if name not in without}
+    irrelevant = {*names(DataSource), *names(ExecutionSettings)}
+    return {name: record.get(name) for name in names(Settings) if name not in irrelevant}
 
 
-def digest(settings: Settings, data: Mapping[str, str]) -> str:
-    """Eight hexadecimal digits that are the same for the same computation on data of the same checksums.
+def digest(settings: Settings, sha256: Mapping[str, str]) -> str:
+    """Eight hexadecimal digits that identify the computation.
+
+    Args:
+      settings: resolved ones.
+      sha256: the checksums of the data by file.
 
     >>> digest(Settings(run_dir=Path("a")), {}) == digest(Settings(), {}) != digest(Settings(seed=1), {})
     True
     """
     decided = {name: value for name, value in identity(settings).items() if value is not None}
-    content = json.dumps([decided, dict(data)], sort_keys=True)
+    content = json.dumps([decided, dict(sha256)], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:8]
 
 
 def as_record(settings: Settings) -> dict[str, Any]:
-    """All settings that have a value, as plain JSON and TOML values."""
-    values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
-    plain = {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
-    return {
-        name: list(value) if isinstance(value, tuple) else value for name, value in plain.items() if value is not None
-    }
+    """The settings that are set, as JSON and TOML values.
 
-
-def config_of(arguments: Sequence[str]) -> Settings:
-    """The settings of the file that --config names among the arguments of a command line; without it, none.
-
-    They are its defaults, and so must be known before all of its arguments are read.
+    >>> as_record(Settings(scales=(0.5, 0.1)))["scales"]
+    [0.5, 0.1]
     """
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    early.add_argument("--config", type=Path)
-    config = early.parse_known_args(arguments)[0].config
-    return Settings() if config is None else dataclasses.replace(from_toml(config), config=config)
+    record = {
+        name: list(value) if isinstance(value, tuple) else value for name, value in select(settings, Settings).items()
+    }
+    return {name: str(value) if isinstance(value, Path) else value for name, value in record.items()}
 
 
 def from_toml(path: Path) -> Settings:
     """Reads settings from a TOML file.
 
     Raises:
-      InputError: the file is missing or no TOML, a name is unknown, or a value has the wrong type.
+      InputError: the file is missing or not TOML, a name is unknown, or a value has the wrong type.
     """
     try:
         record = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -374,37 +367,56 @@ def from_toml(path: Path) -> Settings:
     return from_record(record, where=f"--config {path}")
 
 
-def from_record(record: dict[str, Any], *, where: str) -> Settings:
-    """The settings of a record such as :func:`as_record` makes.
+def from_record(record: Mapping[str, Any], *, where: str) -> Settings:
+    """Makes settings from a record, as :func:`as_record` returns it.
+
+    Args:
+      record: values by the name of their setting.
+      where: what the record was read from, for messages.
+
+    Raises:
+      InputError: a name is unknown, or a value has the wrong type.
 
     >>> from_record({"epoch": 3}, where="run.toml")
     Traceback (most recent call last):
     ...
     jaxcls._utils.errors.InputError: run.toml: unknown setting 'epoch'. Did you mean 'epochs'?
     """
-    kinds = typing.get_type_hints(Settings)
+    hints = typing.get_type_hints(Settings)
     for name in record:
-        if name not in kinds:
-            raise InputError(f"{where}: unknown setting {name!r}.{did_you_mean(name, kinds)}")
-    return Settings(**{name: _converted(value, kinds[name], f"{where}: {name}") for name, value in record.items()})
+        if name not in hints:
+            raise InputError(f"{where}: unknown setting {name!r}.{did_you_mean(name, hints)}")
+    return Settings(**{name: _converted(value, hints[name], f"{where}: {name}") for name, value in record.items()})
 
 
-def _converted(value: Any, kind: Any, where: str) -> Any:
-    options = [option for option in typing.get_args(kind) if option is not types.NoneType]
-    if typing.get_origin(kind) is Literal:
-        if value not in options:
-            raise InputError(f"{where} = {value!r}: must be one of {', '.join(map(repr, options))}.")
-        return value
-    if typing.get_origin(kind) is tuple and isinstance(value, list):
-        return tuple(_converted(item, options[0], where) for item in value)
-    if typing.get_origin(kind) is types.UnionType or typing.get_origin(kind) is typing.Union:  # X | None
-        return _converted(value, options[0], where)
+def value_type(hint: Any) -> tuple[Any, tuple[str, ...] | None, int | str | None]:
+    """The type of a field as its scalar type, its choices, and its number of values as argparse counts them.
+
+    >>> value_type(tuple[float, ...] | None), value_type(Literal["a", "b"])
+    ((<class 'float'>, None, '+'), (<class 'str'>, ('a', 'b'), None))
+    """
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):  # X | None
+        hint = typing.get_args(hint)[0]
+    arguments = typing.get_args(hint)
+    if typing.get_origin(hint) is Literal:
+        return str, arguments, None
+    if typing.get_origin(hint) is tuple:
+        return arguments[0], None, "+" if arguments[-1] is Ellipsis else len(arguments)
+    return hint, None, None
+
+
+def _converted(value: Any, hint: Any, where: str) -> Any:
+    kind, choices, count = value_type(hint)
+    if count is not None and isinstance(value, list):
+        return tuple(_converted(item, kind, where) for item in value)
+    if choices is not None and value not in choices:
+        raise InputError(f"{where} = {value!r}: must be one of {', '.join(map(repr, choices))}.")
     if kind is Path and isinstance(value, str):
         if "\0" in value:
-            raise InputError(f"{where} = {value!r}: no path holds a zero character.")
+            raise InputError(f"{where} = {value!r}: a path cannot contain a null character.")
         return Path(value)
     if kind is float and type(value) is int and abs(value) <= sys.float_info.max:
         return float(value)
-    if type(value) is not kind:
+    if type(value) is not kind or count is not None:
         raise InputError(f"{where} = {value!r}: must be a value of type {getattr(kind, '__name__', kind)}.")
     return value

@@ -1,4 +1,4 @@
-"""What the command lines say at the end."""
+"""What commands print."""
 
 import math
 
@@ -21,17 +21,17 @@ def history(**values):
         ([None, math.nan], "  "),
     ],
 )
-def test_the_signs_are_as_high_as_the_values(values, expected):
+def test_sparkline_heights_follow_the_values(values, expected):
     assert console.sparkline(values) == expected
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", None])
-def test_where_blocks_cannot_be_written_plain_signs_are(encoding):
+def test_sparkline_is_ascii_if_the_encoding_lacks_blocks(encoding):
     line = console.sparkline(list(range(8)), encoding)
     assert line == ".:-=+*%@"
 
 
-def test_many_epochs_are_thinned_to_a_line_with_the_first_and_the_last():
+def test_sparkline_of_many_values_keeps_the_first_and_the_last():
     line = console.sparkline([*range(1000)])
     assert len(line) == 48
     assert line[0] == "▁"
@@ -39,7 +39,7 @@ def test_many_epochs_are_thinned_to_a_line_with_the_first_and_the_last():
     assert list(line) == sorted(line)
 
 
-def test_the_loss_and_the_first_metric_are_shown_with_where_they_began_and_ended():
+def test_curves_show_the_loss_and_the_first_validation_metric():
     shown = console.curves(
         history(loss=[2.0, 1.0], val_loss=[2.5, 1.5], val_log_loss=[2.2, 1.4], val_accuracy=[0.5, 0.75]),
         encoding="utf-8",
@@ -56,5 +56,5 @@ def test_the_loss_and_the_first_metric_are_shown_with_where_they_began_and_ended
     ],
     ids=["one epoch", "no step counted", "no metric"],
 )
-def test_what_there_is_none_of_is_not_shown(given, lines):
+def test_curves_omit_missing_values(given, lines):
     assert len(console.curves(given, encoding="utf-8").splitlines()) == lines

@@ -1,4 +1,4 @@
-"""The command line that judges a finished run: the results of training again, of any split and of other data."""
+"""``jaxcls evaluate``: reproduces the results of training, on any split, and scores other data."""
 
 import dataclasses
 import json
@@ -9,7 +9,8 @@ import sys
 import pytest
 import small_data
 
-from jaxcls.cli import console, evaluate
+from jaxcls.cli import console
+from jaxcls.cli.main import main
 from jaxcls.data.formats import idx
 from jaxcls.data.samples import image_folder
 from jaxcls.training import run
@@ -30,12 +31,12 @@ def finished(data_dir, tmp_path_factory):
 
 
 def evaluated(capsys, directory, *arguments):
-    assert evaluate.main(["--run-dir", str(directory), *map(str, arguments)]) == 0
+    assert main(["evaluate", "--run-dir", str(directory), *map(str, arguments)]) == 0
     split = arguments[arguments.index("--split") + 1] if "--split" in arguments else "test"
     return capsys.readouterr().out, json.loads((directory / f"evaluation-{split}.json").read_text())
 
 
-def test_the_evaluation_of_the_test_split_is_the_result_of_the_run(finished, capsys):
+def test_test_split_scores_equal_the_results_of_the_run(finished, capsys):
     output, result = evaluated(capsys, finished.directory)
     trained = json.loads((finished.directory / "results.json").read_text())
     for name in ("problem", "examples", "undefined_labels", "thresholds", "synthetic"):
@@ -45,11 +46,11 @@ def test_the_evaluation_of_the_test_split_is_the_result_of_the_run(finished, cap
     assert result["labels"]["Bag"] == pytest.approx(trained["labels"]["Bag"])
     assert output.startswith("fashion_mnist: 240 + 60 examples from ")
     assert console.table(finished.report, "test") in output
-    assert f"kept in {finished.directory / 'evaluation-test.json'}" in output
+    assert f"saved as {finished.directory / 'evaluation-test.json'}" in output
     assert "note:" not in output
 
 
-def test_the_validation_split_is_that_of_the_run(finished, capsys):
+def test_validation_split_is_the_one_of_the_run(finished, capsys):
     output, result = evaluated(capsys, finished.directory, "--split", "validation")
     assert "validation, 48 examples" in output
     assert result["metrics"]["accuracy"] == pytest.approx(finished.history[-1]["val_accuracy"])
@@ -57,7 +58,7 @@ def test_the_validation_split_is_that_of_the_run(finished, capsys):
     assert result["examples"] == 192
 
 
-def test_other_data_is_evaluated_and_said(finished, data_dir, tmp_path, capsys):
+def test_other_data_is_scored_and_noted(finished, data_dir, tmp_path, capsys):
     other = small_data.write(tmp_path / "other")
     name = "t10k-labels-idx1-ubyte"
     idx.write_idx(other / f"{name}.gz", idx.read_idx(other / f"{name}.gz")[::-1])
@@ -67,13 +68,13 @@ def test_other_data_is_evaluated_and_said(finished, data_dir, tmp_path, capsys):
     assert result["data"]["location"] == str(other)
 
 
-def test_a_source_may_be_named_in_place_of_the_folder_of_the_run(finished, capsys):
+def test_source_replaces_the_data_folder_of_the_run(finished, capsys):
     output, result = evaluated(capsys, finished.directory, "--source", "sample")
     assert "from jaxcls/data/samples/fashion_mnist" in output
     assert result["examples"] == 2000
 
 
-def test_own_data_is_evaluated_on_other_test_examples(tmp_path, capsys):
+def test_user_data_is_scored_on_other_test_examples(tmp_path, capsys):
     for name, seed in (("own", 0), ("new", 1)):
         (tmp_path / name).mkdir()
         image_folder.write(tmp_path / name, train=6, test=2, seed=seed)
@@ -86,14 +87,14 @@ def test_own_data_is_evaluated_on_other_test_examples(tmp_path, capsys):
     assert "test, 30 examples" in output
     assert "note: this is not the data of the run" in output
 
-    assert evaluate.main(["--run-dir", str(directory), "--data-dir", str(tmp_path / "new")]) == 2
+    assert main(["evaluate", "--run-dir", str(directory), "--data-dir", str(tmp_path / "new")]) == 2
     assert "--task image_folder takes no --data-dir" in capsys.readouterr().err
     shutil.rmtree(tmp_path / "new" / "train" / "star")
-    assert evaluate.main(["--run-dir", str(directory), "--data", str(tmp_path / "new" / "train")]) == 2
+    assert main(["evaluate", "--run-dir", str(directory), "--data", str(tmp_path / "new" / "train")]) == 2
     assert "learned a multiclass one of circle, cross, square, star, triangle" in capsys.readouterr().err
 
 
-def test_a_damaged_checkpoint_ends_with_status_1(finished, tmp_path, capsys):
+def test_damaged_checkpoint_exits_with_1(finished, tmp_path, capsys):
     damaged = tmp_path / "run"
     shutil.copytree(finished.directory, damaged)
     for file in (damaged / "model").rglob("*"):
@@ -101,12 +102,12 @@ def test_a_damaged_checkpoint_ends_with_status_1(finished, tmp_path, capsys):
             content = bytearray(file.read_bytes())
             content[5_000] ^= 1
             file.write_bytes(content)
-    assert evaluate.main(["--run-dir", str(damaged)]) == 1
+    assert main(["evaluate", "--run-dir", str(damaged)]) == 1
     assert capsys.readouterr().err.startswith("error: ")
 
 
 @pytest.mark.slow
-def test_as_real_processes_training_and_evaluation_end_with_the_same_bits(data_dir, tmp_path):
+def test_training_and_evaluation_as_processes_agree_bitwise(data_dir, tmp_path):
     directory = tmp_path / "run"
     quick = [word for name, value in QUICK.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     for command in (["train", "--data-dir", data_dir, *quick], ["evaluate"]):
@@ -129,26 +130,18 @@ def test_as_real_processes_training_and_evaluation_end_with_the_same_bits(data_d
         (["--splits", "test"], "--split"),
     ],
 )
-def test_a_wrong_flag_ends_with_status_2_and_says_what_is_right(finished, capsys, arguments, message):
+def test_wrong_option_exits_with_2_and_a_suggestion(finished, capsys, arguments, message):
     try:
-        status = evaluate.main(["--run-dir", str(finished.directory), *arguments])
+        status = main(["evaluate", "--run-dir", str(finished.directory), *arguments])
     except SystemExit as stop:
         status = stop.code
     assert status == 2
     assert message in capsys.readouterr().err
 
 
-def test_a_run_that_has_not_finished_is_refused(finished, tmp_path, capsys):
+def test_unfinished_run_is_refused(finished, tmp_path, capsys):
     begun = tmp_path / "run"
     shutil.copytree(finished.directory, begun)
     (begun / "results.json").unlink()
-    assert evaluate.main(["--run-dir", str(begun)]) == 2
+    assert main(["evaluate", "--run-dir", str(begun)]) == 2
     assert "has not finished. Continue it with python -m jaxcls.train" in capsys.readouterr().err
-
-
-def test_help_names_every_flag_and_needs_no_jax():
-    code = "import sys; from jaxcls.cli import evaluate\ntry: evaluate.main(['--help'])\nfinally: print('jax' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    for flag in ("--run-dir", "--split", "--source", "--data-dir", "--data", "--test-data"):
-        assert flag in done.stdout
-    assert done.stdout.endswith("False\n")

@@ -1,4 +1,4 @@
-"""The learning-rate range test: what it sees, what it suggests, and what it leaves behind."""
+"""``jaxcls find-lr``: the learning-rate range test, its suggestions and its files."""
 
 import dataclasses
 import xml.etree.ElementTree as ElementTree
@@ -8,7 +8,8 @@ import pytest
 import small_data
 
 from jaxcls._utils.errors import InputError
-from jaxcls.cli import find_lr, rate_plot
+from jaxcls.cli import find_lr
+from jaxcls.cli.main import main
 from jaxcls.data.formats import tables
 from jaxcls.training import learning_rate_search
 from jaxcls.training.learning_rate_search import Search
@@ -31,32 +32,32 @@ def search(given, **asked):
     return found
 
 
-def test_the_rate_rises_over_several_epochs_and_the_loss_falls(given):
+def test_rate_rises_exponentially_over_several_epochs_and_the_loss_falls(given):
     found = search(given)
     np.testing.assert_allclose(found.rates, np.logspace(-5, -1, 40), rtol=1e-5)
     assert found.losses[-10:].mean() < found.losses[:10].mean()
     np.testing.assert_allclose(found.smoothed, learning_rate_search.smooth(found.losses))
 
 
-def test_the_same_seed_sees_the_same_and_another_one_does_not(given):
+def test_equal_seeds_give_equal_losses(given):
     first, again, other = (search(given, steps=12), search(given, steps=12), search(dataclasses.replace(given, seed=1)))
     np.testing.assert_array_equal(first.losses, again.losses)
     assert not np.array_equal(first.losses, other.losses[:12])
 
 
-def test_fewer_steps_are_the_same_training_at_the_same_rates(given):
+def test_losses_do_not_depend_on_the_number_of_steps(given):
     """What a step sees depends on its number, not on how many there are."""
     some = search(given, steps=10, lowest=1e-3, highest=1e-3 * 1.1**9)
     more = search(given, steps=20, lowest=1e-3, highest=1e-3 * 1.1**19)
     np.testing.assert_allclose(some.losses, more.losses[:10], rtol=1e-4)
 
 
-def test_with_accumulation_the_rate_rises_with_each_update(given):
+def test_rate_rises_once_per_accumulated_update(given):
     found = search(dataclasses.replace(given, gradient_accumulation_steps=4))
     np.testing.assert_allclose(found.rates, np.repeat(np.logspace(-5, -1, 10), 4), rtol=1e-5)
 
 
-def test_it_stops_where_training_diverges(given):
+def test_search_stops_when_the_loss_diverges(given):
     found = search(given, highest=1e6, steps=100)
     assert len(found.losses) < 100
     assert np.isfinite(found.losses).all()
@@ -74,17 +75,17 @@ def test_it_stops_where_training_diverges(given):
     ],
     ids=str,
 )
-def test_what_is_wrong_is_refused_before_the_data_is_read(given, asked, message):
+def test_invalid_range_or_step_count_is_refused(given, asked, message):
     with pytest.raises(InputError, match=message):
         search(given, **asked)
 
 
-def test_where_nothing_is_learned_nothing_is_suggested():
+def test_no_suggestion_if_the_loss_never_falls():
     rates = np.logspace(-4, 0, 50)
     assert learning_rate_search.suggest(Search(rates, rates, rates)) == (None, None)
 
 
-def test_the_suggestions_are_those_of_a_known_curve():
+def test_suggestions_for_a_known_curve():
     rates = np.logspace(-4, 0, 401)
     # In the logarithm of the rate it falls fastest at 0.01, and is lowest at 0.1.
     at = np.log10(rates)
@@ -93,27 +94,27 @@ def test_the_suggestions_are_those_of_a_known_curve():
     np.testing.assert_allclose(found, (0.01, 0.01), rtol=0.05)
 
 
-def test_the_plots_show_the_curve_from_its_top_to_its_bottom():
+def test_plots_span_the_curve():
     rates = np.logspace(-4, 0, 50)
     losses = np.linspace(3, 1, 50)
     found = Search(rates, losses + np.tile([0.1, -0.1], 25), losses)
-    lines = rate_plot.text(found).splitlines()
+    lines = find_lr.plot(found).splitlines()
     assert lines[0].startswith("         3 | •")
     assert lines[11].endswith("•")
     assert lines[11].startswith("         1 | ")
     assert "1.0e-04" in lines[-1]
     assert lines[-1].endswith("1.0e+00")
-    root = ElementTree.fromstring(rate_plot.svg(found, [1e-2]))
+    root = ElementTree.fromstring(find_lr.svg(found, 1e-2))
     texts = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
-    assert {"0.01", "1e-4", "1e0", "learning rate"} <= set(texts)
-    assert len([*root.iter("{http://www.w3.org/2000/svg}circle")]) == 50
+    assert {"0.01", "-4", "0", "log10 of the learning rate"} <= set(texts)
+    assert len([*root.iter("{http://www.w3.org/2000/svg}path")]) > 2
 
 
-def test_the_command_line_says_and_keeps_what_it_found(given, tmp_path, capsys):
+def test_command_prints_suggestions_and_writes_csv_and_svg(given, tmp_path, capsys):
     output = tmp_path / "found"
     flags = ["--task", "fashion_mnist", "--data-dir", str(given.data_dir), "--model", "mlp", "--batch-size", "16"]
     asked = ["--optimizer", "sgd", "--lowest", "1e-5", "--highest", "0.1", "--steps", "40", "--output", str(output)]
-    assert find_lr.main([*flags, *asked]) == 0
+    assert main(["find-lr", *flags, *asked]) == 0
     said = capsys.readouterr().out
     assert "•" in said
     found = search(given)
@@ -126,13 +127,13 @@ def test_the_command_line_says_and_keeps_what_it_found(given, tmp_path, capsys):
     assert ElementTree.fromstring((output / "find_lr.svg").read_text(encoding="utf-8")).tag.endswith("svg")
 
 
-def test_the_settings_of_a_run_may_be_given_but_not_flags_that_say_nothing(given, tmp_path, capsys):
+def test_config_of_a_run_is_accepted_but_not_options_of_its_schedule(given, tmp_path, capsys):
     config = tmp_path / "config.toml"
     config.write_text('task = "fashion_mnist"\nepochs = 3\nlearning_rate = 0.5\nmodel = "mlpp"\n')
-    assert find_lr.main(["--config", str(config)]) == 2
+    assert main(["find-lr", "--config", str(config)]) == 2
     assert "Did you mean 'mlp'?" in capsys.readouterr().err
     for flag in (["--epochs", "4"], ["--learning-rate", "0.1"], ["--run-dir", "x"], ["--no-resume"]):
-        assert find_lr.main(["--task", "fashion_mnist", *flag]) == 2
-        assert "says nothing to the search for a learning rate" in capsys.readouterr().err
-    assert find_lr.main(["--output", str(config)]) == 2
+        assert main(["find-lr", "--task", "fashion_mnist", *flag]) == 2
+        assert f"unknown option {flag[0]!r}" in capsys.readouterr().err
+    assert main(["find-lr", "--output", str(config)]) == 2
     assert "is a file; give a folder" in capsys.readouterr().err

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import small_data
 
-from jaxcls.cli import predict
+from jaxcls.cli.main import main
 from jaxcls.data.formats import idx, tables
 from jaxcls.data.samples import leaf, toxic_comment
 from jaxcls.export import predictor
@@ -61,20 +61,20 @@ def trained(tmp_path_factory, data_dir, **given):
 def predicted(capsys, directory, asked, output, *arguments):
     """The columns of the output, all as text, and what was said."""
     given = ["--run-dir", directory, "--input", asked, "--output", output, *arguments]
-    assert predict.main([str(word) for word in given]) == 0, capsys.readouterr().err
+    assert main(["predict", *(str(word) for word in given)]) == 0, capsys.readouterr().err
     header = output.read_text().split("\n", 1)[0].split(",")
     return tables.read_csv(output, text=header), capsys.readouterr().out
 
 
 def refused(capsys, *given):
     """The message with which a prediction ends that is not made."""
-    assert predict.main([str(word) for word in given]) == 2
+    assert main(["predict", *(str(word) for word in given)]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     return error
 
 
-def test_images_are_predicted_as_they_are_in_the_test_of_the_run(of_images, data_dir, tmp_path, capsys):
+def test_predictions_equal_those_of_the_test_in_training(of_images, data_dir, tmp_path, capsys):
     columns, said = predicted(capsys, of_images, data_dir / IMAGES, tmp_path / "out.csv")
     learned = predictor.load(of_images)
     scores = learned.scores(idx.read_idx(data_dir / IMAGES)[..., None])
@@ -84,7 +84,7 @@ def test_images_are_predicted_as_they_are_in_the_test_of_the_run(of_images, data
     names = np.array(learned.class_names)
     np.testing.assert_array_equal(columns["predicted"], names[scores.argmax(axis=1)])
     assert columns["id"].tolist() == [str(row) for row in range(small_data.TEST)]
-    assert said == f"60 predictions of fashion_mnist, kept in {tmp_path / 'out.csv'}\n"
+    assert said == f"60 predictions by fashion_mnist, saved as {tmp_path / 'out.csv'}\n"
 
 
 @pytest.fixture(params=["leaf", "toxic_comment"])
@@ -96,7 +96,7 @@ def kaggle(request):
     )
 
 
-def test_a_submission_is_in_the_format_of_its_sample(kaggle, tmp_path, capsys):
+def test_submission_has_the_format_of_the_sample(kaggle, tmp_path, capsys):
     directory, folder = kaggle
     sample = folder / "sample_submission.csv"
     plain, _ = predicted(capsys, directory, folder / "test.csv", tmp_path / "out.csv")
@@ -120,7 +120,7 @@ def test_a_submission_is_in_the_format_of_its_sample(kaggle, tmp_path, capsys):
         np.testing.assert_allclose(written[name].astype(float), same, rtol=1e-5, atol=1e-12)
 
 
-def test_the_order_of_ids_and_columns_is_that_of_the_sample(of_leaves, leaves, tmp_path, capsys):
+def test_submission_has_the_ids_and_columns_of_the_sample_in_order(of_leaves, leaves, tmp_path, capsys):
     table = tables.read_csv(leaves / "sample_submission.csv", text=["id"])
     names = list(table)
     shuffled = {name: table[name][::-1] for name in [names[0], *reversed(names[1:])]}
@@ -135,7 +135,7 @@ def test_the_order_of_ids_and_columns_is_that_of_the_sample(of_leaves, leaves, t
         np.testing.assert_array_equal(written[name], column[::-1])
 
 
-def test_a_sample_submission_of_other_rows_is_refused(of_leaves, leaves, tmp_path, capsys):
+def test_sample_submission_with_other_ids_is_refused(of_leaves, leaves, tmp_path, capsys):
     sample = (leaves / "sample_submission.csv").read_text().splitlines()
     last = sample[-1].split(",")[0]
     given = ["--run-dir", of_leaves, "--input", leaves / "test.csv", "--output", tmp_path / "out.csv"]
@@ -150,30 +150,30 @@ def test_a_sample_submission_of_other_rows_is_refused(of_leaves, leaves, tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["sample.csv"], "nothing is left behind"
 
 
-def test_an_output_is_replaced_only_where_that_is_asked_for(of_images, data_dir, tmp_path, capsys):
+def test_existing_output_is_replaced_only_with_overwrite(of_images, data_dir, tmp_path, capsys):
     output = tmp_path / "out.csv"
     output.write_text("precious")
     given = ["--run-dir", of_images, "--input", data_dir / IMAGES, "--output", output]
-    assert "is there already" in refused(capsys, *given)
+    assert "exists; name another file" in refused(capsys, *given)
     assert output.read_text() == "precious"
     columns, _ = predicted(capsys, of_images, data_dir / IMAGES, output, "--overwrite")
     assert len(columns["id"]) == small_data.TEST
     assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
 
 
-def test_an_output_is_refused_before_there_is_anything_to_lose(of_images, data_dir, tmp_path, capsys):
+def test_invalid_output_is_refused_before_any_work(of_images, data_dir, tmp_path, capsys):
     asked = tmp_path / IMAGES
     asked.write_bytes((data_dir / IMAGES).read_bytes())
     given = ["--run-dir", of_images, "--input", asked, "--overwrite", "--output"]
     assert "would replace the --input" in refused(capsys, *given, asked)
-    assert "in a folder that is there" in refused(capsys, *given, tmp_path / "missing" / "out.csv")
+    assert "in an existing folder" in refused(capsys, *given, tmp_path / "missing" / "out.csv")
     assert "give the name of a file" in refused(capsys, *given, tmp_path)
     sample = ["--sample-submission", tmp_path / "sample.csv"]
     assert "would replace the --sample-submission" in refused(capsys, *given, tmp_path / "sample.csv", *sample)
     assert asked.read_bytes() == (data_dir / IMAGES).read_bytes()
 
 
-def test_an_input_that_does_not_fit_is_refused(of_images, tmp_path, capsys):
+def test_unsuitable_input_is_refused(of_images, tmp_path, capsys):
     given = ["--run-dir", of_images, "--output", tmp_path / "out.csv", "--input"]
     assert "missing" in refused(capsys, *given, tmp_path / "missing")
     idx.write_idx(tmp_path / "small", np.zeros((3, 14, 14), np.uint8))
@@ -183,16 +183,14 @@ def test_an_input_that_does_not_fit_is_refused(of_images, tmp_path, capsys):
     assert not (tmp_path / "out.csv").exists()
 
 
-def test_a_run_that_is_not_there_is_refused(data_dir, tmp_path, capsys):
+def test_missing_run_is_refused(data_dir, tmp_path, capsys):
     given = ["--run-dir", tmp_path / "none", "--input", data_dir / IMAGES, "--output", tmp_path / "out.csv"]
     assert "holds no run" in refused(capsys, *given)
 
 
 @pytest.mark.parametrize("name", ["config.toml", "data.json", "predictor.json", "SHA256SUMS"])
 @pytest.mark.parametrize("content", ["{}", "[]", "", "\xff", None], ids=repr)
-def test_a_run_whose_records_are_not_as_they_were_written_is_refused(
-    of_images, data_dir, tmp_path, capsys, name, content
-):
+def test_run_with_changed_records_is_refused(of_images, data_dir, tmp_path, capsys, name, content):
     directory = shutil.copytree(of_images, tmp_path / "run")
     (directory / name).unlink()
     if content is not None:
@@ -202,7 +200,7 @@ def test_a_run_whose_records_are_not_as_they_were_written_is_refused(
     assert not (tmp_path / "out.csv").exists()
 
 
-def test_a_real_process_predicts(of_images, data_dir, tmp_path):
+def test_predict_as_a_process(of_images, data_dir, tmp_path):
     given = ["--run-dir", of_images, "--input", data_dir / IMAGES, "--output", tmp_path / "out.csv.gz"]
     done = subprocess.run([sys.executable, "-m", "jaxcls", "predict", *given], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -210,15 +208,7 @@ def test_a_real_process_predicts(of_images, data_dir, tmp_path):
     assert len(tables.read_csv(tmp_path / "out.csv.gz")["id"]) == small_data.TEST
 
 
-def test_help_names_every_flag_and_needs_no_jax():
-    code = "import sys; from jaxcls.cli import predict\ntry: predict.main(['--help'])\nfinally: print('jax' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    for flag in ("--run-dir", "--input", "--output", "--sample-submission", "--overwrite"):
-        assert flag in done.stdout
-    assert done.stdout.endswith("False\n")
-
-
-def test_an_id_that_begins_as_a_formula_is_a_text_but_for_a_scorer_it_stays(of_leaves, leaves, tmp_path, capsys):
+def test_ids_that_look_like_formulas_are_escaped_except_in_submissions(of_leaves, leaves, tmp_path, capsys):
     for name in ("test.csv", "sample_submission.csv"):
         table = tables.read_csv(leaves / name, text=["id"])
         table["id"][0] = "=1+1"

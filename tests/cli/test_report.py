@@ -10,6 +10,7 @@ import pytest
 import small_data
 
 from jaxcls.cli import report
+from jaxcls.cli.main import main
 from jaxcls.training import run
 from jaxcls.training.settings import Settings
 
@@ -32,25 +33,25 @@ def finished(runs, tmp_path):
     return shutil.copytree(runs[0].directory, tmp_path / "run")
 
 
-def test_a_run_ends_with_its_page(runs):
+def test_training_writes_a_report(runs):
     html = (runs[0].directory / "report.html").read_text(encoding="utf-8")
     assert "<title>fashion_mnist: mlp</title>" in html
     assert f"{runs[0].report['metrics']['accuracy']:.4f}" in html
 
 
-def test_the_page_is_written_again_from_what_the_directory_holds(finished, capsys):
+def test_report_is_reproduced_without_weights_or_data(finished, capsys):
     before = (finished / "report.html").read_bytes()
     (finished / "report.html").unlink()
     # Neither the weights nor the data are needed.
     for folder in ("checkpoints", "model"):
         shutil.rmtree(finished / folder)
-    assert report.main(["--run-dir", str(finished)]) == 0
-    assert capsys.readouterr().out == f"kept in {finished / 'report.html'}\n"
+    assert main(["report", "--run-dir", str(finished)]) == 0
+    assert capsys.readouterr().out == f"saved as {finished / 'report.html'}\n"
     again = (finished / "report.html").read_bytes()
     assert again == before.replace(b"seed0</code>", b"run</code>", 1)
 
 
-def test_the_settings_that_are_not_the_recipes_are_known(runs):
+def test_summary_names_the_settings_that_differ_from_the_preset(runs):
     kept = json.loads((runs[1].directory / "summary.json").read_text())
     assert kept["recipe"] == {
         "model": "cnn", "epochs": 12, "batch_size": 128, "validation_fraction": 0.05, "eval_batch_size": 500, "seed": 0,
@@ -59,25 +60,25 @@ def test_the_settings_that_are_not_the_recipes_are_known(runs):
     assert kept["parameters"] == 535_818
 
 
-def test_runs_are_laid_beside_each_other(runs, tmp_path, capsys):
+def test_comparison_shows_all_runs_and_is_not_overwritten_unless_told(runs, tmp_path, capsys):
     output = tmp_path / "compared.html"
     asked = ["--compare", *(str(result.directory) for result in runs), "--output", str(output)]
-    assert report.main(asked) == 0
+    assert main(["report", *asked]) == 0
     html = output.read_text(encoding="utf-8")
     for result in runs:
         assert f"{result.report['metrics']['log_loss']:.4f}" in html
         assert result.directory.name in html
-    assert report.main(asked) == 2
-    assert "is there already; name another file, or give --overwrite" in capsys.readouterr().err
-    assert report.main([*asked, "--overwrite"]) == 0
+    assert main(["report", *asked]) == 2
+    assert "exists; name another file, or give --overwrite" in capsys.readouterr().err
+    assert main(["report", *asked, "--overwrite"]) == 0
 
 
-def test_the_browser_is_opened_where_that_is_asked_for(finished, monkeypatch, capsys):
+def test_open_shows_the_report_in_the_browser(finished, monkeypatch, capsys):
     opened = []
     monkeypatch.setattr(report.webbrowser, "open", lambda address: opened.append(address) or False)
-    assert report.main(["--run-dir", str(finished)]) == 0
+    assert main(["report", "--run-dir", str(finished)]) == 0
     assert opened == []
-    assert report.main(["--run-dir", str(finished), "--open"]) == 0
+    assert main(["report", "--run-dir", str(finished), "--open"]) == 0
     assert opened == [(finished / "report.html").resolve().as_uri()]
     assert "no browser was found" in capsys.readouterr().err
 
@@ -85,21 +86,21 @@ def test_the_browser_is_opened_where_that_is_asked_for(finished, monkeypatch, ca
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "give either --run-dir, for the page of one run, or --compare"),
+        ([], "give either --run-dir, for the report of one run, or --compare"),
         (["--run-dir", "{run}", "--compare", "{run}"], "give either --run-dir"),
         (["--run-dir", "no-such-run"], "--run-dir no-such-run holds no run"),
         (["--compare", "{run}"], "takes 2 to 8 runs, got 1"),
         (["--compare", "{run}", "{run}"], "one run twice"),
         (["--compare", "{run}", "no-such-run"], "--run-dir no-such-run holds no run"),
-        (["--run-dir", "{run}", "--output", "no-such-folder/page.html"], "in a folder that is there"),
+        (["--run-dir", "{run}", "--output", "no-such-folder/page.html"], "in an existing folder"),
         (["--run-dir", "{run}", "--output", "{run}"], "give the name of a file"),
-        (["--run-dir", "{run}", "--output", "{run}/config.toml"], "is there already"),
+        (["--run-dir", "{run}", "--output", "{run}/config.toml"], "config.toml exists"),
     ],
 )
-def test_what_is_wrong_is_said_and_nothing_is_written(finished, tmp_path, monkeypatch, capsys, arguments, message):
+def test_wrong_option_exits_with_2_and_writes_nothing(finished, tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.rglob("*"))
-    assert report.main([argument.format(run=finished) for argument in arguments]) == 2
+    assert main(["report", *(argument.format(run=finished) for argument in arguments)]) == 2
     assert message in capsys.readouterr().err
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -115,18 +116,18 @@ def test_what_is_wrong_is_said_and_nothing_is_written(finished, tmp_path, monkey
         ("data.json", "{}", "data.json is not as the run wrote it"),
     ],
 )
-def test_a_directory_that_is_not_whole_is_refused(finished, capsys, name, content, message):
+def test_incomplete_run_is_refused(finished, capsys, name, content, message):
     if content is None:
         (finished / name).unlink()
     else:
         (finished / name).write_text(content)
-    assert report.main(["--run-dir", str(finished)]) == 2
+    assert main(["report", "--run-dir", str(finished)]) == 2
     assert message in capsys.readouterr().err
 
 
 @pytest.mark.slow
-def test_as_a_process_it_needs_no_jax(finished):
-    code = "import sys; from jaxcls.cli import report\nstatus = report.main(sys.argv[1:])\nprint(status, 'jax' in sys.modules)"
+def test_report_does_not_import_jax(finished):
+    code = "import sys; from jaxcls.cli.main import main\nstatus = main(['report', *sys.argv[1:]])\nprint(status, 'jax' in sys.modules)"
     given = [sys.executable, "-c", code, "--run-dir", str(finished)]
     done = subprocess.run(given, capture_output=True, text=True, env={**os.environ, "PYTHONUTF8": "1"})
     assert done.stdout.endswith("0 False\n"), done.stderr

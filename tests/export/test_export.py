@@ -18,7 +18,7 @@ import small_data
 from hypothesis import strategies as st
 
 from jaxcls._utils.errors import InputError
-from jaxcls.cli import export, predict
+from jaxcls.cli.main import main
 from jaxcls.data.formats import tables
 from jaxcls.data.preprocessing import from_record
 from jaxcls.data.preprocessing import tables as table_preparation
@@ -64,13 +64,13 @@ def runs(tmp_path_factory):
 def artifacts(runs, tmp_path_factory):
     root = tmp_path_factory.mktemp("artifacts")
     for task, (directory, *_) in runs.items():
-        assert export.main(["--run-dir", str(directory), "--output", str(root / task)]) == 0
+        assert main(["export", "--run-dir", str(directory), "--output", str(root / task)]) == 0
     return root
 
 
 def refused(capsys, *given):
     """The message with which an export ends that is not made."""
-    assert export.main([str(word) for word in given]) == 2
+    assert main(["export", *(str(word) for word in given)]) == 2
     return capsys.readouterr().err
 
 
@@ -128,7 +128,7 @@ def test_the_folder_runs_where_there_is_neither_flax_nor_jaxcls(runs, artifacts,
     if task != "toxic_comment":
         # The same names as those of the command line, which reads these files too.
         output = tmp_path / "expected.csv"
-        assert predict.main(["--run-dir", str(directory), "--input", str(read), "--output", str(output)]) == 0
+        assert main(["predict", "--run-dir", str(directory), "--input", str(read), "--output", str(output)]) == 0
         expected = tables.read_csv(output, text=["predicted"])
         np.testing.assert_array_equal(written["predicted"], expected["predicted"])
 
@@ -361,7 +361,7 @@ def test_weights_in_safetensors_are_read_back_equal(runs, tmp_path):
 
     directory, learned, _ = runs["toxic_comment"]
     output = tmp_path / "weights"
-    assert export.main(["--run-dir", str(directory), "--output", str(output), "--format", "safetensors"]) == 0
+    assert main(["export", "--run-dir", str(directory), "--output", str(output), "--format", "safetensors"]) == 0
     read, expected = load_file(output / "model.safetensors"), folder.named_weights(learned)
     assert read.keys() == expected.keys()
     assert "params/votes/embedding" in read
@@ -417,7 +417,7 @@ def test_onnx_predicts_as_the_run_does_but_for_rounding(runs, tmp_path, task):
 
     directory, learned, inputs = runs[task]
     output = tmp_path / "model"
-    assert export.main(["--run-dir", str(directory), "--output", str(output), "--format", "onnx"]) == 0
+    assert main(["export", "--run-dir", str(directory), "--output", str(output), "--format", "onnx"]) == 0
     session = onnxruntime.InferenceSession(output / "model.onnx", providers=["CPUExecutionProvider"])
     record = json.loads((output / "model.json").read_text())
     assert [one.name for one in session.get_inputs()] == record["inputs"]

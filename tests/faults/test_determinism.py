@@ -14,7 +14,7 @@ from flax import nnx
 
 from jaxcls import losses, optimizers
 from jaxcls.checkpoints import CheckpointManager
-from jaxcls.cli import train
+from jaxcls.cli.main import main
 from jaxcls.data import batching
 from jaxcls.models.functional import functional
 from jaxcls.training import loop, run, steps
@@ -124,7 +124,7 @@ def test_one_two_and_eight_devices_agree_and_a_run_resumes_on_another_number(tmp
         done = real_runs.run(*SPREAD, "--run-dir", tmp_path / str(count), **on[count])
         assert done.returncode == 0, done.stderr
     # This process has two.
-    assert train.main([*SPREAD, "--run-dir", str(tmp_path / "2")]) == 0
+    assert main(["train", *SPREAD, "--run-dir", str(tmp_path / "2")]) == 0
     moved = [*SPREAD, "--run-dir", tmp_path / "moved"]
     assert real_runs.after_saves(1, "signal.raise_signal(signal.SIGTERM)", *moved, **on[8]).returncode == 75
     done = real_runs.run(*moved, **on[1])

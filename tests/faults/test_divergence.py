@@ -12,7 +12,7 @@ from flax import nnx
 
 import jaxcls
 from jaxcls.checkpoints import CheckpointManager
-from jaxcls.cli import replay, train
+from jaxcls.cli.main import main
 from jaxcls.training import debugging
 from jaxcls.training.loop import DivergedError
 
@@ -26,7 +26,7 @@ FLAGS = (
 @tally.trial("numbers: a loss that stays non-finite, status 1, the rows, a replay file")
 def test_a_diverged_run_names_the_rows_and_saves_the_step_for_replay(tmp_path, capsys):
     flags = [*FLAGS, "--run-dir", str(tmp_path / "run")]
-    assert train.main(flags) == 1
+    assert main(["train", *flags]) == 1
     message = capsys.readouterr().err
     assert "was not finite in" in message
     assert "None of them changed the weights, and the checkpoint holds the last good ones" in message
@@ -36,11 +36,11 @@ def test_a_diverged_run_names_the_rows_and_saves_the_step_for_replay(tmp_path, c
     record = debugging.record_of(Path(path))
     assert rows.split(", ")[:5] == [str(row) for row in record["rows"][:5]]
     assert len(set(record["rows"])) == len(record["rows"]) <= 16
-    assert replay.main([path]) == 1
+    assert main(["replay", path]) == 1
     assert "is not finite" in capsys.readouterr().out
 
     # Started again, it ends in the same way, with a finite state.
-    assert train.main(flags) == 1
+    assert main(["train", *flags]) == 1
     capsys.readouterr()
     with np.load(path, allow_pickle=False) as saved:
         weights = [saved[name] for name in saved if name.startswith("state/params")]

@@ -106,5 +106,5 @@ def test_a_disk_error_is_reported_in_one_line_with_the_path(capsys):
 
     assert console.exit_status(fails) == 1
     assert capsys.readouterr().err == (
-        "error: [Errno 5] Input/output error: '/data/images.npy'; what was saved before stands\n"
+        "error: [Errno 5] Input/output error: '/data/images.npy'; what was saved before remains\n"
     )

@@ -59,10 +59,10 @@ def test_signals_save_and_print_how_to_resume_and_a_second_interrupt_exits_at_on
         (
             "SIGTERM",
             75,
-            f"the state is saved. To go on: python -m jaxcls.train {' '.join(real_runs.TABLE)} --run-dir '",
+            f"the state is saved. To continue: python -m jaxcls.train {' '.join(real_runs.TABLE)} --run-dir '",
         ),
-        ("SIGINT", 75, "the state is saved. To go on: python -m jaxcls.train"),
-        ("SIGINT SIGINT", 130, "stopped at once; what was saved before stands"),
+        ("SIGINT", 75, "the state is saved. To continue: python -m jaxcls.train"),
+        ("SIGINT SIGINT", 130, "stopped at once; what was saved before remains"),
     ):
         send = "; ".join(f"signal.raise_signal(signal.{name})" for name in signals.split())
         with tally.trial(f"signals: {signals}, exit status {status}, and a good state"):

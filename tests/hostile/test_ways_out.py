@@ -16,7 +16,7 @@ from jaxcls import tasks
 from jaxcls._utils import files
 from jaxcls._utils.errors import InputError
 from jaxcls.checkpoints import LOCK_FILE, CheckpointManager
-from jaxcls.cli import report
+from jaxcls.cli.main import main
 from jaxcls.data.datasets import image_folders, object_detection, radiographs
 from jaxcls.data.formats import coco, images, voc
 from jaxcls.export import loader, predictor
@@ -201,7 +201,7 @@ def test_a_report_does_not_overwrite_the_target_of_a_link(run, secret):
     content = secret.read_text()
     linked(run / "report.html", secret)
     linked(run / ".partial-report.html", secret)
-    assert report.main(["--run-dir", str(run)]) == 0
+    assert main(["report", "--run-dir", str(run)]) == 0
     assert secret.read_text() == content
     assert (run / "report.html").read_text().startswith("<!DOCTYPE html>")
     assert not (run / "report.html").is_symlink()

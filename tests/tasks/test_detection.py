@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from jaxcls._utils.errors import InputError
-from jaxcls.cli import evaluate, export, predict
+from jaxcls.cli.main import main
 from jaxcls.data.datasets import object_detection
 from jaxcls.data.samples import scenes
 from jaxcls.export import loader, onnx, predictor
@@ -80,7 +80,7 @@ def test_grey_images_that_were_read_in_colour_have_one_channel(trained):
 
 def test_an_evaluation_gives_what_the_run_did(trained):
     directory, *_ = trained
-    assert evaluate.main(["--run-dir", str(directory)]) == 0
+    assert main(["evaluate", "--run-dir", str(directory)]) == 0
     evaluated = json.loads((directory / "evaluation-test.json").read_text())
     results = json.loads((directory / "results.json").read_text())
     assert evaluated["metrics"] == pytest.approx(results["metrics"])
@@ -94,7 +94,7 @@ def test_predictions_are_in_pixels_of_the_original_images(trained, tmp_path):
     small.save(tmp_path / "in" / "a.png")
     small.resize((384, 384), Image.Resampling.NEAREST).save(tmp_path / "in" / "more" / "b.png")
     given = ["--run-dir", directory, "--input", tmp_path / "in", "--output", tmp_path / "out.json"]
-    assert predict.main([str(word) for word in [*given, "--draw", tmp_path / "drawn"]]) == 0
+    assert main(["predict", *(str(word) for word in [*given, "--draw", tmp_path / "drawn"])]) == 0
     found = json.loads((tmp_path / "out.json").read_text())
     first, second = ([one for one in found if one["image_id"] == name] for name in ("a.png", "more/b.png"))
     assert len(first) > 10
@@ -121,14 +121,14 @@ def test_what_a_detector_does_not_write_is_refused(trained, tmp_path, capsys, fl
     directory, data, _ = trained
     given = ["--run-dir", directory, "--input", data / "test", "--output", tmp_path / "out.json"]
     flags = [word.replace("{}", str(tmp_path)) for word in flags]
-    assert predict.main([str(word) for word in [*given, *flags]]) == 2
+    assert main(["predict", *(str(word) for word in [*given, *flags])]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out.json").exists()
 
 
 def test_an_exported_detector_finds_the_same(trained, tmp_path):
     directory, data, _ = trained
-    assert export.main(["--run-dir", str(directory), "--output", str(tmp_path / "model")]) == 0
+    assert main(["export", "--run-dir", str(directory), "--output", str(tmp_path / "model")]) == 0
     learned = predictor.load(directory)
     inputs = object_detection.read_unlabeled(data / "test", 64, 3).inputs
     encoded = learned.preprocessor.transform(inputs)
@@ -155,7 +155,7 @@ def test_onnx_finds_on_the_whole_canvas_what_the_run_finds(trained, tmp_path):
 
     directory, data, _ = trained
     given = ["--run-dir", str(directory), "--output", str(tmp_path / "model"), "--format", "onnx"]
-    assert export.main(given) == 0
+    assert main(["export", *given]) == 0
     record = json.loads((tmp_path / "model" / "model.json").read_text())
     assert (record["inputs"], record["outputs"]) == (["image", "size"], ["boxes", "classes", "scores"])
     learned = predictor.load(directory, portable=True)

@@ -15,7 +15,7 @@ import small_data
 
 import jaxcls
 from jaxcls import losses, tasks
-from jaxcls.cli import evaluate, predict, train
+from jaxcls.cli.main import main
 from jaxcls.data.datasets import idx_images
 from jaxcls.data.formats import idx, tables
 from jaxcls.data.samples import chest_xray, disease_tagging, fraud, image_folder, leaf, scenes, toxic_comment
@@ -122,12 +122,14 @@ def test_a_task_is_trained_evaluated_and_predicted(name, tmp_path, capsys):
     folder.mkdir()
     small.write(folder)
     flags = [word.replace("{}", str(folder)) for word in small.flags.split()]
-    assert train.main(["--task", name, "--epochs", "1", "--run-dir", str(directory), *flags]) == 0, capsys.readouterr()
+    assert main(["train", "--task", name, "--epochs", "1", "--run-dir", str(directory), *flags]) == 0, (
+        capsys.readouterr()
+    )
     trained = json.loads((directory / "results.json").read_text())
     assert trained["synthetic"] is False, "the files were given"
     assert trained["metrics"]
 
-    assert evaluate.main(["--run-dir", str(directory)]) == 0, capsys.readouterr()
+    assert main(["evaluate", "--run-dir", str(directory)]) == 0, capsys.readouterr()
     evaluated = json.loads((directory / "evaluation-test.json").read_text())
     defined = {metric: value for metric, value in trained["metrics"].items() if value is not None}
     assert evaluated["metrics"].keys() == trained["metrics"].keys()
@@ -135,7 +137,7 @@ def test_a_task_is_trained_evaluated_and_predicted(name, tmp_path, capsys):
 
     output = tmp_path / "out.csv"
     given = ["--run-dir", directory, "--input", folder / small.asked, "--output", output]
-    assert predict.main([str(word) for word in given]) == 0, capsys.readouterr()
+    assert main(["predict", *(str(word) for word in given)]) == 0, capsys.readouterr()
     if tasks.get(name).problem == "detection":
         assert {"image_id", "category_id", "bbox", "score"} <= set(json.loads(output.read_text())[0])
         return
@@ -199,8 +201,8 @@ def test_a_new_task_is_one_new_file_and_one_line_in_the_dict(tmp_path, monkeypat
     monkeypatch.setitem(tasks.TASKS, "gaussians", module.TASK)
 
     directory = str(tmp_path / "run")
-    assert train.main(["--task", "gaussians", "--run-dir", directory]) == 0, capsys.readouterr()
-    assert evaluate.main(["--run-dir", directory]) == 0, capsys.readouterr()
+    assert main(["train", "--task", "gaussians", "--run-dir", directory]) == 0, capsys.readouterr()
+    assert main(["evaluate", "--run-dir", directory]) == 0, capsys.readouterr()
     trained, evaluated = (
         json.loads((tmp_path / "run" / name).read_text()) for name in ("results.json", "evaluation-test.json")
     )
@@ -210,7 +212,7 @@ def test_a_new_task_is_one_new_file_and_one_line_in_the_dict(tmp_path, monkeypat
 
     asked, output = tmp_path / "greys.csv", tmp_path / "out.csv"
     asked.write_text("grey\n100\n160\n")
-    assert predict.main(["--run-dir", directory, "--input", str(asked), "--output", str(output)]) == 0
+    assert main(["predict", "--run-dir", directory, "--input", str(asked), "--output", str(output)]) == 0
     with output.open() as file:
         assert [row["predicted"] for row in csv.DictReader(file)] == ["low", "high"]
     assert "SYNTHETIC" in capsys.readouterr().out

@@ -15,7 +15,7 @@ from flax import nnx
 import jaxcls
 from jaxcls import optimizers
 from jaxcls._utils.errors import InputError
-from jaxcls.cli import replay, train
+from jaxcls.cli.main import main
 from jaxcls.training import debugging
 
 COUNT, FEATURES, CLASSES = 8, 3, 4
@@ -168,12 +168,12 @@ def test_a_run_with_debug_names_the_culprit_and_the_command_finds_it_again(tmp_p
     flags = ["--data-dir", str(data), "--model", "mlp", "--epochs", "1", "--batch-size", "64"]
     run_dir = tmp_path / "run"
     flags += ["--run-dir", str(run_dir), "--debug", "--optimizer", "sgd", "--learning-rate", "1e38"]
-    assert train.main(flags) == 1
+    assert main(["train", *flags]) == 1
     said = capsys.readouterr().err
     [path] = (run_dir / "debug").iterdir()
     assert str(path) in said
     assert "is not finite" in said
-    assert replay.main([str(path)]) == 1
+    assert main(["replay", str(path)]) == 1
     shown = capsys.readouterr().out
     assert "head (Linear)" in shown
     assert jax.tree.leaves(json.loads(str(np.load(path)["record"]))["finding"]["kind"])[0] in shown
@@ -187,5 +187,5 @@ def test_a_step_of_a_program_is_not_for_the_command(tmp_path, capsys):
         (),
         {},
     )
-    assert replay.main([str(path)]) == 2
+    assert main(["replay", str(path)]) == 2
     assert "give it to replay()" in capsys.readouterr().err

@@ -6,7 +6,7 @@ import jax
 import pytest
 import small_data
 
-from jaxcls.cli import train
+from jaxcls.cli.main import main
 from jaxcls.training import profiling
 
 
@@ -30,7 +30,7 @@ def test_a_run_with_profile_prints_the_table(tmp_path, capsys):
     data = small_data.write(tmp_path / "data")
     flags = ["--data-dir", str(data), "--model", "mlp", "--epochs", "3", "--batch-size", "64"]
     folder = tmp_path / "trace"
-    assert train.main([*flags, "--run-dir", str(tmp_path / "run"), "--profile", str(folder)]) == 0
+    assert main(["train", *flags, "--run-dir", str(tmp_path / "run"), "--profile", str(folder)]) == 0
     said = capsys.readouterr().out
     assert f"a trace of these steps is in {folder}" in said
     assert "milliseconds" in said

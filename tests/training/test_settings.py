@@ -1,4 +1,4 @@
-"""What is given, what the recipe fills in, and what a file may hold."""
+"""Settings, their TOML file and the identity of a run."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from jaxcls.training.settings import Settings
     run_dir=st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1).map(Path),
     restore_best=st.booleans(),
 )
-def test_settings_come_back_from_toml_as_they_went_in(tmp_path_factory, **values):
+def test_settings_survive_a_round_trip_through_toml(tmp_path_factory, **values):
     path = tmp_path_factory.mktemp("settings") / "run.toml"
     path.write_text(tomli_w.dumps(settings.as_record(Settings(**values))), encoding="utf-8")
     assert settings.from_toml(path) == Settings(**values)
@@ -35,7 +35,7 @@ def test_settings_come_back_from_toml_as_they_went_in(tmp_path_factory, **values
         ("epochs 3", "not a TOML file"),
     ],
 )
-def test_a_wrong_file_is_refused_with_what_would_be_right(tmp_path, text, message):
+def test_invalid_toml_is_refused_with_a_suggestion(tmp_path, text, message):
     path = tmp_path / "run.toml"
     path.write_text(text)
     with pytest.raises(InputError, match=r"run\.toml") as error:
@@ -43,18 +43,18 @@ def test_a_wrong_file_is_refused_with_what_would_be_right(tmp_path, text, messag
     assert message in str(error.value)
 
 
-def test_a_whole_number_will_do_for_a_rate():
+def test_an_integer_is_accepted_for_a_float():
     assert settings.from_record({"learning_rate": 1}, where="here") == Settings(learning_rate=1.0)
 
 
-def test_a_list_of_numbers_is_a_tuple(tmp_path):
+def test_toml_arrays_become_tuples(tmp_path):
     given = Settings(boundaries=(3, 5), scales=(0.5, 0.1))
     assert settings.from_record(settings.as_record(given), where="here") == given
     with pytest.raises(InputError, match="scales = 'x'"):
         settings.from_record({"scales": ["x"]}, where="here")
 
 
-def test_where_a_run_is_kept_does_not_make_it_another_run_and_the_data_does():
+def test_digest_depends_on_settings_and_data_but_not_on_paths():
     base = settings.digest(Settings(), {"a": "1"})
     assert settings.digest(Settings(run_dir=Path("x"), data_dir=Path("y"), resume=False), {"a": "1"}) == base
     assert settings.digest(Settings(learning_rate=1e-3), {"a": "1"}) != base
