@@ -105,7 +105,7 @@ def _class_weight(class_weight: Any, problem: ProblemName) -> np.ndarray:
     if isinstance(class_weight, str):
         raise InputError(
             f"class_weight {class_weight!r} is computed from training labels, which are not known yet: give "
-            f"losses.class_weights(labels, num_classes, kind={class_weight!r})."
+            f"losses.class_weights(labels, num_classes, method={class_weight!r})."
         )
     # As many as there are weights: the shapes of the model are not known yet, and are checked when it is traced.
     count = len(class_weight)

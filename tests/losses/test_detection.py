@@ -84,8 +84,8 @@ def test_the_loss_agrees_with_loops(box_loss, normalizer):
         "none": each,
     }[normalizer]
     found = jax.jit(functools.partial(
-        detection_loss, anchors=ANCHORS, class_loss=losses.get("focal_loss", "detection", gamma=2.0, alpha=0.25), box_loss=box_loss,
-        loss_weights=(2.0, 3.0), sample_weight=weights, normalizer=normalizer,
+        detection_loss, anchors=ANCHORS, class_loss=losses.get("focal_loss", "detection", gamma=2.0, alpha=0.25),
+        box_loss=box_loss, loss_weights=(2.0, 3.0), sample_weight=weights, normalizer=normalizer,
     ))(outputs, labels)  # fmt: skip
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 

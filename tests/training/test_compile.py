@@ -285,7 +285,7 @@ def one_number(outputs, labels):
         (lambda: jaxcls.compile(linear, metrics="accuracy"), "metrics is a list, such as metrics=['accuracy']"),
         (lambda: jaxcls.compile(linear, metrics=["acuracy"]), "Did you mean 'accuracy'?"),
         (lambda: jaxcls.compile(linear, metrics=["subset_accuracy"]), "does not fit a multiclass problem"),
-        (lambda: jaxcls.compile(linear, class_weight="balanced"), "losses.class_weights(labels, num_classes, kind="),
+        (lambda: jaxcls.compile(linear, class_weight="balanced"), "losses.class_weights(labels, num_classes, method="),
         (lambda: jaxcls.compile(linear, class_weight={1: 1.0, 2: 1.0}), "it must name each of 0 to 1"),
         (lambda: jaxcls.compile(linear, loss_weights={"a": 1.0}), "give a dict {output: loss}"),
         (lambda: jaxcls.compile(linear(nnx.Rngs(0))), "give what builds it"),

@@ -69,7 +69,7 @@ def test_images_without_anything_to_learn_are_refused(nothing):
         ({"class_weight": "balanced"}, "--class-weight is for classification"),
         ({"loss_weights": (1.0, -1.0)}, r"--loss-weights is \(1.0, -1.0\); give two numbers"),
         ({"loss_weights": (0.0, 0.0)}, "--loss-weights"),
-        ({"monitor": "accuracy"}, "unknown metric of detection 'accuracy'"),
+        ({"monitor": "accuracy"}, "unknown detection metric 'accuracy'"),
         ({"loss": "softmax_cross_entropy"}, "does not fit a detection problem"),
     ],
 )

@@ -132,8 +132,8 @@ def test_bad_labels_are_named(truth, message):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (("a", "b"), "class 'a' says of no output"),
-        (("x: a", "y: b", "x: c"), "the classes of output 'x' must be two or more, one behind the other"),
+        (("a", "b"), "class 'a' names no output"),
+        (("x: a", "y: b", "x: c"), "the classes of output 'x' must be adjacent, and two or more"),
         (("x: a", "x: b", "y: c"), "the classes of output 'y'"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Labels checked, and class weights computed from them, on the host: against scikit-learn and by hand."""
+"""Labels are validated, and class weights agree with scikit-learn and with hand-computed values."""
 
 import chex
 import numpy as np
@@ -25,7 +25,7 @@ from jaxcls._utils.errors import InputError
         ([[0, 1, np.nan]], "multilabel", np.nan),
     ],
 )
-def test_good_labels_pass(targets, problem, ignore_label):
+def test_valid_labels_pass(targets, problem, ignore_label):
     labels.validate(targets, problem, 3, ignore_label=ignore_label)
 
 
@@ -46,27 +46,27 @@ def test_good_labels_pass(targets, problem, ignore_label):
         (0, "binary", "must have shape"),
     ],
 )
-def test_bad_labels_are_named(targets, problem, message):
+def test_the_first_invalid_label_is_named(targets, problem, message):
     with pytest.raises(InputError, match=message):
         labels.validate(targets, problem, 3)
 
 
 @given(st.lists(st.integers(0, 3), max_size=40))
-def test_balanced_weights_are_those_of_scikit_learn(more):
+def test_balanced_weights_agree_with_scikit_learn(more):
     targets = np.array([0, 1, 2, 3, *more])
     expected = compute_class_weight("balanced", classes=np.arange(4), y=targets)
     np.testing.assert_allclose(labels.class_weights(targets, 4), expected)
 
 
-def test_effective_weights_are_those_of_the_paper():
+def test_effective_weights_agree_with_the_paper():
     counts = np.array([1, 10, 2000])
     effective = np.array([np.sum(0.99 ** np.arange(n)) for n in counts])  # the number it is named after
     expected = 3 / effective / np.sum(1 / effective)
     targets = np.repeat([0, 1, 2], counts)
-    np.testing.assert_allclose(labels.class_weights(targets, 3, kind="effective", beta=0.99), expected)
+    np.testing.assert_allclose(labels.class_weights(targets, 3, method="effective", beta=0.99), expected)
 
 
-def test_multilabel_weights_are_those_of_each_label():
+def test_multilabel_weights_are_computed_per_label():
     targets = np.array([[0, 1], [0, 1], [1, 0], [1, -1], [1, 1.0]])
     weights = labels.class_weights(targets, 2, ignore_label=-1)
     np.testing.assert_allclose(
@@ -86,8 +86,8 @@ def test_multilabel_weights_are_those_of_each_label():
         (lambda: labels.class_weights([0, 1, np.nan], 2), "row 2 holds nan"),
         (lambda: labels.class_weights([0, 0.5], 2), "row 1 holds 0.5"),
         (lambda: labels.class_weights([[0, 1]], 3), r"\(1, 2\) must have shape \(N,\), or \(N, 3\)"),
-        (lambda: labels.class_weights([0, 1], 2, kind="effective", beta=1.0), "beta is 1.0"),
-        (lambda: labels.class_weights([0, 1], 2, kind="balance"), "Did you mean 'balanced'"),
+        (lambda: labels.class_weights([0, 1], 2, method="effective", beta=1.0), "beta is 1.0"),
+        (lambda: labels.class_weights([0, 1], 2, method="balance"), "Did you mean 'balanced'"),
         (lambda: labels.resolve_class_weight("balanced", "binary", 2), "pass labels="),
         (
             lambda: labels.resolve_class_weight("balnced", "binary", 2, labels=[0, 1]),
@@ -109,13 +109,13 @@ def test_multilabel_weights_are_those_of_each_label():
         (lambda: labels.resolve_class_weight([1, 2], "regression", 2), "unknown problem"),
     ],
 )
-def test_bad_weights_are_refused(call, message):
+def test_invalid_weights_are_rejected(call, message):
     with pytest.raises(InputError, match=message):
         call()
 
 
 @pytest.mark.parametrize(
-    ("given", "problem", "num_classes", "targets", "expected"),
+    ("class_weight", "problem", "num_classes", "targets", "expected"),
     [
         ([1, 5], "binary", 1, None, [1, 5]),
         ({1: 5.0, 0: 1.0, 2: 2.0}, "multiclass", 3, None, [1, 5, 2]),
@@ -127,6 +127,6 @@ def test_bad_weights_are_refused(call, message):
         ("balanced", "multilabel", 1, [[0], [0], [0], [1]], [[2 / 3, 2]]),
     ],
 )
-def test_class_weight_in_any_form_becomes_an_array(given, problem, num_classes, targets, expected):
-    weights = labels.resolve_class_weight(given, problem, num_classes, labels=targets)
+def test_class_weight_in_any_form_becomes_an_array(class_weight, problem, num_classes, targets, expected):
+    weights = labels.resolve_class_weight(class_weight, problem, num_classes, labels=targets)
     np.testing.assert_allclose(weights, expected)
