@@ -108,7 +108,7 @@ def _views(rng: np.random.Generator, count: int) -> Iterator[_View]:
     patient = 0
     while count:
         patient += 1
-        person = radiographs.patient(rng)
+        person = radiographs.new_patient(rng)
         # Who is more ill has more images, and more to be seen on each.
         illness = rng.gamma(1.5, 1 / 1.5)
         lasting = _findings(rng, illness)

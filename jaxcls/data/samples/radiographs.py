@@ -45,7 +45,7 @@ class _Chest(NamedTuple):
         return self.x - side * out * self.width, self.y - down * self.height
 
 
-def patient(rng: np.random.Generator) -> Patient:
+def new_patient(rng: np.random.Generator) -> Patient:
     """Someone new."""
     width, height, heart, rib_distance, rib_strength, density = np.exp(rng.normal(0, 0.09, 6))
     texture = smooth_noise(rng, 5) + 0.7 * smooth_noise(rng, 10)
