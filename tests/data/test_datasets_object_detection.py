@@ -283,7 +283,7 @@ def test_scenes_are_what_is_said_of_them(small):
     boxes, classes = dataset.train.labels["boxes"], dataset.train.labels["classes"]
     counts = (classes >= 0).sum(axis=1)
     assert counts.min() >= 1
-    assert counts.max() <= scenes.MOST
+    assert counts.max() <= scenes.MAX_ARTICLES
     assert len(np.unique(counts)) >= 6
     longest = (boxes[..., 2:] - boxes[..., :2]).max(axis=-1)[classes >= 0]
     assert longest.max() / longest.min() > 2
@@ -300,8 +300,8 @@ def test_a_box_is_tight_around_what_is_seen_of_an_article():
     article = np.zeros((28, 28), np.uint8)
     article[3:25, 9:20] = 200
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scenes, "_ground", lambda rng, articles: np.zeros((scenes.SIDE, scenes.SIDE)))
-        patch.setattr(scenes, "MOST", 1)
+        patch.setattr(scenes, "_background", lambda rng, articles: np.zeros((scenes.SIDE, scenes.SIDE)))
+        patch.setattr(scenes, "MAX_ARTICLES", 1)
         for seed in range(8):
             made = scenes.scene(np.random.default_rng(seed), [article[None]])
             rows, columns = (np.flatnonzero((made.image > 60).any(axis=axis)) for axis in (1, 0))
@@ -312,12 +312,11 @@ def test_what_is_behind_is_seen_enough_and_its_box_ends_where_it_is_covered():
     behind, front = np.zeros((2, scenes.SIDE, scenes.SIDE), bool)
     behind[10:30, 10:30] = True
     front[5:40, 25:60] = True
-    seen = scenes._seen([behind, front])
-    assert [scenes._tight(pixels) for pixels in seen] == [(10, 10, 25, 30), (25, 5, 60, 40)]
-    placed = [scenes._Placed(0, behind)]
-    assert scenes._leaves_enough(front, front.sum(), placed)
+    seen = scenes._visible([behind, front])
+    assert [scenes._bounding_box(pixels) for pixels in seen] == [(10, 10, 25, 30), (25, 5, 60, 40)]
+    assert scenes._all_visible([behind, front])
     front[:, 18:] = True
-    assert not scenes._leaves_enough(front, front.sum(), placed)
+    assert not scenes._all_visible([behind, front])
 
 
 def test_the_parts_of_the_scenes_are_composed_of_different_articles():

@@ -8,7 +8,7 @@ palette or with transparency, some with an EXIF orientation, among files that ar
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -85,7 +85,7 @@ def _save(image: "Image.Image", stem: Path, rng: np.random.Generator) -> None:
 
     form, _, suffix = _FORMS[rng.integers(len(_FORMS))].rpartition(" ")
     path = stem.with_suffix(f".{suffix}")
-    options = {}
+    options: dict[str, Any] = {}
     if form in ("L", "P", "CMYK"):
         image = image.convert(form)
     elif form == "16-bit":
