@@ -169,7 +169,7 @@ def one_species(rows):
             edited(lambda rows: rows[5].__setitem__(0, rows[2][0])),
             "train.csv: row 5 of column 'id' is .*, the same as row 2",
         ),
-        (edited(lambda rows: rows[5].append("0.1")), "row 5 .* 195 where there are 194 columns"),
+        (edited(lambda rows: rows[5].append("0.1")), "row 5 .* 195 values where there are 194 columns"),
         (edited(one_species), "every leaf is of species 'Acer_Mono'"),
         (
             lambda path: path.write_bytes(path.read_bytes().replace(b"Mono", "Mönö".encode("latin-1"))),
