@@ -55,10 +55,10 @@ def measure(rounds: int) -> tuple[list[float], list[float], list[float]]:
     """The seconds of epochs without and with checkpoints, and of the saves among the latter."""
     import jax
 
-    from jaxcls import tasks
     from jaxcls.checkpoints import CheckpointManager
-    from jaxcls.training import program, steps
-    from jaxcls.training.loop import fit
+    from jaxcls.tasks import build
+    from jaxcls.training.experiment import shardings
+    from jaxcls.training.loop import FitConfig, chunks, fit
     from jaxcls.training.settings import Settings
 
     class Timed(CheckpointManager):
@@ -68,16 +68,14 @@ def measure(rounds: int) -> tuple[list[float], list[float], list[float]]:
             self.began = time.perf_counter()
             super().save(*arguments, **options)
 
-    task = tasks.get("fashion_mnist")
-    resolved = program.resolve(task, Settings())
-    dataset = task.load(resolved)
-    parts = program.split(task, resolved, dataset)
-    preprocessor = task.fit_preprocessor(parts.train.inputs, resolved)
-    train, validation = (program.transform(preprocessor, part) for part in (parts.train, parts.validation))
-    functions = program.build(task, resolved, preprocessor, train, dataset.class_names)
-    train = jax.device_put(train, functions.replicated)
-    chunk = steps.make_train_chunk(functions.train_step)
-    state = functions.state
+    built = build.build(Settings(task="fashion_mnist"))
+    experiment, settings = built.experiment, built.settings
+    assert experiment.preprocessor is not None
+    validation = build.preprocess(experiment.preprocessor, built.splits.validation)
+    replicated, sharded = shardings()
+    batches = chunks(jax.device_put(built.train, replicated), settings.batch_size, sharding=sharded)
+    config = FitConfig(1, settings.batch_size, settings.monitor)
+    state = experiment.init()
     without: list[float] = []
     together: list[float] = []
     saving: list[float] = []
@@ -85,16 +83,11 @@ def measure(rounds: int) -> tuple[list[float], list[float], list[float]]:
     def epoch(state: Any, checkpoints: CheckpointManager | None) -> Any:
         state, _ = fit(
             state,
-            functions.train_step,
-            train,
-            epochs=1,
-            batch_size=resolved.batch_size,
-            validate=lambda state: functions.validate(state, validation),
-            order=functions.order,
-            monitor=resolved.monitor,
+            batches,
+            config,
+            train_chunk=experiment.train_chunk,
+            validate=lambda state: experiment.measure(state, validation),
             checkpoints=checkpoints,
-            sharding=functions.sharded,
-            make_chunk=lambda _: chunk,
         )
         return state
 
@@ -104,7 +97,7 @@ def measure(rounds: int) -> tuple[list[float], list[float], list[float]]:
         begin = time.perf_counter()
         state = epoch(state, None)
         without.append(time.perf_counter() - begin)
-        with tempfile.TemporaryDirectory() as folder, Timed(folder, best_metric=resolved.monitor) as checkpoints:
+        with tempfile.TemporaryDirectory() as folder, Timed(folder, best_metric=settings.monitor) as checkpoints:
             begin = time.perf_counter()
             state = epoch(state, checkpoints)
             checkpoints.wait_until_finished()

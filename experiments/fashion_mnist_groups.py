@@ -32,7 +32,7 @@ from jaxcls.data.datasets import idx_images
 from jaxcls.data.datasets.fashion_mnist import GROUP_OF_ARTICLE, GROUPS, IMAGES
 from jaxcls.data.preprocessing import images
 from jaxcls.models import vision
-from jaxcls.training.compilation import Compiled
+from jaxcls.training.experiment import Experiment
 
 UNKNOWN = -1
 BATCH_SIZE = 128
@@ -51,7 +51,9 @@ class TwoHeads(nnx.Module):
         return {name: head(features) for name, head in self.heads.items()}
 
 
-def compiled(preprocessor: images.ImagePreprocessor, heads: dict[str, int], groups: np.ndarray, steps: int) -> Compiled:
+def compiled(
+    preprocessor: images.ImagePreprocessor, heads: dict[str, int], groups: np.ndarray, steps: int
+) -> Experiment:
     """The network with these heads, and what is asked of each."""
     chosen = {
         "article": losses.get("sparse_categorical_crossentropy", ignore_label=UNKNOWN, label_smoothing=0.1),

@@ -70,7 +70,7 @@ def losses(gammas: list[float], alphas: list[float]) -> dict[str, dict[str, Any]
 def _measure(seed: int, options: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Loss -> name -> value on the test scenes of that seed."""
     # Once the environment is prepared, as it must be before jax is imported.
-    from jaxcls.training.run import run
+    from jaxcls.tasks.run import run
 
     values: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as scratch:

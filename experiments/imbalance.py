@@ -94,7 +94,7 @@ def main() -> None:
 def _measure(task: str, seed: int) -> dict[str, dict[str, float]]:
     """Loss -> name -> value on the test examples, of data of that seed."""
     # Once the environment is prepared, as it must be before jax is imported.
-    from jaxcls.training.run import run
+    from jaxcls.tasks.run import run
 
     study, values = STUDIES[task], {}
     with tempfile.TemporaryDirectory() as scratch:

@@ -31,7 +31,7 @@ import jaxcls
 from jaxcls import optimizers
 from jaxcls.data.datasets import idx_images
 from jaxcls.data.datasets.fashion_mnist import IMAGES
-from jaxcls.training.compilation import Compiled
+from jaxcls.training.experiment import Experiment
 
 TABLE = Path(__file__).with_suffix(".md")
 BATCH_SIZE = 128
@@ -198,7 +198,7 @@ class Script(NamedTuple):
     """One script of each, the labels that both learn, and what Keras's fit takes beside them."""
 
     keras: Callable[[], Any]
-    jaxcls: Callable[[], Compiled]
+    jaxcls: Callable[[], Experiment]
     labels: Callable[[np.ndarray], Any]
     class_weight: dict[int, float] | None = None
 

@@ -54,7 +54,7 @@ def peer_accuracy(name: str, split: int, peer: str) -> list[float]:
 
 
 def accuracy(name: str, split: int) -> list[float]:
-    from jaxcls.training.run import run
+    from jaxcls.tasks.run import run
 
     accuracies = []
     for inputs, labels, test_inputs, test_labels in folds(name, split):

@@ -20,12 +20,14 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from jaxcls.reports.callbacks import Callback
 
 CLASSES = 10
 PIXELS = (28, 28, 1)
@@ -141,17 +143,14 @@ def measure(axis: str, value: int) -> tuple[float, float]:
     return min(seconds), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-class _Times:
+class _Times(Callback):
     """Ends the training when there are enough epochs after the first, which compiles."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
         self._began = self._last = time.perf_counter()
 
-    def chunk(self, step: int, loss: float) -> None:
-        pass
-
-    def epoch(self, history: list[dict[str, Any]]) -> None:
+    def on_epoch_end(self, history: Sequence[dict[str, Any]]) -> None:
         now = time.perf_counter()
         self.seconds.append(now - self._last)
         self._last = now
@@ -177,7 +176,7 @@ def _epochs(
     from jaxcls.models import vision
     from jaxcls.models.functional import functional
     from jaxcls.training import steps
-    from jaxcls.training.loop import Interrupted, fit
+    from jaxcls.training.loop import FitConfig, Interrupted, chunks, fit
 
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (count, *PIXELS), dtype=np.uint8)
@@ -200,12 +199,15 @@ def _epochs(
     with contextlib.suppress(Interrupted):
         fit(
             steps.init_state(model, optimizer, seed=0),
-            steps.make_train_step(model, loss, optimizer, preprocess=lambda images: images.astype(jnp.float32) / 255),
-            jax.device_put(batching.examples(images, answers)),
-            epochs=1_000_000,
-            batch_size=batch_size,
+            chunks(jax.device_put(batching.examples(images, answers)), batch_size),
+            FitConfig(epochs=1_000_000, batch_size=batch_size),
+            train_chunk=steps.make_train_chunk(
+                steps.make_train_step(
+                    model, loss, optimizer, preprocess=lambda images: images.astype(jnp.float32) / 255
+                )
+            ),
             validate=lambda state: {},
-            reporter=times,
+            callbacks=[times],
             stop=times.enough,
         )
     return times.seconds[1:]

@@ -23,7 +23,7 @@ from jaxcls import tasks
 from jaxcls.cli.arguments import parse
 from jaxcls.data.dataset import Dataset
 from jaxcls.tasks import sentiment
-from jaxcls.training.run import run
+from jaxcls.tasks.run import run
 from jaxcls.training.settings import Settings
 
 TABLE = Path(__file__).with_suffix(".md")

@@ -80,12 +80,13 @@ def measure(model: str, rounds: int) -> list[tuple[Turn, Turn]]:
     from jaxcls.data import batching, streaming
     from jaxcls.data.preprocessing import images
     from jaxcls.models.functional import functional
-    from jaxcls.training import program, steps
-    from jaxcls.training.loop import fit
+    from jaxcls.tasks import build as building
+    from jaxcls.training import steps
+    from jaxcls.training.loop import FitConfig, chunks, fit
     from jaxcls.training.settings import Settings
 
     task = tasks.get("fashion_mnist")
-    train = task.load(program.resolve(task, Settings())).train
+    train = task.load(building.with_recipe(task, Settings())).train
     build = functools.partial(task.models[model], train.inputs.shape[1:], 10, dropout=0.0)
     network = functional(lambda rngs: build(rngs=rngs))
     optimizer = optimizers.adam(1e-3)
@@ -109,12 +110,12 @@ def measure(model: str, rounds: int) -> list[tuple[Turn, Turn]]:
         with gathered, sent:
             fit(
                 steps.init_state(network, optimizer, seed=0),
-                train_step,
-                data,
-                epochs=2,
-                batch_size=BATCH_SIZE,
+                chunks(
+                    data, BATCH_SIZE, feed=lambda *arguments, **options: watched(feed(*arguments, **options), spans)
+                ),
+                FitConfig(epochs=2, batch_size=BATCH_SIZE),
+                train_chunk=steps.make_train_chunk(train_step),
                 validate=validate,
-                feed=lambda *arguments, **options: watched(feed(*arguments, **options), spans),
             )
         begin, end = ends
         within = sorted((span for span in spans if span.end > begin), key=lambda span: span.begin)

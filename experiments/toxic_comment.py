@@ -29,7 +29,7 @@ from jaxcls.cli.arguments import parse
 from jaxcls.data.dataset import Dataset
 from jaxcls.data.samples import toxic_comment as sample
 from jaxcls.tasks import toxic_comment
-from jaxcls.training.run import run
+from jaxcls.tasks.run import run
 from jaxcls.training.settings import Settings
 
 TABLE = Path(__file__).with_suffix(".md")

@@ -1,8 +1,8 @@
 """jaxcls: a functional training framework for classification in JAX and Flax.
 
 ``jaxcls.losses``, ``jaxcls.metrics``, ``jaxcls.optimizers``, ``jaxcls.models``, ``jaxcls.data``, ``jaxcls.tasks`` and
-``jaxcls.checkpoints`` are imported when they are first used, and so are :func:`jaxcls.compile`, :func:`jaxcls.batch` and
-:func:`jaxcls.describe`.
+``jaxcls.checkpoints`` are imported when they are first used, and so are :func:`jaxcls.compile`, :func:`jaxcls.load`,
+:func:`jaxcls.batch` and :func:`jaxcls.describe`.
 """
 
 import importlib
@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jaxcls import checkpoints, data, losses, metrics, models, optimizers, tasks
     from jaxcls.models.describe import describe
-    from jaxcls.training.compilation import batch, compile
+    from jaxcls.tasks.predictor import load
+    from jaxcls.training.compile import batch, compile
 
 __version__ = "0.2.0"
 __all__ = [
-    "batch", "checkpoints", "compile", "data", "describe", "losses", "metrics", "models", "optimizers", "tasks",
+    "batch", "checkpoints", "compile", "data", "describe", "load", "losses", "metrics", "models", "optimizers", "tasks",
 ]  # fmt: skip
 
 _FUNCTIONS = {
-    "batch": "jaxcls.training.compilation",
-    "compile": "jaxcls.training.compilation",
+    "batch": "jaxcls.training.compile",
+    "compile": "jaxcls.training.compile",
+    "load": "jaxcls.tasks.predictor",
     "describe": "jaxcls.models.describe",
 }
 

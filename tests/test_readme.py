@@ -5,7 +5,7 @@ from pathlib import Path
 
 from jaxcls import tasks
 from jaxcls.cli.arguments import parse
-from jaxcls.training import program
+from jaxcls.tasks import build
 from jaxcls.training.settings import Settings
 
 ROOT = Path(__file__).parent.parent
@@ -28,7 +28,7 @@ def test_cheat_sheet_matches_its_commands():
     for problem, loss, optimizer, flags in rows:
         settings = parse(Settings, flags.split())
         task = tasks.get(settings.task)
-        resolved = program.resolve(task, settings)
+        resolved = build.with_recipe(task, settings)
         assert (task.problem, resolved.loss, resolved.optimizer) == (problem.replace("-", ""), loss, optimizer), flags
 
 

@@ -2,11 +2,12 @@
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from jaxcls.reports.callbacks import Callback
 from peers import workloads
 from peers.workloads import Train, Workload
 
@@ -30,7 +31,7 @@ def jaxcls(workload: Workload, *, dtype: str = "float32", native: str = "1") -> 
     from jaxcls.models.detection.retinanet import RetinaNet
     from jaxcls.models.functional import functional
     from jaxcls.training import steps
-    from jaxcls.training.loop import fit
+    from jaxcls.training.loop import FitConfig, chunks, fit
     from jaxcls.training.problems.detection import loss_on_canvas
 
     inputs, labels = workload.inputs, workload.labels
@@ -71,12 +72,14 @@ def jaxcls(workload: Workload, *, dtype: str = "float32", native: str = "1") -> 
     def train(count: int, epochs: int, turn: Callable[[], None]) -> None:
         fit(
             init(seed=0),
-            train_step,
-            jax.device_put(batching.examples(*jax.tree.map(lambda array: array[:count], (inputs, labels)))),
-            epochs=epochs,
-            batch_size=workload.batch_size,
+            chunks(
+                jax.device_put(batching.examples(*jax.tree.map(lambda array: array[:count], (inputs, labels)))),
+                workload.batch_size,
+            ),
+            FitConfig(epochs, workload.batch_size),
+            train_chunk=steps.make_train_chunk(train_step),
             validate=lambda state: {},
-            reporter=_Turns(turn),
+            callbacks=[_Turns(turn)],
         )
 
     state = jax.eval_shape(functools.partial(init, seed=0))
@@ -176,14 +179,11 @@ def _normalisation(workload: Workload) -> Callable[[Any], Any]:
     return lambda images: (images.astype(np.float32) - mean) / deviation
 
 
-class _Turns:
+class _Turns(Callback):
     """Tells the loop of jaxcls nothing but the ends of the epochs apart."""
 
     def __init__(self, turn: Callable[[], None]):
         self._turn = turn
 
-    def chunk(self, step: int, loss: float) -> None:
-        pass
-
-    def epoch(self, history: list[dict[str, Any]]) -> None:
+    def on_epoch_end(self, history: Sequence[dict[str, Any]]) -> None:
         self._turn()

@@ -14,7 +14,7 @@ from jaxcls._utils.errors import InputError
 from jaxcls._utils.text_table import text_table
 
 if TYPE_CHECKING:
-    from jaxcls.export.predictor import Predictor
+    from jaxcls.tasks.predictor import Predictor
 
 # Exit statuses, beside 0.
 FAILED = 1
@@ -75,7 +75,7 @@ def check_output(file: Path, *, overwrite: bool) -> None:
 
 def origin(learned: "Predictor") -> str:
     """The task of a finished run, and whether its examples were synthetic."""
-    return learned.task.name + (", learned from SYNTHETIC examples" if learned.data["synthetic"] else "")
+    return learned.experiment.name + (", learned from SYNTHETIC examples" if learned.data["synthetic"] else "")
 
 
 def _status(action: Callable[[], int], command: str) -> int:

@@ -6,7 +6,7 @@ jaxcls evaluate --run-dir runs/fashion_mnist-1a2b3c4d --split validation
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from jaxcls._utils.errors import InputError
 from jaxcls.cli import console
@@ -14,7 +14,7 @@ from jaxcls.training.settings import UNSET, DataSource, Settings, select
 
 if TYPE_CHECKING:
     from jaxcls.data.dataset import Dataset
-    from jaxcls.export.predictor import Predictor
+    from jaxcls.tasks.predictor import Predictor
     from jaxcls.tasks.task import Task
 
 
@@ -29,24 +29,21 @@ class Options(DataSource):
 
 
 def run(options: Options) -> None:
-    from jaxcls.data.dataset import describe
-    from jaxcls.export import predictor
     from jaxcls.reports import run_directory
-    from jaxcls.training import problems, program
+    from jaxcls.tasks import build, predictor
+    from jaxcls.training import problems
+    from jaxcls.training.run import plain_thresholds
 
     learned = predictor.load(options.run_dir)
-    settings = _with_data(learned.settings, options)
-    task = program.specialise(settings)
-    dataset = task.load(settings)
-    console.say(describe(dataset))
+    task, settings = build.resolve(_with_data(learned.task_settings, options))
+    dataset, splits = build.load(task, settings, say=console.say)
     _compare(options, learned, task, dataset)
-    split = getattr(program.split(task, settings, dataset), options.split)
+    split = getattr(splits, options.split)
     result = problems.get(task.problem).report(
-        learned.scores(split.inputs), split, class_names=dataset.class_names, thresholds=learned.thresholds
-    )
-    result |= {
+        learned.predict(split.inputs), split, class_names=dataset.class_names, thresholds=learned.thresholds
+    ) | {
         "split": options.split,
-        "thresholds": learned.thresholds if isinstance(learned.thresholds, float) else learned.thresholds.tolist(),
+        "thresholds": plain_thresholds(learned.thresholds),
         "synthetic": dataset.provenance.synthetic,
         "data": dataclasses.asdict(dataset.provenance),
     }
@@ -64,12 +61,17 @@ def _with_data(settings: Settings, options: Options) -> Settings:
     return dataclasses.replace(settings, **replaced)
 
 
+def _listed(class_names: Any) -> str:
+    outputs = class_names.values() if isinstance(class_names, dict) else [class_names]
+    return ", ".join(name for names in outputs for name in names)
+
+
 def _compare(options: Options, learned: "Predictor", task: "Task", dataset: "Dataset") -> None:
     """Refuses data of other classes than those of the run, and notes where the data differs from that of the run."""
-    if (task.problem, tuple(dataset.class_names)) != (learned.task.problem, learned.class_names):
+    if (task.problem, dataset.class_names) != (learned.problem, learned.class_names):
         raise InputError(
-            f"{dataset.provenance.location} is a {task.problem} problem of {', '.join(dataset.class_names)}, but the "
-            f"run in {options.run_dir} learned a {learned.task.problem} one of {', '.join(learned.class_names)}; give "
+            f"{dataset.provenance.location} is a {task.problem} problem of {_listed(dataset.class_names)}, but the "
+            f"run in {options.run_dir} learned a {learned.problem} one of {_listed(learned.class_names)}; give "
             "data of the same classes."
         )
     before, now = learned.data["sha256"], dataset.provenance.sha256

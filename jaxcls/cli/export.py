@@ -6,7 +6,6 @@ jaxcls export --run-dir runs/fashion_mnist-1a2b3c4d --output model --format onnx
 """
 
 import dataclasses
-import importlib
 from pathlib import Path
 from typing import Literal
 
@@ -25,12 +24,10 @@ class Options:
 
 
 def run(options: Options) -> None:
-    from jaxcls.export import folder, predictor
+    from jaxcls.export import folder
+    from jaxcls.tasks import predictor
 
     folder.check_free(options.output)
     learned = predictor.load(options.run_dir)
-    # Each format needs packages of its own.
-    files = importlib.import_module(f"jaxcls.export.{options.format}").files(learned)
-    folder.write(options.output, files)
-    size = sum(map(len, files.values()))
+    size = folder.export(options.output, learned.exportable(), options.format)
     console.say(f"{console.origin(learned)} as {options.format}, {size:,} bytes, saved in {options.output}")

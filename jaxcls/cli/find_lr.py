@@ -13,7 +13,7 @@ from jaxcls.cli import console
 from jaxcls.training.settings import EvaluationSettings, ScheduleSettings, Settings, names
 
 if TYPE_CHECKING:
-    from jaxcls.training.learning_rate_search import Search, Suggestions
+    from jaxcls.tasks.learning_rate_search import Search, Suggestions
 
 # What the test sets itself, or has no use for.
 OMITTED = {
@@ -46,7 +46,7 @@ class Options(Settings):
 def run(options: Options) -> None:
     if options.output is not None and options.output.exists() and not options.output.is_dir():
         raise InputError(f"--output {options.output} is a file; give a folder.")
-    from jaxcls.training import learning_rate_search
+    from jaxcls.tasks import learning_rate_search
 
     search = learning_rate_search.search(
         options, lowest=options.lowest, highest=options.highest, steps=options.steps, say=console.say
@@ -68,7 +68,7 @@ def plot(search: "Search") -> str:
     """The smoothed loss over the logarithm of the learning rate, in characters.
 
     >>> import numpy as np
-    >>> from jaxcls.training.learning_rate_search import Search
+    >>> from jaxcls.tasks.learning_rate_search import Search
     >>> rates = np.logspace(-3, 0, 50)
     >>> plot(Search(rates, 2 - rates, 2 - rates)).splitlines()[0].split("•")[0]
     '     1.999 | '

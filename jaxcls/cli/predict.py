@@ -36,17 +36,17 @@ def run(options: Options) -> None:
         if path is not None and path.resolve() == options.output.resolve():
             raise InputError(f"--output {options.output} would replace the {flag(name)}; name another file.")
     console.check_output(options.output, overwrite=options.overwrite)
-    from jaxcls.export import predictor
+    from jaxcls.tasks import predictor
     from jaxcls.training import problems
-    from jaxcls.training.problems.base import Request
+    from jaxcls.training.problems.base import PredictionRequest
 
     # Portable kernels, so that an export predicts the same.
     learned = predictor.load(options.run_dir, portable=True)
-    queries = learned.task.read(options.input, learned.settings)
-    written = problems.get(learned.task.problem).write(
-        Request(options.input, options.output, options.sample_submission, options.draw, console.say),
-        queries,
-        lambda: learned.scores(queries.inputs),
+    examples = learned.read(options.input)
+    written = problems.get(learned.problem).write(
+        PredictionRequest(options.input, options.output, options.sample_submission, options.draw, console.say),
+        examples,
+        lambda: learned.predict(examples.inputs),
         class_names=learned.class_names,
         thresholds=learned.thresholds,
     )

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jaxcls._utils.errors import InputError
+from jaxcls._utils.text_table import text_table
 from jaxcls.cli import console
 
 
@@ -20,20 +21,22 @@ class Options:
 def run(options: Options) -> int:
     import jax
 
-    from jaxcls.training import debugging, program
+    from jaxcls.tasks import build
+    from jaxcls.training import debugging
     from jaxcls.training.settings import from_record
 
-    record = debugging.record_of(options.file)
+    record = debugging.read_record(options.file)
     if "settings" not in record:
         raise InputError(
             f"{options.file} was saved by a program that uses jaxcls.compile: examine it there, with compiled.replay()."
         )
     settings = from_record(record["settings"], where=str(options.file))
     # The data is read as well: class weights come from the training examples.
-    functions = program.of(settings, say=console.say)
-    state, batch = debugging.load(options.file, jax.eval_shape(lambda: functions.state), functions.batch)
-    finding = debugging.examine(functions.parts, state, batch)
-    console.say(f"\n{debugging.layers(functions.parts, state, batch)}\n")
+    built = build.build(settings, say=console.say)
+    shapes = jax.eval_shape(lambda: build.one_batch(built.train, built.settings.batch_size))
+    state, batch = debugging.load(options.file, built.experiment.state_shapes, shapes)
+    finding = debugging.examine(built.experiment, state, batch)
+    console.say(f"\n{text_table(debugging.layers(built.experiment, state, batch), left=2)}\n")
     console.say(f"step {int(state.step)}: {finding or 'everything is finite'}")
     if rows := record.get("rows"):
         console.say(f"rows of the training examples: {_first(rows)}")

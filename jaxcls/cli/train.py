@@ -6,6 +6,7 @@ jaxcls train --task csv --data patients.csv --label-column outcome --id-column p
 """
 
 import sys
+from typing import Any
 
 from jaxcls._utils.signals import stop_requests
 from jaxcls._utils.text_table import text_table
@@ -17,8 +18,8 @@ def run(options: Options) -> None:
     if options.list_tasks:
         _list_tasks()
         return
+    from jaxcls.tasks.run import run
     from jaxcls.training import loop
-    from jaxcls.training.run import run
 
     try:
         with stop_requests() as stop:
@@ -35,7 +36,11 @@ def _list_tasks() -> None:
     from jaxcls.tasks import TASKS
 
     for task in TASKS.values():
-        problem = "the problem follows from your labels" if task.takes("data") else task.problem
+        problem: Any = task.problem
+        if task.takes("data"):
+            problem = "the problem follows from your labels"
+        elif isinstance(problem, dict):
+            problem = ", ".join(f"{output}: {name}" for output, name in problem.items())
         console.say(f"{task.name}: {task.summary} ({problem})\n  models: {', '.join(task.models)}\n  presets:")
         recipes = [(name, preset.settings) for name, preset in task.presets.items()]
         rows = [

@@ -81,7 +81,7 @@ class Provenance:
       passed_over: why each source that `auto` tried before this one was not available.
     """
 
-    source: Literal["files", "tfds", "sample"]
+    source: Literal["files", "tfds", "sample", "memory"]
     location: str
     sha256: Mapping[str, str]
     synthetic: bool
@@ -105,7 +105,7 @@ class Dataset(NamedTuple):
     name: str
     train: Split
     test: Split
-    class_names: tuple[str, ...]
+    class_names: Any
     provenance: Provenance
     validation: Split | None = None
 

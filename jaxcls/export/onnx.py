@@ -22,9 +22,8 @@ from jax.extend import core
 
 from jaxcls._utils.errors import InputError
 from jaxcls.export import folder
-from jaxcls.export.predictor import Predictor
+from jaxcls.export.exportable import Exportable
 from jaxcls.kernels import native
-from jaxcls.training import program
 
 PyTree = Any
 
@@ -32,7 +31,7 @@ PyTree = Any
 TOLERANCE = 1e-5
 
 
-def files(learned: Predictor) -> dict[str, bytes]:
+def files(exportable: Exportable) -> dict[str, bytes]:
     """The files of the artifact, by name.
 
     Raises:
@@ -41,11 +40,11 @@ def files(learned: Predictor) -> dict[str, bytes]:
     for package in ("jax2onnx", "onnxruntime"):
         if importlib.util.find_spec(package) is None:
             raise InputError(f"--format onnx needs the package {package}: pip install 'jaxcls[onnx]'.")
-    if learned.settings.dtype != "float32":
-        raise InputError(f"--format onnx takes models that compute in float32, not in {learned.settings.dtype}.")
-    content, inputs, outputs = _converted(learned)
-    difference = _checked(content, learned)
-    record = folder.describe(learned, "onnx") | {
+    if exportable.dtype != "float32":
+        raise InputError(f"--format onnx takes models that compute in float32, not in {exportable.dtype}.")
+    content, inputs, outputs = _converted(exportable)
+    difference = _checked(content, exportable)
+    record = folder.describe(exportable, "onnx") | {
         "inputs": inputs,
         "outputs": outputs,
         "largest_difference": difference,
@@ -53,11 +52,11 @@ def files(learned: Predictor) -> dict[str, bytes]:
     return {
         "model.json": (json.dumps(record, indent=2) + "\n").encode(),
         "model.onnx": content,
-        **folder.tokenizer(learned),
+        **folder.tokenizer(exportable),
     }
 
 
-def _converted(learned: Predictor) -> tuple[bytes, list[str], list[str]]:
+def _converted(exportable: Exportable) -> tuple[bytes, list[str], list[str]]:
     """The model, and the names of its inputs and its outputs."""
     # It tells, with a traceback, of each plugin that the installed jax is too new for (none that is needed here; one
     # that is missing raises), and of each intermediate constant whose type it does not write down.
@@ -65,13 +64,11 @@ def _converted(learned: Predictor) -> tuple[bytes, list[str], list[str]]:
         logging.getLogger(name).setLevel(logging.ERROR)
     import jax2onnx
 
-    shapes = learned.preprocessor.shapes(export.symbolic_shape("count")[0])
-    named = _named(shapes, learned.preprocessor.as_record()["type"])
+    shapes = exportable.input_shapes(export.symbolic_shape("count")[0])
+    named = _named(shapes, _kind(exportable))
     tree = jax.tree.structure(shapes)
-    step = program.build_prediction_step(
-        learned.task, learned.settings, learned.preprocessor, learned.model, learned.class_names
-    )
-    weights = jax.tree.map(np.asarray, learned.weights)
+    step = exportable.prediction_step
+    weights = jax.tree.map(np.asarray, exportable.weights)
 
     def scores(*leaves: jax.Array) -> PyTree:
         return step(weights["params"], weights["model_state"], jax.tree.unflatten(tree, leaves))[0]
@@ -96,28 +93,26 @@ def _converted(learned: Predictor) -> tuple[bytes, list[str], list[str]]:
     model = jax2onnx.to_onnx(
         of_taken,
         [*taken.values()],
-        model_name=f"jaxcls-{learned.task.name}",
+        model_name=f"jaxcls-{exportable.task}",
         input_names=[*taken],
         output_names=outputs,
     )
     return model.SerializeToString(), [*taken], outputs
 
 
-def _checked(content: bytes, learned: Predictor, *, seed: int = 0) -> float:
+def _checked(content: bytes, exportable: Exportable, *, seed: int = 0) -> float:
     """The largest difference from the run's own scores, of drawn inputs, in batches of two sizes."""
     import onnxruntime
 
     # 3: errors. It warns of shapes that jax2onnx notes in another layout than it infers, which changes no result.
     onnxruntime.set_default_logger_severity(3)
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    step = program.build_prediction_step(
-        learned.task, learned.settings, learned.preprocessor, learned.model, learned.class_names
-    )
+    step = exportable.prediction_step
     largest = 0.0
     for count in (5, 1):
-        inputs = _drawn(learned, count, seed)
-        expected = _as_outputs(step(learned.weights["params"], learned.weights["model_state"], inputs)[0])
-        named = _named(inputs, learned.preprocessor.as_record()["type"])
+        inputs = _drawn(exportable, count, seed)
+        expected = _as_outputs(step(exportable.weights["params"], exportable.weights["model_state"], inputs)[0])
+        named = _named(inputs, _kind(exportable))
         got = session.run([*expected], {one.name: named[one.name] for one in session.get_inputs()})
         largest = max(largest, _difference(dict(zip(expected, got, strict=True)), jax.device_get(expected)))
     if not largest <= TOLERANCE:
@@ -144,6 +139,11 @@ def _difference(got: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> 
     return largest
 
 
+def _kind(exportable: Exportable) -> str:
+    """Returns the kind of inputs."""
+    return "arrays" if exportable.preprocessor is None else str(exportable.preprocessor.as_record()["type"])
+
+
 def _as_outputs(scores: PyTree) -> dict[str, Any]:
     """The scores by the names that they have in the model."""
     return dict(sorted(scores.items())) if isinstance(scores, dict) else {"probabilities": scores}
@@ -153,15 +153,17 @@ def _named(inputs: PyTree, kind: str) -> dict[str, Any]:
     """The inputs by the names that they have in the model."""
     if isinstance(inputs, dict):
         return dict(sorted(inputs.items()))
-    return {{"images": "images", "texts": "tokens"}[kind]: inputs}
+    return {{"images": "images", "texts": "tokens"}.get(kind, "inputs"): inputs}
 
 
-def _drawn(learned: Predictor, count: int, seed: int) -> PyTree:
+def _drawn(exportable: Exportable, count: int, seed: int) -> PyTree:
     """Encoded inputs that are valid, drawn at random."""
     random = np.random.default_rng(seed)
-    arguments = learned.preprocessor.model_arguments
-    shapes = learned.preprocessor.shapes(count)
-    match learned.preprocessor.as_record()["type"]:
+    arguments = exportable.preprocessor.model_arguments if exportable.preprocessor else {}
+    shapes = exportable.input_shapes(count)
+    match _kind(exportable):
+        case "arrays":
+            return jax.tree.map(lambda leaf: random.uniform(0, 2, leaf.shape).astype(leaf.dtype), shapes)
         case "images":
             return random.integers(0, 256, shapes.shape).astype(shapes.dtype)
         case "detection":

@@ -9,10 +9,10 @@ import json
 
 from jaxcls._utils.errors import InputError
 from jaxcls.export import folder
-from jaxcls.export.predictor import Predictor
+from jaxcls.export.exportable import Exportable
 
 
-def files(learned: Predictor) -> dict[str, bytes]:
+def files(exportable: Exportable) -> dict[str, bytes]:
     """The files of the artifact, by name.
 
     Raises:
@@ -22,11 +22,11 @@ def files(learned: Predictor) -> dict[str, bytes]:
         raise InputError("--format safetensors needs the package safetensors: pip install 'jaxcls[export]'.")
     from safetensors.numpy import save
 
-    record = folder.describe(learned, "safetensors")
+    record = folder.describe(exportable, "safetensors")
     # The format takes texts alone.
     metadata = {name: value if isinstance(value, str) else json.dumps(value) for name, value in record.items()}
     return {
         "model.json": (json.dumps(record, indent=2) + "\n").encode(),
-        "model.safetensors": save(folder.named_weights(learned), metadata=metadata),
-        **folder.tokenizer(learned),
+        "model.safetensors": save(folder.named_weights(exportable), metadata=metadata),
+        **folder.tokenizer(exportable),
     }

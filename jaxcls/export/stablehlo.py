@@ -22,16 +22,15 @@ from jax import export
 
 from jaxcls._utils.errors import InputError
 from jaxcls.export import folder, loader
-from jaxcls.export.predictor import Predictor
+from jaxcls.export.exportable import Exportable
 from jaxcls.kernels import native
-from jaxcls.training import program
 
 PyTree = Any
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
-def files(learned: Predictor) -> dict[str, bytes]:
+def files(exportable: Exportable) -> dict[str, bytes]:
     """The files of the artifact, by name.
 
     Raises:
@@ -39,11 +38,11 @@ def files(learned: Predictor) -> dict[str, bytes]:
     """
     if importlib.util.find_spec("flatbuffers") is None:
         raise InputError("--format stablehlo needs the package flatbuffers: pip install 'jaxcls[export]'.")
-    weights = folder.named_weights(learned)
-    exported = programs(learned, weights)
+    weights = folder.named_weights(exportable)
+    exported = programs(exportable, weights)
     # That of each device, so that one alone runs the very same program as the run did on several.
-    batch_size = -(-learned.settings.eval_batch_size // jax.device_count())
-    record = folder.describe(learned, "stablehlo") | {
+    batch_size = -(-exportable.batch_size // jax.device_count())
+    record = folder.describe(exportable, "stablehlo") | {
         "platforms": [*PLATFORMS],
         "programs": [*exported],
         "batch_size": batch_size,
@@ -54,17 +53,15 @@ def files(learned: Predictor) -> dict[str, bytes]:
         "model.json": (json.dumps(record, indent=2) + "\n").encode(),
         "parameters.npz": parameters.getvalue(),
         "loader.py": Path(loader.__file__).read_bytes(),
-        **folder.tokenizer(learned),
+        **folder.tokenizer(exportable),
         **{name: bytes(one.serialize()) for name, one in exported.items()},
     }
 
 
-def programs(learned: Predictor, weights: Mapping[str, np.ndarray]) -> dict[str, export.Exported]:
+def programs(exportable: Exportable, weights: Mapping[str, np.ndarray]) -> dict[str, export.Exported]:
     """``(weights by name, encoded inputs) -> scores`` for any number of inputs, on every platform."""
-    step = program.build_prediction_step(
-        learned.task, learned.settings, learned.preprocessor, learned.model, learned.class_names
-    )
-    tree = jax.tree.structure(learned.weights)
+    step = exportable.prediction_step
+    tree = jax.tree.structure(exportable.weights)
 
     def scores(named: Mapping[str, jax.Array], inputs: PyTree) -> PyTree:
         # A dict comes back sorted by its keys; the leaves are in the order of the names that were given.
@@ -73,9 +70,9 @@ def programs(learned: Predictor, weights: Mapping[str, np.ndarray]) -> dict[str,
 
     taken = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in weights.items()}
     (count,) = export.symbolic_shape("count")
-    whole = learned.preprocessor.shapes(count)
+    whole = exportable.input_shapes(count)
     inputs = {"program.bin": whole}
-    buckets = learned.preprocessor.buckets
+    buckets = exportable.buckets
     if buckets is not None:
         inputs = {
             f"program-{'x'.join(map(str, size))}.bin": jax.eval_shape(

@@ -1,12 +1,15 @@
 """How a run is shown while it goes: a bar in a terminal, plain lines elsewhere."""
 
 import sys
+from collections.abc import Sequence
 from typing import Any, Self, TextIO
 
 from tqdm import tqdm
 
+from jaxcls.reports.callbacks import Callback
 
-class ProgressBar:
+
+class ProgressBar(Callback):
     """Shows the loss, the rate and the time left, and a line for each epoch.
 
     Args:
@@ -32,7 +35,7 @@ class ProgressBar:
         self._batch_size = batch_size
         self._started = False
 
-    def chunk(self, step: int, loss: float) -> None:
+    def on_chunk_end(self, step: int, loss: float) -> None:
         bar, done = self._bar, step * self._batch_size
         bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
         if self._started:
@@ -45,7 +48,7 @@ class ProgressBar:
         bar.refresh()
         self._started = True
 
-    def epoch(self, history: list[dict[str, Any]]) -> None:
+    def on_epoch_end(self, history: Sequence[dict[str, Any]]) -> None:
         entry = history[-1]
         values = "  ".join(
             f"{name} {value:.4f}"

@@ -114,9 +114,13 @@ class RunDirectory:
 
     def write_results(self, results: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
         """Writes what a run ends with; results.json, which marks it as finished, comes last."""
-        files.write_atomically(self.path / "SHA256SUMS", checksums(self.path))
+        self.write_checksums()
         files.write_atomically(self.path / "summary.json", json.dumps(summary, separators=(",", ":")) + "\n")
         files.write_atomically(self.path / "results.json", _json(results))
+
+    def write_checksums(self) -> None:
+        """Writes SHA256SUMS, after which the directory can be loaded for predictions."""
+        files.write_atomically(self.path / "SHA256SUMS", checksums(self.path))
 
     def _check_same_run(
         self, identity: Collection[str] | None, environment: Mapping[str, Any], data: Mapping[str, Any]
@@ -181,7 +185,7 @@ def read(path: Path) -> Kept:
     """
     if not (path / "config.toml").exists():
         raise InputError(f"--run-dir {path} holds no run; give the directory that training printed.")
-    if not (path / "results.json").exists():
+    if not (path / "SHA256SUMS").exists():
         raise InputError(
             f"--run-dir {path}: this run has not finished. Continue it with "
             f"python -m jaxcls.train --config {path / 'config.toml'} --run-dir {path}"
@@ -224,7 +228,7 @@ def read_records(path: Path) -> Records:
       InputError: there is no run, it has not finished, was made before there were pages, or a file is damaged.
     """
     kept = read(path)
-    if not (path / "summary.json").exists():
+    if not (path / "results.json").exists() or not (path / "summary.json").exists():
         raise InputError(
             f"--run-dir {path}: this run keeps no summary.json, from which a page is made. The command that trained it "
             "writes one, and does not train again."

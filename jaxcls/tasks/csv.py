@@ -84,7 +84,7 @@ def _or_sample(settings: Settings) -> Settings:
     return dataclasses.replace(settings, source="auto", data=SAMPLE, label_column=("class",))
 
 
-def specialise(task: Task, settings: Settings) -> Task:
+def specialize(task: Task, settings: Settings) -> Task:
     labels = user_data.table_labels(_or_sample(settings))
     rows = len(labels.values)
     preset = Preset(LARGE if rows >= LARGE_ROWS else DEFAULT, augment=inputs_only(functools.partial(jitter, rows)))
@@ -116,5 +116,5 @@ TASK = Task(
     presets={"default": Preset(DEFAULT)},
     metrics=["accuracy"],
     data_settings=("data", "test_data", "label_column", "weight_column", "id_column", "drop_column"),
-    specialise=specialise,
+    specialize=specialize,
 )

@@ -106,30 +106,30 @@ TASK = Task(
         "default": Preset(
             DEFAULT,
             _flipped_and_moved,
-            views=[_mirrored],
+            tta=[_mirrored],
         ),
         "best": Preset(
             dataclasses.replace(FAST, model="vgg_large", epochs=32),
             augmentation.inputs_only(
                 augmentation.chain(augmentation.horizontal_flip, augmentation.shift(2), augmentation.cutout(10))
             ),
-            views=_six_views,
+            tta=_six_views,
         ),
         "fast90": Preset(
             dataclasses.replace(FAST, model="vgg_small", epochs=2),
             _flipped,
-            views=[_mirrored],
+            tta=[_mirrored],
         ),
-        "fast92": Preset(dataclasses.replace(FAST, epochs=3), _flipped, views=[_mirrored]),
+        "fast92": Preset(dataclasses.replace(FAST, epochs=3), _flipped, tta=[_mirrored]),
         "fast93": Preset(
             dataclasses.replace(FAST, epochs=10),
             _flipped_and_moved,
-            views=[_mirrored],
+            tta=[_mirrored],
         ),
         "fast94": Preset(
             dataclasses.replace(FAST, model="vgg_wide", epochs=16),
             _flipped_and_moved,
-            views=[_mirrored],
+            tta=[_mirrored],
         ),
     },
     metrics=["accuracy"],

@@ -3,13 +3,13 @@
     python -m jaxcls.train --task fashion_mnist_groups
     python -m jaxcls.train --task fashion_mnist_groups --loss-weights 1 0 --class-weight balanced
 
-One network learns both, by the weighted sum of their losses; each has its own metrics and, if asked for, its own class
-weights. The same in a script of your own is a dict of losses for `jaxcls.compile`: experiments/fashion_mnist_groups.py.
+One network learns both by minimizing the weighted sum of their losses; each output has its own metrics and class
+weights. The same for a model of your own is a dict of losses for `jaxcls.compile`: experiments/fashion_mnist_groups.py.
 
 Traps:
 - A group follows from its article, so the second output teaches the network little: it costs the first one nothing.
-- The two decisions are made apart: an image may be said to be a coat, and of the group of bags.
-- Weights of losses are not learning rates: under Adam, multiplying all of them by ten changes next to nothing.
+- The two outputs are decided independently: an image may be predicted as a coat and as of the group of bags.
+- Loss weights are not learning rates: under Adam, multiplying all of them by ten changes next to nothing.
 """
 
 import numpy as np
@@ -25,22 +25,24 @@ from jaxcls.training.settings import Settings
 
 
 def load(settings: Settings) -> Dataset:
+    """Loads Fashion-MNIST with a dict of labels and of class names."""
     articles = idx_images.load(IMAGES, settings.source, settings.data_dir)
-    names = (*(f"article: {name}" for name in IMAGES.class_names), *(f"group: {name}" for name in GROUPS))
 
-    def with_groups(part: Split) -> Split:
-        # As everywhere, places among all the names: groups stand behind the articles.
-        groups = len(IMAGES.class_names) + GROUP_OF_ARTICLE[part.labels]
-        return part._replace(labels=np.stack([part.labels, groups], axis=1).astype(np.int32))
+    def with_groups(split: Split) -> Split:
+        groups = GROUP_OF_ARTICLE[split.labels].astype(np.int32)
+        return split._replace(labels={"article": split.labels, "group": groups})
 
     return articles._replace(
-        name=TASK.name, train=with_groups(articles.train), test=with_groups(articles.test), class_names=names
+        name=TASK.name,
+        train=with_groups(articles.train),
+        test=with_groups(articles.test),
+        class_names={"article": IMAGES.class_names, "group": GROUPS},
     )
 
 
-def by_article(part: Split, fraction: float, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Every article, and so every group, in proportion."""
-    return splits.stratified(part._replace(labels=part.labels[:, 0]), fraction, seed=seed)
+def by_article(split: Split, fraction: float, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Splits every article, and so every group, in proportion."""
+    return splits.stratified(split._replace(labels=split.labels["article"]), fraction, seed=seed)
 
 
 DEFAULT = Settings(
@@ -64,8 +66,8 @@ DEFAULT = Settings(
 
 TASK = Task(
     name="fashion_mnist_groups",
-    summary="two outputs: the article of a grey image of 28 x 28, and the group of it",
-    problem="multioutput",
+    summary="two outputs: the article of a 28 x 28 image, and its group",
+    problem={"article": "multiclass", "group": "multiclass"},
     load=load,
     read=lambda path, settings: idx_images.read_unlabeled(path),
     fit_preprocessor=lambda inputs, settings: images.fit(inputs),
@@ -74,7 +76,7 @@ TASK = Task(
         "default": Preset(
             DEFAULT,
             augmentation.inputs_only(augmentation.chain(augmentation.horizontal_flip, augmentation.shift(1))),
-            views=[lambda batch: batch[:, :, ::-1]],
+            tta=[lambda batch: batch[:, :, ::-1]],
         )
     },
     metrics=["article_accuracy", "group_accuracy"],

@@ -42,7 +42,7 @@ def load(settings: Settings) -> Dataset:
     return read(image_folders.layout(user_data.required(settings, "data"), settings.test_data))
 
 
-def specialise(task: Task, settings: Settings) -> Task:
+def specialize(task: Task, settings: Settings) -> Task:
     if user_data.uses_sample(settings):
         return task
     classes = image_folders.layout(user_data.required(settings, "data"), settings.test_data).class_names
@@ -88,5 +88,5 @@ TASK = Task(
     },
     metrics=["accuracy"],
     data_settings=("data", "test_data", "skip_damaged"),
-    specialise=specialise,
+    specialize=specialize,
 )

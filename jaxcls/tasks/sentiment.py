@@ -187,5 +187,5 @@ TASK = Task(
     },
     presets={"default": Preset(DEFAULT)},
     metrics=["accuracy", "roc_auc"],
-    specialise=texts.specialise,
+    specialize=texts.specialize,
 )

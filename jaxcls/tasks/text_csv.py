@@ -42,9 +42,9 @@ def read(path: Path, settings: Settings) -> Unlabeled:
     return user_tables.read_unlabeled(path, user_data.table_columns(settings, text=True))
 
 
-def specialise(task: Task, settings: Settings) -> Task:
+def specialize(task: Task, settings: Settings) -> Task:
     problem = "binary" if user_data.uses_sample(settings) else user_data.table_labels(settings).problem
-    return user_data.for_problem(texts.specialise(task, settings), problem)
+    return user_data.for_problem(texts.specialize(task, settings), problem)
 
 
 DEFAULT = Settings(
@@ -52,7 +52,7 @@ DEFAULT = Settings(
     epochs=16,
     batch_size=64,
     dropout=0.0,
-    # `specialise` gives each problem its own.
+    # `specialize` gives each problem its own.
     loss="binary_crossentropy",
     # See toxic_comment, whose loss is the mean of six labels.
     optimizer="sgd",
@@ -78,5 +78,5 @@ TASK = Task(
     presets={"default": Preset(DEFAULT)},
     metrics=["roc_auc"],
     data_settings=("data", "test_data", "text_column", "label_column", "weight_column", "id_column"),
-    specialise=specialise,
+    specialize=specialize,
 )

@@ -19,13 +19,13 @@ def fit_preprocessor(inputs: np.ndarray, settings: Settings) -> texts.TextPrepro
     )
 
 
-def specialise(task: Task, settings: Settings) -> Task:
+def specialize(task: Task, settings: Settings) -> Task:
     """The task with recipes for the model that is asked for.
 
     Those of a task are for n-grams, whose loss is convex. A network takes the usual steps of Adam.
 
     >>> from jaxcls.tasks import toxic_comment
-    >>> asked = specialise(toxic_comment.TASK, Settings(model="cnn"))
+    >>> asked = specialize(toxic_comment.TASK, Settings(model="cnn"))
     >>> asked.presets["default"].settings.optimizer
     'adam'
     """

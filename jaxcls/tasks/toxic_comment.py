@@ -172,5 +172,5 @@ TASK = Task(
     models={"ngrams": functools.partial(text.NGrams, orders=2), "cnn": text.CNN, "transformer": text.Transformer},
     presets={"default": Preset(DEFAULT)},
     metrics=["roc_auc", "average_precision"],
-    specialise=texts.specialise,
+    specialize=texts.specialize,
 )

@@ -10,13 +10,15 @@ from typing import Self
 
 import jax
 
+from jaxcls.reports.callbacks import Callback
+
 # Dispatches that are traced, after the first one, which compiles. A trace of more is too large to look at.
 DISPATCHES = 4
 # What holds other operations, whose time would count twice.
 _HOLDERS = ("while", "call", "conditional")
 
 
-class Trace:
+class Trace(Callback):
     """Traces the dispatches after the first one of a training.
 
     Args:
@@ -28,8 +30,7 @@ class Trace:
         self._seen = 0
         self._running = False
 
-    def chunk(self) -> None:
-        """After each dispatch."""
+    def on_chunk_end(self, step: int, loss: float) -> None:
         self._seen += 1
         if self._seen == 1:
             options = jax.profiler.ProfileOptions()

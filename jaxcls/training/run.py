@@ -1,147 +1,202 @@
-"""One run: its directory, its training, its test, and what is kept of them."""
+"""A run: trains an experiment, tests it, and leaves a run directory with checkpoints, weights, records and a report."""
 
 import contextlib
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from jaxcls import metrics, optimizers
+from jaxcls import optimizers
 from jaxcls._utils import environment, files
-from jaxcls._utils.errors import InputError, error_context
+from jaxcls._utils.errors import InputError
 from jaxcls._utils.watchdog import watched
 from jaxcls.checkpoints import CheckpointError, CheckpointManager
-from jaxcls.data import batching, duplicates, streaming
+from jaxcls.data import batching, streaming
 from jaxcls.data.batching import Examples, batch_rows, steps_per_epoch
-from jaxcls.data.dataset import describe
+from jaxcls.data.dataset import Provenance, Split
+from jaxcls.export import folder
+from jaxcls.export.exportable import Exportable
 from jaxcls.kernels import native
 from jaxcls.reports import html_report, run_directory, tensorboard, weights_biases
+from jaxcls.reports.callbacks import Callback
 from jaxcls.reports.progress import ProgressBar
 from jaxcls.reports.run_directory import RunDirectory
-from jaxcls.tasks.task import Task
-from jaxcls.training import debugging, problems, profiling, program, settings
-from jaxcls.training.loop import fit
-from jaxcls.training.program import Program
-from jaxcls.training.settings import Settings
-from jaxcls.training.steps import TrainState, epoch_order, make_train_chunk
+from jaxcls.training import objective as objectives
+from jaxcls.training import problems, profiling
+from jaxcls.training.debugging import StepSaver
+from jaxcls.training.experiment import ClassNames, Experiment, check_batch_size, shardings
+from jaxcls.training.history import History
+from jaxcls.training.loop import FitConfig, chunks, fit
+from jaxcls.training.objective import by_output
+from jaxcls.training.steps import TrainState
 
-# Settings of one call of the command, which a run's config.toml leaves out.
-_COMMAND_ONLY = ("config", "list_tasks", "profile", "resume")
+PyTree = Any
+Say = Callable[[str], None]
+
+
+class RunData(NamedTuple):
+    """The examples of a run as arrays, checked; ``test`` defaults to the validation examples."""
+
+    train: Examples
+    validation: Examples | None = None
+    test: Examples | None = None
+
+
+class RunOptions(NamedTuple):
+    """How a run is executed.
+
+    Attributes:
+      data_on: where the training examples are kept; 'auto' keeps them on the device if they take at most half of its
+        free memory. The result is the same.
+      stall_seconds: end the process after this much time without progress; 0 never does.
+      restore_best: test the weights of the best epoch instead of the last.
+      tune_threshold: the metric that decision thresholds are tuned for on the validation examples.
+      profile: a folder for a profiler trace.
+      tensorboard, wandb: also log the history there.
+    """
+
+    data_on: Literal["auto", "device", "host"] = "auto"
+    stall_seconds: float = 0.0
+    restore_best: bool = False
+    tune_threshold: str | None = None
+    profile: Path | None = None
+    tensorboard: bool = False
+    wandb: bool = False
+
+
+class Reported(NamedTuple):
+    """What the report of a run shows besides its scores.
+
+    Attributes:
+      splits: 'train', 'validation' and 'test' as they were read, for class balances and examples of mistakes.
+      provenance: of the data.
+      duplicates: test examples that are also training examples.
+      test_split: the name of the split that is tested.
+      headline: the metrics that count most.
+      differs_from_preset: settings that differ from the preset, with the preset's values.
+    """
+
+    splits: Mapping[str, Split]
+    provenance: Provenance
+    duplicates: int = 0
+    test_split: str = "test"
+    headline: Sequence[str] = ()
+    differs_from_preset: Mapping[str, Any] = {}
 
 
 class Result(NamedTuple):
-    """What a run ends with.
+    """The result of a run.
 
     Attributes:
-      directory: the run's.
-      state: the one that was tested.
-      history: an entry for each epoch.
+      directory: of the run.
+      state: that was tested.
+      history: of all epochs.
       report: of the test examples, as :func:`jaxcls.metrics.report` makes it.
     """
 
     directory: Path
     state: TrainState
-    history: list[dict[str, Any]]
+    history: History
     report: dict[str, Any]
 
 
-def run(given: Settings, *, say: Callable[[str], None] = print, stop: Callable[[], bool] = lambda: False) -> Result:
-    """Trains, or goes on training, and tests at the end.
+def execute(
+    experiment: Experiment,
+    state: TrainState,
+    data: RunData,
+    config: FitConfig,
+    options: RunOptions,
+    directory: RunDirectory,
+    reported: Reported,
+    *,
+    identity: Mapping[str, Any],
+    settings: Mapping[str, Any] | None = None,
+    callbacks: Sequence[Callback] = (),
+    say: Say = print,
+    stop: Callable[[], bool] = lambda: False,
+) -> Result:
+    """Trains, or resumes training, tests at the end, and writes the run directory.
 
     Args:
-      given: what was asked for; the task's recipe fills in the rest.
-      say: takes each line of output.
-      stop: asked now and then whether to save and stop.
+      state: before the first step; it is donated.
+      identity: what decides the result, for the checkpoints: those of another run are refused.
+      settings: of a task, from which ``jaxcls replay`` builds the experiment again.
+      say: takes lines for the user.
+      stop: polled between dispatches; training saves and stops when it returns True.
 
     Raises:
-      InputError: something given is wrong; nothing was compiled or written yet.
-      fit.Interrupted, fit.DivergedError: see :func:`jaxcls.training.loop.fit`.
+      InputError: the directory holds another run, or cannot be written.
+      Interrupted, DivergedError: see :func:`jaxcls.training.loop.fit`.
+      CheckpointError: the results cannot be written; the message names the last good state.
     """
-    if given.tensorboard:
-        tensorboard.check_installed()
-    if given.wandb:
-        weights_biases.check_installed()
-    task = program.specialise(given)
-    resolved = program.resolve(task, given)
-    dataset = task.load(resolved)
-    say(describe(dataset))
-    parts = program.split(task, resolved, dataset)
-    copies = duplicates.shared(parts.train.inputs, parts.test.inputs)
-    if copies:
-        tested = parts.test.num_examples
-        say(f"warning: {copies:,} of {tested:,} test examples stand among the training examples too")
-    with error_context(dataset.provenance.location):
-        preprocessor = task.fit_preprocessor(parts.train.inputs, resolved)
-        train, validation, test = (program.transform(preprocessor, part) for part in parts)
-    functions = program.build(task, resolved, preprocessor, train, dataset.class_names)
-
-    name = f"{task.name}-{settings.digest(resolved, dataset.provenance.sha256)}"
-    directory = RunDirectory(
-        resolved.run_dir or Path("runs") / name,
-        {name: value for name, value in settings.as_record(resolved).items() if name not in _COMMAND_ONLY},
-        identity=settings.identity(resolved),
-        resume=resolved.resume,
-        environment=environment.record() | native.record(),
-        data=dataclasses.asdict(dataset.provenance) | {"duplicates_in_test": copies},
-        predictor={
-            "problem": task.problem,
-            "class_names": dataset.class_names,
-            "preprocessor": preprocessor.as_record(),
-        },
+    problem = problems.get(objectives.problems(experiment.objective))
+    class_names = names_of(experiment, data.train)
+    saver = StepSaver(
+        experiment, directory.path / "debug", settings, _rows_of(experiment, data.train, config.batch_size)
     )
-    kind = problems.get(task.problem)
-    mode = "min" if resolved.monitor == "loss" else metrics.direction(resolved.monitor)
-    identity = settings.identity(resolved) | {"data": dataset.provenance.sha256}
+    count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     with (
-        watched(resolved.stall_seconds) as done,
+        watched(options.stall_seconds) as alive,
         # It holds a lock: from here on no other run writes to this directory.
         CheckpointManager(
-            directory.checkpoints, best_metric=resolved.monitor, best_mode=mode, identity=identity
+            directory.checkpoints, best_metric=config.monitor, best_mode=config.mode, identity=identity
         ) as checkpoints,
     ):
-        checkpoints.check_resources(functions.state)
+        checkpoints.check_resources(state)
         directory.begin()
         say(
-            f"{resolved.model}: {sum(leaf.size for leaf in jax.tree.leaves(functions.state.params)):,} parameters, "
-            f"{resolved.dtype}, on {jax.device_count()} {jax.devices()[0].device_kind}; "
-            f"{len(train):,} examples to train on, {len(validation):,} to validate"
+            f"{experiment.settings.get('model', 'model')}: {count:,} parameters, "
+            f"{experiment.settings.get('dtype', 'float32')}, on {jax.device_count()} {jax.devices()[0].device_kind}; "
+            f"{len(data.train):,} training and {len(data.validation or ()):,} validation examples"
         )
-        for operation, by in native.record().items():
-            say(f"{operation} by {by}")
-        say(f"{'continuing' if directory.continued else 'keeping'} this run in {directory.path}")
+        for operation, library in native.record().items():
+            say(f"{operation} by {library}")
+        say(f"{'resuming' if directory.continued else 'saving'} this run in {directory.path}")
         for difference in directory.warnings:
             say(f"warning: {difference}; the last bits of the result may differ from those of an uninterrupted run")
-        streams = _streams(resolved, train)
-        if streams:
-            say("the training examples stay on the host, and are sent to the device ahead of their use")
-        state, history = _fit(
-            resolved, train, validation, functions, directory, checkpoints, mode, stop, streams, say, done
+        with (
+            tensorboard.EventFiles(directory.path / "tensorboard")
+            if options.tensorboard else contextlib.nullcontext() as events,
+            weights_biases.WandbRun(directory.path.name, directory.path, experiment.settings)
+            if options.wandb else contextlib.nullcontext() as online,
+            profiling.Trace(options.profile) if options.profile else contextlib.nullcontext() as trace,
+        ):  # fmt: skip
+            logger = _HistoryLogger(directory, [sink for sink in (events, online) if sink], alive, say)
+            state, history = train(
+                experiment, state, data, config, data_on=options.data_on, checkpoints=checkpoints, saver=saver,
+                callbacks=[logger, *([trace] if trace else []), *callbacks], say=say, stop=stop,
+            )  # fmt: skip
+            with _written(checkpoints):
+                logger.write(history)  # also if the last process was killed before it could
+        if options.restore_best and (best := checkpoints.restore(like=state, best=True)):
+            state = best.state
+        if options.profile:
+            say(f"\n{profiling.table(options.profile)}\nthe trace of these steps is in {options.profile}")
+        validation = data.validation or data.train
+        thresholds = problem.thresholds(
+            options.tune_threshold, lambda: _scores(experiment, state, validation), reported.splits["validation"]
         )
-        if resolved.profile:
-            say(f"\n{profiling.table(resolved.profile)}\na trace of these steps is in {resolved.profile}")
-        thresholds = kind.thresholds(resolved, lambda: _scores(functions, state, validation), parts.validation)
         with _written(checkpoints):
-            _keep(directory, state, thresholds)
-        scores = _scores(functions, state, test)
-        report = kind.report(scores, parts.test, class_names=dataset.class_names, thresholds=thresholds)
-        report |= {
+            save_weights(directory.model, experiment, state, thresholds)
+        scores = _scores(experiment, state, data.test or validation)
+        report = problem.report(scores, reported.splits["test"], class_names=class_names, thresholds=thresholds) | {
+            "split": reported.test_split,
             "step": int(state.step),
-            "thresholds": np.asarray(thresholds).tolist(),
-            "synthetic": dataset.provenance.synthetic,
-            "duplicates_in_test": copies,
-            "params_sha256": _sha256(state.params),
+            "thresholds": plain_thresholds(thresholds),
+            "synthetic": reported.provenance.synthetic,
+            "duplicates_in_test": reported.duplicates,
+            "params_sha256": sha256(state.params),
         }
-        named: dict[str, Any] = {"class_names": dataset.class_names, "thresholds": thresholds}
-        summary = kind.summarize(report, scores, parts._asdict(), **named)
-        summary |= {
-            "headline": [name for name in task.metrics if name in report["metrics"]],
-            "parameters": sum(leaf.size for leaf in jax.tree.leaves(functions.state.params)),
-            "recipe": _recipe_where_it_differs(task, resolved),
+        summary = problem.summarize(report, scores, reported.splits, class_names=class_names, thresholds=thresholds) | {
+            "headline": [name for name in reported.headline if name in report["metrics"]],
+            "parameters": count,
+            "recipe": dict(reported.differs_from_preset),
         }
         with _written(checkpoints):
             directory.write_results(report, summary)
@@ -149,154 +204,309 @@ def run(given: Settings, *, say: Callable[[str], None] = print, stop: Callable[[
     return Result(directory.path, state, history, report)
 
 
+def train(
+    experiment: Experiment,
+    state: TrainState,
+    data: RunData,
+    config: FitConfig,
+    *,
+    data_on: Literal["auto", "device", "host"] = "auto",
+    checkpoints: CheckpointManager | None = None,
+    saver: StepSaver | None = None,
+    callbacks: Sequence[Callback] = (),
+    say: Say | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> tuple[TrainState, History]:
+    """Fits an experiment to arrays that are kept on the devices, or on the host where they do not fit.
+
+    Args:
+      saver: saves non-finite steps; without one they are only named.
+      say: takes lines for the user and turns on the progress bar; None is silent.
+    """
+    on_host = data_on == "host" or (data_on == "auto" and not streaming.fits(data.train, jax.local_devices()))
+    if on_host and say:
+        say("the training examples stay on the host, and batches are sent to the device ahead of their use")
+    replicated, sharded = shardings()
+    batches = chunks(
+        data.train if on_host else jax.device_put(data.train, replicated),
+        config.batch_size,
+        order=experiment.epoch_order(data.train, config.batch_size),
+        feed=streaming.host_feed if on_host else batching.device_feed,
+        sharding=sharded,
+    )
+    eager = saver or StepSaver(experiment, Path("debug"))
+    steps = int(state.step) + config.epochs * batches.steps
+    with (
+        ProgressBar(steps, epochs=config.epochs, batch_size=config.batch_size)
+        if say else contextlib.nullcontext() as bar,
+    ):  # fmt: skip
+        return fit(
+            state,
+            batches,
+            config,
+            train_chunk=eager.train_chunk if experiment.run_eagerly else experiment.train_chunk,
+            validate=lambda state: {} if data.validation is None else experiment.measure(state, data.validation),
+            checkpoints=checkpoints,
+            callbacks=[*([bar] if bar else []), *callbacks],
+            stop=stop,
+            examine=saver.examine if saver else None,
+        )
+
+
+def fit_arrays(
+    experiment: Experiment,
+    state: TrainState,
+    data: RunData,
+    config: FitConfig,
+    *,
+    run_dir: Path | None,
+    callbacks: Sequence[Callback],
+    verbose: bool,
+) -> tuple[TrainState, History]:
+    """Fits an experiment to a user's arrays; see :meth:`jaxcls.training.experiment.Experiment.fit`."""
+    if config.epochs < 1:
+        raise InputError(f"epochs is {config.epochs}; it must be 1 or more.")
+    check_batch_size(config.batch_size, "batch_size")
+    # The loop donates its state; the caller's stays valid.
+    own_state = jax.tree.map(jnp.copy, state)
+    say: Say | None = print if verbose else None
+    if run_dir is None:
+        return train(experiment, own_state, data, config, callbacks=callbacks, say=say)
+    test_split = "test" if data.test is not None else "validation" if data.validation is not None else "train"
+    validation = data.validation or data.train
+    arrays = {"train": data.train, "validation": validation, "test": data.test or validation}
+    provenance = Provenance(
+        "memory",
+        "arrays given to fit",
+        {name: sha256(tuple(examples)) for name, examples in arrays.items()},
+        synthetic=False,
+        note="in memory",
+    )
+    record = dict(experiment.settings) | {name: value for name, value in config._asdict().items() if value is not None}
+    directory = RunDirectory(
+        run_dir.absolute(),
+        record,
+        identity=["batch_size"],
+        environment=environment.record() | native.record(),
+        data=dataclasses.asdict(provenance),
+        predictor=predictor_record(experiment, data.train),
+    )
+    one = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((config.batch_size, *leaf.shape[1:]), leaf.dtype), tuple(data.train)
+    )
+    inputs, labels, weights = one
+    mask: Any = jax.ShapeDtypeStruct((config.batch_size,), bool)
+    batch = batching.Batch(inputs, labels, mask, weights)
+    program = jax.jit(experiment.step).lower(experiment.state_shapes, batch).as_text()
+    result = execute(
+        experiment,
+        own_state,
+        data,
+        config,
+        RunOptions(),
+        directory,
+        Reported(
+            {name: _as_split(experiment, examples) for name, examples in arrays.items()},
+            provenance,
+            test_split=test_split,
+            headline=[*experiment.measured_names],
+        ),
+        # All that decides the result of a program whose functions are the user's: the compiled step itself.
+        identity={
+            "batch_size": config.batch_size,
+            "step": hashlib.sha256(program.encode()).hexdigest(),
+            "initial_state": sha256(state._replace(key=jax.random.key_data(state.key))),
+            "data": provenance.sha256,
+        },
+        callbacks=callbacks,
+        say=say or (lambda line: None),
+    )
+    return result.state, result.history
+
+
+def save(experiment: Experiment, state: TrainState, path: Path) -> None:
+    """Writes a directory with the weights that are evaluated, from which :func:`jaxcls.load` predicts."""
+    if path.exists() and any(path.iterdir()):
+        raise InputError(f"{path} is not empty; give a new directory.")
+    problem = problems.get(objectives.problems(experiment.objective))
+    provenance = Provenance("memory", "arrays", {}, synthetic=False, note="in memory")
+    directory = RunDirectory(
+        path.absolute(),
+        experiment.settings,
+        environment=environment.record() | native.record(),
+        data=dataclasses.asdict(provenance),
+        predictor=predictor_record(experiment, None),
+    )
+    directory.begin()
+    thresholds = problem.thresholds(None, lambda: None, Split(None, None))
+    save_weights(directory.model, experiment, state, thresholds)
+    directory.write_checksums()
+
+
+def export(experiment: Experiment, state: TrainState, path: Path, inputs: PyTree, format: str) -> None:
+    """Exports an experiment of arrays; see :meth:`jaxcls.training.experiment.Experiment.export`."""
+    folder.check_free(path)
+    weights = evaluated_weights(state)
+    arrays = experiment.transform(inputs)
+    names = names_of(experiment, Examples(arrays, None, None))
+    problem = problems.get(objectives.problems(experiment.objective))
+    thresholds = problem.thresholds(None, lambda: None, Split(None, None))
+    data = dataclasses.asdict(Provenance("memory", "arrays", {}, synthetic=False, note="in memory"))
+    folder.export(path, exportable_of(experiment, weights, thresholds, names, data, arrays), format)
+
+
+def exportable_of(
+    experiment: Experiment,
+    weights: PyTree,
+    thresholds: Any,
+    class_names: ClassNames,
+    data: Mapping[str, Any],
+    arrays: PyTree = None,
+) -> Exportable:
+    """Returns what is exported of an experiment.
+
+    Args:
+      arrays: some input arrays, for their shapes, where there is no preprocessor.
+    """
+    preprocessor = experiment.preprocessor
+
+    def shapes(count: Any) -> PyTree:
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape[1:]), leaf.dtype), arrays)
+
+    return Exportable(
+        task=experiment.name,
+        model=str(experiment.settings.get("model", "model")),
+        problem=objectives.problems(experiment.objective),
+        class_names=class_names,
+        thresholds=thresholds,
+        data=data,
+        dtype=str(experiment.settings.get("dtype", "float32")),
+        weights=weights,
+        prediction_step=experiment.prediction_step,
+        input_shapes=shapes if preprocessor is None else preprocessor.shapes,
+        batch_size=experiment.eval_batch_size,
+        preprocessor=preprocessor,
+        buckets=experiment.buckets,
+    )
+
+
+def evaluated_weights(state: TrainState) -> dict[str, PyTree]:
+    """Returns the weights that are evaluated, without the optimizer's state."""
+    return {
+        "params": optimizers.evaluation_params(state.opt_state, state.params),
+        "model_state": state.model_state,
+    }
+
+
+def save_weights(folder: Path, experiment: Experiment, state: TrainState, thresholds: Any) -> None:
+    """Saves the weights that are evaluated, without the optimizer's state, and their decision thresholds."""
+    with CheckpointManager(folder, max_to_keep=1) as kept:
+        kept.save(int(state.step), evaluated_weights(state), metadata={"thresholds": plain_thresholds(thresholds)})
+
+
+def predictor_record(experiment: Experiment, examples: Examples | None) -> dict[str, Any]:
+    """Returns what a prediction needs besides settings and weights, as JSON values."""
+    preprocessor = experiment.preprocessor
+    return {
+        "problem": objectives.problems(experiment.objective),
+        "class_names": names_of(experiment, examples),
+        "preprocessor": None if preprocessor is None else preprocessor.as_record(),
+    }
+
+
+def names_of(experiment: Experiment, examples: Examples | None) -> Any:
+    """Returns the class names of the experiment, or '0', '1', ... as many as its outputs have."""
+    if experiment.class_names is not None:
+        return experiment.class_names
+    if examples is None:
+        return None
+    outputs = experiment.output_shapes(examples.inputs)
+    names: dict[Any, tuple[str, ...]] = {
+        name: tuple(map(str, range(2 if spec.problem == "binary" else logits.shape[1])))
+        for name, spec, logits, _, _ in by_output(experiment.objective, outputs, outputs, None)
+    }
+    return names.get(None, names)
+
+
+def plain_thresholds(thresholds: Any) -> Any:
+    """Returns thresholds as JSON values."""
+    if isinstance(thresholds, Mapping):
+        return {name: plain_thresholds(threshold) for name, threshold in thresholds.items()}
+    return np.asarray(thresholds).tolist()
+
+
+def sha256(tree: PyTree) -> str:
+    """Returns a hash of every bit of the leaves, by which two runs can be compared."""
+    total = hashlib.sha256()
+    for leaf in jax.tree.leaves(tree):
+        total.update(np.asarray(leaf).tobytes())
+    return total.hexdigest()
+
+
+def _as_split(experiment: Experiment, examples: Examples) -> Split:
+    """Returns array examples as a split, with the most likely class of soft labels."""
+    labels = {}
+    outputs = examples.labels
+    for name, spec, truth, _, _ in by_output(experiment.objective, outputs, outputs, None):
+        if spec.problem == "multiclass" and truth.ndim == 2:
+            truth = truth.argmax(axis=1)
+        elif spec.problem == "binary":
+            truth = (truth >= 0.5).astype(np.int32)
+        labels[name] = truth
+    return Split(examples.inputs, labels.get(None, labels), examples.sample_weight)
+
+
+def _scores(experiment: Experiment, state: TrainState, examples: Examples) -> Any:
+    params = optimizers.evaluation_params(state.opt_state, state.params)
+    return experiment.scores(params, state.model_state, examples.inputs)
+
+
+def _rows_of(experiment: Experiment, train: Examples, batch_size: int) -> Callable[[TrainState], np.ndarray]:
+    order = functools.cache(lambda: experiment.epoch_order(train, batch_size))
+
+    def rows_of(state: TrainState) -> np.ndarray:
+        epoch, index = divmod(int(state.step), steps_per_epoch(len(train), batch_size))
+        rows, _ = batch_rows(np.asarray(order()(state.key, epoch)), index, batch_size=batch_size, length=1)
+        return rows[0]
+
+    return rows_of
+
+
 @contextlib.contextmanager
 def _written(checkpoints: CheckpointManager) -> Iterator[None]:
-    """What cannot be written at the end of a run ends it with a line that names the last good state."""
+    """Ends a run whose results cannot be written with a message that names the last good state."""
     try:
         yield
     except (OSError, InputError, CheckpointError) as error:
         if isinstance(error, InputError) and not isinstance(error.__cause__, OSError):
             raise
-        # The last save may be under way; if it fails, it is in the log.
+        # The last save may be in progress; its failure is in the log.
         with contextlib.suppress(CheckpointError):
             checkpoints.wait_until_finished()
         raise CheckpointError(
-            f"what a run ends with cannot be written ({error}); {checkpoints.describe_latest()}. Once it can be, the same "
-            "command goes on from there."
+            f"the results of the run cannot be written ({error}); {checkpoints.describe_latest()}. Once they can be, the same "
+            "command continues from there."
         ) from error
 
 
-def _streams(resolved: Settings, train: Examples) -> bool:
-    """Whether the training examples stay on the host."""
-    if resolved.data_on == "auto":
-        return not streaming.fits(train, jax.local_devices())
-    return resolved.data_on == "host"
+class _HistoryLogger(Callback):
+    """Writes the history as it grows, and tells the watchdog that training makes progress."""
 
+    def __init__(self, directory: RunDirectory, sinks: Sequence[Any], alive: Callable[[], None], say: Say):
+        self._directory, self._sinks, self._alive, self._say = directory, sinks, alive, say
 
-def _fit(
-    resolved: Settings,
-    train: Examples,
-    validation: Examples,
-    functions: Program,
-    directory: RunDirectory,
-    checkpoints: CheckpointManager,
-    mode: Literal["max", "min"],
-    stop: Callable[[], bool],
-    streams: bool,
-    say: Callable[[str], None],
-    done: Callable[[], None],
-) -> tuple[TrainState, list[dict[str, Any]]]:
-    steps = resolved.epochs * steps_per_epoch(len(train), resolved.batch_size)
-    debugged = _debugged(resolved, train, functions, directory)
-    with (
-        ProgressBar(steps, epochs=resolved.epochs, batch_size=resolved.batch_size) as bar,
-        tensorboard.EventFiles(directory.path / "tensorboard") if resolved.tensorboard else contextlib.nullcontext()
-        as events,
-        weights_biases.WandbRun(directory.path.name, directory.path, settings.identity(resolved))
-        if resolved.wandb else contextlib.nullcontext() as online,
-        profiling.Trace(resolved.profile) if resolved.profile else contextlib.nullcontext() as trace,
-    ):  # fmt: skip
-        reports = _Reports(bar, directory, events, online, trace, say, done)
-        state, history = fit(
-            functions.state,
-            functions.train_step,
-            train if streams else jax.device_put(train, functions.replicated),
-            epochs=resolved.epochs,
-            batch_size=resolved.batch_size,
-            validate=lambda state: functions.validate(state, validation),
-            order=functions.order,
-            feed=streaming.host_feed if streams else batching.device_feed,
-            monitor=resolved.monitor,
-            mode=mode,
-            patience=resolved.patience,
-            max_skipped_steps=resolved.max_skipped_steps,
-            checkpoints=checkpoints,
-            checkpoint_seconds=resolved.checkpoint_seconds,
-            reporter=reports,
-            stop=stop,
-            sharding=functions.sharded,
-            make_chunk=debugging.make_chunk(*debugged) if resolved.debug else make_train_chunk,
-            examine=debugging.keep(*debugged),
-        )
-        with _written(checkpoints):
-            reports.keep(history)  # also where the last process was killed before it could
-    if resolved.restore_best and (best := checkpoints.restore(like=state, best=True)):
-        state = best.state
-    return state, history
+    def on_chunk_end(self, step: int, loss: float) -> None:
+        self._alive()
 
-
-def _debugged(resolved: Settings, train: Examples, functions: Program, directory: RunDirectory) -> tuple[Any, ...]:
-    """What :mod:`jaxcls.training.debugging` needs to look at a step, to keep it, and to name the rows of its examples."""
-    order: Callable[..., jax.Array] = functions.order or functools.partial(epoch_order, count=len(train))
-
-    def rows_of(state: TrainState) -> np.ndarray:
-        epoch, place = divmod(int(state.step), steps_per_epoch(len(train), resolved.batch_size))
-        rows, _ = batch_rows(np.asarray(order(state.key, epoch)), place, batch_size=resolved.batch_size, length=1)
-        return rows[0]
-
-    return functions.parts, directory.path / "debug", {"settings": settings.as_record(resolved)}, rows_of
-
-
-def _scores(functions: Program, state: TrainState, data: Examples) -> Any:
-    params = optimizers.evaluation_params(state.opt_state, state.params)
-    return functions.predict(params, state.model_state, data.inputs)
-
-
-def _recipe_where_it_differs(task: Task, resolved: Settings) -> dict[str, Any]:
-    """The values of the recipe, None where it has none, of those settings that are not as in the recipe."""
-    recipe = settings.identity(program.resolve(task, Settings(task=resolved.task, preset=resolved.preset)))
-    asked = settings.identity(resolved)
-    names = [name for name in recipe.keys() | asked.keys() if recipe.get(name) != asked.get(name)]
-    return {name: recipe.get(name) for name in sorted(names)}
-
-
-def _keep(directory: RunDirectory, state: TrainState, thresholds: float | np.ndarray) -> None:
-    """The weights that are tested, without the state of the optimizer, and the thresholds that belong to them."""
-    weights = {
-        "params": optimizers.evaluation_params(state.opt_state, state.params),
-        "model_state": state.model_state,
-    }
-    with CheckpointManager(directory.model, max_to_keep=1) as kept:
-        kept.save(int(state.step), weights, metadata={"thresholds": np.asarray(thresholds).tolist()})
-
-
-class _Reports(NamedTuple):
-    """Shows how a run goes, and keeps the history as it grows."""
-
-    bar: ProgressBar
-    directory: RunDirectory
-    events: tensorboard.EventFiles | None
-    online: weights_biases.WandbRun | None
-    trace: profiling.Trace | None
-    say: Callable[[str], None]
-    done: Callable[[], None]
-
-    def chunk(self, step: int, loss: float) -> None:
-        self.done()
-        self.bar.chunk(step, loss)
-        if self.trace is not None:
-            self.trace.chunk()
-
-    def epoch(self, history: list[dict[str, Any]]) -> None:
-        self.done()
-        self.bar.epoch(history)
+    def on_epoch_end(self, history: Sequence[dict[str, Any]]) -> None:
+        self._alive()
         try:
-            self.keep(history)
+            self.write(history)
         except OSError as error:
             # The disk may have room again before the run ends; the history is part of each checkpoint.
-            self.say(f"warning: the history cannot be written ({error}); training goes on")
+            self._say(f"warning: the history cannot be written ({error}); training continues")
 
-    def keep(self, history: list[dict[str, Any]]) -> None:
-        self.directory.write_history(history)
-        if self.events is not None:
-            self.events.write(history)
-        if self.online is not None:
-            self.online.write(history)
-
-
-def _sha256(tree: Any) -> str:
-    """A hash of every bit of the leaves, by which two runs can be compared."""
-    total = hashlib.sha256()
-    for leaf in jax.tree.leaves(tree):
-        total.update(np.asarray(leaf).tobytes())
-    return total.hexdigest()
+    def write(self, history: Sequence[dict[str, Any]]) -> None:
+        self._directory.write_history(history)
+        for sink in self._sinks:
+            sink.write(history)

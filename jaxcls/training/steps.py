@@ -22,8 +22,18 @@ TrainStep = Callable[["TrainState", Batch], tuple["TrainState", "StepMetrics"]]
 PredictionStep = Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
 
 
+def identity(inputs: PyTree) -> PyTree:
+    """Returns the inputs; the preprocessing of inputs that need none."""
+    return inputs
+
+
+def no_augmentation(key: jax.Array, inputs: PyTree, labels: PyTree) -> tuple[PyTree, PyTree]:
+    """Returns inputs and labels unchanged."""
+    return inputs, labels
+
+
 class TrainState(NamedTuple):
-    """All that training changes.
+    """Everything that training changes.
 
     Attributes:
       step: int32, batches seen.
@@ -81,8 +91,8 @@ def make_train_step(
     loss: Loss,
     optimizer: optax.GradientTransformation,
     *,
-    preprocess: Callable[[PyTree], PyTree] = lambda inputs: inputs,
-    augment: Augment = lambda key, inputs, labels: (inputs, labels),
+    preprocess: Callable[[PyTree], PyTree] = identity,
+    augment: Augment = no_augmentation,
 ) -> TrainStep:
     """The pure step ``(state, batch) -> (state, metrics)``.
 
@@ -193,28 +203,26 @@ def make_prediction_step(
     model: Model,
     *,
     scores: Callable[[PyTree], PyTree],
-    preprocess: Callable[[PyTree], PyTree] = lambda inputs: inputs,
-    views: Sequence[Callable[[PyTree], PyTree]] = (),
+    preprocess: Callable[[PyTree], PyTree] = identity,
+    tta: Sequence[Callable[[PyTree], PyTree]] = (),
 ) -> PredictionStep:
-    """Compiles ``(params, model_state, inputs) -> (scores, outputs)``, one row for each example.
-
-    The outputs are those of the example itself.
+    """Compiles ``(params, model_state, inputs) -> (scores, outputs)`` of a batch, one row per example.
 
     Args:
       scores: ``outputs -> scores``, such as :func:`jaxcls.training.objective.probabilities` of a problem.
-      views: other looks at the inputs, such as their mirror image; the scores, which are probabilities then, are the
-        mean over the example and its views.
+      tta: test-time augmentation: functions of a batch of inputs, such as its mirror image. The scores, which are
+        probabilities then, are averaged over the inputs and these views; the outputs are those of the inputs alone.
     """
 
     def prediction_step(params: PyTree, model_state: PyTree, inputs: PyTree) -> tuple[PyTree, PyTree]:
         outputs, _ = model.apply(params, model_state, preprocess(inputs))
-        found = scores(outputs)
-        if not views:
-            return found, outputs
-        for view in views:
-            seen = scores(model.apply(params, model_state, preprocess(view(inputs)))[0])
-            found = jax.tree.map(jnp.add, found, seen)
-        return jax.tree.map(lambda sum: sum / (1 + len(views)), found), outputs
+        total = scores(outputs)
+        if not tta:
+            return total, outputs
+        for view in tta:
+            view_scores = scores(model.apply(params, model_state, preprocess(view(inputs)))[0])
+            total = jax.tree.map(jnp.add, total, view_scores)
+        return jax.tree.map(lambda sum: sum / (1 + len(tta)), total), outputs
 
     return jax.jit(prediction_step)
 

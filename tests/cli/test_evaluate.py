@@ -13,7 +13,7 @@ from jaxcls.cli import console
 from jaxcls.cli.main import main
 from jaxcls.data.formats import idx
 from jaxcls.data.samples import image_folder
-from jaxcls.training import run
+from jaxcls.tasks import run
 from jaxcls.training.settings import Settings
 
 QUICK = {"model": "mlp", "epochs": 2, "batch_size": 16, "validation_fraction": 0.2, "eval_batch_size": 32}

@@ -11,8 +11,8 @@ from jaxcls._utils.errors import InputError
 from jaxcls.cli import find_lr
 from jaxcls.cli.main import main
 from jaxcls.data.formats import tables
-from jaxcls.training import learning_rate_search
-from jaxcls.training.learning_rate_search import Search
+from jaxcls.tasks import learning_rate_search
+from jaxcls.tasks.learning_rate_search import Search
 from jaxcls.training.settings import Settings
 
 

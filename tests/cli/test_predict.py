@@ -11,8 +11,7 @@ import small_data
 from jaxcls.cli.main import main
 from jaxcls.data.formats import idx, tables
 from jaxcls.data.samples import leaf, toxic_comment
-from jaxcls.export import predictor
-from jaxcls.training import run
+from jaxcls.tasks import predictor, run
 from jaxcls.training.settings import Settings
 
 IMAGES = "t10k-images-idx3-ubyte.gz"
@@ -77,7 +76,7 @@ def refused(capsys, *given):
 def test_predictions_equal_those_of_the_test_in_training(of_images, data_dir, tmp_path, capsys):
     columns, said = predicted(capsys, of_images, data_dir / IMAGES, tmp_path / "out.csv")
     learned = predictor.load(of_images)
-    scores = learned.scores(idx.read_idx(data_dir / IMAGES)[..., None])
+    scores = learned.predict(idx.read_idx(data_dir / IMAGES)[..., None])
     assert list(columns) == ["id", "predicted", *(f"probability_{name}" for name in learned.class_names)]
     written = np.stack([columns[f"probability_{name}"].astype(float) for name in learned.class_names], axis=1)
     np.testing.assert_array_equal(written, scores.astype(np.float64))

@@ -11,7 +11,7 @@ import small_data
 
 from jaxcls.cli import report
 from jaxcls.cli.main import main
-from jaxcls.training import run
+from jaxcls.tasks import run
 from jaxcls.training.settings import Settings
 
 QUICK = {"model": "mlp", "epochs": 2, "batch_size": 16, "validation_fraction": 0.2, "eval_batch_size": 32}

@@ -27,7 +27,8 @@ from jaxcls.export import folder, loader, onnx, predictor, stablehlo
 from jaxcls.kernels import native
 from jaxcls.models import tabular, text, vgg, vision
 from jaxcls.models.functional import functional
-from jaxcls.training import run, steps
+from jaxcls.tasks import run
+from jaxcls.training import steps
 from jaxcls.training.settings import Settings
 
 KINDS = ["fashion_mnist", "leaf", "toxic_comment"]
@@ -78,7 +79,7 @@ def refused(capsys, *given):
 def test_what_is_loaded_predicts_as_the_command_does_bit_for_bit(runs, artifacts, task):
     _, learned, inputs = runs[task]
     model = loader.load(artifacts / task)
-    expected = learned.scores(inputs)
+    expected = learned.predict(inputs)
     np.testing.assert_array_equal(model.predict(inputs), expected)
     np.testing.assert_allclose(model.predict(inputs, batch_size=7), expected, rtol=1e-4, atol=1e-6)
     jax.tree.map(np.testing.assert_array_equal, model.encode(inputs), learned.preprocessor.transform(inputs))
@@ -94,7 +95,7 @@ def test_texts_go_through_the_width_that_holds_them(runs, artifacts):
     assert [*model.record["programs"]] == [f"program-{width}.bin" for width in widths]
     assert len(widths) > 1
     one = inputs[:1]
-    np.testing.assert_array_equal(model.predict(one), learned.scores(one))
+    np.testing.assert_array_equal(model.predict(one), learned.predict(one))
 
 
 @pytest.mark.slow
@@ -122,7 +123,7 @@ def test_the_folder_runs_where_there_is_neither_flax_nor_jaxcls(runs, artifacts,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     written = tables.read_csv(tmp_path / "predicted.csv", text=["predicted"])
-    scores = learned.scores(inputs)
+    scores = learned.predict(inputs)
     for place, name in enumerate(learned.class_names):
         np.testing.assert_array_equal(written[f"probability_{name}"].astype(np.float32), scores[:, place])
     if task != "toxic_comment":
@@ -424,7 +425,7 @@ def test_onnx_predicts_as_the_run_does_but_for_rounding(runs, tmp_path, task):
     encoded = learned.preprocessor.transform(inputs)
     given = encoded if isinstance(encoded, dict) else {record["inputs"][0]: encoded}
     (scores,) = session.run(["probabilities"], {name: given[name] for name in record["inputs"]})
-    np.testing.assert_allclose(scores, learned.scores(inputs), atol=1e-5)
+    np.testing.assert_allclose(scores, learned.predict(inputs), atol=1e-5)
     assert loader.verified(output).keys() - {"tokenizer.json"} == {"model.json", "model.onnx"}
 
 

@@ -7,7 +7,7 @@ import real_runs
 import tally
 
 from jaxcls._utils.errors import InputError
-from jaxcls.training import run
+from jaxcls.tasks import run
 from jaxcls.training.settings import Settings
 
 # Sets the clock back by four months, and stops the run after one more save.

@@ -17,8 +17,8 @@ import jaxcls
 from jaxcls._utils.errors import InputError
 from jaxcls.checkpoints import CheckpointError, CheckpointManager
 from jaxcls.models.functional import functional
+from jaxcls.tasks.run import run
 from jaxcls.training import steps
-from jaxcls.training.run import run
 from jaxcls.training.settings import Settings
 
 # The non-empty files of a checkpoint, and the bits flipped in each.
@@ -167,7 +167,7 @@ def test_fit_refuses_checkpoints_of_another_seed_data_or_batch_size(tmp_path):
     x = np.random.default_rng(0).normal(size=(32, 3)).astype(np.float32)
     y = (x[:, 0] > 0).astype(np.int32)
     made = jaxcls.compile(lambda rngs: nnx.Linear(3, 2, rngs=rngs), loss="sparse_categorical_crossentropy")
-    options = {"epochs": 1, "batch_size": 8, "verbose": False, "checkpoint_dir": tmp_path}
+    options = {"epochs": 1, "batch_size": 8, "verbose": False, "run_dir": tmp_path}
     made.fit(made.init(0), (x, y), **options)
     with pytest.raises(InputError, match="is of a run with another seed"):
         made.fit(made.init(1), (x, y), **options)

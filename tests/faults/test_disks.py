@@ -17,7 +17,7 @@ import tally
 from jaxcls._utils import environment
 from jaxcls._utils.errors import InputError
 from jaxcls.checkpoints import CheckpointError, CheckpointManager
-from jaxcls.training.run import run
+from jaxcls.tasks.run import run
 from jaxcls.training.settings import Settings
 
 # When a save fails, Orbax abandons tasks, which Python reports later.

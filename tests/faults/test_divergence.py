@@ -56,7 +56,7 @@ def test_fit_saves_the_step_at_which_it_diverged(tmp_path):
     # Finite weights, whose product with the inputs is not.
     start = start._replace(params=jax.tree.map(lambda leaf: jnp.full_like(leaf, 1e30), start.params))
     try:
-        compiled.fit(start, (x, y), 2, batch_size=4, max_skipped_steps=5, verbose=False, checkpoint_dir=tmp_path)
+        compiled.fit(start, (x, y), 2, batch_size=4, max_skipped_steps=5, verbose=False, run_dir=tmp_path)
     except DivergedError as error:
         path = re.search(r"kept in (\S+)\.$", str(error)).group(1)
     assert compiled.replay(path).kind == "layer"

@@ -14,7 +14,7 @@ from jaxcls._utils.errors import InputError
 from jaxcls.cli import console
 from jaxcls.data.formats import images
 from jaxcls.data.samples import image_folder as sample
-from jaxcls.training import program
+from jaxcls.tasks import build
 from jaxcls.training.settings import Settings
 
 # The loader waits for ever from now on, as for a network that is down.
@@ -69,11 +69,11 @@ def test_undecodable_images_are_an_error_or_are_skipped_and_counted(tmp_path, mo
     for file in damaged:
         file.write_bytes(file.read_bytes()[:40])
     settings = Settings(task="image_folder", data=tmp_path / "data", image_size=16)
-    task = program.specialise(settings)
+    task = build.specialized(settings)
     with pytest.raises(InputError, match="|".join(re.escape(str(file)) for file in damaged)):
-        task.load(program.resolve(task, settings))
+        task.load(build.with_recipe(task, settings))
     for _ in range(2):  # the second time from the cache
-        dataset = task.load(program.resolve(task, dataclasses.replace(settings, skip_damaged=True)))
+        dataset = task.load(build.with_recipe(task, dataclasses.replace(settings, skip_damaged=True)))
         assert len(dataset.train.labels) + len(dataset.test.labels) == len(files) - 2
         assert dataset.provenance.note.count("1 images of") == 2
         assert "cannot be decoded and are left out, such as" in dataset.provenance.note
@@ -85,7 +85,7 @@ def test_undecodable_images_are_an_error_or_are_skipped_and_counted(tmp_path, mo
 def test_an_image_that_vanishes_before_it_is_read_is_named(tmp_path, monkeypatch):
     sample.write(tmp_path / "data", train=6, test=2)
     settings = Settings(task="image_folder", data=tmp_path / "data", image_size=16)
-    task = program.specialise(settings)
+    task = build.specialized(settings)
     listed = images.list_files
     gone = listed(tmp_path / "data" / "train")[0][3]
 
@@ -97,7 +97,7 @@ def test_an_image_that_vanishes_before_it_is_read_is_named(tmp_path, monkeypatch
 
     monkeypatch.setattr(images, "list_files", listed_then_lost)
     with pytest.raises(InputError, match=rf"{re.escape(str(gone))}: cannot be read \(No such file or directory\)"):
-        task.load(program.resolve(task, settings))
+        task.load(build.with_recipe(task, settings))
 
 
 def test_a_disk_error_is_reported_in_one_line_with_the_path(capsys):

@@ -33,9 +33,9 @@ from jaxcls.data.preprocessing import tables as table_preprocessing
 from jaxcls.data.preprocessing import texts as text_preprocessing
 from jaxcls.export import loader, predictor
 from jaxcls.reports import html_report, run_directory
+from jaxcls.tasks import build, text_csv, user_data
 from jaxcls.tasks import csv as csv_task
-from jaxcls.tasks import text_csv, user_data
-from jaxcls.training import debugging, program, settings
+from jaxcls.training import debugging, settings
 from jaxcls.training.settings import Settings
 
 ENDS = (InputError, CheckpointError, loader.ArtifactError)
@@ -363,9 +363,9 @@ class Prediction:
             ("fashion_mnist", "mlp", image_preprocessing.fit(np.zeros((2, 8, 8, 1), np.uint8))),
         ):
             task = user_data.for_problem(tasks.get(name), "multiclass")
-            resolved = program.resolve(task, Settings(task=name, model=model))
+            resolved = build.with_recipe(task, Settings(task=name, model=model))
             names = ("a", "b", "c")
-            built = program.build_model(task, resolved, fitted, names)
+            built = build.build_model(task, resolved, fitted, names)
             params, model_state = built.init(jax.random.key(0))
             run = self.folder / name
             with CheckpointManager(run / "model", max_to_keep=1) as checkpoints:

@@ -9,7 +9,7 @@ from tensorboardX.proto.event_pb2 import Event
 
 from jaxcls._utils.errors import InputError
 from jaxcls.reports import tensorboard
-from jaxcls.training import run
+from jaxcls.tasks import run
 from jaxcls.training.loop import Interrupted
 from jaxcls.training.settings import Settings
 

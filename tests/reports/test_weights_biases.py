@@ -9,7 +9,7 @@ import small_data
 
 from jaxcls._utils.errors import InputError
 from jaxcls.reports import weights_biases
-from jaxcls.training import run
+from jaxcls.tasks import run
 from jaxcls.training.settings import Settings
 
 

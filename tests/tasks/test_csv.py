@@ -9,8 +9,8 @@ import pytest
 from jaxcls._utils.errors import InputError
 from jaxcls.data.formats.tables import read_csv, write_csv
 from jaxcls.tasks import csv as task_csv
-from jaxcls.training.program import resolve, specialise
-from jaxcls.training.run import run
+from jaxcls.tasks.build import specialized, with_recipe
+from jaxcls.tasks.run import run
 from jaxcls.training.settings import Settings
 
 
@@ -41,8 +41,8 @@ def settings(tmp_path):
 
 
 def load(settings):
-    task = specialise(settings)
-    return task.load(resolve(task, settings))
+    task = specialized(settings)
+    return task.load(with_recipe(task, settings))
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def load(settings):
 )
 def test_the_problem_follows_from_the_label_columns(settings, label_column, drop_column, problem, class_names):
     given = dataclasses.replace(settings, label_column=label_column, drop_column=drop_column)
-    assert specialise(given).problem == problem
+    assert specialized(given).problem == problem
     data = load(given)
     assert data.class_names == class_names
     assert list(data.train.inputs) == ["size", "colour"]
@@ -64,9 +64,9 @@ def test_the_problem_follows_from_the_label_columns(settings, label_column, drop
 
 
 def test_a_large_table_is_gone_through_less_often(settings, monkeypatch):
-    small = resolve(specialise(settings), settings)
+    small = with_recipe(specialized(settings), settings)
     monkeypatch.setattr(task_csv, "LARGE_ROWS", 60)
-    large = resolve(specialise(settings), settings)
+    large = with_recipe(specialized(settings), settings)
     assert large.epochs < small.epochs
     assert large.batch_size > small.batch_size
     assert large.loss == small.loss == "sparse_categorical_crossentropy"

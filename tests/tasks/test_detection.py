@@ -13,7 +13,7 @@ from jaxcls.cli.main import main
 from jaxcls.data.datasets import object_detection
 from jaxcls.data.samples import scenes
 from jaxcls.export import loader, onnx, predictor
-from jaxcls.training import run
+from jaxcls.tasks import run
 from jaxcls.training.settings import Settings
 
 pytestmark = pytest.mark.slow
@@ -132,7 +132,7 @@ def test_an_exported_detector_finds_the_same(trained, tmp_path):
     learned = predictor.load(directory)
     inputs = object_detection.read_unlabeled(data / "test", 64, 3).inputs
     encoded = learned.preprocessor.transform(inputs)
-    expected, found = learned.scores(inputs), loader.load(tmp_path / "model").predict(encoded)
+    expected, found = learned.predict(inputs), loader.load(tmp_path / "model").predict(encoded)
     assert (expected["classes"] >= 0).any(axis=1).all()
     record = json.loads((tmp_path / "model" / "model.json").read_text())
     assert record["programs"] == ["program-32x64.bin", "program-64x64.bin"]
@@ -162,7 +162,7 @@ def test_onnx_finds_on_the_whole_canvas_what_the_run_finds(trained, tmp_path):
     inputs = object_detection.read_unlabeled(data / "test", 64, 3).inputs
     square = (inputs["size"] == 64).all(axis=1)
     inputs = {name: array[square] for name, array in inputs.items()}
-    expected = learned.scores(inputs)
+    expected = learned.predict(inputs)
     session = onnxruntime.InferenceSession(tmp_path / "model" / "model.onnx", providers=["CPUExecutionProvider"])
     found = dict(
         zip(record["outputs"], session.run(record["outputs"], learned.preprocessor.transform(inputs)), strict=True)

@@ -11,7 +11,7 @@ from jaxcls._utils.errors import InputError
 from jaxcls.data import duplicates
 from jaxcls.data.formats.tables import read_csv
 from jaxcls.data.samples import fraud as sample
-from jaxcls.training import program
+from jaxcls.tasks import build
 from jaxcls.training.settings import Settings
 
 TASK = tasks.get("fraud")
@@ -32,9 +32,9 @@ def path(written, tmp_path):
 
 
 def load(folder, **given):
-    resolved = program.resolve(TASK, Settings(task="fraud", data_dir=folder, **given))
+    resolved = build.with_recipe(TASK, Settings(task="fraud", data_dir=folder, **given))
     dataset = TASK.load(resolved)
-    return dataset, program.split(TASK, resolved, dataset)
+    return dataset, build.split(TASK, resolved, dataset)
 
 
 def edit(path, change):

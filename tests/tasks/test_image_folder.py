@@ -12,7 +12,7 @@ from jaxcls.data.dataset import describe
 from jaxcls.data.datasets import image_folders
 from jaxcls.data.formats import images
 from jaxcls.data.samples import image_folder as sample
-from jaxcls.training import program, run
+from jaxcls.tasks import build, run
 from jaxcls.training.settings import Settings
 
 
@@ -47,8 +47,8 @@ def load(**given):
 
 def resolved_for(**given):
     given = Settings(task="image_folder", **{"image_size": 16, **given})
-    task = program.specialise(given)
-    return task, program.resolve(task, given)
+    task = build.specialized(given)
+    return task, build.with_recipe(task, given)
 
 
 def test_a_folder_a_class_and_a_part_of_it_set_aside(plain):

@@ -12,7 +12,7 @@ from jaxcls._utils.errors import InputError
 from jaxcls.data import predictions, sources
 from jaxcls.data.formats.tables import read_csv
 from jaxcls.data.samples import leaf as sample
-from jaxcls.training import program
+from jaxcls.tasks import build
 from jaxcls.training.settings import Settings
 
 TASK = tasks.get("leaf")
@@ -35,7 +35,7 @@ def folder(tmp_path):
 
 
 def load(folder, **given):
-    return TASK.load(program.resolve(TASK, Settings(task="leaf", data_dir=folder, **given)))
+    return TASK.load(build.with_recipe(TASK, Settings(task="leaf", data_dir=folder, **given)))
 
 
 def test_the_sample_has_the_layout_of_kaggles_files(written):
@@ -70,8 +70,8 @@ def test_two_of_ten_leaves_of_each_species_are_the_test_whatever_the_seed(writte
     first, second = load(written), load(written, seed=1)
     assert np.bincount(first.test.labels).tolist() == [2] * 99
     np.testing.assert_array_equal(first.test.inputs["margin1"], second.test.inputs["margin1"])
-    resolved = program.resolve(TASK, Settings(task="leaf"))
-    train, validation, _ = program.split(TASK, resolved, first)
+    resolved = build.with_recipe(TASK, Settings(task="leaf"))
+    train, validation, _ = build.split(TASK, resolved, first)
     assert np.bincount(train.labels).tolist() == [7] * 99
     assert np.bincount(validation.labels).tolist() == [1] * 99
 
@@ -122,7 +122,7 @@ def test_kaggles_test_leaves_are_predicted_in_the_order_and_the_columns_of_its_s
 
 def test_the_sample_is_called_synthetic(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    record = TASK.load(program.resolve(TASK, Settings(task="leaf", source="sample"))).provenance
+    record = TASK.load(build.with_recipe(TASK, Settings(task="leaf", source="sample"))).provenance
     assert (record.source, record.synthetic, list(record.sha256)) == ("sample", True, ["train.csv"])
     assert record.sha256 == sources.checksums(tmp_path.rglob("train.csv"))
 

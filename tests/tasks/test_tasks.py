@@ -19,8 +19,8 @@ from jaxcls.cli.main import main
 from jaxcls.data.datasets import idx_images
 from jaxcls.data.formats import idx, tables
 from jaxcls.data.samples import chest_xray, disease_tagging, fraud, image_folder, leaf, scenes, toxic_comment
-from jaxcls.tasks import mnist, sentiment
-from jaxcls.training import problems, program
+from jaxcls.tasks import build, mnist, sentiment
+from jaxcls.training import problems
 from jaxcls.training.settings import Settings
 
 
@@ -94,8 +94,8 @@ def test_every_recipe_of_a_task_resolves(name):
     assert "default" in task.presets
     for preset in task.presets:
         given = Settings(task=name, preset=preset, source="sample")
-        task = program.specialise(given)
-        resolved = program.resolve(task, given)
+        task = build.specialized(given)
+        resolved = build.with_recipe(task, given)
         assert resolved.model in task.models
         losses.find(resolved.loss, task.problem)
 
@@ -104,10 +104,10 @@ def test_every_recipe_of_a_task_resolves(name):
 @pytest.mark.parametrize("name", tasks.TASKS)
 def test_the_sample_of_a_task_is_there_and_is_valid(name):
     given = Settings(task=name, source="sample")
-    task = program.specialise(given)
-    resolved = program.resolve(task, given)
+    task = build.specialized(given)
+    resolved = build.with_recipe(task, given)
     dataset = task.load(resolved)
-    parts = program.split(task, resolved, dataset)
+    parts = build.split(task, resolved, dataset)
     assert dataset.provenance.source == "sample"
     assert len(dataset.provenance.sha256) > 0
     assert all(len(digest) == 64 for digest in dataset.provenance.sha256.values())

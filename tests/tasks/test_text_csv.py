@@ -6,9 +6,8 @@ import pytest
 
 from jaxcls._utils.errors import InputError
 from jaxcls.data.formats.tables import write_csv
-from jaxcls.tasks import text_csv
-from jaxcls.training import program
-from jaxcls.training.run import run
+from jaxcls.tasks import build, text_csv
+from jaxcls.tasks.run import run
 from jaxcls.training.settings import Settings
 
 TASTES = {
@@ -55,13 +54,13 @@ def test_the_labels_decide_the_problem_the_loss_and_the_metric(
 ):
     write_tastes(tmp_path / "tastes.csv", tastes=tastes)
     given = changed(settings, label_column=label_column)
-    task = text_csv.TASK.specialise(text_csv.TASK, given)
+    task = text_csv.TASK.specialize(text_csv.TASK, given)
     assert task.problem == problem
     assert task.metrics[0] == metric
-    resolved = program.resolve(task, given)
+    resolved = build.with_recipe(task, given)
     assert resolved.loss == loss
     data = task.load(resolved)
-    program.split(task, resolved, data)
+    build.split(task, resolved, data)
     assert set(data.class_names) == set(label_column if problem == "multilabel" else tastes)
     assert (len(data.train.labels), len(data.test.labels)) == (72, 18)
 

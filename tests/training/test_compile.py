@@ -150,8 +150,8 @@ def test_a_checkpointed_fit_goes_on_where_it_stopped(tmp_path):
         compiled.fit, validation_data=(INPUTS, KINDS), batch_size=16, verbose=False, monitor="accuracy"
     )
     whole, history = train(compiled.init(0), (INPUTS, KINDS), 3)
-    train(compiled.init(0), (INPUTS, KINDS), 1, checkpoint_dir=tmp_path)
-    resumed, continued = train(compiled.init(0), (INPUTS, KINDS), 3, checkpoint_dir=tmp_path)
+    train(compiled.init(0), (INPUTS, KINDS), 1, run_dir=tmp_path)
+    resumed, continued = train(compiled.init(0), (INPUTS, KINDS), 3, run_dir=tmp_path)
     chex.assert_trees_all_equal(resumed, whole)
     assert [entry["val_loss"] for entry in continued] == [entry["val_loss"] for entry in history]
 

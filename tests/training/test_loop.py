@@ -14,8 +14,9 @@ from jaxcls import losses
 from jaxcls.checkpoints import CheckpointManager
 from jaxcls.data import batching
 from jaxcls.models.functional import functional
-from jaxcls.training import steps
-from jaxcls.training.loop import DivergedError, Interrupted, Progress, fit
+from jaxcls.reports.callbacks import Callback
+from jaxcls.training import loop, steps
+from jaxcls.training.loop import DivergedError, FitConfig, Interrupted, Progress
 
 COUNT, BATCH, EPOCHS = 300, 2, 3
 STEPS = COUNT // BATCH
@@ -27,24 +28,22 @@ MODEL = functional(
 )
 OPTIMIZER = optax.adam(1e-2)
 STEP = steps.make_train_step(MODEL, losses.get("softmax_cross_entropy", normalizer="batch"), OPTIMIZER)
+CHUNK = steps.make_train_chunk(STEP)
 
 
-class Steps:
-    """A reporter that remembers how far the run is."""
+class Steps(Callback):
+    """A callback that remembers how far the run is."""
 
     step = 0
 
-    def chunk(self, step, loss):
+    def on_chunk_end(self, step, loss):
         self.step = step
-
-    def epoch(self, history):
-        pass
 
 
 def stop_at(step):
     """What makes :func:`run` stop as soon as it reaches a step."""
     steps = Steps()
-    return {"reporter": steps, "stop": lambda: steps.step >= step}
+    return {"callbacks": [steps], "stop": lambda: steps.step >= step}
 
 
 def run(directory=None, *, inputs=INPUTS, epochs=EPOCHS, values=None, **options: Any):
@@ -57,10 +56,13 @@ def run(directory=None, *, inputs=INPUTS, epochs=EPOCHS, values=None, **options:
         return {"accuracy": next(given) if values else float(jnp.abs(state.params["layers"][0]["kernel"]).sum())}
 
     def with_checkpoints(checkpoints):
-        return fit(
-            state, STEP, data, epochs=epochs, batch_size=BATCH, validate=validate, monitor="accuracy",
-            checkpoints=checkpoints, **options,
-        )  # fmt: skip
+        config = FitConfig(epochs, BATCH, "accuracy")._replace(
+            **{name: options.pop(name) for name in FitConfig._fields if name in options}
+        )
+        batches = loop.chunks(data, BATCH, sharding=options.pop("sharding", None))
+        return loop.fit(
+            state, batches, config, train_chunk=CHUNK, validate=validate, checkpoints=checkpoints, **options
+        )
 
     if directory is None:
         return with_checkpoints(None)
@@ -136,12 +138,12 @@ def test_the_best_epoch_is_kept_and_can_be_restored(tmp_path):
 
 def test_a_state_is_saved_within_an_epoch_when_enough_time_has_passed(tmp_path):
     class Crash(Steps):
-        def chunk(self, step, loss):
+        def on_chunk_end(self, step, loss):
             if step >= STEPS - 1:
                 raise RuntimeError("power cut")
 
     with pytest.raises(RuntimeError, match="power cut"):
-        run(tmp_path, checkpoint_seconds=0.0, reporter=Crash())
+        run(tmp_path, checkpoint_seconds=0.0, callbacks=[Crash()])
     with CheckpointManager(tmp_path) as checkpoints:
         assert 0 < checkpoints.latest_step < STEPS
 
@@ -156,7 +158,7 @@ def test_steps_that_are_not_finite_are_skipped_and_counted():
 
 
 def test_too_many_in_a_row_stop_the_run_and_the_checkpoint_stays_good(tmp_path):
-    with pytest.raises(DivergedError, match="not finite in 30 steps in a row"):
+    with pytest.raises(DivergedError, match="not finite in 30 consecutive steps"):
         run(tmp_path, inputs=np.full_like(INPUTS, np.nan), max_skipped_steps=5)
     state = steps.init_state(MODEL, OPTIMIZER, seed=0)
     with CheckpointManager(tmp_path) as checkpoints:

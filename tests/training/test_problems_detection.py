@@ -10,7 +10,8 @@ from jaxcls import tasks
 from jaxcls._utils.errors import InputError
 from jaxcls.data.dataset import Split
 from jaxcls.models import detection
-from jaxcls.training import problems, program
+from jaxcls.tasks import build
+from jaxcls.training import problems
 from jaxcls.training.settings import Settings
 
 KIND = problems.get("detection")
@@ -76,7 +77,7 @@ def test_images_without_anything_to_learn_are_refused(nothing):
 def test_settings_of_other_problems_are_refused(given, message):
     task = tasks.get("detection")
     with pytest.raises(InputError, match=message):
-        program.resolve(task, Settings(task="detection", **given))
+        build.with_recipe(task, Settings(task="detection", **given))
 
 
 @pytest.mark.parametrize(
@@ -88,13 +89,13 @@ def test_settings_of_other_problems_are_refused(given, message):
 )
 def test_settings_of_detection_are_refused_elsewhere(given, message):
     with pytest.raises(InputError, match=message):
-        program.resolve(tasks.get("mnist"), Settings(task="mnist", **given))
+        build.with_recipe(tasks.get("mnist"), Settings(task="mnist", **given))
 
 
 @pytest.mark.parametrize("canvas", [(64, 64), (32, 64), (64, 32)], ids=str)
 def test_the_head_learns_what_its_scores_say(canvas):
     """Outputs of no loss are decoded to the very boxes."""
-    settings = program.resolve(tasks.get("detection"), Settings(task="detection"))
+    settings = build.with_recipe(tasks.get("detection"), Settings(task="detection"))
     head = KIND.head(settings, SQUARE, class_names=("a", "b"), train_labels=part().labels, metrics=["map", "map_50"])
     labels = part().labels
     grid = detection.for_canvas(*canvas)

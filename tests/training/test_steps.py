@@ -246,7 +246,7 @@ def test_a_weakly_typed_parameter_is_of_the_same_program_before_and_after_a_step
 @pytest.mark.parametrize("count", [1, 8, 37])
 def test_collected_scores_are_those_of_the_whole_set_at_once_in_its_order(data, count):
     model, _, state = make()
-    predict = steps.make_prediction_step(model, scores=jax.nn.softmax, views=[lambda inputs: -inputs])
+    predict = steps.make_prediction_step(model, scores=jax.nn.softmax, tta=[lambda inputs: -inputs])
     inputs = np.asarray(data.inputs)[:count]
     scores, outputs = steps.collect(predict, state.params, state.model_state, inputs, batch_size=BATCH)
     logits = [model.apply(state.params, state.model_state, sign * inputs)[0] for sign in (1, -1)]

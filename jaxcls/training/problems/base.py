@@ -1,26 +1,25 @@
-"""What a program asks of a problem."""
+"""The interface of a problem."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from jaxcls.data.dataset import Split, Unlabeled
-from jaxcls.data.preprocessing import Preprocessor
-from jaxcls.training.objective import OutputSpec
+from jaxcls.training.objective import Objective
 from jaxcls.training.settings import Settings
 
 PyTree = Any
 
 
-class Request(NamedTuple):
-    """What `predict` was asked to write, beside the predictions.
+class PredictionRequest(NamedTuple):
+    """What ``jaxcls predict`` is asked to write.
 
     Attributes:
-      input: what the examples were read from, for messages.
+      input: the file or folder of the examples, for messages.
       output: the file to write.
-      sample_submission: Kaggle's form to fill in, or None.
-      draw: the folder for pictures of what was found, or None.
-      say: takes a line that the user should know beside.
+      sample_submission: Kaggle's sample submission to fill in, or None.
+      draw: a new folder for pictures of the detections, or None.
+      say: takes lines for the user.
     """
 
     input: Path
@@ -31,69 +30,68 @@ class Request(NamedTuple):
 
 
 class Problem(Protocol):
-    """A problem. Labels, outputs and scores are arrays or trees of them, of N examples each; scores are what metrics
-    take, such as probabilities."""
+    """A problem. Labels, outputs and scores are arrays of N examples, or trees of them.
 
-    def check_settings(self, resolved: Settings) -> None:
+    ``class_names`` are a tuple, or a dict of tuples by output. Scores are what metrics take, such as probabilities.
+
+    Attributes:
+      scores: ``outputs -> scores`` of a batch; None stands for the probabilities of the problem.
+    """
+
+    @property
+    def scores(self) -> Callable[[PyTree], PyTree] | None: ...
+
+    def check_settings(self, settings: Settings) -> None:
         """Refuses settings that do not fit the problem, before the data is read."""
 
-    def check_labels(self, part: Split, class_names: Sequence[str]) -> None:
-        """Refuses labels that are not what the problem says, on the host, where the row can be named."""
+    def check_labels(self, split: Split, class_names: Any) -> None:
+        """Refuses invalid labels, on the host, where the row can be named."""
 
     def check_learnable(self, train: Split, validation: Split) -> None:
-        """Refuses examples that there is nothing to learn from, or to choose by."""
+        """Refuses examples that nothing can be learned from, or chosen by."""
 
-    def head(
-        self,
-        resolved: Settings,
-        preprocessor: Preprocessor,
-        *,
-        class_names: Sequence[str],
-        train_labels: PyTree,
-        metrics: Sequence[str],
-    ) -> OutputSpec:
-        """The loss and the metrics of the names that are given, and how scores follow from outputs."""
+    def objective(
+        self, settings: Settings, *, class_names: Any, train_labels: PyTree, metrics: Sequence[str]
+    ) -> Objective:
+        """Returns the loss of the settings and the named metrics."""
 
-    def scores(self, preprocessor: Preprocessor, class_names: Sequence[str]) -> Callable[[PyTree], PyTree]:
-        """How the scores follow from the outputs of a batch, as in the head."""
-
-    def thresholds(self, resolved: Settings, scores: Callable[[], PyTree], validation: Split) -> Any:
-        """Where a score becomes a decision: one or several numbers, chosen by validation examples.
+    def thresholds(self, metric: str | None, scores: Callable[[], PyTree], validation: Split) -> Any:
+        """Returns the decision thresholds, tuned on validation examples if a metric is given.
 
         Args:
-          scores: gives those of the validation examples, where they are needed.
+          scores: returns the validation scores; called only if they are needed.
         """
 
-    def report(self, scores: PyTree, part: Split, *, class_names: Sequence[str], thresholds: Any) -> dict[str, Any]:
-        """Every metric that fits, as a dict that JSON can hold, of the form of :func:`jaxcls.metrics.report`."""
+    def report(self, scores: PyTree, split: Split, *, class_names: Any, thresholds: Any) -> dict[str, Any]:
+        """Returns every metric that fits, as JSON values in the form of :func:`jaxcls.metrics.report`."""
 
     def summarize(
         self,
         report: Mapping[str, Any],
         scores: PyTree,
-        parts: Mapping[str, Split],
+        splits: Mapping[str, Split],
         *,
-        class_names: Sequence[str],
+        class_names: Any,
         thresholds: Any,
     ) -> dict[str, Any]:
-        """What a page shows of the test beside its report, as plain JSON values.
+        """Returns what the HTML report shows of the test besides the metrics, as JSON values.
 
         Args:
           scores: of the test examples.
-          parts: 'train', 'validation' and 'test'.
+          splits: 'train', 'validation' and 'test'.
         """
 
     def write(
         self,
-        request: Request,
-        queries: Unlabeled,
+        request: PredictionRequest,
+        examples: Unlabeled,
         scores: Callable[[], PyTree],
         *,
-        class_names: Sequence[str],
+        class_names: Any,
         thresholds: Any,
     ) -> str:
-        """Writes predictions, all of them or nothing, and gives what is to be said of it, such as '12 predictions'.
+        """Writes predictions, all of them or nothing, and returns what was written, such as '12 predictions'.
 
         Args:
-          scores: gives those of the queries; asked when everything else is known to be right.
+          scores: returns the scores of the examples; called after everything else was checked.
         """

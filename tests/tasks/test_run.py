@@ -11,8 +11,8 @@ import small_data
 from jaxcls import metrics, tasks
 from jaxcls._utils.errors import InputError
 from jaxcls.data.formats import idx
-from jaxcls.export import predictor
-from jaxcls.training import program, run, settings
+from jaxcls.tasks import build, predictor, run
+from jaxcls.training import settings
 from jaxcls.training.settings import Settings
 
 QUICK = {"model": "mlp", "epochs": 2, "batch_size": 16, "validation_fraction": 0.2, "eval_batch_size": 32}
@@ -43,7 +43,7 @@ def test_the_output_begins_with_the_source_of_the_data(finished):
 def test_a_run_keeps_its_settings_its_source_its_environment_and_its_history(finished):
     result, _ = finished
     kept = settings.from_toml(result.directory / "config.toml")
-    assert kept == program.resolve(tasks.get("fashion_mnist"), kept)
+    assert kept == build.with_recipe(tasks.get("fashion_mnist"), kept)
     assert kept.epochs == 2
     data = json.loads((result.directory / "data.json").read_text())
     assert data["source"] == "files"
@@ -58,7 +58,7 @@ def test_a_run_keeps_its_settings_its_source_its_environment_and_its_history(fin
 def test_the_results_are_the_exact_metrics_of_the_test_images(finished, data_dir):
     result, _ = finished
     dataset = tasks.get("fashion_mnist").load(Settings(data_dir=data_dir))
-    scores = predictor.load(result.directory).scores(dataset.test.inputs)
+    scores = predictor.load(result.directory).predict(dataset.test.inputs)
     assert result.report["metrics"]["accuracy"] == metrics.accuracy(scores, dataset.test.labels, problem="multiclass")
     assert result.report["examples"] == small_data.TEST
     assert result.report["synthetic"] is False
@@ -68,7 +68,7 @@ def test_the_results_are_the_exact_metrics_of_the_test_images(finished, data_dir
 def test_training_validation_and_test_examples_are_disjoint(data_dir):
     task = tasks.get("fashion_mnist")
     dataset = task.load(Settings(data_dir=data_dir))
-    data = program.split(task, program.resolve(task, Settings()), dataset)
+    data = build.split(task, build.with_recipe(task, Settings()), dataset)
     train, validation, test = ({image.tobytes() for image in part.inputs} for part in data)
     assert train | validation == {image.tobytes() for image in dataset.train.inputs}
     assert not train & validation

@@ -11,7 +11,8 @@ from jaxcls._utils import labels
 from jaxcls._utils.errors import InputError
 from jaxcls.data.dataset import Split
 from jaxcls.reports import summary
-from jaxcls.training import problems, program
+from jaxcls.tasks import build
+from jaxcls.training import problems
 from jaxcls.training.settings import Settings
 
 KIND = problems.get("multioutput")
@@ -29,7 +30,7 @@ def drawn():
 
 
 def settings(**given):
-    return program.resolve(
+    return build.with_recipe(
         tasks.get("fashion_mnist_groups"), Settings(task="fashion_mnist_groups", label_smoothing=0.0, **given)
     )
 

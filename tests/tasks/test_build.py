@@ -9,7 +9,7 @@ import pytest
 from jaxcls import tasks
 from jaxcls._utils.errors import InputError
 from jaxcls.data.dataset import Dataset, Provenance, Split
-from jaxcls.training import program
+from jaxcls.tasks import build
 from jaxcls.training.settings import Settings
 
 FASHION = tasks.get("fashion_mnist")
@@ -17,7 +17,7 @@ RECIPE = FASHION.presets["default"].settings
 
 
 def resolved(**given):
-    return program.resolve(FASHION, Settings(**given))
+    return build.with_recipe(FASHION, Settings(**given))
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_what_is_wrong_is_said_with_what_would_be_right(given, message):
 )
 def test_settings_of_the_data_that_a_task_does_not_take_are_refused_before_a_file_is_opened(task, given, message):
     with pytest.raises(InputError) as error:
-        program.specialise(Settings(task=task, **given))
+        build.specialized(Settings(task=task, **given))
     assert message in str(error.value)
 
 
@@ -108,18 +108,18 @@ def test_examples_with_nothing_to_tell_apart_are_refused_by_the_place_they_are_f
     task = tasks.get(task)
     record = Provenance("files", "some/folder", {}, synthetic=False, note="")
     dataset = Dataset(task.name, train, others, tuple("abcdefghij"[:count]), record, validation=others)
-    given = program.resolve(task, Settings(task=task.name))
+    given = build.with_recipe(task, Settings(task=task.name))
     if message is None:
-        assert program.split(task, given, dataset).train is dataset.train
+        assert build.split(task, given, dataset).train is dataset.train
         return
     with pytest.raises(InputError, match=f"some/folder: {message}"):
-        program.split(task, given, dataset)
+        build.split(task, given, dataset)
 
 
 def test_a_share_for_the_test_beside_test_examples_is_refused():
     given = Settings(task="csv", data=Path("x.csv"), test_data=Path("y.csv"), test_fraction=0.5)
     with pytest.raises(InputError, match="leave one out"):
-        program.resolve(tasks.get("csv"), given)
+        build.with_recipe(tasks.get("csv"), given)
 
 
 @pytest.mark.parametrize("task", tasks.TASKS.values(), ids=lambda task: task.name)
@@ -127,7 +127,7 @@ def test_every_recipe_fills_in_all_that_must_be_and_touches_nothing_else(task):
     assert "default" in task.presets
     blank = Settings()
     for name, preset in task.presets.items():
-        filled = program.resolve(task, Settings(preset=name, task=task.name))
+        filled = build.with_recipe(task, Settings(preset=name, task=task.name))
         for field in dataclasses.fields(Settings):
             value, default = getattr(preset.settings, field.name), getattr(blank, field.name)
             assert value == default or default is None, f"{name} sets {field.name}, which a recipe cannot"

@@ -12,14 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxcls._utils.errors import InputError, error_context
-from jaxcls.data.batching import Examples, steps_per_epoch
-from jaxcls.data.dataset import describe
-from jaxcls.training import program
-from jaxcls.training.loop import chunked_epochs
-from jaxcls.training.program import Program
+from jaxcls._utils.errors import InputError
+from jaxcls.data.batching import Examples
+from jaxcls.tasks import build
+from jaxcls.training.experiment import Experiment, shardings
+from jaxcls.training.loop import chunks
 from jaxcls.training.settings import Settings
-from jaxcls.training.steps import make_train_chunk
 
 # fastai's: how much of the average of the losses stays at each step, and how far above its lowest the search ends.
 _MEMORY = 0.98
@@ -52,15 +50,17 @@ class Suggestions(NamedTuple):
     tenth_of_lowest: float | None
 
 
-def search(given: Settings, *, lowest: float, highest: float, steps: int, say: Callable[[str], None] = print) -> Search:
-    """Trains for so many steps while the rate rises, and stops where the smoothed loss is 4 times its lowest.
+def search(
+    user_settings: Settings, *, lowest: float, highest: float, steps: int, say: Callable[[str], None] = print
+) -> Search:
+    """Trains while the rate rises, and stops early where the smoothed loss reaches 4 times its minimum.
 
-    It goes over the training examples as often as it takes. Everything random follows from the seed.
+    Epochs repeat until the steps are done. Everything random follows from the seed.
 
     Args:
-      given: as for a run; its own rate and schedule say nothing here.
+      user_settings: as for a run; its learning rate and schedule have no effect.
       lowest, highest: the rates of the first and the last step.
-      say: takes each line of output.
+      say: takes lines for the user.
 
     Raises:
       InputError: something given is wrong.
@@ -69,19 +69,11 @@ def search(given: Settings, *, lowest: float, highest: float, steps: int, say: C
         raise InputError(f"the rates from {lowest} to {highest} do not rise; give 0 < --lowest < --highest.")
     if steps < 10:
         raise InputError(f"--steps is {steps}; it must be 10 or more.")
-    task = program.specialise(given)
-    resolved = program.resolve(task, given)
-    dataset = task.load(resolved)
-    say(describe(dataset))
-    part = program.split(task, resolved, dataset).train
-    with error_context(dataset.provenance.location):
-        preprocessor = task.fit_preprocessor(part.inputs, resolved)
-        train = program.transform(preprocessor, part)
-    batches = resolved.gradient_accumulation_steps or 1
-    updates = -(-steps // batches)
-    rate = optax.exponential_decay(lowest, max(updates - 1, 1), highest / lowest)
-    functions = program.build(task, resolved, preprocessor, train, dataset.class_names, rate=rate)
-    losses = _losses(functions, train, resolved.batch_size, steps)
+    # Gradient accumulation: several batches make one update, and the schedule counts updates.
+    batches = user_settings.gradient_accumulation_steps or 1
+    rate = optax.exponential_decay(lowest, max(-(-steps // batches) - 1, 1), highest / lowest)
+    built = build.build(user_settings, learning_rate=rate, say=say)
+    losses = _losses(built.experiment, built.train, built.settings, steps)
     if len(losses) < 2:
         raise InputError(f"the loss is not finite at the rate {lowest} already; give a lower --lowest.")
     rates = np.asarray(rate(jnp.arange(len(losses)) // batches), np.float64)
@@ -119,26 +111,29 @@ def suggest(found: Search) -> Suggestions:
     return Suggestions(float(rates[int(np.argmin(slopes))]), float(rates[best] / 10))
 
 
-def _losses(functions: Program, train: Examples, batch_size: int, steps: int) -> np.ndarray:
-    """The loss of each step, up to the first that is not finite or shows that training diverges."""
-    an_epoch = steps_per_epoch(len(train), batch_size)
-    data = jax.device_put(train, functions.replicated)
-    _, chunks_of = chunked_epochs(data, batch_size=batch_size, order=functions.order, sharding=functions.sharded)
-    train_chunk = make_train_chunk(functions.train_step)
-    state, losses = functions.state, np.zeros(0)
+def _losses(experiment: Experiment, train: Examples, settings: Settings, steps: int) -> np.ndarray:
+    """Returns the loss of each step, up to the first that is not finite or shows that training diverges."""
+    replicated, sharded = shardings()
+    batches = chunks(
+        jax.device_put(train, replicated),
+        settings.batch_size,
+        order=experiment.epoch_order(train, settings.batch_size),
+        sharding=sharded,
+    )
+    state, losses = experiment.init(settings.seed), np.zeros(0)
     while len(losses) < steps:
-        epoch = len(losses) // an_epoch
-        for chunk in chunks_of(state.key, epoch, 0):
-            state, metrics = train_chunk(state, chunk)
+        epoch = len(losses) // batches.steps
+        for chunk in batches.of_epoch(state.key, epoch, 0):
+            state, metrics = experiment.train_chunk(state, chunk)
             seen = np.where(metrics.applied, np.asarray(metrics.loss, np.float64), np.nan)
-            # Those past the end of the epoch are dropped.
-            seen = seen[: (epoch + 1) * an_epoch - len(losses)]
+            # Steps past the end of the epoch are dropped.
+            seen = seen[: (epoch + 1) * batches.steps - len(losses)]
             losses = np.concatenate([losses, seen])[:steps]
             smoothed = smooth(losses)
             # A comparison with NaN is False.
             ended = ~(smoothed <= _DIVERGED * np.fmin.accumulate(smoothed))
             if ended.any():
-                # The step that is not finite has no place on a scale; that which is merely too high has.
+                # A loss that is merely too high is shown; one that is not finite cannot be.
                 last = int(ended.argmax())
                 return losses[: last + 1] if np.isfinite(losses[last]) else losses[:last]
             if len(losses) == steps:

@@ -1,0 +1,40 @@
+"""What is exported: a prediction step, its weights, and what a reader of the export needs to know."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from jaxcls.data.buckets import Buckets
+from jaxcls.data.preprocessing import Preprocessor
+
+PyTree = Any
+
+
+class Exportable(NamedTuple):
+    """A trained model, ready to be exported in any format.
+
+    Attributes:
+      task, model: names.
+      problem: a name, or a dict of names by output; `class_names` and `thresholds` likewise.
+      data: the provenance of the training data.
+      dtype: of the computation.
+      weights: "params" and "model_state".
+      prediction_step: ``(params, model_state, inputs) -> (scores, outputs)`` of a batch of input arrays.
+      input_shapes: ``count -> `` the shapes of that many input arrays, as :class:`jax.ShapeDtypeStruct`.
+      batch_size: examples per step.
+      preprocessor: raw inputs -> input arrays; None if inputs are arrays.
+      buckets: the sizes of padded inputs, each of which has a program of its own.
+    """
+
+    task: str
+    model: str
+    problem: str | Mapping[str, str]
+    class_names: Any
+    thresholds: Any
+    data: Mapping[str, Any]
+    dtype: str
+    weights: PyTree
+    prediction_step: Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
+    input_shapes: Callable[[Any], PyTree]
+    batch_size: int
+    preprocessor: Preprocessor | None = None
+    buckets: Buckets | None = None

@@ -1,0 +1,336 @@
+"""The chain from settings to an experiment and its data: resolve, load, split, preprocess, build."""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxcls import losses, optimizers, tasks
+from jaxcls._utils.errors import InputError, error_context, flag, unknown_name
+from jaxcls.data.batching import Batch, Examples, examples, steps_per_epoch, take
+from jaxcls.data.dataset import Dataset, Split, describe
+from jaxcls.data.preprocessing import Preprocessor
+from jaxcls.models.functional import Model, functional
+from jaxcls.tasks.task import Task
+from jaxcls.training import problems, settings
+from jaxcls.training.experiment import ClassNames, Experiment, check_batch_size, shaped_outputs, split_outputs
+from jaxcls.training.objective import Objective, OutputSpec
+from jaxcls.training.settings import (
+    DataSettings,
+    LossOptions,
+    OptimizerOptions,
+    OptimizerSettings,
+    ScheduleOptions,
+    ScheduleSettings,
+    Settings,
+    names,
+)
+
+PyTree = Any
+
+# Every run has these; its task's recipe fills in what the user does not give.
+_REQUIRED = (
+    "model", "dropout", "epochs", "batch_size", "validation_fraction", "monitor", "restore_best", "loss", "optimizer",
+    "learning_rate", "schedule",
+)  # fmt: skip
+
+
+class Splits(NamedTuple):
+    """The disjoint splits of a data set: to learn from, to choose by, and to be tested on."""
+
+    train: Split
+    validation: Split
+    test: Split
+
+
+class Built(NamedTuple):
+    """An experiment and the data that it was built on.
+
+    Attributes:
+      task, settings: resolved.
+      experiment: with the preprocessor that was fitted on the training split.
+      dataset: as it was loaded.
+      splits: raw, as the preprocessor takes them.
+      train: the preprocessed training examples.
+    """
+
+    task: Task
+    settings: Settings
+    experiment: Experiment
+    dataset: Dataset
+    splits: Splits
+    train: Examples
+
+
+def build(
+    user_settings: Settings, *, learning_rate: optax.Schedule | None = None, say: Callable[[str], None] = print
+) -> Built:
+    """Loads the data of a task and builds its experiment.
+
+    Args:
+      user_settings: what the user gave; the task's recipe fills in the rest.
+      learning_rate: a schedule in place of that of the settings.
+      say: takes the line that describes the data.
+
+    Raises:
+      InputError: something given is wrong; nothing was compiled or written yet.
+    """
+    task, resolved = resolve(user_settings)
+    dataset, splits = load(task, resolved, say=say)
+    with error_context(dataset.provenance.location):
+        preprocessor = task.fit_preprocessor(splits.train.inputs, resolved)
+        train = preprocess(preprocessor, splits.train)
+    problem = problems.get(task.problem)
+    metrics = [name for name in dict.fromkeys([*task.metrics, resolved.monitor]) if name != "loss"]
+    objective = problem.objective(resolved, class_names=dataset.class_names, train_labels=train.labels, metrics=metrics)
+    optimizer = optimizers.get(
+        resolved.optimizer,
+        learning_rate=learning_rate or _schedule(resolved, len(train)),
+        **settings.select(resolved, OptimizerOptions),
+    )
+    check_batch_size(resolved.batch_size, "--batch-size")
+    experiment = with_objective(task, resolved, preprocessor, dataset.class_names, objective, optimizer)
+    # Traced, not compiled: settings that do not fit together are refused here.
+    jax.eval_shape(experiment.step, experiment.state_shapes, one_batch(train, resolved.batch_size))
+    return Built(task, resolved, experiment, dataset, splits, train)
+
+
+def for_prediction(task: Task, resolved: Settings, preprocessor: Preprocessor, class_names: ClassNames) -> Experiment:
+    """Builds the experiment of a finished run, which predicts and does not train: losses need training labels."""
+    objective = without_loss(task.problem)
+    return with_objective(task, resolved, preprocessor, class_names, objective, optax.identity())
+
+
+def without_loss(problem: Any) -> Objective:
+    """Returns an objective that scores and does not train."""
+    if isinstance(problem, Mapping):
+        return {name: OutputSpec(output, _no_loss) for name, output in problem.items()}
+    return OutputSpec(problem, _no_loss, scores=problems.get(problem).scores)
+
+
+def with_objective(
+    task: Task,
+    resolved: Settings,
+    preprocessor: Preprocessor,
+    class_names: ClassNames,
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+) -> Experiment:
+    """Builds the experiment of resolved settings from its objective and optimizer."""
+    preset = task.presets[resolved.preset]
+    return Experiment(
+        model=build_model(task, resolved, preprocessor, class_names),
+        objective=objective,
+        optimizer=optimizer,
+        preprocess=preprocessor.normalize,
+        augment=preset.augment,
+        tta=preset.tta,
+        buckets=preprocessor.buckets,
+        eval_batch_size=resolved.eval_batch_size,
+        run_eagerly=resolved.debug,
+        name=task.name,
+        class_names=class_names,
+        preprocessor=preprocessor,
+        settings=settings.as_record(resolved),
+    )
+
+
+def resolve(user_settings: Settings) -> tuple[Task, Settings]:
+    """Returns the task and its settings with the recipe filled in, checked as far as possible before data is read."""
+    task = specialized(user_settings)
+    return task, with_recipe(task, user_settings)
+
+
+def specialized(user_settings: Settings) -> Task:
+    """Returns the task, with what the user's own data decides (such as its problem) filled in.
+
+    Raises:
+      InputError: there is no such task, or it does not use a setting that is given; before any file is opened.
+    """
+    task = tasks.get(user_settings.task)
+    _check_taken(task, user_settings)
+    if task.specialize is None:
+        return task
+    return task.specialize(task, settings.resolve(user_settings, _recipe(task, user_settings)))
+
+
+def with_recipe(task: Task, user_settings: Settings) -> Settings:
+    """Fills in the task's recipe where the user gave nothing, and checks the result.
+
+    A recipe's options for its own optimizer, schedule or loss do not suit another one, and are left out where the user
+    chooses another one.
+    """
+    recipe = _recipe(task, user_settings)
+    if user_settings.test_data is not None and user_settings.test_fraction not in (None, recipe.test_fraction):
+        raise InputError("--test-fraction sets a share of --data aside, and --test-data replaces it: leave one out.")
+    without: list[str] = []
+    if user_settings.optimizer not in (None, recipe.optimizer):
+        without += names(OptimizerSettings)
+        # Schedule-free averages the weights instead of lowering the rate.
+        without += ["schedule"] if user_settings.optimizer == "schedule_free" else []
+    if user_settings.schedule not in (None, recipe.schedule):
+        without += names(ScheduleSettings)
+    if user_settings.loss is not None and _loss(user_settings.loss, task) != _loss(recipe.loss, task):
+        without += names(LossOptions)
+    resolved = settings.resolve(user_settings, recipe, without=without)
+    if resolved.schedule is None:
+        resolved = dataclasses.replace(resolved, schedule="constant")
+    if resolved.learning_rate is None:
+        rate = optimizers.default_learning_rate(resolved.optimizer)
+        resolved = dataclasses.replace(resolved, learning_rate=rate)
+    _check(task, resolved)
+    return resolved
+
+
+def check_finished(task: Task, resolved: Settings, where: str) -> None:
+    """Refuses the settings of a finished run that lack a required one or hold an invalid one.
+
+    Args:
+      where: the file that they are from, for messages.
+    """
+    with error_context(where):
+        for name in _REQUIRED:
+            if getattr(resolved, name) is None:
+                raise InputError(f"has no {name}, which every run has.")
+        _recipe(task, resolved)
+        _check(task, resolved)
+
+
+def load(task: Task, resolved: Settings, *, say: Callable[[str], None] = print) -> tuple[Dataset, Splits]:
+    """Loads a data set, checks its labels, and divides it."""
+    dataset = task.load(resolved)
+    say(describe(dataset))
+    return dataset, split(task, resolved, dataset)
+
+
+def split(task: Task, resolved: Settings, dataset: Dataset) -> Splits:
+    """Checks the labels, and takes validation examples from the training ones if the data set has none."""
+    problem = problems.get(task.problem)
+    location = dataset.provenance.location
+    for name, one in (("training", dataset.train), ("validation", dataset.validation), ("test", dataset.test)):
+        if one is None:
+            continue
+        if not one.num_examples:
+            raise InputError(f"{location}: there is no {name} example in {dataset.name}.")
+        with error_context(f"{location}: {name} examples"):
+            problem.check_labels(one, dataset.class_names)
+    with error_context(location):
+        if dataset.validation is None:
+            rows = task.split(dataset.train, resolved.validation_fraction, seed=resolved.seed)
+            train, validation = (dataset.train.take(chosen) for chosen in rows)
+        else:
+            train, validation = dataset.train, dataset.validation
+        problem.check_learnable(train, validation)
+    return Splits(train, validation, dataset.test)
+
+
+def preprocess(preprocessor: Preprocessor, one: Split) -> Examples:
+    """Returns a split as arrays with sample weights."""
+    return examples(preprocessor.transform(one.inputs), one.labels, one.sample_weight)
+
+
+def one_batch(train: Examples, batch_size: int) -> Batch:
+    """Returns a batch of copies of the first training example, for its shapes."""
+    return take(train, np.zeros(batch_size, np.int32), np.ones(batch_size, bool))
+
+
+def build_model(task: Task, resolved: Settings, preprocessor: Preprocessor, class_names: ClassNames) -> Model:
+    """Builds the model of resolved settings; it returns one logit per example, (N,), for a binary problem."""
+    maker = task.models[resolved.model]
+    accepted = inspect.signature(getattr(maker, "func", maker).__init__).parameters
+    if not accepted.keys() >= preprocessor.model_arguments.keys():
+        raise InputError(f"--model {resolved.model} of {task.name} takes other inputs than the preprocessor returns.")
+    problem: Any = task.problem
+    sizes = (
+        {name: _logits(problem[name], class_names[name]) for name in problem}
+        if isinstance(problem, Mapping)
+        else {"": _logits(problem, class_names)}
+    )
+    module = functools.partial(
+        maker,
+        num_classes=sum(sizes.values()),
+        dropout=resolved.dropout,
+        dtype=jnp.dtype(resolved.dtype),
+        **preprocessor.model_arguments,
+    )
+    with error_context(f"--model {resolved.model}"):
+        model = functional(lambda rngs: module(rngs=rngs), remat=resolved.remat)
+    return shaped_outputs(split_outputs(model, sizes) if isinstance(problem, Mapping) else model, problem)
+
+
+def _logits(problem: str, class_names: Any) -> int:
+    return 1 if problem == "binary" else len(class_names)
+
+
+def _no_loss(*arguments: Any, **options: Any) -> jax.Array:
+    raise TypeError("the experiment of a finished run has no loss: class weights need training labels")
+
+
+def _loss(name: str, task: Task) -> tuple[Any, bool]:
+    """Returns what a name of a loss means: the function, and whether it has class weights."""
+    problem: Any = task.problem
+    if isinstance(problem, Mapping):
+        problem = next(iter(problem.values()))
+    return losses.find(name, problem), name == "weighted_crossentropy"
+
+
+def _recipe(task: Task, given: Settings) -> Settings:
+    if given.preset not in task.presets:
+        raise unknown_name("preset", given.preset, task.presets)
+    return task.presets[given.preset].settings
+
+
+def _check_taken(task: Task, given: Settings) -> None:
+    """Refuses data settings that the task does not use."""
+    for name in settings.select(given, DataSettings):
+        if not task.takes(name):
+            others = [other.name for other in tasks.TASKS.values() if other.takes(name)]
+            taken = [flag(other) for other in names(DataSettings) if task.takes(other)]
+            raise InputError(
+                f"--task {task.name} takes no {flag(name)}, which is for {', '.join(others)}. Its data settings are "
+                f"{', '.join(taken)}."
+            )
+
+
+def _check(task: Task, resolved: Settings) -> None:
+    """Checks everything about the settings that can be checked before data is read."""
+    if resolved.model not in task.models:
+        raise unknown_name(f"model of {task.name}", str(resolved.model), task.models)
+    problems.get(task.problem).check_settings(resolved)
+    for name in ("epochs", "batch_size", "eval_batch_size", "max_skipped_steps", "patience", "max_length"):
+        _check_range(resolved, name, lambda value: value >= 1, "1 or more")
+    _check_range(resolved, "gradient_accumulation_steps", lambda value: value >= 1, "1 or more")
+    for name in ("dropout", "warmup"):
+        _check_range(resolved, name, lambda value: 0 <= value < 1, "at least 0 and less than 1")
+    for name in ("validation_fraction", "test_fraction"):
+        _check_range(resolved, name, lambda value: 0 < value < 1, "between 0 and 1")
+    _check_range(resolved, "image_size", lambda value: 8 <= value <= 1024, "between 8 and 1024")
+    _check_range(
+        resolved, "vocabulary_size", lambda value: value >= 257, "257 or more, a token per byte and the padding"
+    )
+    _check_range(resolved, "seed", lambda value: 0 <= value < 2**32, "between 0 and 4294967295")
+
+
+def _check_range(resolved: Settings, name: str, valid: Callable[[Any], bool], expected: str) -> None:
+    value = getattr(resolved, name)
+    if value is not None and not valid(value):
+        raise InputError(f"{flag(name)} is {value}; it must be {expected}.")
+
+
+def _schedule(resolved: Settings, count: int) -> optax.Schedule:
+    total_steps = resolved.epochs * steps_per_epoch(count, resolved.batch_size)
+    # Schedules count updates; with gradient accumulation, several batches make one.
+    updates = max(1, total_steps // (resolved.gradient_accumulation_steps or 1))
+    return optimizers.schedule(
+        resolved.schedule,
+        learning_rate=resolved.learning_rate,
+        total_steps=updates,
+        warmup_steps=round((resolved.warmup or 0) * updates),
+        **settings.select(resolved, ScheduleOptions),
+    )

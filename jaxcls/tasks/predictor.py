@@ -1,0 +1,207 @@
+"""A finished run, or a saved experiment, as a function from inputs to probabilities."""
+
+import contextlib
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+from jaxcls import tasks
+from jaxcls._utils import files, schemas
+from jaxcls._utils.errors import InputError, error_context
+from jaxcls.checkpoints import CheckpointManager
+from jaxcls.data.dataset import Unlabeled
+from jaxcls.data.preprocessing import Preprocessor, from_record
+from jaxcls.export.exportable import Exportable
+from jaxcls.kernels import native
+from jaxcls.reports import run_directory
+from jaxcls.reports.run_directory import Kept
+from jaxcls.tasks import build
+from jaxcls.tasks.task import Task
+from jaxcls.training import objective as objectives
+from jaxcls.training.arguments import as_model
+from jaxcls.training.experiment import ClassNames, Experiment, shaped_outputs, shardings
+from jaxcls.training.run import exportable_of
+from jaxcls.training.settings import Settings
+from jaxcls.training.settings import from_record as settings_from_record
+
+PyTree = Any
+
+# A run from elsewhere declares its batch size and its weights; neither takes more memory than this, or than its files
+# justify.
+_MAX_BATCH_BYTES = 1 << 32
+_MIN_WEIGHT_BYTES, _MAX_EXPANSION = 1 << 26, 100
+
+
+class Predictor(NamedTuple):
+    """What a finished run learned.
+
+    Attributes:
+      experiment: that predicts; the one of a task has no loss.
+      weights: its "params" and "model_state", on every device.
+      thresholds: of decisions: a number, or one per label; of several outputs, a dict.
+      class_names: a tuple, or a dict of them by output.
+      data: the provenance of the training data.
+      task, settings: of a task's run; None of an experiment that :func:`jaxcls.compile` made.
+      portable: scores are computed as an exported program computes them, to the same bits.
+    """
+
+    experiment: Experiment
+    weights: dict[str, PyTree]
+    thresholds: Any
+    class_names: ClassNames
+    data: dict[str, Any]
+    task: Task | None = None
+    settings: Settings | None = None
+    portable: bool = False
+
+    def predict(self, inputs: PyTree) -> PyTree:
+        """Returns probabilities as NumPy arrays: (N,) of a binary problem, else (N, classes); a dict by output.
+
+        Args:
+          inputs: raw, as the task's preprocessor takes them, or arrays.
+        """
+        with native.portable() if self.portable else contextlib.nullcontext():
+            return self.experiment.scores(
+                self.weights["params"], self.weights["model_state"], self.experiment.transform(inputs)
+            )
+
+    @property
+    def problem(self) -> Any:
+        """The name of the problem, or a dict of names by output."""
+        return objectives.problems(self.experiment.objective)
+
+    @property
+    def task_settings(self) -> Settings:
+        """The settings of a task's run."""
+        if self.settings is None:
+            raise InputError("this run is of jaxcls.compile, not of a task: evaluate it in your program.")
+        return self.settings
+
+    def read(self, path: Path) -> Unlabeled:
+        """Reads examples to predict, in the format of the task's test examples."""
+        settings = self.task_settings
+        assert self.task is not None
+        return self.task.read(path, settings)
+
+    def exportable(self, inputs: PyTree = None) -> Exportable:
+        """Returns what is exported.
+
+        Args:
+          inputs: some inputs, for their shapes, where there is no preprocessor.
+        """
+        return exportable_of(self.experiment, self.weights, self.thresholds, self.class_names, self.data, inputs)
+
+
+def load(path: Path | str, model: Any = None, *, portable: bool = False) -> Predictor:
+    """Loads what a finished run learned, or what ``compiled.save`` wrote.
+
+    Args:
+      path: of the run directory.
+      model: of an experiment that :func:`jaxcls.compile` made, that experiment, or what builds its model: its code is
+        yours and is not saved. None for a task's run.
+      portable: compute scores as an exported program does, to the same bits; see :func:`jaxcls.kernels.native.portable`.
+
+    Raises:
+      InputError: there is no finished run in the directory, or ``model`` is missing or of other shapes.
+      CheckpointError: the weights are damaged.
+    """
+    path = Path(path)
+    kept = run_directory.read(path)
+    if kept.config.get("task") == "compile":
+        predictor = Predictor(_of_user_model(model, kept, path), {}, 0.5, _class_names(kept), kept.data)
+    else:
+        predictor = _of_task(kept, path)
+    experiment = predictor.experiment
+    replicated, _ = shardings()
+    shapes = dict(zip(("params", "model_state"), jax.eval_shape(experiment.model.init, jax.random.key(0)), strict=True))
+    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated), shapes)
+    _check_weights(shapes, path, kept.model)
+    with CheckpointManager(kept.model, read_only=True) as checkpoints:
+        restored = checkpoints.restore(like=like)
+    if restored is None:
+        raise InputError(f"{kept.model} holds no weights; train again into another --run-dir.")
+    thresholds = _thresholds(restored.metadata, kept.predictor["problem"], predictor.class_names, str(kept.model))
+    return predictor._replace(weights=restored.state, thresholds=thresholds, portable=portable)
+
+
+def _of_task(kept: Kept, path: Path) -> Predictor:
+    settings = settings_from_record(kept.config, where=str(path / "config.toml"))
+    task = dataclasses.replace(tasks.get(settings.task), problem=kept.predictor["problem"])
+    build.check_finished(task, settings, str(path / "config.toml"))
+    with error_context(str(path / "predictor.json")):
+        preprocessor = from_record(kept.predictor["preprocessor"])
+    _check_batch(settings, preprocessor, path)
+    class_names = _class_names(kept)
+    experiment = build.for_prediction(task, settings, preprocessor, class_names)
+    return Predictor(experiment, {}, 0.5, class_names, kept.data, task, settings)
+
+
+def _of_user_model(model: Any, kept: Kept, path: Path) -> Experiment:
+    if isinstance(model, Experiment):
+        return model
+    if model is None:
+        raise InputError(
+            f"{path} is of a model that jaxcls.compile was given, whose code is yours: load it with "
+            "jaxcls.load(path, model), or use an export, which needs no code."
+        )
+    problem = kept.predictor["problem"]
+    return Experiment(
+        model=shaped_outputs(as_model(model, None), problem),
+        objective=build.without_loss(problem),
+        optimizer=optax.identity(),
+        class_names=_class_names(kept),
+        settings=kept.config,
+    )
+
+
+def _class_names(kept: Kept) -> Any:
+    names = kept.predictor["class_names"]
+    if isinstance(names, dict):
+        return {name: tuple(output_names) for name, output_names in names.items()}
+    return tuple(names or ())
+
+
+def _check_batch(settings: Settings, preprocessor: Preprocessor, path: Path) -> None:
+    size = _bytes(preprocessor.shapes(settings.eval_batch_size))
+    if size > _MAX_BATCH_BYTES:
+        raise InputError(
+            f"{path / 'config.toml'}: a batch of eval_batch_size {settings.eval_batch_size} would take {size:,} "
+            f"bytes, more than {_MAX_BATCH_BYTES:,}; lower it."
+        )
+
+
+def _check_weights(shapes: PyTree, path: Path, folder: Path) -> None:
+    """Compares the size of the weight files with the declared shapes, before another library opens the files."""
+    inside = [folder, *sorted(folder.rglob("*"))]
+    files.all_inside(path, inside)
+    held, declared = sum(file.stat().st_size for file in inside), _bytes(shapes)
+    if declared > max(_MIN_WEIGHT_BYTES, _MAX_EXPANSION * held):
+        raise InputError(
+            f"{path} declares weights of {declared:,} bytes, and {folder} holds {held:,}; it is damaged. Give "
+            "another --run-dir."
+        )
+
+
+def _bytes(shapes: PyTree) -> int:
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
+
+
+def _thresholds(metadata: dict[str, Any], problem: Any, class_names: Any, where: str) -> Any:
+    one = {"multilabel": (float, [float])}
+    schema = {name: one.get(output, float) for name, output in problem.items()} if isinstance(problem, dict) else (
+        one.get(problem, float)
+    )  # fmt: skip
+    schemas.check(metadata, {"thresholds": schema}, f"the record of the weights in {where}")
+    thresholds = metadata["thresholds"]
+    if isinstance(thresholds, list):
+        if len(thresholds) != len(class_names):
+            raise InputError(
+                f"{where} is damaged: it holds {len(thresholds)} thresholds for {len(class_names)} labels."
+            )
+        return np.asarray(thresholds, np.float64)
+    return thresholds

@@ -1,0 +1,371 @@
+"""The experiment: one value that holds a model and everything that training, evaluation and prediction need of it.
+
+:func:`jaxcls.compile` makes one, a task makes one, and everything else takes it, whoever made it.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import jax
+import numpy as np
+import optax
+
+from jaxcls import optimizers
+from jaxcls._utils.errors import InputError
+from jaxcls.data.adapters import as_arrays
+from jaxcls.data.batching import Batch, Examples
+from jaxcls.data.buckets import Buckets
+from jaxcls.data.preprocessing import Preprocessor
+from jaxcls.models.functional import Model
+from jaxcls.reports.callbacks import Callback
+from jaxcls.training import checks, steps
+from jaxcls.training import objective as objectives
+from jaxcls.training.objective import Objective
+from jaxcls.training.steps import Augment, StepMetrics, TrainState, TrainStep
+
+if TYPE_CHECKING:
+    from jaxcls.training.debugging import Finding
+    from jaxcls.training.history import History
+
+PyTree = Any
+# Of several outputs, by output.
+ClassNames: TypeAlias = tuple[str, ...] | Mapping[str, tuple[str, ...]]
+
+# Random numbers take long to compile and no time to draw: 1.5 s instead of 4.4 s for a ResNet.
+_INIT_OPTIONS = {"xla_backend_optimization_level": 0}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Experiment:
+    """A model, its objective and its optimizer, as pure functions of a state and of data; it never changes.
+
+    Attributes:
+      model: the pure functions ``init`` and ``apply``.
+      objective: the problem, loss and metrics of the output, or of each output by name.
+      optimizer: an Optax transformation.
+      preprocess: a batch of input arrays -> what the model takes, inside the compiled step; e.g. uint8 to float.
+      augment: ``(key, inputs, labels) -> (inputs, labels)`` before ``preprocess``, in training only.
+      tta: test-time augmentation: functions of a batch of inputs; scores are averaged over the inputs and these views.
+      buckets: the sizes that batches of padded examples are cut to; None if inputs are not padded.
+      eval_batch_size: examples per evaluation or prediction step.
+      run_eagerly: ``fit`` examines every step on concrete values and stops at the first non-finite number.
+      name: of the task, or 'compile'.
+      class_names: of the classes; None if they are only numbered. Of several outputs, a dict of them.
+      preprocessor: raw inputs -> input arrays, on the host; None if inputs are arrays already.
+      settings: what the experiment was made from, as a plain record, for the run directory.
+    """
+
+    model: Model
+    objective: Objective
+    optimizer: optax.GradientTransformation
+    preprocess: Callable[[PyTree], PyTree] = steps.identity
+    augment: Augment = steps.no_augmentation
+    tta: Sequence[Callable[[PyTree], PyTree]] = ()
+    buckets: Buckets | None = None
+    eval_batch_size: int = 500
+    run_eagerly: bool = False
+    name: str = "compile"
+    class_names: ClassNames | None = None
+    preprocessor: Preprocessor | None = None
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def init(self, seed: int = 0) -> TrainState:
+        """Returns the state before the first step, on every device; everything random follows from the seed."""
+        return self._init(np.uint32(seed))
+
+    @functools.cached_property
+    def step(self) -> TrainStep:
+        """The pure training step ``(state, batch) -> (state, metrics)``, to be traced."""
+        loss = objectives.total_loss(self.complete_objective)
+        step = steps.make_train_step(self.model, loss, self.optimizer, preprocess=self.preprocess, augment=self.augment)
+        return step if self.buckets is None else steps.bucketed(step, self.buckets)
+
+    @functools.cached_property
+    def train_step(self) -> TrainStep:
+        """The compiled training step ``(state, batch) -> (state, metrics)``, for a loop of your own.
+
+        :func:`jaxcls.batch` makes a batch from arrays.
+        """
+        return jax.jit(self.step)
+
+    @functools.cached_property
+    def train_chunk(self) -> Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]:
+        """Many compiled training steps in one dispatch; see :func:`jaxcls.training.steps.make_train_chunk`."""
+        return steps.make_train_chunk(self.step)
+
+    @functools.cached_property
+    def prediction_step(self) -> steps.PredictionStep:
+        """The compiled ``(params, model_state, inputs) -> (scores, outputs)`` of a batch of input arrays."""
+        return steps.make_prediction_step(
+            self.model, scores=objectives.scores(self.objective), preprocess=self.preprocess, tta=self.tta
+        )
+
+    def predict(self, state: TrainState, inputs: PyTree) -> PyTree:
+        """Returns probabilities as NumPy arrays: (N,) of a binary problem, else (N, classes); a dict by output.
+
+        They are computed with the weights that are evaluated: the averages, if the optimizer keeps any.
+
+        Args:
+          inputs: as the preprocessor takes them, or arrays.
+        """
+        params = optimizers.evaluation_params(state.opt_state, state.params)
+        return self.scores(params, state.model_state, self.transform(inputs))
+
+    def evaluate(self, state: TrainState, data: Any) -> dict[str, float]:
+        """Returns the loss and the metrics of examples; of several outputs, of each too, as in 'article_accuracy'.
+
+        Args:
+          data: see :func:`jaxcls.data.adapters.as_examples`.
+        """
+        return self.measure(state, self.examples(data))
+
+    def fit(
+        self,
+        state: TrainState,
+        data: Any,
+        epochs: int,
+        validation_data: Any = None,
+        *,
+        batch_size: int = 32,
+        monitor: str | None = None,
+        patience: int | None = None,
+        max_skipped_steps: int = 20,
+        run_dir: Path | str | None = None,
+        test_data: Any = None,
+        callbacks: Sequence[Callback] = (),
+        verbose: bool = True,
+    ) -> tuple[TrainState, "History"]:
+        """Trains for ``epochs`` more epochs; the given state is left unchanged.
+
+        Args:
+          state: of ``init``, or of another ``fit``.
+          data: training examples, see :func:`jaxcls.data.adapters.as_examples`.
+          validation_data: examples whose loss and metrics are computed after each epoch.
+          batch_size: examples per step, over all devices. The last batch of an epoch is padded and masked.
+          monitor: the validation value, such as 'accuracy' or 'loss', that decides the best checkpoint and ``patience``.
+          patience: stop after this many epochs without a better value.
+          max_skipped_steps: stop with an error after this many consecutive steps that were not finite.
+          run_dir: a directory for checkpoints, history, weights and an HTML report, as a task's run leaves it. The
+            same call continues an interrupted run.
+          test_data: examples for the report's final scores; by default those of ``validation_data``.
+          callbacks: see :class:`jaxcls.reports.callbacks.Callback`.
+          verbose: print a line per epoch, and show a progress bar in a terminal.
+
+        Returns:
+          The last state, and a list with an entry for each epoch ('loss', 'val_loss', 'val_accuracy', ...);
+          ``history.as_dict()`` gives Keras's dict of lists.
+
+        Raises:
+          InputError: the data does not fit the problem, the model or the devices, before anything is compiled; or
+            ``run_dir`` holds another run.
+          DivergedError: loss, gradient or update stayed non-finite. With ``run_dir``, the last such step is saved in
+            its ``debug/``.
+          NonFiniteError: with ``run_eagerly``, something was not finite.
+        """
+        # Running an experiment is built on the experiment itself.
+        from jaxcls.training import run
+        from jaxcls.training.loop import FitConfig
+
+        mode = checks.monitor_mode(self.objective, monitor, patience, validation_data is not None)
+        config = FitConfig(epochs, batch_size, monitor, mode, patience, max_skipped_steps)
+        train = self.examples(data)
+        self._compute_class_weights(train)
+        examples = run.RunData(
+            train,
+            None if validation_data is None else self.examples(validation_data),
+            None if test_data is None else self.examples(test_data),
+        )
+        return run.fit_arrays(
+            self, state, examples, config, run_dir=None if run_dir is None else Path(run_dir), callbacks=callbacks,
+            verbose=verbose,
+        )  # fmt: skip
+
+    def save(self, state: TrainState, path: Path | str) -> None:
+        """Writes the evaluated weights and all that :func:`jaxcls.load` needs besides the model's code.
+
+        Args:
+          path: a new directory, or an empty one.
+        """
+        from jaxcls.training import run
+
+        run.save(self, state, Path(path))
+
+    def export(self, state: TrainState, path: Path | str, inputs: PyTree, format: str = "stablehlo") -> None:
+        """Writes a folder that predicts without this code: with jax alone, or as ONNX or safetensors.
+
+        Args:
+          path: a new folder.
+          inputs: some examples, for their shapes and types.
+          format: 'stablehlo', 'onnx' or 'safetensors'.
+        """
+        from jaxcls.training import run
+
+        run.export(self, state, Path(path), inputs, format)
+
+    def replay(self, path: Path | str) -> "Finding | None":
+        """Examines a saved training step again; returns what is not finite in it, or None.
+
+        Raises:
+          InputError: the file was not saved by ``fit``, or is of another model or optimizer.
+        """
+        from jaxcls.training import debugging
+
+        state, batch = debugging.load(Path(path), self.state_shapes)
+        return debugging.examine(self, state, batch)
+
+    def transform(self, inputs: PyTree) -> PyTree:
+        """Returns raw inputs as input arrays, on the host."""
+        return as_arrays(inputs) if self.preprocessor is None else self.preprocessor.transform(inputs)
+
+    def examples(self, data: Any) -> Examples:
+        """Returns the examples as arrays, checked by shapes and values against the problem and the model's outputs.
+
+        Labels (N, 1) of binary and multiclass problems become (N,), one-hot labels become indices.
+
+        Raises:
+          InputError: something does not fit; the message names the output, the row and the rule.
+        """
+        return checks.examples(self.objective, data, self.output_shapes)
+
+    def scores(self, params: PyTree, model_state: PyTree, inputs: PyTree) -> PyTree:
+        """Returns the scores of any number of input arrays, on the host."""
+        return self._map_batches(lambda *batch: self.prediction_step(*batch)[0], params, model_state, inputs)
+
+    def measure(self, state: TrainState, data: Examples) -> dict[str, float]:
+        """Returns the loss and the metrics of examples that are known to be valid."""
+        params = optimizers.evaluation_params(state.opt_state, state.params)
+        scores, losses = self._map_batches(self._judge, params, state.model_state, data.inputs, data.labels)
+        return objectives.measure(self.objective, scores, losses, data.labels, data.sample_weight)
+
+    @property
+    def measured_names(self) -> list[str]:
+        """The names of the metrics, 'output_metric' of several outputs."""
+        return [
+            metric if name is None else f"{name}_{metric}"
+            for name, spec in objectives.specs(self.objective)
+            for metric in spec.metrics
+        ]
+
+    @property
+    def complete_objective(self) -> Objective:
+        """The objective with class weights; those that come from training labels are known from the first fit on."""
+        if not any(spec.loss_from_labels for _, spec in objectives.specs(self.objective)):
+            return self.objective
+        if "_weighted" not in self.__dict__:
+            raise InputError(
+                "class_weight is computed from the training labels of the first fit: call fit first, or give "
+                "losses.class_weights(labels, num_classes)."
+            )
+        return self.__dict__["_weighted"]
+
+    def _compute_class_weights(self, train: Examples) -> None:
+        outputs = self.output_shapes(train.inputs)
+        weighted, losses = {}, {}
+        for name, spec, logits, labels, _ in objectives.by_output(self.objective, outputs, train.labels, None):
+            if spec.loss_from_labels:
+                classes = 2 if spec.problem == "binary" else logits.shape[1]
+                losses[name] = spec.loss_from_labels(labels, classes)
+                spec = spec._replace(loss=losses[name])
+            weighted[name] = spec
+        if losses and "_weighted" not in self.__dict__:
+            self.__dict__["_weighted"] = weighted.get(None, weighted)
+
+    def epoch_order(self, data: Examples, batch_size: int) -> Callable[[jax.Array, int], jax.Array]:
+        """Returns ``(key, epoch) -> rows``, the order in which an epoch visits the examples."""
+        if self.buckets is None:
+            return functools.partial(jax.jit(steps.epoch_order, static_argnames="count"), count=len(data))
+        ordered = jax.jit(steps.bucketed_order, static_argnames="batch_size")
+        return functools.partial(ordered, buckets=self.buckets.indices(data.inputs), batch_size=batch_size)
+
+    @functools.cached_property
+    def state_shapes(self) -> TrainState:
+        """The shapes and types of a state."""
+        return jax.eval_shape(self._init, np.uint32(0))
+
+    @functools.cached_property
+    def _init(self) -> Callable[[np.uint32], TrainState]:
+        # The seed is an argument, so that one compiled program serves all seeds.
+        return jax.jit(
+            functools.partial(steps.init_state, self.model, self.optimizer),
+            out_shardings=shardings()[0],
+            compiler_options=_INIT_OPTIONS if jax.default_backend() == "cpu" else None,
+        )
+
+    @functools.cached_property
+    def _judge(self) -> Callable[..., tuple[PyTree, PyTree]]:
+        losses = jax.jit(functools.partial(objectives.example_losses, self.complete_objective))
+
+        def judge(params: PyTree, model_state: PyTree, inputs: PyTree, labels: PyTree) -> tuple[PyTree, PyTree]:
+            # A detector's outputs are many times as large as its inputs: only scores and losses leave the device.
+            scores, outputs = self.prediction_step(params, model_state, inputs)
+            return scores, losses(outputs, labels)
+
+        return judge
+
+    def _map_batches(self, step: Callable[..., PyTree], params: PyTree, model_state: PyTree, *arrays: PyTree) -> PyTree:
+        batch_size = -(-self.eval_batch_size // jax.device_count()) * jax.device_count()
+        return steps.collect(
+            step, params, model_state, *arrays, batch_size=batch_size, buckets=self.buckets, sharding=shardings()[1]
+        )
+
+    def output_shapes(self, inputs: PyTree) -> PyTree:
+        """Returns the shapes of the model's outputs for a batch of input arrays; nothing is computed."""
+        state = self.state_shapes
+        return jax.eval_shape(
+            lambda state, inputs: self.model.apply(state.params, state.model_state, self.preprocess(inputs))[0],
+            state,
+            inputs,
+        )
+
+
+def shardings() -> tuple[jax.sharding.NamedSharding, jax.sharding.NamedSharding]:
+    """Returns the sharding of an array that is whole on every device, and of one split along its first axis."""
+    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    spec = jax.sharding.PartitionSpec
+    return jax.sharding.NamedSharding(mesh, spec()), jax.sharding.NamedSharding(mesh, spec("data"))
+
+
+def check_batch_size(batch_size: int, name: str) -> None:
+    """Refuses a batch that the devices cannot share equally; ``name`` is the user's name for it."""
+    count = jax.device_count()
+    if batch_size < 1 or batch_size % count:
+        raise InputError(
+            f"{name} {batch_size} cannot be split over {count} devices; give {max(1, -(-batch_size // count)) * count}."
+        )
+
+
+def shaped_outputs(model: Model, problems: str | Mapping[str, str]) -> Model:
+    """Returns the model with outputs (N,) where it answers a binary problem with (N, 1)."""
+    names: Any = jax.tree.structure(problems)
+
+    def squeezed(problem: str, outputs: jax.Array) -> jax.Array:
+        return outputs[:, 0] if problem == "binary" and outputs.ndim == 2 and outputs.shape[1] == 1 else outputs
+
+    def apply(params: PyTree, model_state: PyTree, inputs: PyTree, *, key: Any = None) -> tuple[PyTree, PyTree]:
+        outputs, model_state = model.apply(params, model_state, inputs, key=key)
+        # Outputs of other names, or of none, are refused later, by name.
+        if names == jax.tree.structure(outputs):
+            outputs = jax.tree.map(squeezed, problems, outputs)
+        return outputs, model_state
+
+    return Model(model.init, apply)
+
+
+def split_outputs(model: Model, sizes: Mapping[str, int]) -> Model:
+    """Returns the model with its logits (N, sum of sizes) as a dict of (N, size) by output.
+
+    One last layer for all outputs is the same as a layer for each on shared features.
+    """
+
+    def apply(params: PyTree, model_state: PyTree, inputs: PyTree, *, key: Any = None) -> tuple[PyTree, PyTree]:
+        logits, model_state = model.apply(params, model_state, inputs, key=key)
+        outputs, start = {}, 0
+        for name, size in sizes.items():
+            outputs[name] = logits[..., start : start + size]
+            start += size
+        return outputs, model_state
+
+    return Model(model.init, apply)
