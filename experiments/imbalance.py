@@ -114,11 +114,12 @@ def _measure(task: str, seed: int) -> dict[str, dict[str, float]]:
 
 def _judge(study: Study, directory: Path) -> dict[str, float]:
     from jaxcls import metrics
-    from jaxcls.export import predictor
+    from jaxcls.tasks import build, predictor
 
     learned = predictor.load(directory)
-    test = learned.task.load(learned.settings).test
-    scores = learned.scores(test.inputs)
+    task, settings = build.resolve(learned.task_settings)
+    test = task.load(settings).test
+    scores = learned.predict(test.inputs)
     decide = metrics.get(study.decision, "binary")
     return {
         "positives": float(test.labels.sum()),

@@ -8,16 +8,14 @@ import inspect
 import itertools
 import re
 import sys
-import textwrap
 import typing
 from collections.abc import Collection, Sequence
-from typing import Any, NoReturn, TypeAlias, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from jaxcls._utils.errors import InputError, did_you_mean, flag
 from jaxcls.training.settings import from_toml, value_type
 
 _Options = TypeVar("_Options")
-_Argument: TypeAlias = tuple[list[str], dict[str, Any]]
 # A command with no more options than this needs no section of the most used.
 _FEW = 20
 _METAVARS = {int: "N", float: "X", str: "NAME"}
@@ -38,74 +36,69 @@ def parse(
         are not on the command line are read from the TOML file that it names.
       arguments: the words of the command line after the command.
       program: the command, such as 'jaxcls train'.
-      description: a summary of the command, and below it examples.
+      description: a description of the command, with examples below 'Examples:'.
       omit: names of fields that are not options.
 
     Raises:
       InputError: an option is unknown, missing or has a wrong value.
     """
-    summary, _, examples = description.partition("\n\n")
+    summary, _, examples = description.partition("\n\nExamples:\n")
     parser = _Parser(
         prog=program,
         usage=f"{program} [OPTIONS]",
         description=summary,
-        epilog="examples:\n" + textwrap.indent(examples, "  ") if examples else None,
+        epilog=f"examples:\n{examples}".rstrip() if examples else None,
         formatter_class=_HelpFormatter,
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
-    for title, actions in _sections(options, omit).items():
-        section = parser if title == "options" else parser.add_argument_group(title)
-        for words, settings in actions:
-            section.add_argument(*words, **settings)
-    # Like most programs in Python, this accepts --batch_size as well.
+    _add_options(parser, options, omit)
+    # As usual in Python, --batch_size is accepted as well.
     words = [re.sub("^--[^=]+", lambda name: name[0].replace("_", "-"), word) for word in arguments]
     namespace, unknown = parser.parse_known_args(words)
     if unknown:
         hint = did_you_mean(unknown[0], parser._option_string_actions)
         raise InputError(f"unknown option {unknown[0]!r}.{hint} See {program} --help.")
-    given = vars(namespace)
-    base = vars(from_toml(given["config"])) if "config" in given else {}
-    return options(**{**base, **given})
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in vars(namespace).items()
+    }
+    base = vars(from_toml(values["config"])) if "config" in values else {}
+    return options(**{**base, **values})
 
 
-def _sections(options: type, omit: Collection[str]) -> dict[str, list[_Argument]]:
-    """The title of each section, and its options as arguments of ``add_argument``."""
-    fields = {field.name: field for field in dataclasses.fields(options) if field.name not in omit}
+def _add_options(parser: argparse.ArgumentParser, options: type, omit: Collection[str]) -> None:
     hints = typing.get_type_hints(options)
-    titles: dict[str, str] = {}
-    texts: dict[str, str] = {}
+    fields = {field.name: field for field in dataclasses.fields(options) if field.name not in omit}
+    sections: dict[str, Any] = {"options": parser, "most used": parser.add_argument_group("most used")}
     # Within a section, LossSettings comes before LossOptions.
     for group in sorted(options.__mro__[-2::-1], key=lambda group: group.__name__.endswith("Options")):
-        own = _docstrings(group)
         title = "options" if group is options else re.findall("[A-Z][a-z]+", group.__name__)[0].lower()
-        titles = {name: title for name, title in titles.items() if name not in own} | dict.fromkeys(own, title)
-        texts |= own
-    sections: dict[str, list[_Argument]] = {"options": [], "most used": []}
-    for name, title in titles.items():
-        if name in fields:
-            most_used = fields[name].metadata.get("common") and len(fields) > _FEW
-            section = sections.setdefault("most used" if most_used else title, [])
-            section.append(_argument(fields[name], hints[name], texts[name]))
-    return {title: section for title, section in sections.items() if section}
+        for name, text in _docstrings(group).items():
+            redeclared = group is not options and name in vars(options)
+            if name in fields and not redeclared:
+                key = "most used" if fields[name].metadata.get("common") and len(fields) > _FEW else title
+                if key not in sections:
+                    sections[key] = parser.add_argument_group(key)
+                _add_option(sections[key], fields[name], hints[name], text)
 
 
-def _argument(field: "dataclasses.Field[Any]", hint: Any, text: str) -> _Argument:
+def _add_option(section: Any, field: "dataclasses.Field[Any]", hint: Any, text: str) -> None:
     kind, choices, count = value_type(hint)
-    if not any(field.default is nothing for nothing in (None, False, dataclasses.MISSING)):
+    required = field.default is dataclasses.MISSING
+    if required:
+        text += " (required)"
+    elif field.default is not None and field.default is not False:
         text += f" (default: {'on' if field.default is True else field.default})"
-    settings: dict[str, Any] = {"help": text.replace("%", "%%")}
-    if kind is bool:
-        return [flag(field.name)], settings | {"action": argparse.BooleanOptionalAction}
-    if choices is None:
-        settings |= {"type": kind, "metavar": _METAVARS.get(kind, "PATH")}
-    else:
-        settings |= {"choices": choices}
-    if count is not None:
-        settings |= {"nargs": count, "action": _StoreTuple}
+    text = text.replace("%", "%%")
     if field.metadata.get("positional"):
-        return [field.name], settings
-    return [flag(field.name)], settings | {"required": field.default is dataclasses.MISSING}
+        section.add_argument(field.name, type=kind, help=text)
+    elif kind is bool:
+        section.add_argument(flag(field.name), action=argparse.BooleanOptionalAction, help=text)
+    else:
+        metavar = None if choices else _METAVARS.get(kind, "PATH")
+        section.add_argument(
+            flag(field.name), type=kind, choices=choices, nargs=count, metavar=metavar, required=required, help=text
+        )
 
 
 def _docstrings(group: type) -> dict[str, str]:
@@ -131,11 +124,6 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message}. See {self.prog} --help.")
-
-
-class _StoreTuple(argparse.Action):
-    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:
-        setattr(namespace, self.dest, tuple(values))
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):

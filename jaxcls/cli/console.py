@@ -45,15 +45,43 @@ def exit_status(action: Callable[[], int], *, command: str = "") -> int:
         # Names may contain characters that the terminal's encoding lacks.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        try:
-            return _status(action, command)
-        finally:
-            # Here a closed pipe can be handled; at Python's exit it cannot.
-            sys.stdout.flush()
+        return action()
+    except InputError as error:
+        return _failed(error, BAD_INPUT)
     except BrokenPipeError:
         # For what Python still writes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
+    except OSError as error:
+        # A file that disappeared, a full disk, a network: the message names it.
+        return _failed(f"{error}; what was saved before remains")
+    except Interrupted as stop:
+        say(f"{stop}. To continue: {command}", file=sys.stderr)
+        return INTERRUPTED
+    except KeyboardInterrupt:
+        say("stopped at once; what was saved before remains", file=sys.stderr)
+        return KILLED
+    except RuntimeError as error:
+        # Imported here because --help works without jax.
+        from jaxcls.checkpoints import CheckpointError
+        from jaxcls.training.debugging import NonFiniteError
+        from jaxcls.training.loop import DivergedError
+        from jaxcls.training.memory import EXHAUSTED
+
+        if str(error).startswith(EXHAUSTED):
+            return _failed(
+                f"out of memory ({str(error).splitlines()[0]}). Lower --batch-size and raise "
+                "--gradient-accumulation-steps by the same factor, which keeps the examples per update; lower "
+                "--eval-batch-size; or give --remat."
+            )
+        if isinstance(error, CheckpointError | DivergedError | NonFiniteError):
+            return _failed(error)
+        raise
+
+
+def _failed(message: object, status: int = FAILED) -> int:
+    say(f"error: {message}", file=sys.stderr)
+    return status
 
 
 def say(text: object, *, file: TextIO | None = None) -> None:
@@ -76,45 +104,6 @@ def check_output(file: Path, *, overwrite: bool) -> None:
 def origin(learned: "Predictor") -> str:
     """The task of a finished run, and whether its examples were synthetic."""
     return learned.experiment.name + (", learned from SYNTHETIC examples" if learned.data["synthetic"] else "")
-
-
-def _status(action: Callable[[], int], command: str) -> int:
-    try:
-        return action()
-    except InputError as error:
-        return _failed(error, BAD_INPUT)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        # A file that disappeared, a full disk, a network: the message names it.
-        return _failed(f"{error}; what was saved before remains")
-    except RuntimeError as error:
-        # Imported here because --help works without jax.
-        from jaxcls.checkpoints import CheckpointError
-        from jaxcls.training.debugging import NonFiniteError
-        from jaxcls.training.loop import DivergedError
-        from jaxcls.training.memory import EXHAUSTED
-
-        if str(error).startswith(EXHAUSTED):
-            return _failed(
-                f"out of memory ({str(error).splitlines()[0]}). Lower --batch-size and raise "
-                "--gradient-accumulation-steps by the same factor, which keeps the examples per update; lower "
-                "--eval-batch-size; or give --remat."
-            )
-        if isinstance(error, CheckpointError | DivergedError | NonFiniteError):
-            return _failed(error)
-        raise
-    except Interrupted as stop:
-        say(f"{stop}. To continue: {command}", file=sys.stderr)
-        return INTERRUPTED
-    except KeyboardInterrupt:
-        say("stopped at once; what was saved before remains", file=sys.stderr)
-        return KILLED
-
-
-def _failed(message: object, status: int = FAILED) -> int:
-    say(f"error: {message}", file=sys.stderr)
-    return status
 
 
 def table(report: Mapping[str, Any], split: str) -> str:
@@ -154,8 +143,7 @@ def curves(history: Sequence[Mapping[str, Any]], *, encoding: str | None) -> str
     lines = []
     for name in ("loss", metric):
         values = [entry.get(name) for entry in history]
-        known = [value for value in values if value is not None and math.isfinite(value)]
-        if known:
+        if known := _finite(values):
             lines.append(f"  {name:{len(metric)}}  {sparkline(values, encoding)}  {known[0]:.4f} to {known[-1]:.4f}")
     return "\n".join(lines)
 
@@ -166,20 +154,19 @@ def sparkline(values: Sequence[float | None], encoding: str | None = "utf-8") ->
     >>> sparkline([0, 1, 2, float("nan"), 7])
     '▁▂▃ █'
     """
-    blocks = _BLOCKS
     try:
-        blocks.encode(encoding or "ascii")
+        _BLOCKS.encode(encoding or "ascii")
+        blocks = _BLOCKS
     except UnicodeEncodeError:
         blocks = _ASCII_BLOCKS
     if len(values) > _SPARKLINE_WIDTH:
         # The first and the last are kept.
         step = (len(values) - 1) / (_SPARKLINE_WIDTH - 1)
         values = [values[round(index * step)] for index in range(_SPARKLINE_WIDTH)]
-    known = [value for value in values if value is not None and math.isfinite(value)]
-    low, spread = min(known, default=0.0), max(known, default=0.0) - min(known, default=0.0)
-    return "".join(
-        blocks[round((value - low) / (spread or 1) * (len(blocks) - 1))]
-        if value is not None and math.isfinite(value)
-        else " "
-        for value in values
-    )
+    low, high = min(_finite(values), default=0.0), max(_finite(values), default=0.0)
+    heights = {value: (value - low) / ((high - low) or 1.0) for value in _finite(values)}
+    return "".join(blocks[round(heights[v] * (len(blocks) - 1))] if v in heights else " " for v in values)
+
+
+def _finite(values: Sequence[float | None]) -> list[float]:
+    return [value for value in values if value is not None and math.isfinite(value)]

@@ -1,7 +1,9 @@
 """Score a finished run on one split of its data, or on other data.
 
-jaxcls evaluate --run-dir runs/fashion_mnist-1a2b3c4d
-jaxcls evaluate --run-dir runs/fashion_mnist-1a2b3c4d --split validation
+Examples:
+    jaxcls evaluate --run-dir runs/fashion_mnist-1a2b3c4d
+    jaxcls evaluate --run-dir runs/fashion_mnist-1a2b3c4d --split validation
+    jaxcls evaluate --run-dir runs/csv-1a2b3c4d --test-data new.csv
 """
 
 import dataclasses

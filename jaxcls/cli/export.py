@@ -1,8 +1,9 @@
-"""Write a finished run as StableHLO, ONNX or safetensors, to use without jaxcls.
+"""Export a finished run as StableHLO, ONNX or safetensors, to use without jaxcls.
 
-jaxcls export --run-dir runs/fashion_mnist-1a2b3c4d --output model
-python model/loader.py --input images.npy --output predicted.csv
-jaxcls export --run-dir runs/fashion_mnist-1a2b3c4d --output model --format onnx
+Examples:
+    jaxcls export --run-dir runs/fashion_mnist-1a2b3c4d --output model
+    python model/loader.py --input images.npy --output predicted.csv
+    jaxcls export --run-dir runs/fashion_mnist-1a2b3c4d --output model --format onnx
 """
 
 import dataclasses

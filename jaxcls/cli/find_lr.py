@@ -1,7 +1,12 @@
-"""Find a learning rate with the range test: the loss while the rate rises from very low to very high.
+"""Find a learning rate with the range test.
 
-jaxcls find-lr --task fashion_mnist
-jaxcls find-lr --task fashion_mnist --model resnet --optimizer sgd --momentum 0.9 --output rates
+The learning rate rises exponentially from --lowest to --highest; the loss shows
+from where it falls, and from where training diverges. Other options are those
+of training.
+
+Examples:
+    jaxcls find-lr --task fashion_mnist
+    jaxcls find-lr --task fashion_mnist --model resnet --optimizer sgd --momentum 0.9
 """
 
 import dataclasses
@@ -23,12 +28,6 @@ OMITTED = {
     *("run_dir", "resume", "list_tasks", "checkpoint_seconds", "stall_seconds", "profile", "tensorboard", "wandb"),
 }
 _ROWS, _COLUMNS = 12, 60
-_STYLE = """
-  svg { background: #fff; color: #222; font: 11px sans-serif }
-  @media (prefers-color-scheme: dark) { svg { background: #1b1b1b; color: #ddd } }
-  text { fill: currentColor } path { stroke: currentColor; fill: none } .grid { opacity: .15 }
-  .s0 { stroke: #2b7bba; stroke-width: 2 } .s1 { stroke: #2b7bba; opacity: .3 } .mark { stroke: #d1495b }
-"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -100,9 +99,10 @@ def svg(search: "Search", suggestion: float | None) -> str:
         for style, (name, values) in enumerate(losses.items())
     ]
     mark = None if suggestion is None else (float(np.log10(suggestion)), f"{suggestion:.2g}")
-    chart = str(charts.lines(lines, x="log10 of the learning rate", y="loss", mark=mark))
-    chart = chart.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
-    return chart.replace(">", f"><style>{_STYLE}</style>", 1) + "\n"
+    chart = charts.lines(lines, x="log10 of the learning rate", y="loss", mark=mark)
+    style = Path(charts.__file__).with_name("style.css").read_text(encoding="utf-8")
+    head = '<svg xmlns="http://www.w3.org/2000/svg" style="background: var(--ground); font-family: sans-serif"'
+    return str(chart).replace("<svg", head, 1).replace(">", f"><style>{style}</style>", 1) + "\n"
 
 
 def _highest(search: "Search") -> float:

@@ -1,9 +1,10 @@
-"""Predict new examples with a finished run.
+r"""Predict new examples with a finished run.
 
-  jaxcls predict --run-dir runs/leaf-1a2b3c4d --input test.csv --output predicted.csv
-  jaxcls predict --run-dir runs/leaf-1a2b3c4d --input test.csv --output submission.csv \\
-      --sample-submission sample_submission.csv
-  jaxcls predict --run-dir runs/detection-1a2b3c4d --input images --output boxes.json --draw drawn
+Examples:
+    jaxcls predict --run-dir runs/leaf-1a2b3c4d --input test.csv --output predicted.csv
+    jaxcls predict --run-dir runs/leaf-1a2b3c4d --input test.csv --output submission.csv \
+        --sample-submission sample_submission.csv
+    jaxcls predict --run-dir runs/detection-1a2b3c4d --input images --output boxes.json --draw drawn
 """
 
 import dataclasses
@@ -20,7 +21,7 @@ class Options:
     input: Path
     """examples in the format of the task's test examples; labels are not needed"""
     output: Path
-    """CSV file to write: the id of each example, its predicted class or labels, and the probability of each class; for a
+    """CSV file to write: for every example its id, predicted class or labels, and the probability of each class; for a
     detector, a JSON file in the format of COCO results"""
     sample_submission: Path | None = None
     """sample submission of a Kaggle competition: the output takes over its header, ids, columns and their order"""

@@ -1,6 +1,10 @@
-"""Examine a training step that was saved because it was not finite, layer by layer.
+"""Examine a training step that was saved because it was not finite.
 
-jaxcls replay runs/fashion_mnist-1a2b3c4d/debug/step-000012.npz
+Prints the output of each layer, and the first value that is not finite. The exit
+status is 1 if there is one.
+
+Examples:
+    jaxcls replay runs/fashion_mnist-1a2b3c4d/debug/step-000012.npz
 """
 
 import dataclasses
@@ -15,7 +19,7 @@ from jaxcls.cli import console
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
     file: Path = dataclasses.field(metadata={"positional": True})
-    """the file that training with --debug saved; the exit status is 1 if the step is still not finite"""
+    """file that training with --debug saved"""
 
 
 def run(options: Options) -> int:

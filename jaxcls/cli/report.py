@@ -1,7 +1,8 @@
 """Write the HTML report of a run, or compare several.
 
-jaxcls report --run-dir runs/fashion_mnist-1a2b3c4d --open
-jaxcls report --compare runs/small runs/large --output comparison.html
+Examples:
+    jaxcls report --run-dir runs/fashion_mnist-1a2b3c4d --open
+    jaxcls report --compare runs/small runs/large --output comparison.html
 """
 
 import dataclasses

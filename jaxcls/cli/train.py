@@ -1,8 +1,12 @@
 """Train a classifier and test it.
 
-jaxcls train --task fashion_mnist
-jaxcls train --task fashion_mnist --model resnet --optimizer sgd --momentum 0.9 --seed 1
-jaxcls train --task csv --data patients.csv --label-column outcome --id-column patient
+Options without a default below are set by the preset of the task; those that
+the preset does not set have the default of the loss, optimizer or schedule.
+
+Examples:
+    jaxcls train --task fashion_mnist
+    jaxcls train --task fashion_mnist --model resnet --optimizer sgd --momentum 0.9
+    jaxcls train --task csv --data patients.csv --label-column outcome
 """
 
 import sys
