@@ -132,7 +132,7 @@ def test_a_wrong_table_is_refused(kaggle, columns, message):
 
 def test_wrong_folders_are_refused(folder, tmp_path):
     (folder / "aclImdb" / "test" / "pos" / "0_8.txt").write_bytes(b"na\xefve")
-    with pytest.raises(InputError, match=r"0_8\.txt: is not UTF-8"):
+    with pytest.raises(InputError, match=r"0_8\.txt: line 1 is not UTF-8"):
         load(folder)
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"holds none of aclImdb, aclImdb_v1\.tar\.gz and 'IMDB Dataset\.csv'"):
