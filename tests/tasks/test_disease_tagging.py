@@ -164,7 +164,7 @@ def test_medmnist_brings_its_own_validation_images(written):
         (lambda f: replace(f / "Data_Entry_2017.csv", "00000002_000", "00000001_000"),
          "row 2 of column 'Image Index' is '00000001_000.png', the same as row 1"),
         (lambda f: (f / "images_001" / "images" / "00000002_000.png").unlink(),
-         "2017.csv: row 2: there is no image 00000002_000.png in .*; 1 of 120 are missing"),
+         "2017.csv: there is no image 00000002_000.png; 1 of 120 are missing"),
         (lambda f: shutil.copy(f / "images_001" / "images" / "00000002_000.png", f / "images_002"),
          "there is an image of this name at"),
         (lambda f: (f / "images_001" / "images" / "00000002_000.png").write_bytes(b"GIF89a"), "002_000.png: .*damaged"),

@@ -105,10 +105,8 @@ def _from_data_dir(spec: IdxImages, data_dir: Path) -> Dataset:
     folder = max(folders, key=lambda folder: len(found[folder]))
     missing = [name for name in spec.sha256 if name not in found[folder]]
     if missing:
-        raise InputError(
-            f"{folder} does not hold {', '.join(missing)}. data_dir must hold the four IDX files of "
-            f"{spec.name}: {', '.join(spec.sha256)}, each plain or with .gz, all in one folder."
-        )
+        needed = ", ".join(spec.sha256)
+        raise InputError(f"{folder} lacks {', '.join(missing)}. data_dir must hold {needed}, each plain or with .gz.")
     dataset = _decode(spec, found[folder], "files", str(folder), "SHA-256 verified")
     if others := _differing(dataset, spec.sha256):
         return sources.with_provenance(dataset, note=f"user data: not the official content of {', '.join(others)}")
@@ -166,10 +164,8 @@ def _decode(
     train = _split(train_images, train_labels, len(spec.class_names))
     test = _split(test_images, test_labels, len(spec.class_names))
     if train.inputs.shape[1:] != test.inputs.shape[1:]:
-        raise InputError(
-            f"{test_images[0]}: images of shape {test.inputs.shape[1:]}, but those of {train_images[0]} have "
-            f"{train.inputs.shape[1:]}; the test images must have the shape of the training images."
-        )
+        shapes = f"{test.inputs.shape[1:]}, but those of {train_images[0]} of {train.inputs.shape[1:]}"
+        raise InputError(f"{test_images[0]}: images of shape {shapes}; they must have the same shape.")
     provenance = Provenance(source, location, digests, synthetic=False, note=note)
     return Dataset(spec.name, train, test, spec.class_names, provenance)
 
@@ -180,9 +176,8 @@ def _differing(dataset: Dataset, expected: Mapping[str, str]) -> list[str]:
 
 def _verified(dataset: Dataset, expected: Mapping[str, str], which: str, remedy: str) -> Dataset:
     if others := _differing(dataset, expected):
-        raise InputError(
-            f"{dataset.provenance.location}: {', '.join(others)}: the SHA-256 of the content is not {which}. {remedy}"
-        )
+        where = f"{dataset.provenance.location}: {', '.join(others)}"
+        raise InputError(f"{where}: the SHA-256 of the content is not {which}. {remedy}")
     return dataset
 
 
@@ -192,9 +187,7 @@ def _split(images: tuple[Path, np.ndarray], labels: tuple[Path, np.ndarray], num
     if values.dtype.kind not in "iu" or values.ndim != 1:
         raise InputError(f"{path}: {values.dtype} of shape {values.shape}; labels must be integers of shape (N,).")
     if len(pixels) != len(values):
-        raise InputError(
-            f"{path}: {len(values):,} labels for the {len(pixels):,} images of {images[0]}; there must be one for each."
-        )
+        raise InputError(f"{path}: {len(values):,} labels for the {len(pixels):,} images of {images[0]}.")
     for row in np.flatnonzero((values < 0) | (values >= num_classes))[:1]:
         raise InputError(f"{path}: row {row} has label {values[row]}; labels must be 0 to {num_classes - 1}.")
     return Split(pixels, values.astype(np.int32))
@@ -203,8 +196,6 @@ def _split(images: tuple[Path, np.ndarray], labels: tuple[Path, np.ndarray], num
 def _checked_images(path: Path, images: np.ndarray) -> np.ndarray:
     """The images as (N, height, width, channels)."""
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.size == 0:
-        raise InputError(
-            f"{path}: {images.dtype} of shape {images.shape}; images must be uint8 of shape "
-            "(N, height, width) or (N, height, width, channels), with at least one."
-        )
+        needed = "uint8 of shape (N, height, width) or (N, height, width, channels), with at least one"
+        raise InputError(f"{path}: {images.dtype} of shape {images.shape}; images must be {needed}.")
     return images if images.ndim == 4 else images[..., None]

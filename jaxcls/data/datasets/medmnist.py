@@ -67,16 +67,12 @@ def _split(path: Path, archive: zipfile.ZipFile, split: str, num_labels: int) ->
     images = npz.array(path, archive, f"{split}_images")
     square = images.ndim >= 3 and images.shape[1] == images.shape[2]
     if images.dtype != np.uint8 or not square or images.shape[3:] not in ((), (3,)) or not images.size:
-        raise InputError(
-            f"{path}: {split}_images: {images.dtype} of shape {images.shape}; images must be uint8 of shape "
-            "(N, size, size) or (N, size, size, 3), with at least one."
-        )
+        needed = "uint8 of shape (N, size, size) or (N, size, size, 3), with at least one"
+        raise InputError(f"{path}: {split}_images: {images.dtype} of shape {images.shape}; images must be {needed}.")
     labels = npz.array(path, archive, f"{split}_labels")
     if labels.dtype.kind not in "biu" or labels.shape != (len(images), num_labels):
-        raise InputError(
-            f"{path}: {split}_labels: {labels.dtype} of shape {labels.shape}; labels must be integers of shape "
-            f"({len(images)}, {num_labels}), a row for each image."
-        )
+        needed = f"integers of shape ({len(images)}, {num_labels})"
+        raise InputError(f"{path}: {split}_labels: {labels.dtype} of shape {labels.shape}; labels must be {needed}.")
     for row, column in np.argwhere((labels != 0) & (labels != 1))[:1]:
         raise InputError(f"{path}: {split}_labels: row {row} holds {labels[row, column]}; labels must be 0 or 1.")
     values = labels[:, 0].astype(np.int32) if num_labels == 1 else labels.astype(np.float32)

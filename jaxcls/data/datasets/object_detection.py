@@ -137,9 +137,9 @@ def _coco(folder: Path) -> Layout:
     for role in _ROLES:
         found = sorted((folder / "annotations").glob(f"instances_{role}*.json"))
         if len(found) > 1:
+            names = f"{found[0].name} and {found[1].name}"
             raise InputError(
-                f"{folder / 'annotations'}: holds {found[0].name} and {found[1].name}; which of them is {role}? "
-                "Remove one."
+                f"{folder / 'annotations'}: holds {names}; there must be one for {role}. Remove the other."
             )
         if found:
             paths[role] = found[0]
@@ -152,16 +152,10 @@ def _coco(folder: Path) -> Layout:
         class_names = splits["train"][0].class_names
         if annotated.class_names != class_names:
             differing = ", ".join(sorted({*annotated.class_names} ^ {*class_names})) or "in their order"
-            raise InputError(
-                f"{path}: its categories differ from those of {paths['train'].name} ({differing}); all splits must have "
-                "the same."
-            )
+            raise InputError(f"{path}: its categories must be those of {paths['train'].name}, but differ: {differing}.")
         missing = [name for name in annotated.names if not (root / name).is_file()]
         if missing:
-            raise InputError(
-                f"{path}: there is no image {root / missing[0]}; {len(missing):,} of {len(annotated.names):,} are "
-                "missing. Fetch them, or take them out of the file."
-            )
+            raise images.missing(path, missing, len(annotated.names))
         if annotated.left_out:
             notes.append(f"{path.name}: {annotated.left_out}")
     return Layout(folder, splits, [*paths.values()], "; ".join(notes))
@@ -208,10 +202,8 @@ def _decode(name: str, found: Layout, note: str | None, *, size: int, channels: 
     columns = max(1, *(len(boxes) for annotated in annotations for boxes in annotated.boxes))
     label_bytes = _BYTES_PER_OBJECT * columns * sum(len(annotated.names) for annotated in annotations)
     if label_bytes > _MAX_BYTES:
-        raise InputError(
-            f"{folder}: one image has {columns:,} objects, and labels of this size for every image take "
-            f"{label_bytes:,} bytes; remove the image, or cut it into several."
-        )
+        size_of_labels = f"padded to these, the labels of all images take {label_bytes:,} bytes"
+        raise InputError(f"{folder}: one image has {columns:,} objects; {size_of_labels}. Cut it into several.")
     splits: dict[str, Split] = {}
     checksums = sources.checksums(found.files)
     for role, (annotated, root) in found.splits.items():
@@ -220,10 +212,10 @@ def _decode(name: str, found: Layout, note: str | None, *, size: int, channels: 
         decoded = images.decode_all(paths, size=size, channels=channels, root=root, what=what, pad=True, inside=folder)
         checksums[what] = decoded.sha256
         for row in np.flatnonzero((decoded.sizes != annotated.sizes).any(axis=1))[:1]:
-            (height, width), (declared_height, declared_width) = decoded.sizes[row], annotated.sizes[row]
+            actual, declared = ("{1} x {0}".format(*sizes[row]) for sizes in (decoded.sizes, annotated.sizes))
             raise InputError(
-                f"{paths[row]}: has {width} x {height} pixels (width x height, rotated as its EXIF orientation says), but "
-                f"its annotations say {declared_width} x {declared_height}; its boxes would be wrong. Correct either."
+                f"{paths[row]}: has {actual} pixels (width x height, rotated as its EXIF orientation says), but its "
+                f"annotations say {declared}; its boxes would be wrong. Correct either."
             )
         inputs = canvases(decoded.images, decoded.sizes)
         labels: Any = _labels(annotated, inputs["size"] / decoded.sizes, columns)

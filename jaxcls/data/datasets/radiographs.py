@@ -131,12 +131,8 @@ def _paths(names: np.ndarray, folder: Path, table: Path) -> list[Path]:
         if other := there.get(path.name):
             raise InputError(f"{path}: there is an image of this name at {other} too; remove one.")
         there[path.name] = path
-    missing = [row for row, name in enumerate(names) if name not in there]
-    if missing:
-        raise InputError(
-            f"{table}: row {missing[0] + 1}: there is no image {names[missing[0]]} in {folder}; {len(missing):,} of "
-            f"{len(names):,} are missing. Fetch them, or remove their rows from the table."
-        )
+    if missing := [name for name in names if name not in there]:
+        raise images.missing(table, missing, len(names))
     return [there[name] for name in names]
 
 
@@ -192,9 +188,8 @@ def _view(path: str, folder: Path, where: str) -> tuple[Path, str]:
     below = PurePosixPath(*PurePosixPath(path).parts[1:])
     patient = re.search(r"patient\d+", path)
     if patient is None or ".." in below.parts:
-        raise InputError(
-            f"{where}: {path!r} is not like CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg."
-        )
+        example = "CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg"
+        raise InputError(f"{where}: {path!r} is not like {example}.")
     if not (folder / below).is_file():
         raise InputError(f"{where}: there is no image {folder / below}. Fetch it, or remove the row from the table.")
     return folder / below, patient[0]

@@ -99,10 +99,8 @@ def _parse(path: Path, content: BinaryIO | gzip.GzipFile, limit: float = math.in
     magic = _read_at_most(content, 4)
     if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in IDX_DTYPES:
         codes = ", ".join(f"{code:#04x} {dtype.name}" for code, dtype in IDX_DTYPES.items())
-        raise InputError(
-            f"{path}: not an IDX file: it begins with {magic.hex(' ') or 'nothing'}; an IDX file begins with "
-            f"00 00, a type code ({codes}) and the number of dimensions."
-        )
+        needed = f"an IDX file begins with 00 00, a type code ({codes}) and the number of dimensions"
+        raise InputError(f"{path}: not an IDX file: it begins with {magic.hex(' ') or 'nothing'}; {needed}.")
     dtype, rank = IDX_DTYPES[magic[2]], magic[3]
     sizes = _read_at_most(content, 4 * rank)
     if len(sizes) < 4 * rank:
@@ -111,10 +109,8 @@ def _parse(path: Path, content: BinaryIO | gzip.GzipFile, limit: float = math.in
     size = math.prod(shape) * dtype.itemsize
     declared = f"its header declares {dtype.name} of shape {shape}, {size:,} bytes"
     if size > limit:
-        raise InputError(
-            f"{path}: {declared}, more than the {limit:,} that a gzip file of its size may hold. If the header is "
-            "right, unpack the file."
-        )
+        most = f"more than the {limit:,} that a gzip file of its size may hold"
+        raise InputError(f"{path}: {declared}, {most}. If the header is right, unpack the file.")
     # One byte more than declared, to check that the file ends there: gzip's checksum is only read at the end.
     body = _read_at_most(content, size + 1)
     if len(body) < size:

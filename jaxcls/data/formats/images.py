@@ -6,9 +6,7 @@ import io
 import json
 import os
 import shutil
-import struct
 import warnings
-import zlib
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -36,11 +34,6 @@ _VERSION = 2
 _CHUNK = 64
 # The EXIF tag of the orientation.
 _ORIENTATION = 0x0112
-# What Pillow's decoders raise for damaged files.
-_DAMAGE = (
-    OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError,
-    MemoryError, struct.error, zlib.error,
-)  # fmt: skip
 # An image with more pixels than the first is only decoded if its file has a byte per thousand of them.
 _SMALL, _PIXELS_PER_BYTE = 1 << 24, 1000
 
@@ -247,6 +240,14 @@ def list_files(folder: Path) -> tuple[list[Path], list[Path]]:
     return images, others
 
 
+def missing(where: Path, names: Sequence[object], total: int) -> InputError:
+    """The error for missing image files, of which a table, a list or a folder says that they exist."""
+    return InputError(
+        f"{where}: there is no image {names[0]}; {len(names):,} of {total:,} are missing. Fetch them, or remove their "
+        "entries."
+    )
+
+
 def _checked(options: _Options) -> _Options:
     if options.size < 1:
         raise InputError(f"image size {options.size}: must be at least 1 pixel.")
@@ -281,7 +282,8 @@ def _pillow_error_names(path: Path) -> Iterator[None]:
         ) from error
     except UnidentifiedImageError as error:
         raise InputError(f"{path}: not an image ({', '.join(_FORMATS)}), or damaged; remove or replace it.") from error
-    except _DAMAGE as error:
+    # Pillow's decoders raise almost anything for a damaged file.
+    except Exception as error:
         raise InputError(f"{path}: cannot be decoded ({error}); it may be damaged or cut off. Replace it.") from error
 
 

@@ -60,9 +60,7 @@ def read(
              if path.suffix.lower() in images.SUFFIXES}  # fmt: skip
     missing = [name for name in names if name not in there]
     if missing:
-        raise InputError(
-            f"{folder / 'JPEGImages'}: there is no image {missing[0]}; {len(missing):,} of {len(names):,} are missing."
-        )
+        raise images.missing(folder / "JPEGImages", missing, len(names))
     annotations = [folder / "Annotations" / f"{name}.xml" for name in names]
     # A missing file has an error of its own.
     files.all_inside(inside or folder, filter(os.path.lexists, annotations))
