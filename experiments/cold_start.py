@@ -35,7 +35,7 @@ from jaxcls._utils import environment
 FOLDER = Path("/usr/share/datasets/fashion-mnist")
 BATCH_SIZE = 128
 COMMAND = ["-m", "jaxcls.train", "--task", "fashion_mnist", "--model", "mlp", "--epochs", "1"]
-IMPORTS = ("numpy", "tyro", "jax", "optax", "flax.nnx", "jaxcls.training.run", "orbax.checkpoint")
+IMPORTS = ("numpy", "jax", "optax", "flax.nnx", "jaxcls.training.run", "orbax.checkpoint")
 MODELS = ("mlp", "cnn", "resnet", "transformer")
 
 

@@ -49,7 +49,7 @@ def test_packages_import_only_lower_packages(path):
         ("from jaxcls.training import run", {"jinja2", "PIL", "tensorboardX", "wandb"}),
         ("from jaxcls.cli import export, find_lr, main, replay", {"jax", "numpy", "flax", "optax", "orbax"}),
         ("from jaxcls.export import loader", {"flax", "optax", "orbax", "tokenizers"}),
-        ("import jaxcls", {"jax", "numpy", "flax", "tyro"}),
+        ("import jaxcls", {"jax", "numpy", "flax"}),
         (
             "from jaxcls import tasks; from jaxcls.training import loop",
             {"tensorflow_datasets", "orbax", "grain", "pyarrow", "PIL", "tokenizers"},

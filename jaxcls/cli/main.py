@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from jaxcls import __version__
+import jaxcls
 from jaxcls._utils import environment
 from jaxcls._utils.errors import unknown_name
 from jaxcls._utils.text_table import text_table
@@ -59,7 +59,7 @@ def _run(name: str, arguments: Sequence[str], program: str) -> int:
 def _answer(arguments: list[str], program: str) -> int:
     """Answers a command line that names no command."""
     if arguments == ["--version"]:
-        console.say(f"jaxcls {__version__}")
+        console.say(f"jaxcls {jaxcls.__version__}")
     elif not arguments or arguments[0] in ("-h", "--help"):
         summaries = [(f"  {name}", (_module(name).__doc__ or "").splitlines()[0]) for name in COMMANDS]
         console.say(f"usage: {program} COMMAND [OPTIONS]\n\ncommands:\n{text_table(summaries, left=2)}\n")

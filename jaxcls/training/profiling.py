@@ -10,6 +10,7 @@ from typing import Self
 
 import jax
 
+from jaxcls._utils.text_table import text_table
 from jaxcls.reports.callbacks import Callback
 
 # Dispatches that are traced, after the first one, which compiles. A trace of more is too large to look at.
@@ -81,12 +82,7 @@ def table(folder: Path, *, most: int = 15) -> str:
     ]
     if rest := total - sum(ns for _, ns in times.most_common(most)):
         rows.append(("all others", f"{rest / total:.1%}", f"{rest / 1e6:,.1f}", ""))
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = []
-    for name, *numbers in rows:
-        cells = [cell.rjust(width) for cell, width in zip(numbers, widths[1:], strict=True)]
-        lines.append("  ".join([name.ljust(widths[0]), *cells]))
-    return "\n".join(lines)
+    return text_table(rows)
 
 
 def _operations(path: Path) -> Iterator[tuple[str, float]]:
