@@ -10,7 +10,7 @@ from PIL import Image
 from jaxcls._utils.errors import InputError
 from jaxcls.data import duplicates, splits
 from jaxcls.data.datasets import object_detection
-from jaxcls.data.formats import coco
+from jaxcls.data.formats import boxes, coco
 from jaxcls.data.samples import scenes
 
 
@@ -39,11 +39,11 @@ def write_coco(folder, parts=("train2017", "val2017"), count=4):
         made = [drawn(rng, *size) for size in sizes]
         for row, (image, _) in enumerate(made):
             Image.fromarray(image).save(folder / part / f"{row}.png")
-        found = [np.array([box]) for _, box in made]
-        found[2] = found[2][:0]
-        classes = [np.zeros(len(some), int) for some in found]
+        objects = [[boxes.Object(0, box, crowd=False)] for _, box in made]
+        objects[2] = []
         names = [f"{row}.png" for row in range(count)]
-        coco.write(folder / "annotations" / f"instances_{part}.json", names, sizes, found, classes, ("box", "none"))
+        annotated = boxes.annotated(names, sizes, objects, {0: "box", 1: "none"})
+        coco.write(folder / "annotations" / f"instances_{part}.json", annotated)
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import pytest
 
 from jaxcls._utils.errors import InputError
 from jaxcls.data.formats import coco
+from jaxcls.data.formats.boxes import Object, annotated
 
 GOOD = {
     "images": [
@@ -148,16 +149,15 @@ corners = (
 @hypothesis.settings(max_examples=25)
 def test_what_is_written_is_read_back(tmp_path_factory, drawn):
     path = tmp_path_factory.mktemp("coco") / "instances_val.json"
-    given = [np.array(some, np.float64).reshape(-1, 4) for some in drawn]
-    classes = [np.arange(len(some)) % 2 for some in given]
-    crowd = [np.arange(len(some)) % 3 == 0 for some in given]
-    names = [f"{row}.png" for row in range(len(given))]
-    coco.write(path, names, [(100, 100)] * len(given), given, classes, ("cat", "dog"), crowd)
+    objects = [[Object(row % 2, box, row % 3 == 0) for row, box in enumerate(image)] for image in drawn]
+    names = [f"{row}.png" for row in range(len(drawn))]
+    written = annotated(names, [(100, 100)] * len(drawn), objects, {0: "cat", 1: "dog"})
+    coco.write(path, written)
     read = coco.read(path)
-    for wrote, found in zip((given, classes, crowd), (read.boxes, read.classes, read.crowd), strict=True):
-        for one, other in zip(wrote, found, strict=True):
+    assert (read.names, read.class_names) == (names, ("cat", "dog"))
+    for field in ("boxes", "classes", "crowd"):
+        for one, other in zip(getattr(written, field), getattr(read, field), strict=True):
             np.testing.assert_allclose(one, other, atol=1e-6)
-    assert read.names == names
 
 
 def test_results_are_in_pixels_of_the_original_image_best_first():

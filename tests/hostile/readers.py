@@ -27,7 +27,7 @@ from jaxcls.checkpoints.reading import Damaged
 from jaxcls.checkpoints.record import Record, pack, unpack
 from jaxcls.data import predictions, preprocessing
 from jaxcls.data.datasets import medmnist
-from jaxcls.data.formats import coco, idx, images, texts, voc
+from jaxcls.data.formats import boxes, coco, idx, images, texts, voc
 from jaxcls.data.preprocessing import images as image_preprocessing
 from jaxcls.data.preprocessing import tables as table_preprocessing
 from jaxcls.data.preprocessing import texts as text_preprocessing
@@ -195,11 +195,9 @@ class Coco(FileReader):
     """Box annotations in COCO's JSON."""
 
     def valid_contents(self):
-        corners, classes = (
-            [np.array([[1.0, 2, 3, 4], [0, 0, 5, 5]]), np.zeros((0, 4))],
-            [np.array([0, 1]), np.zeros(0, int)],
-        )
-        coco.write(self.path, ["a.png", "b.png"], [(8, 9), (6, 7)], corners, classes, ("cat", "dog"))
+        objects = [[boxes.Object(0, (1, 2, 3, 4), False), boxes.Object(1, (0, 0, 5, 5), False)], []]
+        annotated = boxes.annotated(["a.png", "b.png"], [(8, 9), (6, 7)], objects, {0: "cat", 1: "dog"})
+        coco.write(self.path, annotated)
         self.record = json.loads(self.path.read_bytes())
         return [self.path.read_bytes()]
 

@@ -18,7 +18,7 @@ from jaxcls._utils.errors import InputError
 from jaxcls.checkpoints import LOCK_FILE, CheckpointManager
 from jaxcls.cli.main import main
 from jaxcls.data.datasets import image_folders, object_detection, radiographs
-from jaxcls.data.formats import coco, images, voc
+from jaxcls.data.formats import boxes, coco, images, voc
 from jaxcls.export import loader, predictor
 from jaxcls.reports import run_directory
 from jaxcls.training.settings import Settings
@@ -126,7 +126,8 @@ def test_annotated_images_behind_an_outside_link_are_not_read(folder, tmp_path, 
         linked(folder / role, tmp_path / "private")
         path = folder / "annotations" / f"instances_{role}.json"
         path.parent.mkdir(exist_ok=True)
-        coco.write(path, ["1.png"], [(8, 8)], [np.array([[0.0, 0, 4, 4]])], [np.array([0])], ("cat",))
+        box = boxes.Object(0, (0, 0, 4, 4), crowd=False)
+        coco.write(path, boxes.annotated(["1.png"], [(8, 8)], [[box]], {0: "cat"}))
     with pytest.raises(InputError, match=OUT):
         object_detection.load("detection", "files", folder, size=16, channels=3)
 

@@ -21,7 +21,7 @@ from jaxcls._utils import environment, files
 from jaxcls._utils.errors import InputError
 from jaxcls.data import downloads, sources
 from jaxcls.data.dataset import Dataset, Provenance, Split, Unlabeled
-from jaxcls.data.formats import coco, images, voc
+from jaxcls.data.formats import boxes, coco, images, voc
 from jaxcls.data.formats.boxes import Annotated
 from jaxcls.data.samples import scenes
 from jaxcls.data.sources import AbsentError
@@ -199,7 +199,7 @@ def _check_roles(paths: dict[str, Path], where: Path, pattern: str, folder: Path
 
 def _decode(name: str, found: Layout, note: str | None, *, size: int, channels: int) -> Dataset:
     folder, annotations = found.folder, [annotated for annotated, _ in found.splits.values()]
-    columns = max(1, *(len(boxes) for annotated in annotations for boxes in annotated.boxes))
+    columns = max(1, *(len(corners) for annotated in annotations for corners in annotated.boxes))
     label_bytes = _BYTES_PER_OBJECT * columns * sum(len(annotated.names) for annotated in annotations)
     if label_bytes > _MAX_BYTES:
         size_of_labels = f"padded to these, the labels of all images take {label_bytes:,} bytes"
@@ -237,16 +237,18 @@ def _labels(annotated: Annotated, scale: np.ndarray, columns: int) -> dict[str, 
     The scale is float64, so that a box at the border of its image ends at the image's border on the canvas.
     """
     count = len(annotated.names)
-    boxes = np.zeros((count, columns, 4), np.float32)
-    classes = np.full((count, columns), -1, np.int32)
-    crowd = np.zeros((count, columns), bool)
+    labels = {
+        "boxes": np.zeros((count, columns, 4), np.float32),
+        "classes": np.full((count, columns), -1, np.int32),
+        "crowd": np.zeros((count, columns), bool),
+    }
     for row, corners in enumerate(annotated.boxes):
         number = len(corners)
         vertical, horizontal = scale[row]
-        boxes[row, :number] = corners * [horizontal, vertical, horizontal, vertical]
-        classes[row, :number] = annotated.classes[row]
-        crowd[row, :number] = annotated.crowd[row]
-    return {"boxes": boxes, "classes": classes, "crowd": crowd}
+        labels["boxes"][row, :number] = corners * [horizontal, vertical, horizontal, vertical]
+        labels["classes"][row, :number] = annotated.classes[row]
+        labels["crowd"][row, :number] = annotated.crowd[row]
+    return labels
 
 
 def _from_tfds(read: Callable[[Path, str], Dataset]) -> Dataset:
@@ -289,7 +291,7 @@ def _write_prepared(builder: Any, folder: Path) -> None:
         examples = builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
         names: list[str] = []
         sizes: list[tuple[int, int]] = []
-        boxes, classes, crowd = [], [], []
+        objects: list[list[boxes.Object]] = []
         (folder / role).mkdir()
         for number, example in enumerate(tqdm(examples, desc=f"{split} images", leave=False, disable=None)):
             name = f"{number:06}{Path(os.fsdecode(example['image/filename'])).suffix.lower()}"
@@ -297,14 +299,14 @@ def _write_prepared(builder: Any, folder: Path) -> None:
             path.write_bytes(example["image"])
             with Image.open(path) as image:
                 width, height = image.size
-            objects = example["objects"]
-            top, left, bottom, right = np.array(objects["bbox"], np.float64).reshape(-1, 4).T
+            columns = example["objects"]
+            crowd = columns.get("is_crowd", columns.get("is_difficult"))
             names.append(name)
             sizes.append((height, width))
-            boxes.append(np.stack([left * width, top * height, right * width, bottom * height], axis=1))
-            classes.append(np.array(objects["label"], np.int32))
-            crowd.append(np.array(objects.get("is_crowd", objects.get("is_difficult")), bool))
+            # TFDS's boxes are top, left, bottom, right, as fractions of the image.
+            corners = np.array(columns["bbox"], np.float64).reshape(-1, 4)[:, [1, 0, 3, 2]] * ([width, height] * 2)
+            objects.append([boxes.Object(*item) for item in zip(columns["label"], corners, crowd, strict=True)])
         # The test images of COCO and of VOC 2012 have no published boxes.
-        if any(map(len, boxes)):
-            path = folder / "annotations" / f"instances_{role}.json"
-            coco.write(path, names, sizes, boxes, classes, class_names, crowd)
+        if any(objects):
+            annotated = boxes.annotated(names, sizes, objects, dict(enumerate(class_names)))
+            coco.write(folder / "annotations" / f"instances_{role}.json", annotated)

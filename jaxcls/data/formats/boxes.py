@@ -1,7 +1,7 @@
 """Annotated images as every format of boxes is read, and the checks of a box and of a file name."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
@@ -56,7 +56,7 @@ def annotated(
     names: list[str],
     sizes: Sequence[tuple[int, int]],
     objects: Sequence[Sequence[Object]],
-    classes: dict[Any, str],
+    classes: Mapping[Any, str],
     left_out: str = "",
 ) -> Annotated:
     """Builds the arrays of :class:`Annotated` from the objects of each image.

@@ -30,9 +30,10 @@ def read(path: Path) -> boxes.Annotated:
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "instances_train.json"
-    >>> write(path, ["a.png"], [(20, 40)], [np.array([[1, 2, 11, 22]])], [np.array([1])], ("cat", "dog"))
+    >>> dog = boxes.Object("dog", (1, 2, 11, 12), crowd=False)
+    >>> write(path, boxes.annotated(["a.png"], [(20, 40)], [[dog]], {"cat": "cat", "dog": "dog"}))
     >>> read(path).boxes[0].tolist(), read(path).class_names
-    ([[1.0, 2.0, 11.0, 20.0]], ('cat', 'dog'))
+    ([[1.0, 2.0, 11.0, 12.0]], ('cat', 'dog'))
     """
     with reading.error_names(path, (ValueError, RecursionError), "is not JSON"):
         content = json.loads(path.read_bytes())
@@ -72,49 +73,31 @@ def read(path: Path) -> boxes.Annotated:
     )
 
 
-def write(
-    path: Path,
-    names: Sequence[str],
-    sizes: Sequence[tuple[int, int]],
-    corners: Sequence[np.ndarray],
-    classes: Sequence[np.ndarray],
-    class_names: Sequence[str],
-    crowd: Sequence[np.ndarray] | None = None,
-) -> None:
-    """Writes a file of annotations. Images, annotations and categories get the ids 1, 2, ...
-
-    Args:
-      path: the file.
-      names: the names of the image files.
-      sizes: height and width of each image.
-      corners: for each image, (n, 4): x1, y1, x2, y2.
-      classes: for each image, (n,), indices into `class_names`.
-      class_names: the categories.
-      crowd: for each image, bool (n,); all False by default.
-    """
-    crowd = [np.zeros(len(indices), bool) for indices in classes] if crowd is None else crowd
+def write(path: Path, annotated: boxes.Annotated) -> None:
+    """Writes annotations that :func:`read` reads. Images, annotations and categories get the ids 1, 2, ..."""
+    images = [
+        {"id": image_id, "file_name": name, "height": height, "width": width}
+        for image_id, (name, (height, width)) in enumerate(
+            zip(annotated.names, annotated.sizes.tolist(), strict=True), 1
+        )
+    ]
     annotations: list[dict[str, Any]] = []
-    for image_id, columns in enumerate(zip(corners, classes, crowd, strict=True), 1):
-        for box, index, crowded in zip(*(column.tolist() for column in columns), strict=True):
-            x, y, width, height = _as_xywh(box)
+    per_image = zip(annotated.boxes, annotated.classes, annotated.crowd, strict=True)
+    for image_id, columns in enumerate(per_image, 1):
+        for corners, index, crowd in zip(*(column.tolist() for column in columns), strict=True):
+            box = _as_xywh(corners)
             annotations.append(
                 {
                     "id": len(annotations) + 1,
                     "image_id": image_id,
                     "category_id": index + 1,
-                    "bbox": [x, y, width, height],
-                    "area": width * height,
-                    "iscrowd": int(crowded),
+                    "bbox": box,
+                    "area": box[2] * box[3],
+                    "iscrowd": int(crowd),
                 }
             )
-    content = {
-        "images": [
-            {"id": image_id, "file_name": name, "height": int(height), "width": int(width)}
-            for image_id, (name, (height, width)) in enumerate(zip(names, sizes, strict=True), 1)
-        ],
-        "annotations": annotations,
-        "categories": [{"id": category, "name": name} for category, name in enumerate(class_names, 1)],
-    }
+    categories = [{"id": category, "name": name} for category, name in enumerate(annotated.class_names, 1)]
+    content = {"images": images, "annotations": annotations, "categories": categories}
     path.write_text(json.dumps(content), encoding="utf-8")
 
 

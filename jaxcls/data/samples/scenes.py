@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxcls.data.formats import coco, idx
+from jaxcls.data.formats import boxes, coco, idx
+from jaxcls.data.formats.boxes import Object
 
 SIDE = 128
 # Names and labels in Fashion-MNIST.
@@ -56,9 +57,12 @@ def write(folder: Path, *, train: int = 2400, val: int = 300, test: int = 400, s
         (folder / role).mkdir()
         for name, made in zip(names, scenes, strict=True):
             Image.fromarray(made.image).save(folder / role / name, compress_level=3)
-        path = folder / "annotations" / f"instances_{role}.json"
-        boxes, classes = [made.boxes for made in scenes], [made.classes for made in scenes]
-        coco.write(path, names, [(SIDE, SIDE)] * count, boxes, classes, CLASSES)
+        objects = [
+            [Object(index, box, crowd=False) for box, index in zip(made.boxes, made.classes, strict=True)]
+            for made in scenes
+        ]
+        annotated = boxes.annotated(names, [(SIDE, SIDE)] * count, objects, dict(enumerate(CLASSES)))
+        coco.write(folder / "annotations" / f"instances_{role}.json", annotated)
 
 
 def scene(rng: np.random.Generator, articles: list[np.ndarray]) -> Scene:
@@ -85,9 +89,9 @@ def scene(rng: np.random.Generator, articles: list[np.ndarray]) -> Scene:
                 classes.append(index)
                 break
     canvas += rng.normal(0, rng.uniform(2, 6), canvas.shape)
-    boxes = [_bounding_box(mask) for mask in _visible(masks)]
+    corners = [_bounding_box(mask) for mask in _visible(masks)]
     image = np.rint(canvas.clip(0, 255)).astype(np.uint8)
-    return Scene(image, np.array(boxes, np.float64), np.array(classes))
+    return Scene(image, np.array(corners, np.float64), np.array(classes))
 
 
 def _all_visible(masks: list[np.ndarray]) -> bool:
