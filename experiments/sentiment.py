@@ -22,7 +22,7 @@ from sklearn.pipeline import make_pipeline
 from jaxcls import tasks
 from jaxcls.cli.arguments import parse
 from jaxcls.data.dataset import Dataset
-from jaxcls.tasks import sentiment
+from jaxcls.data.datasets import sentiment
 from jaxcls.tasks.run import run
 from jaxcls.training.settings import Settings
 
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--splits", type=int, nargs="+", default=[0, 1, 2])
     options, flags = parser.parse_known_args()
     given = parse(Settings, ["--task", "sentiment", *flags])
-    datasets = [sentiment.from_sample(0.2, seed=seed) for seed in options.splits]
+    datasets = [sentiment.load_sample(0.2, seed=seed) for seed in options.splits]
     ours = [trained(dataset, given) for dataset in datasets]
     theirs = [logistic_regression(dataset) for dataset in datasets]
     splits = ", ".join(map(str, options.splits))
@@ -60,7 +60,7 @@ def main() -> None:
 
 def trained(dataset: Dataset, given: Settings) -> float:
     """The test accuracy of the task's recipe on this split of the sample."""
-    tasks.TASKS["sentiment"] = dataclasses.replace(sentiment.TASK, load=lambda settings: dataset)
+    tasks.TASKS["sentiment"] = dataclasses.replace(tasks.TASKS["sentiment"], load=lambda settings: dataset)
     with tempfile.TemporaryDirectory() as folder:
         return run(dataclasses.replace(given, run_dir=Path(folder, "run"))).report["metrics"]["accuracy"]
 

@@ -27,8 +27,8 @@ from sklearn.pipeline import make_pipeline
 from jaxcls import tasks
 from jaxcls.cli.arguments import parse
 from jaxcls.data.dataset import Dataset
+from jaxcls.data.datasets import toxic_comment
 from jaxcls.data.samples import toxic_comment as sample
-from jaxcls.tasks import toxic_comment
 from jaxcls.tasks.run import run
 from jaxcls.training.settings import Settings
 
@@ -75,12 +75,12 @@ def generated(seed: int) -> Dataset:
     """The comments of this seed, as they are read from their files."""
     with tempfile.TemporaryDirectory() as folder:
         sample.write(Path(folder), seed=seed)
-        return toxic_comment.load(Settings(source="files", data_dir=Path(folder)))
+        return toxic_comment.load("files", Path(folder))
 
 
 def trained(dataset: Dataset, given: Settings) -> tuple[float, float]:
     """The mean ROC AUC of the task's recipe, and that of `toxic`."""
-    tasks.TASKS["toxic_comment"] = dataclasses.replace(toxic_comment.TASK, load=lambda settings: dataset)
+    tasks.TASKS["toxic_comment"] = dataclasses.replace(tasks.TASKS["toxic_comment"], load=lambda settings: dataset)
     with tempfile.TemporaryDirectory() as folder:
         report = run(dataclasses.replace(given, run_dir=Path(folder, "run"))).report
     return report["metrics"]["roc_auc"], report["labels"]["toxic"]["roc_auc"]

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxcls.data.sources import AbsentError
+from jaxcls._utils.errors import InputError
+from jaxcls.data.sources import AbsentError, checksums
 
 # Seconds after which a server that does not answer counts as out of reach.
 TIMEOUT = 5.0
@@ -54,6 +55,22 @@ def fetch(name: str, urls: Mapping[str, str], registered: Mapping[str, Any]) -> 
     return downloads / name, files
 
 
+def fetch_archive(name: str, suffix: str) -> tuple[Path, str]:
+    """Downloads the archive of a data set whose address ends in `suffix`; returns its path and SHA-256.
+
+    Raises:
+      AbsentError: it cannot be downloaded.
+      InputError: its content is not the registered one.
+    """
+    addresses = registered(name)
+    url = next(url for url in addresses if url.endswith(suffix))
+    archive = fetch(name, {suffix: url}, addresses)[1][suffix]
+    (digest,) = checksums([archive]).values()
+    if digest != addresses[url].checksum:
+        raise InputError(f"{archive}: its SHA-256 is not the registered one. Delete it and run again.")
+    return archive, digest
+
+
 def tfds_directory() -> Path:
     """Returns the folder of TFDS's data sets.
 
@@ -78,12 +95,12 @@ def registered(name: str) -> Mapping[str, Any]:
       AbsentError: the installed TFDS does not have the data set.
     """
     import tensorflow_datasets as tfds
-    from tensorflow_datasets.core.download import checksums
+    from tensorflow_datasets.core.download.checksums import load_url_infos
 
     package = Path(tfds.__file__).parent
     for path in (package / "url_checksums" / f"{name}.txt", package / "datasets" / name / "checksums.tsv"):
         if path.is_file():
-            return checksums.load_url_infos(path)
+            return load_url_infos(path)
     raise AbsentError(f"the installed tensorflow-datasets {tfds.__version__} does not register {name}")
 
 

@@ -1,6 +1,7 @@
 """Sources of a data set: the user's files, TFDS, or a sample; the first available one is loaded."""
 
 import dataclasses
+import functools
 import hashlib
 import inspect
 import os
@@ -32,8 +33,9 @@ def load(
     data_dir: str | os.PathLike[str] | None,
     *,
     read: Callable[[Path], Dataset],
-    others: Mapping[str, Callable[[], Dataset]],
     needs: str,
+    others: Mapping[str, Callable[[], Dataset]] = {},
+    write_sample: Callable[[Path], None] | None = None,
 ) -> Dataset:
     """Loads a data set from the first source that has it.
 
@@ -42,9 +44,10 @@ def load(
       source: 'files', 'tfds', 'sample', or 'auto', the first of these that is available.
       data_dir: the folder of the user's data, or None. It is never passed over for another source.
       read: reads the data set from such a folder.
+      needs: a sentence that says what to do if no source has it: the names of the files, where to get them.
       others: source -> loads the data set from there, or raises :class:`AbsentError`. 'files' are those that the system
         installed.
-      needs: a sentence that says what to do if no source has it: the names of the files, where to get them.
+      write_sample: writes a synthetic sample; see :func:`load_sample`.
 
     Raises:
       InputError: the data is missing or corrupt.
@@ -58,6 +61,8 @@ def load(
         if not folder.is_dir():
             raise InputError(f"data_dir {folder} is not a folder. {needs}")
         return read(folder)
+    if write_sample is not None:
+        others = {"sample": functools.partial(load_sample, write_sample, read), **others}
     absent = []
     for candidate in SOURCES[1:] if source == "auto" else [source]:
         try:
@@ -111,6 +116,12 @@ def write_once(folder: Path, write: Callable[[Path], None]) -> None:
         # Another process may have been faster; a folder that is not empty is not replaced.
         if not folder.exists():
             raise
+
+
+def check_packaged(path: Path, digest: str) -> None:
+    """Raises InputError unless this is the SHA-256 of a file of the package, as listed in SHA256SUMS next to it."""
+    if digest not in path.with_name("SHA256SUMS").read_text(encoding="utf-8"):
+        raise InputError(f"{path}: its SHA-256 is not the one in SHA256SUMS. Install jaxcls again.")
 
 
 def checksums(paths: Iterable[Path]) -> dict[str, str]:

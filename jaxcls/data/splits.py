@@ -106,14 +106,21 @@ def chronological(examples: Split, fraction: float, *, seed: int) -> tuple[np.nd
     """Validates on the last rows of examples in order of time, as predictions are for later examples; ignores the seed.
 
     Raises:
-      InputError: the fraction or seed is out of range, or there are fewer than two rows.
+      InputError: the fraction or seed is out of range, or a side has fewer than two classes.
 
     >>> chronological(Split(np.zeros((5, 3)), np.array([0, 1, 0, 0, 1])), 0.4, seed=0)
     (array([0, 1, 2]), array([3, 4]))
     """
     count, num_validation = _counts(examples, fraction, seed)
-    cut = count - num_validation
-    return np.arange(cut, dtype=np.int64), np.arange(cut, count, dtype=np.int64)
+    earlier, later = np.split(np.arange(count, dtype=np.int64), [count - num_validation])
+    for name, rows in (("first", earlier), ("last", later)):
+        classes = np.unique(examples.labels[rows])
+        if len(classes) < 2:
+            raise InputError(
+                f"all {len(rows):,} of the {name} rows, by time, have class {classes[0]}; training, validation and test "
+                "need both classes. Give more rows, or another fraction."
+            )
+    return earlier, later
 
 
 def _counts(examples: Split, fraction: float, seed: int) -> tuple[int, int]:

@@ -202,6 +202,8 @@ def hold_out_test(
     fraction: float,
     where: str,
     split: Callable[..., tuple[np.ndarray, np.ndarray]] = splits.stratified,
+    *,
+    seed: int = 0,
 ) -> tuple[Split, Split]:
     """Splits examples into training and test examples, the same ones whatever the seed of a run.
 
@@ -213,7 +215,7 @@ def hold_out_test(
     if not 0 < fraction < 1:
         raise InputError(f"the test fraction is {fraction:g}; it must be above 0 and below 1.")
     with error_context(where):
-        train_rows, test_rows = split(examples, fraction, seed=0)
+        train_rows, test_rows = split(examples, fraction, seed=seed)
     return examples.take(train_rows), examples.take(test_rows)
 
 

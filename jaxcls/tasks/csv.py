@@ -1,17 +1,17 @@
-"""Your own table: a CSV file with a column of classes, or several columns of 0 and 1.
+"""A user-supplied table: a CSV file with a column of classes, or several columns of 0 and 1.
 
     python -m jaxcls.train --task csv --data FILE --label-column y
     python -m jaxcls.train --task csv --data FILE --label-column rude spam --test-data FILE --id-column id
     python -m jaxcls.train --task csv
 
-All columns are learned from but those of labels, weights, ids, and those given as --drop-column. Numbers are scaled by
-the training rows, words are categories. Without FILE, a real table of 178 wines is learned.
+All columns are features except those of labels, weights and ids, and those of --drop-column. Numbers are scaled by the
+training rows, words are categories. Without FILE, the task trains on a real table of 178 wines.
 
-Traps:
-- What is known only once the class is (the date of a diagnosis) gives it away: leave it out with --drop-column.
-- A column that names rows is no category, and is refused if it holds words; numbers that name rows are yours to drop.
-- Rows that belong together (visits of one patient) must not stand on both sides: give --test-data of your own.
-- A test file is read by the columns of --data: one that is missing, or has words for numbers, is refused.
+Pitfalls:
+- A column that is only known once the class is known (the date of a diagnosis) leaks the label: use --drop-column.
+- A column that names the rows is not a category. It is rejected if it holds words; drop it yourself if it holds numbers.
+- Rows that belong together (visits of one patient) must not be split between training and test: use --test-data.
+- A test file must have the columns of --data: a missing column, or words instead of numbers, are errors.
 """
 
 import dataclasses
@@ -21,7 +21,6 @@ from pathlib import Path
 
 import jax
 
-from jaxcls._utils.errors import InputError
 from jaxcls.data import sources, user_tables
 from jaxcls.data.augmentation import inputs_only
 from jaxcls.data.dataset import Dataset, Unlabeled
@@ -45,13 +44,13 @@ DEFAULT = Settings(
     schedule="cosine",
     warmup=0.1,
     test_fraction=0.2,
-    # The rate ends at zero, so the last epoch is the one to keep, and few rows need to be held out to watch it. To
-    # choose anything by them, hold out more, such as 0.2.
+    # The rate ends at zero, so the last epoch is the one to keep, and few validation rows suffice to monitor it. To
+    # choose anything by them, use more, such as 0.2.
     validation_fraction=0.02,
     monitor="loss",
     restore_best=False,
 )
-# From so many rows on there is more to learn, and less need to keep a network from learning them by heart.
+# From this number of rows on, there is more to learn and less overfitting.
 LARGE_ROWS = 20_000
 LARGE = dataclasses.replace(
     DEFAULT, model="mlp", epochs=12, batch_size=512, dropout=0.1, learning_rate=3e-3, validation_fraction=0.05
@@ -59,46 +58,39 @@ LARGE = dataclasses.replace(
 
 
 def load(settings: Settings) -> Dataset:
-    if not user_data.uses_sample(settings):
-        return user_data.load_table("csv", settings)
-    official = SAMPLE.with_name("SHA256SUMS").read_text(encoding="utf-8").split()
-    if [*sources.checksums([SAMPLE]).values(), SAMPLE.name] != official:
-        raise InputError(f"{SAMPLE}: its SHA-256 is not the one in SHA256SUMS. Install jaxcls again.")
     dataset = user_data.load_table("csv", _or_sample(settings))
-    record = dataclasses.replace(
-        dataset.provenance,
-        source="sample",
-        location="jaxcls/data/samples/csv/wine.csv",
-        note=dataset.provenance.note.replace("user data", "a real data set: 178 wines from three cultivars"),
-    )
-    return dataset._replace(provenance=record)
+    if not user_data.uses_sample(settings):
+        return dataset
+    sources.check_packaged(SAMPLE, dataset.provenance.sha256["data"])
+    note = dataset.provenance.note.replace("user data", "a real data set: 178 wines from three cultivars")
+    return sources.with_provenance(dataset, source="sample", location="jaxcls/data/samples/csv/wine.csv", note=note)
 
 
 def read(path: Path, settings: Settings) -> Unlabeled:
     return user_tables.read_unlabeled(path, user_data.table_columns(_or_sample(settings)))
 
 
-def _or_sample(settings: Settings) -> Settings:
-    if not user_data.uses_sample(settings):
-        return settings
-    return dataclasses.replace(settings, source="auto", data=SAMPLE, label_column=("class",))
-
-
 def specialize(task: Task, settings: Settings) -> Task:
     labels = user_data.table_labels(_or_sample(settings))
     rows = len(labels.values)
-    preset = Preset(LARGE if rows >= LARGE_ROWS else DEFAULT, augment=inputs_only(functools.partial(jitter, rows)))
+    preset = Preset(LARGE if rows >= LARGE_ROWS else DEFAULT, inputs_only(functools.partial(jitter, rows)))
     return user_data.for_problem(dataclasses.replace(task, presets={"default": preset}), labels.problem)
 
 
 def jitter(rows: int, key: jax.Array, table: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-    """Adds noise to the numbers, so that a few rows are not learned by heart: a third of a deviation for 144 rows.
+    """Adds noise to the numbers against overfitting: a third of a standard deviation for 144 rows.
 
-    It acts as a penalty on the squares of the weights does (Bishop 1995, "Training with Noise is Equivalent to Tikhonov
-    Regularization"). As with such a penalty, what it counts beside the rows falls with their number.
+    It acts like a penalty on the squared weights (Bishop 1995, "Training with Noise is Equivalent to Tikhonov
+    Regularization"), and likewise decreases with the number of rows.
     """
     numbers = table["numeric"]
     return {**table, "numeric": numbers + min(0.5, 4 * rows**-0.5) * jax.random.normal(key, numbers.shape)}
+
+
+def _or_sample(settings: Settings) -> Settings:
+    if not user_data.uses_sample(settings):
+        return settings
+    return dataclasses.replace(settings, source="auto", data=SAMPLE, label_column=("class",))
 
 
 TASK = Task(

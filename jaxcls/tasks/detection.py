@@ -1,24 +1,23 @@
-"""Object detection: boxes around things, and what they are, by RetinaNet and focal loss (Lin et al. 2017,
-arXiv:1708.02002).
+"""Object detection with RetinaNet and focal loss (Lin et al. 2017, arXiv:1708.02002).
 
     python -m jaxcls.train --task detection
     python -m jaxcls.train --task detection --data-dir FOLDER --image-size 512    # in COCO's layout, or Pascal VOC's
     jaxcls predict --run-dir RUN --input IMAGES --output found.json --draw PICTURES
 
-Without FOLDER, what TFDS has prepared of COCO or VOC is learned, or a SYNTHETIC sample: scenes composed of real
-articles of Fashion-MNIST, grey, 128 x 128. On 2 cores (AMD Zen 5, native kernels) that took 465 s, and reached a mAP of
-0.569, and of 0.823 at an overlap of 0.5, on 400 scenes of articles that were not learned.
+Without FOLDER, the task trains on COCO or VOC as prepared by TFDS, or on a SYNTHETIC sample: scenes composed of real
+Fashion-MNIST articles, gray, 128 x 128. On 2 cores (AMD Zen 5, native kernels) that took 465 s and reached a mAP of
+0.569, and 0.823 at an IoU of 0.5, on 400 scenes of articles not used in training.
 
-Traps:
-- Nearly all anchors have nothing to answer for. After three epochs a prior of one half costs more than half of the mAP;
-  focal loss with gamma 1 is ahead of cross-entropy, gamma 2 is not yet (experiments/focal_vs_cross_entropy.md).
-- The loss is divided by the number of positive anchors, not by that of images or of anchors.
-- Images keep their aspect, on a square canvas, which is cut to a landscape or a portrait where many images suit it;
-  boxes are in its pixels until they are written. An image may be judged a little otherwise on another canvas.
-- What is crowded or difficult is neither learned from nor scored, as in COCO's and VOC's own evaluation.
-- The anchors follow from the size of the canvas: below 256 pixels they are smaller, on fewer levels.
-- Large images need a smaller --eval-batch-size: at 512 pixels, 500 of them do not fit into 16 GB.
-- Accuracy says nothing here, and neither does the loss: mAP does, and it needs many more epochs than a classifier.
+Pitfalls:
+- Nearly all anchors are background. After three epochs, an initial probability of one half costs more than half of the
+  mAP; focal loss with gamma 1 is ahead of cross-entropy, gamma 2 is not yet (experiments/focal_vs_cross_entropy.md).
+- The loss is divided by the number of positive anchors, not of images or of all anchors.
+- Images keep their aspect ratio on a square canvas, which is cropped to landscape or portrait if many images fit that;
+  boxes are in pixels of the canvas until they are saved. Scores may differ slightly between canvases.
+- Crowd and difficult objects are neither trained on nor scored, as in the evaluation of COCO and VOC.
+- The anchors depend on the canvas size: below 256 pixels they are smaller, on fewer levels.
+- Large images need a smaller --eval-batch-size: at 512 pixels, 500 images do not fit into 16 GB.
+- The measure is mAP, not accuracy or the loss, and it needs many more epochs than a classifier.
 """
 
 import functools
@@ -63,14 +62,14 @@ DEFAULT = Settings(
 
 TASK = Task(
     name="detection",
-    summary="boxes around things, and what they are: COCO's layout, Pascal VOC's, or composed scenes",
+    summary="objects in images: COCO's layout, Pascal VOC's, or composed scenes",
     problem="detection",
     load=load,
     read=lambda path, settings: object_detection.read_unlabeled(path, user_data.required(settings, "image_size"), 3),
     fit_preprocessor=lambda inputs, settings: detection.fit(inputs),
     models={
         "retinanet": RetinaNet,
-        # Every class begins at one half, to see what the prior is for.
+        # With initial probabilities of one half, to show the effect of the prior.
         "retinanet_even": functools.partial(RetinaNet, prior=None),
         "retinanet_50": functools.partial(
             RetinaNet, widths=(64, 128, 256, 512), blocks=(3, 4, 6, 3), features=256, depth=4

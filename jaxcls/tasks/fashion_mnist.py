@@ -1,11 +1,11 @@
-"""Fashion-MNIST: 70,000 grey images of 28 x 28 of ten kinds of articles (Xiao et al. 2017, arXiv 1708.07747).
+"""Fashion-MNIST: 70,000 gray images of 28 x 28 of ten kinds of clothing (Xiao et al. 2017, arXiv 1708.07747).
 
     python -m jaxcls.train --task fashion_mnist
     python -m jaxcls.train --task fashion_mnist --preset best
     python -m jaxcls.train --task fashion_mnist --preset fast92
 
-Traps: the test images decide nothing in a run; what is chosen is chosen on training images that were held out.
-A mirrored article is still that article, so flipping is fine here (unlike for digits).
+Pitfalls: no choice in a run depends on the test images; choices are made on held-out training images. A mirrored article
+is still that article, so flipping is valid here (unlike for digits).
 """
 
 import dataclasses
@@ -37,12 +37,12 @@ DEFAULT = Settings(
     warmup=0.15,
     validation_fraction=0.05,
     monitor="accuracy",
-    # The rate ends at zero, so the last epoch is the one to keep; picking by validation accuracy adds noise.
+    # The rate ends at zero, so the last epoch is the one to keep; choosing by validation accuracy adds noise.
     restore_best=False,
 )
 
-# The presets fast90 to fast94 aim at the test accuracy in their name in the least time on a CPU; `best` takes longer
-# for more. What they reach and take, and what else was tried, stands in experiments/time_to_accuracy.md.
+# The presets fast90 to fast94 reach the test accuracy in their name in the least time on a CPU; `best` takes longer for
+# more. Their results and other experiments are in experiments/time_to_accuracy.md.
 FAST = Settings(
     model="vgg",
     epochs=4,
@@ -54,7 +54,7 @@ FAST = Settings(
     learning_rate=0.03,
     schedule="one_cycle",
     warmup=0.2,
-    # A fixed schedule chooses nothing, so few examples need to be held out.
+    # Nothing is chosen, so few validation examples suffice.
     validation_fraction=0.02,
     monitor="accuracy",
     restore_best=False,
@@ -66,12 +66,12 @@ def _mirrored(batch: jax.Array) -> jax.Array:
 
 
 def _moved(batch: jax.Array, *, pixels: int) -> jax.Array:
-    """Down and to the right, or, where it is negative, up and to the left; black comes in."""
+    """Shifts down and right, or up and left for negative pixels, filling with zero."""
     _, height, width, _ = batch.shape
-    # A padding by less than nothing would cut as well; ONNX takes none.
-    most = abs(pixels)
-    padded = jnp.pad(batch, ((0, 0), (most, most), (most, most), (0, 0)))
-    first = most - pixels
+    # Negative padding would crop as well, but ONNX does not support it.
+    margin = abs(pixels)
+    padded = jnp.pad(batch, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
+    first = margin - pixels
     return padded[:, first : first + height, first : first + width]
 
 
@@ -88,7 +88,7 @@ _flipped_and_moved = augmentation.inputs_only(augmentation.chain(augmentation.ho
 
 TASK = Task(
     name="fashion_mnist",
-    summary="ten kinds of articles of clothing, grey images of 28 x 28",
+    summary="ten kinds of clothing, gray images of 28 x 28",
     problem="multiclass",
     load=lambda settings: idx_images.load(IMAGES, settings.source, settings.data_dir),
     read=lambda path, settings: idx_images.read_unlabeled(path),

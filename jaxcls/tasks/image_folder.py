@@ -1,18 +1,18 @@
-"""Your own images, in a folder for each class.
+"""User-supplied images, in one folder per class.
 
     python -m jaxcls.train --task image_folder --data FOLDER
     python -m jaxcls.train --task image_folder
 
-FOLDER holds a folder of images for each class; or train/, test/ and, if you like, val/, which do. Two classes are a
-binary problem, of which the second in the alphabet is the positive one; more are a multiclass one. Without FOLDER,
-a synthetic sample of drawn shapes is learned.
+FOLDER holds one folder of images per class; or train/, test/ and optionally val/ with such folders. Two classes are a
+binary problem, with the second in alphabetical order as the positive class; more are a multiclass problem. Without
+FOLDER, the task trains on a synthetic sample of drawn shapes.
 
-Traps:
-- Images of any size, mode and depth are decoded to three channels of --image-size, once.
-- Without a test part, --test-fraction is set aside by class: of images that belong together (frames of one video,
-  photographs of one patient), give a test part that shares none with train.
-- The same image in two classes is counted and named, and so are test images that were trained on.
-- Images are moved and turned a little in training, not mirrored: what a mirror image of yours means is not known here.
+Pitfalls:
+- Images of any size, mode and depth are decoded once, to three channels of --image-size.
+- Without a test split, --test-fraction of each class is held out: for images that belong together (frames of one video,
+  photographs of one patient), supply a test split that shares none with train.
+- The same image in two classes is reported, and so are test images that also occur in training.
+- Images are shifted and rotated a little in training, but not mirrored: mirroring may change their meaning.
 """
 
 import functools

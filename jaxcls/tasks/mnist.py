@@ -1,9 +1,9 @@
-"""MNIST: 70,000 grey images of 28 x 28 of handwritten digits (LeCun et al. 1998).
+"""MNIST: 70,000 gray images of 28 x 28 of handwritten digits (LeCun et al. 1998).
 
     python -m jaxcls.train --task mnist
 
-Traps: digits are not mirrored, since a mirrored 2 is no digit and a mirrored 5 is nearly one; nor turned by much,
-since a turned 6 is a 9. The test images decide nothing in a run.
+Pitfalls: digits are not mirrored, since a mirrored 2 is not a digit and a mirrored 5 nearly one, nor rotated much, since
+a rotated 6 is a 9. No choice in a run depends on the test images.
 """
 
 from jaxcls.data import augmentation
@@ -29,7 +29,7 @@ IMAGES = idx_images.IdxImages(
 
 TASK = Task(
     name="mnist",
-    summary="handwritten digits, grey images of 28 x 28",
+    summary="handwritten digits, gray images of 28 x 28",
     problem="multiclass",
     load=lambda settings: idx_images.load(IMAGES, settings.source, settings.data_dir),
     read=lambda path, settings: idx_images.read_unlabeled(path),

@@ -1,32 +1,51 @@
-"""What the tasks of texts share: how texts are prepared, and what a network is trained by in place of n-grams."""
+"""What the tasks on texts share: networks, settings, the tokenizer, and the optimizer of each network."""
 
 import dataclasses
+import functools
+from collections.abc import Callable
 
 import numpy as np
+from flax import nnx
 
 from jaxcls.data.preprocessing import texts
-from jaxcls.tasks import user_data
+from jaxcls.models import text
 from jaxcls.tasks.task import Task
+from jaxcls.tasks.user_data import required
 from jaxcls.training.settings import Settings
+
+MODELS: dict[str, Callable[..., nnx.Module]] = {
+    "ngrams": functools.partial(text.NGrams, orders=2),
+    "cnn": text.CNN,
+    "transformer": text.Transformer,
+}
+
+# For n-grams, whose loss is convex. Steps are proportional to the gradients: Adam's steps, equally long for rare and
+# common n-grams, overfit the rare ones.
+SETTINGS = Settings(
+    model="ngrams",
+    dropout=0.0,
+    loss="binary_crossentropy",
+    optimizer="sgd",
+    momentum=0.9,
+    schedule="cosine",
+)
 
 
 def fit_preprocessor(inputs: np.ndarray, settings: Settings) -> texts.TextPreprocessor:
-    """A tokenizer of the training texts."""
+    """Trains a tokenizer on the training texts."""
     return texts.fit(
         inputs,
-        vocabulary_size=user_data.required(settings, "vocabulary_size"),
-        max_length=user_data.required(settings, "max_length"),
+        vocabulary_size=required(settings, "vocabulary_size"),
+        max_length=required(settings, "max_length"),
     )
 
 
 def specialize(task: Task, settings: Settings) -> Task:
-    """The task with recipes for the model that is asked for.
-
-    Those of a task are for n-grams, whose loss is convex. A network takes the usual steps of Adam.
+    """Returns the task with the optimizer of the chosen model: Adam for networks other than n-grams.
 
     >>> from jaxcls.tasks import toxic_comment
-    >>> asked = specialize(toxic_comment.TASK, Settings(model="cnn"))
-    >>> asked.presets["default"].settings.optimizer
+    >>> task = specialize(toxic_comment.TASK, Settings(model="cnn"))
+    >>> task.presets["default"].settings.optimizer
     'adam'
     """
     if settings.model not in task.models or settings.model == "ngrams":

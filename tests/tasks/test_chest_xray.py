@@ -8,9 +8,9 @@ from PIL import Image
 
 from jaxcls import tasks
 from jaxcls._utils.errors import InputError
+from jaxcls.data.datasets import chest_xray
 from jaxcls.data.samples import chest_xray as sample
 from jaxcls.data.splits import grouped
-from jaxcls.tasks import chest_xray
 from jaxcls.training.settings import Settings
 
 TASK = tasks.get("chest_xray")
@@ -101,10 +101,10 @@ def test_numbers_that_stand_in_train_and_test_are_counted(folder):
     root = folder / "chest_xray"
     for path in (root / "test").glob("*/*"):
         path.rename(path.with_name(f"other-{path.name}"))
-    assert "the numbers of 0 of them stand in the test part too" in load(folder).provenance.note
+    assert "the numbers of 0 also occur in the test split" in load(folder).provenance.note
     source = next((root / "train" / "PNEUMONIA").glob("person1_*"))
     shutil.copy(source, root / "test" / "PNEUMONIA" / "person1_virus_6.jpeg")
-    assert "the numbers of 1 of them stand" in load(folder).provenance.note
+    assert "the numbers of 1 also occur" in load(folder).provenance.note
 
 
 def test_the_second_copy_and_the_litter_of_the_archive_are_passed_over(folder):
@@ -153,11 +153,11 @@ def cut(path):
     ("spoil", "says"),
     [
         (lambda root: lose(root / "train"), "holds neither chest_xray/train nor pneumoniamnist.npz"),
-        (lambda root: lose(root / "test"), "test: there is no such folder"),
+        (lambda root: lose(root / "test"), "test is not a folder"),
         (lambda root: lose(root / "test" / "NORMAL"), r"test: holds the folders \['PNEUMONIA'\]"),
         (lambda root: (root / "train" / "COVID").mkdir(), r"train: holds the folders \['COVID'"),
-        (lambda root: [*map(lose, (root / "test" / "NORMAL").glob("*"))], "NORMAL: holds no images"),
-        (lambda root: (root / "val" / "NORMAL" / "list.txt").touch(), "list.txt: is no image by its name"),
+        (lambda root: [*map(lose, (root / "test" / "NORMAL").glob("*"))], "NORMAL holds no images"),
+        (lambda root: (root / "val" / "NORMAL" / "list.txt").touch(), "list.txt: is not an image by its name"),
         (lambda root: cut(next((root / "val" / "NORMAL").glob("*"))), r"val/NORMAL/.*\.jpeg: cannot be decoded"),
         (lambda root: (root / "val" / "NORMAL" / "a.jpeg").touch(), r"a\.jpeg: not an image"),
     ],

@@ -132,7 +132,7 @@ def test_settings_that_do_not_fit_are_refused(settings, changes, message):
 def test_names_of_rows_are_no_category(settings):
     write_csv(settings.data, {**table(), "id": [f"plant {row}" for row in range(60)]})
     data = load(dataclasses.replace(settings, id_column=None))
-    with pytest.raises(InputError, match=r"column 'id' has 48 different words in 48 rows.*--drop-column id"):
+    with pytest.raises(InputError, match=r"column 'id' has 48 distinct words in 48 rows.*make id the id column"):
         task_csv.TASK.fit_preprocessor(data.train.inputs, settings)
 
 

@@ -88,8 +88,8 @@ def test_copies_are_dropped_before_anything_is_split(written):
     copies = len(read_csv(written / "creditcard.csv")["Time"]) - ROWS
     dataset, (train, validation, test) = load(written)
     assert copies == 40
-    assert f"{copies} rows that stand twice were dropped" in dataset.provenance.note
-    assert f"100 of 2,000 payments are fraud, {test.labels.sum()} of them in the test" in dataset.provenance.note
+    assert f"{copies} duplicate rows were dropped" in dataset.provenance.note
+    assert f"100 of 2,000 payments are fraud, {test.labels.sum()} of them in the test split" in dataset.provenance.note
     assert duplicates.shared(train.inputs, validation.inputs) == 0
     assert duplicates.shared(dataset.train.inputs, test.inputs) == 0
 
@@ -158,7 +158,7 @@ def label_all(*, after, label):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda path: path.unlink(), "does not hold creditcard.csv. Give --data-dir a folder with Kaggle's"),
+        (lambda path: path.unlink(), "does not hold creditcard.csv. Set data_dir to a folder with Kaggle's"),
         (lambda path: path.write_bytes(path.read_bytes()[:5000]), r"row \d+ \(line \d+\) has length|column 'V|quote"),
         (put(0, 14, '"V41"'), "has no column 'V14'"),
         (put(0, 30, '"class"'), "has no column 'Class'. Did you mean 'class'"),
@@ -188,5 +188,5 @@ def test_validation_rows_of_one_class_are_refused(path):
 
 
 def test_a_test_fraction_out_of_range_is_refused(written):
-    with pytest.raises(InputError, match=r"test-fraction is 1\.5"):
+    with pytest.raises(InputError, match=r"--test-fraction is 1\.5"):
         load(written, test_fraction=1.5)

@@ -152,7 +152,7 @@ def one_species(rows):
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda path: path.unlink(), r"does not hold train.csv. Give --data-dir a folder with train.csv of Kaggle's"),
+        (lambda path: path.unlink(), r"does not hold train.csv. Set data_dir to a folder with train.csv of Kaggle's"),
         (lambda path: path.write_bytes(b""), "train.csv: is empty"),
         (put(0, "species", "spezies"), "has no column 'species'. Did you mean 'spezies'"),
         (put(0, "margin7", "margin_7"), "has no column 'margin7'. Did you mean 'margin_7'"),
@@ -163,7 +163,7 @@ def one_species(rows):
         (put(4, "species", ""), "train.csv: row 4 of column 'species' is empty"),
         (
             put(4, "species", "Acer_Momo"),
-            "row 4 .* is 'Acer_Momo', of which .* fewer than three .* Did you mean 'Acer_Mono'",
+            "row 4 .* is 'Acer_Momo', a species of fewer than three .* Did you mean 'Acer_Mono'",
         ),
         (
             edited(lambda rows: rows[5].__setitem__(0, rows[2][0])),

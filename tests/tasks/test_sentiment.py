@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 
 from jaxcls._utils.errors import InputError
-from jaxcls.data import downloads
+from jaxcls.data import downloads, splits
+from jaxcls.data.datasets import sentiment
 from jaxcls.data.formats import tables
 from jaxcls.data.sources import AbsentError, checksums
-from jaxcls.tasks import sentiment
-from jaxcls.training.settings import Settings
 
-SENTENCES = sentiment.from_sample(0.5).train.take(np.arange(40))
+SENTENCES = sentiment.load_sample(0.5).train.take(np.arange(40))
 COUNT = 4
 
 
@@ -47,8 +46,8 @@ def kaggle(tmp_path):
     return path
 
 
-def load(folder, **options):
-    return sentiment.load(Settings(data_dir=folder, test_fraction=0.2, **options))
+def load(folder, source="auto"):
+    return sentiment.load(source, folder, test_fraction=0.2)
 
 
 def test_reviews_without_a_label_are_not_used(folder):
@@ -65,7 +64,7 @@ def test_reviews_without_a_label_are_not_used(folder):
 def test_files_grouped_by_class_are_cut_class_by_class(folder):
     data = load(folder)
     assert (np.diff(data.train.labels) >= 0).all(), "as on the disk"
-    for rows in sentiment.TASK.split(data.train, 0.25, seed=0):
+    for rows in splits.stratified(data.train, 0.25, seed=0):
         assert data.train.labels[rows].mean() == 0.5
 
 
@@ -86,11 +85,11 @@ def test_tfds_archive_is_verified(archive, monkeypatch):
     registered = {url: types.SimpleNamespace(checksum=digest)}
     monkeypatch.setattr(downloads, "registered", lambda name: registered)
     monkeypatch.setattr(downloads, "fetch", lambda name, urls, known: (archive.parent, {sentiment.ARCHIVE: archive}))
-    data = sentiment.load(Settings(source="tfds", test_fraction=0.2))
+    data = load(None, "tfds")
     assert (data.provenance.source, len(data.train.labels), len(data.test.labels)) == ("tfds", 2 * COUNT, 2 * COUNT)
     registered[url].checksum = "0" * 64
     with pytest.raises(InputError, match="SHA-256 is not the registered one"):
-        sentiment.load(Settings(source="tfds", test_fraction=0.2))
+        load(None, "tfds")
 
 
 def test_tfds_knows_the_archive(monkeypatch):
@@ -101,15 +100,15 @@ def test_tfds_knows_the_archive(monkeypatch):
 
     monkeypatch.setattr(downloads, "fetch", fetch)
     with pytest.raises(InputError, match="no network in a test"):
-        sentiment.load(Settings(source="tfds", test_fraction=0.2))
+        load(None, "tfds")
 
 
-def test_kaggles_file_is_cut_the_same_way_for_every_seed(kaggle):
+def test_kaggles_file_is_always_split_the_same_way(kaggle):
     data = load(kaggle.parent)
     assert len(data.test.labels) == 8
     assert abs(data.test.labels.mean() - SENTENCES.labels.mean()) < 0.1
     assert sorted([*data.train.inputs, *data.test.inputs]) == sorted(SENTENCES.inputs)
-    assert load(kaggle.parent, seed=7).test.inputs.tolist() == data.test.inputs.tolist()
+    assert load(kaggle.parent).test.inputs.tolist() == data.test.inputs.tolist()
     truth = dict(zip(SENTENCES.inputs, SENTENCES.labels, strict=True))
     assert [truth[text] for text in data.test.inputs] == data.test.labels.tolist()
 
@@ -140,23 +139,23 @@ def test_wrong_folders_are_refused(folder, tmp_path):
 
 
 def test_the_sample_is_real_sentences_less_the_undecided():
-    data = sentiment.load(Settings(source="sample", test_fraction=0.2))
+    data = load(None, "sample")
     assert (len(data.train.labels), len(data.test.labels)) == (8454, 2114)
     assert "37 rated 0 are dropped" in data.provenance.note
     assert not data.provenance.synthetic
     assert abs(data.train.labels.mean() - data.test.labels.mean()) < 1e-3
-    assert data.test.inputs.tolist() != sentiment.from_sample(0.2, seed=1).test.inputs.tolist()
+    assert data.test.inputs.tolist() != sentiment.load_sample(0.2, seed=1).test.inputs.tolist()
 
 
 def test_lines_and_tables_are_read_to_predict(tmp_path):
     lines = tmp_path / "reviews.txt"
     lines.write_text("Good.\nBad, bad.\n")
-    asked = sentiment.read(lines, Settings())
+    asked = sentiment.read_unlabeled(lines)
     assert list(zip(asked.ids, asked.inputs, strict=True)) == [("1", "Good."), ("2", "Bad, bad.")]
     path = tmp_path / "reviews.csv"
     tables.write_csv(path, {"id": ["007", "8"], "text": ["12", "Bad, bad."]})
-    asked = sentiment.read(path, Settings())
+    asked = sentiment.read_unlabeled(path)
     assert list(zip(asked.ids, asked.inputs, strict=True)) == [("007", "12"), ("8", "Bad, bad.")]
     tables.write_csv(path, {"id": ["007", "8"], "body": ["12", "Bad, bad."]})
     with pytest.raises(InputError, match="has no column 'review'"):
-        sentiment.read(path, Settings())
+        sentiment.read_unlabeled(path)

@@ -16,10 +16,10 @@ import small_data
 import jaxcls
 from jaxcls import losses, tasks
 from jaxcls.cli.main import main
-from jaxcls.data.datasets import idx_images
+from jaxcls.data.datasets import idx_images, sentiment
 from jaxcls.data.formats import idx, tables
 from jaxcls.data.samples import chest_xray, disease_tagging, fraud, image_folder, leaf, scenes, toxic_comment
-from jaxcls.tasks import build, mnist, sentiment
+from jaxcls.tasks import build, mnist
 from jaxcls.training import problems
 from jaxcls.training.settings import Settings
 
@@ -47,7 +47,7 @@ def _few_digits(folder: Path) -> None:
 
 
 def _few_reviews(folder: Path) -> None:
-    part = sentiment.from_sample(0.5).train.take(np.arange(300))
+    part = sentiment.load_sample(0.5).train.take(np.arange(300))
     words = np.array(sentiment.CLASS_NAMES, object)[part.labels]
     tables.write_csv(folder / sentiment.KAGGLE, {"review": part.inputs, "sentiment": words})
 

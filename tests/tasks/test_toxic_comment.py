@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 
 from jaxcls._utils.errors import InputError
 from jaxcls.data import downloads, duplicates
+from jaxcls.data.datasets import toxic_comment
 from jaxcls.data.samples import toxic_comment as sample
 from jaxcls.data.sources import checksums
-from jaxcls.tasks import toxic_comment
-from jaxcls.training.settings import Settings
 
 TRAIN, TEST = 300, 60
 
@@ -38,7 +37,7 @@ def kaggle(tmp_path):
 
 
 def load(folder):
-    return toxic_comment.load(Settings(data_dir=folder))
+    return toxic_comment.load("auto", folder)
 
 
 def assert_same(ours, theirs):
@@ -64,7 +63,7 @@ def test_comments_and_ids_are_read_as_they_are_written(kaggle):
     rows = rows_of(kaggle / "test.csv")[1:]
     rows[1] = ["0000000000000000", 'She said "no", twice.\n\n\n,,\t\u00e9\U0001f642 ']
     write_rows(kaggle / "test.csv", [["id", "comment_text"], *rows])
-    asked = toxic_comment.read(kaggle / "test.csv", Settings())
+    asked = toxic_comment.read_unlabeled(kaggle / "test.csv")
     assert list(zip(asked.ids, asked.inputs, strict=True)) == [tuple(row) for row in rows]
     train = rows_of(kaggle / "train.csv")[1:]
     assert {"0000e12345678901", "0000e98765432109"} <= {name for name, *_ in [*rows, *train]}
@@ -112,8 +111,8 @@ def from_tfds(tmp_path, monkeypatch):
         checksum = checksum or checksums([archive])[archive.name]
         registered = {"https://host/toxicity_v0.3.zip": types.SimpleNamespace(checksum=checksum)}
         monkeypatch.setattr(downloads, "registered", lambda name: registered)
-        monkeypatch.setattr(downloads, "fetch", lambda name, urls, infos: (archive.parent, {"archive": archive}))
-        return toxic_comment.load(Settings(source="tfds"))
+        monkeypatch.setattr(downloads, "fetch", lambda name, urls, infos: (archive.parent, {next(iter(urls)): archive}))
+        return toxic_comment.load("tfds", None)
 
     return load_archive
 
@@ -142,7 +141,7 @@ def test_labels_may_have_the_names_of_tfds(kaggle):
 
 def test_a_damaged_archive_of_tfds_is_refused(kaggle, tmp_path, from_tfds):
     archive = archive_of(kaggle, tmp_path / "toxic.zip")
-    with pytest.raises(InputError, match=r"toxic.zip: the SHA-256 .* is not the registered one"):
+    with pytest.raises(InputError, match=r"toxic.zip: its SHA-256 is not the registered one"):
         from_tfds(archive, checksum="0" * 64)
     archive.write_bytes(archive.read_bytes()[:-100])
     with pytest.raises(InputError, match=r"toxic.zip: not the archive that TFDS registers"):
@@ -152,7 +151,7 @@ def test_a_damaged_archive_of_tfds_is_refused(kaggle, tmp_path, from_tfds):
 
 def test_the_sample_is_synthetic_and_has_the_ratios_of_the_real_files(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    data = toxic_comment.load(Settings(source="sample"))
+    data = toxic_comment.load("sample", None)
     assert data.provenance.synthetic
     rates = dict(zip(data.class_names, data.train.labels.mean(axis=0), strict=True))
     # Those of Kaggle's 159,571 training rows.
@@ -244,5 +243,5 @@ def test_another_encoding_is_refused_with_the_line(kaggle):
 
 def test_missing_files_are_named(kaggle):
     (kaggle / "test_labels.csv").unlink()
-    with pytest.raises(InputError, match=r"does not hold test_labels.csv\. Give --data-dir .*unpacked"):
+    with pytest.raises(InputError, match=r"does not hold test_labels.csv\. Set data_dir .*unpacked"):
         load(kaggle)

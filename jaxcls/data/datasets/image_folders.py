@@ -45,7 +45,7 @@ def layout(data: Path, test_data: Path | None = None) -> Layout:
     >>> layout(folder).class_names
     ('cat', 'dog')
     """
-    found = {folder.name: folder for folder in _folders(data)}
+    found = {folder.name: folder for folder in class_folders(data)}
     splits = {"train": (data, data)}
     # A folder that contains images itself is a class, even one called train.
     if "train" in found and not any(path.suffix.lower() in images.SUFFIXES for path in found["train"].iterdir()):
@@ -59,7 +59,7 @@ def layout(data: Path, test_data: Path | None = None) -> Layout:
         if "test" in splits:
             raise InputError(f"{data} has a folder test: leave test_data out, or set data to {train}.")
         splits["test"] = (test_data, test_data)
-    classes = _folders(train)
+    classes = class_folders(train)
     for folder in classes:
         files.check_name(folder)
     class_names = tuple(folder.name for folder in classes)
@@ -67,7 +67,7 @@ def layout(data: Path, test_data: Path | None = None) -> Layout:
         only = f"only the folder {class_names[0]!r}" if class_names else "no folders"
         raise InputError(f"{train} holds {only}; it must hold a folder of images for each of two classes or more.")
     for split, root in splits.values():
-        folders = _folders(split)
+        folders = class_folders(split)
         for folder in folders:
             if folder.name not in class_names:
                 raise InputError(f"{folder}: is not a class of {train}, which are {', '.join(class_names)}.")
@@ -91,7 +91,7 @@ def read(name: str, where: Layout, *, size: int, test_fraction: float, skip_dama
     splits: dict[str, Split] = {}
     checksums, notes = {}, ["a folder for each class"]
     for role, (folder, root) in where.splits.items():
-        paths, labels, others = _list(folder, where.class_names)
+        paths, labels, others = list_images(folder, where.class_names)
         what = f"{role} images"
         decoded = images.decode_all(
             paths, size=size, channels=3, root=folder, what=what, inside=root, skip_damaged=skip_damaged
@@ -122,14 +122,15 @@ def read(name: str, where: Layout, *, size: int, test_fraction: float, skip_dama
     return Dataset(name, splits["train"], splits["test"], where.class_names, provenance, splits.get("validation"))
 
 
-def _folders(folder: Path) -> list[Path]:
+def class_folders(folder: Path) -> list[Path]:
+    """Lists the folders in a folder, without hidden ones and those that macOS leaves in archives."""
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; give one that holds a folder of images for each class.")
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__MACOSX")))
 
 
-def _list(folder: Path, class_names: Sequence[str]) -> tuple[list[Path], np.ndarray, list[Path]]:
-    """The images of a split, their labels, and the files that are not images."""
+def list_images(folder: Path, class_names: Sequence[str]) -> tuple[list[Path], np.ndarray, list[Path]]:
+    """Lists the images of a split, their labels, and the files that are not images."""
     paths: list[Path] = []
     labels: list[int] = []
     others: list[Path] = []

@@ -3,9 +3,10 @@
 ChestX-ray14: Wang et al. 2017, arXiv 1705.02315. CheXpert: Irvin et al. 2019, arXiv 1901.07031.
 """
 
+import os
 import re
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 
@@ -13,7 +14,11 @@ from jaxcls._utils import files
 from jaxcls._utils.errors import InputError, unknown_name
 from jaxcls.data import sources, splits, user_tables
 from jaxcls.data.dataset import Dataset, Provenance, Split
+from jaxcls.data.datasets import medmnist
 from jaxcls.data.formats import images, reading, tables
+from jaxcls.data.samples import disease_tagging
+
+Uncertain: TypeAlias = Literal["ignore", "ones", "zeros"]
 
 # In MedMNIST's order.
 CHESTXRAY14 = (
@@ -27,6 +32,37 @@ CHEXPERT = (
 )  # fmt: skip
 NO_FINDING = "No Finding"
 TRAIN_LIST, TEST_LIST = "train_val_list.txt", "test_list.txt"
+_NEEDS = (
+    "Set data_dir to a folder with ChestX-ray14 (Data_Entry_2017*.csv and images), with CheXpert-v1.0-small (train.csv, "
+    "valid.csv and images), or with MedMNIST's chestmnist.npz; or source to sample."
+)
+
+
+def load_findings(
+    source: str, data_dir: str | os.PathLike[str] | None, *, size: int, test_fraction: float, uncertain: Uncertain
+) -> Dataset:
+    """Loads ChestX-ray14, CheXpert or ChestMNIST, whichever a folder holds, or a sample in the layout of the first.
+
+    Args:
+      source, data_dir: as in :func:`jaxcls.data.sources.load`.
+      size: the height and width that images are resized to.
+      test_fraction: for ChestX-ray14 without the official lists.
+      uncertain: for CheXpert; see :func:`read_chexpert`.
+    """
+    name = "disease_tagging"
+
+    def read(folder: Path) -> Dataset:
+        if any(folder.glob("Data_Entry_2017*.csv")):
+            return read_chestxray14(folder, name=name, size=size, test_fraction=test_fraction)
+        for root in (folder, *sorted(folder.glob("CheXpert-v1.0*"))):
+            if (root / "train.csv").is_file():
+                return read_chexpert(root, name=name, size=size, uncertain=uncertain, inside=folder)
+        file = medmnist.find(folder, "chestmnist", size)
+        if file is None:
+            raise InputError(f"{folder}: holds neither Data_Entry_2017*.csv nor train.csv nor chestmnist.npz. {_NEEDS}")
+        return medmnist.read(file, name=name, class_names=CHESTXRAY14, num_labels=len(CHESTXRAY14), size=size)
+
+    return sources.load(name, source, data_dir, read=read, needs=_NEEDS, write_sample=disease_tagging.write)
 
 
 def read_chestxray14(folder: Path, *, name: str, size: int, test_fraction: float) -> Dataset:
@@ -72,9 +108,7 @@ def read_chestxray14(folder: Path, *, name: str, size: int, test_fraction: float
     return Dataset(name, train, test, CHESTXRAY14, record)
 
 
-def read_chexpert(
-    folder: Path, *, name: str, size: int, uncertain: Literal["ignore", "ones", "zeros"], inside: Path | None = None
-) -> Dataset:
+def read_chexpert(folder: Path, *, name: str, size: int, uncertain: Uncertain, inside: Path | None = None) -> Dataset:
     """Reads CheXpert: train.csv and valid.csv, and the images that they name.
 
     A finding is 1.0 if the report affirms it, 0.0 if it denies it, -1.0 if it is uncertain, and blank if it does not

@@ -1,0 +1,120 @@
+"""Film reviews: IMDB (Maas et al. 2011) as folders, as an archive or as Kaggle's table, or a sample of real sentences."""
+
+import functools
+import gzip
+import hashlib
+import os
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from jaxcls._utils import files
+from jaxcls._utils.errors import InputError
+from jaxcls.data import downloads, sources, user_tables
+from jaxcls.data.dataset import Dataset, Provenance, Split, Unlabeled
+from jaxcls.data.formats.tables import numbers, read_csv, require
+from jaxcls.data.formats.texts import read_archive, read_folders, read_lines
+
+CLASS_NAMES = ("negative", "positive")
+FOLDERS = ("train/neg", "train/pos", "test/neg", "test/pos")
+ARCHIVE = "aclImdb_v1.tar.gz"
+KAGGLE = "IMDB Dataset.csv"
+NEEDS = f"Set data_dir to the folder aclImdb, or to one with it, {ARCHIVE} or Kaggle's {KAGGLE!r}; or source to sample."
+
+
+def load(source: str, data_dir: str | os.PathLike[str] | None, *, test_fraction: float) -> Dataset:
+    """Loads the labeled reviews; `test_fraction` is for the sources without a test split."""
+    read = functools.partial(_read, test_fraction=test_fraction)
+    others: dict[str, Callable[[], Dataset]] = {
+        "tfds": _from_tfds,
+        "sample": lambda: load_sample(test_fraction),
+    }
+    return sources.load("sentiment", source, data_dir, read=read, needs=NEEDS, others=others)
+
+
+def load_sample(test_fraction: float, *, seed: int = 0) -> Dataset:
+    """Loads the sentences in the package, labeled by the sign of their mean rating.
+
+    Args:
+      test_fraction: the fraction of each class that is held out for testing.
+      seed: of the test split.
+    """
+    with resources.as_file(resources.files("jaxcls.data.samples") / "sentiment") as folder:
+        path = folder / "sentences.csv.gz"
+        digest = hashlib.sha256(gzip.decompress(path.read_bytes())).hexdigest()
+        sources.check_packaged(path, digest)
+        table = read_csv(path, required=("text", "rating"), text=("text",))
+        ratings = numbers(table, "rating", path)
+    rated = ratings != 0
+    note = f"sentences of film reviews and their mean rating by readers; {np.sum(~rated)} rated 0 are dropped"
+    location = "jaxcls/data/samples/sentiment"
+    record = Provenance("sample", location, {"sentences.csv": digest}, synthetic=False, note=note)
+    sentences = Split(table["text"], (ratings > 0).astype(np.int32)).take(rated)
+    train, test = user_tables.hold_out_test(sentences, test_fraction, location, seed=seed)
+    return Dataset("sentiment", train, test, CLASS_NAMES, record)
+
+
+def read_unlabeled(path: Path) -> Unlabeled:
+    """Reads texts to predict: the column review or text of a CSV file, or the lines of any other file."""
+    if path.suffix not in (".csv", ".gz"):
+        lines = read_lines(path)
+        return Unlabeled(user_tables.row_ids({"text": lines}, None, str(path)), lines)
+    table = read_csv(path, text={"review", "text", "id"})
+    name = next((column for column in ("review", "text") if column in table), "review")
+    require(table, name, path)
+    ids = table["id"] if "id" in table else user_tables.row_ids(table, None, str(path))
+    return Unlabeled(ids, table[name])
+
+
+def _read(folder: Path, test_fraction: float) -> Dataset:
+    for root in (folder, folder / "aclImdb"):
+        if (root / "train").is_dir():
+            reviews = read_folders(root, FOLDERS, inside=folder)
+            return _from_reviews(reviews, "files", root, "the labeled reviews of aclImdb")
+    if (folder / ARCHIVE).is_file():
+        return _from_archive(files.inside(folder, folder / ARCHIVE), "files", "the labeled reviews")
+    path = folder / KAGGLE
+    if not path.is_file():
+        raise InputError(f"{folder} holds none of aclImdb, {ARCHIVE} and {KAGGLE!r}. {NEEDS}")
+    names = ("review", "sentiment")
+    table = read_csv(files.inside(folder, path), required=names, text=names)
+    for name, expected in (("review", "a text"), ("sentiment", "positive or negative")):
+        for row, value in enumerate(table[name], 1):
+            if not value or (name == "sentiment" and value not in CLASS_NAMES):
+                raise InputError(f"{path}: row {row} of column {name!r} is {value!r}; it should be {expected}.")
+    for name in CLASS_NAMES:
+        if name not in table["sentiment"]:
+            raise InputError(f"{path}: no row is {name}; classification needs both classes.")
+    examples = Split(table["review"], (table["sentiment"] == "positive").astype(np.int32))
+    train, test = user_tables.hold_out_test(examples, test_fraction, str(path))
+    note = f"test rows are {test_fraction:.0%} of each class"
+    record = Provenance("files", str(folder), sources.checksums([path]), synthetic=False, note=note)
+    return Dataset("sentiment", train, test, CLASS_NAMES, record)
+
+
+def _from_tfds() -> Dataset:
+    archive, _ = downloads.fetch_archive("imdb_reviews", ARCHIVE)
+    return _from_archive(archive, "tfds", "TFDS imdb_reviews, SHA-256 verified")
+
+
+def _from_archive(path: Path, source: Literal["files", "tfds"], note: str) -> Dataset:
+    members = read_archive(path, [f"aclImdb/{folder}" for folder in FOLDERS])
+    reviews = {name.removeprefix("aclImdb/"): texts for name, texts in members.items()}
+    return _from_reviews(reviews, source, path, note)
+
+
+def _from_reviews(
+    reviews: dict[str, np.ndarray], source: Literal["files", "tfds"], location: Path, note: str
+) -> Dataset:
+    def split(name: str) -> Split:
+        classes = [reviews[f"{name}/neg"], reviews[f"{name}/pos"]]
+        labels = np.repeat(np.arange(2, dtype=np.int32), [len(texts) for texts in classes])
+        return Split(np.concatenate(classes), labels)
+
+    # One checksum per folder, not for each of 50,000 files.
+    sha256 = {name: hashlib.sha256("\0".join(texts).encode()).hexdigest() for name, texts in reviews.items()}
+    record = Provenance(source, str(location), sha256, synthetic=False, note=note)
+    return Dataset("sentiment", split("train"), split("test"), CLASS_NAMES, record)
