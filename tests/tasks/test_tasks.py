@@ -97,7 +97,9 @@ def test_every_recipe_of_a_task_resolves(name):
         task = build.specialized(given)
         resolved = build.with_recipe(task, given)
         assert resolved.model in task.models
-        losses.find(resolved.loss, task.problem)
+        outputs = task.problem.values() if isinstance(task.problem, dict) else [task.problem]
+        for problem in outputs:
+            losses.find(resolved.loss, problem)
 
 
 @pytest.mark.slow
