@@ -125,7 +125,7 @@ def test_the_best_epoch_is_tested_if_asked_for(data_dir, tmp_path):
 def test_losses_and_optimizers_are_chosen_by_name_with_their_settings(data_dir, tmp_path, changes):
     result = train(data_dir, tmp_path / "run", **changes)
     assert all(np.isfinite(entry["loss"]) for entry in result.history)
-    assert result.report["metrics"]["accuracy"] > 0.15
+    assert result.report["metrics"]["accuracy"] > 0.35
 
 
 @pytest.mark.parametrize(
