@@ -1,12 +1,12 @@
-"""What checkpoints cost the main job at their default interval.
+"""The overhead of checkpoints at their default interval.
 
     python experiments/checkpointing.py
 
-Writes experiments/checkpointing.md. The default recipe of fashion_mnist on the real 60,000 images, epoch by epoch, in
-turns with checkpoints (one at the end of the epoch, and one a minute within, as by default) and without. A save goes on
-in the background while the next epoch is trained; here each turn waits for it, and so pays all of it.
+Writes experiments/checkpointing.md. Trains the default recipe of fashion_mnist on the real 60,000 images, alternating
+between epochs with checkpoints (one at the end of the epoch and one per minute, as by default) and without. A save
+normally runs in the background while the next epoch is trained; here each epoch waits for it, so that all of it counts.
 
-To expect: under 2% of the time.
+Expected: less than 2% of the time.
 """
 
 import argparse
@@ -37,22 +37,22 @@ def main() -> None:
     text = f"""# Checkpointing
 
 Written by `python experiments/checkpointing.py`: the default recipe of fashion_mnist, real images, {os.cpu_count()}
-cores ({platform.machine()}), {versions}. Of {rounds} rounds the median, in brackets the least and the most.
+cores ({platform.machine()}), {versions}. Median of {rounds} rounds, with the range in parentheses.
 
 | | |
 |---|---|
-| an epoch without a checkpoint | {spread(without, ".2f")} s |
-| with it, until it is on the disk | {spread(together, ".2f")} s |
-| with it, in times of without | {spread(ratios, ".4f")} |
-| from the begin of a save until it is on the disk | {spread(saving, ".3f")} s |
-| that, as a share of the epoch | {spread(shares, ".2%")} |
+| epoch without checkpoints | {spread(without, ".2f")} s |
+| epoch with checkpoints, until they are on disk | {spread(together, ".2f")} s |
+| ratio of the two | {spread(ratios, ".4f")} |
+| from the start of a save until it is on disk | {spread(saving, ".3f")} s |
+| the same as a share of the epoch | {spread(shares, ".2%")} |
 """
     print(text)
     TABLE.write_text(text, encoding="utf-8")
 
 
 def measure(rounds: int) -> tuple[list[float], list[float], list[float]]:
-    """The seconds of epochs without and with checkpoints, and of the saves among the latter."""
+    """Returns the seconds of epochs without checkpoints, of epochs with them, and of their saves."""
     import jax
 
     from jaxcls.checkpoints import CheckpointManager
@@ -91,7 +91,7 @@ def measure(rounds: int) -> tuple[list[float], list[float], list[float]]:
         )
         return state
 
-    # The first one compiles.
+    # The first epoch compiles.
     state = epoch(state, None)
     for _ in range(rounds):
         begin = time.perf_counter()

@@ -1,14 +1,15 @@
-"""Seconds of a whole process: one epoch of the MLP on Fashion-MNIST and its test, beside the same job of the peers.
+"""Whole-process time of one epoch of an MLP on Fashion-MNIST and its test, in jaxcls and in other frameworks.
 
     pip install keras tensorflow torch
     python experiments/cold_start.py
 
-Expected: from the second time on, jaxcls takes half the time of Keras on JAX or less, though it writes checkpoints and
-all its scores beside. Writes experiments/cold_start.md. Takes about three minutes on 2 cores.
+Expected: from the second run on, jaxcls takes less time than Keras on JAX (a ratio of 0.75 in the committed table),
+although it also writes checkpoints and all its scores. Writes experiments/cold_start.md. Takes about
+three minutes on 2 cores.
 
-Every job is a process of its own, from the start of the interpreter to its end. The first time, nothing is compiled
-yet: jaxcls has an empty folder for its compilation cache. The contenders take turns; what is given is the median. The
-files of the data and of the libraries have been read before by all of them. A peer that is not installed is left out.
+Each job is a separate process, measured from the start of the interpreter to its end. In the first run nothing is
+compiled: the compilation cache of jaxcls is empty. The frameworks take turns, and the table shows medians. The files of
+the data and of the libraries are in the page cache for all. A framework that is not installed is skipped.
 """
 
 import argparse
@@ -31,7 +32,7 @@ import numpy as np
 
 from jaxcls._utils import environment
 
-# Of Debian's package dataset-fashion-mnist.
+# Debian's package dataset-fashion-mnist.
 FOLDER = Path("/usr/share/datasets/fashion-mnist")
 BATCH_SIZE = 128
 COMMAND = ["-m", "jaxcls.train", "--task", "fashion_mnist", "--model", "mlp", "--epochs", "1"]
@@ -41,7 +42,7 @@ MODELS = ("mlp", "cnn", "resnet", "transformer")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3, help="of the second and later times")
+    parser.add_argument("--rounds", type=int, default=3, help="how many runs follow the first")
     parser.add_argument("--peer", choices=PEERS, help=argparse.SUPPRESS)
     parser.add_argument("--compile", choices=MODELS, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -59,7 +60,7 @@ def report(rounds: int) -> None:
     present = [name for name, (package, _) in PEERS.items() if importlib.util.find_spec(package)]
     absent = [name for name in PEERS if name not in present]
     with tempfile.TemporaryDirectory() as scratch:
-        # Each has a cache of its own, which is empty the first time.
+        # Each has a separate cache, which is empty in the first run.
         first = {name: whole_process(name, Path(scratch) / name) for name in ["jaxcls", *present]}
         later: dict[str, list[float]] = {name: [] for name in first}
         for _ in range(rounds):
@@ -68,7 +69,7 @@ def report(rounds: int) -> None:
         compiled = [[compile_seconds(model, Path(scratch) / "models") for _ in range(2)] for model in MODELS]
     imported = import_seconds()
     median = {name: statistics.median(seconds) for name, seconds in later.items()}
-    # TensorFlow's module comes from one of several packages.
+    # Several packages provide the module tensorflow.
     packages = packages_distributions()
     known = [name for name in ("jax", "keras", "tensorflow", "torch") if name in packages]
     versions = [f"{name} {version(packages[name][0])}" for name in known]
@@ -77,7 +78,7 @@ def report(rounds: int) -> None:
     )
     job = (
         f"Real Fashion-MNIST, MLP 784-512-256-10, batch size {BATCH_SIZE}, one epoch and the test: seconds of the "
-        f"whole process. Second time: medians of {rounds}, in brackets the least and the most."
+        f"whole process. Later runs: median of {rounds}, with the range in parentheses."
     )
     lines = [
         "# Cold start",
@@ -85,9 +86,9 @@ def report(rounds: int) -> None:
         f"Written by `python {' '.join(sys.argv)}`.",
         setting,
         job,
-        *([f"Left out, since it is not installed: {', '.join(absent)}."] if absent else []),
+        *([f"Not installed: {', '.join(absent)}."] if absent else []),
         "",
-        "| contender | first time, s | second time, s | jaxcls takes of it, first | second |",
+        "| framework | first run, s | later runs, s | ratio of jaxcls, first run | later runs |",
         "|---|---|---|---|---|",
     ]
     for name, seconds in later.items():
@@ -95,13 +96,13 @@ def report(rounds: int) -> None:
             f"| {name} | {first[name]:.1f} | {median[name]:.1f} ({min(seconds):.1f} to {max(seconds):.1f}) "
             f"| {first['jaxcls'] / first[name]:.2f} | {median['jaxcls'] / median[name]:.2f} |"
         )
-    lines += ["", "Seconds of importing, each after those above it:", "", "| module | s |", "|---|---|"]
+    lines += ["", "Import time of each module after those above it:", "", "| module | s |", "|---|---|"]
     lines += [f"| {name} | {seconds:.2f} |" for name, seconds in zip(IMPORTS, imported, strict=True)]
     lines += [
         "",
-        "Seconds until the program of 32 training steps is ready. Tracing and lowering are done every time.",
+        "Seconds until the program of 32 training steps is ready. Tracing and lowering happen in every run.",
         "",
-        "| model | tracing and lowering | compiling, first time | from the cache |",
+        "| model | tracing and lowering | compilation, first run | from the cache |",
         "|---|---|---|---|",
     ]
     for model, ((_, cold), (lowering, warm)) in zip(MODELS, compiled, strict=True):
@@ -112,7 +113,7 @@ def report(rounds: int) -> None:
 
 
 def whole_process(name: str, folder: Path) -> float:
-    """Seconds of one job."""
+    """Runs one job and returns its seconds."""
     run = folder / "run"
     shutil.rmtree(run, ignore_errors=True)
     arguments = [*COMMAND, "--run-dir", str(run)] if name == "jaxcls" else [__file__, "--peer", name]
@@ -137,7 +138,7 @@ def with_cache(folder: Path) -> dict[str, str]:
 
 
 def import_seconds() -> list[float]:
-    """Of each of IMPORTS after those before it, in a process that has imported nothing."""
+    """The import time of each of IMPORTS after those before it, in a new process."""
     code = f"""
 import time
 times = [time.perf_counter()]
@@ -151,7 +152,7 @@ print(*[after - before for before, after in zip(times, times[1:])])
 
 
 def compile_model(name: str) -> None:
-    """Prints the seconds of tracing and lowering, and of compiling."""
+    """Prints the seconds of tracing and lowering, and of compilation."""
     environment.configure()
     import jax
     import jax.numpy as jnp
@@ -187,7 +188,7 @@ def compile_model(name: str) -> None:
 
 
 def load() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The four files as the peers' users read them: images scaled to at most 1, and labels."""
+    """The four files as arrays: images scaled to at most 1, and labels."""
 
     def read(name: str, header: int) -> np.ndarray:
         with gzip.open(FOLDER / name) as file:
@@ -203,7 +204,7 @@ def load() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 
 
 def keras(backend: str) -> None:
-    """As Keras's guides train on arrays: model.compile, model.fit, model.evaluate."""
+    """Trains as Keras's guides do: model.compile, model.fit, model.evaluate."""
     os.environ["KERAS_BACKEND"] = backend
     import keras
     from keras import layers
@@ -218,7 +219,7 @@ def keras(backend: str) -> None:
 
 
 def torch() -> None:
-    """Eager, with the data in tensors and the batches gathered by index: no worker has to start."""
+    """Trains eagerly, with batches gathered by index, so that no worker process starts."""
     import torch
     from torch import nn
 

@@ -1,16 +1,16 @@
-"""Detection: focal loss against cross-entropy, over seeds, on composed scenes, as in table 1 of the paper.
+"""Detection: focal loss against cross-entropy, over seeds, on composed scenes, after table 1 of the paper.
 
     python experiments/focal_vs_cross_entropy.py
     python experiments/focal_vs_cross_entropy.py --gammas 0 2 --alphas 0.25 0.75 --seeds 0 1 --epochs 4 --train 600
 
-Lin et al. 2017 (arXiv:1708.02002), on COCO: cross-entropy diverges unless every class begins at a probability of 0.01;
-with that prior it reaches an AP of 30.2, balanced by alpha 0.75 31.1, and focal loss with gamma 2 and alpha 0.25 34.0.
-Here a small RetinaNet learns a few thousand scenes; a seed makes its own scenes, weights and order. All losses are
-trained alike, by the recipe of the task but for its epochs. Differences to cross-entropy with the prior are paired by
-seed, with the 95 % confidence interval of Student's t.
+In Lin et al. 2017 (arXiv:1708.02002), on COCO, cross-entropy diverges unless every class starts at a probability of
+0.01; with that prior it reaches an AP of 30.2, balanced by alpha 0.75 31.1, and focal loss with gamma 2 and alpha
+0.25 34.0. Here a small RetinaNet learns a few thousand scenes; each seed has different scenes, weights and order. All
+losses are trained with the recipe of the task, except for the number of epochs. Differences to cross-entropy with the
+prior are paired by seed, with the 95 % confidence interval of Student's t.
 
-The data is SYNTHETIC: scenes composed of real articles. There are few hard negatives on their grounds, beside COCO's,
-so what focusing gains need not be what it gains there. Writes experiments/focal_vs_cross_entropy.md.
+The data is SYNTHETIC: scenes composed of real articles. Their backgrounds have few hard negatives compared to COCO, so
+focal loss may gain less here. Writes experiments/focal_vs_cross_entropy.md.
 """
 
 import argparse
@@ -21,14 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import paired
 
 from jaxcls._utils import environment
 from jaxcls.data.samples import scenes
 from jaxcls.training.settings import Settings
 
 TABLE = Path(__file__).with_suffix(".md")
-# Two-sided 95 % quantiles of Student's t, by the degrees of freedom.
-STUDENT = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 PLAIN = "cross-entropy, prior 0.01"
 SCORES = ("map", "map_50")
 
@@ -41,10 +40,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--train", type=int, default=1200, help="training scenes")
     parser.add_argument("--test", type=int, default=400, help="test scenes")
-    parser.add_argument("--keep", type=Path, help="a JSON file of what was measured; what is in it is not run again")
+    parser.add_argument("--keep", type=Path, help="a JSON file of results; what it holds is not run again")
     options = parser.parse_args()
-    if not 2 <= len(options.seeds) <= len(STUDENT) + 1:
-        parser.error(f"--seeds: give 2 to {len(STUDENT) + 1}; a confidence interval takes differences.")
+    paired.check_seeds(parser, options.seeds)
     environment.configure()
     measured = [_measure(seed, options) for seed in options.seeds]
     TABLE.write_text(_table(options, measured), encoding="utf-8")
@@ -52,7 +50,7 @@ def main() -> None:
 
 
 def losses(gammas: list[float], alphas: list[float]) -> dict[str, dict[str, Any]]:
-    """Name -> settings; PLAIN is what the others are compared with."""
+    """Settings by the name of the loss; the others are compared to PLAIN."""
     plain = {"loss": "binary_crossentropy", "gamma": None, "alpha": None}
     focal = {
         f"{'balanced cross-entropy' if gamma == 0 else f'focal loss, gamma {gamma:g}'}, alpha {alpha:g}": {
@@ -68,8 +66,8 @@ def losses(gammas: list[float], alphas: list[float]) -> dict[str, dict[str, Any]
 
 
 def _measure(seed: int, options: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Loss -> name -> value on the test scenes of that seed."""
-    # Once the environment is prepared, as it must be before jax is imported.
+    """Scores on the test scenes of a seed, by loss and by the name of the score."""
+    # Imported after environment.configure(), which must run before jax is imported.
     from jaxcls.tasks.run import run
 
     values: dict[str, dict[str, float]] = {}
@@ -82,11 +80,11 @@ def _measure(seed: int, options: argparse.Namespace) -> dict[str, dict[str, floa
             known = json.loads(options.keep.read_text()) if options.keep and options.keep.exists() else {}
             if key not in known:
                 began = time.monotonic()
-                given = Settings(
+                settings = Settings(
                     task="detection", source="files", data_dir=data, run_dir=Path(scratch, f"run{number}"), seed=seed,
                     epochs=options.epochs, **loss,
                 )  # fmt: skip
-                report = run(given, say=lambda line: None).report
+                report = run(settings, say=lambda line: None).report
                 known[key] = {score: report["metrics"][score] for score in SCORES}
                 print(seed, name, known[key], f"{time.monotonic() - began:.0f} s", flush=True)
                 if options.keep:
@@ -101,24 +99,16 @@ def _table(options: argparse.Namespace, measured: list[dict[str, dict[str, float
 
     written = (
         f"Written by `python experiments/focal_vs_cross_entropy.py --epochs {options.epochs} --train {options.train} "
-        f"--test {options.test}`. Seeds {', '.join(map(str, options.seeds))}, each with its own {options.train:,} "
-        f"training and {options.test:,} test scenes; {options.epochs} epochs. Mean over the seeds; in brackets the "
+        f"--test {options.test}`. Seeds {', '.join(map(str, options.seeds))}, each with different {options.train:,} "
+        f"training and {options.test:,} test scenes; {options.epochs} epochs. Means over the seeds; in parentheses the "
         f"paired difference to {PLAIN} with its 95 % confidence interval."
     )
     lines = ["# Detection: focal loss against cross-entropy (SYNTHETIC)", "", written, ""]
     lines += ["| loss | mAP (0.50:0.95) | mAP at 0.50 |", "|---|---|---|"]
     for loss in measured[0]:
-        cells = [_cell(over_seeds(loss, name), over_seeds(PLAIN, name)) for name in SCORES]
+        cells = [paired.cell(over_seeds(loss, name), over_seeds(PLAIN, name)) for name in SCORES]
         lines.append(f"| {loss} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
-
-
-def _cell(values: np.ndarray, baseline: np.ndarray) -> str:
-    difference = values - baseline
-    if not difference.any():
-        return f"{values.mean():.3f}"
-    half = STUDENT[len(values) - 1] * difference.std(ddof=1) / np.sqrt(len(values))
-    return f"{values.mean():.3f} ({difference.mean():+.3f} ± {half:.3f})"
 
 
 if __name__ == "__main__":

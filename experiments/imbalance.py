@@ -3,23 +3,23 @@
     python experiments/imbalance.py --tasks fraud
     python experiments/imbalance.py --tasks chest_xray
 
-A decision by plain cross-entropy at threshold 0.5 is compared with weighted cross-entropy and focal loss, each at 0.5
-and at the threshold that is best on the validation examples. The metric of the ranking tells what the loss is worth,
-and plain cross-entropy at its tuned threshold what the threshold is. A seed makes its own data, weights and order;
+Compares plain cross-entropy at threshold 0.5 to weighted cross-entropy and focal loss, each at 0.5 and at the
+threshold that is best on the validation examples. Ranking metrics show the effect of the loss, and plain
+cross-entropy at its tuned threshold the effect of the threshold. Each seed has different data, weights and order;
 differences are paired by seed, with the 95 % confidence interval of Student's t.
 
-Expected on fraud: positives weighted by 10 rank better than plain cross-entropy, by 0.06 of average precision, and so
-does focal loss, by 0.03, with intervals that leave out 0. What they gain of F1 over plain cross-entropy at 0.5 (0.12
-and 0.10 for the weights, at 0.5 and at the tuned threshold) five seeds of about 45 positives do not tell from 0.
-Tuning the threshold of plain cross-entropy gains nothing.
+Expected on fraud: weighting positives by 10 raises average precision over plain cross-entropy by 0.06, and focal loss
+by 0.03, with intervals that exclude 0. Their gains of F1 over plain cross-entropy at 0.5 (0.12 and 0.10 for the
+weights, at 0.5 and at the tuned threshold) are not significant with five seeds of about 45 positives. Tuning the
+threshold of plain cross-entropy gains nothing.
 
-Expected on chest_xray, where the positives are the many: balanced weights at 0.5 beat plain cross-entropy at 0.5 by
-0.051 of balanced accuracy, and so does its own tuned threshold, by 0.052, with intervals that leave out 0. Weights and
-a tuned threshold together gain 0.042, which five seeds do not tell from 0 (some 48 validation images are negative, few
-to tune by). Focal loss is worse at 0.5, no better at its tuned threshold, and ranks worse.
+Expected on chest_xray, where most examples are positive: balanced weights at 0.5 raise balanced accuracy over plain
+cross-entropy at 0.5 by 0.051, and tuning the threshold of plain cross-entropy by 0.052, with intervals that exclude 0.
+Weights and a tuned threshold together gain 0.042, which is not significant with five seeds (the threshold is tuned on
+about 48 negative images). Focal loss is worse at 0.5, no better at its tuned threshold, and ranks worse.
 
-The data is SYNTHETIC: the figures say how the ways compare, not what they reach on real data. Writes the section of
-each task into experiments/imbalance.md.
+The data is SYNTHETIC: the figures compare the methods, and say nothing about scores on real data. Writes the section
+of each task to experiments/imbalance.md.
 """
 
 import argparse
@@ -30,24 +30,23 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import paired
 
 from jaxcls._utils import environment
 from jaxcls.data.samples import chest_xray, fraud
 from jaxcls.training.settings import Settings
 
 TABLE = Path(__file__).with_suffix(".md")
-# Two-sided 95 % quantiles of Student's t, by the degrees of freedom.
-STUDENT = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 
 
 class Study(NamedTuple):
-    """What is compared on a task.
+    """The comparison on one task.
 
     Attributes:
-      write: (folder, *, seed=...) writes its synthetic files.
-      losses: name -> settings; PLAIN is what the others are compared with.
-      decision: the metric that counts of a decision, for which thresholds are tuned.
-      rankings: metrics of the scores that need no threshold.
+      write: ``(folder, *, seed)`` writes the synthetic files.
+      losses: settings by name; the others are compared to PLAIN.
+      decision: the metric of decisions, for which thresholds are tuned.
+      rankings: metrics of scores, without a threshold.
     """
 
     write: Callable[..., None]
@@ -59,7 +58,7 @@ class Study(NamedTuple):
 PLAIN = "plain cross-entropy"
 LOSSES: dict[str, dict[str, Any]] = {
     PLAIN: {"loss": "binary_crossentropy"},
-    # No weight of the positives beside it, whatever the recipe has.
+    # Overrides the pos_weight of the recipe.
     "weighted cross-entropy, classes balanced": {
         "loss": "weighted_crossentropy",
         "class_weight": "balanced",
@@ -83,17 +82,16 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", choices=STUDIES, default=[*STUDIES])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     options = parser.parse_args()
-    if not 2 <= len(options.seeds) <= len(STUDENT) + 1:
-        parser.error(f"--seeds: give 2 to {len(STUDENT) + 1}; a confidence interval takes differences.")
+    paired.check_seeds(parser, options.seeds)
     environment.configure()
     for task in options.tasks:
         measured = [_measure(task, seed) for seed in options.seeds]
-        _keep(task, _section(task, options.seeds, measured))
+        _write(task, _section(task, options.seeds, measured))
 
 
 def _measure(task: str, seed: int) -> dict[str, dict[str, float]]:
-    """Loss -> name -> value on the test examples, of data of that seed."""
-    # Once the environment is prepared, as it must be before jax is imported.
+    """Scores on the test examples of a seed, by loss and by the name of the score."""
+    # Imported after environment.configure(), which must run before jax is imported.
     from jaxcls.tasks.run import run
 
     study, values = STUDIES[task], {}
@@ -103,16 +101,16 @@ def _measure(task: str, seed: int) -> dict[str, dict[str, float]]:
         study.write(data, seed=seed)
         for number, (name, loss) in enumerate(study.losses.items()):
             directory = Path(scratch, f"run{number}")
-            given = Settings(
+            settings = Settings(
                 task=task, data_dir=data, run_dir=directory, seed=seed, tune_threshold=study.decision, **loss
             )
-            run(given, say=lambda line: None)
-            values[name] = _judge(study, directory)
+            run(settings, say=lambda line: None)
+            values[name] = _scores(study, directory)
             print(task, seed, name, values[name], flush=True)
     return values
 
 
-def _judge(study: Study, directory: Path) -> dict[str, float]:
+def _scores(study: Study, directory: Path) -> dict[str, float]:
     from jaxcls import metrics
     from jaxcls.tasks import build, predictor
 
@@ -140,8 +138,8 @@ def _section(task: str, seeds: list[int], measured: list[dict[str, dict[str, flo
     explanation = (
         f"Written by `python experiments/imbalance.py --tasks {task}`. "
         f"Seeds {', '.join(map(str, seeds))}; {examples[0]:,.0f} test examples each, of which "
-        f"{', '.join(f'{count:.0f}' for count in positives)} are positive. Mean over the seeds; in brackets the "
-        f"paired difference to {PLAIN} (of decisions: to it at 0.5) with its 95 % confidence interval."
+        f"{', '.join(f'{count:.0f}' for count in positives)} are positive. Means over the seeds; in parentheses the "
+        f"paired difference to {PLAIN} (for decisions: at 0.5) with its 95 % confidence interval."
     )
     lines = [
         f"## {task} (SYNTHETIC)",
@@ -152,22 +150,14 @@ def _section(task: str, seeds: list[int], measured: list[dict[str, dict[str, flo
         "|---" * (3 + len(study.rankings)) + "|",
     ]
     for loss in measured[0]:
-        cells = [_cell(over_seeds(loss, name), over_seeds(PLAIN, "at 0.5")) for name in ("at 0.5", "tuned")]
-        cells += [_cell(over_seeds(loss, name), over_seeds(PLAIN, name)) for name in study.rankings]
+        cells = [paired.cell(over_seeds(loss, name), over_seeds(PLAIN, "at 0.5")) for name in ("at 0.5", "tuned")]
+        cells += [paired.cell(over_seeds(loss, name), over_seeds(PLAIN, name)) for name in study.rankings]
         lines.append(f"| {loss} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def _cell(values: np.ndarray, baseline: np.ndarray) -> str:
-    difference = values - baseline
-    if not difference.any():
-        return f"{values.mean():.3f}"
-    half = STUDENT[len(values) - 1] * difference.std(ddof=1) / np.sqrt(len(values))
-    return f"{values.mean():.3f} ({difference.mean():+.3f} ± {half:.3f})"
-
-
-def _keep(task: str, section: str) -> None:
-    """Puts the section in the place of the task's old one."""
+def _write(task: str, section: str) -> None:
+    """Replaces the section of the task in the table."""
     old = TABLE.read_text(encoding="utf-8") if TABLE.exists() else "# Rare classes: which loss and which threshold\n"
     head, *sections = re.split(r"(?m)^(?=## )", old)
     others = [text.strip() + "\n" for text in sections if not text.startswith(f"## {task} ")]

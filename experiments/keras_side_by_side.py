@@ -1,16 +1,17 @@
-"""Five typical Keras scripts, each beside its port to jaxcls line by line, run step by step from equal weights.
+"""Typical Keras scripts and their ports to jaxcls, run step by step from equal weights.
 
     python experiments/keras_side_by_side.py
 
-For each: the loss of every training step, the accuracy of every batch before its step, and the loss and the metrics of
-the test images at the end, by Keras (on its JAX backend) and by jaxcls, from the same weights and on the same batches.
+Compares, between Keras (on its JAX backend) and jaxcls, the loss of every training step, the accuracy of every batch
+before its step, and the loss and metrics of the test images at the end, from the same weights and on the same batches.
 The images are the real ones of the Fashion-MNIST sample. Expected: no loss and no metric differs by more than 1e-5.
 Writes experiments/keras_side_by_side.md.
 
 Three differences are by design. A jaxcls model ends with logits, so its last layer has no activation. The metrics of
-jaxcls are exact, where Keras's AUC takes 200 thresholds: it is left out here. And class weights of a sigmoid loss weigh
-its two sides, where Keras weighs the example: the same, unless labels are soft or smoothed. A fourth is Keras's: from
-probabilities it caps the loss of an example at 16, and its gradient is 0 from there on, which none comes near here.
+jaxcls are exact, whereas Keras's AUC uses 200 thresholds; it is not compared here. Class weights of a sigmoid loss
+apply to its two terms, whereas Keras weights the example; they agree unless labels are soft or smoothed. A fourth
+difference is Keras's: it computes the loss from probabilities and caps it at 16, with a gradient of 0 from there on.
+No example comes near it here.
 """
 
 import argparse
@@ -38,7 +39,7 @@ BATCH_SIZE = 128
 TOLERANCE = 1e-5
 GROUP_OF_ARTICLE = np.array([0, 1, 0, 2, 0, 3, 0, 3, 4, 3], np.int32)
 BAG, FOOTWEAR = 8, 3
-# What an article has: sleeves, two legs or shoes of a pair, a sole.
+# Whether an article has sleeves, comes as a pair (of legs or shoes), has a sole.
 ATTRIBUTES = np.array([
     [1, 0, 0], [0, 1, 0], [1, 0, 0], [1, 0, 0], [1, 0, 0], [0, 1, 1], [1, 0, 0], [0, 1, 1], [0, 0, 0], [0, 1, 1],
 ], np.float32)  # fmt: skip
@@ -100,7 +101,7 @@ def jaxcls_multiclass(loss="sparse_categorical_crossentropy"):
     )
 
 
-# --- multi-label: what does it have? ---
+# --- multi-label: which attributes does it have? ---
 
 
 def keras_multilabel():
@@ -139,7 +140,7 @@ def keras_imbalanced():
         loss="binary_crossentropy",
         metrics=["accuracy", keras.metrics.Recall(name="recall")],
     )
-    return model  # and class_weight=CLASS_WEIGHT goes to fit
+    return model  # fit takes class_weight=CLASS_WEIGHT
 
 
 def jaxcls_imbalanced():
@@ -195,7 +196,7 @@ def jaxcls_two_outputs():
 
 
 class Script(NamedTuple):
-    """One script of each, the labels that both learn, and what Keras's fit takes beside them."""
+    """A Keras script, its port, their labels by article, and the class weights that Keras's fit takes."""
 
     keras: Callable[[], Any]
     jaxcls: Callable[[], Experiment]
@@ -204,7 +205,7 @@ class Script(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """The greatest differences over all steps and at the end, and the values at the end."""
+    """The greatest differences over all steps and on the test images, and the test values."""
 
     steps: int
     loss: float
@@ -233,42 +234,42 @@ SCRIPTS = {
         lambda articles: {"article": articles, "group": GROUP_OF_ARTICLE[articles]},
     ),
 }
-# Where Keras's name says the problem, which jaxcls knows already.
+# Keras's names that differ from jaxcls's.
 OUR_NAMES = {"binary_accuracy": "accuracy"}
 
 
 def images() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """The images and articles of the sample, to train on and to test on."""
+    """The images and articles of the sample: training and test."""
     sample = idx_images.load(IMAGES, "sample")
     train, test = (
-        (part.inputs.reshape(len(part.labels), -1).astype(np.float32) / 255, part.labels)
-        for part in (sample.train, sample.test)
+        (split.inputs.reshape(len(split.labels), -1).astype(np.float32) / 255, split.labels)
+        for split in (sample.train, sample.test)
     )
     return train, test
 
 
 def compare(script: Script, steps: int) -> Comparison:
-    """Trains both for so many steps."""
+    """Trains both for ``steps`` steps."""
     (inputs, articles), (test_inputs, test_articles) = images()
     labels, test_labels = script.labels(articles), script.labels(test_articles)
     theirs, ours = script.keras(), script.jaxcls()
     state = ours.init(0)
     for name in state.params:
         layer = theirs.get_layer(name)
-        # Copies, since Keras donates its arrays to its own steps.
+        # Copies, because Keras donates its arrays to its steps.
         state.params[name] = {"kernel": jnp.array(layer.kernel.value), "bias": jnp.array(layer.bias.value)}
     off_loss = off_accuracy = 0.0
     for step in range(steps):
         rows = np.arange(step * BATCH_SIZE, (step + 1) * BATCH_SIZE) % len(inputs)
         x, y = inputs[rows], jax.tree.map(lambda values, rows=rows: values[rows], labels)
-        theirs.reset_metrics()  # so that what comes back is of this batch
+        theirs.reset_metrics()  # or they would accumulate over batches
         expected = theirs.train_on_batch(x, y, class_weight=script.class_weight, return_dict=True)
-        found = ours.evaluate(state, (x, y))
+        scores = ours.evaluate(state, (x, y))
         state, metrics = ours.train_step(state, jaxcls.batch(x, y))
         off_loss = max(off_loss, abs(float(metrics.loss) - float(expected["loss"])))
-        off_accuracy = max(off_accuracy, *(abs(found[ours] - value) for ours, value in _accuracies(expected)))
+        off_accuracy = max(off_accuracy, *(abs(scores[ours] - value) for ours, value in _accuracies(expected)))
     weights = None if script.class_weight is None else np.array([*script.class_weight.values()])[test_labels]
-    # With them, Keras weighs the loss alone; jaxcls has the class weights of training in its loss.
+    # With sample weights Keras weights only the loss; the loss of jaxcls includes the class weights.
     expected = theirs.evaluate(test_inputs, test_labels, sample_weight=weights, return_dict=True, verbose=0)
     values = ours.evaluate(state, (test_inputs, test_labels))
     off_test = max(abs(values[OUR_NAMES.get(name, name)] - value) for name, value in expected.items())
@@ -286,16 +287,16 @@ def main() -> None:
     keras.utils.set_random_seed(0)
     lines = []
     for name, script in SCRIPTS.items():
-        found = compare(script, options.steps)
-        values = ", ".join(f"{metric} {value:.4f}" for metric, value in found.values.items())
-        lines.append(f"| {name} | {found.loss:.1e} | {found.accuracy:.1e} | {found.test:.1e} | {values} |\n")
+        result = compare(script, options.steps)
+        values = ", ".join(f"{metric} {value:.4f}" for metric, value in result.values.items())
+        lines.append(f"| {name} | {result.loss:.1e} | {result.accuracy:.1e} | {result.test:.1e} | {values} |\n")
         print(lines[-1], end="", flush=True)
-        assert max(found.loss, found.accuracy, found.test) <= TOLERANCE, name
+        assert max(result.loss, result.accuracy, result.test) <= TOLERANCE, name
     TABLE.write_text(
         "# Keras side by side\n\nWritten by `python experiments/keras_side_by_side.py`: the greatest differences "
         f"between Keras {keras.__version__} and jaxcls\nover {options.steps} steps from equal weights on equal batches "
         f"of {BATCH_SIZE} real images, and on 2,000 test images afterwards.\n\n"
-        "| script | loss of a step | accuracy of a batch | loss and metrics of the test | test, by jaxcls |\n"
+        "| script | training loss | batch accuracy | test loss and metrics | test values of jaxcls |\n"
         f"|---|---|---|---|---|\n{''.join(lines)}",
         encoding="utf-8",
     )

@@ -1,4 +1,4 @@
-"""Makes the sample of the task csv that comes with the package from the wine data in scikit-learn.
+"""Writes the sample of the task csv from the wine data of scikit-learn.
 
     python experiments/make_csv_sample.py
 

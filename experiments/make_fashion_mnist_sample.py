@@ -1,9 +1,9 @@
-"""Cuts the sample of Fashion-MNIST that comes with the package from the official files.
+"""Writes the sample of Fashion-MNIST from the official files.
 
     python experiments/make_fashion_mnist_sample.py
 
-Expected: the files in jaxcls/data/samples/fashion_mnist as they were committed, byte for byte. It needs Debian's
-dataset-fashion-mnist, whose content is verified to be the official one.
+Expected: the files in jaxcls/data/samples/fashion_mnist as they were committed, byte for byte. Needs Debian's
+package dataset-fashion-mnist, whose content is verified against the official checksums.
 """
 
 from pathlib import Path

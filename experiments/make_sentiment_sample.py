@@ -1,4 +1,4 @@
-"""Makes the sample of the sentiment task from the source archive of vaderSentiment 2.5.
+"""Writes the sample of the sentiment task from the source archive of vaderSentiment 2.5.
 
     pip download --no-deps --no-binary :all: vaderSentiment==2.5
     python experiments/make_sentiment_sample.py vaderSentiment-2.5.tar.gz
@@ -40,7 +40,7 @@ def member(archive: bytes, name: str) -> bytes:
     """The content of one file in a gzipped tar archive."""
     with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as unpacked:
         file = unpacked.extractfile(name)
-        assert file is not None, f"{name} is no file"
+        assert file is not None, f"{name} is not a file"
         return file.read()
 
 

@@ -2,8 +2,8 @@
 
     python experiments/mnist.py --seeds 0 1 2
 
-Expected: 0.98 or more on the 1,000 test images of the sample for every seed, in less than 60 s on 2 quiet cores. It
-writes experiments/mnist.md.
+Expected: at least 0.98 on the 1,000 test images of the sample for every seed, in less than 60 s on 2 idle cores.
+Writes experiments/mnist.md.
 """
 
 import argparse
@@ -20,8 +20,8 @@ from pathlib import Path
 TABLE = Path(__file__).with_suffix(".md")
 HEAD = """# MNIST, 4,000 training and 1,000 test images
 
-Written by `python experiments/mnist.py`; real digits, but not MNIST's official test images. Times are those of the
-whole process: start, data, compiling, training, validation, test.
+Written by `python experiments/mnist.py` on real digits, but not on MNIST's official test images. Times are of the
+whole process: start, data, compilation, training, validation, test.
 
 | seed | test accuracy | errors | seconds |
 |---|---|---|---|

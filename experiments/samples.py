@@ -1,10 +1,10 @@
-"""Every task trained from its sample by one command, as a whole process, and the metrics that count in it.
+"""Trains every task from its sample: the whole-process time and the test metrics.
 
     python experiments/samples.py
     python experiments/samples.py --tasks mnist leaf
 
-It writes experiments/samples.md. Expected: each process ends within 90 s on 2 cores, and detection within
-10 minutes, though nothing is cached: the synthetic samples are generated, and all is compiled, anew.
+Writes experiments/samples.md. Expected: each process ends within 90 s on 2 cores, and detection within 10 minutes.
+Nothing is cached: the synthetic samples are generated and everything is compiled again.
 """
 
 import argparse
@@ -23,7 +23,7 @@ TABLE = Path(__file__).with_suffix(".md")
 
 
 def measure(task: Task) -> tuple[float, dict]:
-    """The seconds of the whole process, and what it reported of the test examples."""
+    """The seconds of the whole process, and its test results."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "jaxcls.train", "--task", task.name, "--source", "sample"]
         began = time.perf_counter()
@@ -48,8 +48,10 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS), help="which tasks to train")
     names = parser.parse_args().tasks
     lines = [
+        "# Samples",
+        "",
         f"Written by `python experiments/samples.py --tasks {' '.join(names)}`, seed 0, {os.cpu_count()} cores.",
-        "Test examples of the sample of each task; what is synthetic says nothing about real data.",
+        "Scores on the test examples of each sample; those of synthetic samples say nothing about real data.",
         "",
         "| task | problem | sample | test examples | test scores | whole process, nothing cached |",
         "|---|---|---|---|---|---|",

@@ -3,12 +3,11 @@
     pip install matplotlib
     python experiments/scaling.py
 
-Expected: straight lines on logarithmic axes, of slope 1 or less; where one bends, the table says why. Writes
+Expected: straight lines on logarithmic axes, of slope 1 or less; the table explains deviations. Writes
 experiments/scaling.md (the table) and .svg (the chart). Takes about three minutes on 2 cores.
 
-Every point is a process of its own, so that its peak memory is its own. Times are the least of what is repeated after
-a first, compiling round, since whatever else the machine does adds to them. Nothing here is learned from, so the
-examples are random (SYNTHETIC).
+Every point is measured in a separate process, which has a peak memory. Times are the minimum of several repetitions
+after one that compiles, because other load on the machine can only add to them. The examples are random (SYNTHETIC).
 """
 
 import argparse
@@ -34,14 +33,14 @@ PIXELS = (28, 28, 1)
 
 
 class Axis(NamedTuple):
-    """One thing that grows.
+    """A quantity that grows.
 
     Attributes:
-      title: what is on the horizontal axis.
-      measured: what takes the seconds.
-      values: where it is measured.
-      seconds: a value -> how long each repetition took.
-      remark: why it is not straight, where it is not.
+      title: the label of the horizontal axis.
+      measured: what is timed.
+      values: the measured values of the quantity.
+      seconds: ``value -> seconds`` of each repetition.
+      remark: why the line is not straight, where it is not.
     """
 
     title: str
@@ -87,12 +86,12 @@ AXES = {
     ),
     "batch": Axis(
         "batch size", MLP, (32, 64, 128, 256, 512, 1_024), by_batch,
-        "falls: the update of 535,818 parameters and the start of each operation are once a step, of which there are "
-        "fewer, and products of more rows are nearer to the peak",
+        "falls: fewer steps, each with one update of 535,818 parameters and one start of each operation, and larger "
+        "matrix products are closer to the peak rate",
     ),
     "width": Axis(
         "width of both hidden layers", MLP, (128, 256, 512, 1_024, 2_048), by_width,
-        "bends from 1 to 2: the first layer has 784 weights a unit, the second as many as there are units",
+        "bends from 1 to 2: the first layer has 784 weights per unit, the second as many as it has units",
     ),
     "channels": Axis(
         "channels of each convolution", CNN, (8, 16, 32, 64, 128), by_channels,
@@ -100,22 +99,22 @@ AXES = {
     ),
     "labels": Axis(
         "labels, multi-label", MLP, (10, 100, 1_000, 10_000), by_labels,
-        "bends from 0 to 1: the hidden layers cost the same whatever the labels",
+        "bends from 0 to 1: the cost of the hidden layers does not depend on the labels",
     ),
     "metrics_examples": Axis(
         "examples, 10 labels", METRICS, (1_000, 4_000, 16_000, 64_000), metrics_by_examples,
-        "straight, though scores are sorted",
+        "straight, although scores are sorted",
     ),
     "metrics_labels": Axis(
         "labels, 2,000 examples", METRICS, (1, 10, 100, 1_000), metrics_by_labels,
-        "straight but for what a report costs whatever its labels",
+        "straight, except for the constant cost of a report",
     ),
 }  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--axes", nargs="+", choices=AXES, default=list(AXES), help="all but these are left out")
+    parser.add_argument("--axes", nargs="+", choices=AXES, default=list(AXES), help="only these")
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
@@ -144,7 +143,7 @@ def measure(axis: str, value: int) -> tuple[float, float]:
 
 
 class _Times(Callback):
-    """Ends the training when there are enough epochs after the first, which compiles."""
+    """Ends the training after enough epochs, not counting the first, which compiles."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
@@ -167,7 +166,7 @@ def _epochs(
     channels: int | None = None,
     labels: int | None = None,
 ) -> list[float]:
-    """Seconds of epochs in the loop of the command line."""
+    """Seconds of epochs in the training loop of the command."""
     import jax
     import jax.numpy as jnp
 
@@ -214,7 +213,7 @@ def _epochs(
 
 
 def _reports(*, count: int, labels: int) -> list[float]:
-    """Seconds of all metrics of a multi-label problem, as they are reported at the end of a run."""
+    """Seconds of all metrics of a multi-label problem, as reported at the end of a run."""
     from jaxcls import metrics
 
     generator = np.random.default_rng(0)
@@ -241,14 +240,14 @@ def report(points: dict[str, list[tuple[int, float, float]]]) -> str:
         "Written by `python experiments/scaling.py`, with scaling.svg; the examples are SYNTHETIC.",
         f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}, jax {version('jax')}.",
         "",
-        "A slope of 1: twice as much takes twice as long. Memory is the peak of the whole process.",
+        "A slope of 1 means that twice the value takes twice the time. Memory is the peak of the whole process.",
         "",
-        "| what grows | what is measured | from, to | seconds | slope | its upper half | memory, MiB | remark |",
+        "| quantity | measured | range | seconds | slope | slope of the upper half | memory, MiB | remark |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for name, found in points.items():
+    for name, measurements in points.items():
         axis = AXES[name]
-        values, seconds, memory = (list(column) for column in zip(*found, strict=True))
+        values, seconds, memory = (list(column) for column in zip(*measurements, strict=True))
         half = len(values) // 2
         lines.append(
             f"| {axis.title} | {axis.measured} | {values[0]:,} to {values[-1]:,} "
@@ -266,8 +265,8 @@ def draw(points: dict[str, list[tuple[int, float, float]]]) -> None:
     from matplotlib import pyplot
 
     figure, rows = pyplot.subplots(2, len(points), figsize=(3.1 * len(points), 5.6), squeeze=False, sharex="col")
-    for column, (name, found) in enumerate(points.items()):
-        values, *results = zip(*found, strict=True)
+    for column, (name, measurements) in enumerate(points.items()):
+        values, *results = zip(*measurements, strict=True)
         for row, (label, result) in enumerate(zip(("seconds", "peak memory, MiB"), results, strict=True)):
             plot = rows[row][column]
             plot.loglog(values, result, "o-", color="C0" if row == 0 else "C1")

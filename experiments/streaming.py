@@ -1,20 +1,19 @@
-"""Training on examples that stay on the host, beside training on examples that live on the device.
+"""Training on examples that stay on the host against training on examples in device memory.
 
     pip install matplotlib
     python experiments/streaming.py
-    python experiments/streaming.py --models mlp    # a quick look: writes nothing
+    python experiments/streaming.py --models mlp    # quick; writes nothing
 
 Writes experiments/streaming.md (the table) and streaming.svg (the timeline of a second of each model).
 
-The same fit on real Fashion-MNIST, batches of 128, Adam. The two take turns for several rounds, of two epochs each:
-the first one compiles and is not counted. The rate is the median over the rounds, the ratio the median of the ratios of
-each round. The wait is how long the loop is blocked on the next chunk of batches; the device has nothing to compute
-then.
+Both train on real Fashion-MNIST in batches of 128 with Adam. They take turns for several rounds of two epochs; the
+first epoch compiles and is not counted. The rate is the median over the rounds, the ratio the median of the ratios of
+each round. The wait is the time that the loop is blocked on the next chunk of batches, while the device has nothing to
+compute.
 
-To expect: a ratio of about 1, and more for an MLP on a CPU, whose threads gather beside it what a device gathers
-between its steps. The loop waits at the begin of an epoch, nearly all of it for the epoch's order, which the device
-draws either way. On a CPU host and device are the same cores: what the threads gather while the device computes is
-taken from it.
+Expected: a ratio of about 1, and more for an MLP on a CPU, where threads gather batches that the device would gather
+between its steps. The loop waits at the start of an epoch, mostly for the order of the epoch, which the device draws in
+both cases. On a CPU, host and device share the cores, so that gathering slows the computation down.
 """
 
 import argparse
@@ -35,19 +34,19 @@ PICTURE = Path(__file__).with_suffix(".svg")
 EXAMPLES = {"mlp": 51_200, "cnn": 12_800}
 BATCH_SIZE = 128
 GATHER, SEND, WAIT, STEPS = "host: gather", "host: send", "device: wait", "device: steps"
-COLOURS = {GATHER: "tab:blue", SEND: "tab:orange", WAIT: "tab:red", STEPS: "tab:green"}
+COLORS = {GATHER: "tab:blue", SEND: "tab:orange", WAIT: "tab:red", STEPS: "tab:green"}
 
 
 class Span(NamedTuple):
-    """What was done from when to when, in seconds of one clock."""
+    """An activity with its start and end, in seconds."""
 
-    what: str
+    activity: str
     begin: float
     end: float
 
 
 class Turn(NamedTuple):
-    """One epoch: its examples a second, the share of it that the loop waited, and what happened in it."""
+    """An epoch: examples per second, the share of time that the loop waited, also for the first chunk, and spans."""
 
     rate: float
     wait: float
@@ -57,7 +56,7 @@ class Turn(NamedTuple):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", choices=EXAMPLES, help="only these, and nothing is written")
+    parser.add_argument("--models", nargs="+", choices=EXAMPLES, help="only these; nothing is written")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
 
@@ -73,7 +72,7 @@ def main() -> None:
 
 
 def measure(model: str, rounds: int) -> list[tuple[Turn, Turn]]:
-    """Of each round, the turn of the examples on the device and that of those on the host."""
+    """For each round, the epoch with examples on the device and the one with examples on the host."""
     import jax
 
     from jaxcls import losses, optimizers, tasks
@@ -104,8 +103,8 @@ def measure(model: str, rounds: int) -> list[tuple[Turn, Turn]]:
             ends.append(time.perf_counter())
             return {}
 
-        # The same work as without, and the time that each part of it took.
-        gathered = mock.patch.object(streaming, "gathered", timed(GATHER, streaming.gather_chunk, spans))
+        # The original functions, timed.
+        gathered = mock.patch.object(streaming, "gather_chunk", timed(GATHER, streaming.gather_chunk, spans))
         sent = mock.patch.object(jax, "device_put", timed(SEND, jax.device_put, spans))
         with gathered, sent:
             fit(
@@ -119,15 +118,15 @@ def measure(model: str, rounds: int) -> list[tuple[Turn, Turn]]:
             )
         begin, end = ends
         within = sorted((span for span in spans if span.end > begin), key=lambda span: span.begin)
-        waits = [span.end - span.begin for span in within if span.what == WAIT]
+        waits = [span.end - span.begin for span in within if span.activity == WAIT]
         length = end - begin
         return Turn(count / length, sum(waits) / length, waits[0] / length, within)
 
     return [(turn(on_device, batching.device_feed), turn(on_host, streaming.host_feed)) for _ in range(rounds)]
 
 
-def timed(what: str, function: Callable[..., Any], spans: list[Span]) -> Callable[..., Any]:
-    """The function, which notes its time where Grain's threads call it, until what it gives is there."""
+def timed(activity: str, function: Callable[..., Any], spans: list[Span]) -> Callable[..., Any]:
+    """The function, timed in Grain's threads until its result is ready."""
 
     def call(*arguments: Any, **options: Any) -> Any:
         import jax
@@ -136,14 +135,14 @@ def timed(what: str, function: Callable[..., Any], spans: list[Span]) -> Callabl
             return function(*arguments, **options)
         begin = time.perf_counter()
         result = jax.block_until_ready(function(*arguments, **options))
-        spans.append(Span(what, begin, time.perf_counter()))
+        spans.append(Span(activity, begin, time.perf_counter()))
         return result
 
     return call
 
 
 def watched(feed: Callable[..., Iterator[Any]], spans: list[Span]) -> Callable[..., Iterator[Any]]:
-    """The feed, with the time that the loop waits for a chunk, and that from then until it asks for the next."""
+    """The feed, with the time that the loop waits for a chunk and the time until it requests the next."""
 
     def chunks(*arguments: Any) -> Iterator[Any]:
         inner = feed(*arguments)
@@ -155,7 +154,7 @@ def watched(feed: Callable[..., Iterator[Any]], spans: list[Span]) -> Callable[.
                 return
             got = time.perf_counter()
             spans.append(Span(WAIT, begin, got))
-            # The loop asks for a chunk when the metrics of the one before are there.
+            # The loop requests a chunk when the metrics of the previous one are ready.
             yield chunk
             spans.append(Span(STEPS, got, time.perf_counter()))
 
@@ -166,17 +165,17 @@ def table(measured: dict[str, list[tuple[Turn, Turn]]]) -> str:
     count = len(next(iter(measured.values())))
     explanation = (
         "Written by `python experiments/streaming.py`, with the timeline [streaming.svg](streaming.svg). "
-        f"{os.cpu_count()} cores ({platform.machine()}), of host and device alike; Python {platform.python_version()}, "
+        f"{os.cpu_count()} cores ({platform.machine()}), for both host and device; Python {platform.python_version()}, "
         f"jax {version('jax')}, Grain {version('grain')}. Real Fashion-MNIST, batch size {BATCH_SIZE}, Adam, float32; "
-        f"medians of {count} rounds, in brackets the least and the most."
+        f"medians of {count} rounds, with the range in parentheses."
     )
     columns = (
-        "model", "on the device, examples a second", "streamed from the host", "ratio", "the loop waits",
-        "of that for the first chunk of the epoch",
+        "model", "on the device, examples/s", "streamed from the host, examples/s", "ratio", "wait of the loop",
+        "of which for the first chunk of the epoch",
     )  # fmt: skip
     lines = ["# Streaming", "", explanation, "", f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for model, rounds in measured.items():
-        resident, streamed = ([turn[place].rate for turn in rounds] for place in (0, 1))
+        resident, streamed = ([turn[index].rate for turn in rounds] for index in (0, 1))
         ratios = [after.rate / before.rate for before, after in rounds]
         waits, first_waits = ([getattr(turn, name) for _, turn in rounds] for name in ("wait", "first_wait"))
         lines.append(
@@ -191,22 +190,22 @@ def _spread(values: list[float], form: str) -> str:
 
 
 def draw(measured: dict[str, list[tuple[Turn, Turn]]]) -> None:
-    """The timeline of the first second of an epoch that is streamed."""
+    """Draws the first second of a streamed epoch."""
     import matplotlib.pyplot as plt
 
-    plt.rcParams["svg.hashsalt"] = "streaming"  # the same picture of the same figures
+    plt.rcParams["svg.hashsalt"] = "streaming"  # reproducible
     figure, axes = plt.subplots(
         len(measured), 1, figsize=(10, 2.2 * len(measured)), layout="constrained", squeeze=False
     )
     for axis, (model, rounds) in zip(axes[:, 0], measured.items(), strict=True):
         spans = rounds[-1][1].spans
-        origin = next(span.begin for span in spans if span.what == WAIT)
-        for place, what in enumerate(reversed(COLOURS)):
-            bars = [(span.begin - origin, span.end - span.begin) for span in spans if span.what == what]
-            axis.broken_barh(bars, (place - 0.4, 0.8), color=COLOURS[what], edgecolor="white", linewidth=0.3)
-        axis.set(title=f"{model}, streamed", xlim=(0, 1), yticks=range(len(COLOURS)))
-        axis.set_yticklabels(reversed(COLOURS))
-    axes[-1, 0].set_xlabel("seconds from the begin of an epoch")
+        origin = next(span.begin for span in spans if span.activity == WAIT)
+        for row, activity in enumerate(reversed(COLORS)):
+            bars = [(span.begin - origin, span.end - span.begin) for span in spans if span.activity == activity]
+            axis.broken_barh(bars, (row - 0.4, 0.8), color=COLORS[activity], edgecolor="white", linewidth=0.3)
+        axis.set(title=f"{model}, streamed", xlim=(0, 1), yticks=range(len(COLORS)))
+        axis.set_yticklabels(reversed(COLORS))
+    axes[-1, 0].set_xlabel("seconds from the start of an epoch")
     figure.savefig(PICTURE, metadata={"Date": None})
     plt.close(figure)
 

@@ -1,21 +1,21 @@
-"""Training examples a second, side by side with the peers: the same models on the same data.
+"""Training examples per second of jaxcls and other frameworks, for the same models on the same data.
 
     pip install keras torch tensorflow matplotlib
     python experiments/throughput.py
     python experiments/throughput.py --models mlp cnn --batch-sizes 128
-    python experiments/throughput.py --contenders jaxcls torch    # a quick look: writes nothing
+    python experiments/throughput.py --contenders jaxcls torch    # quick; writes nothing
 
-Writes experiments/throughput.json (what was measured), .md (the table) and .svg (the chart); a run of some models and
-batch sizes replaces those alone. A peer that is not installed is left out, and named.
+Writes experiments/throughput.json (the measurements), .md (the table) and .svg (the chart); a run of some models and
+batch sizes replaces only those. A framework that is not installed is skipped and named.
 
-Every contender trains in a process of its own, as its users would run it: the same architecture and number of
-parameters, Adam, float32 unless it says bfloat16, shuffling and feeding included. jaxcls has its native kernels (pip
-install 'jaxcls[cpu]', and a C++ compiler) unless it says pure JAX. Images are the real Fashion-MNIST; the tokens of the
-transformer and the scenes of the detector are generated, since only their number matters here. The contenders take
-turns, some seconds each, for several rounds, so that what slows the machine slows all of them. The rate is the median
-over the rounds; a ratio is the median of the ratios of each round. The work of an example is that of matrix products
-and convolutions alone, counted in experiments/peers/workloads.py; the peak is the fastest square product that NumPy,
-XLA or PyTorch made in the same rounds. Nothing is cached when a process starts.
+Every contender trains in a separate process, as its users would run it: the same architecture and number of
+parameters, Adam, float32 unless it says bfloat16, including shuffling and data transfer. jaxcls uses its native
+kernels (pip install 'jaxcls[cpu]', and a C++ compiler) unless it says pure JAX. Images are the real Fashion-MNIST;
+the tokens of the transformer and the scenes of the detector are generated, since only their number matters here. The
+contenders take turns of some seconds for several rounds, so that other load on the machine slows down all of them.
+The rate is the median over the rounds; a ratio is the median of the ratios of each round. The operations per example
+are those of matrix products and convolutions, counted in experiments/peers/workloads.py; the peak is the fastest
+square matrix product of NumPy, XLA or PyTorch in the same rounds. Nothing is cached when a process starts.
 """
 
 import argparse
@@ -47,9 +47,9 @@ BATCH_SIZES = {
     "transformer": (8, 32, 128),
     "retinanet": (16,),
 }
-# Epochs without end: the contender stops when its input does.
+# Practically endless: the contender stops when its input ends.
 MANY = 1_000_000
-# Not a contender: what measures the peak.
+# Not a contender: measures the peak.
 GEMM = "gemm"
 RECORD = Path(__file__).with_suffix(".json")
 
@@ -57,10 +57,10 @@ RECORD = Path(__file__).with_suffix(".json")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=BATCH_SIZES, default=list(BATCH_SIZES))
-    parser.add_argument("--batch-sizes", nargs="+", type=int, help="in place of those of each model")
-    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, help="only these, and nothing is written")
+    parser.add_argument("--batch-sizes", nargs="+", type=int, help="instead of those of each model")
+    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, help="only these; nothing is written")
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each contender")
-    parser.add_argument("--seconds", type=float, default=2.0, help="of one measurement, about")
+    parser.add_argument("--seconds", type=float, default=2.0, help="approximate length of one measurement")
     parser.add_argument("--worker", choices=[*CONTENDERS, GEMM], help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker == GEMM:
@@ -79,7 +79,7 @@ def compare_all(options: argparse.Namespace) -> None:
             measured.append(compare(model, batch_size, names, options.rounds, options.seconds))
             print(throughput_report.table(measured[-1:]), flush=True)
             if not options.contenders:
-                # After each cell, so that what was measured is kept if a later one is interrupted.
+                # After each cell, so that an interruption loses nothing.
                 throughput_report.write(measured[-1], RECORD)
 
 
@@ -113,12 +113,12 @@ def compare(model: str, batch_size: int, names: list[str], rounds: int, seconds:
                     rate, rows[name].memory = worker.measure()
                     rows[name].rates.append(rate)
                 except WorkerFailed as failure:
-                    # A row is of all rounds or of none.
+                    # A row has all rounds or none.
                     rows[name].rates, rows[name].failure = [], str(failure)
                     del workers[name]
     for name, row in rows.items():
         if row.failure:
-            say(f"{model}, batch size {batch_size}: {name} is left out: {row.failure}")
+            say(f"{model}, batch size {batch_size}: {name} is skipped: {row.failure}")
     parameters = {row.contender: row.parameters for row in rows.values() if not row.failure}
     say(f"{model}: parameters {parameters}")
     if len(set(parameters.values())) > 1:
@@ -127,11 +127,11 @@ def compare(model: str, batch_size: int, names: list[str], rounds: int, seconds:
 
 
 class WorkerFailed(Exception):
-    """A contender's process ended; the last line that it wrote."""
+    """The process of a contender ended; the message is the last line that it wrote."""
 
 
 class Worker(contextlib.AbstractContextManager):
-    """A contender in a process of its own, with empty caches, which measures when it is told to."""
+    """A contender in a separate process with empty caches, which measures on request."""
 
     def __init__(self, name: str, model: str, batch_size: int, seconds: float, folder: Path):
         command = [sys.executable, __file__, "--worker", name, "--models", model, "--batch-sizes", str(batch_size)]
@@ -150,13 +150,13 @@ class Worker(contextlib.AbstractContextManager):
         line = self._process.stdout.readline()
         if not line:
             status = self._process.wait()
-            said = [line for line in self._log.read_text(errors="replace").splitlines() if line.strip()]
-            raise WorkerFailed(said[-1] if said else f"ended with status {status}")
+            lines = [line for line in self._log.read_text(errors="replace").splitlines() if line.strip()]
+            raise WorkerFailed(lines[-1] if lines else f"ended with status {status}")
         return json.loads(line)
 
     def measure(self) -> Any:
         assert self._process.stdin is not None
-        # If it has ended, it has no answer either.
+        # If the process has ended, answer() raises.
         with contextlib.suppress(BrokenPipeError):
             print("measure", file=self._process.stdin, flush=True)
         return self.answer()
@@ -168,20 +168,20 @@ class Worker(contextlib.AbstractContextManager):
         self._process.wait()
 
 
-# The other end of Worker: what is printed to the standard output is an answer.
+# The other end of Worker: each line on the standard output is an answer.
 
 
 def measure(name: str, model: str, batch_size: int, seconds: float) -> NoReturn:
-    """Answers the number of parameters after two steps, then the seconds that compiling took, then rates."""
+    """Answers the number of parameters after two steps, then the compilation time in seconds, then rates."""
     tell = teller()
     if name.startswith("jaxcls"):
-        # As its command lines do, before anything imports jax: the data's loader does.
+        # As its commands do, before jax is imported, which loading the data does.
         environment.configure()
     workload = workloads.load(model, batch_size)
     module, function = CONTENDERS[name].function.split(".")
     parameters, train = getattr(importlib.import_module(f"peers.{module}"), function)(workload)
 
-    # Not one step: a loop of one step is compiled as none.
+    # Two steps: a loop of one step would be compiled without a loop.
     count = 2 * batch_size
     ends = [time.perf_counter()]
 
@@ -193,8 +193,8 @@ def measure(name: str, model: str, batch_size: int, seconds: float) -> NoReturn:
     train(count, 2, first_turn)
     first, second = ends[1] - ends[0], ends[2] - ends[1]
 
-    # As many examples as one measurement takes time for, or all. The fewer they are, the more the start and end of an
-    # epoch weigh, so the number is approached from below.
+    # The number of examples that fill one measurement, or all. Small epochs are dominated by their start and end, so
+    # the number is increased step by step.
     most = workload.size // batch_size
     epoch_seconds, batches = second, 2
     while epoch_seconds < seconds / 2 and batches < most:
@@ -207,14 +207,14 @@ def measure(name: str, model: str, batch_size: int, seconds: float) -> NoReturn:
     began, done = None, 0
 
     def turn() -> None:
-        """Called after each epoch, of which the first one warms up: answers, and waits until it is told to go on."""
+        """Called after each epoch, the first of which is a warm-up: answers and waits for the next request."""
         nonlocal began, done
         if began is None:
             tell(first - second)
         else:
             done += count
             elapsed = time.perf_counter() - began
-            # Whole epochs, as many as come nearest.
+            # The number of whole epochs that comes closest to the requested time.
             if elapsed + epoch_seconds / 2 < seconds:
                 return
             tell((done / elapsed, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))
@@ -227,7 +227,7 @@ def measure(name: str, model: str, batch_size: int, seconds: float) -> NoReturn:
 
 
 def measure_peak() -> NoReturn:
-    """Answers operations a second of the fastest of some products."""
+    """Answers the operations per second of the fastest matrix product."""
     tell = teller()
     from peers import gemm
 
@@ -238,14 +238,14 @@ def measure_peak() -> NoReturn:
 
 
 def teller() -> Callable[[Any], None]:
-    """Keeps the standard output for answers: what the libraries print goes where errors go."""
+    """Reserves the standard output for answers; other output goes to the standard error."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     return lambda value: print(json.dumps(value), file=answers, flush=True)
 
 
 def versions(name: str) -> dict[str, str]:
-    """The packages that a contender needs, as far as they are installed. TensorFlow comes under several names."""
+    """The installed packages of those that a contender needs. TensorFlow is distributed under several names."""
     distributions = importlib.metadata.packages_distributions()
     packages = [package for package in CONTENDERS[name].packages if package in distributions]
     return {package: importlib.metadata.version(distributions[package][0]) for package in packages}
@@ -253,14 +253,14 @@ def versions(name: str) -> dict[str, str]:
 
 def machine() -> str:
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    kind: dict[str, str] = {}
+    cpu: dict[str, str] = {}
     with contextlib.suppress(OSError):  # not Linux
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             key, _, value = line.partition(":")
-            kind.setdefault(key.strip(), value.strip())
-    flags = kind.get("flags", "").split()
+            cpu.setdefault(key.strip(), value.strip())
+    flags = cpu.get("flags", "").split()
     widest = next((name for name in ("avx512f", "avx2") if name in flags), platform.machine())
-    return f"{cpus} cores, {kind.get('model name', platform.processor())}, {widest}, Python {platform.python_version()}"
+    return f"{cpus} cores, {cpu.get('model name', platform.processor())}, {widest}, Python {platform.python_version()}"
 
 
 def say(line: str) -> None:

@@ -1,4 +1,4 @@
-"""What experiments/throughput.py measured: kept as JSON, and drawn from it as a table and a chart."""
+"""The measurements of experiments/throughput.py: stored as JSON, shown as a table and a chart."""
 
 import dataclasses
 import json
@@ -14,11 +14,11 @@ class Row:
     """A contender in one cell.
 
     Attributes:
-      versions: of its packages, as far as they are installed.
-      rates: examples a second, one a round.
+      versions: versions of its installed packages.
+      rates: examples per second of each round.
       start_seconds: from the start of the process to the end of the second step.
-      compile_seconds: what the first two steps took longer than the next two.
-      memory: the most bytes that the process held.
+      compile_seconds: the time of the first two steps minus that of the next two.
+      memory: peak memory of the process in bytes.
       failure: why there are no rates.
     """
 
@@ -34,11 +34,11 @@ class Row:
 
 @dataclasses.dataclass
 class Cell:
-    """What was measured side by side.
+    """The measurements of all contenders for one model and batch size.
 
     Attributes:
-      options: those of the command.
-      peak: floating-point operations a second of the fastest matrix product.
+      options: the options of the command.
+      peak: floating-point operations per second of the fastest matrix product.
     """
 
     model: str
@@ -52,24 +52,24 @@ class Cell:
         return statistics.median(row.rates)
 
     def flops(self, row: Row) -> float:
-        """Operations a second."""
+        """Floating-point operations per second."""
         return self.rate(row) * training_flops(self.model)
 
     def ratio(self, row: Row, base: str) -> float | None:
-        """The median of the ratios of each round to another contender's rate; None where that has none."""
+        """The median over the rounds of the ratio to another contender; None if that one has no rates."""
         rates = next((other.rates for other in self.rows if other.contender == base), [])
         pairs = zip(row.rates, rates, strict=True) if rates else ()
         return statistics.median([rate / other for rate, other in pairs]) if rates else None
 
 
 def write(cell: Cell, path: Path) -> None:
-    """Puts a cell in the place of the one of the same model and batch size, and draws all anew beside it."""
+    """Replaces the cell of the same model and batch size, and writes the table and the chart again."""
     cells = {(old.model, old.batch_size): old for old in read(path)} if path.exists() else {}
     cells[cell.model, cell.batch_size] = cell
     order = ["mlp", "cnn", "resnet", "transformer", "retinanet"]
     ordered = sorted(cells.values(), key=lambda cell: (order.index(cell.model), cell.batch_size))
     path.write_text(json.dumps([dataclasses.asdict(cell) for cell in ordered], indent=1) + "\n", encoding="utf-8")
-    path.with_suffix(".md").write_text(page(ordered), encoding="utf-8")
+    path.with_suffix(".md").write_text(document(ordered), encoding="utf-8")
     draw(ordered, path.with_suffix(".svg"))
 
 
@@ -80,8 +80,8 @@ def read(path: Path) -> list[Cell]:
 
 def table(cells: list[Cell]) -> str:
     """One row for each contender of each cell."""
-    columns = ["model", "batch", "contender", "examples a second", "to Keras on JAX", "to PyTorch", "GFLOP/s"]
-    columns += ["of the peak", "memory, MB", "start, s", "compiling, s"]
+    columns = ["model", "batch", "contender", "examples/s", "ratio to Keras on JAX", "ratio to PyTorch", "GFLOP/s"]
+    columns += ["share of the peak", "memory, MB", "start, s", "compilation, s"]
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for cell in cells:
         for row in cell.rows:
@@ -94,40 +94,40 @@ def table(cells: list[Cell]) -> str:
                 f"| {cell.flops(row) / 1e9:.0f} | {cell.flops(row) / cell.peak:.0%} | {row.memory / 1e6:,.0f} "
                 f"| {row.start_seconds:.1f} | {row.compile_seconds:.1f} |"
             )
-    left_out = [
-        f"- {cell.model}, batch size {cell.batch_size}: {CONTENDERS[row.contender].title} is left out: {row.failure}"
+    skipped = [
+        f"- {cell.model}, batch size {cell.batch_size}: {CONTENDERS[row.contender].title} skipped: {row.failure}"
         for cell in cells
         for row in cell.rows
         if row.failure
     ]
-    return "\n".join(lines + (["", *left_out] if left_out else [])) + "\n"
+    return "\n".join(lines + (["", *skipped] if skipped else [])) + "\n"
 
 
-def page(cells: list[Cell]) -> str:
+def document(cells: list[Cell]) -> str:
     """The text of experiments/throughput.md."""
     return "\n".join(
         [
             "# Throughput",
             "",
-            "Written by `python experiments/throughput.py`, whose head says how it is measured. Images are the real",
-            "Fashion-MNIST; the tokens of the transformer are **synthetic**, 256 a text, none of them padding, and so",
-            "are the scenes of the detector, noise of 128 x 128 pixels with one box to eight.",
+            "Written by `python experiments/throughput.py`, whose docstring describes the method. Images are the real",
+            "Fashion-MNIST; the tokens of the transformer (256 per text, no padding) and the scenes of the detector",
+            "(noise of 128 x 128 pixels with one to eight boxes) are **synthetic**.",
             "",
             *_provenance(cells),
             "",
-            "![Examples a second by batch size, a panel for each model](throughput.svg)",
+            "![Examples per second by batch size, one panel per model](throughput.svg)",
             "",
-            "## How many times as fast as each peer jaxcls is",
+            "## Speed of jaxcls relative to each contender",
             "",
             *_summary(cells),
             "",
-            "## What each contender reaches",
+            "## All measurements",
             "",
-            "Examples a second: the median, and the least and the most of the rounds. Start: from the start of the",
-            "process to the end of the second step, nothing cached; compiling: what of it the first two steps took",
-            "longer than the next two. Memory: the most that the process held, the data included. Keras on TensorFlow",
-            "makes some rounds at a tenth of its rate in others, for a reason that was not found: compare with the",
-            "most that it reaches.",
+            "Examples per second: the median of the rounds, with the range in parentheses. Start: from the start of",
+            "the process to the end of the second step, with nothing cached. Compilation: the time of the first two",
+            "steps minus that of the next two. Memory: the peak of the process, including the data. Keras on",
+            "TensorFlow runs some rounds at a tenth of its rate in others; we do not know why, so compare with the",
+            "upper end of its range.",
             "",
             table(cells),
         ]
@@ -135,23 +135,23 @@ def page(cells: list[Cell]) -> str:
 
 
 def draw(cells: list[Cell], path: Path) -> None:
-    """Examples a second over batch sizes, a panel for each model and a line for each contender."""
+    """Draws examples per second over batch sizes, with a panel per model and a line per contender."""
     import matplotlib
 
     matplotlib.use("svg")
     from matplotlib import pyplot
 
-    # The same figures are the same file.
+    # Reproducible files.
     pyplot.rcParams |= {"svg.hashsalt": "throughput", "svg.fonttype": "none", "font.size": 9}
     models = list(dict.fromkeys(cell.model for cell in cells))
     figure, panels = pyplot.subplots(
         1, len(models), figsize=(3.2 * len(models), 3.6), squeeze=False, layout="constrained"
     )
     for model, panel in zip(models, panels[0], strict=True):
-        of_model = [cell for cell in cells if cell.model == model]
-        for place, name in enumerate(CONTENDERS):
-            points = [(cell, row) for cell in of_model for row in cell.rows if row.contender == name and row.rates]
-            own = name.startswith("jaxcls")
+        model_cells = [cell for cell in cells if cell.model == model]
+        for index, name in enumerate(CONTENDERS):
+            points = [(cell, row) for cell in model_cells for row in cell.rows if row.contender == name and row.rates]
+            is_jaxcls = name.startswith("jaxcls")
             line, marker = {"jaxcls": ("-", "o"), "jaxcls-bfloat16": ("--", "s"), "jaxcls-pure": (":", "D")}.get(
                 name, ("-", "o")
             )
@@ -163,17 +163,17 @@ def draw(cells: list[Cell], path: Path) -> None:
                     [max(row.rates) - cell.rate(row) for cell, row in points],
                 ],
                 label=CONTENDERS[name].title,
-                color="black" if own else f"C{place % 10}",
+                color="black" if is_jaxcls else f"C{index % 10}",
                 linestyle=line,
-                linewidth=2 if own else 1.2,
-                zorder=3 if own else 2,
+                linewidth=2 if is_jaxcls else 1.2,
+                zorder=3 if is_jaxcls else 2,
                 marker=marker,
-                markersize=6 if own else 4,
-                # Filled or hollow, so that its rows can be told apart where there is one batch size and no line.
+                markersize=6 if is_jaxcls else 4,
+                # Hollow, to distinguish it where there is one batch size and so no line.
                 markerfacecolor="white" if name == "jaxcls-pure" else None,
                 capsize=2,
             )
-        sizes = sorted({cell.batch_size for cell in of_model})
+        sizes = sorted({cell.batch_size for cell in model_cells})
         panel.set_xscale("log", base=2)
         panel.set_xticks(sizes, [str(size) for size in sizes], minor=False)
         panel.minorticks_off()
@@ -183,7 +183,7 @@ def draw(cells: list[Cell], path: Path) -> None:
         panel.spines[["top", "right"]].set_visible(False)
         panel.set_title(model)
         panel.set_xlabel("batch size")
-    panels[0][0].set_ylabel("examples a second")
+    panels[0][0].set_ylabel("examples per second")
     figure.legend(
         *panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=(len(CONTENDERS) + 1) // 2
     )
@@ -192,7 +192,7 @@ def draw(cells: list[Cell], path: Path) -> None:
 
 
 def _provenance(cells: list[Cell]) -> list[str]:
-    """A line for each machine, software and setting that cells were measured with, and which ones."""
+    """A line for each machine, software and setting, with its cells."""
     lines: dict[str, list[str]] = {}
     for cell in cells:
         versions = {package: version for row in cell.rows for package, version in row.versions.items()}
@@ -205,7 +205,7 @@ def _summary(cells: list[Cell]) -> list[str]:
     compared = ("jaxcls", "jaxcls-bfloat16")
     peers = [name for name in CONTENDERS if name not in compared]
     lines = [
-        f"| model | batch | | {' | '.join(CONTENDERS[name].title for name in peers)} | of the peak |",
+        f"| model | batch | | {' | '.join(CONTENDERS[name].title for name in peers)} | share of the peak |",
         "|---" * (len(peers) + 4) + "|",
     ]
     for cell in cells:

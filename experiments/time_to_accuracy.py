@@ -1,19 +1,17 @@
-"""Seconds of the whole process to a test accuracy on Fashion-MNIST, and the same recipes in PyTorch.
+"""Whole-process time to a test accuracy on Fashion-MNIST, for the presets of jaxcls and the same recipes in PyTorch.
 
     pip install 'jaxcls[cpu]' torch
     python experiments/time_to_accuracy.py
     python experiments/time_to_accuracy.py --presets fast90 --contenders jaxcls --seeds 0 1
 
-Expected: each preset reaches the accuracy in its name as the mean of five seeds, and `best`, which runs only if it
-is named, 0.950 in bfloat16. Each run is a process of its own, on the official 60,000 and 10,000 images: start,
-imports, data, compiling, training, test. The schedule is fixed and the test images are looked at once, at its end.
-jaxcls runs once more before the seeds, with an empty compilation cache: that is the first run that a user makes, and
-the others are those after it. It convolves by its native kernels, which the first run compiles, in float32 or in
-bfloat16, or, in pure JAX, by XLA.
+Expected: each preset reaches the accuracy in its name as the mean of five seeds, and `best`, which runs only if it is
+named, 0.950 in bfloat16. Each run is a separate process on the official 60,000 and 10,000 images: start, imports, data,
+compilation, training, test. The schedule is fixed, and the test images are scored once, at its end. jaxcls runs once
+more before the seeds, with an empty compilation cache, as in the first run of a user. Convolutions are computed by the
+native kernels, which the first run compiles, in float32 or bfloat16, or, in pure JAX, by XLA.
 
-The opponent is the same network, batch size, optimizer, schedule and augmentation in PyTorch, eager and
-channels-last, with the images in memory and augmented a batch at a time. Adds its rows to
-experiments/time_to_accuracy.md.
+PyTorch trains the same network with the same batch size, optimizer, schedule and augmentation, eagerly and
+channels-last, with the images in memory and augmented per batch. Adds its rows to experiments/time_to_accuracy.md.
 """
 
 import argparse
@@ -38,13 +36,13 @@ from jaxcls._utils import environment
 TABLE = Path(__file__).with_suffix(".md")
 
 
-class Looks(NamedTuple):
-    """What a preset does to an image before it is looked at; it mirrors images, too, and predicts from both.
+class Augmentation(NamedTuple):
+    """The augmentation of a preset, in addition to mirroring, which is used in training and prediction.
 
     Attributes:
-      shift: by up to so many pixels, in both directions, in training.
-      cut: the side of the square that is made black, in training.
-      moves: by how many pixels down and to the right, when it predicts, which is from the mean over all of them.
+      shift: the greatest shift in training, in pixels, in both directions.
+      cut: the side of the square that is blacked out in training, in pixels.
+      moves: the shifts, in pixels down and to the right, over which predictions are averaged.
     """
 
     shift: int = 0
@@ -53,19 +51,19 @@ class Looks(NamedTuple):
 
 
 PRESETS = {
-    "fast90": Looks(),
-    "fast92": Looks(),
-    "fast93": Looks(shift=1),
-    "fast94": Looks(shift=1),
-    "best": Looks(shift=2, cut=10, moves=(0, 1, -1)),
+    "fast90": Augmentation(),
+    "fast92": Augmentation(),
+    "fast93": Augmentation(shift=1),
+    "fast94": Augmentation(shift=1),
+    "best": Augmentation(shift=2, cut=10, moves=(0, 1, -1)),
 }
-# A run of `best` takes 20 minutes and more: it is for those who ask for it.
-USUAL = tuple(preset for preset in PRESETS if preset != "best")
+# A run of `best` takes at least 20 minutes, so it must be named.
+DEFAULT = tuple(preset for preset in PRESETS if preset != "best")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--presets", nargs="+", choices=PRESETS, default=USUAL)
+    parser.add_argument("--presets", nargs="+", choices=PRESETS, default=DEFAULT)
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--recipe", help=argparse.SUPPRESS)
@@ -101,29 +99,29 @@ def timed(command: list[str], **options: Any) -> tuple[str, float]:
     return done.stdout, time.perf_counter() - began
 
 
-def of_jaxcls(preset: str, seeds: list[int], *, native: bool, dtype: str = "float32") -> str:
+def jaxcls_row(preset: str, seeds: list[int], *, native: bool, dtype: str = "float32") -> str:
     with tempfile.TemporaryDirectory() as folder:
 
         def run(seed: int, name: str) -> tuple[float, float]:
             command = [sys.executable, "-m", "jaxcls.train", "--task", "fashion_mnist", "--preset", preset]
-            where = Path(folder, name)
+            directory = Path(folder, name)
             _, seconds = timed(
-                [*command, "--dtype", dtype, "--seed", str(seed), "--run-dir", str(where)],
+                [*command, "--dtype", dtype, "--seed", str(seed), "--run-dir", str(directory)],
                 env=os.environ | {"XDG_CACHE_HOME": f"{folder}/cache", "JAXCLS_NATIVE": str(int(native))},
             )
-            report = json.loads((where / "results.json").read_text(encoding="utf-8"))
+            report = json.loads((directory / "results.json").read_text(encoding="utf-8"))
             if report["examples"] != 10_000:
                 raise SystemExit("this experiment needs the real Fashion-MNIST: install Debian's dataset-fashion-mnist")
             return report["metrics"]["accuracy"], seconds
 
         _, first = run(seeds[0], "first")
         runs = [run(seed, str(seed)) for seed in seeds]
-    kind = "jaxcls" if native else "jaxcls in pure JAX"
-    kind += ", bfloat16" if dtype == "bfloat16" else ""
-    return row_of(preset, f"{kind}, jax {version('jax')}", runs, f"{first:.1f}")
+    contender = "jaxcls" if native else "jaxcls in pure JAX"
+    contender += ", bfloat16" if dtype == "bfloat16" else ""
+    return row_of(preset, f"{contender}, jax {version('jax')}", runs, f"{first:.1f}")
 
 
-def of_torch(preset: str, seeds: list[int]) -> str:
+def torch_row(preset: str, seeds: list[int]) -> str:
     recipe = json.dumps(dataclasses.asdict(recipe_of(preset)))
     runs = []
     for seed in seeds:
@@ -133,23 +131,23 @@ def of_torch(preset: str, seeds: list[int]) -> str:
 
 
 CONTENDERS: dict[str, Callable[[str, list[int]], str]] = {
-    "jaxcls": functools.partial(of_jaxcls, native=True),
-    "jaxcls-bfloat16": functools.partial(of_jaxcls, native=True, dtype="bfloat16"),
-    "jaxcls-pure": functools.partial(of_jaxcls, native=False),
-    "torch": of_torch,
+    "jaxcls": functools.partial(jaxcls_row, native=True),
+    "jaxcls-bfloat16": functools.partial(jaxcls_row, native=True, dtype="bfloat16"),
+    "jaxcls-pure": functools.partial(jaxcls_row, native=False),
+    "torch": torch_row,
 }
 
 
 @dataclasses.dataclass
 class Recipe:
-    """What PyTorch is told of a preset.
+    """A preset in plain numbers for PyTorch.
 
     Attributes:
       files: the four IDX files: training images and labels, test images and labels.
       stages: the channels of the convolutions of each stage.
-      shift, cut, moves: as in `Looks`.
+      shift, cut, moves: see `Augmentation`.
       rates: the learning rate of each step.
-      rows: the training examples that are not held out.
+      rows: the number of training examples that are not held out.
     """
 
     files: list[str]
@@ -165,7 +163,7 @@ class Recipe:
 
 
 def recipe_of(preset: str) -> Recipe:
-    """The preset's settings, in numbers that PyTorch can be told."""
+    """The recipe of a preset."""
     environment.configure()
     import jax
     import numpy as np
@@ -201,7 +199,7 @@ def recipe_of(preset: str) -> Recipe:
 
 
 def train_in_torch(recipe: Recipe, seed: int) -> float:
-    """Test accuracy."""
+    """Trains the recipe in PyTorch and returns the test accuracy."""
     import numpy as np
     import torch
     from torch.nn import functional
@@ -214,10 +212,10 @@ def train_in_torch(recipe: Recipe, seed: int) -> float:
     pixels, labels, test_pixels, test_labels = (
         torch.from_numpy(read(path, header).copy()) for path, header in zip(recipe.files, (16, 8, 16, 8), strict=True)
     )
-    kept = torch.randperm(len(labels))[: recipe.rows]
-    labels, test_labels = labels.long()[kept], test_labels.long()
+    selected = torch.randperm(len(labels))[: recipe.rows]
+    labels, test_labels = labels.long()[selected], test_labels.long()
     images, test_images = (values.view(-1, 1, 28, 28).float() for values in (pixels, test_pixels))
-    images = images[kept]
+    images = images[selected]
     mean, deviation = images.mean(), images.std()
     black = (0 - mean) / deviation
     images, test_images = ((values - mean) / deviation for values in (images, test_images))
@@ -239,23 +237,23 @@ def train_in_torch(recipe: Recipe, seed: int) -> float:
         scores = []
         for batch in test_images.split(500):
             views = [moved(batch, pixels, black) for pixels in recipe.moves]
-            scores.append(sum(model(view).softmax(1) for seen in views for view in (seen, seen.flip(3))))
+            scores.append(sum(model(view).softmax(1) for shifted in views for view in (shifted, shifted.flip(3))))
         return (torch.cat(scores).argmax(1) == test_labels).float().mean().item()
 
 
 def network(recipe: Recipe) -> Any:
-    """As `jaxcls.models.vgg.VGG`: the first convolution of a stage is pooled before it is normalised."""
+    """As `jaxcls.models.vgg.VGG`: the first convolution of a stage is pooled before normalization."""
     import torch
     from torch import nn
 
     layers: list[Any] = []
     previous, side = 1, 28
     for stage in recipe.stages:
-        for place, features in enumerate(stage):
+        for index, features in enumerate(stage):
             conv = nn.Conv2d(previous, features, 3, padding=1, bias=False)
             nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
-            pool = [] if place else [nn.MaxPool2d(2)]
-            # PyTorch's momentum is the share of the new batch.
+            pool = [] if index else [nn.MaxPool2d(2)]
+            # PyTorch's momentum is the weight of the new batch.
             layers += [conv, *pool, nn.BatchNorm2d(features, eps=1e-5, momentum=0.1), nn.ReLU(inplace=True)]
             previous = features
         side //= 2
@@ -267,7 +265,7 @@ def network(recipe: Recipe) -> Any:
 
 
 def augmented(images: Any, recipe: Recipe, black: Any) -> Any:
-    """As `jaxcls.data.augmentation` does, every image by itself, on normalised images (N, 1, 28, 28)."""
+    """Augments each image as `jaxcls.data.augmentation` does; the images are normalized, (N, 1, 28, 28)."""
     import torch
     from torch.nn import functional
 
@@ -279,25 +277,25 @@ def augmented(images: Any, recipe: Recipe, black: Any) -> Any:
         rows, columns = tops + torch.arange(height), lefts + torch.arange(width)
         images = padded[torch.arange(count)[:, None, None], 0, rows[:, :, None], columns[:, None, :]][:, None]
     if recipe.cut:
-        # The middle is anywhere in the image, so that the square may reach beyond it.
+        # The center is anywhere in the image, so the square may extend beyond it.
         top, left = (torch.randint(size, (count, 1)) - recipe.cut // 2 for size in (height, width))
         rows, columns = torch.arange(height) - top, torch.arange(width) - left
-        of_rows, of_columns = ((places >= 0) & (places < recipe.cut) for places in (rows, columns))
-        images = torch.where((of_rows[:, :, None] & of_columns[:, None, :])[:, None], black, images)
+        in_rows, in_columns = ((offsets >= 0) & (offsets < recipe.cut) for offsets in (rows, columns))
+        images = torch.where((in_rows[:, :, None] & in_columns[:, None, :])[:, None], black, images)
     return images
 
 
 def moved(images: Any, pixels: int, black: Any) -> Any:
-    """Down and to the right, or, where it is negative, up and to the left."""
+    """Shifts images down and to the right, or up and to the left if ``pixels`` is negative."""
     from torch.nn import functional
 
     return functional.pad(images, [pixels, -pixels] * 2, value=float(black))
 
 
 def muon_of(model: Any) -> Any:
-    """``rate -> None``, an update of all parameters as that of `jaxcls.optimizers.muon`.
+    """Returns ``rate -> None``, which updates all parameters as `jaxcls.optimizers.muon` does.
 
-    `torch.optim.Muon` takes no kernels of convolutions. The last layer and what is no matrix go to Nadam.
+    `torch.optim.Muon` does not accept convolution kernels. The last layer, biases and scales are updated by Nadam.
     """
     import torch
 
@@ -327,7 +325,7 @@ def muon_of(model: Any) -> Any:
 
 
 def orthogonal(x: Any) -> Any:
-    """Five steps of Newton and Schulz towards the nearest matrix of orthonormal rows or columns."""
+    """Five Newton-Schulz iterations towards the nearest matrix with orthonormal rows or columns."""
     tall = x.shape[0] > x.shape[1]
     x = x.T if tall else x
     x = x / (x.norm() + 1e-8)

@@ -1,10 +1,10 @@
-"""The libraries that jaxcls is measured beside, each training the same models as its own documentation recommends."""
+"""The frameworks that jaxcls is compared to, each training the same models as its documentation recommends."""
 
 from typing import NamedTuple
 
 
 class Peer(NamedTuple):
-    """How a table calls it, the function here that it is, and the packages that it needs."""
+    """The title in tables, the function in this package, and the required packages."""
 
     title: str
     function: str

@@ -1,4 +1,4 @@
-"""The models as plain Flax NNX modules, with nothing of jaxcls in them."""
+"""The models as plain Flax NNX modules, without jaxcls."""
 
 from typing import Any
 
@@ -81,7 +81,7 @@ class _Transformer(nnx.Module):
         width = workloads.FEATURES
         self.tokens = nnx.Embed(workloads.VOCABULARY, width, rngs=rngs)
         self.positions = nnx.Embed(workloads.LENGTH, width, rngs=rngs)
-        # To hold layers: nnx.List is not in Flax 0.11, and a plain list is refused by 0.12.
+        # Flax 0.11 has no nnx.List, and 0.12 refuses plain lists of layers.
         self.layers = nnx.Sequential(*(_Layer(rngs) for _ in range(workloads.LAYERS)))
         self.norm = _layer_norm(rngs)
         self.dropout = nnx.Dropout(workloads.DROPOUT, rngs=rngs)

@@ -1,4 +1,4 @@
-"""The most that the machine does: square float32 matrix products by the libraries that are fastest at them."""
+"""The peak rate of the machine: square float32 matrix products by the fastest libraries."""
 
 import importlib.util
 import time
@@ -10,7 +10,7 @@ SIDE = 2048
 
 
 def products() -> list[Callable[[], float]]:
-    """Functions that each measure one product, in operations a second: by NumPy, XLA, and PyTorch where it is."""
+    """Functions that measure one product each, in operations per second: NumPy, XLA, and PyTorch if installed."""
     generator = np.random.default_rng(0)
     left, right = (generator.standard_normal((SIDE, SIDE), np.float32) for _ in range(2))
     out = np.empty_like(left)

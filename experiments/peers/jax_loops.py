@@ -1,4 +1,4 @@
-"""The contenders in JAX: the loop of jaxcls, a jitted step as a careful user writes it, and Flax NNX's own way."""
+"""The contenders in JAX: the loop of jaxcls, a jitted step as a careful user writes it, and Flax NNX's API."""
 
 import functools
 import os
@@ -13,13 +13,13 @@ from peers.workloads import Train, Workload
 
 
 def jaxcls(workload: Workload, *, dtype: str = "float32", native: str = "1") -> tuple[int, Train]:
-    """The loop that the command line trains with.
+    """The training loop of the jaxcls command.
 
     Args:
       dtype: of the computation.
       native: "1" or "0", whether with native kernels.
     """
-    # Where there are none the contender fails, and is left out.
+    # Without native kernels this contender fails and is skipped.
     os.environ["JAXCLS_NATIVE"] = native
     import jax
 
@@ -66,7 +66,7 @@ def jaxcls(workload: Workload, *, dtype: str = "float32", native: str = "1") -> 
     else:
         train_step = steps.make_train_step(network, loss, optimizer, preprocess=images.fit(inputs).normalize)
 
-    # Compiled, as the commands do.
+    # Compiled ahead of time, as in the commands.
     init = jax.jit(functools.partial(steps.init_state, network, optimizer), static_argnames="seed")
 
     def train(count: int, epochs: int, turn: Callable[[], None]) -> None:
@@ -91,7 +91,7 @@ jaxcls_bfloat16 = functools.partial(jaxcls, dtype="bfloat16")
 
 
 def jit_step(workload: Workload) -> tuple[int, Train]:
-    """A pure step under jit that donates its state, fed with compact batches from the host while it runs."""
+    """A pure jitted step that donates its state; uint8 batches are sent from the host while it runs."""
     import jax
     import jax.numpy as jnp
     import optax
@@ -101,9 +101,9 @@ def jit_step(workload: Workload) -> tuple[int, Train]:
 
     workloads.refuse_detection(workload)
     inputs, labels = workload.inputs, workload.labels
-    prepare = _normalisation(workload)
+    prepare = _normalization(workload)
     graph, *variables = nnx.split(flax_models.build(workload.model, nnx.Rngs(0)), nnx.Param, ...)
-    # Plain arrays: variables that are made outside cannot be changed inside a gradient.
+    # Plain arrays: variables created outside cannot be changed inside a gradient.
     params, rest = map(nnx.to_pure_dict, variables)
     optimizer = optax.adam(workloads.LEARNING_RATE)
 
@@ -133,7 +133,7 @@ def jit_step(workload: Workload) -> tuple[int, Train]:
 
 
 def flax_nnx(workload: Workload) -> tuple[int, Train]:
-    """As Flax's MNIST tutorial trains: nnx.jit, nnx.value_and_grad, nnx.Optimizer and nnx.MultiMetric."""
+    """Trains as Flax's MNIST tutorial does: nnx.jit, nnx.value_and_grad, nnx.Optimizer and nnx.MultiMetric."""
     import jax
     import optax
     from flax import nnx
@@ -143,7 +143,7 @@ def flax_nnx(workload: Workload) -> tuple[int, Train]:
     workloads.refuse_detection(workload)
     inputs, labels = workload.inputs, workload.labels
     if workload.model != "transformer":
-        inputs = workloads.normalised(inputs)
+        inputs = workloads.normalized(inputs)
     network = flax_models.build(workload.model, nnx.Rngs(0))
     optimizer = nnx.Optimizer(network, optax.adam(workloads.LEARNING_RATE), wrt=nnx.Param)
     metrics = nnx.MultiMetric(loss=nnx.metrics.Average("loss"))
@@ -171,8 +171,8 @@ def flax_nnx(workload: Workload) -> tuple[int, Train]:
     return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(network, nnx.Param))), train
 
 
-def _normalisation(workload: Workload) -> Callable[[Any], Any]:
-    """What a compiled step does to a compact batch first."""
+def _normalization(workload: Workload) -> Callable[[Any], Any]:
+    """Converts a uint8 batch inside the compiled step."""
     if workload.model == "transformer":
         return lambda tokens: tokens
     mean, deviation = np.float32(workload.inputs.mean()), np.float32(workload.inputs.std())
@@ -180,7 +180,7 @@ def _normalisation(workload: Workload) -> Callable[[Any], Any]:
 
 
 class _Turns(Callback):
-    """Tells the loop of jaxcls nothing but the ends of the epochs apart."""
+    """A reporter that only notes the ends of epochs."""
 
     def __init__(self, turn: Callable[[], None]):
         self._turn = turn

@@ -1,4 +1,4 @@
-"""Keras 3 on JAX or on TensorFlow, as its guides train on arrays: model.compile and model.fit."""
+"""Keras 3 on JAX or TensorFlow, trained on arrays as in its guides: model.compile and model.fit."""
 
 import math
 import os
@@ -22,7 +22,7 @@ def _fit(backend: str, workload: Workload) -> tuple[int, Train]:
     os.environ["KERAS_BACKEND"] = backend
     import keras
 
-    inputs = workload.inputs if workload.model == "transformer" else workloads.normalised(workload.inputs)
+    inputs = workload.inputs if workload.model == "transformer" else workloads.normalized(workload.inputs)
     network = {"mlp": _mlp, "cnn": _cnn, "resnet": _resnet, "transformer": _transformer}[workload.model]()
     network.compile(
         optimizer=keras.optimizers.Adam(workloads.LEARNING_RATE),
@@ -97,7 +97,7 @@ def _transformer() -> Any:
     width = workloads.FEATURES
 
     class TokensAndPositions(layers.Layer):
-        """As in Keras's example of text classification with a transformer."""
+        """The block of Keras's example of text classification with a transformer."""
 
         def __init__(self) -> None:
             super().__init__()

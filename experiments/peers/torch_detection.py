@@ -1,4 +1,4 @@
-"""The detector in PyTorch: the network of `--task detection`, and its loss, of a whole batch at once."""
+"""The detector of `--task detection` in PyTorch: the network, and its loss for a batch."""
 
 import functools
 import math
@@ -15,7 +15,7 @@ _IGNORED, _NEGATIVE = -2, -1
 
 
 class RetinaNet(nn.Module):
-    """(N, 1, 128, 128) to what it says of every anchor: of the classes (N, A, 10), and of the boxes (N, A, 4)."""
+    """Maps images (N, 1, 128, 128) to class logits (N, A, 10) and box offsets (N, A, 4) of all anchors."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,8 +42,8 @@ class RetinaNet(nn.Module):
         merged = [
             lateral(F.relu(norm(map))) for lateral, norm, map in zip(self.laterals, self.norms, maps[1:], strict=True)
         ]
-        for place in reversed(range(len(merged) - 1)):
-            merged[place] = merged[place] + F.interpolate(merged[place + 1], scale_factor=2)
+        for level in reversed(range(len(merged) - 1)):
+            merged[level] = merged[level] + F.interpolate(merged[level + 1], scale_factor=2)
         levels = [output(map) for output, map in zip(self.outputs, merged, strict=True)]
         return self.class_tower(levels), self.box_tower(levels)
 
@@ -58,7 +58,7 @@ class _Tower(nn.Module):
         self.norms = nn.ModuleList(
             nn.ModuleList(norm(features) for _ in workloads.PYRAMID) for _ in range(workloads.TOWER_DEPTH)
         )
-        self.last = nn.Conv2d(features, workloads.ANCHORS_PER_PLACE * outputs, 3, 1, 1)
+        self.last = nn.Conv2d(features, workloads.ANCHORS_PER_POSITION * outputs, 3, 1, 1)
         self.size = outputs
         nn.init.normal_(self.last.weight, std=0.01)
         nn.init.constant_(self.last.bias, bias)
@@ -66,13 +66,13 @@ class _Tower(nn.Module):
     def forward(self, maps: list[torch.Tensor]) -> torch.Tensor:
         for conv, norms in zip(self.hidden, self.norms, strict=True):
             maps = [F.relu(norm(conv(x))) for norm, x in zip(norms, maps, strict=True)]
-        said = [self.last(x).permute(0, 2, 3, 1).flatten(1) for x in maps]
-        return torch.cat(said, 1).unflatten(1, (-1, self.size))
+        outputs = [self.last(x).permute(0, 2, 3, 1).flatten(1) for x in maps]
+        return torch.cat(outputs, 1).unflatten(1, (-1, self.size))
 
 
 def criterion() -> Callable[..., torch.Tensor]:
-    """The loss of outputs, boxes and classes."""
-    # Numbers alone, made by NumPy.
+    """Returns the loss as a function of outputs, boxes and classes."""
+    # NumPy arrays, computed once.
     from jaxcls.models.detection import for_canvas
 
     height, width, _ = workloads.CANVAS
@@ -82,19 +82,19 @@ def criterion() -> Callable[..., torch.Tensor]:
 def loss(
     anchors: torch.Tensor, outputs: tuple[torch.Tensor, torch.Tensor], boxes: torch.Tensor, classes: torch.Tensor
 ) -> torch.Tensor:
-    """Focal loss of the classes and smooth L1 of the boxes, over the number of positive anchors."""
-    logits, deltas = (said.float() for said in outputs)
+    """Focal loss of the classes plus smooth L1 of the boxes, divided by the number of positive anchors."""
+    logits, deltas = (output.float() for output in outputs)
     matches = _match(anchors, boxes, classes)
     positive = matches >= 0
-    own = matches.clamp(min=0)
-    truth = torch.where(positive, classes.long().gather(1, own), -1)
+    matched = matches.clamp(min=0)
+    truth = torch.where(positive, classes.long().gather(1, matched), -1)
     wanted = (truth[..., None] == torch.arange(logits.shape[2])).float()
     entropy = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
     miss = torch.sigmoid(torch.where(wanted > 0, -logits, logits))
     balance = torch.where(wanted > 0, workloads.ALPHA, 1 - workloads.ALPHA)
     of_classes = (balance * miss**workloads.GAMMA * entropy * (matches != _IGNORED)[..., None]).sum()
 
-    target = boxes.gather(1, own[..., None].expand(-1, -1, 4))
+    target = boxes.gather(1, matched[..., None].expand(-1, -1, 4))
     target = torch.where(positive[..., None], target, anchors)
     distance = F.smooth_l1_loss(deltas, _offsets(target, anchors), beta=workloads.BETA, reduction="none")
     of_boxes = (distance * positive[..., None]).sum()
@@ -102,17 +102,17 @@ def loss(
 
 
 def _match(anchors: torch.Tensor, boxes: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-    """(N, A): the number of the box that an anchor answers for."""
+    """The index of the box that each anchor is matched to, (N, A)."""
     corners = torch.maximum(anchors[:, None, :2], boxes[:, None, :, :2])
     sides = (torch.minimum(anchors[:, None, 2:], boxes[:, None, :, 2:]) - corners).clamp(min=0)
     both = sides.prod(-1)
     union = _area(anchors)[:, None] + _area(boxes)[:, None, :] - both
     overlaps = torch.where((classes >= 0)[:, None, :], both / union, 0)
-    most, own = overlaps.max(2)
+    overlap, matched = overlaps.max(2)
     best = overlaps.amax(1, keepdim=True)
     forced = ((overlaps == best) & (best > 0)).any(2)
-    others = torch.where(most < 0.4, _NEGATIVE, _IGNORED)
-    return torch.where((most >= 0.5) | forced, own, others)
+    others = torch.where(overlap < 0.4, _NEGATIVE, _IGNORED)
+    return torch.where((overlap >= 0.5) | forced, matched, others)
 
 
 def _area(boxes: torch.Tensor) -> torch.Tensor:
@@ -120,6 +120,6 @@ def _area(boxes: torch.Tensor) -> torch.Tensor:
 
 
 def _offsets(boxes: torch.Tensor, anchors: torch.Tensor) -> torch.Tensor:
-    sides, own_sides = boxes[..., 2:] - boxes[..., :2], anchors[:, 2:] - anchors[:, :2]
-    centres, own = (boxes[..., :2] + boxes[..., 2:]) / 2, (anchors[:, :2] + anchors[:, 2:]) / 2
-    return torch.cat([(centres - own) / own_sides, torch.log(sides / own_sides)], -1)
+    sides, anchor_sides = boxes[..., 2:] - boxes[..., :2], anchors[:, 2:] - anchors[:, :2]
+    centers, anchor_centers = (boxes[..., :2] + boxes[..., 2:]) / 2, (anchors[:, :2] + anchors[:, 2:]) / 2
+    return torch.cat([(centers - anchor_centers) / anchor_sides, torch.log(sides / anchor_sides)], -1)

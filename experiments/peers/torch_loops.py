@@ -37,8 +37,8 @@ def _loop(workload: Workload, *, compiled: bool, half: bool = False) -> tuple[in
     if workload.model == "transformer":
         inputs = torch.from_numpy(workload.inputs)
     else:
-        images = torch.from_numpy(workloads.normalised(workload.inputs))
-        # (N, H, W, 1) in memory, seen as (N, 1, H, W): that is what channels-last means.
+        images = torch.from_numpy(workloads.normalized(workload.inputs))
+        # Channels-last: (N, H, W, 1) in memory, viewed as (N, 1, H, W).
         inputs = images.permute(0, 3, 1, 2)
     if workload.model == "retinanet":
         labels = tuple(torch.from_numpy(workload.labels[name]) for name in ("boxes", "classes"))
@@ -106,7 +106,7 @@ class _CNN(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         x = F.max_pool2d(F.relu(self.conv1(images)), 2)
         x = F.max_pool2d(F.relu(self.conv2(x)), 2)
-        # In the order of the memory, so that nothing is copied.
+        # In memory order, so that nothing is copied.
         x = x.permute(0, 2, 3, 1).flatten(1)
         return self.head(F.relu(self.dense(x)))
 

@@ -1,4 +1,4 @@
-"""The residual block of the classifier and of the detector in PyTorch, and what normalises it."""
+"""The residual block of the classifier and the detector in PyTorch, and its normalization."""
 
 import torch
 import torch.nn.functional as F
@@ -23,5 +23,5 @@ class Block(nn.Module):
 
 
 def norm(channels: int) -> nn.Module:
-    # PyTorch's momentum is the share of what is new.
+    # PyTorch's momentum is the weight of the new batch.
     return nn.BatchNorm2d(channels, eps=workloads.BATCH_NORM_EPSILON, momentum=1 - workloads.BATCH_NORM_MOMENTUM)

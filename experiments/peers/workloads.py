@@ -1,9 +1,9 @@
-"""What every contender trains: the data, the sizes of each model, and the floating-point work of one example.
+"""The data and models that all contenders train, and the floating-point operations per example.
 
-mlp: two dense layers with ReLU. cnn: two convolutions of 3 x 3 with ReLU, each followed by a maximum over 2 x 2, and a
-dense layer. resnet: three stages of one residual block with pre-activation. transformer: an encoder with norms before
-the layers, no biases in the attention, learned positions, and the average of the outputs where a token is. retinanet:
-the detector of `--task detection`, with focal loss of the classes and smooth L1 of the boxes.
+mlp: two dense layers with ReLU. cnn: two 3 x 3 convolutions with ReLU, each followed by 2 x 2 max pooling, and a
+dense layer. resnet: three stages of one pre-activation residual block. transformer: a pre-norm encoder without biases
+in the attention, with learned positions and masked mean pooling. retinanet: the detector of `--task detection`, with
+focal loss of the classes and smooth L1 of the boxes.
 """
 
 import itertools
@@ -30,7 +30,7 @@ CANVAS = (128, 128, 1)
 STAGES = (32, 64, 128, 128)
 PYRAMID = (3, 4, 5)
 TOWER, TOWER_DEPTH = 64, 2
-ANCHORS_PER_PLACE = 9
+ANCHORS_PER_POSITION = 9
 SCENES, MOST_OBJECTS = 512, 8
 GAMMA, ALPHA, BETA, PRIOR = 2.0, 0.25, 1 / 9, 0.01
 
@@ -41,11 +41,11 @@ LAYER_NORM_EPSILON = 1e-6
 
 
 class Workload(NamedTuple):
-    """A model, the examples that it is trained on, and how many of them make a batch.
+    """A model, its training examples and the batch size.
 
     Attributes:
-      inputs: uint8 images (N, H, W, 1), or int32 tokens (N, 256) of which none is padding.
-      labels: int32 (N,); for the detector a dict of boxes (N, M, 4), classes (N, M), -1 where there is none, and crowd.
+      inputs: uint8 images (N, H, W, 1), or int32 tokens (N, 256) without padding.
+      labels: int32 (N,); for the detector a dict of boxes (N, M, 4), classes (N, M), -1 for padding, and crowd.
     """
 
     model: str
@@ -62,15 +62,15 @@ class Workload(NamedTuple):
         return SENTIMENTS if self.model == "transformer" else ARTICLES
 
 
-# Trains on the first so many examples for so many epochs, shuffled, and calls the function after each epoch, when
-# nothing of it is left to compute.
+# (count, epochs, callback): trains on the first `count` examples, shuffled, and calls back after each epoch, when all
+# of its computation has finished.
 Train = Callable[[int, int, Callable[[], None]], None]
-# Builds the model; how many parameters it trains, and how to train them.
+# Builds the model; returns the number of trainable parameters and the training function.
 Contender = Callable[[Workload], tuple[int, Train]]
 
 
 def load(model: str, batch_size: int) -> Workload:
-    """The real Fashion-MNIST; for the transformer and the detector, tokens and scenes that are generated."""
+    """The real Fashion-MNIST, or generated tokens and scenes for the transformer and the detector."""
     if model == "retinanet":
         return _scenes(batch_size)
     if model == "transformer":
@@ -93,7 +93,7 @@ def _scenes(batch_size: int) -> Workload:
     corners = generator.uniform(0, 80, (SCENES, MOST_OBJECTS, 2))
     sides = generator.uniform(16, 48, (SCENES, MOST_OBJECTS, 2))
     classes = generator.integers(0, ARTICLES, (SCENES, MOST_OBJECTS), dtype=np.int32)
-    # One object to eight.
+    # One to eight objects.
     absent = np.arange(MOST_OBJECTS) > generator.integers(0, MOST_OBJECTS, (SCENES, 1))
     boxes = np.where(absent[..., None], 0, np.concatenate([corners, corners + sides], axis=2)).astype(np.float32)
     labels = {"boxes": boxes, "classes": np.where(absent, -1, classes), "crowd": np.zeros_like(absent)}
@@ -101,21 +101,21 @@ def _scenes(batch_size: int) -> Workload:
 
 
 def refuse_detection(workload: Workload) -> None:
-    """For the peers that bring no detector of this network; one is written for PyTorch alone."""
+    """For the frameworks for which this detector is not implemented: all but jaxcls and PyTorch."""
     if workload.model == "retinanet":
-        raise SystemExit("no detector is written for it here")
+        raise SystemExit("the detector is not implemented for it")
 
 
-def normalised(images: np.ndarray) -> np.ndarray:
-    """uint8 to float32 of mean 0 and variance 1."""
+def normalized(images: np.ndarray) -> np.ndarray:
+    """Converts uint8 images to float32 with mean 0 and variance 1."""
     return ((images - np.float32(images.mean())) / np.float32(images.std())).astype(np.float32)
 
 
 def training_flops(model: str) -> int:
-    """Floating-point operations for one example: the products of the forward pass, and twice them for the gradients.
+    """Floating-point operations per training example: those of the forward pass, and twice as many for gradients.
 
-    No gradient is needed of images, so the first layer counts twice, not three times. Products with padding, what is
-    not a product, and the optimizer are left out.
+    The gradient with respect to images is not needed, so the first layer counts twice, not three times. Products with
+    padding, other operations and the optimizer are not counted.
     """
     forward = _products(model)
     without = 0 if model == "transformer" else forward[0]
@@ -123,7 +123,7 @@ def training_flops(model: str) -> int:
 
 
 def _products(model: str) -> list[int]:
-    """Operations of each matrix product and convolution of the forward pass of one example."""
+    """Operations of each matrix product and convolution in the forward pass of one example."""
     if model == "mlp":
         return [_dense(*sizes) for sizes in itertools.pairwise((math.prod(IMAGE), *HIDDEN, ARTICLES))]
     if model == "cnn":
@@ -157,7 +157,7 @@ def _products(model: str) -> list[int]:
         for side, width in levels:
             products += [_conv(side, width, TOWER, window=1), _conv(side, TOWER, TOWER)]
             products += [_conv(side, TOWER, TOWER)] * (2 * TOWER_DEPTH)
-            products += [_conv(side, TOWER, ANCHORS_PER_PLACE * outputs) for outputs in (ARTICLES, 4)]
+            products += [_conv(side, TOWER, ANCHORS_PER_POSITION * outputs) for outputs in (ARTICLES, 4)]
         return products
     if model == "transformer":
         projections = 4 * LENGTH * _dense(FEATURES, FEATURES)
@@ -172,8 +172,8 @@ def _dense(inputs: int, outputs: int) -> int:
 
 
 def _conv(side: int, inputs: int, outputs: int, *, window: int = 3, stride: int = 1) -> int:
-    """On a square, padded so that ``stride`` alone makes it smaller; of the window only what lies on the image."""
-    places = -(-side // stride)
-    before = max((places - 1) * stride + window - side, 0) // 2
-    covered = sum(0 <= place * stride - before + tap < side for place in range(places) for tap in range(window))
+    """Operations of a convolution of a square image with "same" padding, not counting products with the padding."""
+    positions = -(-side // stride)
+    before = max((positions - 1) * stride + window - side, 0) // 2
+    covered = sum(0 <= i * stride - before + tap < side for i in range(positions) for tap in range(window))
     return covered**2 * _dense(inputs, outputs)

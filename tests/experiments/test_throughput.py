@@ -58,7 +58,7 @@ def test_ratio_is_the_median_over_rounds_and_failures_are_named(cell):
     assert cell.ratio(cell.rows[0], "keras-jax") is None
     lines = table([cell]).splitlines()
     assert lines[2].startswith("| mlp | 128 | jaxcls | 600 (200 to 900) | - | 2.00 | 1 | 50% | 7 | 3.0 | 2.0 |")
-    assert [line for line in lines if "Keras on JAX is left out: keras not installed" in line]
+    assert [line for line in lines if "Keras on JAX skipped: keras not installed" in line]
 
 
 def test_writing_a_cell_replaces_only_the_cell_of_the_same_model_and_batch_size(cell, tmp_path, monkeypatch):
