@@ -1,4 +1,4 @@
-"""Averages of the weights: the moving one is kept here, schedule-free's by Optax; both are read here."""
+"""Averages of the parameters to evaluate with: the moving average of any optimizer, and schedule-free's."""
 
 import math
 from typing import Any, NamedTuple
@@ -11,11 +11,11 @@ PyTree = Any
 
 
 def evaluation_params(opt_state: PyTree, params: PyTree) -> PyTree:
-    """The weights to evaluate with: the moving average if kept, schedule-free's average, else `params`.
+    """The parameters to evaluate with: the moving or schedule-free average in `opt_state`, or else `params`.
 
-    The moving average is the debiased one: after step t it is the mean of the parameters after steps 1 to t,
-    with weights that fall by `ema_decay` a step back; before the first step it is the parameters themselves.
-    Shapes and dtypes are those of `params`. Pure, and works under `jit`.
+    The moving average is debiased: after step t it is the mean of the parameters after steps 1 to t, with weights that
+    fall by a factor of `ema_decay` per step back; before the first step it is the parameters themselves. Shapes and
+    dtypes are those of `params`. Works under `jit`.
 
     >>> from jaxcls.optimizers import sgd
     >>> transform = sgd(1.0, ema_decay=0.5)
@@ -48,15 +48,15 @@ def with_ema(inner: optax.GradientTransformation, decay: float) -> optax.Gradien
     """The same updates, with a debiased moving average of the parameters that they lead to."""
 
     def init(params: PyTree) -> EmaState:
-        # A copy, for parameters and optimizer state are donated together; float32, for small steps to count.
+        # A copy, since parameters and optimizer state are donated together; float32, so that small steps count.
         ema = jax.tree.map(lambda p: jnp.array(p, jnp.promote_types(p.dtype, jnp.float32)), params)
         return EmaState(jnp.zeros((), jnp.int32), ema, inner.init(params))
 
     def update(grads: PyTree, state: EmaState, params: PyTree = None) -> tuple[PyTree, EmaState]:
         updates, inner_state = inner.update(grads, state.inner_state, params)
         step = optax.safe_increment(state.step)
-        # (1 - decay) / (1 - decay**step): the debiased average itself is kept. expm1, since 1 - decay**step
-        # loses its digits where decay is near 1.
+        # (1 - decay) / (1 - decay**step) updates the debiased average directly. expm1, since 1 - decay**step loses
+        # digits if decay is near 1.
         weight = (1 - decay) / -jnp.expm1(step * math.log(decay))
         moved = optax.apply_updates(params, updates)
         ema = jax.tree.map(lambda mean, p: mean + weight * (p - mean), state.ema, moved)

@@ -1,4 +1,4 @@
-"""Optimizers by name, and the learning rate to begin with."""
+"""Optimizers by name, and their default learning rates."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,22 +10,23 @@ from jaxcls.optimizers.chain import Rate
 from jaxcls.optimizers.transforms import adagrad, adam, adamw, lion, muon, nadam, rmsprop, schedule_free, sgd
 
 OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
-    "adagrad": adagrad,
-    "adam": adam,
-    "adamw": adamw,
-    "lion": lion,
-    "muon": muon,
-    "nadam": nadam,
-    "rmsprop": rmsprop,
-    "schedule_free": schedule_free,
-    "sgd": sgd,
+    optimizer.__name__: optimizer
+    for optimizer in (adagrad, adam, adamw, lion, muon, nadam, rmsprop, schedule_free, sgd)
 }
+# Keras's rates; lion's is a tenth of Adam's (arXiv 2302.06675), and schedule_free's is Optax's. 1e-3 for all others.
+_DEFAULT_RATES = {"lion": 1e-4, "schedule_free": 2.5e-3, "sgd": 1e-2}
 
 
-def get(name: str, *, learning_rate: Rate, **settings: Any) -> optax.GradientTransformation:
-    """The optimizer of this name with these settings, its own and the `Common` ones.
+def get(name: str, *, learning_rate: Rate | None = None, **settings: Any) -> optax.GradientTransformation:
+    """The optimizer of that name with its settings.
 
-    Errors: InputError for a name or a setting that is not known, and for a value out of its range.
+    Args:
+      name: one of `OPTIMIZERS`.
+      learning_rate: a number or a schedule. Default: `default_learning_rate(name)`.
+      settings: options of the optimizer, and `Options`.
+
+    Raises:
+      InputError: the name or a setting is unknown, or a value is out of range.
 
     >>> transform = get("sgd", learning_rate=0.1, momentum=0.9, global_clipnorm=1.0)
     >>> get("sgd", learning_rate=0.1, clipnrom=1.0)
@@ -33,31 +34,16 @@ def get(name: str, *, learning_rate: Rate, **settings: Any) -> optax.GradientTra
     ...
     jaxcls._utils.errors.InputError: sgd takes no setting 'clipnrom'. Did you mean 'clipnorm'? It takes: ...
     """
-    if name not in OPTIMIZERS:
-        raise unknown_name("optimizer", name, OPTIMIZERS)
-    return OPTIMIZERS[name](learning_rate, **settings)
-
-
-# Keras's defaults. Lion's is a tenth of Adam's (arXiv 2302.06675); the others' are those of their sources.
-_DEFAULT_LEARNING_RATES = {
-    "adagrad": 1e-3,
-    "adam": 1e-3,
-    "adamw": 1e-3,
-    "lion": 1e-4,
-    "muon": 1e-3,
-    "nadam": 1e-3,
-    "rmsprop": 1e-3,
-    "schedule_free": 2.5e-3,
-    "sgd": 1e-2,
-}
+    default = default_learning_rate(name)
+    return OPTIMIZERS[name](default if learning_rate is None else learning_rate, **settings)
 
 
 def default_learning_rate(name: str) -> float:
-    """A rate to begin with, where none is given for the optimizer of this name.
+    """A learning rate to start with, for the optimizer of that name.
 
     >>> default_learning_rate("sgd")
     0.01
     """
     if name not in OPTIMIZERS:
         raise unknown_name("optimizer", name, OPTIMIZERS)
-    return _DEFAULT_LEARNING_RATES[name]
+    return _DEFAULT_RATES.get(name, 1e-3)

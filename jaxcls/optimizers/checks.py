@@ -1,8 +1,8 @@
-"""What each setting of an optimizer or a schedule must be."""
+"""The valid values of each setting of an optimizer or a schedule."""
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
@@ -10,25 +10,23 @@ from jaxcls._utils.errors import InputError, did_you_mean
 
 
 def check(owner: str, **values: object) -> None:
-    """Refuses a value that is not what its name's rule says."""
+    """Raises InputError for a value that the rule of its name does not allow."""
     for name, value in values.items():
         rule = _RULES.get(name)
-        if rule and not rule.holds(value):
+        if rule and not rule.allows(value):
             raise InputError(f"{owner}: {name} must be {rule.words}, got {value!r}.")
 
 
-def check_names(owner: str, given: Any, taken: list[str]) -> None:
-    """Refuses a name that is not one of those taken."""
-    for name in given:
-        if name not in taken:
-            raise InputError(
-                f"{owner} takes no setting {name!r}.{did_you_mean(name, taken)}"
-                f" It takes: {', '.join(sorted(taken)) or 'none'}."
-            )
+def check_names(owner: str, names: Iterable[str], known: Sequence[str]) -> None:
+    """Raises InputError for a name that is not known."""
+    for name in names:
+        if name not in known:
+            listed = ", ".join(sorted(known)) or "none"
+            raise InputError(f"{owner} takes no setting {name!r}.{did_you_mean(name, known)} It takes: {listed}.")
 
 
 def keywords(function: Callable[..., Any]) -> list[str]:
-    """The names of its keyword-only parameters."""
+    """The names of the keyword-only parameters of a function."""
     parameters = inspect.signature(function).parameters.values()
     return [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
 
@@ -41,13 +39,13 @@ def _is_integer(value: object) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
-def _is_sequence_of(is_item: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, list | tuple) and all(map(is_item, value))
+def _is_list_of(allows: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list | tuple) and all(map(allows, value))
 
 
 class _Rule(NamedTuple):
     words: str
-    holds: Callable[[Any], bool]
+    allows: Callable[[Any], bool]
 
 
 _POSITIVE = _Rule("a finite number above 0", lambda value: _is_number(value) and value > 0)
@@ -57,30 +55,18 @@ _COUNT = _Rule("an integer of at least 1", lambda value: _is_integer(value) and 
 _FLAG = _Rule("True or False", lambda value: isinstance(value, bool))
 
 _RULES = {
-    "b1": _BELOW_ONE,
-    "b2": _BELOW_ONE,
-    "beta": _BELOW_ONE,
-    "boundaries": _Rule("a list of steps, integers", _is_sequence_of(_is_integer)),
-    "centered": _FLAG,
-    "clipnorm": _POSITIVE,
-    "clipvalue": _POSITIVE,
-    "decay": _BELOW_ONE,
-    "div_factor": _POSITIVE,
+    **dict.fromkeys(("clipnorm", "clipvalue", "global_clipnorm", "learning_rate"), _POSITIVE),
+    **dict.fromkeys(("div_factor", "final_div_factor"), _POSITIVE),
+    **dict.fromkeys(("initial_accumulator_value", "weight_decay"), _NOT_NEGATIVE),
+    **dict.fromkeys(("b1", "b2", "beta", "decay", "momentum"), _BELOW_ONE),
+    **dict.fromkeys(("gradient_accumulation_steps", "ns_steps", "total_steps"), _COUNT),
+    **dict.fromkeys(("centered", "nesterov"), _FLAG),
+    "boundaries": _Rule("a list of steps, integers", _is_list_of(_is_integer)),
     "ema_decay": _Rule("a number between 0 and 1", lambda value: _is_number(value) and 0 < value < 1),
     "end_factor": _Rule("a number in [0, 1]", lambda value: _is_number(value) and 0 <= value <= 1),
-    "eps": _Rule(_POSITIVE.words, lambda value: value is None or _POSITIVE.holds(value)),
-    "final_div_factor": _POSITIVE,
-    "global_clipnorm": _POSITIVE,
-    "gradient_accumulation_steps": _COUNT,
-    "initial_accumulator_value": _NOT_NEGATIVE,
-    "learning_rate": _POSITIVE,
-    "momentum": _BELOW_ONE,
+    "eps": _Rule(_POSITIVE.words, lambda value: value is None or _POSITIVE.allows(value)),
     "muon_mask": _Rule("a function of the parameters", lambda value: value is None or callable(value)),
-    "nesterov": _FLAG,
-    "ns_steps": _COUNT,
-    "scales": _Rule("a list of numbers above 0", _is_sequence_of(_POSITIVE.holds)),
+    "scales": _Rule("a list of numbers above 0", _is_list_of(_POSITIVE.allows)),
     "semantics": _Rule("'optax' or 'keras'", lambda value: value in ("optax", "keras")),
-    "total_steps": _COUNT,
     "warmup_steps": _Rule("an integer of at least 0", lambda value: _is_integer(value) and value >= 0),
-    "weight_decay": _NOT_NEGATIVE,
 }

@@ -1,4 +1,8 @@
-"""The optimizers: each its own core, in the chain that all of them share."""
+"""The optimizers: each a core in the chain that all of them share.
+
+All of them take a learning rate, a number or a schedule, and `Options`, and raise `InputError` for an unknown option or
+a value out of range.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -9,16 +13,18 @@ import optax
 
 from jaxcls._utils.errors import InputError
 from jaxcls.optimizers import keras
-from jaxcls.optimizers.chain import Common, PyTree, Rate, assembled, refuse_keras_semantics, settled
+from jaxcls.optimizers.chain import Options, PyTree, Rate, chain, has_keras_semantics, validate
 
 
 def sgd(
-    learning_rate: Rate, *, momentum: float = 0.0, nesterov: bool = False, **common: Unpack[Common]
+    learning_rate: Rate, *, momentum: float = 0.0, nesterov: bool = False, **options: Unpack[Options]
 ) -> optax.GradientTransformation:
-    """Stochastic gradient descent, with momentum (Polyak) or Nesterov's momentum.
+    """Stochastic gradient descent, with Polyak or Nesterov momentum.
 
-    With Keras semantics the velocity holds the learning rate, so that a change of the rate reaches the old
-    gradients' share of the velocity later than with Optax's. Errors: InputError. Source: `optax.sgd`,
+    With Keras semantics the velocity includes the learning rate, so that a change of the rate affects earlier gradients
+    later than in Optax.
+
+    Source: Sutskever et al. 2013, "On the importance of initialization and momentum in deep learning"; `optax.sgd`,
     `keras.optimizers.SGD`.
 
     >>> transform = sgd(0.1, momentum=0.9)
@@ -27,13 +33,12 @@ def sgd(
     >>> print(updates["kernel"][0])
     [-0.1 -0.1]
     """
-    settings = settled(sgd, learning_rate, common, momentum=momentum, nesterov=nesterov)
+    validate(sgd, learning_rate, options, momentum=momentum, nesterov=nesterov)
     if nesterov and not momentum:
         raise InputError("sgd: nesterov=True needs a momentum above 0, for example momentum=0.9.")
-    rate = optax.scale_by_learning_rate(learning_rate)
-    velocity = _momentum(momentum, nesterov=nesterov)
-    steps = (rate, velocity) if settings["semantics"] == "keras" else (velocity, rate)
-    return assembled(optax.chain(*steps), learning_rate, settings)
+    velocity, rate = _momentum(momentum, nesterov=nesterov), optax.scale_by_learning_rate(learning_rate)
+    core = optax.chain(rate, velocity) if has_keras_semantics(options) else optax.chain(velocity, rate)
+    return chain(core, learning_rate, options)
 
 
 def rmsprop(
@@ -43,13 +48,16 @@ def rmsprop(
     eps: float | None = None,
     momentum: float = 0.0,
     centered: bool = False,
-    **common: Unpack[Common],
+    **options: Unpack[Options],
 ) -> optax.GradientTransformation:
-    """RMSprop: the gradient over the root of a moving average of its square.
+    """RMSprop: the gradient divided by the root of a moving average of its square.
 
-    `eps` stands inside the root; None is 1e-8, with Keras semantics 1e-7. `centered` subtracts the square of
-    the mean gradient, so that the root is of the variance. Errors: InputError. Source: Hinton, lecture 6e of
-    "Neural Networks for Machine Learning"; `optax.rmsprop`, `keras.optimizers.RMSprop`.
+    Args:
+      decay: of the moving average.
+      eps: added inside the root. Default: 1e-8, with Keras semantics 1e-7.
+      centered: subtracts the square of the mean gradient, so that the root is of the variance.
+
+    Source: Hinton, lecture 6e of "Neural Networks for Machine Learning"; `optax.rmsprop`, `keras.optimizers.RMSprop`.
 
     >>> transform = rmsprop(0.1, decay=0.75)
     >>> params = {"kernel": jax.numpy.ones((2, 2))}
@@ -57,29 +65,23 @@ def rmsprop(
     >>> print(updates["kernel"][0])
     [-0.2 -0.2]
     """
-    settings = settled(rmsprop, learning_rate, common, decay=decay, eps=eps, momentum=momentum, centered=centered)
-    scale = optax.scale_by_stddev if centered else optax.scale_by_rms
-    core = optax.chain(
-        scale(decay, _eps(eps, settings)),
-        optax.scale_by_learning_rate(learning_rate),
-        _momentum(momentum),
-    )
-    return assembled(core, learning_rate, settings)
+    validate(rmsprop, learning_rate, options, decay=decay, eps=eps, momentum=momentum, centered=centered)
+    scale = (optax.scale_by_stddev if centered else optax.scale_by_rms)(decay, _eps(eps, options))
+    core = optax.chain(scale, optax.scale_by_learning_rate(learning_rate), _momentum(momentum))
+    return chain(core, learning_rate, options)
 
 
 def adam(
-    learning_rate: Rate,
-    *,
-    b1: float = 0.9,
-    b2: float = 0.999,
-    eps: float | None = None,
-    **common: Unpack[Common],
+    learning_rate: Rate, *, b1: float = 0.9, b2: float = 0.999, eps: float | None = None, **options: Unpack[Options]
 ) -> optax.GradientTransformation:
-    """Adam: the mean gradient over the root of the mean square, both corrected for their start at zero.
+    """Adam: the mean gradient divided by the root of the mean square, both corrected for their start at zero.
 
-    `eps` is added to the corrected root (None: 1e-8), with Keras semantics to the uncorrected one (None:
-    1e-7): where gradients are near 1e-6 the two part entirely. Errors: InputError. Source: arXiv 1412.6980;
-    `optax.adam`, `keras.optimizers.Adam`.
+    Args:
+      b1, b2: the decays of the mean and of the mean square.
+      eps: added to the corrected root (default 1e-8), with Keras semantics to the uncorrected root (default 1e-7). The
+        two differ strongly where gradients are near 1e-6.
+
+    Source: Kingma and Ba 2014, arXiv 1412.6980; `optax.adam`, `keras.optimizers.Adam`.
 
     >>> transform = adam(0.1)
     >>> params = {"kernel": jax.numpy.ones((2, 2))}
@@ -87,21 +89,16 @@ def adam(
     >>> print(f"{updates['kernel'][0, 0]:.3f}")
     -0.100
     """
-    settings = settled(adam, learning_rate, common, b1=b1, b2=b2, eps=eps)
-    return assembled(_adam_core(learning_rate, b1, b2, eps, settings), learning_rate, settings)
+    validate(adam, learning_rate, options, b1=b1, b2=b2, eps=eps)
+    return chain(_adam_core(learning_rate, b1, b2, eps, options), learning_rate, options)
 
 
 def adamw(
-    learning_rate: Rate,
-    *,
-    b1: float = 0.9,
-    b2: float = 0.999,
-    eps: float | None = None,
-    **common: Unpack[Common],
+    learning_rate: Rate, *, b1: float = 0.9, b2: float = 0.999, eps: float | None = None, **options: Unpack[Options]
 ) -> optax.GradientTransformation:
-    """Adam with weight decay by default: 1e-4, with Keras semantics 0.004; otherwise `adam`.
+    """Adam with weight decay by default: 1e-4, with Keras semantics 0.004; otherwise as `adam`.
 
-    Errors: InputError. Source: arXiv 1711.05101; `optax.adamw`, `keras.optimizers.AdamW`.
+    Source: Loshchilov and Hutter 2017, arXiv 1711.05101; `optax.adamw`, `keras.optimizers.AdamW`.
 
     >>> transform = adamw(0.1, weight_decay=0.5)
     >>> params = {"kernel": jax.numpy.ones((2, 2)), "bias": jax.numpy.ones(2)}
@@ -109,21 +106,17 @@ def adamw(
     >>> print(f"{updates['kernel'][0, 0]:.3f} {updates['bias'][0]:.3f}")
     -0.150 -0.100
     """
-    settings = settled(adamw, learning_rate, common, b1=b1, b2=b2, eps=eps)
-    core = _adam_core(learning_rate, b1, b2, eps, settings)
-    return assembled(core, learning_rate, settings, weight_decay={"optax": 1e-4, "keras": 4e-3})
+    validate(adamw, learning_rate, options, b1=b1, b2=b2, eps=eps)
+    core = _adam_core(learning_rate, b1, b2, eps, options)
+    return chain(core, learning_rate, options, default_decay=4e-3 if has_keras_semantics(options) else 1e-4)
 
 
 def adagrad(
-    learning_rate: Rate,
-    *,
-    initial_accumulator_value: float = 0.1,
-    eps: float = 1e-7,
-    **common: Unpack[Common],
+    learning_rate: Rate, *, initial_accumulator_value: float = 0.1, eps: float = 1e-7, **options: Unpack[Options]
 ) -> optax.GradientTransformation:
-    """Adagrad: the gradient over the root of the sum of all its squares; the same in Optax and Keras.
+    """Adagrad: the gradient divided by the root of the sum of all its squares; the same in Optax and Keras.
 
-    Errors: InputError. Source: Duchi et al., JMLR 12 (2011); `optax.adagrad`, `keras.optimizers.Adagrad`.
+    Source: Duchi et al. 2011, JMLR 12; `optax.adagrad`, `keras.optimizers.Adagrad`.
 
     >>> transform = adagrad(0.1, initial_accumulator_value=3.0)
     >>> params = {"kernel": jax.numpy.ones((2, 2))}
@@ -131,24 +124,23 @@ def adagrad(
     >>> print(updates["kernel"][0])
     [-0.05 -0.05]
     """
-    settings = settled(adagrad, learning_rate, common, initial_accumulator_value=initial_accumulator_value, eps=eps)
-    core = optax.adagrad(learning_rate, initial_accumulator_value, eps)
-    return assembled(core, learning_rate, settings)
+    validate(adagrad, learning_rate, options, initial_accumulator_value=initial_accumulator_value, eps=eps)
+    return chain(optax.adagrad(learning_rate, initial_accumulator_value, eps), learning_rate, options)
 
 
 def nadam(
-    learning_rate: Rate,
-    *,
-    b1: float = 0.9,
-    b2: float = 0.999,
-    eps: float | None = None,
-    **common: Unpack[Common],
+    learning_rate: Rate, *, b1: float = 0.9, b2: float = 0.999, eps: float | None = None, **options: Unpack[Options]
 ) -> optax.GradientTransformation:
-    """Adam with Nesterov's momentum.
+    """Adam with Nesterov momentum.
 
-    Keras semantics warm the momentum up, `b1 * (1 - 0.5 * 0.96 ** step)`, and correct by its running product.
-    `eps` None: 1e-8, with Keras semantics 1e-7. Errors: InputError. Source: Dozat 2016 (OpenReview
-    OM0jvwB8jIp57ZJjtNEZ); `optax.nadam`, `keras.optimizers.Nadam`.
+    With Keras semantics the momentum warms up, `b1 * (1 - 0.5 * 0.96 ** step)`, and its running product corrects the
+    mean.
+
+    Args:
+      b1, b2: the decays of the mean and of the mean square.
+      eps: default 1e-8, with Keras semantics 1e-7.
+
+    Source: Dozat 2016 (OpenReview OM0jvwB8jIp57ZJjtNEZ); `optax.nadam`, `keras.optimizers.Nadam`.
 
     >>> transform = nadam(0.1)
     >>> params = {"kernel": jax.numpy.ones((2, 2))}
@@ -156,23 +148,21 @@ def nadam(
     >>> print(f"{updates['kernel'][0, 0]:.3f}")
     -0.147
     """
-    settings = settled(nadam, learning_rate, common, b1=b1, b2=b2, eps=eps)
-    if settings["semantics"] == "keras":
-        scale = keras.scale_by_nadam(b1, b2, _eps(eps, settings))
-    else:
-        scale = optax.scale_by_adam(b1, b2, _eps(eps, settings), nesterov=True)
-    core = optax.chain(scale, optax.scale_by_learning_rate(learning_rate))
-    return assembled(core, learning_rate, settings)
+    validate(nadam, learning_rate, options, b1=b1, b2=b2, eps=eps)
+    scale = keras.scale_by_nadam if has_keras_semantics(options) else partial(optax.scale_by_adam, nesterov=True)
+    core = optax.chain(scale(b1, b2, _eps(eps, options)), optax.scale_by_learning_rate(learning_rate))
+    return chain(core, learning_rate, options)
 
 
 def lion(
-    learning_rate: Rate, *, b1: float = 0.9, b2: float = 0.99, **common: Unpack[Common]
+    learning_rate: Rate, *, b1: float = 0.9, b2: float = 0.99, **options: Unpack[Options]
 ) -> optax.GradientTransformation:
     """Lion: the sign of an interpolation between momentum and gradient.
 
-    Weight decay is 1e-3 by default, as in Optax; with Keras semantics 0. It wants a learning rate 3 to 10
-    times smaller than AdamW's. Errors: InputError. Source: arXiv 2302.06675; `optax.lion`,
-    `keras.optimizers.Lion`.
+    Weight decay is 1e-3 by default, as in Optax, and 0 with Keras semantics. Lion needs a learning rate 3 to 10 times
+    smaller than AdamW's.
+
+    Source: Chen et al. 2023, arXiv 2302.06675; `optax.lion`, `keras.optimizers.Lion`.
 
     >>> transform = lion(0.1, weight_decay=0.0)
     >>> params = {"kernel": jax.numpy.ones((2, 2))}
@@ -180,9 +170,9 @@ def lion(
     >>> print(updates["kernel"][0])
     [-0.1 -0.1]
     """
-    settings = settled(lion, learning_rate, common, b1=b1, b2=b2)
+    validate(lion, learning_rate, options, b1=b1, b2=b2)
     core = optax.chain(optax.scale_by_lion(b1, b2), optax.scale_by_learning_rate(learning_rate))
-    return assembled(core, learning_rate, settings, weight_decay={"optax": 1e-3, "keras": 0.0})
+    return chain(core, learning_rate, options, default_decay=0.0 if has_keras_semantics(options) else 1e-3)
 
 
 def muon(
@@ -194,17 +184,22 @@ def muon(
     b2: float = 0.999,
     eps: float = 1e-8,
     muon_mask: Callable[[PyTree], PyTree] | None = None,
-    **common: Unpack[Common],
+    **options: Unpack[Options],
 ) -> optax.GradientTransformation:
-    """Muon: the momentum of each hidden weight matrix, orthogonalised; Nadam (`b1`, `b2`) for all the rest.
+    """Muon: the orthogonalized momentum of each hidden weight matrix, and Nadam for all other parameters.
 
-    `muon_mask` maps the parameters to a tree of booleans, from paths and ranks only: True for the leaves, of
-    rank 2 or more, that Muon takes, each as a matrix of its last axis against all its others. Default: leaves
-    of rank 2 and 4 (dense and 2-D convolution kernels), unless a name on the path holds 'embed' or is 'head',
-    since Muon is meant for hidden layers. Rank 3 is left to Nadam: it may be an attention kernel, whose axes
-    the shape does not tell. Updates are scaled to Adam's size (0.2 in root mean square), so that one learning
-    rate, of AdamW's order, serves both. Errors: InputError, also for Keras semantics. Source: arXiv
-    2502.16982; `optax.contrib.muon`.
+    Updates are scaled to Adam's size (a root mean square of 0.2), so that one learning rate, of AdamW's order, suits
+    both. Keras has no Muon.
+
+    Args:
+      beta, ns_steps: Muon's momentum and number of Newton-Schulz steps.
+      b1, b2: Nadam's decays.
+      muon_mask: from the parameters to a tree of booleans that depends on paths and ranks only: the leaves, of rank 2
+        or more, that Muon updates, each as a matrix of its last axis against all others. Default: leaves of rank 2 and
+        4 (dense and 2-D convolution kernels), unless a name on the path contains 'embed' or is 'head', since Muon is
+        meant for hidden layers. Rank 3 may be an attention kernel, whose axes the shape does not tell.
+
+    Source: Liu et al. 2025, arXiv 2502.16982; `optax.contrib.muon`.
 
     >>> transform = muon(0.1)
     >>> params = {"dense": {"kernel": jax.numpy.eye(4)}, "head": {"kernel": jax.numpy.eye(4)}}
@@ -212,14 +207,12 @@ def muon(
     >>> bool((updates["dense"]["kernel"] != updates["head"]["kernel"]).any())
     True
     """
-    settings = settled(
-        muon, learning_rate, common, beta=beta, ns_steps=ns_steps, b1=b1, b2=b2, eps=eps, muon_mask=muon_mask
-    )
-    refuse_keras_semantics("muon", settings)
+    settings = {"beta": beta, "ns_steps": ns_steps, "eps": eps}
+    validate(muon, learning_rate, options, in_keras=False, b1=b1, b2=b2, muon_mask=muon_mask, **settings)
 
     def dimensions(params: PyTree) -> PyTree:
         mask = (muon_mask or _hidden_matrices)(params)
-        return jax.tree.map(lambda taken, leaf: _last_axis_against_the_rest(leaf) if taken else None, mask, params)
+        return jax.tree.map(lambda chosen, leaf: _last_axis_against_the_rest(leaf) if chosen else None, mask, params)
 
     core = optax.contrib.muon(
         learning_rate,
@@ -231,23 +224,23 @@ def muon(
         muon_weight_dimension_numbers=dimensions,
         consistent_rms=0.2,
     )
-    return assembled(core, learning_rate, settings)
+    return chain(core, learning_rate, options)
 
 
 def schedule_free(
-    learning_rate: Rate,
-    *,
-    b1: float = 0.9,
-    b2: float = 0.999,
-    eps: float = 1e-8,
-    **common: Unpack[Common],
+    learning_rate: Rate, *, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, **options: Unpack[Options]
 ) -> optax.GradientTransformation:
-    """Schedule-free AdamW: averaging the iterates takes the place of a falling learning rate.
+    """Schedule-free AdamW: an average of the iterates replaces a falling learning rate.
 
-    Evaluate with `evaluation_params`: the parameters being trained are the points where gradients are taken,
-    not the average. Give it a constant rate, with warm-up: `schedule("constant", ..., warmup_steps=...)`.
-    `b1` is above 0. Errors: InputError, also for Keras semantics, and for `ema_decay`, which would average a
-    second time. Source: arXiv 2405.15682; `optax.contrib.schedule_free_adamw`.
+    Evaluate with `evaluation_params`: the trained parameters are the points at which gradients are taken, not the
+    average. Use a constant rate with a warm-up: `schedule("constant", ..., warmup_steps=...)`. It takes no `ema_decay`,
+    which would average a second time. Keras has no such optimizer.
+
+    Args:
+      b1: above 0, the interpolation between the average and the iterate.
+      b2, eps: as in `adam`.
+
+    Source: Defazio et al. 2024, arXiv 2405.15682; `optax.contrib.schedule_free_adamw`.
 
     >>> from jaxcls.optimizers import evaluation_params
     >>> transform = schedule_free(0.1)
@@ -256,51 +249,46 @@ def schedule_free(
     >>> print(evaluation_params(state, optax.apply_updates(params, updates))["kernel"][0].round(4))
     [0.9 0.9]
     """
-    settings = settled(schedule_free, learning_rate, common, b1=b1, b2=b2, eps=eps)
-    refuse_keras_semantics("schedule_free", settings)
+    validate(schedule_free, learning_rate, options, in_keras=False, b1=b1, b2=b2, eps=eps)
     if b1 == 0:
         raise InputError("schedule_free: b1 must be above 0, got 0; 0.9 is the usual value.")
-    if settings["ema_decay"] is not None:
-        raise InputError("schedule_free: it averages the weights itself; leave ema_decay out.")
-    core = optax.chain(
-        optax.scale_by_rms(b2, eps, eps_in_sqrt=False, bias_correction=True),
-        optax.scale_by_learning_rate(learning_rate),
-    )
-    return assembled(
-        core,
-        learning_rate,
-        settings,
-        around=partial(optax.contrib.schedule_free, learning_rate=learning_rate, b1=b1),
-    )
+    if options.get("ema_decay") is not None:
+        raise InputError("schedule_free: it averages the parameters itself; leave ema_decay out.")
+    scale = optax.scale_by_rms(b2, eps, eps_in_sqrt=False, bias_correction=True)
+    core = optax.chain(scale, optax.scale_by_learning_rate(learning_rate))
+    average = partial(optax.contrib.schedule_free, learning_rate=learning_rate, b1=b1)
+    return chain(core, learning_rate, options, wrap=average)
 
 
 def _momentum(momentum: float, *, nesterov: bool = False) -> optax.GradientTransformation:
     return optax.trace(momentum, nesterov) if momentum else optax.identity()
 
 
-def _eps(eps: float | None, settings: Common) -> float:
-    return {"optax": 1e-8, "keras": 1e-7}[settings["semantics"]] if eps is None else eps
+def _eps(eps: float | None, options: Options) -> float:
+    if eps is not None:
+        return eps
+    return 1e-7 if has_keras_semantics(options) else 1e-8
 
 
 def _adam_core(
-    learning_rate: Rate, b1: float, b2: float, eps: float | None, settings: Common
+    learning_rate: Rate, b1: float, b2: float, eps: float | None, options: Options
 ) -> optax.GradientTransformation:
-    scale = keras.scale_by_adam if settings["semantics"] == "keras" else optax.scale_by_adam
-    return optax.chain(_state_apart(scale(b1, b2, _eps(eps, settings))), optax.scale_by_learning_rate(learning_rate))
+    scale = keras.scale_by_adam if has_keras_semantics(options) else optax.scale_by_adam
+    return optax.chain(_recomputed(scale(b1, b2, _eps(eps, options))), optax.scale_by_learning_rate(learning_rate))
 
 
-def _state_apart(inner: optax.GradientTransformation) -> optax.GradientTransformation:
-    """The same, with the new state computed apart from the updates.
+def _recomputed(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The same transformation, with the new state computed separately from the updates.
 
-    A training step that may yet be refused keeps the old moments until the updates are known. On a CPU, XLA holds the
-    new ones, which updates and state share, in memory until then. Computed a second time, in the pass that chooses,
-    they are written in place of the old ones: the step of a multilayer perceptron takes 0.9 of its time. Only for
-    what is cheap to compute twice.
+    A training step that may still be rejected needs the old moments until the updates are known. On a CPU, XLA would
+    store the new moments, which updates and state share, until then. Computed a second time, in the pass that chooses,
+    they overwrite the old ones: the step of a multilayer perceptron takes 0.9 of its time. Only for what is cheap to
+    compute twice.
     """
 
     def update(grads: PyTree, state: PyTree, params: PyTree = None) -> tuple[PyTree, PyTree]:
         updates, _ = inner.update(grads, state, params)
-        # Without a barrier XLA would see that both are the same.
+        # Without a barrier XLA would merge the two computations.
         _, state = inner.update(*jax.lax.optimization_barrier((grads, state, params)))
         return updates, state
 
@@ -308,11 +296,11 @@ def _state_apart(inner: optax.GradientTransformation) -> optax.GradientTransform
 
 
 def _hidden_matrices(params: PyTree) -> PyTree:
-    def taken(path: tuple[Any, ...], leaf: jax.Array) -> bool:
+    def is_hidden(path: tuple[Any, ...], leaf: jax.Array) -> bool:
         names = jax.tree_util.keystr(path, simple=True, separator="/").lower().split("/")
         return leaf.ndim in (2, 4) and "head" not in names and not any("embed" in name for name in names)
 
-    return jax.tree_util.tree_map_with_path(taken, params)
+    return jax.tree_util.tree_map_with_path(is_hidden, params)
 
 
 def _last_axis_against_the_rest(leaf: jax.Array) -> optax.contrib.MuonDimensionNumbers:

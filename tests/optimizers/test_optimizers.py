@@ -1,4 +1,4 @@
-"""Optimizers against Keras, Optax and plain NumPy; schedules against their formulas; settings at the door."""
+"""Optimizers agree with Keras, Optax and plain NumPy, and schedules with their formulas; invalid settings are rejected."""
 
 import chex
 import jax
@@ -20,7 +20,7 @@ KERAS_FALLING = keras.optimizers.schedules.ExponentialDecay(0.02, 5, 0.5)
 
 
 def some_params():
-    """A kernel, a bias, and a leaf at zero with tiny gradients, whose path is seen to full precision."""
+    """A kernel, a bias, and a leaf at zero with tiny gradients, whose path is compared to full precision."""
     rng = np.random.default_rng(0)
     kernel, bias = rng.normal(size=(3, 2)), rng.normal(size=2)
     return {"bias": jnp.float32(bias), "kernel": jnp.float32(kernel), "tiny": jnp.zeros(3, jnp.float32)}
@@ -104,7 +104,7 @@ def assert_same_path(actual, expected):
         ("lion", {"b1": 0.8, "weight_decay": 0.1}, "Lion", {"beta_1": 0.8, "weight_decay": 0.1}),
     ],
 )
-def test_keras_semantics_follow_keras_under_a_falling_rate(name, own, oracle, theirs):
+def test_keras_semantics_agree_with_keras_under_a_falling_rate(name, own, oracle, theirs):
     theirs = own if theirs is None else theirs
     params, grads = some_params(), some_grads()
     actual, _ = trajectory(get(name, learning_rate=FALLING, semantics="keras", **own), params, grads)
@@ -136,14 +136,14 @@ def matrices(params):
         ("schedule_free", {"b1": 0.8}, optax.contrib.schedule_free_adamw(FALLING, b1=0.8)),
     ],
 )
-def test_optax_semantics_follow_optax(name, own, oracle):
+def test_optax_semantics_agree_with_optax(name, own, oracle):
     params, grads = some_params(), some_grads()
     actual, _ = trajectory(get(name, learning_rate=FALLING, **own), params, grads)
     expected, _ = trajectory(oracle, params, grads)
     assert_same_path(actual, expected)
 
 
-def test_decay_is_decoupled_from_momentum_and_spares_biases():
+def test_weight_decay_is_decoupled_from_momentum_and_excludes_biases():
     params = some_params()
     zeros = jax.tree.map(lambda leaf: jnp.zeros((3, *leaf.shape)), params)
     path, _ = trajectory(get("sgd", learning_rate=0.5, momentum=0.9, weight_decay=0.1), params, zeros)
@@ -153,7 +153,7 @@ def test_decay_is_decoupled_from_momentum_and_spares_biases():
 
 @settings(max_examples=25, deadline=None)
 @given(scale=st.floats(1e-6, 1e6), limit=st.floats(1e-3, 1e3))
-def test_clipnorm_shortens_each_variable_by_itself(scale, limit):
+def test_clipnorm_scales_each_variable_separately(scale, limit):
     grads = {"long": np.float32([3, 4]) * np.float32(scale), "short": np.float32([[0.6 * limit]])}
     transform = get("sgd", learning_rate=1.0, clipnorm=limit)
     updates, _ = transform.update(jax.tree.map(jnp.asarray, grads), transform.init(grads), grads)
@@ -175,7 +175,7 @@ def conv_net():
     )
 
 
-def test_muon_orthogonalises_hidden_kernels_and_leaves_the_rest_to_nadam():
+def test_muon_orthogonalizes_hidden_kernels_and_applies_nadam_to_the_rest():
     params = conv_net()
     first = {}
     for name in ("muon", "nadam"):
@@ -226,7 +226,7 @@ def test_micro_batches_equal_one_large_batch(semantics):
     chex.assert_trees_all_equal(between, jax.tree.map(lambda leaf: jnp.stack([leaf[0]] * micro), applied))
 
 
-def test_ema_is_the_debiased_mean_of_the_parameters_so_far():
+def test_ema_is_the_debiased_mean_of_past_parameters():
     decay, params = 0.999, some_params()
     transform = get("sgd", learning_rate=0.1, ema_decay=decay)
     chex.assert_trees_all_equal(evaluation_params(transform.init(params), params), params)
@@ -238,7 +238,7 @@ def test_ema_is_the_debiased_mean_of_the_parameters_so_far():
         chex.assert_trees_all_close(jax.tree.map(lambda leaf, t=t: np.float64(leaf[t - 1]), average), mean, rtol=1e-5)
 
 
-def test_schedule_free_is_evaluated_at_its_average_also_below_clipping_and_accumulation():
+def test_schedule_free_average_is_found_inside_clipping_and_accumulation():
     params, grads = some_params(), some_grads()
     oracle = optax.contrib.schedule_free_adamw(0.02)
     path, states = trajectory(oracle, params, grads)
@@ -250,7 +250,7 @@ def test_schedule_free_is_evaluated_at_its_average_also_below_clipping_and_accum
     assert_same_path(jax.tree.map(lambda leaf: leaf[1::2], actual), expected)
 
 
-def test_without_an_average_the_parameters_are_evaluated():
+def test_evaluation_params_are_the_parameters_without_an_average():
     params = some_params()
     assert evaluation_params(get("adam", learning_rate=0.1).init(params), params) is params
 
@@ -267,7 +267,7 @@ VARIANTS += [("adamw", {"ema_decay": 0.99} | EVERYTHING), ("schedule_free", EVER
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize(("name", "own"), VARIANTS)
-def test_an_update_keeps_every_shape_dtype_and_weak_type(name, own, dtype):
+def test_an_update_preserves_shapes_dtypes_and_weak_types(name, own, dtype):
     params = jax.tree.map(lambda leaf: leaf.astype(dtype), conv_net())
     rate = schedule("warmup_cosine", learning_rate=0.1, total_steps=10, warmup_steps=2)
     transform = get(name, learning_rate=rate, **own)
@@ -301,7 +301,7 @@ def test_params_and_state_are_donated_and_compiled_once():
 
 
 def test_bfloat16_moments_reach_the_mean_square():
-    """In bfloat16 a second moment with b2 = 0.999 stands still far below the square that it averages."""
+    """In bfloat16 a second moment with b2 = 0.999 would stop far below the square that it averages."""
     params = {"kernel": jnp.zeros((2, 2), jnp.bfloat16)}
     grads = {"kernel": jnp.ones((3000, 2, 2), jnp.bfloat16)}
     _, states = trajectory(get("adam", learning_rate=1e-3), params, grads)
@@ -327,7 +327,7 @@ TOTAL, WARMUP = 40, 10
         ),
     ],
 )
-def test_a_schedule_warms_up_follows_its_formula_and_holds_its_end(name, options, formula):
+def test_a_schedule_warms_up_follows_its_formula_and_stays_at_its_end(name, options, formula):
     rate = schedule(name, learning_rate=0.3, total_steps=TOTAL, warmup_steps=WARMUP, **options)
     steps = np.arange(TOTAL + 5)
     expected = [0.3 * (k / WARMUP if k < WARMUP else formula(min((k - WARMUP) / (TOTAL - WARMUP), 1.0))) for k in steps]
@@ -342,14 +342,14 @@ def test_without_warm_up_the_first_rate_is_the_learning_rate(name):
 
 
 @pytest.mark.parametrize(("warmup", "start"), [(0, 0.3), (10, 0.25)])
-def test_one_cycle_is_that_of_optax(warmup, start):
+def test_one_cycle_agrees_with_optax(warmup, start):
     rate = schedule("one_cycle", learning_rate=0.3, total_steps=TOTAL, warmup_steps=warmup)
     oracle = optax.cosine_onecycle_schedule(TOTAL, 0.3, start)
     steps = np.arange(TOTAL + 5)
     np.testing.assert_allclose(jax.vmap(rate)(steps), jax.vmap(oracle)(steps), rtol=1e-4, atol=1e-7)
 
 
-def test_one_cycle_of_so_few_steps_that_nothing_rises_starts_at_the_peak():
+def test_one_cycle_of_very_few_steps_starts_at_the_peak():
     rate = schedule("one_cycle", learning_rate=0.3, total_steps=2)
     np.testing.assert_allclose([rate(0), rate(2)], [0.3, 0.3 / 25e4], rtol=1e-4)
 
@@ -364,6 +364,7 @@ def test_one_cycle_of_so_few_steps_that_nothing_rises_starts_at_the_peak():
         ("adam", {"learning_rate": "1e-3"}, "learning_rate must be .* got '1e-3'"),
         ("adam", {"b1": 1.0}, r"b1 must be a number in \[0, 1\), got 1.0"),
         ("adam", {"eps": 0.0}, "eps must be a finite number above 0"),
+        ("adam", {"lr": 0.1}, "adam takes no setting 'lr'.* It takes: .*learning_rate"),
         ("sgd", {"momentum": None}, "momentum must be a number"),
         ("sgd", {"nesterov": True}, "needs a momentum above 0"),
         ("sgd", {"nesterov": "yes"}, "nesterov must be True or False, got 'yes'"),
@@ -373,14 +374,14 @@ def test_one_cycle_of_so_few_steps_that_nothing_rises_starts_at_the_peak():
         ("sgd", {"ema_decay": 1.0}, "ema_decay must be a number between 0 and 1"),
         ("sgd", {"gradient_accumulation_steps": 2.0}, "must be an integer of at least 1, got 2.0"),
         ("sgd", {"semantics": "torch"}, "semantics must be 'optax' or 'keras', got 'torch'"),
-        ("muon", {"semantics": "keras"}, "no semantics='keras'"),
+        ("muon", {"semantics": "keras"}, "Keras has no such optimizer"),
         ("muon", {"muon_mask": True}, "muon_mask must be a function of the parameters"),
-        ("schedule_free", {"semantics": "keras"}, "no semantics='keras'"),
+        ("schedule_free", {"semantics": "keras"}, "Keras has no such optimizer"),
         ("schedule_free", {"b1": 0.0}, "b1 must be above 0"),
         ("schedule_free", {"ema_decay": 0.9}, "leave ema_decay out"),
     ],
 )
-def test_a_bad_setting_of_an_optimizer_is_refused(name, own, message):
+def test_an_invalid_optimizer_setting_is_rejected(name, own, message):
     with pytest.raises(InputError, match=message):
         get(name, **{"learning_rate": 0.1, **own})
 
@@ -397,15 +398,23 @@ def test_a_bad_setting_of_an_optimizer_is_refused(name, own, message):
         ("cosine", {"end_factor": 1.5}, r"end_factor must be a number in \[0, 1\]"),
         ("warmup_cosine", {}, "warmup_steps must be at least 1"),
         ("exponential", {"end_factor": 0.0}, "end_factor must be above 0"),
-        ("piecewise", {"boundaries": [5]}, "give boundaries and as many scales, got 1 and 0"),
-        ("piecewise", {}, "give boundaries and as many scales, got 0 and 0"),
+        ("piecewise", {"boundaries": [5]}, "as many scales as boundaries, got 0 and 1"),
+        ("piecewise", {}, "as many scales as boundaries, got 0 and 0"),
         ("piecewise", {"boundaries": [5, 5], "scales": [0.1, 0.1]}, "boundaries must rise"),
         ("piecewise", {"boundaries": [10], "scales": [0.1]}, r"below total_steps \(10\)"),
     ],
 )
-def test_a_bad_setting_of_a_schedule_is_refused(name, own, message):
+def test_an_invalid_schedule_setting_is_rejected(name, own, message):
     with pytest.raises(InputError, match=message):
         schedule(name, **{"learning_rate": 0.1, "total_steps": 10, **own})
+
+
+def test_get_uses_the_default_learning_rate_if_none_is_passed():
+    params, grads = {"kernel": jnp.zeros(1)}, {"kernel": jnp.ones(1)}
+    for name in ("sgd", "lion"):
+        transform = get(name, weight_decay=0.0)
+        updates, _ = transform.update(grads, transform.init(params), params)
+        np.testing.assert_allclose(updates["kernel"], -optimizers.default_learning_rate(name), rtol=1e-6)
 
 
 def test_a_schedule_counts_applied_updates():
