@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+from radiograph_layouts import write_chexpert, write_medmnist
 
 from jaxcls import tasks
 from jaxcls._utils.errors import InputError
@@ -28,7 +29,7 @@ def cache(tmp_path_factory):
 def written(tmp_path_factory):
     """A small data set in each of the layouts."""
     root = tmp_path_factory.mktemp("written")
-    writers = {"nih": sample.write, "chexpert": sample.write_chexpert, "medmnist": sample.write_medmnist}
+    writers = {"nih": sample.write, "chexpert": write_chexpert, "medmnist": write_medmnist}
     for name, write in writers.items():
         (root / name).mkdir()
         write(root / name, **{"images": 120} if name == "nih" else {})

@@ -14,13 +14,10 @@ from jaxcls._utils.errors import InputError
 from jaxcls.data.formats import reading
 from jaxcls.data.formats.reading import CHUNK, GZIP_MAGIC
 
+# Type code -> type.
 IDX_DTYPES: dict[int, np.dtype[Any]] = {
-    0x08: np.dtype("u1"),
-    0x09: np.dtype("i1"),
-    0x0B: np.dtype(">i2"),
-    0x0C: np.dtype(">i4"),
-    0x0D: np.dtype(">f4"),
-    0x0E: np.dtype(">f8"),
+    code: np.dtype(name)
+    for code, name in ((0x08, "u1"), (0x09, "i1"), (0x0B, ">i2"), (0x0C, ">i4"), (0x0D, ">f4"), (0x0E, ">f8"))
 }
 
 
