@@ -1,4 +1,4 @@
-"""The site: python -m sphinx -W docs docs/_build (pip install 'jaxcls[docs]')."""
+"""Configuration of the documentation: python -m sphinx -W docs docs/_build (pip install 'jaxcls[docs]')."""
 
 import sys
 from pathlib import Path

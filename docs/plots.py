@@ -1,4 +1,4 @@
-"""The plots of the losses, from the losses themselves."""
+"""Plots of the losses for the documentation."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +9,7 @@ import numpy as np
 from jaxcls import losses
 
 mpl.use("svg")
-# Reproducible, and text that can be searched.
+# Reproducible files with searchable text.
 mpl.rcParams.update({"svg.hashsalt": "jaxcls", "svg.fonttype": "none"})
 
 LOGITS = np.linspace(-5, 5, 201, dtype=np.float32)
@@ -30,7 +30,7 @@ SIGMOID: dict[str, dict[str, Callable[..., object]]] = {
 
 
 def write(folder: Path) -> None:
-    """Writes an SVG file for each family."""
+    """Writes an SVG file for each family of losses."""
     from matplotlib import pyplot
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Run directories whose files are corrupted, truncated, missing or of another run: named, and left as they were."""
+"""Run directories with corrupted, truncated, missing or foreign files: the file is named, and nothing is changed."""
 
 import logging
 import shutil

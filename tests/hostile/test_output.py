@@ -100,7 +100,7 @@ def test_no_text_of_a_record_becomes_markup_in_the_report(problem, names, kind):
         json.dumps(dataclasses.asdict(made) if dataclasses.is_dataclass(made) else made._asdict(), default=str)
     )
     changed = {name: marked(plain[name]) for name in ("config", "environment", "data", "summary", "results")}
-    # These select code, and are not shown as they are.
+    # These select code and are not printed.
     changed["results"]["problem"] = problem
     changed["summary"]["headline"] = plain["summary"]["headline"]
     for mistake, original in zip(changed["summary"]["mistakes"], plain["summary"]["mistakes"], strict=True):
