@@ -189,7 +189,7 @@ def test_what_is_wrong_with_chestxray14_is_named(copy, spoil, says):
         (lambda f: (f / "valid.csv").unlink(), "valid.csv: cannot be read"),
         (lambda f: replace(f / "train.csv", "Lung Lesion", "Lesion"), "train.csv: has no column 'Lung Lesion'"),
         (lambda f: replace(f / "valid.csv", ",0.0\n", ",2.0\n"),
-         "valid.csv: row 1 of column 'Support Devices' is '2.0'; it must be 1.0, 0.0, -1.0 or blank"),
+         "valid.csv: row 1 of column 'Support Devices' is 2; it must be 1.0, 0.0, -1.0 or blank"),
         (lambda f: replace(f / "valid.csv", ",0.0\n", ",maybe\n"), "row 1 of column 'Support Devices' is 'maybe'"),
         (lambda f: replace(f / "train.csv", "/patient00001/", "/person/"), "train.csv: row 1: .* is not like CheXpert"),
         (lambda f: replace(f / "train.csv", "/patient00001/", "/../patient00001/"), "row 1: .* is not like CheXpert"),

@@ -60,7 +60,7 @@ def cut(path):
 @pytest.mark.parametrize(
     ("harm", "said"),
     [
-        (lambda folder: (folder / "t10k-labels-idx1-ubyte").unlink(), "does not hold t10k-labels-idx1-ubyte"),
+        (lambda folder: (folder / "t10k-labels-idx1-ubyte").unlink(), "lacks t10k-labels-idx1-ubyte"),
         (lambda folder: idx.write_idx(folder / "train-labels-idx1-ubyte", np.array([0, 1, 10, 3], np.uint8)), "row 2"),
         (lambda folder: cut(folder / "t10k-images-idx3-ubyte"), "truncated"),
     ],

@@ -1,8 +1,9 @@
 """Data sets of images in four IDX files, such as MNIST and its relatives."""
 
 import dataclasses
+import functools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Literal
@@ -68,25 +69,22 @@ def load(spec: IdxImages, source: str = "auto", data_dir: str | os.PathLike[str]
     >>> data.provenance.location
     'jaxcls/data/samples/fashion_mnist'
     """
-    others: dict[str, Callable[[], Dataset]] = {}
+    loaders = (
+        ("files", _from_debian, spec.debian),
+        ("tfds", _from_tfds, spec.tfds),
+        ("sample", _from_sample, spec.sample),
+    )
     remedies = [f"set data_dir to a folder with {', '.join(spec.sha256)} (plain or .gz)"]
     if spec.debian:
-        package, folder = spec.debian
-        others["files"] = lambda: _from_debian(spec, package, Path(folder))
-        remedies.append(f"install the Debian package {package}")
-    if spec.tfds:
-        name = spec.tfds
-        others["tfds"] = lambda: _from_tfds(spec, name)
+        remedies.append(f"install the Debian package {spec.debian[0]}")
     if spec.sample:
-        sample = spec.sample
-        others["sample"] = lambda: _from_sample(spec, sample)
         remedies.append("set source to sample")
     return sources.load(
         spec.name,
         source,
         data_dir,
         read=lambda folder: _from_data_dir(spec, folder),
-        others=others,
+        others={source: functools.partial(load_from, spec) for source, load_from, known in loaders if known},
         needs=f"One of these helps: {'; '.join(remedies)}.",
     )
 
@@ -113,7 +111,9 @@ def _from_data_dir(spec: IdxImages, data_dir: Path) -> Dataset:
     return dataset
 
 
-def _from_debian(spec: IdxImages, package: str, folder: Path) -> Dataset:
+def _from_debian(spec: IdxImages) -> Dataset:
+    assert spec.debian
+    package, folder = spec.debian[0], Path(spec.debian[1])
     found = _find(spec, folder, folder)
     if not found:
         raise AbsentError(f"no data_dir was given and the Debian package {package} is not installed")
@@ -124,20 +124,22 @@ def _from_debian(spec: IdxImages, package: str, folder: Path) -> Dataset:
     return _verified(dataset, spec.sha256, "the official one", remedy)
 
 
-def _from_tfds(spec: IdxImages, name: str) -> Dataset:
-    registered = downloads.registered(name)
+def _from_tfds(spec: IdxImages) -> Dataset:
+    assert spec.tfds
+    registered = downloads.registered(spec.tfds)
     addresses = {url.rpartition("/")[2].removesuffix(".gz"): url for url in registered}
-    folder, paths = downloads.fetch(name, {file: addresses[file] for file in spec.sha256}, registered)
-    dataset = _decode(spec, paths, "tfds", str(folder), f"TFDS {name}, SHA-256 verified")
+    folder, paths = downloads.fetch(spec.tfds, {file: addresses[file] for file in spec.sha256}, registered)
+    dataset = _decode(spec, paths, "tfds", str(folder), f"TFDS {spec.tfds}, SHA-256 verified")
     # TFDS verifies what it downloads, but not what is in its cache.
     return _verified(dataset, spec.sha256, "the official one", "Delete this folder and run again.")
 
 
-def _from_sample(spec: IdxImages, name: str) -> Dataset:
-    with resources.as_file(resources.files("jaxcls.data.samples") / name) as folder:
+def _from_sample(spec: IdxImages) -> Dataset:
+    assert spec.sample
+    with resources.as_file(resources.files("jaxcls.data.samples") / spec.sample) as folder:
         paths = {file: folder / f"{file}.gz" for file in spec.sha256}
         note = "a subset of the real data set, SHA-256 verified"
-        dataset = _decode(spec, paths, "sample", f"jaxcls/data/samples/{name}", note)
+        dataset = _decode(spec, paths, "sample", f"jaxcls/data/samples/{spec.sample}", note)
         lines = (folder / "SHA256SUMS").read_text().splitlines()
     expected = {file: digest for digest, file in map(str.split, lines)}
     return _verified(dataset, expected, "the one in SHA256SUMS", "Install jaxcls again.")

@@ -197,23 +197,19 @@ def _chexpert_table(table: Path, uncertain: str) -> tuple[list[Path], np.ndarray
     """The images, their labels and their patients."""
     columns = tables.read_csv(table, required=("Path", *CHEXPERT), text=("Path",))
     user_tables.check_unique(columns["Path"], "Path", str(table))
-    labels = np.stack([_checked_labels(columns[finding], finding, table) for finding in CHEXPERT], axis=1)
+    labels = np.stack([_checked_labels(columns, finding, table) for finding in CHEXPERT], axis=1)
     labels[labels == -1] = {"ignore": np.nan, "ones": 1.0, "zeros": 0.0}[uncertain]
     views = [_view(path, table.parent, f"{table}: row {row}") for row, path in enumerate(columns["Path"], 1)]
     return [path for path, _ in views], labels, np.array([patient for _, patient in views])
 
 
-def _checked_labels(column: np.ndarray, finding: str, table: Path) -> np.ndarray:
+def _checked_labels(columns: tables.Table, finding: str, table: Path) -> np.ndarray:
     """1, 0 and -1, and 0 for a blank; float32 (N,)."""
-    if column.dtype == object:
-        known = np.isin(column, ("1.0", "0.0", "-1.0", "1", "0", "-1", ""))
-    else:
-        known = np.isin(column, (1, 0, -1)) | np.isnan(column)
-    for row in np.flatnonzero(~known)[:1]:
-        raise InputError(
-            f"{table}: row {row + 1} of column {finding!r} is {str(column[row])!r}; it must be 1.0, 0.0, -1.0 or blank."
-        )
-    return np.nan_to_num(column).astype(np.float32)
+    values = tables.numbers(columns, finding, table, missing=True)
+    for row in np.flatnonzero(~np.isin(values, (1, 0, -1)) & ~np.isnan(values))[:1]:
+        where = f"{table}: row {row + 1} of column {finding!r}"
+        raise InputError(f"{where} is {values[row]:g}; it must be 1.0, 0.0, -1.0 or blank.")
+    return np.nan_to_num(values).astype(np.float32)
 
 
 def _view(path: str, folder: Path, where: str) -> tuple[Path, str]:

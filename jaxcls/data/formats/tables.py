@@ -4,6 +4,7 @@ Values are separated by commas; one that contains a comma, a quote or a newline 
 """
 
 import codecs
+import collections
 import csv
 import gzip
 import io
@@ -218,13 +219,11 @@ def _column_names(path: Path, content: bytes) -> list[str]:
     for separator in (";", "\t"):
         if len(names) == 1 and separator in names[0]:
             raise InputError(f"{path}: its columns are separated by {separator!r}; save it with commas between them.")
-    seen: set[str] = set()
-    for number, name in enumerate(names, 1):
-        if not name and number < len(names):
-            raise _nameless(path, number)
-        if name in seen:
+    if "" in names[:-1]:
+        raise _nameless(path, names.index("") + 1)
+    for name, count in collections.Counter(names).items():
+        if count > 1:
             raise InputError(f"{path}: two columns are called {name!r}; rename or drop one.")
-        seen.add(name)
     return names
 
 
