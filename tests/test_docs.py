@@ -1,6 +1,8 @@
-"""The pages of the site: their examples run, and it is built without a warning where Sphinx is installed."""
+"""The examples on the pages run, the API page lists the public interface, and Sphinx builds the site without a warning."""
 
+import importlib
 import importlib.util
+import pkgutil
 import re
 import subprocess
 import sys
@@ -10,34 +12,51 @@ import pytest
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = [page for page in sorted(DOCS.glob("*.md")) if "```python" in page.read_text(encoding="utf-8")]
-NEEDED = ("sphinx", "myst_parser", "furo", "matplotlib")
+SPHINX = ("sphinx", "myst_parser", "furo", "matplotlib")
+PACKAGES = (
+    "jaxcls", "jaxcls.checkpoints", "jaxcls.data", "jaxcls.losses", "jaxcls.metrics", "jaxcls.metrics.detection",
+    "jaxcls.optimizers", "jaxcls.tasks",
+)  # fmt: skip
+
+
+def documented_names():
+    """The full names on the API page; those of a module with all of its members are not listed one by one."""
+    page = (DOCS / "api.md").read_text(encoding="utf-8")
+    names = set(re.findall(r"\.\. auto\w+:: (\S+)", page))
+    for module, members in re.findall(r"\.\. automodule:: (\S+)\n   :members: (.+)\n", page):
+        names |= {f"{module}.{member}" for member in members.split(", ")}
+    return names
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_the_examples_of_a_page_run(page):
+def test_examples_of_a_page_run(page):
     names = {"__name__": page.stem}
     for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
         exec(block, names)
 
 
+@pytest.mark.parametrize("package", PACKAGES)
+def test_the_api_page_lists_every_public_name(package):
+    public = {f"{package}.{name}" for name in importlib.import_module(package).__all__}
+    assert public - documented_names() == set()
+
+
+def test_every_name_on_the_api_page_is_public():
+    for name in documented_names():
+        pkgutil.resolve_name(name)
+        package, _, member = name.rpartition(".")
+        if package in PACKAGES:
+            assert member in importlib.import_module(package).__all__, name
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(
-    not all(map(importlib.util.find_spec, NEEDED)), reason="the site is built where jaxcls[docs] is installed"
+    not all(map(importlib.util.find_spec, SPHINX)), reason="the site is built where jaxcls[docs] is installed"
 )
-def test_the_site_is_built_without_a_warning(tmp_path):
-    # A process of its own: Sphinx and matplotlib change what warnings and the environment are.
-    command = [
-        sys.executable,
-        "-m",
-        "sphinx",
-        "-q",
-        "-W",
-        "-E",
-        "-d",
-        str(tmp_path / "trees"),
-        str(DOCS),
-        str(tmp_path),
-    ]
+def test_the_site_builds_without_a_warning(tmp_path):
+    # In a process, since Sphinx and matplotlib change warnings and the environment.
+    options = ["-q", "-W", "-E", "-d", str(tmp_path / "trees")]
+    command = [sys.executable, "-m", "sphinx", *options, str(DOCS), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "sigmoid_focal" in (tmp_path / "losses.html").read_text(encoding="utf-8")

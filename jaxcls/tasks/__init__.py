@@ -18,6 +18,8 @@ from jaxcls.tasks import (
 )
 from jaxcls.tasks.task import Task
 
+__all__ = ["TASKS", "Task", "get"]
+
 TASKS: dict[str, Task] = {
     "mnist": mnist.TASK,
     "fashion_mnist": fashion_mnist.TASK,
