@@ -142,6 +142,6 @@ def test_wrong_option_exits_with_2_and_a_suggestion(finished, capsys, arguments,
 def test_unfinished_run_is_refused(finished, tmp_path, capsys):
     begun = tmp_path / "run"
     shutil.copytree(finished.directory, begun)
-    (begun / "results.json").unlink()
+    (begun / "SHA256SUMS").unlink()
     assert main(["evaluate", "--run-dir", str(begun)]) == 2
     assert "has not finished. Continue it with python -m jaxcls.train" in capsys.readouterr().err

@@ -140,7 +140,7 @@ def test_sample_submission_with_other_ids_is_refused(of_leaves, leaves, tmp_path
     given = ["--run-dir", of_leaves, "--input", leaves / "test.csv", "--output", tmp_path / "out.csv"]
     for lines, message in [
         (sample[:-1], f"id {last!r}"),
-        ([*sample, sample[-1].replace(last, "99999", 1)], "asks for id '99999', which is not in"),
+        ([*sample, sample[-1].replace(last, "99999", 1)], "has the id '99999', which"),
         ([*sample, sample[-1]], f"of column 'id' is {last!r}, the same as row"),
         ([line.rpartition(",")[0] for line in sample], "has no column 'Acer_Palmatum'"),
     ]:
@@ -176,7 +176,7 @@ def test_unsuitable_input_is_refused(of_images, tmp_path, capsys):
     given = ["--run-dir", of_images, "--output", tmp_path / "out.csv", "--input"]
     assert "missing" in refused(capsys, *given, tmp_path / "missing")
     idx.write_idx(tmp_path / "small", np.zeros((3, 14, 14), np.uint8))
-    assert "shape (14, 14, 1); those of the training have (28, 28, 1)" in refused(capsys, *given, tmp_path / "small")
+    assert "shape (14, 14, 1); the training images have (28, 28, 1)" in refused(capsys, *given, tmp_path / "small")
     (tmp_path / "cut").write_bytes((tmp_path / "small").read_bytes()[:100])
     assert "cut" in refused(capsys, *given, tmp_path / "cut")
     assert not (tmp_path / "out.csv").exists()

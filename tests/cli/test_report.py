@@ -112,7 +112,7 @@ def test_wrong_option_exits_with_2_and_writes_nothing(finished, tmp_path, monkey
         ("summary.json", "{", "summary.json is damaged"),
         ("summary.json", "{}", "summary.json is damaged"),
         ("metrics.jsonl", "no JSON\n", "metrics.jsonl: line 1 is damaged"),
-        ("results.json", None, "has not finished"),
+        ("SHA256SUMS", None, "has not finished"),
         ("data.json", "{}", "data.json is not as the run wrote it"),
     ],
 )

@@ -29,7 +29,7 @@ AFTER_SAVES = """
 import os, shutil, signal, sys, time
 from pathlib import Path
 from jaxcls._utils import environment
-from jaxcls.cli.main import main
+from jaxcls.cli.main import run
 environment.configure()
 from jaxcls.checkpoints import CheckpointManager
 saves, statement, *arguments = sys.argv[1:]
@@ -40,7 +40,7 @@ def counted(checkpoints, *args, **options):
     if not left[0]:
         exec(statement, globals())
 CheckpointManager.save = counted
-sys.exit(main(["train", *arguments]))
+sys.exit(run("train", *arguments, program="python -m jaxcls.train"))
 """
 
 
