@@ -159,8 +159,7 @@ def compile_model(name: str) -> None:
 
     from jaxcls import losses, optimizers
     from jaxcls.data import batching
-    from jaxcls.models import text, vision
-    from jaxcls.models.functional import functional
+    from jaxcls.models import functional, text, vision
     from jaxcls.training import steps
 
     if name == "transformer":

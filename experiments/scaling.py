@@ -172,8 +172,7 @@ def _epochs(
 
     from jaxcls import losses, optimizers
     from jaxcls.data import batching
-    from jaxcls.models import vision
-    from jaxcls.models.functional import functional
+    from jaxcls.models import functional, vision
     from jaxcls.training import steps
     from jaxcls.training.loop import FitConfig, Interrupted, chunks, fit
 

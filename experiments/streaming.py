@@ -78,7 +78,7 @@ def measure(model: str, rounds: int) -> list[tuple[Turn, Turn]]:
     from jaxcls import losses, optimizers, tasks
     from jaxcls.data import batching, streaming
     from jaxcls.data.preprocessing import images
-    from jaxcls.models.functional import functional
+    from jaxcls.models import functional
     from jaxcls.tasks import build as building
     from jaxcls.training import steps
     from jaxcls.training.loop import FitConfig, chunks, fit

@@ -242,7 +242,7 @@ def train_in_torch(recipe: Recipe, seed: int) -> float:
 
 
 def network(recipe: Recipe) -> Any:
-    """As `jaxcls.models.vgg.VGG`: the first convolution of a stage is pooled before normalization."""
+    """As `jaxcls.models.VGG`: the first convolution of a stage is pooled before normalization."""
     import torch
     from torch import nn
 

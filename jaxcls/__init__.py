@@ -9,7 +9,7 @@ from jaxcls._utils.lazy_imports import lazy_exports
 
 if TYPE_CHECKING:
     from jaxcls import checkpoints, data, losses, metrics, models, optimizers, tasks
-    from jaxcls.models.describe import describe
+    from jaxcls.models.summary import describe
     from jaxcls.tasks.predictor import Predictor, load
     from jaxcls.training.compile import batch, compile
     from jaxcls.training.experiment import Experiment

@@ -73,10 +73,10 @@ class _Tower(nn.Module):
 def criterion() -> Callable[..., torch.Tensor]:
     """Returns the loss as a function of outputs, boxes and classes."""
     # NumPy arrays, computed once.
-    from jaxcls.models.detection import for_canvas
+    from jaxcls.models.detection import canvas_anchors
 
     height, width, _ = workloads.CANVAS
-    return functools.partial(loss, torch.from_numpy(for_canvas(height, width).boxes(height, width)))
+    return functools.partial(loss, torch.from_numpy(canvas_anchors(height, width).boxes(height, width)))
 
 
 def loss(

@@ -12,8 +12,7 @@ from jaxcls._utils.errors import unknown_name
 from jaxcls._utils.fusion_barrier import fusion_barrier
 from jaxcls.losses.sigmoid import sigmoid_focal
 from jaxcls.losses.weighting import Normalizer, Terms, reduce, require
-from jaxcls.models.detection import IGNORED, generalised_iou, match, offsets_to
-from jaxcls.models.detection.offsets import apply_offsets
+from jaxcls.models.detection import IGNORED, decode_boxes, encode_boxes, generalized_iou, match
 
 BoxLoss = Literal["smooth_l1", "giou"]
 
@@ -86,9 +85,9 @@ def detection_loss(
     true_box = jnp.where(positive[..., None], true_box, anchors[None])
     deltas = jnp.where(positive[..., None], deltas, 0)
     if box_loss == "giou":
-        box_losses = 1 - generalised_iou(apply_offsets(deltas, anchors[None]), true_box)
+        box_losses = 1 - generalized_iou(decode_boxes(deltas, anchors[None]), true_box)
     else:
-        box_losses = smooth_l1(deltas - offsets_to(true_box, anchors[None])).sum(axis=-1)
+        box_losses = smooth_l1(deltas - encode_boxes(true_box, anchors[None])).sum(axis=-1)
     box_terms = jnp.where(positive, box_losses, 0).sum(axis=1)
 
     positives = positive.sum(axis=1).astype(jnp.float32)

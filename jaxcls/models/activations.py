@@ -1,4 +1,4 @@
-"""The calls of Flax NNX modules while a model runs or is traced, in order."""
+"""Activation capture: the module calls of a Flax NNX model and their outputs, in order."""
 
 import contextlib
 import dataclasses
@@ -11,69 +11,69 @@ PyTree = Any
 
 
 @dataclasses.dataclass
-class Call:
+class ModuleCall:
     """One call of a module.
 
     Attributes:
-      path: of the module within the outermost one; '.' of that itself.
+      path: path of the module within the outermost one, which itself has the path ".".
       module: the module.
-      outputs: what it gave, arrays or tracers.
-      done: how many calls were done before.
+      outputs: arrays or tracers; None until the call returns.
+      order: number of calls that returned before this one.
     """
 
     path: str
     module: nnx.Module
     outputs: PyTree = None
-    done: int = -1
+    order: int = -1
 
     @property
-    def kind(self) -> str:
+    def class_name(self) -> str:
         return type(self.module).__name__
 
 
 @contextlib.contextmanager
-def recorded() -> Iterator[list[Call]]:
-    """A list that grows by every call of a Flax module inside, in the order in which they begin.
+def capture_activations() -> Iterator[list[ModuleCall]]:
+    """Yields a list to which every call of a Flax module inside the context is appended when it starts.
 
-    Flax has no hook for it; its own `nnx.tabulate` wraps the classes for a while as well.
+    Flax has no hook for this, so the classes are patched for a while, as in ``nnx.tabulate``.
 
     >>> import numpy as np
-    >>> with recorded() as calls:
+    >>> with capture_activations() as calls:
     ...     outputs = nnx.Linear(2, 3, rngs=nnx.Rngs(0))(np.ones((1, 2)))
-    >>> calls[0].kind, calls[0].outputs.shape
+    >>> calls[0].class_name, calls[0].outputs.shape
     ('Linear', (1, 3))
     """
-    calls: list[Call] = []
+    calls: list[ModuleCall] = []
     paths: dict[int, str] = {}
-    done = 0
+    returned = 0
 
-    def wrapped(call: Callable[..., Any]) -> Callable[..., Any]:
-        def recording(self: nnx.Module, *args: Any, **kwargs: Any) -> Any:
-            nonlocal done
-            outermost = not paths
-            if outermost:
+    def patched(original: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapper(self: nnx.Module, *args: Any, **kwargs: Any) -> Any:
+            nonlocal returned
+            is_outermost = not paths
+            if is_outermost:
                 paths.update({id(node): ".".join(map(str, path)) for path, node in nnx.iter_graph(self)})
-            made = Call(paths.get(id(self)) or ".", self)
-            calls.append(made)
-            made.outputs = call(self, *args, **kwargs)
-            made.done, done = done, done + 1
-            if outermost:
+            call = ModuleCall(paths.get(id(self)) or ".", self)
+            calls.append(call)
+            call.outputs = original(self, *args, **kwargs)
+            call.order, returned = returned, returned + 1
+            if is_outermost:
                 paths.clear()
-            return made.outputs
+            return call.outputs
 
-        return recording
+        return wrapper
 
-    own = {kind: kind.__dict__["__call__"] for kind in _kinds(nnx.Module) if "__call__" in kind.__dict__}
+    originals = {cls: cls.__dict__["__call__"] for cls in _subclasses(nnx.Module) if "__call__" in cls.__dict__}
     try:
-        for kind, call in own.items():
-            kind.__call__ = wrapped(call)
+        for cls, original in originals.items():
+            cls.__call__ = patched(original)
         yield calls
     finally:
-        for kind, call in own.items():
-            kind.__call__ = call
+        for cls, original in originals.items():
+            cls.__call__ = original
 
 
-def _kinds(base: Any) -> Iterator[Any]:
-    for kind in base.__subclasses__():
-        yield kind
-        yield from _kinds(kind)
+def _subclasses(base: Any) -> Iterator[Any]:
+    for cls in base.__subclasses__():
+        yield cls
+        yield from _subclasses(cls)

@@ -1,4 +1,4 @@
-"""A Flax Linen module as a pair of pure functions."""
+"""Flax Linen modules as models."""
 
 import inspect
 from typing import Any
@@ -7,37 +7,39 @@ import jax
 import jax.numpy as jnp
 from flax import linen
 
-from jaxcls.models.functional import Model
+from jaxcls.models.model import Model
 
 PyTree = Any
 
-# What modules call the argument that says whether they train; the last one says the opposite.
-_FLAGS = ("train", "training", "is_training", "deterministic")
+# Common names of the argument that selects training mode; the last one selects the opposite.
+_TRAINING_ARGUMENTS = ("train", "training", "is_training", "deterministic")
 
 
 def from_linen(module: linen.Module, example: PyTree) -> Model:
-    """Turns a Linen module into a :class:`jaxcls.models.functional.Model`.
+    """Turns a Linen module into a :class:`jaxcls.models.Model`.
 
-    Its collections other than 'params', such as 'batch_stats', are the model's state. It is told whether it trains
-    through the argument ``train``, ``training``, ``is_training`` or ``deterministic`` of its call, if it has one.
-    The stream 'dropout' is drawn from in training.
+    Its collections other than "params", such as "batch_stats", become the model state. Training mode is passed as the
+    argument ``train``, ``training``, ``is_training`` or ``deterministic`` of the module's call, if it has one. Training
+    supplies the random stream "dropout".
 
     Args:
-      example: a batch of inputs, or :class:`jax.ShapeDtypeStruct` in its place: Linen needs shapes to begin.
+      module: the module.
+      example: a batch of inputs, or :class:`jax.ShapeDtypeStruct` instead, for the shapes that initialization needs.
 
     >>> model = from_linen(linen.Dense(3), jax.ShapeDtypeStruct((1, 4), "float32"))
     >>> params, state = model.init(jax.random.key(0))
     >>> params["kernel"].shape, state
     ((4, 3), {})
     """
-    flag = next((name for name in _FLAGS if name in inspect.signature(type(module).__call__).parameters), None)
+    parameters = inspect.signature(type(module).__call__).parameters
+    argument = next((name for name in _TRAINING_ARGUMENTS if name in parameters), None)
 
-    def told(training: bool) -> dict[str, Any]:
-        return {} if flag is None else {flag: training != (flag == "deterministic")}
+    def mode(training: bool) -> dict[str, Any]:
+        return {} if argument is None else {argument: training != (argument == "deterministic")}
 
     def init(key: jax.Array) -> tuple[PyTree, PyTree]:
         inputs = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), example)
-        variables = dict(module.init(key, inputs, **told(False)))
+        variables = dict(module.init(key, inputs, **mode(False)))
         return variables.pop("params", {}), variables
 
     def apply(
@@ -45,10 +47,10 @@ def from_linen(module: linen.Module, example: PyTree) -> Model:
     ) -> tuple[PyTree, PyTree]:
         variables = {"params": params, **model_state}
         if key is None:
-            return module.apply(variables, inputs, **told(False)), model_state
-        outputs, changed = module.apply(
-            variables, inputs, rngs={"dropout": key}, mutable=list(model_state), **told(True)
+            return module.apply(variables, inputs, **mode(False)), model_state
+        outputs, updated = module.apply(
+            variables, inputs, rngs={"dropout": key}, mutable=list(model_state), **mode(True)
         )
-        return outputs, {**model_state, **changed}
+        return outputs, {**model_state, **updated}
 
     return Model(init, apply)

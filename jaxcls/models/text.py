@@ -1,10 +1,11 @@
-"""Text classifiers: n-grams that vote, a convolutional network, and a transformer encoder.
+"""Text classifiers: a linear model of n-grams, a convolutional network and a transformer encoder.
 
-Each is a Flax NNX module that takes tokens, int32 (N, width), in which 0 is padding and stands at the end, and returns
-float32 logits (N, num_classes). The width may be any up to max_length, and the logits of a text do not depend on how
-much padding follows it. ``dtype`` is that of the computation; parameters are kept in float32.
+Each is a Flax NNX module that maps tokens, int32 (N, width) with 0 as padding at the end, to float32 logits
+(N, num_classes). The width may be anything up to ``max_length``; the logits of a text do not depend on the amount of
+padding. ``dtype`` is the type of the computation; parameters are stored in float32.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,53 +15,43 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxcls import kernels
-from jaxcls.models.dense import Linear
+from jaxcls.models.layers import Dropout, Linear, he_normal
 
-# He et al. 2015, for layers that a ReLU follows.
-_he_normal = nnx.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
 _embedding = nnx.initializers.normal(0.02)
 
 
-class NGrams(nnx.Module):
-    """Each n-gram of tokens has a vote for each class; those of a text are summed, the rarer ones counting more.
+class NGramClassifier(nnx.Module):
+    """Logistic regression on the TF-IDF weights of hashed n-grams of tokens.
 
-    This is logistic regression on TF-IDF (Jones 1972; scikit-learn's ``TfidfVectorizer`` with ``binary=True`` and
-    ``smooth_idf=False``): what counts is which n-grams a text has, not how often; each weighs 1 + log of how many texts
-    there are to one that has it, and the vector of the weights is brought to length 1. N-grams are hashed to rows, as
-    in fastText (Joulin et al. 2016, arXiv 1607.01759). With a small vocabulary of pieces of words, they are pieces,
-    words and phrases at once. An n-gram that no training text had has no weight.
+    The weights are those of scikit-learn's ``TfidfVectorizer`` with ``binary=True`` and ``smooth_idf=False``: an n-gram
+    that occurs in a text, however often, weighs 1 + log(number of texts / number of texts with it), and the weights of
+    a text have L2 norm 1. N-grams are hashed to rows, as in fastText (Joulin et al. 2016, arXiv 1607.01759). An n-gram
+    that occurs in no training text weighs 0.
 
-    The texts that have an n-gram are counted while training; after each epoch the shares are those of the training
-    texts.
+    The document frequencies are counted during training, as state: after each epoch they are exact.
 
     Args:
-      orders: the longest n-grams.
-      buckets: the rows of the table that n-grams of two tokens and more share, by their hash; single tokens have rows
-        of their own. N-grams that meet in a row disturb each other: give a few times as many as there are.
-      dropout: the rate at which n-grams are left out.
+      vocabulary_size: number of token ids.
+      max_length: not used; all text models take it.
+      orders: length of the longest n-grams, in tokens.
+      buckets: number of rows that n-grams of two or more tokens are hashed to; single tokens have their own rows.
+        Colliding n-grams share their weights: choose a few times the number of distinct n-grams.
+      dropout: rate at which n-grams are dropped.
     """
 
     def __init__(
-        self,
-        num_classes: int,
-        *,
-        vocabulary_size: int,
-        max_length: int,
-        orders: int = 4,
-        buckets: int = 1 << 18,
-        dropout: float = 0.0,
-        dtype: Any = jnp.float32,
-        rngs: nnx.Rngs,
-    ):
+        self, num_classes: int, *, vocabulary_size: int, max_length: int, orders: int = 4, buckets: int = 1 << 18,
+        dropout: float = 0.0, dtype: Any = jnp.float32, rngs: nnx.Rngs,
+    ):  # fmt: skip
         self.vocabulary_size, self.orders, self.buckets = vocabulary_size, orders, buckets
         rows = vocabulary_size + buckets
-        # The loss is convex, so zero is as good a start as any, and the one that favours no class.
+        # The loss is convex, so zero is as good a start as any, and the only one that favors no class.
         self.votes = nnx.Embed(rows, num_classes, embedding_init=nnx.initializers.zeros, dtype=dtype, rngs=rngs)
         self.dropout = nnx.Dropout(dropout, rngs=rngs)
         self.bias = nnx.Param(jnp.zeros(num_classes))
         self.texts = nnx.BatchStat(jnp.zeros((), jnp.int32))
         self.texts_with = nnx.BatchStat(jnp.zeros(rows, jnp.int32))
-        # As in nnx.BatchNorm: train() and eval() change it.
+        # train() and eval() set this attribute, as in nnx.BatchNorm.
         self.use_running_average = False
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
@@ -77,41 +68,33 @@ class NGrams(nnx.Module):
         return votes.sum(axis=1) + self.bias[...][None]
 
 
-class CNN(nnx.Module):
-    """Convolutions over windows of several sizes, each followed by its maximum over the text.
+class TextCNN(nnx.Module):
+    """Convolutions over windows of several sizes, each followed by ReLU and the maximum over the text.
 
-    Source: Kim 2014, "Convolutional Neural Networks for Sentence Classification" (arXiv 1408.5882), from scratch.
+    Source: Kim 2014, "Convolutional Neural Networks for Sentence Classification" (arXiv 1408.5882), without pretrained
+    embeddings.
 
     Args:
-      embedding: the width of a token's embedding.
-      windows: the tokens that a convolution sees at once.
-      channels: of each convolution.
+      vocabulary_size: number of token ids.
+      max_length: not used; all text models take it.
+      embedding: width of the token embeddings.
+      windows: window size of each convolution, in tokens.
+      channels: output channels of each convolution.
+      dropout: rate before the output layer.
     """
 
     def __init__(
-        self,
-        num_classes: int,
-        *,
-        vocabulary_size: int,
-        max_length: int,
-        embedding: int = 96,
-        windows: Sequence[int] = (3, 4, 5),
-        channels: int = 64,
-        dropout: float = 0.5,
-        dtype: Any = jnp.float32,
+        self, num_classes: int, *, vocabulary_size: int, max_length: int, embedding: int = 96,
+        windows: Sequence[int] = (3, 4, 5), channels: int = 64, dropout: float = 0.5, dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
-    ):
+    ):  # fmt: skip
         self.windows = tuple(windows)
         self.embedding = nnx.Embed(
             vocabulary_size, embedding, embedding_init=nnx.initializers.normal(0.1), dtype=dtype, rngs=rngs
         )
-        # To hold layers: nnx.List is not in Flax 0.11, and a plain list is refused by 0.12.
-        self.convolutions = nnx.Sequential(
-            *(
-                nnx.Linear(window * embedding, channels, kernel_init=_he_normal, dtype=dtype, rngs=rngs)
-                for window in windows
-            )
-        )
+        linear = functools.partial(nnx.Linear, kernel_init=he_normal, dtype=dtype, rngs=rngs)
+        # A Sequential as a list: nnx.List is not in Flax 0.11, and Flax 0.12 rejects plain lists of modules.
+        self.convolutions = nnx.Sequential(*(linear(window * embedding, channels) for window in windows))
         self.dropout = nnx.Dropout(dropout, rngs=rngs)
         self.head = nnx.Linear(channels * len(windows), num_classes, rngs=rngs)
 
@@ -119,45 +102,38 @@ class CNN(nnx.Module):
         chex.assert_rank(tokens, 2)
         present = (tokens != 0)[..., None]
         embedded = self.embedding(tokens) * present
-        # As matrix products of the windows, which XLA's CPU backend takes in its stride, unlike convolutions in 1-D.
+        # As matrix products of windows: XLA's CPU backend is slow at one-dimensional convolutions.
         features = [
-            (nnx.relu(convolve(_shifted(embedded, window))) * present).max(axis=1)
+            (nnx.relu(convolve(_windows(embedded, window))) * present).max(axis=1)
             for window, convolve in zip(self.windows, self.convolutions.layers, strict=True)
         ]
         return self.head(self.dropout(jnp.concatenate(features, axis=-1).astype(jnp.float32)))
 
 
 class Transformer(nnx.Module):
-    """A transformer encoder (Vaswani et al. 2017, arXiv 1706.03762) with the average of its outputs as features.
+    """A transformer encoder (Vaswani et al. 2017, arXiv 1706.03762) with mean pooling.
 
-    Norms stand before the layers (Xiong et al. 2020, arXiv 2002.04745), and positions are learned.
+    It has pre-layer normalization (Xiong et al. 2020, arXiv 2002.04745) and learned position embeddings.
 
     Args:
-      features: the width of the stream.
-      layers: blocks of attention and a perceptron of four times that width.
-      heads: of each attention.
+      vocabulary_size: number of token ids.
+      max_length: number of positions.
+      features: width of the residual stream; the feed-forward layers are four times as wide.
+      layers: number of blocks.
+      heads: attention heads per block.
+      dropout: rate after the embedding, after each attention and feed-forward layer, and before the output layer.
     """
 
     def __init__(
-        self,
-        num_classes: int,
-        *,
-        vocabulary_size: int,
-        max_length: int,
-        features: int = 128,
-        layers: int = 2,
-        heads: int = 4,
-        dropout: float = 0.1,
-        dtype: Any = jnp.float32,
-        rngs: nnx.Rngs,
-    ):
+        self, num_classes: int, *, vocabulary_size: int, max_length: int, features: int = 128, layers: int = 2,
+        heads: int = 4, dropout: float = 0.1, dtype: Any = jnp.float32, rngs: nnx.Rngs,
+    ):  # fmt: skip
         self.embedding = nnx.Embed(vocabulary_size, features, embedding_init=_embedding, dtype=dtype, rngs=rngs)
         self.positions = nnx.Embed(max_length, features, embedding_init=_embedding, dtype=dtype, rngs=rngs)
-        self.blocks = nnx.Sequential(
-            *(_Block(features, heads, dropout=dropout, dtype=dtype, rngs=rngs) for _ in range(layers))
-        )
+        block = functools.partial(_Block, features, heads, dropout=dropout, dtype=dtype, rngs=rngs)
+        self.blocks = nnx.Sequential(*(block() for _ in range(layers)))
         self.norm = nnx.LayerNorm(features, dtype=dtype, rngs=rngs)
-        self.dropout = _Dropout(dropout, rngs=rngs)
+        self.dropout = Dropout(dropout, rngs=rngs)
         self.head = nnx.Linear(features, num_classes, rngs=rngs)
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
@@ -179,7 +155,7 @@ class _Block(nnx.Module):
         self.norm2 = nnx.LayerNorm(features, dtype=dtype, rngs=rngs)
         self.widen = Linear(features, 4 * features, dtype=dtype, rngs=rngs)
         self.narrow = Linear(4 * features, features, dtype=dtype, rngs=rngs)
-        self.dropout = _Dropout(dropout, rngs=rngs)
+        self.dropout = Dropout(dropout, rngs=rngs)
 
     def __call__(self, x: jax.Array, present: jax.Array) -> jax.Array:
         x = x + self.dropout(self.attention(self.norm1(x), present))
@@ -187,40 +163,32 @@ class _Block(nnx.Module):
 
 
 class _Attention(nnx.Module):
-    """Multi-head self-attention without biases: that of the keys moves all scores of a query alike."""
+    """Multi-head self-attention without biases: a bias of the keys would shift all scores of a query equally."""
 
     def __init__(self, features: int, heads: int, *, dtype: Any, rngs: nnx.Rngs):
         self.heads = heads
-        # Unlabeled, keys and values in one product, which is faster than three.
+        # Queries, keys and values in one product, which is faster than three.
         self.inward = Linear(features, 3 * features, use_bias=False, dtype=dtype, rngs=rngs)
         self.outward = Linear(features, features, use_bias=False, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array, present: jax.Array) -> jax.Array:
-        parts = jnp.split(self.inward(x), 3, axis=-1)
-        query, key, value = (part.reshape(*x.shape[:2], self.heads, -1) for part in parts)
+        projections = jnp.split(self.inward(x), 3, axis=-1)
+        query, key, value = (projection.reshape(*x.shape[:2], self.heads, -1) for projection in projections)
         return self.outward(kernels.attention(query, key, value, present).reshape(x.shape))
 
 
-class _Dropout(nnx.Module):
-    """``nnx.Dropout``, from fewer random bits."""
-
-    def __init__(self, rate: float, *, rngs: nnx.Rngs):
-        self.rate = rate
-        # As in nnx.Dropout: this name is what train() and eval() of the whole model set.
-        self.deterministic = False
-        self.rngs = rngs["dropout"].fork()
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return x if self.deterministic or not self.rate else kernels.dropout(self.rngs(), x, self.rate)
-
-
 def ngram_rows(tokens: jax.Array, orders: int, vocabulary_size: int, buckets: int) -> tuple[jax.Array, jax.Array]:
-    """The rows of a table in which the n-grams of one to ``orders`` tokens are looked up.
+    """Returns the table rows of all n-grams of one to ``orders`` tokens of each text.
+
+    Args:
+      tokens: int32 (N, width), 0 is padding.
+      orders: length of the longest n-grams.
+      vocabulary_size: rows 0 to ``vocabulary_size - 1`` are single tokens.
+      buckets: number of rows after these, to which longer n-grams are hashed.
 
     Returns:
-      rows: int32 (N, width * orders). Single tokens have the rows of their numbers, longer n-grams those that follow,
-        by their hash.
-      present: bool of the same shape, False where an n-gram would reach into the padding.
+      The rows, int32 (N, width * orders), and a bool mask of the same shape, False where an n-gram would include
+      padding.
 
     >>> rows, present = ngram_rows(jnp.array([[3, 5, 0]]), orders=2, vocabulary_size=10, buckets=4)
     >>> rows[present].tolist()[:2], int(present.sum())
@@ -232,7 +200,7 @@ def ngram_rows(tokens: jax.Array, orders: int, vocabulary_size: int, buckets: in
     rows, present = [], [tokens != 0]
     for order in range(orders):
         token = following[:, order : order + width]
-        # A polynomial of the tokens modulo 2^32, over the golden ratio.
+        # A polynomial of the tokens modulo 2^32, evaluated at the golden ratio times 2^32.
         code = code * jnp.uint32(0x9E3779B1) + token.astype(jnp.uint32)
         rows.append(vocabulary_size + (_mixed(code) % buckets).astype(jnp.int32) if order else tokens)
         present.append(present[-1] & (token != 0))
@@ -240,7 +208,14 @@ def ngram_rows(tokens: jax.Array, orders: int, vocabulary_size: int, buckets: in
 
 
 def distinct(rows: jax.Array, present: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Each row number of a text once, in ascending order, and which places hold one; int32 and bool, (N, places).
+    """Returns the distinct present rows of each text in ascending order, padded with 0, and a mask of the valid ones.
+
+    Args:
+      rows: int32 (N, n-grams).
+      present: bool of the same shape.
+
+    Returns:
+      The rows and the mask, both in the shape of ``rows``.
 
     >>> rows, first = distinct(jnp.array([[7, 5, 7, 9]]), jnp.array([[True, True, True, False]]))
     >>> rows[first].tolist()
@@ -253,13 +228,13 @@ def distinct(rows: jax.Array, present: jax.Array) -> tuple[jax.Array, jax.Array]
 
 
 def _mixed(code: jax.Array) -> jax.Array:
-    """The finalizer of MurmurHash3: every bit of the code moves every bit of the result."""
+    """The finalizer of MurmurHash3: every input bit affects every output bit."""
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
         code = (code ^ (code >> shift)) * jnp.uint32(factor)
     return code ^ (code >> 16)
 
 
-def _shifted(x: jax.Array, window: int) -> jax.Array:
-    """The window of each place and those after it, (N, width, features) to (N, width, window * features)."""
-    padded = jnp.pad(x, ((0, 0), (0, window - 1), (0, 0)))
-    return jnp.concatenate([padded[:, place : place + x.shape[1]] for place in range(window)], axis=-1)
+def _windows(x: jax.Array, size: int) -> jax.Array:
+    """Concatenates each element with the ``size - 1`` after it: (N, width, features) to (N, width, size * features)."""
+    padded = jnp.pad(x, ((0, 0), (0, size - 1), (0, 0)))
+    return jnp.concatenate([padded[:, offset : offset + x.shape[1]] for offset in range(size)], axis=-1)

@@ -16,7 +16,7 @@ from jaxcls._utils.errors import InputError, error_context, flag, unknown_name
 from jaxcls.data.batching import Batch, Examples, examples, steps_per_epoch, take
 from jaxcls.data.dataset import Dataset, Split, describe
 from jaxcls.data.preprocessing import Preprocessor
-from jaxcls.models.functional import Model, functional
+from jaxcls.models import Model, functional
 from jaxcls.tasks.task import Task
 from jaxcls.training import problems, settings
 from jaxcls.training.experiment import ClassNames, Experiment, check_batch_size, shaped_outputs, split_outputs

@@ -101,9 +101,9 @@ TASK = Task(
     read=read,
     fit_preprocessor=lambda inputs, settings: tables.fit(inputs),
     models={
-        "ensemble": functools.partial(tabular.MLP, hidden=(64,), members=8),
-        "mlp": functools.partial(tabular.MLP, hidden=(256, 256)),
-        "linear": tabular.Linear,
+        "ensemble": functools.partial(tabular.TabularMLP, hidden=(64,), members=8),
+        "mlp": functools.partial(tabular.TabularMLP, hidden=(256, 256)),
+        "linear": tabular.TabularLinear,
     },
     presets={"default": Preset(DEFAULT)},
     metrics=["accuracy"],

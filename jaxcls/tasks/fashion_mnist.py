@@ -19,7 +19,7 @@ from jaxcls.data import augmentation
 from jaxcls.data.datasets import idx_images
 from jaxcls.data.datasets.fashion_mnist import IMAGES
 from jaxcls.data.preprocessing import images
-from jaxcls.models import vgg, vision
+from jaxcls.models import vision
 from jaxcls.tasks.task import Preset, Task
 from jaxcls.training.settings import Settings
 
@@ -97,10 +97,10 @@ TASK = Task(
         "mlp": vision.MLP,
         "cnn": vision.CNN,
         "resnet": functools.partial(vision.ResNet, widths=(48, 96, 192), blocks=2, pooled_stem=True),
-        "vgg": functools.partial(vgg.VGG, stages=((16,), (32, 64), (64,))),
-        "vgg_small": functools.partial(vgg.VGG, stages=((8,), (32,))),
-        "vgg_wide": functools.partial(vgg.VGG, stages=((32,), (64, 128), (128,))),
-        "vgg_large": functools.partial(vgg.VGG, stages=((32, 64), (128, 128), (256, 256))),
+        "vgg": functools.partial(vision.VGG, stages=((16,), (32, 64), (64,))),
+        "vgg_small": functools.partial(vision.VGG, stages=((8,), (32,))),
+        "vgg_wide": functools.partial(vision.VGG, stages=((32,), (64, 128), (128,))),
+        "vgg_large": functools.partial(vision.VGG, stages=((32, 64), (128, 128), (256, 256))),
     },
     presets={
         "default": Preset(

@@ -46,7 +46,7 @@ TASK = Task(
     ),
     read=lambda path, settings: fraud.read_unlabeled(path),
     fit_preprocessor=lambda inputs, settings: tables.fit(inputs),
-    models={"mlp": tabular.MLP, "linear": tabular.Linear},
+    models={"mlp": tabular.TabularMLP, "linear": tabular.TabularLinear},
     presets={"default": Preset(DEFAULT)},
     metrics=["average_precision", "recall_at_precision", "roc_auc"],
     split=splits.chronological,

@@ -44,7 +44,7 @@ TASK = Task(
     read=lambda path, settings: leaf.read_unlabeled(path),
     fit_preprocessor=lambda inputs, settings: tables.fit(inputs),
     # With many species of few leaves each, a wide layer separates more of them than a narrow one.
-    models={"mlp": functools.partial(tabular.MLP, hidden=(512,)), "linear": tabular.Linear},
+    models={"mlp": functools.partial(tabular.TabularMLP, hidden=(512,)), "linear": tabular.TabularLinear},
     presets={"default": Preset(DEFAULT)},
     metrics=["log_loss", "accuracy"],
 )

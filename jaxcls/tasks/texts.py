@@ -14,8 +14,8 @@ from jaxcls.tasks.user_data import required
 from jaxcls.training.settings import Settings
 
 MODELS: dict[str, Callable[..., nnx.Module]] = {
-    "ngrams": functools.partial(text.NGrams, orders=2),
-    "cnn": text.CNN,
+    "ngrams": functools.partial(text.NGramClassifier, orders=2),
+    "cnn": text.TextCNN,
     "transformer": text.Transformer,
 }
 

@@ -17,8 +17,7 @@ from jaxcls._utils.errors import InputError, error_context, unknown_name
 from jaxcls._utils.labels import ProblemName
 from jaxcls.losses.by_name import SIGMOID_FAMILY, SOFTMAX_FAMILY
 from jaxcls.losses.weighting import Terms, reduce
-from jaxcls.models.functional import Model, functional
-from jaxcls.models.linen import from_linen
+from jaxcls.models import Model, from_linen, functional
 from jaxcls.training.objective import Objective, OutputSpec
 
 PyTree = Any

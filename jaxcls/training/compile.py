@@ -44,7 +44,7 @@ def compile(
 
     Args:
       model: what builds a Flax NNX module from ``rngs``, such as its class; a Flax Linen module (with ``example``); a
-        :class:`jaxcls.models.functional.Model`; or a pair of functions ``init(key) -> params`` and
+        :class:`jaxcls.models.Model`; or a pair of functions ``init(key) -> params`` and
         ``apply(params, inputs) -> outputs``, whose ``apply`` may take ``key``, which is None except in training.
       optimizer: a name, or any Optax transformation, such as ``optimizers.adam(1e-3, clipnorm=1.0)``.
       loss: a name, ours or Keras's; a function of :mod:`jaxcls.losses`, or ``losses.get(name, gamma=2.0, ...)``; or

@@ -16,7 +16,7 @@ from jaxcls._utils import schemas
 from jaxcls._utils.errors import InputError
 from jaxcls.data.batching import Batch
 from jaxcls.data.formats import npz
-from jaxcls.models.activations import recorded
+from jaxcls.models.activations import capture_activations
 from jaxcls.training.objective import Objective, by_output, total_loss
 from jaxcls.training.steps import StepMetrics, TrainState, step_keys
 
@@ -74,13 +74,13 @@ def examine(experiment: "Experiment", state: TrainState, batch: Batch) -> Findin
     counted = np.asarray(batch.mask)
     if finding := _first_non_finite("input", inputs, counted):
         return finding
-    with recorded() as calls:
+    with capture_activations() as calls:
         outputs, model_state = model.apply(state.params, state.model_state, inputs, key=model_key)
     # A layer that returns before another one is inside it, or runs before it.
-    for call in sorted(calls, key=lambda call: call.done):
+    for call in sorted(calls, key=lambda call: call.order):
         if finding := _first_non_finite("layer", call.outputs, counted):
             source = _source(lambda params: model.apply(params, state.model_state, inputs, key=model_key), state.params)
-            return finding._replace(path=f"{call.path} ({call.kind})", source=source)
+            return finding._replace(path=f"{call.path} ({call.class_name})", source=source)
     if finding := _first_non_finite("output", outputs, counted):
         return finding
     _refuse_probabilities(objective, outputs, counted)
@@ -115,16 +115,16 @@ def layers(experiment: "Experiment", state: TrainState, batch: Batch) -> list[tu
     """
     augment_key, model_key = step_keys(state)
     inputs = experiment.preprocess(experiment.augment(augment_key, batch.inputs, batch.labels)[0])
-    with recorded() as calls:
+    with capture_activations() as calls:
         experiment.model.apply(state.params, state.model_state, inputs, key=model_key)
     rows: list[tuple[str, ...]] = [("layer", "output", "minimum", "mean", "maximum", "not finite")]
-    for call in sorted(calls, key=lambda call: call.done):
+    for call in sorted(calls, key=lambda call: call.order):
         for leaf in jax.tree.leaves(call.outputs):
             values = np.asarray(leaf).astype(np.float64)
             finite = values[np.isfinite(values)]
             summary = (finite.min(), finite.mean(), finite.max()) if finite.size else (np.nan,) * 3
             numbers = (*(f"{value:.4g}" for value in summary), f"{values.size - finite.size:,}")
-            rows.append((f"{call.path} ({call.kind})", f"{leaf.dtype}{[*leaf.shape]}", *numbers))
+            rows.append((f"{call.path} ({call.class_name})", f"{leaf.dtype}{[*leaf.shape]}", *numbers))
     return rows
 
 

@@ -19,7 +19,7 @@ from jaxcls.data.adapters import as_arrays
 from jaxcls.data.batching import Batch, Examples
 from jaxcls.data.buckets import Buckets
 from jaxcls.data.preprocessing import Preprocessor
-from jaxcls.models.functional import Model
+from jaxcls.models import Model
 from jaxcls.reports.callbacks import Callback
 from jaxcls.training import checks, steps
 from jaxcls.training import objective as objectives

@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 from jaxcls import kernels
 from jaxcls.data.batching import Batch, padded_batches
 from jaxcls.data.buckets import Buckets, Size
-from jaxcls.models.functional import Model
+from jaxcls.models import Model
 
 PyTree = Any
 Loss = Callable[..., jax.Array]
@@ -70,7 +70,7 @@ def init_state(model: Model, optimizer: optax.GradientTransformation, seed: int)
     """The state before the first step; everything in it follows from the seed.
 
     >>> from flax import nnx
-    >>> from jaxcls.models.functional import functional
+    >>> from jaxcls.models import functional
     >>> model = functional(lambda rngs: nnx.Linear(2, 3, rngs=rngs))
     >>> int(init_state(model, optax.adam(1e-3), seed=0).step)
     0

@@ -16,7 +16,7 @@ from jaxcls import losses
 from jaxcls.checkpoints import CheckpointManager
 from jaxcls.data import batching, streaming
 from jaxcls.data.buckets import sequence_buckets
-from jaxcls.models.functional import functional
+from jaxcls.models import functional
 from jaxcls.training import steps
 from jaxcls.training.loop import Interrupted, fit
 

@@ -25,8 +25,7 @@ from jaxcls.data.preprocessing import tables as table_preparation
 from jaxcls.data.samples import leaf, toxic_comment
 from jaxcls.export import folder, loader, onnx, predictor, stablehlo
 from jaxcls.kernels import native
-from jaxcls.models import tabular, text, vgg, vision
-from jaxcls.models.functional import functional
+from jaxcls.models import functional, tabular, text, vision
 from jaxcls.tasks import run
 from jaxcls.training import steps
 from jaxcls.training.settings import Settings
@@ -279,12 +278,12 @@ FAMILIES = {
     "vision.MLP": (vision.MLP, IMAGE),
     "vision.CNN": (vision.CNN, {**IMAGE, "channels": (8, 8)}),
     "vision.ResNet": (vision.ResNet, {**IMAGE, "widths": (8, 16)}),
-    "vgg.VGG": (vgg.VGG, {**IMAGE, "stages": ((8,), (8,))}),
-    "text.NGrams": (text.NGrams, {**TOKENS, "buckets": 64}),
-    "text.CNN": (text.CNN, TOKENS),
+    "vision.VGG": (vision.VGG, {**IMAGE, "stages": ((8,), (8,))}),
+    "text.NGramClassifier": (text.NGramClassifier, {**TOKENS, "buckets": 64}),
+    "text.TextCNN": (text.TextCNN, TOKENS),
     "text.Transformer": (text.Transformer, {**TOKENS, "features": 16, "layers": 1}),
-    "tabular.Linear": (tabular.Linear, COLUMNS),
-    "tabular.MLP": (tabular.MLP, {**COLUMNS, "hidden": (16,), "members": 2}),
+    "tabular.TabularLinear": (tabular.TabularLinear, COLUMNS),
+    "tabular.TabularMLP": (tabular.TabularMLP, {**COLUMNS, "hidden": (16,), "members": 2}),
 }
 
 
@@ -339,7 +338,7 @@ def test_what_jax2onnx_cannot_convert_is_computed_by_other_operations(family):
     traced = jax.make_jaxpr(plain)(*shapes)
     rewritten = jax.make_jaxpr(lambda *leaves: onnx._evaluated(traced.jaxpr, traced.consts, leaves))
     pattern = r"= (pad|rem|stack|platform_index)\b"
-    if family in ("vgg.VGG", "text.NGrams", "text.CNN"):
+    if family in ("vision.VGG", "text.NGramClassifier", "text.TextCNN"):
         assert re.findall(pattern, str(traced))
     assert not re.findall(pattern, str(rewritten(*shapes)))
     closed = jax.make_jaxpr(plain)(*inputs)

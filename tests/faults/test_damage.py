@@ -16,7 +16,7 @@ from flax import nnx
 import jaxcls
 from jaxcls._utils.errors import InputError
 from jaxcls.checkpoints import CheckpointError, CheckpointManager
-from jaxcls.models.functional import functional
+from jaxcls.models import functional
 from jaxcls.tasks.run import run
 from jaxcls.training import steps
 from jaxcls.training.settings import Settings

@@ -16,7 +16,7 @@ from jaxcls import losses, optimizers
 from jaxcls.checkpoints import CheckpointManager
 from jaxcls.cli.main import main
 from jaxcls.data import batching
-from jaxcls.models.functional import functional
+from jaxcls.models import functional
 from jaxcls.training import loop, run, steps
 from jaxcls.training.settings import Settings
 

@@ -5,14 +5,13 @@ from flax import nnx
 
 from jaxcls import kernels
 from jaxcls.models import tabular, vision
-from jaxcls.models.convolution import Conv, PooledConv
-from jaxcls.models.dense import Linear
+from jaxcls.models.layers import Conv, Linear, PooledConv
 
 MODELS = {
     "mlp": lambda rngs: vision.MLP((8, 8, 1), 3, hidden=(4,), rngs=rngs),
     "cnn": lambda rngs: vision.CNN((8, 8, 1), 3, channels=(4,), dense=4, rngs=rngs),
     "resnet": lambda rngs: vision.ResNet((8, 8, 1), 3, widths=(4, 8), rngs=rngs),
-    "linear": lambda rngs: tabular.Linear(3, bins=[[0.0, 1.0]], flags=0, cardinalities=(), rngs=rngs),
+    "linear": lambda rngs: tabular.TabularLinear(3, bins=[[0.0, 1.0]], flags=0, cardinalities=(), rngs=rngs),
 }
 
 

@@ -10,7 +10,7 @@ from flax import nnx
 
 from jaxcls import kernels
 from jaxcls.kernels import native
-from jaxcls.models.batch_norm import BatchNorm
+from jaxcls.models.layers import BatchNorm
 
 SHAPE = (6, 5, 4, 3)
 

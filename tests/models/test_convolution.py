@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from jaxcls.models.convolution import Conv, PooledConv, he_normal
+from jaxcls.models.layers import Conv, PooledConv, he_normal
 
 
 @pytest.mark.parametrize(

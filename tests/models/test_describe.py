@@ -9,8 +9,7 @@ import pytest
 from flax import nnx
 
 import jaxcls
-from jaxcls.models import tabular, text, vision
-from jaxcls.models.functional import functional
+from jaxcls.models import functional, tabular, text, vision
 
 TABLE = {"bins": ((0.0, 1.0), ()), "flags": 1, "cardinalities": (3,)}
 TOKENS = {"vocabulary_size": 50, "max_length": 12}
@@ -27,8 +26,8 @@ def columns():
         (vision.CNN, {"input_shape": (16, 16, 1)}, ((4, 16, 16, 1), "float32"), "features.layers.0"),
         (vision.ResNet, {"input_shape": (16, 16, 1)}, ((4, 16, 16, 1), "float32"), "stages.layers.0.conv1"),
         (text.Transformer, TOKENS, ((4, 12), "int32"), "blocks.layers.1.attention.inward"),
-        (text.NGrams, {**TOKENS, "buckets": 8}, ((4, 12), "int32"), "votes"),
-        (tabular.MLP, TABLE, None, "embeddings.table"),
+        (text.NGramClassifier, {**TOKENS, "buckets": 8}, ((4, 12), "int32"), "votes"),
+        (tabular.TabularMLP, TABLE, None, "embeddings.table"),
     ],
     ids=["cnn", "resnet", "transformer", "ngrams", "table"],
 )
@@ -47,7 +46,7 @@ def test_every_layer_is_named_and_all_parameters_are_counted(build, arguments, i
 
 def test_the_operations_of_a_matrix_product_are_counted():
     said = jaxcls.describe(nnx.Linear(64, 32, use_bias=False, rngs=nnx.Rngs(0)), np.zeros((8, 64), np.float32))
-    assert said.endswith(f"2,048 parameters (8,192 bytes), {2 * 8 * 64 * 32:,} FLOPs a batch")
+    assert said.endswith(f"2,048 parameters (8,192 bytes), {2 * 8 * 64 * 32:,} FLOPs per batch")
 
 
 class Own(nnx.Module):

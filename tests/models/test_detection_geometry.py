@@ -49,19 +49,19 @@ def brute_giou(a, b):
 def test_overlaps(first, second):
     expected = [[brute_iou(a, b) for b in second] for a in first]
     np.testing.assert_allclose(detection.pairwise_iou(jnp.array(first), jnp.array(second)), expected, atol=1e-6)
-    pairs = detection.generalised_iou(jnp.array(first[:3]), jnp.array(second))
+    pairs = detection.generalized_iou(jnp.array(first[:3]), jnp.array(second))
     np.testing.assert_allclose(pairs, [brute_giou(a, b) for a, b in zip(first, second, strict=False)], atol=1e-5)
 
 
 def test_boxes_without_area_have_finite_overlaps_and_slopes():
     point = jnp.array([3.0, 3.0, 3.0, 3.0])
-    assert float(detection.iou(point, point)) == float(detection.generalised_iou(point, point)) == 0
-    assert np.isfinite(jax.grad(detection.generalised_iou)(point, point + 1)).all()
+    assert float(detection.iou(point, point)) == float(detection.generalized_iou(point, point)) == 0
+    assert np.isfinite(jax.grad(detection.generalized_iou)(point, point + 1)).all()
 
 
 def test_the_slope_of_the_generalised_iou():
     far, near = jnp.array([8.0, 8.0, 12.0, 13.0]), jnp.array([0.0, 0.0, 4.0, 4.0])
-    check_grads(lambda box: detection.generalised_iou(box, near), (far,), order=1, modes=["rev"], eps=0.1)
+    check_grads(lambda box: detection.generalized_iou(box, near), (far,), order=1, modes=["rev"], eps=0.1)
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 96), (70, 33)])
@@ -83,11 +83,11 @@ def test_anchors(height, width):
 
 
 def test_the_anchors_of_a_canvas_follow_its_size():
-    assert detection.for_canvas(256, 64) == Anchors()
+    assert detection.canvas_anchors(256, 64) == Anchors()
     assert Anchors().boxes(800, 800)[:9, 2:].max() < 64, "from 32 pixels a side on"
-    assert detection.for_canvas(64, 64).levels == (3, 4)
+    assert detection.canvas_anchors(64, 64).levels == (3, 4)
     with pytest.raises(InputError, match="16 x 16 pixels is too small"):
-        detection.for_canvas(16, 16)
+        detection.canvas_anchors(16, 16)
 
 
 def brute_match(anchors, boxes, classes, crowd, positive=0.5, negative=0.4):
@@ -142,16 +142,16 @@ def test_a_box_that_all_anchors_overlap_little_is_learned():
 @hypothesis.settings(max_examples=20)
 def test_offsets_lead_from_anchor_to_box(boxes, anchors):
     boxes, anchors = jnp.array(boxes), jnp.array(anchors)
-    offsets = detection.offsets_to(boxes, anchors)
+    offsets = detection.encode_boxes(boxes, anchors)
     wide = np.asarray(anchors[:, 2] - anchors[:, 0], np.float64)
     np.testing.assert_allclose(offsets[:, 2], np.log(np.asarray(boxes[:, 2] - boxes[:, 0]) / wide), atol=1e-5)
     within = np.all(np.asarray(offsets[:, 2:]) < math.log(1000 / 16), axis=1)
-    back = detection.apply_offsets(offsets, anchors)
+    back = detection.decode_boxes(offsets, anchors)
     np.testing.assert_allclose(np.asarray(back)[within], np.asarray(boxes)[within], rtol=1e-4, atol=1e-3)
 
 
 def test_offsets_of_an_untrained_network_do_not_overflow():
-    grown = detection.apply_offsets(jnp.array([0.0, 0.0, 1e4, 1e4]), jnp.array([0.0, 0.0, 16.0, 16.0]))
+    grown = detection.decode_boxes(jnp.array([0.0, 0.0, 1e4, 1e4]), jnp.array([0.0, 0.0, 16.0, 16.0]))
     np.testing.assert_allclose(grown, [-492, -492, 508, 508], rtol=1e-5)
 
 
@@ -175,11 +175,11 @@ def brute_suppress(boxes, scores, classes, threshold, most):
 @hypothesis.settings(max_examples=60)
 def test_suppression_is_the_greedy_one(boxes, scores, classes, threshold):
     scores, classes = np.array(scores, np.float32), np.array(classes, np.int32)
-    places, kept = _suppress(boxes, scores, classes, iou_threshold=threshold, most=6)
+    places, kept = _suppress(boxes, scores, classes, iou_threshold=threshold, max_detections=6)
     assert np.asarray(places)[np.asarray(kept)].tolist() == brute_suppress(boxes, scores, classes, threshold, 6)
 
 
-_suppress = jax.jit(detection.suppress, static_argnames="most")
+_suppress = jax.jit(detection.suppress, static_argnames="max_detections")
 
 
 def brute_detections(logits, deltas, anchors, counts, canvas, decoding):
@@ -200,7 +200,7 @@ def brute_detections(logits, deltas, anchors, counts, canvas, decoding):
     there = [i for i, box in enumerate(boxes) if box[2] > box[0] and box[3] > box[1]]
     kept = brute_suppress(
         [boxes[i] for i in there], [candidates[i][0] for i in there], [candidates[i][2] for i in there],
-        decoding.iou_threshold, decoding.most,
+        decoding.iou_threshold, decoding.max_detections,
     )  # fmt: skip
     return [(boxes[there[i]], candidates[there[i]][0], candidates[there[i]][2]) for i in kept]
 
@@ -215,8 +215,10 @@ def test_detections(seed):
     deltas = random.normal(0, 0.5, (2, len(anchors), 4)).astype(np.float32)
     deltas[0, :20, 0] = 20  # beyond the canvas
     logits[1, 3] = np.nan
-    decoding = Decoding(score_threshold=0.3, candidates=40, most=30)
-    found = jax.jit(lambda *outputs: detection.detections(*outputs, anchors, counts, canvas, decoding))(logits, deltas)
+    decoding = Decoding(score_threshold=0.3, candidates=40, max_detections=30)
+    found = jax.jit(lambda *outputs: detection.decode_detections(*outputs, anchors, counts, canvas, decoding))(
+        logits, deltas
+    )
     for image in range(2):
         expected = brute_detections(
             np.nan_to_num(logits[image], nan=-99), deltas[image], anchors, counts, canvas, decoding
@@ -234,7 +236,7 @@ def test_an_image_with_nothing_in_it_has_no_detections():
     grid = Anchors(levels=(5,))
     anchors, counts = grid.boxes(64, 64), grid.counts(64, 64)
     outputs = jnp.full((1, len(anchors), 2), -9.0), jnp.zeros((1, len(anchors), 4))
-    found = detection.detections(*outputs, anchors, counts, (64, 64), Decoding(most=5))
+    found = detection.decode_detections(*outputs, anchors, counts, (64, 64), Decoding(max_detections=5))
     assert found["classes"].tolist() == [[-1] * 5]
     shapes = {name: array.shape for name, array in found.items()}
     assert shapes == {"boxes": (1, 5, 4), "scores": (1, 5), "classes": (1, 5)}

@@ -10,8 +10,7 @@ import pytest
 from flax import nnx
 
 from jaxcls._utils.errors import InputError
-from jaxcls.models import text, vision
-from jaxcls.models.functional import functional
+from jaxcls.models import functional, text, vision
 
 
 class Net(nnx.Module):

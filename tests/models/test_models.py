@@ -4,8 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxcls.models import vision
-from jaxcls.models.functional import functional
+from jaxcls.models import functional, vision
 
 BUILDERS = {
     "mlp": lambda rngs, **o: vision.MLP((12, 10, 1), 7, hidden=(16, 8), dropout=0.1, rngs=rngs, **o),

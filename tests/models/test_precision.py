@@ -11,8 +11,7 @@ import pytest
 from jaxcls import losses
 from jaxcls.data import batching
 from jaxcls.data.preprocessing import tables
-from jaxcls.models import tabular, text, vgg, vision
-from jaxcls.models.functional import functional
+from jaxcls.models import functional, tabular, text, vision
 from jaxcls.training import steps
 
 COUNT, CLASSES = 48, 3
@@ -29,12 +28,15 @@ FAMILIES = {
     "mlp": (functools.partial(vision.MLP, hidden=(16,), **IMAGE), IMAGES),
     "cnn": (functools.partial(vision.CNN, channels=(4, 8), dense=16, **IMAGE), IMAGES),
     "resnet": (functools.partial(vision.ResNet, widths=(4, 8), **IMAGE), IMAGES),
-    "vgg": (functools.partial(vgg.VGG, stages=((4,), (8,)), **IMAGE), IMAGES),
-    "ngrams": (functools.partial(text.NGrams, buckets=512, **TEXT), TOKENS),
-    "text-cnn": (functools.partial(text.CNN, embedding=8, channels=8, **TEXT), TOKENS),
+    "vgg": (functools.partial(vision.VGG, stages=((4,), (8,)), **IMAGE), IMAGES),
+    "ngrams": (functools.partial(text.NGramClassifier, buckets=512, **TEXT), TOKENS),
+    "text-cnn": (functools.partial(text.TextCNN, embedding=8, channels=8, **TEXT), TOKENS),
     "transformer": (functools.partial(text.Transformer, features=16, heads=2, **TEXT), TOKENS),
-    "linear": (functools.partial(tabular.Linear, **FITTED.model_arguments), FITTED.transform(COLUMNS)),
-    "tabular-mlp": (functools.partial(tabular.MLP, hidden=(8,), **FITTED.model_arguments), FITTED.transform(COLUMNS)),
+    "linear": (functools.partial(tabular.TabularLinear, **FITTED.model_arguments), FITTED.transform(COLUMNS)),
+    "tabular-mlp": (
+        functools.partial(tabular.TabularMLP, hidden=(8,), **FITTED.model_arguments),
+        FITTED.transform(COLUMNS),
+    ),
 }
 
 

@@ -5,9 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcls.models import detection
+from jaxcls.models import detection, functional
 from jaxcls.models.detection import retinanet as models
-from jaxcls.models.functional import functional
 
 SMALL = {"widths": (4, 6, 8, 8), "features": 8, "depth": 1}
 
@@ -22,7 +21,7 @@ def test_it_speaks_of_the_anchors_of_the_canvas(shape):
     params, state = jax.eval_shape(model.init, jax.random.key(0))
     images = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
     outputs, _ = jax.eval_shape(model.apply, params, state, images)
-    count = len(detection.for_canvas(*shape[:2]).boxes(*shape[:2]))
+    count = len(detection.canvas_anchors(*shape[:2]).boxes(*shape[:2]))
     assert outputs.canvas == shape[:2]
     assert outputs.outputs["class_logits"].shape == (2, count, 3)
     assert outputs.outputs["box_deltas"].shape == (2, count, 4)
@@ -54,7 +53,7 @@ def test_every_class_begins_near_the_prior(prior, expected):
 
 def test_an_anchor_sees_its_own_place():
     """What is said of an anchor depends on the pixels under it: levels, rows and columns are in the anchors' order."""
-    model, grid = made((128, 64, 1), depth=0), detection.for_canvas(128, 64)
+    model, grid = made((128, 64, 1), depth=0), detection.canvas_anchors(128, 64)
     params, state = model.init(jax.random.key(0))
     anchors, first = grid.boxes(128, 64), grid.counts(128, 64)[0]
     centres = (anchors[:first, :2] + anchors[:first, 2:]) / 2
@@ -74,7 +73,7 @@ def test_one_model_sees_all_canvases_of_one_longer_side():
     for canvas in ((96, 128), (128, 64)):
         said, _ = jax.eval_shape(model.apply, params, state, jax.ShapeDtypeStruct((2, *canvas, 1), jnp.float32))
         assert said.canvas == canvas
-        count = len(detection.for_canvas(*canvas).boxes(*canvas))
+        count = len(detection.canvas_anchors(*canvas).boxes(*canvas))
         assert said.outputs["class_logits"].shape == (2, count, 3)
     with pytest.raises(AssertionError, match="levels"):
         jax.eval_shape(model.apply, params, state, jax.ShapeDtypeStruct((2, 64, 64, 1), jnp.float32))
@@ -88,4 +87,4 @@ def test_no_bias_stands_before_a_normalisation():
 
 
 def test_doubled_maps_are_cut_to_what_is_below():
-    assert models.doubled(jnp.ones((1, 3, 2, 1)), (1, 5, 4, 1)).shape == (1, 5, 4, 1)
+    assert models.upsample(jnp.ones((1, 3, 2, 1)), (1, 5, 4, 1)).shape == (1, 5, 4, 1)

@@ -11,13 +11,12 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from jaxcls.data.preprocessing import tables
-from jaxcls.models import tabular
-from jaxcls.models.functional import functional
+from jaxcls.models import functional, tabular
 
 MODELS = {
-    "linear": tabular.Linear,
-    "mlp": tabular.MLP,
-    "ensemble": functools.partial(tabular.MLP, hidden=(8,), members=3),
+    "linear": tabular.TabularLinear,
+    "mlp": tabular.TabularMLP,
+    "ensemble": functools.partial(tabular.TabularMLP, hidden=(8,), members=3),
 }
 
 

@@ -10,13 +10,12 @@ import optax
 import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from jaxcls.models import text
-from jaxcls.models.functional import functional
+from jaxcls.models import functional, text
 
 VOCABULARY, LENGTH, CLASSES = 40, 24, 3
 BUILDERS = {
-    "ngrams": functools.partial(text.NGrams, buckets=512),
-    "cnn": functools.partial(text.CNN, embedding=8, channels=8),
+    "ngrams": functools.partial(text.NGramClassifier, buckets=512),
+    "cnn": functools.partial(text.TextCNN, embedding=8, channels=8),
     "transformer": functools.partial(text.Transformer, features=16, heads=2),
 }
 parametrised = pytest.mark.parametrize("name", BUILDERS)
@@ -112,7 +111,9 @@ def strings(inputs):
 
 def test_ngrams_vote_by_the_tfidf_weights_of_scikit_learn():
     # So many rows that no two n-grams share one.
-    build = functools.partial(text.NGrams, 2, vocabulary_size=VOCABULARY, max_length=LENGTH, orders=2, buckets=1 << 20)
+    build = functools.partial(
+        text.NGramClassifier, 2, vocabulary_size=VOCABULARY, max_length=LENGTH, orders=2, buckets=1 << 20
+    )
     of = functional(lambda rngs: build(rngs=rngs))
     params, state = of.init(jax.random.key(0))
     votes = jax.random.normal(jax.random.key(1), params["votes"]["embedding"].shape)

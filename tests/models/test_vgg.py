@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from jaxcls import kernels
-from jaxcls.models import vgg
-from jaxcls.models.functional import functional
+from jaxcls.models import functional, vision
 
 
 @pytest.mark.parametrize("shape", [(3, 28, 28, 1), (2, 13, 10, 2), (2, 9, 7, 3), (1, 2, 2, 1)])
@@ -31,7 +30,7 @@ def test_a_pooled_convolution_is_a_convolution_and_a_maximum(shape):
 @pytest.mark.parametrize("shape", [(28, 28, 1), (12, 10, 3), (5, 6, 4)])
 def test_logits_are_float32_and_finite_and_every_parameter_learns(shape, dtype):
     stages = ((4,), (6, 8), (8,))
-    model = functional(lambda rngs: vgg.VGG(shape, 7, stages=stages, dropout=0.1, dtype=jnp.dtype(dtype), rngs=rngs))
+    model = functional(lambda rngs: vision.VGG(shape, 7, stages=stages, dropout=0.1, dtype=jnp.dtype(dtype), rngs=rngs))
     params, state = model.init(jax.random.key(0))
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
     images = jax.random.normal(jax.random.key(1), (8, *shape))
@@ -48,6 +47,6 @@ def test_logits_are_float32_and_finite_and_every_parameter_learns(shape, dtype):
 
 
 def test_every_stage_halves_the_image_and_the_head_sees_what_is_left():
-    model = functional(lambda rngs: vgg.VGG((28, 28, 1), 10, stages=((4,), (6, 8), (5,)), rngs=rngs))
+    model = functional(lambda rngs: vision.VGG((28, 28, 1), 10, stages=((4,), (6, 8), (5,)), rngs=rngs))
     shapes = {leaf.shape for leaf in jax.tree.leaves(jax.eval_shape(model.init, jax.random.key(0))[0])}
     assert {(3, 3, 1, 4), (3, 3, 4, 6), (3, 3, 6, 8), (3, 3, 8, 5), (3 * 3 * 5, 10)} <= shapes

@@ -139,7 +139,7 @@ def test_losses_and_optimizers_are_chosen_by_name_with_their_settings(data_dir, 
         ({"loss": "focal_loss", "gamma": -1.0}, "gamma"),
         ({"batch_size": 17}, "give 18"),
         ({"source": "tfds"}, "--data-dir"),
-        ({"remat": True}, "--model mlp: remat computes the blocks of a network again, and MLP has none; leave it out."),
+        ({"remat": True}, "--model mlp: remat recomputes the blocks of a network, and MLP has none; leave it out."),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_written(data_dir, tmp_path, changes, message):

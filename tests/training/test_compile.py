@@ -18,7 +18,7 @@ import jaxcls
 from jaxcls import losses, optimizers
 from jaxcls._utils.errors import InputError
 from jaxcls.data.batching import Batch
-from jaxcls.models.functional import functional
+from jaxcls.models import functional
 from jaxcls.training import steps
 
 COUNT, FEATURES, CLASSES = 48, 4, 3

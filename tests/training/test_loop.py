@@ -13,7 +13,7 @@ from flax import nnx
 from jaxcls import losses
 from jaxcls.checkpoints import CheckpointManager
 from jaxcls.data import batching
-from jaxcls.models.functional import functional
+from jaxcls.models import functional
 from jaxcls.reports.callbacks import Callback
 from jaxcls.training import loop, steps
 from jaxcls.training.loop import DivergedError, FitConfig, Interrupted, Progress

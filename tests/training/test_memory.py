@@ -14,7 +14,7 @@ from jaxcls import losses
 from jaxcls._utils.errors import InputError
 from jaxcls.cli import console
 from jaxcls.data import batching
-from jaxcls.models.functional import functional
+from jaxcls.models import functional
 from jaxcls.training import memory, steps
 
 BATCH = 512

@@ -98,7 +98,7 @@ def test_the_head_learns_what_its_scores_say(canvas):
     settings = build.with_recipe(tasks.get("detection"), Settings(task="detection"))
     head = KIND.head(settings, SQUARE, class_names=("a", "b"), train_labels=part().labels, metrics=["map", "map_50"])
     labels = part().labels
-    grid = detection.for_canvas(*canvas)
+    grid = detection.canvas_anchors(*canvas)
     anchors = grid.boxes(*canvas)
     logits = np.full((2, len(anchors), 2), -20, np.float32)
     deltas = np.zeros((2, len(anchors), 4), np.float32)
@@ -106,8 +106,8 @@ def test_the_head_learns_what_its_scores_say(canvas):
         matches = detection.match(anchors, *(labels[name][image] for name in ("boxes", "classes", "crowd")))
         for anchor in np.flatnonzero(np.asarray(matches) >= 0):
             logits[image, anchor, 1] = 20
-            deltas[image, anchor] = detection.offsets_to(labels["boxes"][image, 0], anchors[anchor])
-    outputs = detection.OnCanvas({"class_logits": logits, "box_deltas": deltas}, canvas)
+            deltas[image, anchor] = detection.encode_boxes(labels["boxes"][image, 0], anchors[anchor])
+    outputs = detection.DetectorOutput({"class_logits": logits, "box_deltas": deltas}, canvas)
     assert float(head.loss(outputs, labels)) < 1e-5
     found = jax.tree.map(np.asarray, head.scores(outputs))
     assert (found["classes"] >= 0).sum(axis=1).tolist() == [1, 0]

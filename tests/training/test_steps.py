@@ -12,7 +12,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxcls import losses, optimizers
 from jaxcls.data import batching
 from jaxcls.data.buckets import sequence_buckets
-from jaxcls.models.functional import functional
+from jaxcls.models import functional
 from jaxcls.training import steps
 
 

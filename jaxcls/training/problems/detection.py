@@ -18,7 +18,7 @@ from jaxcls.data.formats import coco
 from jaxcls.losses.detection import detection_loss
 from jaxcls.metrics import detection as detection_metrics
 from jaxcls.models import detection
-from jaxcls.models.detection import Decoding, OnCanvas
+from jaxcls.models.detection import Decoding, DetectorOutput
 from jaxcls.reports import detection_summary
 from jaxcls.training import settings as settings_module
 from jaxcls.training.objective import OutputSpec
@@ -144,15 +144,15 @@ class Detection:
         return f"{len(listed):,} boxes in {len(examples.ids):,} images, predictions"
 
 
-def loss_on_canvas(outputs: OnCanvas, labels: Mapping[str, jax.Array], **options: Any) -> jax.Array:
+def loss_on_canvas(outputs: DetectorOutput, labels: Mapping[str, jax.Array], **options: Any) -> jax.Array:
     """:func:`jaxcls.losses.detection_loss` at the anchors of the canvas: batches may have canvases of several sizes."""
-    anchors = detection.for_canvas(*outputs.canvas).boxes(*outputs.canvas)
+    anchors = detection.canvas_anchors(*outputs.canvas).boxes(*outputs.canvas)
     return detection_loss(outputs.outputs, labels, anchors=anchors, **options)
 
 
-def _decoded(outputs: OnCanvas) -> dict[str, jax.Array]:
-    anchors = detection.for_canvas(*outputs.canvas)
-    return detection.detections(
+def _decoded(outputs: DetectorOutput) -> dict[str, jax.Array]:
+    anchors = detection.canvas_anchors(*outputs.canvas)
+    return detection.decode_detections(
         outputs.outputs["class_logits"],
         outputs.outputs["box_deltas"],
         jnp.asarray(anchors.boxes(*outputs.canvas)),

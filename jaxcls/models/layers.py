@@ -1,0 +1,105 @@
+"""Layers that the networks share: those of Flax NNX, with the same variables, on the operations of jaxcls.kernels."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxcls import kernels
+
+# He et al. 2015, arXiv 1502.01852, for layers followed by a ReLU.
+he_normal = nnx.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
+
+
+class Linear(nnx.Linear):
+    """``flax.nnx.Linear`` by :func:`jaxcls.kernels.linear`, with the same variables and results.
+
+    >>> Linear(3, 2, rngs=nnx.Rngs(0))(jnp.ones((4, 3))).shape
+    (4, 2)
+    """
+
+    def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]
+        bias = None if self.bias is None else self.bias[...]
+        return kernels.linear(x, self.kernel[...], bias, dtype=self.dtype)
+
+
+class Conv(nnx.Conv):
+    """``flax.nnx.Conv`` of images (N, H, W, C) with padding "SAME", with the same variables and results.
+
+    >>> layer = Conv(3, 8, strides=2, rngs=nnx.Rngs(0))
+    >>> layer(jnp.ones((2, 9, 9, 3))).shape
+    (2, 5, 5, 8)
+    """
+
+    def __init__(
+        self, in_features: int, out_features: int, *, kernel_size: Sequence[int] = (3, 3), strides: int = 1,
+        use_bias: bool = True, dtype: Any = jnp.float32, rngs: nnx.Rngs,
+    ):  # fmt: skip
+        super().__init__(
+            in_features, out_features, kernel_size, strides, use_bias=use_bias, kernel_init=he_normal,
+            conv_general_dilated=kernels.conv, dtype=dtype, rngs=rngs,
+        )  # fmt: skip
+
+    def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]
+        y = self._convolve(x.astype(self.dtype), self.kernel[...].astype(self.dtype))
+        # Flax adds the bias by broadcasting. The gradient of that is a sum which takes as long as a convolution in
+        # XLA's CPU backend.
+        return y if self.bias is None else kernels.add_bias(y, self.bias[...].astype(self.dtype))
+
+    def _convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        assert isinstance(self.strides, int)
+        strides = (self.strides, self.strides)
+        return kernels.conv(x, kernel, strides, "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+class PooledConv(Conv):
+    """A padded 3 x 3 convolution and 2 x 2 max pooling, by :func:`jaxcls.kernels.pooled_convolution`.
+
+    The bias is added after pooling. Apply a ReLU to the result: neither changes the value, since both are monotonic,
+    and both have a quarter of the elements to process.
+
+    >>> layer = PooledConv(1, 4, rngs=nnx.Rngs(0))
+    >>> layer(jnp.ones((2, 8, 8, 1))).shape
+    (2, 4, 4, 4)
+    """
+
+    def _convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return kernels.pooled_convolution(x, kernel)
+
+
+class BatchNorm(nnx.BatchNorm):
+    """``flax.nnx.BatchNorm`` of images (N, H, W, C) by :func:`jaxcls.kernels.batch_norm`: same variables, same results.
+
+    The default momentum lets the running statistics settle within a few hundred steps, so that short runs evaluate
+    well.
+
+    >>> layer = BatchNorm(3, rngs=nnx.Rngs(0))
+    >>> layer(jnp.ones((2, 4, 4, 3))).shape
+    (2, 4, 4, 3)
+    """
+
+    def __init__(self, features: int, *, momentum: float = 0.9, dtype: Any = jnp.float32, rngs: nnx.Rngs):
+        super().__init__(features, momentum=momentum, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]
+        if self.use_running_average:
+            return super().__call__(x)
+        assert self.scale is not None
+        assert self.bias is not None
+        y, mean, variance = kernels.batch_norm(x.astype(self.dtype), self.scale[...], self.bias[...], self.epsilon)
+        self.mean[...] = self.momentum * self.mean[...] + (1 - self.momentum) * mean
+        self.var[...] = self.momentum * self.var[...] + (1 - self.momentum) * variance
+        return y
+
+
+class Dropout(nnx.Dropout):
+    """``flax.nnx.Dropout`` by :func:`jaxcls.kernels.dropout`, which draws fewer random bits.
+
+    >>> Dropout(0.5, rngs=nnx.Rngs(0))(jnp.ones((2, 3))).shape
+    (2, 3)
+    """
+
+    def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]
+        return x if self.deterministic or not self.rate else kernels.dropout(self.rngs(), x, self.rate)

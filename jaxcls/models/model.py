@@ -1,0 +1,159 @@
+"""The functional interface: a model is a pair of pure functions, made from any Flax NNX module."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxcls._utils.errors import InputError
+
+PyTree = Any
+
+
+class Model(NamedTuple):
+    """A model as two pure functions, like an optimizer in optax.
+
+    Attributes:
+      init: ``key -> (params, model_state)``, two trees of arrays. ``model_state`` is what training updates without
+        gradients, such as the running statistics of batch normalization.
+      apply: ``(params, model_state, inputs, *, key=None) -> (outputs, model_state)``. With a key, training mode:
+        dropout uses the key, and batch normalization the statistics of the batch. Without, evaluation mode: the state
+        is returned unchanged.
+    """
+
+    init: Callable[[jax.Array], tuple[PyTree, PyTree]]
+    apply: Callable[..., tuple[jax.Array, PyTree]]
+
+
+def functional(build: Callable[[nnx.Rngs], nnx.Module], *, remat: bool = False) -> Model:
+    """Turns a function that builds a Flax NNX module into a :class:`Model`.
+
+    Args:
+      build: builds the module from its random number generators. It is traced once, and called for each ``init``; it
+        must build the same layers each time.
+      remat: save only the inputs of each block for the gradient and recompute its activations: less memory, more time.
+        A block is an element of an ``nnx.Sequential`` that contains modules itself.
+
+    Raises:
+      InputError: ``remat`` is set, but the module has no blocks.
+
+    >>> import jax, jax.numpy as jnp
+    >>> model = functional(lambda rngs: nnx.Linear(4, 3, rngs=rngs))
+    >>> params, state = model.init(jax.random.key(0))
+    >>> params["kernel"].shape
+    (4, 3)
+    >>> model.apply(params, state, jnp.ones((2, 4)))[0].shape
+    (2, 3)
+    """
+    module = nnx.eval_shape(lambda: build(nnx.Rngs(0)))
+    if remat:
+        _recompute_blocks(module)
+    module.train()
+    training, _, rng_state, _ = _split(module)
+    module.eval()
+    evaluation, *_ = _split(module)
+
+    def init(key: jax.Array) -> tuple[PyTree, PyTree]:
+        _, params, _, model_state = _split(build(nnx.Rngs(key)))
+        return params, model_state
+
+    def apply(
+        params: PyTree, model_state: PyTree, inputs: jax.Array, *, key: jax.Array | None = None
+    ) -> tuple[jax.Array, PyTree]:
+        graph = evaluation if key is None else training
+        # Evaluation uses no random numbers, but merging needs the full state.
+        seeded = _seeded(rng_state, jax.random.key(0) if key is None else key)
+        module: Any = nnx.merge(graph, params, seeded, model_state)
+        outputs = module(inputs)
+        if key is None:
+            return outputs, model_state
+        *_, model_state = _split(module)
+        return outputs, model_state
+
+    return Model(init, apply)
+
+
+def _split(module: nnx.Module) -> tuple[Any, PyTree, PyTree, PyTree]:
+    """Splits a module into its graph definition, and parameters, random state and other state as plain dicts."""
+    graph, *states = nnx.split(module, nnx.Param, nnx.RngState, ...)
+    params, rng_state, model_state = (nnx.to_pure_dict(state) for state in states)
+    return graph, params, rng_state, model_state
+
+
+def _seeded(rng_state: PyTree, key: jax.Array) -> PyTree:
+    """Returns the random state with a key of its own for each layer, derived from ``key``, and all counts at 0."""
+    leaves, tree = jax.tree.flatten(rng_state)
+    filled = [
+        jax.random.fold_in(key, index) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        else jnp.zeros(leaf.shape, leaf.dtype)
+        for index, leaf in enumerate(leaves)
+    ]  # fmt: skip
+    return jax.tree.unflatten(tree, filled)
+
+
+def _recompute_blocks(module: nnx.Module) -> None:
+    """Changes the class of each block to one that recomputes its activations for the gradient."""
+    sequences = [node for _, node in nnx.iter_graph(module) if isinstance(node, nnx.Sequential)]
+    blocks: list[Any] = [layer for sequence in sequences for layer in sequence.layers if _contains_modules(layer)]
+    if not blocks:
+        raise InputError(
+            f"remat recomputes the blocks of a network, and {type(module).__name__} has none; leave it out."
+        )
+    for block in blocks:
+        block.__class__ = _recomputing_class(block.__class__)
+
+
+def _contains_modules(layer: Any) -> bool:
+    return isinstance(layer, nnx.Module) and any(isinstance(value, nnx.Module) for value in vars(layer).values())
+
+
+# Cached, since equal modules must have equal graphs.
+@functools.cache
+def _recomputing_class(cls: type[Any]) -> type[Any]:
+    def call(self: Any, *inputs: jax.Array) -> jax.Array:
+        graph, *states = _split(self)
+
+        def pure(states: PyTree, *inputs: jax.Array) -> tuple[jax.Array, PyTree]:
+            # JAX passes constants as NumPy arrays, which a module that counts its calls would change in place.
+            states = jax.tree.map(lambda leaf: leaf if isinstance(leaf, jax.Array) else jnp.array(leaf), states)
+            module: Any = nnx.merge(graph, *states)
+            outputs = cls.__call__(module, *inputs)
+            _, _, *updated = _split(module)
+            return outputs, updated
+
+        outputs, updated = _rematerialize(pure)(states, *inputs)
+        nnx.update(self, *updated)
+        return outputs
+
+    return type(cls.__name__, (cls,), {"__call__": call})
+
+
+def _rematerialize(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
+    """Like :func:`jax.checkpoint`, but saves memory on a CPU too.
+
+    XLA's CPU backend removes the barriers of ``jax.checkpoint`` before it schedules, and then recomputes everything at
+    once. Here the saved arguments depend on the cotangent, so nothing can be recomputed before it is known.
+    """
+
+    @jax.custom_vjp
+    def rematerialized(*arguments: PyTree) -> PyTree:
+        return function(*arguments)
+
+    def forward(*arguments: PyTree) -> tuple[PyTree, PyTree]:
+        return function(*arguments), arguments
+
+    def backward(arguments: PyTree, cotangents: PyTree) -> PyTree:
+        first = next(leaf for leaf in jax.tree.leaves(cotangents) if jnp.issubdtype(leaf.dtype, jnp.inexact))
+        # True unless the gradient is NaN already, but the compiler cannot know that.
+        is_known = ~jnp.isnan(first.ravel()[0])
+
+        def depend(leaf: jax.Array) -> jax.Array:
+            return jnp.where(is_known, leaf, jnp.nan) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+        return jax.vjp(function, *jax.tree.map(depend, arguments))[1](cotangents)
+
+    rematerialized.defvjp(forward, backward)
+    return rematerialized
