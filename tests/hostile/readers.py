@@ -282,18 +282,25 @@ class RunRecords:
         self.folder = Path(folder) / "run"
         self.folder.mkdir()
         self.runs = []
-        output_classes = ("a: b", "a: c", "d: e", "d: f")
+        output_classes = {"a": ("b", "c"), "d": ("e", "f")}
         problems = {"binary": "ab", "multiclass": "abc", "multilabel": "abc", "multioutput": output_classes}
         for problem, names in problems.items():
             for kind in ("images", "texts", "tables"):
-                made = made_records.made(problem, kind=kind, names=tuple(names), rows=20, side=4, epochs=2)
+                made = made_records.made(
+                    problem,
+                    kind=kind,
+                    names=names if isinstance(names, dict) else tuple(names),
+                    rows=20,
+                    side=4,
+                    epochs=2,
+                )
                 self.runs.append(
                     {
                         "config.toml": {"task": "csv", "model": "mlp", "seed": 1},
                         "data.json": made.data,
                         "predictor.json": {
-                            "problem": problem,
-                            "class_names": [*names],
+                            "problem": dict.fromkeys(names, "multiclass") if isinstance(names, dict) else problem,
+                            "class_names": names if isinstance(names, dict) else [*names],
                             "preprocessor": {"type": "images", "shape": [4, 4, 1], "mean": [0.5], "deviation": [1.0]},
                         },
                         "environment.json": made.environment,

@@ -117,9 +117,10 @@ def test_report_and_summary_hold_those_of_each_output(drawn):
     ],
 )
 def test_invalid_labels_are_refused_by_output_and_row(changed, message):
+    truth = {"size": [0, 1], "color": [2, 1], **changed}
+    split = Split({}, {name: np.array(values) for name, values in truth.items()})
     with pytest.raises(InputError, match=message):
-        truth = {"size": [0, 1], "color": [2, 1], **changed}
-        PROBLEM.check_labels(Split({}, {name: np.array(values) for name, values in truth.items()}), NAMES)
+        PROBLEM.check_labels(split, NAMES)
 
 
 @pytest.mark.parametrize(
