@@ -28,7 +28,7 @@ def run(options: Options) -> None:
     from jaxcls.export import folder
     from jaxcls.tasks import predictor
 
-    folder.check_free(options.output)
+    folder.check_output(options.output)
     learned = predictor.load(options.run_dir)
     size = folder.export(options.output, learned.exportable(), options.format)
     console.say(f"{console.origin(learned)} as {options.format}, {size:,} bytes, saved in {options.output}")

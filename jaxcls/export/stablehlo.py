@@ -1,17 +1,15 @@
-"""A run as StableHLO: programs of `jax.export`, the parameters beside them, and the loader that runs them.
+"""Exports a model as StableHLO: programs of `jax.export`, their parameters, and the loader that runs them.
 
-model.json, tokenizer.json, SHA256SUMS  see :mod:`jaxcls.export.folder`
-program.bin, program-*.bin              encoded inputs to scores; of what is padded one program for each size of it
-parameters.npz                          what the programs take first: name -> array
-loader.py                               runs it all with jax and numpy
+program.bin, program-*.bin  (parameters, encoded inputs) -> scores; one for each size that padded inputs are cut to
+parameters.npz              name -> array
+loader.py                   runs the programs with jax and numpy
 
-Their probabilities are those of `jaxcls predict`, bit for bit on the same kind of machine. They hold no
-native kernels, and attend to all texts at once: where the run did otherwise, its own scores differ in the last bits.
+The scores are those of `jaxcls predict`, bit for bit on the same type of machine. The programs contain no native
+kernels and compute the attention of all texts at once; a training run that did otherwise differs in the last bits.
 """
 
 import importlib.util
 import io
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,8 +19,9 @@ import numpy as np
 from jax import export
 
 from jaxcls._utils.errors import InputError
-from jaxcls.export import folder, loader
+from jaxcls.export import loader
 from jaxcls.export.exportable import Exportable
+from jaxcls.export.folder import named_arrays
 from jaxcls.kernels import native
 
 PyTree = Any
@@ -30,56 +29,53 @@ PyTree = Any
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
-def files(exportable: Exportable) -> dict[str, bytes]:
-    """The files of the artifact, by name.
+def files(exportable: Exportable, record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Returns what the format adds to model.json, and its files by name.
 
     Raises:
-      InputError: the package that `jax.export` writes with is not installed.
+      InputError: the package with which `jax.export` writes is not installed.
     """
     if importlib.util.find_spec("flatbuffers") is None:
         raise InputError("--format stablehlo needs the package flatbuffers: pip install 'jaxcls[export]'.")
-    weights = folder.named_weights(exportable)
-    exported = programs(exportable, weights)
-    # That of each device, so that one alone runs the very same program as the run did on several.
-    batch_size = -(-exportable.batch_size // jax.device_count())
-    record = folder.describe(exportable, "stablehlo") | {
+    parameters = io.BytesIO()
+    np.savez(parameters, **named_arrays(exportable.weights))  # type: ignore[arg-type]
+    exported = programs(exportable)
+    added = {
         "platforms": [*PLATFORMS],
         "programs": [*exported],
-        "batch_size": batch_size,
+        # That of one device, so that one alone runs the same program as each of several did.
+        "batch_size": -(-exportable.batch_size // jax.device_count()),
+        # For inputs without a preprocessor.
+        "inputs": jax.tree.map(
+            lambda leaf: {"dtype": leaf.dtype.name, "shape": [*leaf.shape[1:]]}, exportable.input_shapes(1)
+        ),
     }
-    parameters = io.BytesIO()
-    np.savez(parameters, **weights)  # type: ignore[arg-type]
-    return {
-        "model.json": (json.dumps(record, indent=2) + "\n").encode(),
+    return added, {
         "parameters.npz": parameters.getvalue(),
         "loader.py": Path(loader.__file__).read_bytes(),
-        **folder.tokenizer(exportable),
-        **{name: bytes(one.serialize()) for name, one in exported.items()},
+        **{name: bytes(program.serialize()) for name, program in exported.items()},
     }
 
 
-def programs(exportable: Exportable, weights: Mapping[str, np.ndarray]) -> dict[str, export.Exported]:
-    """``(weights by name, encoded inputs) -> scores`` for any number of inputs, on every platform."""
-    step = exportable.prediction_step
-    tree = jax.tree.structure(exportable.weights)
+def programs(exportable: Exportable) -> dict[str, export.Exported]:
+    """Returns programs ``(arrays by name, encoded inputs) -> scores`` for any number of inputs, on every platform."""
+    named, tree = named_arrays(exportable.weights), jax.tree.structure(exportable.weights)
 
-    def scores(named: Mapping[str, jax.Array], inputs: PyTree) -> PyTree:
-        # A dict comes back sorted by its keys; the leaves are in the order of the names that were given.
-        restored = jax.tree.unflatten(tree, [named[name] for name in weights])
-        return step(restored["params"], restored["model_state"], inputs)[0]
+    def scores(arrays: Mapping[str, jax.Array], inputs: PyTree) -> PyTree:
+        # The leaves in their own order; a dict that goes through jit is sorted by its keys.
+        weights = jax.tree.unflatten(tree, [arrays[name] for name in named])
+        return exportable.prediction_step(weights["params"], weights["model_state"], inputs)[0]
 
-    taken = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in weights.items()}
+    write = export.export(jax.jit(scores), platforms=PLATFORMS)
+    parameters = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in named.items()}
     (count,) = export.symbolic_shape("count")
-    whole = exportable.input_shapes(count)
-    inputs = {"program.bin": whole}
-    buckets = exportable.buckets
-    if buckets is not None:
-        inputs = {
-            f"program-{'x'.join(map(str, size))}.bin": jax.eval_shape(
-                lambda inputs, size=size: buckets.cut(inputs, size), whole
+    whole, buckets = exportable.input_shapes(count), exportable.buckets
+    with native.portable():
+        if buckets is None:
+            return {"program.bin": write(parameters, whole)}
+        return {
+            f"program-{'x'.join(map(str, size))}.bin": write(
+                parameters, jax.eval_shape(lambda inputs, size=size: buckets.cut(inputs, size), whole)
             )
             for size in buckets.sizes
         }
-    write = export.export(jax.jit(scores), platforms=PLATFORMS)
-    with native.portable():
-        return {name: write(taken, shapes) for name, shapes in inputs.items()}

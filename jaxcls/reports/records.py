@@ -4,11 +4,12 @@ from typing import Any
 
 from jaxcls import metrics
 from jaxcls._utils import schemas
-from jaxcls._utils.errors import InputError
+from jaxcls._utils.errors import InputError, error_context
+from jaxcls._utils.labels import outputs
 from jaxcls._utils.schemas import ANYTHING, NUMBER
 from jaxcls.metrics import detection
 
-_CLASSIFICATION = frozenset({"binary", "multiclass", "multilabel"})
+_CLASSIFICATION = frozenset({"binary", "multiclass", "multilabel", "multioutput"})
 _SCORE = (NUMBER, None)
 _PAIR = ([float, float], None)
 _POINTS = [[float, float]]
@@ -23,12 +24,7 @@ DATA: dict[str, Any] = {
     "sha256": {str: str},
     "duplicates_in_test": int,
 }
-# Of several outputs, problem and class names are dicts by output; an experiment that was saved without data has no names.
-PREDICTOR = {
-    "problem": (_CLASSIFICATION | {"detection"}, {str: _CLASSIFICATION}),
-    "class_names": ([str], {str: [str]}, None),
-    "preprocessor": ({"type": str}, None),
-}
+PREDICTOR = {"problem": _CLASSIFICATION | {"detection"}, "class_names": [str], "preprocessor": ({"type": str}, None)}
 ENVIRONMENT = {"packages": {str: str}, "devices?": [str]}
 EPOCH = {
     "epoch": int,
@@ -98,100 +94,60 @@ _DETECTION_SUMMARY = _ANY_SUMMARY | {
     "alarms": [{"row": int, "class": str, "score": float, "why": str, "example": _PICTURE | {"box": _BOX}}],
 }
 
-_RUN_RESULTS = ("step", "params_sha256", "thresholds")
-_RUN_SUMMARY = ("headline", "parameters", "recipe")
-
-
-def _of_output(schema: dict[str, Any], of_run: tuple[str, ...]) -> dict[str, Any]:
-    return {name: value for name, value in schema.items() if name not in of_run}
-
-
-_OUTPUTS_RESULTS = {
-    "problem": frozenset({"multioutput"}),
-    "examples": int,
-    "step": int,
-    "params_sha256": str,
-    "metrics": {str: _SCORE},
-    "thresholds": {str: (float, [float])},
-    "outputs": {str: _of_output(_CLASSIFICATION_RESULTS, _RUN_RESULTS)},
-}
-_OUTPUTS_SUMMARY = {name: _ANY_SUMMARY[name] for name in _RUN_SUMMARY} | {
-    "outputs": {str: _of_output(_CLASSIFICATION_SUMMARY, _RUN_SUMMARY)}
-}
-
 # By the problem.
-RESULTS: dict[str, Any] = dict.fromkeys(_CLASSIFICATION, _CLASSIFICATION_RESULTS) | {
-    "detection": _DETECTION_RESULTS,
-    "multioutput": _OUTPUTS_RESULTS,
-}
-SUMMARY: dict[str, Any] = dict.fromkeys(_CLASSIFICATION, _CLASSIFICATION_SUMMARY) | {
-    "detection": _DETECTION_SUMMARY,
-    "multioutput": _OUTPUTS_SUMMARY,
-}
+RESULTS: dict[str, Any] = dict.fromkeys(_CLASSIFICATION, _CLASSIFICATION_RESULTS) | {"detection": _DETECTION_RESULTS}
+SUMMARY: dict[str, Any] = dict.fromkeys(_CLASSIFICATION, _CLASSIFICATION_SUMMARY) | {"detection": _DETECTION_SUMMARY}
 
 
-def check_classes(problem: Any, class_names: Any, where: str) -> None:
-    """Refuses class names that are too few for the problem, or not distinct; of several outputs, dicts of both.
+def check_classes(problem: str, class_names: list[str], where: str) -> None:
+    """Refuses names that are too few for the problem, or of which two are equal.
 
     >>> check_classes("binary", ["cat", "dog"], "predictor.json")
     """
-    if isinstance(problem, dict):
-        if not isinstance(class_names, dict) or problem.keys() != class_names.keys() or not problem:
-            raise InputError(f"{where} is damaged: its class names are not those of its outputs.")
-        for name in problem:
-            check_classes(problem[name], class_names[name], f"{where}: output {name!r}")
-    elif class_names is not None:
-        least = {"binary": 2, "multiclass": 2, "multilabel": 1, "detection": 1}[problem]
-        count = len(class_names)
-        fits = isinstance(class_names, list) and (count == least if problem == "binary" else count >= least)
-        if not fits or len(set(class_names)) < count:
-            raise InputError(f"{where} is damaged: {count} class names do not fit a {problem} problem.")
+    least = {"binary": 2, "multiclass": 2, "multilabel": 1, "multioutput": 2, "detection": 1}[problem]
+    fits = len(class_names) == least if problem == "binary" else len(class_names) >= least
+    if not fits or len(set(class_names)) < len(class_names):
+        raise InputError(f"{where} is damaged: its {len(class_names)} class names are none of a {problem} problem.")
+    if problem == "multioutput":
+        with error_context(f"{where} is damaged"):
+            outputs(class_names)
 
 
-def check_report(records: Any) -> None:
-    """Refuses the records of a run, each of them valid, that do not belong together.
+def check_page(history: list[Any], results: dict[str, Any], summary: dict[str, Any], where: str) -> None:
+    """Refuses records, each of its form, that do not belong together: a page is made of all of them.
 
     Args:
-      records: :class:`jaxcls.reports.run_directory.Records`.
+      where: the run's directory, for messages.
     """
-    where, results, summary = str(records.path), records.results, records.summary
-    for number, entry in enumerate(records.history, 1):
-        for schema in (EPOCH, {str: _SCORE}):
-            schemas.check(entry, schema, f"{where}/metrics.jsonl: line {number}")
-    checks = [(bool(records.history), "metrics.jsonl has no epoch")]
-    if "outputs" in results:
-        names = set(results["outputs"])
-        if not names or not names == set(summary["outputs"]) == set(results["thresholds"]):
-            raise InputError(f"{where} is damaged: its records have different outputs; give another --run-dir.")
-        metrics_of_outputs = {f"{name}_{metric}" for name in names for metric in metrics.names()}
-        checks.append((set(results["metrics"]) <= metrics_of_outputs, "results.json has unknown metrics"))
-    for output in records.outputs.values():
-        checks += _of_problem(output.results, output.summary, where)
-    for good, what in checks:
-        if not good:
-            raise InputError(f"{where} is damaged: {what}; give another --run-dir.")
-
-
-def _of_problem(results: dict[str, Any], summary: dict[str, Any], where: str) -> list[tuple[bool, str]]:
     problem, names = results["problem"], summary["class_names"]
     check_classes(problem, names, f"{where}/summary.json")
     labels = names[1:] if problem == "binary" else names
-    known = {*detection.NAMES} if problem == "detection" else {*metrics.names()}
+    for number, entry in enumerate(history, 1):
+        for form in (EPOCH, {str: _SCORE}):
+            schemas.check(entry, form, f"{where}/metrics.jsonl: line {number}")
+    balance, known = summary["balance"].values(), {*metrics.names()}
     checks = [
+        (bool(history), "metrics.jsonl has no epoch"),
         ([*results["labels"]] == labels, "the labels of results.json are not those of summary.json"),
         (set(summary["curves"]) <= set(labels), "there are curves of other labels"),
         (
             all(
-                len(split["counts"]) == len(split.get("known", names)) == len(names) and min(split["counts"]) >= 0
-                for split in summary["balance"].values()
+                len(part["counts"]) == len(part.get("known", names)) == len(names) and min(part["counts"]) >= 0
+                for part in balance
             ),
             "the class balance does not fit the classes",
         ),
-        (set(results["metrics"]) <= known, "results.json has unknown metrics"),
     ]
-    if problem != "detection":
+    if problem == "detection":
+        known = {*detection.NAMES}
+    else:
+        if problem == "multioutput":
+            known = {f"{output}_{name}" for output in outputs(names) for name in known}
         checks += _of_classification(problem, len(names), len(labels), results, summary)
-    return checks
+    checks.append((set(results["metrics"]) <= known, "results.json holds metrics that there are not"))
+    for good, what in checks:
+        if not good:
+            raise InputError(f"{where} is damaged: {what}; give another --run-dir.")
 
 
 def _of_classification(
@@ -199,7 +155,7 @@ def _of_classification(
 ) -> list[tuple[bool, str]]:
     bins, thresholds, confusion = summary["reliability"], results["thresholds"], summary["confusion"]
     return [
-        ("ece" in results["metrics"], "results.json has no ece"),
+        (problem == "multioutput" or "ece" in results["metrics"], "results.json holds no ece"),
         (not isinstance(thresholds, list) or len(thresholds) == labels, "there is not a threshold a label"),
         (
             _is_confusion(problem, confusion, labels if problem == "multilabel" else classes),

@@ -220,28 +220,6 @@ class Records(NamedTuple):
     results: dict[str, Any]
     summary: dict[str, Any]
 
-    @property
-    def outputs(self) -> dict[str | None, "Records"]:
-        """The records of each output by its name; of a single output, these records under None."""
-        if "outputs" not in self.results:
-            return {None: self}
-        return {
-            name: self._replace(
-                results=self.results | results | {"thresholds": self.results["thresholds"][name]},
-                summary=self.summary | self.summary["outputs"][name],
-            )
-            for name, results in self.results["outputs"].items()
-        }
-
-    @property
-    def intervals(self) -> dict[str, Any]:
-        """The confidence intervals of the metrics."""
-        return {
-            metric if name is None else f"{name}_{metric}": interval
-            for name, records in self.outputs.items()
-            for metric, interval in records.summary["intervals"]["metrics"].items()
-        }
-
 
 def read_records(path: Path) -> Records:
     """Reads what a page shows of a finished run.
@@ -255,7 +233,7 @@ def read_records(path: Path) -> Records:
             f"--run-dir {path}: this run keeps no summary.json, from which a page is made. The command that trained it "
             "writes one, and does not train again."
         )
-    problem = "multioutput" if isinstance(kept.predictor["problem"], dict) else kept.predictor["problem"]
+    problem = kept.predictor["problem"]
     history = path / "metrics.jsonl"
     lines = [
         schemas.parse(text, {str: schemas.ANYTHING}, f"{history}: line {number}")
@@ -270,7 +248,7 @@ def read_records(path: Path) -> Records:
         results=_read(path / "results.json", record_schemas.RESULTS[problem]),
         summary=_read(path / "summary.json", record_schemas.SUMMARY[problem]),
     )
-    record_schemas.check_report(found)
+    record_schemas.check_page(found.history, found.results, found.summary, str(path))
     return found
 
 

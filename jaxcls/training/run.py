@@ -288,7 +288,7 @@ def fit_arrays(
         record,
         identity=["batch_size"],
         environment=environment.record() | native.record(),
-        data=dataclasses.asdict(provenance) | {"duplicates_in_test": 0},
+        data=dataclasses.asdict(provenance),
         predictor=predictor_record(experiment, data.train),
     )
     one = jax.tree.map(
@@ -334,7 +334,7 @@ def save(experiment: Experiment, state: TrainState, path: Path) -> None:
         path.absolute(),
         experiment.settings,
         environment=environment.record() | native.record(),
-        data=dataclasses.asdict(provenance) | {"duplicates_in_test": 0},
+        data=dataclasses.asdict(provenance),
         predictor=predictor_record(experiment, None),
     )
     directory.begin()
@@ -345,7 +345,7 @@ def save(experiment: Experiment, state: TrainState, path: Path) -> None:
 
 def export(experiment: Experiment, state: TrainState, path: Path, inputs: PyTree, format: str) -> None:
     """Exports an experiment of arrays; see :meth:`jaxcls.training.experiment.Experiment.export`."""
-    folder.check_free(path)
+    folder.check_output(path)
     weights = evaluated_weights(state)
     arrays = experiment.transform(inputs)
     names = names_of(experiment, Examples(arrays, None, None))

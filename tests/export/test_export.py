@@ -1,6 +1,5 @@
-"""The command line that takes a finished run elsewhere, and the loader that runs it there."""
+"""jaxcls export, and the loader of its folders."""
 
-import dataclasses
 import importlib.util
 import json
 import os
@@ -23,19 +22,20 @@ from jaxcls.data.formats import tables
 from jaxcls.data.preprocessing import from_record
 from jaxcls.data.preprocessing import tables as table_preparation
 from jaxcls.data.samples import leaf, toxic_comment
-from jaxcls.export import folder, loader, onnx, predictor, stablehlo
+from jaxcls.export import folder, loader, onnx, stablehlo
+from jaxcls.export.exportable import Exportable
 from jaxcls.kernels import native
 from jaxcls.models import functional, tabular, text, vision
-from jaxcls.tasks import run
+from jaxcls.tasks import predictor, run
 from jaxcls.training import steps
 from jaxcls.training.settings import Settings
 
-KINDS = ["fashion_mnist", "leaf", "toxic_comment"]
+TASKS = ["fashion_mnist", "leaf", "toxic_comment"]
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """A finished run of each kind of input, by its task: its directory, and its test examples as they are read."""
+    """A finished run per type of input, by task: its directory, its predictor and its test inputs."""
     root = tmp_path_factory.mktemp("export")
     small_data.write(root / "images")
     for name, sample, sizes in (
@@ -48,7 +48,7 @@ def runs(tmp_path_factory):
         # Augmented in training, and averaged over a mirror image in prediction.
         "fashion_mnist": {"data_dir": root / "images", "model": "cnn", "batch_size": 16},
         "leaf": {"data_dir": root / "leaf", "model": "linear"},
-        # So that there are several widths.
+        # Long enough for several widths.
         "toxic_comment": {"data_dir": root / "toxic_comment", "max_length": 200, "vocabulary_size": 400},
     }
     found = {}
@@ -61,36 +61,36 @@ def runs(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def artifacts(runs, tmp_path_factory):
-    root = tmp_path_factory.mktemp("artifacts")
+def exports(runs, tmp_path_factory):
+    root = tmp_path_factory.mktemp("exports")
     for task, (directory, *_) in runs.items():
         assert main(["export", "--run-dir", str(directory), "--output", str(root / task)]) == 0
     return root
 
 
 def refused(capsys, *given):
-    """The message with which an export ends that is not made."""
+    """Runs an export that must fail, and returns its message."""
     assert main(["export", *(str(word) for word in given)]) == 2
     return capsys.readouterr().err
 
 
-@pytest.mark.parametrize("task", KINDS)
-def test_what_is_loaded_predicts_as_the_command_does_bit_for_bit(runs, artifacts, task):
+@pytest.mark.parametrize("task", TASKS)
+def test_a_loaded_model_predicts_the_bits_of_jaxcls_predict(runs, exports, task):
     _, learned, inputs = runs[task]
-    model = loader.load(artifacts / task)
+    model = loader.load(exports / task)
     expected = learned.predict(inputs)
     np.testing.assert_array_equal(model.predict(inputs), expected)
     np.testing.assert_allclose(model.predict(inputs, batch_size=7), expected, rtol=1e-4, atol=1e-6)
-    jax.tree.map(np.testing.assert_array_equal, model.encode(inputs), learned.preprocessor.transform(inputs))
+    jax.tree.map(np.testing.assert_array_equal, model.encode(inputs), learned.experiment.preprocessor.transform(inputs))
     assert tuple(model.record["class_names"]) == learned.class_names
-    assert model.record["synthetic"] is False, "the files were given as real ones"
+    assert model.record["synthetic"] is False
     np.testing.assert_array_equal(model.record["thresholds"], learned.thresholds)
 
 
-def test_texts_go_through_the_width_that_holds_them(runs, artifacts):
+def test_texts_use_the_program_of_the_smallest_width_that_holds_them(runs, exports):
     _, learned, inputs = runs["toxic_comment"]
-    model = loader.load(artifacts / "toxic_comment")
-    widths = learned.preprocessor.widths
+    model = loader.load(exports / "toxic_comment")
+    widths = learned.experiment.preprocessor.widths
     assert [*model.record["programs"]] == [f"program-{width}.bin" for width in widths]
     assert len(widths) > 1
     one = inputs[:1]
@@ -98,10 +98,10 @@ def test_texts_go_through_the_width_that_holds_them(runs, artifacts):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", KINDS)
-def test_the_folder_runs_where_there_is_neither_flax_nor_jaxcls(runs, artifacts, tmp_path, task, capsys):
+@pytest.mark.parametrize("task", TASKS)
+def test_the_loader_runs_without_flax_and_jaxcls(runs, exports, tmp_path, task, capsys):
     directory, learned, inputs = runs[task]
-    shutil.copytree(artifacts / task, tmp_path / "model")
+    shutil.copytree(exports / task, tmp_path / "model")
     if task == "fashion_mnist":
         asked = tmp_path / "inputs.npy"
         np.save(asked, inputs[..., 0])
@@ -113,7 +113,7 @@ def test_the_folder_runs_where_there_is_neither_flax_nor_jaxcls(runs, artifacts,
         asked = read = tmp_path / "inputs.txt"
         inputs = np.array([" ".join(text.split()) for text in inputs], object)
         asked.write_text("\n".join(inputs) + "\n", encoding="utf-8")
-    # What is None in sys.modules cannot be imported.
+    # A module that is None in sys.modules cannot be imported.
     blocked = "import runpy, sys; sys.modules.update(flax=None, jaxcls=None, optax=None)"
     code = f"{blocked}; runpy.run_path({str(tmp_path / 'model' / 'loader.py')!r}, run_name='__main__')"
     done = subprocess.run(
@@ -123,10 +123,10 @@ def test_the_folder_runs_where_there_is_neither_flax_nor_jaxcls(runs, artifacts,
     assert done.returncode == 0, done.stderr
     written = tables.read_csv(tmp_path / "predicted.csv", text=["predicted"])
     scores = learned.predict(inputs)
-    for place, name in enumerate(learned.class_names):
-        np.testing.assert_array_equal(written[f"probability_{name}"].astype(np.float32), scores[:, place])
+    for index, name in enumerate(learned.class_names):
+        np.testing.assert_array_equal(written[f"probability_{name}"].astype(np.float32), scores[:, index])
     if task != "toxic_comment":
-        # The same names as those of the command line, which reads these files too.
+        # jaxcls predict reads these files too.
         output = tmp_path / "expected.csv"
         assert main(["predict", "--run-dir", str(directory), "--input", str(read), "--output", str(output)]) == 0
         expected = tables.read_csv(output, text=["predicted"])
@@ -134,12 +134,12 @@ def test_the_folder_runs_where_there_is_neither_flax_nor_jaxcls(runs, artifacts,
 
 
 @pytest.fixture(scope="module")
-def contents(artifacts):
-    """The files of the artifact of texts, which has all there are, by name."""
-    return {path.name: path.read_bytes() for path in (artifacts / "toxic_comment").iterdir()}
+def contents(exports):
+    """The files of the export of a text model, which has every type of file, by name."""
+    return {path.name: path.read_bytes() for path in (exports / "toxic_comment").iterdir()}
 
 
-def lay(folder, files):
+def write(folder, files):
     for path in folder.iterdir():
         path.unlink()
     for name, content in files.items():
@@ -151,7 +151,7 @@ def somewhere(tmp_path_factory):
     return tmp_path_factory.mktemp("damaged")
 
 
-def test_all_files_are_there(contents):
+def test_the_folder_has_all_files(contents):
     programs = {name for name in contents if re.fullmatch(r"program-\d+\.bin", name)}
     others = {"model.json", "tokenizer.json", "parameters.npz", "loader.py", "SHA256SUMS"}
     assert contents.keys() == programs | others
@@ -159,13 +159,13 @@ def test_all_files_are_there(contents):
 
 @hypothesis.settings(max_examples=60)
 @hypothesis.given(data=st.data())
-def test_a_flipped_bit_anywhere_is_refused_with_the_name_of_the_file(contents, somewhere, data):
+def test_a_flipped_bit_is_refused_with_the_name_of_the_file(contents, somewhere, data):
     name = data.draw(st.sampled_from(sorted(contents)))
-    place = data.draw(st.integers(0, 8 * len(contents[name]) - 1))
+    bit = data.draw(st.integers(0, 8 * len(contents[name]) - 1))
     damaged = bytearray(contents[name])
-    damaged[place // 8] ^= 1 << place % 8
-    lay(somewhere, {**contents, name: bytes(damaged)})
-    with pytest.raises(loader.ArtifactError, match=re.escape(name)):
+    damaged[bit // 8] ^= 1 << bit % 8
+    write(somewhere, {**contents, name: bytes(damaged)})
+    with pytest.raises(loader.ExportError, match=re.escape(name)):
         loader.load(somewhere)
 
 
@@ -177,35 +177,35 @@ def test_every_file_is_checked_from_its_first_byte_to_its_last(contents, somewhe
     name = next(known for known in sorted(contents) if known.startswith(name))
     damaged = bytearray(contents[name])
     damaged[int(offset * len(damaged)) if offset == 0.5 else offset] ^= 1
-    lay(somewhere, {**contents, name: bytes(damaged)})
-    with pytest.raises(loader.ArtifactError, match=re.escape(name)):
+    write(somewhere, {**contents, name: bytes(damaged)})
+    with pytest.raises(loader.ExportError, match=re.escape(name)):
         loader.verified(somewhere)
 
 
-def test_a_missing_file_and_one_too_many_are_refused(contents, somewhere):
+def test_a_missing_and_an_unexpected_file_are_refused(contents, somewhere):
     for name in contents:
-        lay(somewhere, {other: contents[other] for other in contents if other != name})
-        with pytest.raises(loader.ArtifactError, match=f"{re.escape(name)} is missing"):
+        write(somewhere, {other: contents[other] for other in contents if other != name})
+        with pytest.raises(loader.ExportError, match=f"{re.escape(name)} is missing"):
             loader.load(somewhere)
-    lay(somewhere, {**contents, "more.bin": b""})
-    with pytest.raises(loader.ArtifactError, match=r"more\.bin does not belong there"):
+    write(somewhere, {**contents, "more.bin": b""})
+    with pytest.raises(loader.ExportError, match=r"more\.bin does not belong there"):
         loader.load(somewhere)
-    lay(somewhere, {**contents, "SHA256SUMS": contents["SHA256SUMS"] + b"\n"})
-    with pytest.raises(loader.ArtifactError, match="SHA256SUMS"):
+    write(somewhere, {**contents, "SHA256SUMS": contents["SHA256SUMS"] + b"\n"})
+    with pytest.raises(loader.ExportError, match="SHA256SUMS"):
         loader.load(somewhere)
-    with pytest.raises(loader.ArtifactError, match="nowhere: cannot be read"):
+    with pytest.raises(loader.ExportError, match="nowhere: cannot be read"):
         loader.load(somewhere / "nowhere")
 
 
-def test_what_python_leaves_behind_is_no_damage(contents, tmp_path):
-    lay(tmp_path, contents)
+def test_pycache_is_ignored(contents, tmp_path):
+    write(tmp_path, contents)
     (tmp_path / "__pycache__").mkdir()
     assert loader.verified(tmp_path).keys() | {"SHA256SUMS"} == contents.keys()
 
 
 @pytest.mark.skipif(shutil.which("sha256sum") is None, reason="no sha256sum here")
-def test_the_sums_are_those_of_sha256sum(artifacts):
-    done = subprocess.run(["sha256sum", "-c", "--strict", "SHA256SUMS"], cwd=artifacts / "leaf", capture_output=True)
+def test_sha256sum_checks_the_sums(exports):
+    done = subprocess.run(["sha256sum", "-c", "--strict", "SHA256SUMS"], cwd=exports / "leaf", capture_output=True)
     assert done.returncode == 0
 
 
@@ -227,11 +227,11 @@ MIXED = {
     ],
     ids=["the same", "words as numbers", "numbers as words", "one row"],
 )
-def test_tables_are_encoded_as_in_the_training(asked):
+def test_tables_are_encoded_as_in_training(asked):
     fitted = table_preparation.fit(MIXED)
     record = json.loads(json.dumps(fitted.as_record()))
     assert from_record(record) == fitted
-    encode = loader._tables(record)
+    encode = loader.Model({"preprocessor": record}, {}, ()).encode
     expected = fitted.transform(asked)
     got = encode({name: column.tolist() for name, column in asked.items()})
     assert got.keys() == expected.keys()
@@ -240,18 +240,16 @@ def test_tables_are_encoded_as_in_the_training(asked):
         np.testing.assert_array_equal(got[name], array)
 
 
-def test_inputs_that_do_not_fit_are_refused(artifacts, tmp_path):
-    images, leaves = (loader.load(artifacts / task) for task in ("fashion_mnist", "leaf"))
-    with pytest.raises(
-        loader.ArtifactError, match=r"float32 of shape \(2, 28, 28, 1\); give uint8 of \(N, 28, 28, 1\)"
-    ):
+def test_invalid_inputs_are_refused(exports, tmp_path):
+    images, leaves = (loader.load(exports / task) for task in ("fashion_mnist", "leaf"))
+    with pytest.raises(loader.ExportError, match=r"float32 of shape \(2, 28, 28, 1\); give uint8 of \(N, 28, 28, 1\)"):
         images.predict(np.zeros((2, 28, 28), np.float32))
-    with pytest.raises(loader.ArtifactError, match="no input"):
+    with pytest.raises(loader.ExportError, match="no input"):
         images.predict(np.zeros((0, 28, 28, 1), np.uint8))
-    with pytest.raises(loader.ArtifactError, match="no column 'margin1'"):
+    with pytest.raises(loader.ExportError, match="no column 'margin1'"):
         leaves.predict({"width": [1.0]})
     columns = {column["name"]: ["1.5", "wide"] for column in leaves.record["preprocessor"]["numeric"]}
-    with pytest.raises(loader.ArtifactError, match=r"row 2 of column '.*' is 'wide'"):
+    with pytest.raises(loader.ExportError, match=r"row 2 of column '.*' is 'wide'"):
         leaves.predict(columns)
 
 
@@ -261,14 +259,64 @@ def test_inputs_that_do_not_fit_are_refused(artifacts, tmp_path):
         ("binary", 0.25, [0.2, 0.25], ["a", "b"]),
         ("multiclass", 0.5, [[0.2, 0.5, 0.3], [0.6, 0.1, 0.3]], ["b", "a"]),
         ("multilabel", [0.5, 0.1, 0.9], [[0.5, 0.2, 0.8], [0.1, 0.0, 0.0]], ["a|b", ""]),
-        ("multioutput", 0.5, [[0.2, 0.8, 0.7, 0.3], [0.6, 0.4, 0.1, 0.9]], ["x: b|y: c", "x: a|y: d"]),
     ],
 )
 def test_decisions_are_made_at_the_thresholds(problem, thresholds, scores, expected):
-    names = ["x: a", "x: b", "y: c", "y: d"] if problem == "multioutput" else ["a", "b", "c"]
-    record = {"class_names": names, "problem": problem, "thresholds": thresholds}
-    model = loader.Model(record, {}, (), lambda inputs: inputs)
+    record = {"class_names": ["a", "b", "c"], "problem": problem, "thresholds": thresholds}
+    model = loader.Model(record, {}, ())
     assert model.decide(np.array(scores)) == expected
+
+
+def exported_step(folder_, step, inputs, **description):
+    """Exports a step without weights or preprocessor, and loads it."""
+    exportable = Exportable(
+        task="compile", model="model", data={"source": "memory", "note": "", "sha256": {}, "synthetic": False},
+        dtype="float32", weights={"params": {"scale": jnp.ones(())}, "model_state": {}}, prediction_step=step,
+        input_shapes=lambda count: jax.tree.map(lambda a: jax.ShapeDtypeStruct((count, *a.shape[1:]), a.dtype), inputs),
+        batch_size=2, **description,
+    )  # fmt: skip
+    folder.export(folder_, exportable, "stablehlo")
+    return loader.load(folder_)
+
+
+@pytest.mark.parametrize("as_dict", [False, True])
+def test_a_model_without_preprocessor_takes_arrays(tmp_path, as_dict):
+    def step(params, model_state, inputs):
+        scores = jax.nn.softmax(params["scale"] * (inputs["x"] if as_dict else inputs))
+        return scores, scores
+
+    array = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    inputs = {"x": array} if as_dict else array
+    model = exported_step(
+        tmp_path / "model", step, inputs, problem="multiclass", class_names=[*"abc"], thresholds=0.5
+    )  # fmt: skip
+    scores = model.predict(inputs)
+    np.testing.assert_allclose(scores, jax.nn.softmax(array), rtol=1e-6)
+    assert model.decide(scores) == ["abc"[index] for index in scores.argmax(axis=1)]
+    np.testing.assert_array_equal(model.predict(jax.tree.map(np.float64, inputs)), scores)
+    wrong = np.zeros((5, 4)) if not as_dict else array
+    with pytest.raises(loader.ExportError, match=r"give float32 of \(N, 3\)|a dict of the arrays x"):
+        model.predict(wrong)
+    saved = tmp_path / ("inputs.npz" if as_dict else "inputs.npy")
+    np.savez(saved, **inputs) if as_dict else np.save(saved, inputs)
+    jax.tree.map(np.testing.assert_array_equal, loader._read(saved, None), inputs)
+
+
+def test_several_outputs_are_decided_and_written_together(tmp_path):
+    def step(params, model_state, inputs):
+        scores = {"size": jax.nn.sigmoid(inputs[:, 0]), "color": jax.nn.softmax(inputs)}
+        return scores, scores
+
+    model = exported_step(
+        tmp_path / "model", step, np.zeros((1, 3), np.float32),
+        problem={"size": "binary", "color": "multiclass"}, class_names={"size": ["S", "L"], "color": ["r", "g", "b"]},
+        thresholds={"size": 0.5, "color": 0.5},
+    )  # fmt: skip
+    scores = model.predict(np.array([[1, 2, 3], [-1, -2, -3]]))
+    assert model.decide(scores) == ["L|b", "S|r"]
+    header, *rows = loader._csv(model, scores).splitlines()
+    assert header == "row,predicted,probability_size: L,probability_color: r,probability_color: g,probability_color: b"
+    assert [row.split(",")[:2] for row in rows] == [["1", "L|b"], ["2", "S|r"]]
 
 
 IMAGE = {"input_shape": (16, 16, 1)}
@@ -311,7 +359,7 @@ def test_every_family_is_one_program_for_any_number_of_inputs_on_every_platform(
     shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct((count, *a.shape[1:]), a.dtype), drawn(arguments, 1, rng))
     exported = jax.export.export(step, platforms=stablehlo.PLATFORMS)(*jax.eval_shape(lambda: weights), shapes)
     assert exported.platforms == ("cpu", "cuda", "tpu")
-    # What only jaxcls or one platform could run, such as a kernel of its own.
+    # No call that only jaxcls or one platform could run, such as a native kernel.
     targets = set(re.findall(r"custom_call @(\w+)", exported.mlir_module()))
     assert targets <= {"shape_assertion", "Sharding"}
     for rows in (1, 5):
@@ -321,8 +369,8 @@ def test_every_family_is_one_program_for_any_number_of_inputs_on_every_platform(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_what_jax2onnx_cannot_convert_is_computed_by_other_operations(family):
-    """On an open number of rows; it needs no jax2onnx to be seen."""
+def test_operations_that_jax2onnx_cannot_convert_are_replaced(family):
+    """For a symbolic number of rows; needs no jax2onnx."""
     build, arguments = FAMILIES[family]
     model = functional(lambda rngs: build(num_classes=3, rngs=rngs, **arguments))
     weights = model.init(jax.random.key(0))
@@ -336,23 +384,23 @@ def test_what_jax2onnx_cannot_convert_is_computed_by_other_operations(family):
     (count,) = jax.export.symbolic_shape("count")
     shapes = [jax.ShapeDtypeStruct((count, *array.shape[1:]), array.dtype) for array in inputs]
     traced = jax.make_jaxpr(plain)(*shapes)
-    rewritten = jax.make_jaxpr(lambda *leaves: onnx._evaluated(traced.jaxpr, traced.consts, leaves))
+    rewritten = jax.make_jaxpr(lambda *leaves: onnx.evaluate(traced.jaxpr, traced.consts, leaves))
     pattern = r"= (pad|rem|stack|platform_index)\b"
     if family in ("vision.VGG", "text.NGramClassifier", "text.TextCNN"):
         assert re.findall(pattern, str(traced))
     assert not re.findall(pattern, str(rewritten(*shapes)))
     closed = jax.make_jaxpr(plain)(*inputs)
-    np.testing.assert_allclose(onnx._evaluated(closed.jaxpr, closed.consts, inputs)[0], plain(*inputs), rtol=1e-5)
+    np.testing.assert_allclose(onnx.evaluate(closed.jaxpr, closed.consts, inputs)[0], plain(*inputs), rtol=1e-5)
 
 
 @pytest.mark.parametrize("axis", [0, 1, -1])
-def test_a_stack_is_a_concatenation_to_jax2onnx(axis):
-    arrays = [np.arange(6.0).reshape(2, 3) + place for place in range(3)]
+def test_a_stack_is_replaced_by_a_concatenation(axis):
+    arrays = [np.arange(6.0).reshape(2, 3) + offset for offset in range(3)]
     traced = jax.make_jaxpr(lambda *arrays: jnp.stack(arrays, axis))(*arrays)
-    rewritten = jax.make_jaxpr(lambda *leaves: onnx._evaluated(traced.jaxpr, traced.consts, leaves))
+    rewritten = jax.make_jaxpr(lambda *leaves: onnx.evaluate(traced.jaxpr, traced.consts, leaves))
     assert "stack" not in str(rewritten(*arrays))
     np.testing.assert_array_equal(rewritten(*arrays).out_avals[0].shape, np.stack(arrays, axis).shape)
-    np.testing.assert_array_equal(onnx._evaluated(traced.jaxpr, traced.consts, arrays)[0], np.stack(arrays, axis))
+    np.testing.assert_array_equal(onnx.evaluate(traced.jaxpr, traced.consts, arrays)[0], np.stack(arrays, axis))
 
 
 def test_weights_in_safetensors_are_read_back_equal(runs, tmp_path):
@@ -362,7 +410,7 @@ def test_weights_in_safetensors_are_read_back_equal(runs, tmp_path):
     directory, learned, _ = runs["toxic_comment"]
     output = tmp_path / "weights"
     assert main(["export", "--run-dir", str(directory), "--output", str(output), "--format", "safetensors"]) == 0
-    read, expected = load_file(output / "model.safetensors"), folder.named_weights(learned)
+    read, expected = load_file(output / "model.safetensors"), folder.named_arrays(learned.weights)
     assert read.keys() == expected.keys()
     assert "params/votes/embedding" in read
     for name, array in expected.items():
@@ -372,35 +420,36 @@ def test_weights_in_safetensors_are_read_back_equal(runs, tmp_path):
         metadata = file.metadata()
     assert json.loads(metadata["class_names"]) == [*learned.class_names]
     assert metadata["problem"] == "multilabel"
-    assert (output / "tokenizer.json").read_text(encoding="utf-8") == learned.preprocessor.tokenizer
+    assert (output / "tokenizer.json").read_text(encoding="utf-8") == learned.experiment.preprocessor.tokenizer
     assert "SHA256SUMS" not in loader.verified(output)
-    with pytest.raises(loader.ArtifactError, match="format safetensors, which this loader does not run"):
+    with pytest.raises(loader.ExportError, match="format safetensors, which this loader does not run"):
         loader.load(output)
 
 
-def test_what_was_learned_from_synthetic_examples_is_called_so(runs, tmp_path, capsys):
+def test_a_model_of_synthetic_examples_is_marked_synthetic(runs, tmp_path, capsys):
     _, learned, _ = runs["fashion_mnist"]
     synthetic = learned._replace(data={**learned.data, "synthetic": True})
-    files = stablehlo.files(synthetic)
-    folder.write(tmp_path / "model", files)
+    folder.export(tmp_path / "model", synthetic.exportable(), "stablehlo")
     assert loader.load(tmp_path / "model").record["synthetic"] is True
 
 
-def test_a_folder_that_is_there_is_not_written_to(runs, tmp_path, capsys):
+def test_an_existing_folder_is_not_written_to(runs, tmp_path, capsys):
     directory, *_ = runs["leaf"]
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("mine")
-    assert "is there already" in refused(capsys, "--run-dir", directory, "--output", tmp_path / "full")
+    assert "exists already" in refused(capsys, "--run-dir", directory, "--output", tmp_path / "full")
     assert [path.name for path in tmp_path.rglob("*")] == ["full", "mine.txt"]
     missing = tmp_path / "not" / "there"
-    assert "inside of one that is there" in refused(capsys, "--run-dir", directory, "--output", missing)
+    assert "inside an existing one" in refused(capsys, "--run-dir", directory, "--output", missing)
     assert "holds no run" in refused(capsys, "--run-dir", tmp_path, "--output", tmp_path / "model")
 
 
 @pytest.mark.parametrize(
     ("format", "package"), [("stablehlo", "flatbuffers"), ("safetensors", "safetensors"), ("onnx", "jax2onnx")]
 )
-def test_a_missing_package_is_named_with_the_extra_that_brings_it(runs, tmp_path, capsys, monkeypatch, format, package):
+def test_a_missing_package_is_named_with_the_extra_that_installs_it(
+    runs, tmp_path, capsys, monkeypatch, format, package
+):
     find = importlib.util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == package else find(name))
     directory, *_ = runs["leaf"]
@@ -410,8 +459,8 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(runs, tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", KINDS)
-def test_onnx_predicts_as_the_run_does_but_for_rounding(runs, tmp_path, task):
+@pytest.mark.parametrize("task", TASKS)
+def test_onnx_predicts_like_the_run_up_to_rounding(runs, tmp_path, task):
     pytest.importorskip("jax2onnx", reason="it asks for flax>=0.12.1", exc_type=ImportError)
     import onnxruntime
 
@@ -421,7 +470,7 @@ def test_onnx_predicts_as_the_run_does_but_for_rounding(runs, tmp_path, task):
     session = onnxruntime.InferenceSession(output / "model.onnx", providers=["CPUExecutionProvider"])
     record = json.loads((output / "model.json").read_text())
     assert [one.name for one in session.get_inputs()] == record["inputs"]
-    encoded = learned.preprocessor.transform(inputs)
+    encoded = learned.experiment.preprocessor.transform(inputs)
     given = encoded if isinstance(encoded, dict) else {record["inputs"][0]: encoded}
     (scores,) = session.run(["probabilities"], {name: given[name] for name in record["inputs"]})
     np.testing.assert_allclose(scores, learned.predict(inputs), atol=1e-5)
@@ -431,6 +480,6 @@ def test_onnx_predicts_as_the_run_does_but_for_rounding(runs, tmp_path, task):
 def test_onnx_takes_float32_alone(runs):
     pytest.importorskip("jax2onnx", reason="it asks for flax>=0.12.1", exc_type=ImportError)
     _, learned, _ = runs["leaf"]
-    halved = learned._replace(settings=dataclasses.replace(learned.settings, dtype="bfloat16"))
+    halved = learned.exportable()._replace(dtype="bfloat16")
     with pytest.raises(InputError, match="compute in float32, not in bfloat16"):
-        onnx.files(halved)
+        onnx.files(halved, {})

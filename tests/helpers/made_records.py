@@ -25,6 +25,11 @@ def scored(problem, classes, rows, rng):
         labels = (np.arange(rows) % classes).astype(np.int32)
         scores = rng.random((rows, classes)) + 1.2 * (labels[:, None] == np.arange(classes)) * rng.random((rows, 1))
         return scores / scores.sum(axis=1, keepdims=True), labels
+    if problem == "multioutput":
+        # Two outputs, of the first two classes and of the others.
+        each = [scored("multiclass", count, rows, rng) for count in (2, classes - 2)]
+        first, second = (labels for _, labels in each)
+        return np.concatenate([scores for scores, _ in each], axis=1), np.stack([first, second + 2], axis=1)
     shape = (rows,) if problem == "binary" else (rows, classes)
     labels = rng.random(shape) < 0.3
     scores = np.clip(rng.normal(0.35 + 0.3 * labels, 0.2), 0, 1)
@@ -69,19 +74,12 @@ def made(
     **shape,
 ):
     rng = np.random.default_rng(seed)
-    several = isinstance(names, dict)
-    headline = f"{next(iter(names))}_accuracy" if several else "map" if problem == "detection" else "accuracy"
+    headline = {"detection": "map", "multioutput": f"{names[0].partition(':')[0]}_accuracy"}.get(problem, "accuracy")
     threshold = np.full(len(names), 0.4) if problem == "multilabel" else 0.5
-    if several:
-        problem, threshold = dict.fromkeys(names, "multiclass"), dict.fromkeys(names, 0.5)
     if problem == "detection":
         scores, test = detected(names, rows, rng, kind=kind, text=text, **shape)
     else:
-        if several:
-            by_output = {name: scored("multiclass", len(classes), rows, rng) for name, classes in names.items()}
-            scores, labels = ({name: pair[index] for name, pair in by_output.items()} for index in (0, 1))
-        else:
-            scores, labels = scored(problem, len(names), rows, rng)
+        scores, labels = scored(problem, len(names), rows, rng)
         test = Split(inputs(kind, rows, rng, text=text, **shape), labels)
     of_problem = problems.get(problem)
     report = of_problem.report(scores, test, class_names=names, thresholds=threshold)
@@ -116,7 +114,7 @@ def made(
         results=report
         | {
             "step": history[-1]["step"],
-            "thresholds": threshold if several else np.asarray(threshold).tolist(),
+            "thresholds": np.asarray(threshold).tolist(),
             "synthetic": synthetic,
             "params_sha256": "0" * 64,
         },

@@ -20,6 +20,7 @@ from PIL import Image
 
 import jaxcls
 from jaxcls import tasks
+from jaxcls._utils import files
 from jaxcls._utils.errors import InputError
 from jaxcls.checkpoints import CheckpointError, CheckpointManager
 from jaxcls.checkpoints.leaves import types_and_hashes
@@ -38,7 +39,7 @@ from jaxcls.tasks import csv as csv_task
 from jaxcls.training import debugging, settings
 from jaxcls.training.settings import Settings
 
-ENDS = (InputError, CheckpointError, loader.ArtifactError)
+ENDS = (InputError, CheckpointError, loader.ExportError)
 
 
 class FileReader:
@@ -282,25 +283,18 @@ class RunRecords:
         self.folder = Path(folder) / "run"
         self.folder.mkdir()
         self.runs = []
-        output_classes = {"a": ("b", "c"), "d": ("e", "f")}
+        output_classes = ("a: b", "a: c", "d: e", "d: f")
         problems = {"binary": "ab", "multiclass": "abc", "multilabel": "abc", "multioutput": output_classes}
         for problem, names in problems.items():
             for kind in ("images", "texts", "tables"):
-                made = made_records.made(
-                    problem,
-                    kind=kind,
-                    names=names if isinstance(names, dict) else tuple(names),
-                    rows=20,
-                    side=4,
-                    epochs=2,
-                )
+                made = made_records.made(problem, kind=kind, names=tuple(names), rows=20, side=4, epochs=2)
                 self.runs.append(
                     {
                         "config.toml": {"task": "csv", "model": "mlp", "seed": 1},
                         "data.json": made.data,
                         "predictor.json": {
-                            "problem": dict.fromkeys(names, "multiclass") if isinstance(names, dict) else problem,
-                            "class_names": names if isinstance(names, dict) else [*names],
+                            "problem": problem,
+                            "class_names": [*names],
                             "preprocessor": {"type": "images", "shape": [4, 4, 1], "mean": [0.5], "deviation": [1.0]},
                         },
                         "environment.json": made.environment,
@@ -506,7 +500,7 @@ class ReplayFile(FileReader):
 
 
 class Export:
-    """An exported folder, read by its loader: any damaged file, or a damaged record with matching checksums."""
+    """An exported folder with a damaged file, read by its loader."""
 
     def __init__(self, folder):
         self.folder = Path(folder) / "model"
@@ -518,36 +512,29 @@ class Export:
         )
         parameters = io.BytesIO()
         np.savez(parameters, w=np.float32(1))
-        self.record = {
+        record = {
             "format": "stablehlo", "problem": "binary", "class_names": ["a", "b"], "thresholds": 0.5,
             "synthetic": False, "preprocessor": {"type": "images", "shape": [2, 2, 1]}, "buckets": [],
             "programs": ["program.bin"], "batch_size": 4,
         }  # fmt: skip
-        self.files = {"program.bin": bytes(written.serialize()), "parameters.npz": parameters.getvalue()}
-        self.files["model.json"] = json.dumps(self.record).encode()
+        contents = {
+            "program.bin": bytes(written.serialize()),
+            "parameters.npz": parameters.getvalue(),
+            "model.json": json.dumps(record).encode(),
+        }
+        self.whole = contents | {loader.SUMS: files.sha256sums(contents).encode()}
 
-    def write(self, files):
-        for name, content in files.items():
+    def write(self, contents):
+        for name, content in contents.items():
             (self.folder / name).write_bytes(content)
 
     def valid(self):
-        self.write({**self.files, loader.SUMS: loader.checksums(self.files)})
+        self.write(self.whole)
         self.open()
 
     def read(self, rng):
-        files = dict(self.files)
-        if rng.random() < 0.5:
-            sums = loader.checksums(files)
-            files[loader.SUMS] = sums
-            name = rng.choice([*files])
-            files[name] = damaged(rng, files[name])
-        else:
-            if rng.random() < 0.7:
-                files["model.json"] = json.dumps(edited(rng, self.record)).encode()
-            else:
-                files["parameters.npz"] = damaged(rng, files["parameters.npz"])
-            files[loader.SUMS] = loader.checksums(files)
-        self.write(files)
+        name = rng.choice([*self.whole])
+        self.write({**self.whole, name: damaged(rng, self.whole[name])})
         self.open()
 
     def open(self):

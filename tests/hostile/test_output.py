@@ -61,7 +61,7 @@ def test_only_cells_that_begin_like_a_formula_are_changed(tmp_path_factory, text
 def test_the_exported_loader_writes_no_formula(tmp_path, monkeypatch):
     monkeypatch.setattr(loader, "__file__", str(tmp_path / "loader.py"))
     record = {"preprocessor": {"type": "texts"}, "class_names": ["=1+1", "b"], "problem": "binary", "thresholds": 0.5}
-    model = loader.Model(record | {"synthetic": False}, {}, (), list)
+    model = loader.Model(record | {"synthetic": False}, {}, ())
     monkeypatch.setattr(loader, "load", lambda folder: model)
     monkeypatch.setattr(loader.Model, "predict", lambda self, inputs, batch_size: np.array([0.25, 0.75]))
     (tmp_path / "in.txt").write_text("one\ntwo\n")
@@ -77,8 +77,8 @@ def test_the_exported_loader_detects_the_same_formulas(text):
 def test_an_array_that_declares_more_than_it_holds_takes_no_memory(tmp_path):
     header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (99999999999, 28, 28), }\n"
     (tmp_path / "x.npy").write_bytes(b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header)
-    with pytest.raises(loader.ArtifactError, match=r"x\.npy: cannot be read"):
-        loader._read(tmp_path / "x.npy", "images")
+    with pytest.raises(loader.ExportError, match=r"x\.npy: cannot be read"):
+        loader._read(tmp_path / "x.npy", {"type": "images"})
 
 
 def marked(value):

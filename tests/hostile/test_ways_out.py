@@ -264,7 +264,7 @@ def test_a_lock_does_not_truncate_the_target_of_a_link(tmp_path, secret):
 @pytest.mark.parametrize("way", [linked, piped])
 def test_an_export_with_a_link_or_a_pipe_is_not_loaded(tmp_path, secret, way):
     way(tmp_path / "model" / "parameters.npz", secret)
-    with pytest.raises(loader.ArtifactError, match="is no plain file"):
+    with pytest.raises(loader.ExportError, match="is not a regular file"):
         loader.load(tmp_path / "model")
 
 

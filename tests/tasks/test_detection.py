@@ -169,7 +169,7 @@ def test_onnx_finds_on_the_whole_canvas_what_the_run_finds(trained, tmp_path):
     )
     assert (expected["classes"] >= 0).any()
     assert found["classes"].dtype == np.int32
-    assert onnx._difference(found, expected) < 1e-5
+    assert onnx.difference(found, expected) < 1e-5
 
 
 @pytest.mark.parametrize("changed", ["boxes", "classes", "scores"])
@@ -181,10 +181,10 @@ def test_an_onnx_model_that_finds_something_else_is_told(changed):
     }
     # Of two equal scores either may come first.
     swapped = {name: array[:, [1, 0, 2]] for name, array in expected.items()}
-    assert onnx._difference(swapped, expected) == 0
+    assert onnx.difference(swapped, expected) == 0
     other = {name: array.copy() for name, array in expected.items()}
     other[changed][0, 1] = {"boxes": [2, 2, 8, 8.1], "classes": 1, "scores": 0.8}[changed]
-    assert onnx._difference(other, expected) > 1e-3
+    assert onnx.difference(other, expected) > 1e-3
 
 
 def test_a_damaged_annotation_is_refused_before_anything_is_compiled(trained, tmp_path):

@@ -37,7 +37,7 @@ def finished(data_dir, tmp_path_factory):
 def test_the_output_begins_with_the_source_of_the_data(finished):
     _, lines = finished
     assert lines[0].startswith(f"fashion_mnist: {small_data.TRAIN} + {small_data.TEST} examples from ")
-    assert "192 training and 48 validation examples" in lines[1]
+    assert "192 examples to train on, 48 to validate" in lines[1]
 
 
 def test_a_run_keeps_its_settings_its_source_its_environment_and_its_history(finished):

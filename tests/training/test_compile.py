@@ -178,7 +178,7 @@ class Records:
         (INPUTS, KINDS.tolist()),
         (jnp.asarray(INPUTS), jnp.asarray(KINDS), np.ones(COUNT)),
         list(zip(INPUTS, KINDS, strict=True)),
-        [{"inputs": x, "labels": y, "sample_weight": 1.0} for x, y in zip(INPUTS, KINDS, strict=True)],
+        [{"inputs": x, "labels": y, "weights": 1.0} for x, y in zip(INPUTS, KINDS, strict=True)],
         grain.MapDataset.range(COUNT).map(lambda row: (INPUTS[row], KINDS[row])),
         Records(),
     ],
@@ -206,8 +206,8 @@ def test_losses_and_metrics_of_ones_own():
     def surprise(outputs, labels):
         return optax.softmax_cross_entropy_with_integer_labels(outputs, labels)
 
-    def mistakes(scores, labels, sample_weight):
-        return np.sum(sample_weight * (scores.argmax(axis=1) != labels))
+    def mistakes(scores, labels, weights):
+        return np.sum(weights * (scores.argmax(axis=1) != labels))
 
     weights = np.linspace(0, 2, COUNT, dtype=np.float32)
     own = jaxcls.compile(
@@ -281,11 +281,11 @@ def one_number(outputs, labels):
         (lambda: jaxcls.compile(linear, loss="categorical_crossentropi"), "Did you mean 'categorical_crossentropy'"),
         (lambda: jaxcls.compile(linear, loss="focal_loss"), "has a form for each problem: give problem="),
         (lambda: jaxcls.compile(linear, loss=losses.hinge, problem="multiclass"), "'hinge' does not fit a multiclass"),
-        (lambda: jaxcls.compile(linear, loss=lambda outputs, labels: 0), "needs problem='multiclass'"),
+        (lambda: jaxcls.compile(linear, loss=lambda outputs, labels: 0), "say what the labels are"),
         (lambda: jaxcls.compile(linear, metrics="accuracy"), "metrics is a list, such as metrics=['accuracy']"),
         (lambda: jaxcls.compile(linear, metrics=["acuracy"]), "Did you mean 'accuracy'?"),
         (lambda: jaxcls.compile(linear, metrics=["subset_accuracy"]), "does not fit a multiclass problem"),
-        (lambda: jaxcls.compile(linear, class_weight="balance"), "unknown class_weight 'balance'"),
+        (lambda: jaxcls.compile(linear, class_weight="balanced"), "losses.class_weights(labels, num_classes, method="),
         (lambda: jaxcls.compile(linear, class_weight={1: 1.0, 2: 1.0}), "it must name each of 0 to 1"),
         (lambda: jaxcls.compile(linear, loss_weights={"a": 1.0}), "give a dict {output: loss}"),
         (lambda: jaxcls.compile(linear(nnx.Rngs(0))), "give what builds it"),
@@ -293,12 +293,12 @@ def one_number(outputs, labels):
         (lambda: jaxcls.compile("resnet"), "a model of type str was given"),
         (lambda: two(loss_weights={"flg": 1.0}), "unknown output in loss_weights 'flg'. Did you mean 'flag'?"),
         (lambda: two(metrics={"kind": ["f2"]}), "output 'kind': unknown metric 'f2'"),
-        (lambda: fitted(linear, (INPUTS, FLAGS), loss="binary_crossentropy"), "the model returns (48, 3), but a binary"),
+        (lambda: fitted(linear, (INPUTS, FLAGS), loss="binary_crossentropy"), "the model gives (48, 3) for a binary"),
         (lambda: fitted(linear, (INPUTS, KINDS + 1)), "labels: row"),
         (lambda: fitted(linear, (INPUTS, KINDS + 0.5)), "indices must be integers"),
         (lambda: fitted(linear, (INPUTS, TAGS)), "must have shape (48,) or (48, 3)"),
         (lambda: fitted(linear, (INPUTS, KINDS[1:])), "at least 1; they have: inputs 48, labels 47"),
-        (lambda: fitted(linear, (INPUTS, KINDS, -np.ones(COUNT))), "sample_weight must be finite and not negative"),
+        (lambda: fitted(linear, (INPUTS, KINDS, -np.ones(COUNT))), "weights of examples are finite and not negative"),
         (lambda: fitted(linear, (INPUTS.astype(str), KINDS)), "examples are numbers"),
         (lambda: fitted(linear, {"x": INPUTS}), "dict does not give access to examples by index"),
         (lambda: fitted(linear, [INPUTS[0]]), "an item of list is a ndarray"),

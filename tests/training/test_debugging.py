@@ -121,7 +121,7 @@ def test_fit_stops_at_the_step_keeps_it_and_it_is_found_again(tmp_path):
     kept, batch = debugging.load(path, state)
     chex.assert_trees_all_equal(kept, state)
     assert np.flatnonzero(np.asarray(batch.inputs)[:, 1] == 0).tolist() == list(found.examples)
-    with pytest.raises(InputError, match="is of another model or optimizer"):
+    with pytest.raises(InputError, match="kept from another model or optimizer"):
         compiled(optimizer="sgd").replay(path)
     with np.load(path, allow_pickle=False) as file:
         assert json.loads(str(file["record"]))["finding"]["kind"] == "layer"
@@ -147,7 +147,7 @@ def test_eager_steps_give_what_compiled_ones_do():
 
 def test_probabilities_in_place_of_logits_are_refused(tmp_path):
     made = jaxcls.compile(lambda rngs: nnx.Sequential(nnx.Linear(3, 4, rngs=rngs), nnx.softmax), run_eagerly=True)
-    with pytest.raises(InputError, match="remove its softmax"):
+    with pytest.raises(InputError, match="leave out its softmax"):
         made.fit(made.init(0), (INPUTS, KINDS), 1, batch_size=4, verbose=False)
 
 
@@ -159,7 +159,7 @@ def test_a_file_that_was_not_kept_is_refused(tmp_path, content):
     elif content:
         path.write_bytes(content)
     with pytest.raises(InputError, match=r"x\.npz"):
-        debugging.read_record(path)
+        debugging.record_of(path)
 
 
 @pytest.mark.slow
@@ -188,4 +188,4 @@ def test_a_step_of_a_program_is_not_for_the_command(tmp_path, capsys):
         {},
     )
     assert main(["replay", str(path)]) == 2
-    assert "examine it there, with compiled.replay()" in capsys.readouterr().err
+    assert "give it to replay()" in capsys.readouterr().err

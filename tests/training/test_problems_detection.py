@@ -1,5 +1,7 @@
 """The problem of detection: what labels and settings it takes, and what it makes of outputs."""
 
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
@@ -12,7 +14,8 @@ from jaxcls.tasks import build
 from jaxcls.training import problems
 from jaxcls.training.settings import Settings
 
-PROBLEM = problems.get("detection")
+KIND = problems.get("detection")
+SQUARE = SimpleNamespace(model_arguments={"input_shape": (64, 64, 1)})
 
 
 def part(box=(4, 4, 20, 24), kind=1, crowd=False, images=2):
@@ -27,8 +30,8 @@ def part(box=(4, 4, 20, 24), kind=1, crowd=False, images=2):
 
 
 def test_good_labels_pass_and_so_does_an_image_without_boxes():
-    PROBLEM.check_labels(part(), ("a", "b"))
-    PROBLEM.check_learnable(part(), part())
+    KIND.check_labels(part(), ("a", "b"))
+    KIND.check_learnable(part(), part())
 
 
 @pytest.mark.parametrize(
@@ -43,21 +46,21 @@ def test_good_labels_pass_and_so_does_an_image_without_boxes():
 )
 def test_bad_labels_are_named(changed, message):
     with pytest.raises(InputError, match=message):
-        PROBLEM.check_labels(part(**changed), ("a", "b"))
+        KIND.check_labels(part(**changed), ("a", "b"))
 
 
 def test_labels_of_other_shapes_are_refused():
     one = part()
     with pytest.raises(InputError, match=r"crowd \(2, 2\) must be \(N, M, 4\), \(N, M\) and \(N, M\)"):
-        PROBLEM.check_labels(Split({}, one.labels | {"crowd": one.labels["crowd"][:, :2]}), ("a", "b"))
+        KIND.check_labels(Split({}, one.labels | {"crowd": one.labels["crowd"][:, :2]}), ("a", "b"))
 
 
 @pytest.mark.parametrize("nothing", [part(crowd=True), part(kind=-1)])
 def test_images_without_anything_to_learn_are_refused(nothing):
     with pytest.raises(InputError, match="none of the 2 training images has a box of a class"):
-        PROBLEM.check_learnable(nothing, part())
+        KIND.check_learnable(nothing, part())
     with pytest.raises(InputError, match="none of the 2 validation images"):
-        PROBLEM.check_learnable(part(), nothing)
+        KIND.check_learnable(part(), nothing)
 
 
 @pytest.mark.parametrize(
@@ -90,10 +93,10 @@ def test_settings_of_detection_are_refused_elsewhere(given, message):
 
 
 @pytest.mark.parametrize("canvas", [(64, 64), (32, 64), (64, 32)], ids=str)
-def test_outputs_without_loss_decode_to_the_labeled_boxes(canvas):
+def test_the_head_learns_what_its_scores_say(canvas):
     """Outputs of no loss are decoded to the very boxes."""
     settings = build.with_recipe(tasks.get("detection"), Settings(task="detection"))
-    spec = PROBLEM.objective(settings, class_names=("a", "b"), train_labels=part().labels, metrics=["map", "map_50"])
+    head = KIND.head(settings, SQUARE, class_names=("a", "b"), train_labels=part().labels, metrics=["map", "map_50"])
     labels = part().labels
     grid = detection.canvas_anchors(*canvas)
     anchors = grid.boxes(*canvas)
@@ -105,10 +108,10 @@ def test_outputs_without_loss_decode_to_the_labeled_boxes(canvas):
             logits[image, anchor, 1] = 20
             deltas[image, anchor] = detection.encode_boxes(labels["boxes"][image, 0], anchors[anchor])
     outputs = detection.DetectorOutput({"class_logits": logits, "box_deltas": deltas}, canvas)
-    assert float(spec.loss(outputs, labels)) < 1e-5
-    found = jax.tree.map(np.asarray, spec.scores(outputs))
+    assert float(head.loss(outputs, labels)) < 1e-5
+    found = jax.tree.map(np.asarray, head.scores(outputs))
     assert (found["classes"] >= 0).sum(axis=1).tolist() == [1, 0]
     np.testing.assert_allclose(found["boxes"][0, 0], labels["boxes"][0, 0], atol=1e-3)
-    assert {name: function(found, labels) for name, function in spec.metrics.items()} == {"map": 1.0, "map_50": 1.0}
-    masked = {name: function(found, labels, mask=np.array([False, True])) for name, function in spec.metrics.items()}
+    assert {name: function(found, labels) for name, function in head.metrics.items()} == {"map": 1.0, "map_50": 1.0}
+    masked = {name: function(found, labels, mask=np.array([False, True])) for name, function in head.metrics.items()}
     assert all(np.isnan(value) for value in masked.values())

@@ -56,14 +56,14 @@ def render(run: Records) -> str:
         title=_task(run),
         model=_model(run),
         synthetic=run.data["synthetic"],
-        classes=sum(len(output.summary["class_names"]) for output in run.outputs.values()),
+        class_names=run.summary["class_names"],
         tiles=_tiles(run),
-        scores=_scores(run.results["metrics"], run.intervals),
+        scores=_scores(run.results["metrics"], run.summary["intervals"]["metrics"]),
         learning=_learning(run),
         history_columns=list(dict.fromkeys(name for entry in run.history for name in entry)),
         seconds=sum(entry["seconds"] for entry in run.history),
         rate=_rate(run),
-        balances=[(name, _balance(output)) for name, output in run.outputs.items()],
+        balance=_balance(run),
         settings=_settings(run),
         environment=_environment(run.environment),
         **content(run),
@@ -197,7 +197,7 @@ def duration(seconds: float) -> str:
 def _tiles(run: Records) -> list[dict[str, Any]]:
     values = run.results["metrics"]
     names = [name for name in dict.fromkeys([*run.summary["headline"], *_TILES]) if values.get(name) is not None]
-    return _scores({name: values[name] for name in names[:4]}, run.intervals)
+    return _scores({name: values[name] for name in names[:4]}, run.summary["intervals"]["metrics"])
 
 
 def _scores(values: Mapping[str, Any], intervals: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -321,7 +321,7 @@ def _compared_points(runs: Sequence[Records], names: Sequence[str]) -> list[dict
         values = [run.results["metrics"].get(name) for run in runs]
         if any(value is None for value in values):
             continue
-        intervals = [run.intervals.get(name) for run in runs]
+        intervals = [run.summary["intervals"]["metrics"].get(name) for run in runs]
         drawn = [
             charts.Interval(title, value, interval, style)
             for style, (title, value, interval) in enumerate(zip(names, values, intervals, strict=True))
@@ -336,7 +336,7 @@ def _compared_scores(runs: Sequence[Records], shared: Iterable[str]) -> list[dic
         values = [run.results["metrics"][name] for run in runs]
         best = min(values) if metrics.direction(name) == "min" else max(values)
         cells = [
-            {"value": value, "interval": run.intervals.get(name), "best": value == best}
+            {"value": value, "interval": run.summary["intervals"]["metrics"].get(name), "best": value == best}
             for value, run in zip(values, runs, strict=True)
         ]
         rows.append({"name": name, "down": metrics.direction(name) == "min", "cells": cells})

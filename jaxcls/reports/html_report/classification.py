@@ -7,32 +7,23 @@ from jaxcls.reports.run_directory import Records
 if TYPE_CHECKING:
     from markupsafe import Markup
 
+# A prediction is the likeliest class, of one output or of each.
+_OF_CLASSES = ("multiclass", "multioutput")
 _OF_A_LABEL = ("precision", "recall", "f1", "roc_auc", "average_precision")
 # From more classes on a confusion matrix is a drawing, and its cells have no numbers.
 _MOST_CLASSES_OF_A_TABLE = 20
 
 
 def content(run: Records) -> dict[str, Any]:
-    """Returns what the template `classification.html` shows: a section for each output."""
-    sections = []
-    for number, (output, records) in enumerate(run.outputs.items()):
-        # Anchors in the page are distinct.
-        sections.append(_section(output, f"output-{number}-" if output else "", records))
-    return {"sections": sections}
-
-
-def _section(output: str | None, prefix: str, run: Records) -> dict[str, Any]:
+    """What the template `classification.html` takes beside that of every run."""
     problem, count = run.results["problem"], len(run.summary["class_names"])
     single, many = problem != "multilabel", count > _MOST_CLASSES_OF_A_TABLE
     return {
-        "run": run,
-        "output": output,
-        "prefix": prefix,
         "confusion": _confusion_table(run) if single and not many else None,
         "confusion_map": _confusion_map(run) if single and many else None,
-        "taken_for": _taken_for(run) if problem == "multiclass" else [],
-        "of_classes": problem == "multiclass",
-        "calibration": run.results["metrics"]["ece"],
+        "taken_for": _taken_for(run) if problem in _OF_CLASSES else [],
+        "of_classes": problem in _OF_CLASSES,
+        "calibration": _calibration(run),
         "label_columns": _OF_A_LABEL,
         "labels": _labels(run),
         "curves": _curves(run),
@@ -102,7 +93,7 @@ def _labels(run: Records) -> list[dict[str, Any]]:
 def _thresholds(run: Records) -> list[float]:
     """One a label; of a multiclass problem, none."""
     given, count = run.results["thresholds"], len(run.results["labels"])
-    if run.results["problem"] == "multiclass":
+    if run.results["problem"] in _OF_CLASSES:
         return []
     return given if isinstance(given, list) else [given] * count
 
@@ -113,7 +104,7 @@ def _curves(run: Records) -> dict[str, Any]:
     roc, found = [], []
     for label, curve in run.summary["curves"].items():
         values = run.results["labels"][label]
-        chosen = run.results["problem"] != "multiclass" and values["precision"] is not None
+        chosen = run.results["problem"] not in _OF_CLASSES and values["precision"] is not None
         roc.append({
             "label": label,
             "value": values["roc_auc"],
@@ -138,6 +129,16 @@ def _curves(run: Records) -> dict[str, Any]:
         })  # fmt: skip
     ranked = sum(values["roc_auc"] is not None for values in run.results["labels"].values())
     return {"roc": roc, "precision_recall": found, "left_out": ranked - len(roc)}
+
+
+def _calibration(run: Records) -> list[dict[str, Any]]:
+    """The expected calibration error; of several outputs, that of each with its name."""
+    values = run.results["metrics"]
+    return [
+        {"output": name.removesuffix("ece").rstrip("_"), "value": value}
+        for name, value in values.items()
+        if name == "ece" or name.endswith("_ece")
+    ]
 
 
 def _reliability(run: Records) -> dict[str, Any]:
