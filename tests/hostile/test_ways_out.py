@@ -24,7 +24,7 @@ from jaxcls.reports import run_directory
 from jaxcls.training.settings import Settings
 
 OUT = "leads out of"
-PIPE = "is neither a file nor a folder|is no plain file|lacks|holds neither|has none"
+PIPE = "is neither a file nor a folder|is no plain file|lacks|does not hold|holds neither|holds none|has none"
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs links and pipes")
 
 
