@@ -58,7 +58,7 @@ def tiny(tmp_path):
 
 @pytest.fixture
 def nowhere(monkeypatch, tmp_path):
-    """No network, by a proxy that refuses, and an empty cache of TFDS."""
+    """No network (a proxy refuses all connections) and an empty TFDS cache."""
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
@@ -76,11 +76,11 @@ def use_proxy(monkeypatch, port):
 @contextlib.contextmanager
 def serving(contents, status=200):
     """A loopback server, also usable as a proxy: it answers by the last part of the address."""
-    asked = []
+    requests = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
-            asked.append(self.path)
+            requests.append(self.path)
             self.send_response(status)
             content = contents[self.path.rpartition("/")[2]]
             self.send_header("Content-Length", str(len(content)))
@@ -96,7 +96,7 @@ def serving(contents, status=200):
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
-        yield server.server_address[1], asked
+        yield server.server_address[1], requests
     finally:
         server.shutdown()
         thread.join()
@@ -170,7 +170,7 @@ def test_the_debian_package_must_hold_the_official_content(tiny):
 
 
 @needs_debian_package
-def test_fashion_mnist_of_debian_is_the_official_one_and_decodes_fast():
+def test_fashion_mnist_from_debian_is_official_and_decodes_fast():
     start = time.perf_counter()
     dataset = idx_images.load(IMAGES, "files")
     # 0.3 s on an idle machine.
@@ -253,13 +253,13 @@ def test_the_sample_is_the_beginning_of_the_official_files():
     )
 
 
-def test_tfds_fetches_verifies_and_keeps_the_files(tiny, monkeypatch, tmp_path):
+def test_tfds_downloads_verifies_and_caches_the_files(tiny, monkeypatch, tmp_path):
     contents = {}
-    with serving(contents) as (port, asked):
+    with serving(contents) as (port, requests):
         spec, files = registered_in_tfds(tiny, monkeypatch, tmp_path, port)
         contents |= files
         dataset = idx_images.load(spec, "tfds")
-        assert {path.removeprefix("/") for path in asked} == set(files)
+        assert {path.removeprefix("/") for path in requests} == set(files)
     check_tiny(dataset)
     assert dataset.provenance == datasets.Provenance(
         "tfds",
@@ -286,7 +286,7 @@ def test_a_download_with_a_wrong_checksum_is_refused(tiny, monkeypatch, tmp_path
 
 
 @pytest.mark.parametrize(("status", "says"), [(403, "Forbidden"), (503, "Service Unavailable")])
-def test_a_server_that_refuses_is_out_of_reach_at_once(tiny, monkeypatch, tmp_path, status, says):
+def test_a_server_that_refuses_fails_fast(tiny, monkeypatch, tmp_path, status, says):
     contents = {}
     with serving(contents, status) as (port, _):
         spec, files = registered_in_tfds(tiny, monkeypatch, tmp_path, port)
@@ -307,7 +307,7 @@ def test_a_silent_server_times_out(tiny, monkeypatch, tmp_path):
     assert time.perf_counter() - start < 3
 
 
-def test_without_network_tfds_fails_fast_says_what_helps_and_leaves_nothing(nowhere, tmp_path):
+def test_without_network_tfds_fails_fast_with_remedies_and_leaves_no_files(nowhere, tmp_path):
     start = time.perf_counter()
     with pytest.raises(InputError) as caught:
         idx_images.load(IMAGES, "tfds")
@@ -318,7 +318,7 @@ def test_without_network_tfds_fails_fast_says_what_helps_and_leaves_nothing(nowh
 
 
 @needs_debian_package
-def test_fashion_mnist_through_tfds_is_the_data_of_debian(monkeypatch, tmp_path):
+def test_fashion_mnist_from_tfds_equals_that_of_debian(monkeypatch, tmp_path):
     # The official files, by the addresses and checksums that TFDS has registered: Debian's differ from them
     # in the time and the name in the gzip header.
     contents = {}
@@ -347,7 +347,7 @@ def test_auto_falls_back_to_the_sample_and_records_why(nowhere, tmp_path):
     json.dumps(dataclasses.asdict(dataset.provenance))
 
 
-def test_auto_without_any_source_names_them_all(tiny):
+def test_the_error_without_any_source_names_all_of_them(tiny):
     shutil.rmtree(tiny.debian[1])
     with pytest.raises(InputError, match=r"tiny is not available \(files: .*; tfds: .*; sample: .*\)\. One of"):
         idx_images.load(tiny)

@@ -18,8 +18,8 @@ def arrays(size=28, num_labels=1, **changed):
     """The six arrays of a MedMNIST file of 5, 2 and 3 images."""
     draw = np.random.default_rng(0)
     counts = {"train": 5, "val": 2, "test": 3}
-    images = {f"{part}_images": draw.integers(0, 256, (n, size, size), np.uint8) for part, n in counts.items()}
-    labels = {f"{part}_labels": draw.integers(0, 2, (n, num_labels), np.uint8) for part, n in counts.items()}
+    images = {f"{split}_images": draw.integers(0, 256, (n, size, size), np.uint8) for split, n in counts.items()}
+    labels = {f"{split}_labels": draw.integers(0, 2, (n, num_labels), np.uint8) for split, n in counts.items()}
     return {name: array for name, array in (images | labels | changed).items() if array is not None}
 
 

@@ -1,4 +1,4 @@
-"""Data sets for detection: the layouts of COCO, Pascal VOC and TFDS, the synthetic scenes, and what is refused."""
+"""Data sets for detection: the layouts of COCO, Pascal VOC and TFDS, the synthetic scenes, and invalid data."""
 
 import json
 import shutil
@@ -30,20 +30,20 @@ def drawn(rng, height, width):
     return image, [x1, y1, x2, y2]
 
 
-def write_coco(folder, parts=("train2017", "val2017"), count=4):
+def write_coco(folder, splits=("train2017", "val2017"), count=4):
     (folder / "annotations").mkdir(parents=True)
-    for number, part in enumerate(parts):
+    for number, split in enumerate(splits):
         rng = np.random.default_rng(number)
-        (folder / part).mkdir()
+        (folder / split).mkdir()
         sizes = [(64, 96), (96, 64), (40, 40), (32, 96)][:count]
         made = [drawn(rng, *size) for size in sizes]
         for row, (image, _) in enumerate(made):
-            Image.fromarray(image).save(folder / part / f"{row}.png")
+            Image.fromarray(image).save(folder / split / f"{row}.png")
         objects = [[boxes.Object(0, box, crowd=False)] for _, box in made]
         objects[2] = []
         names = [f"{row}.png" for row in range(count)]
         annotated = boxes.annotated(names, sizes, objects, {0: "box", 1: "none"})
-        coco.write(folder / "annotations" / f"instances_{part}.json", annotated)
+        coco.write(folder / "annotations" / f"instances_{split}.json", annotated)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def written(tmp_path_factory):
 
 @pytest.fixture
 def folder(written, tmp_path):
-    """A copy of it that a test may change."""
+    """A copy that a test may change."""
     shutil.copytree(written, tmp_path / "data")
     return tmp_path / "data"
 
@@ -65,23 +65,23 @@ def load(folder, size=48, channels=3, source="auto"):
 
 
 @pytest.mark.parametrize(("size", "channels"), [(96, 3), (48, 1), (192, 3)])
-def test_boxes_lie_on_what_was_drawn_at_every_size(written, size, channels):
-    part = load(written, size, channels).train
-    assert part.inputs["image"].shape == (4, size, size, channels)
-    assert {name: array.dtype for name, array in (part.inputs | part.labels).items()} == {
+def test_boxes_cover_the_drawn_rectangles_at_every_size(written, size, channels):
+    split = load(written, size, channels).train
+    assert split.inputs["image"].shape == (4, size, size, channels)
+    assert {name: array.dtype for name, array in (split.inputs | split.labels).items()} == {
         "image": np.uint8, "size": np.int32, "scale": np.float32,
         "boxes": np.float32, "classes": np.int32, "crowd": bool,
     }  # fmt: skip
-    assert part.labels["boxes"].shape == (4, 1, 4)
-    assert part.labels["classes"].tolist() == [[0], [0], [-1], [0]]
+    assert split.labels["boxes"].shape == (4, 1, 4)
+    assert split.labels["classes"].tolist() == [[0], [0], [-1], [0]]
     for row in (0, 1, 3):
-        pixels = part.inputs["image"][row, :, :, 0] > 120
-        x1, y1, x2, y2 = part.labels["boxes"][row, 0]
+        pixels = split.inputs["image"][row, :, :, 0] > 120
+        x1, y1, x2, y2 = split.labels["boxes"][row, 0]
         rows, columns = np.flatnonzero(pixels.any(axis=1)), np.flatnonzero(pixels.any(axis=0))
         np.testing.assert_allclose([x1, y1, x2, y2], [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], atol=1)
 
 
-def test_images_keep_their_aspect_and_the_rest_of_the_canvas_is_black(written):
+def test_images_keep_their_aspect_ratio_on_a_black_canvas(written):
     inputs = load(written, 48).train.inputs
     assert inputs["size"].tolist() == [[32, 48], [48, 32], [48, 48], [16, 48]]
     np.testing.assert_allclose(inputs["scale"], [[0.5, 0.5], [0.5, 0.5], [1.2, 1.2], [0.5, 0.5]])
@@ -91,14 +91,14 @@ def test_images_keep_their_aspect_and_the_rest_of_the_canvas_is_black(written):
         assert not image[:, width:].any()
 
 
-def test_scale_leads_back_to_the_original_where_sides_were_rounded(tmp_path):
+def test_scale_recovers_the_original_size_despite_rounding(tmp_path):
     Image.new("RGB", (333, 500)).save(tmp_path / "a.png")
     _, inputs = object_detection.read_unlabeled(tmp_path / "a.png", 64, 3)
     assert inputs["size"].tolist() == [[64, 43]]
     np.testing.assert_allclose(inputs["size"] / inputs["scale"], [[500, 333]], rtol=1e-6)
 
 
-def test_the_parts_of_coco_are_those_of_its_files(written, tmp_path):
+def test_coco_splits_follow_its_files(written, tmp_path):
     dataset = load(written)
     assert dataset.class_names == ("box", "none")
     assert (dataset.train.num_examples, dataset.validation, dataset.test.num_examples) == (4, None, 4)
@@ -114,16 +114,16 @@ def test_the_parts_of_coco_are_those_of_its_files(written, tmp_path):
     assert duplicates.shared(dataset.train.inputs, dataset.test.inputs) == 0
 
 
-def test_parts_are_divided_with_all_that_they_hold(written):
-    part = load(written).train
-    rows, others = splits.random(part, 0.5, seed=0)
-    taken = part.take(others)
-    np.testing.assert_array_equal(taken.labels["boxes"], part.labels["boxes"][others])
-    np.testing.assert_array_equal(taken.inputs["scale"], part.inputs["scale"][others])
+def test_take_keeps_inputs_and_labels_together(written):
+    split = load(written).train
+    rows, others = splits.random(split, 0.5, seed=0)
+    taken = split.take(others)
+    np.testing.assert_array_equal(taken.labels["boxes"], split.labels["boxes"][others])
+    np.testing.assert_array_equal(taken.inputs["scale"], split.inputs["scale"][others])
     assert taken.num_examples + len(rows) == 4
 
 
-def test_images_may_stand_below_images_or_in_one_folder(folder):
+def test_images_may_be_in_a_folder_images(folder):
     (folder / "images").mkdir()
     (folder / "train2017").rename(folder / "images" / "train2017")
     (folder / "val2017").rename(folder / "images" / "val")
@@ -137,13 +137,13 @@ def changed(folder, change):
     path.write_text(json.dumps(content))
 
 
-def test_an_image_of_another_size_than_its_annotations_say_is_refused(folder):
+def test_an_image_whose_size_differs_from_its_annotations_is_refused(folder):
     Image.new("RGB", (64, 96)).save(folder / "train2017" / "0.png")
     with pytest.raises(InputError, match=r"train2017/0\.png: has 64 x 96 pixels .* its annotations say 96 x 64"):
         load(folder)
 
 
-def test_the_size_of_a_turned_image_is_that_of_the_upright_one(folder):
+def test_the_size_of_a_rotated_image_is_that_after_rotation(folder):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(np.zeros((96, 64, 3), np.uint8)).save(folder / "train2017" / "0.png", exif=exif)
@@ -203,13 +203,13 @@ def leading_out(folder):
         (leading_out, r"instances_train2017\.json: image 1: its file name '../val2017/0.png'"),
     ],
 )
-def test_what_is_missing_or_does_not_fit_is_refused(folder, damage, message):
+def test_missing_or_inconsistent_files_are_refused(folder, damage, message):
     damage(folder)
     with pytest.raises(InputError, match=message):
         load(folder)
 
 
-def test_no_folder_and_no_source_are_refused(tmp_path, monkeypatch):
+def test_a_missing_folder_and_a_missing_source_are_refused(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"is not a folder\. Set data_dir to a folder with annotations"):
         load(tmp_path / "none")
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
@@ -221,8 +221,8 @@ def write_voc(root, lists):
     for name in ("Annotations", "JPEGImages", "ImageSets/Main"):
         (root / name).mkdir(parents=True)
     rng = np.random.default_rng(0)
-    for part, names in lists.items():
-        (root / "ImageSets" / "Main" / f"{part}.txt").write_text("\n".join(names))
+    for split, names in lists.items():
+        (root / "ImageSets" / "Main" / f"{split}.txt").write_text("\n".join(names))
         for name in names:
             image, (x1, y1, x2, y2) = drawn(rng, 64, 96)
             Image.fromarray(image).save(root / "JPEGImages" / f"{name}.jpg")
@@ -241,10 +241,10 @@ def write_voc(root, lists):
         ({"train": ["a", "b"], "val": ["c"], "test": ["d"]}, (2, 1, 1)),
     ],
 )
-def test_the_parts_of_voc_are_those_of_its_lists(tmp_path, lists, sizes):
+def test_voc_splits_follow_its_lists(tmp_path, lists, sizes):
     write_voc(tmp_path / "VOCdevkit" / "VOC2007", lists)
     dataset = load(tmp_path)
-    found = tuple(part and part.num_examples for part in (dataset.train, dataset.validation, dataset.test))
+    found = tuple(split and split.num_examples for split in (dataset.train, dataset.validation, dataset.test))
     assert found == sizes
     assert dataset.class_names == ("box",)
     x1, y1, x2, y2 = np.rint(dataset.train.labels["boxes"][0, 0]).astype(int)
@@ -254,7 +254,7 @@ def test_the_parts_of_voc_are_those_of_its_lists(tmp_path, lists, sizes):
     assert (inside & bright).sum() / (inside | bright).sum() > 0.8
 
 
-def test_queries_are_called_by_their_names(written):
+def test_ids_of_images_to_predict_are_their_file_names(written):
     folder = object_detection.read_unlabeled(written / "val2017", 48, 3)
     one = object_detection.read_unlabeled(written / "val2017" / "3.png", 48, 3)
     assert folder.ids.tolist() == ["0.png", "1.png", "2.png", "3.png"]
@@ -275,10 +275,10 @@ def small(tmp_path_factory):
     return folder
 
 
-def test_scenes_are_what_is_said_of_them(small):
+def test_scenes_have_the_documented_properties(small):
     dataset = load(small, scenes.SIDE, 1)
-    parts = (dataset.train, dataset.validation, dataset.test)
-    assert [part.num_examples for part in parts] == [40, 4, 12]
+    examples = (dataset.train, dataset.validation, dataset.test)
+    assert [split.num_examples for split in examples] == [40, 4, 12]
     assert dataset.class_names == scenes.CLASSES
     boxes, classes = dataset.train.labels["boxes"], dataset.train.labels["classes"]
     counts = (classes >= 0).sum(axis=1)
@@ -295,8 +295,8 @@ def test_scenes_are_what_is_said_of_them(small):
     assert (overlaps > 0).any(axis=1).mean() > 0.2
 
 
-def test_a_box_is_tight_around_what_is_seen_of_an_article():
-    """An article alone on a black ground: its box is that of the pixels that are not black."""
+def test_a_box_encloses_the_visible_pixels_of_an_article():
+    """A single article on a black background: its box encloses the pixels that are not black."""
     article = np.zeros((28, 28), np.uint8)
     article[3:25, 9:20] = 200
     with pytest.MonkeyPatch.context() as patch:
@@ -308,7 +308,7 @@ def test_a_box_is_tight_around_what_is_seen_of_an_article():
             np.testing.assert_allclose(made.boxes[0], [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], atol=1)
 
 
-def test_what_is_behind_is_seen_enough_and_its_box_ends_where_it_is_covered():
+def test_hidden_articles_stay_visible_enough_and_their_boxes_exclude_covered_pixels():
     behind, front = np.zeros((2, scenes.SIDE, scenes.SIDE), bool)
     behind[10:30, 10:30] = True
     front[5:40, 25:60] = True
@@ -319,7 +319,7 @@ def test_what_is_behind_is_seen_enough_and_its_box_ends_where_it_is_covered():
     assert not scenes._all_visible([behind, front])
 
 
-def test_the_parts_of_the_scenes_are_composed_of_different_articles():
+def test_splits_of_scenes_are_composed_of_different_articles():
     articles = {
         role: {image.tobytes() for some in scenes._articles(role) for image in some}
         for role in ("train", "val", "test")
@@ -329,7 +329,7 @@ def test_the_parts_of_the_scenes_are_composed_of_different_articles():
     assert min(map(len, articles.values())) > 700
 
 
-def test_the_sample_is_called_synthetic_and_is_the_same_each_time(small, tmp_path, monkeypatch):
+def test_the_sample_is_called_synthetic_and_is_deterministic(small, tmp_path, monkeypatch):
     write = scenes.write
     with monkeypatch.context() as patch:
         patch.setattr(scenes.write, "__kwdefaults__", {"train": 40, "val": 4, "test": 12, "seed": 0})
@@ -352,7 +352,7 @@ def test_the_sample_is_called_synthetic_and_is_the_same_each_time(small, tmp_pat
 
 @pytest.fixture
 def prepared(tmp_path):
-    """VOC 2007 as TFDS prepares it, in little: 3 + 2 + 1 images."""
+    """A small VOC 2007 as TFDS prepares it: 3 + 2 + 1 images."""
     import tensorflow_datasets as tfds
 
     def image(row):
@@ -361,7 +361,7 @@ def prepared(tmp_path):
 
     objects = {"label": tfds.features.ClassLabel(names=["cat", "dog"]), "bbox": tfds.features.BBoxFeature()}
 
-    # Registered, it would stand in the way of TFDS's own, and of all that are listed after that.
+    # If registered, it would replace the data set of TFDS.
     class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         name = "voc"
         pkg_dir_path = tmp_path
@@ -384,7 +384,7 @@ def prepared(tmp_path):
         def _generate_examples(self, count):
             box = tfds.features.BBox(ymin=0.1, xmin=0.2, ymax=0.5, xmax=1.0)
             for row in range(count):
-                found = [{"label": "dog", "bbox": box, "is_difficult": place == 1} for place in range(2 * row)]
+                found = [{"label": "dog", "bbox": box, "is_difficult": index == 1} for index in range(2 * row)]
                 yield row, {"image": image(row), "image/filename": f"{row}.png", "objects": found}
 
     builder = Builder(config="2007", data_dir=tmp_path / "tfds", file_format="array_record")
@@ -392,10 +392,10 @@ def prepared(tmp_path):
     return tmp_path / "tfds"
 
 
-def test_what_tfds_prepared_is_read_without_tensorflow(prepared, monkeypatch):
+def test_data_prepared_by_tfds_is_read_without_tensorflow(prepared, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(prepared))
     dataset = load(None, 60, 3, "tfds")
-    # Its test images have no boxes here, as those of VOC 2012.
+    # The test images have no boxes here, like those of VOC 2012.
     assert (dataset.train.num_examples, dataset.validation, dataset.test.num_examples) == (3, None, 2)
     assert dataset.class_names == ("cat", "dog")
     assert dataset.provenance.source == "tfds"

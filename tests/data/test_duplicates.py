@@ -1,4 +1,4 @@
-"""Duplicates between two parts are counted by content."""
+"""Examples that two splits share are counted by content."""
 
 import time
 
@@ -33,12 +33,12 @@ def test_texts_are_compared_by_their_characters(train, test):
 def columns(rows):
     numbers = hnp.arrays(np.float64, rows, elements=st.sampled_from([0.0, -0.0, 1.5, np.nan]))
     words = hnp.arrays(object, rows, elements=st.sampled_from(["", "a", "b"]))
-    return st.fixed_dictionaries({"x": numbers, "y": numbers, "colour": words})
+    return st.fixed_dictionaries({"x": numbers, "y": numbers, "color": words})
 
 
 def rows_of(table):
     codes = {"": 0.0, "a": 1.0, "b": 2.0}
-    return [(x, y, codes[c]) for x, y, c in zip(table["x"], table["y"], table["colour"], strict=True)]
+    return [(x, y, codes[c]) for x, y, c in zip(table["x"], table["y"], table["color"], strict=True)]
 
 
 @given(train=columns(5), test=columns(4), negative_nan=st.booleans())
@@ -49,10 +49,10 @@ def test_rows_of_a_table_are_compared_column_by_column(train, test, negative_nan
     assert shared(train, reordered) == count_naively(rows_of(train), rows_of(test))
 
 
-@pytest.mark.parametrize("kept", [["x"], ["colour"]])
-def test_a_table_may_have_columns_of_one_kind_only(kept):
-    table = {"x": np.array([1.0, np.nan, 3.0]), "colour": np.array(["a", "b", "c"], object)}
-    table = {name: table[name] for name in kept}
+@pytest.mark.parametrize("names", [["x"], ["color"]])
+def test_a_table_may_have_only_numbers_or_only_words(names):
+    table = {"x": np.array([1.0, np.nan, 3.0]), "color": np.array(["a", "b", "c"], object)}
+    table = {name: table[name] for name in names}
     other = {name: column[1:] for name, column in table.items()}
     assert shared(table, other) == 2
     assert shared(other, table) == 2

@@ -1,4 +1,4 @@
-"""COCO's JSON: what is written is read back; what is wrong is refused with the name of the file and the annotation."""
+"""COCO's JSON: annotations are read back as written; errors name the file and the annotation."""
 
 import copy
 import json
@@ -27,18 +27,18 @@ GOOD = {
 
 @pytest.fixture
 def written(tmp_path):
-    """A function that writes GOOD with some changes: a path of keys -> a value, or `None` to take it out."""
+    """A function that writes GOOD with changes: a path of keys and a value, or None to remove it."""
 
     def write(*changes):
         content = copy.deepcopy(GOOD)
         for *keys, last, value in changes:
-            place = content
+            node = content
             for key in keys:
-                place = place[key]
+                node = node[key]
             if value is None:
-                del place[last]
+                del node[last]
             else:
-                place[last] = value
+                node[last] = value
         path = tmp_path / "instances_train.json"
         path.write_text(json.dumps(content))
         return path
@@ -46,7 +46,7 @@ def written(tmp_path):
     return write
 
 
-def test_images_keep_their_order_and_classes_follow_the_ids(written):
+def test_images_keep_the_order_of_the_file_and_classes_that_of_their_ids(written):
     read = coco.read(written())
     assert read.names == ["a.png", "below/b.png"]
     assert read.sizes.tolist() == [[20, 40], [30, 30]]
@@ -58,15 +58,15 @@ def test_images_keep_their_order_and_classes_follow_the_ids(written):
 
 
 @pytest.mark.parametrize(
-    ("box", "kept"),
+    ("box", "clipped"),
     [
         ([-1.5, -2, 10, 10], [0, 0, 8.5, 8]),
         ([35, 15, 7, 6.5], [35, 15, 40, 20]),
         ([0, 0, 40, 20], [0, 0, 40, 20]),
     ],
 )
-def test_small_overshoots_are_clipped(written, box, kept):
-    assert coco.read(written(("annotations", 0, "bbox", box))).boxes[0][0].tolist() == kept
+def test_small_overshoots_are_clipped(written, box, clipped):
+    assert coco.read(written(("annotations", 0, "bbox", box))).boxes[0][0].tolist() == clipped
 
 
 @pytest.mark.parametrize(
@@ -111,14 +111,14 @@ def test_small_overshoots_are_clipped(written, box, kept):
         (("categories", 1, "name", " "), "category 2 has the name ' '"),
     ],
 )
-def test_what_is_wrong_is_refused(written, change, message):
+def test_invalid_annotations_are_refused_by_name(written, change, message):
     with pytest.raises(InputError, match=rf"instances_train\.json: .*{message}") as error:
         coco.read(written(change))
     assert len(str(error.value)) < 600
 
 
 @pytest.mark.parametrize("content", [b"{", b"\xff\xfe\xfa", b"[1]", b"[" * 200_000, b""])
-def test_what_is_no_json_is_refused(tmp_path, content):
+def test_invalid_json_is_refused(tmp_path, content):
     path = tmp_path / "broken.json"
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"broken\.json: (is not JSON|holds a list)"):
@@ -130,7 +130,7 @@ def test_a_missing_file_is_named(tmp_path):
         coco.read(tmp_path / "none.json")
 
 
-def test_the_boxes_without_height_of_coco_itself_are_left_out_and_said(written):
+def test_known_boxes_without_height_are_left_out_and_recorded(written):
     flat = [("images", 0, "id", 200365), ("annotations", 0, "image_id", 200365), ("annotations", 1, "image_id", 200365)]
     read = coco.read(written(*flat, ("annotations", 0, "bbox", [5, 5, 1.03, 0.0])))
     assert [len(some) for some in read.boxes] == [1, 0]
@@ -147,7 +147,7 @@ corners = (
 
 @hypothesis.given(st.lists(st.lists(corners, max_size=4), min_size=1, max_size=4))
 @hypothesis.settings(max_examples=25)
-def test_what_is_written_is_read_back(tmp_path_factory, drawn):
+def test_annotations_are_read_back_as_written(tmp_path_factory, drawn):
     path = tmp_path_factory.mktemp("coco") / "instances_val.json"
     objects = [[Object(row % 2, box, row % 3 == 0) for row, box in enumerate(image)] for image in drawn]
     names = [f"{row}.png" for row in range(len(drawn))]
@@ -160,14 +160,14 @@ def test_what_is_written_is_read_back(tmp_path_factory, drawn):
             np.testing.assert_allclose(one, other, atol=1e-6)
 
 
-def test_results_are_in_pixels_of_the_original_image_best_first():
-    found = {
+def test_results_are_in_pixels_of_the_original_image_and_sorted_by_score():
+    detections = {
         "boxes": np.array([[[0, 0, 10, 20], [4, 4, 8, 8], [0, 0, 0, 0]], [[30, 2, 90, 4], [0, 0, 1, 1], [3, 3, 3, 4]]]),
         "scores": np.array([[0.25, 0.75, 0], [0.5, 0, 0.125]], np.float32),
         "classes": np.array([[0, 1, -1], [1, -1, 0]], np.int32),
     }
     scale, sizes = np.array([[2, 1], [1, 3.0]]), np.array([[9, 9], [50, 25]])
-    listed = coco.results(found, [5, 6], scale=scale, sizes=sizes)
+    listed = coco.results(detections, [5, 6], scale=scale, sizes=sizes)
     assert listed == [
         {"image_id": 5, "category_id": 2, "bbox": [4, 2, 4, 2], "score": 0.75},
         {"image_id": 5, "category_id": 1, "bbox": [0, 0, 9, 9], "score": 0.25},

@@ -1,4 +1,4 @@
-"""IDX files: what was written is read, and whatever is not IDX is refused in words."""
+"""IDX files: arrays are read back as written, and anything else is an error that names the file."""
 
 import contextlib
 import gzip
@@ -37,7 +37,7 @@ def read_bytes(folder, content):
     ),
     suffix=st.sampled_from(["", ".gz"]),
 )
-def test_what_was_written_is_read_bit_for_bit(folder, array, suffix):
+def test_arrays_are_read_back_bit_for_bit(folder, array, suffix):
     path = folder / f"round-trip{suffix}"
     idx.write_idx(path, array)
     back = idx.read_idx(path)
@@ -60,12 +60,12 @@ def test_what_was_written_is_read_bit_for_bit(folder, array, suffix):
         (0x0E, ">3d", [1, 2, -0.1]),
     ],
 )
-def test_every_type_code_is_read_as_the_format_says(folder, code, layout, values):
+def test_every_type_code_is_read_as_specified(folder, code, layout, values):
     content = bytes([0, 0, code, 1, 0, 0, 0, 3]) + struct.pack(layout, *values)
     np.testing.assert_array_equal(read_bytes(folder, content), values)
 
 
-def test_gzip_of_several_members_is_read_whole(folder):
+def test_gzip_with_several_members_is_read_completely(folder):
     content = gzip.compress(LABELS[:6], mtime=0) + gzip.compress(LABELS[6:], mtime=0)
     np.testing.assert_array_equal(read_bytes(folder, content), [9, 0, 4])
 
@@ -96,7 +96,7 @@ def test_the_same_array_gives_the_same_gzip_bytes(folder):
         (gzip.compress(LABELS, mtime=0) + b"junk", "corrupt gzip data"),
     ],
 )
-def test_a_file_that_is_not_one_idx_array_is_refused_by_name(folder, content, says):
+def test_files_other_than_one_idx_array_are_refused_by_name(folder, content, says):
     with pytest.raises(InputError, match=rf"(?s)some-idx1-ubyte: .*{says}"):
         read_bytes(folder, content)
 
@@ -140,13 +140,13 @@ def test_random_bytes_raise_nothing_but_input_errors(folder, content):
         read_bytes(folder, b"\1" + content)
 
 
-def test_a_file_that_is_not_there_or_is_a_folder_is_refused_by_name(folder):
+def test_a_missing_file_and_a_folder_are_refused_by_name(folder):
     with pytest.raises(InputError, match=r"absent: cannot be read \(No such file"):
         idx.read_idx(folder / "absent")
     with pytest.raises(InputError, match=r"cannot be read \(Is a directory"):
         idx.read_idx(folder)
 
 
-def test_a_type_without_a_code_is_refused(folder):
+def test_a_type_without_an_idx_code_is_refused(folder):
     with pytest.raises(InputError, match=r"no code for int64: .* uint8, int8"):
         idx.write_idx(folder / "wide", np.zeros(3, np.int64))

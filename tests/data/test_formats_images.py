@@ -1,4 +1,4 @@
-"""Any image becomes uint8 of one shape; what was decoded is kept, verified, and made again where it is damaged."""
+"""Any image becomes uint8 of one shape; decoded images are cached, verified, and decoded again if damaged."""
 
 import json
 import os
@@ -16,13 +16,13 @@ from jaxcls.data.formats import images
 RNG = np.random.default_rng(0)
 # Smooth, so that lossy formats keep it.
 SLOPES = np.add.outer(np.linspace(0, 120, 40), np.linspace(0, 120, 60))
-COLOURED = np.stack([SLOPES, SLOPES[::-1], np.full_like(SLOPES, 90)], axis=-1).round().astype(np.uint8)
-RGB = Image.fromarray(COLOURED)
-GREY = RGB.convert("L")
+COLORS = np.stack([SLOPES, SLOPES[::-1], np.full_like(SLOPES, 90)], axis=-1).round().astype(np.uint8)
+RGB = Image.fromarray(COLORS)
+GRAY = RGB.convert("L")
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
+def isolated_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
@@ -39,7 +39,7 @@ def saved(image, path, **options):
 
 
 def reference(channels):
-    image = GREY if channels == 1 else RGB
+    image = GRAY if channels == 1 else RGB
     return np.asarray(image.resize((16, 16), Image.Resampling.BILINEAR), float).reshape(16, 16, channels)
 
 
@@ -62,7 +62,7 @@ def reference(channels):
         ("LAB", "tiff", 14),
     ],
 )
-def test_coloured_images_of_each_mode_and_format(tmp_path, mode, suffix, tolerance, channels):
+def test_color_images_of_each_mode_and_format(tmp_path, mode, suffix, tolerance, channels):
     if mode == "LAB":
         from PIL import ImageCms
 
@@ -78,36 +78,36 @@ def test_coloured_images_of_each_mode_and_format(tmp_path, mode, suffix, toleran
 @pytest.mark.parametrize(
     ("values", "suffix"),
     [
-        (np.asarray(GREY), "jpg"),
-        (np.asarray(GREY), "pgm"),
-        (np.asarray(GREY).astype(np.uint16) * 257, "png"),
-        (np.asarray(GREY).astype(np.uint16) * 257, "tiff"),
-        (np.asarray(GREY).astype(np.int32) * 257, "tiff"),
-        (np.asarray(GREY).astype(np.float32) / 255, "tiff"),
+        (np.asarray(GRAY), "jpg"),
+        (np.asarray(GRAY), "pgm"),
+        (np.asarray(GRAY).astype(np.uint16) * 257, "png"),
+        (np.asarray(GRAY).astype(np.uint16) * 257, "tiff"),
+        (np.asarray(GRAY).astype(np.int32) * 257, "tiff"),
+        (np.asarray(GRAY).astype(np.float32) / 255, "tiff"),
     ],
     ids=["L-jpg", "L-pgm", "I;16-png", "I;16-tiff", "I-tiff", "F-tiff"],
 )
-def test_greys_of_any_depth_are_scaled_and_not_clipped(tmp_path, values, suffix, channels):
+def test_gray_values_of_any_depth_are_scaled_and_not_clipped(tmp_path, values, suffix, channels):
     path = saved(Image.fromarray(values), tmp_path / f"image.{suffix}")
     expected = np.repeat(reference(1), channels, axis=2)
     np.testing.assert_allclose(decoded(path, channels=channels), expected, atol=3 if suffix == "jpg" else 1)
 
 
 @pytest.mark.parametrize("scale", [np.int32(100_000), np.float32(-7.5)])
-def test_greys_without_a_fixed_range_are_scaled_from_their_own(tmp_path, scale):
+def test_gray_values_without_a_fixed_range_are_scaled_from_their_minimum_to_their_maximum(tmp_path, scale):
     values = np.array([[0, 1], [2, 4]]) * scale
     path = saved(Image.fromarray(values.astype(scale.dtype)), tmp_path / "image.tiff")
     expected = [[0, 64], [128, 255]] if scale > 0 else [[255, 191], [128, 0]]
     np.testing.assert_allclose(decoded(path, 2, 1)[:, :, 0], expected, atol=1)
 
 
-def test_bits_become_black_and_white(tmp_path):
+def test_one_bit_images_become_black_and_white(tmp_path):
     path = saved(Image.fromarray(np.eye(2, dtype=bool)), tmp_path / "image.png")
     assert decoded(path, 2, 1)[:, :, 0].tolist() == [[255, 0], [0, 255]]
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L"])
-def test_what_is_transparent_is_white_whatever_colour_it_hides(tmp_path, mode):
+def test_transparent_pixels_become_white_whatever_their_color(tmp_path, mode):
     options = {}
     if mode in ("RGBA", "LA"):
         image = Image.new(mode, (4, 4), (0,) * len(mode))
@@ -118,28 +118,28 @@ def test_what_is_transparent_is_white_whatever_colour_it_hides(tmp_path, mode):
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
-def test_an_image_stands_as_its_exif_says(tmp_path, suffix):
+def test_images_are_rotated_as_their_exif_orientation_says(tmp_path, suffix):
     image = Image.new("L", (40, 40))
     image.paste(255, (0, 0, 40, 20))
     exif = Image.Exif()
-    exif[0x0112] = 6  # shown turned by a quarter, clockwise
+    exif[0x0112] = 6  # to be rotated by 90 degrees clockwise
     pixels = decoded(saved(image, tmp_path / f"image.{suffix}", exif=exif), 4, 1)[:, :, 0]
     np.testing.assert_allclose(pixels[:, [0, 3]], np.tile([0, 255], (4, 1)), atol=2)
 
 
-def test_the_first_frame_counts(tmp_path):
-    frames = [Image.new("L", (4, 4), grey) for grey in (10, 200)]
+def test_the_first_frame_is_decoded(tmp_path):
+    frames = [Image.new("L", (4, 4), gray) for gray in (10, 200)]
     path = saved(frames[0], tmp_path / "image.gif", save_all=True, append_images=frames[1:])
     assert (decoded(path, 4, 1) == 10).all()
 
 
-def test_making_smaller_averages_over_all_pixels(tmp_path):
+def test_downscaling_averages_over_all_pixels(tmp_path):
     fine = np.indices((256, 256)).sum(0) % 2 * 255
     path = saved(Image.fromarray(fine.astype(np.uint8)), tmp_path / "image.png")
     np.testing.assert_allclose(decoded(path, 8, 1), 127.5, atol=4)
 
 
-def test_the_aspect_is_squashed_and_nothing_is_cut_off(tmp_path):
+def test_images_are_squeezed_and_not_cropped(tmp_path):
     image = Image.new("L", (90, 30))
     image.paste(255, (0, 0, 30, 30))
     pixels = decoded(saved(image, tmp_path / "image.png"), 9, 1)[:, :, 0]
@@ -170,7 +170,7 @@ def damaged(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("name", ["empty", "text", "cut.jpg", "cut.png", "flipped.png", "bomb.png", "nan.tiff",
                                   "script.eps", "missing", "."])  # fmt: skip
-def test_what_is_no_sound_image_is_named(tmp_path, name):
+def test_files_that_cannot_be_decoded_are_named(tmp_path, name):
     if content := damaged(tmp_path).get(name):
         (tmp_path / name).write_bytes(content)
     elif name == "empty":
@@ -180,7 +180,7 @@ def test_what_is_no_sound_image_is_named(tmp_path, name):
     assert str(tmp_path / name) in str(caught.value)
 
 
-def test_a_bomb_between_the_limits_is_refused_and_no_warning_passes(tmp_path, monkeypatch):
+def test_a_bomb_of_which_pillow_only_warns_is_refused(tmp_path, monkeypatch):
     path = saved(RGB, tmp_path / "image.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)  # Pillow itself warns from here, and refuses twice as many
     with pytest.raises(InputError, match="2,000 pixels"):
@@ -190,7 +190,7 @@ def test_a_bomb_between_the_limits_is_refused_and_no_warning_passes(tmp_path, mo
 
 
 @pytest.mark.parametrize(("size", "channels"), [(0, 1), (8, 2), (8, 4)])
-def test_a_size_or_number_of_channels_that_is_none(tmp_path, size, channels):
+def test_invalid_sizes_and_channels_are_refused(tmp_path, size, channels):
     with pytest.raises(InputError, match="must be"):
         images.decode(tmp_path, size=size, channels=channels)
 
@@ -209,7 +209,7 @@ def all_of(root, **options):
     return images.decode_all(paths, **{"size": 8, "channels": 1, "root": root, "what": "test", **options})
 
 
-def test_all_are_decoded_in_their_order(folder):
+def test_all_images_are_decoded_in_order(folder):
     together = all_of(folder)
     one_by_one = [decoded(path, 8, 1) for path in sorted(folder.rglob("*.png"))]
     np.testing.assert_array_equal(together.images, one_by_one)
@@ -217,7 +217,7 @@ def test_all_are_decoded_in_their_order(folder):
     assert together.images[[3, 3, 1]].shape == (3, 8, 8, 1)
 
 
-def test_what_was_decoded_is_not_decoded_again(folder, monkeypatch):
+def test_cached_images_are_not_decoded_again(folder, monkeypatch):
     first = all_of(folder)
     monkeypatch.setattr(images, "_decode_file", None)
     again = all_of(folder)
@@ -225,7 +225,7 @@ def test_what_was_decoded_is_not_decoded_again(folder, monkeypatch):
     assert first.sha256 == again.sha256
 
 
-def test_the_checksum_follows_content_and_names_and_nothing_else(folder):
+def test_the_checksum_depends_on_content_and_names_only(folder):
     first = all_of(folder)
     paths = sorted(folder.rglob("*.png"))
     os.utime(paths[0], (1, 1))
@@ -239,23 +239,23 @@ def test_the_checksum_follows_content_and_names_and_nothing_else(folder):
 
 
 def cached() -> Path:
-    (kept,) = (environment.cache_directory() / "images").iterdir()
-    return kept
+    (entry,) = (environment.cache_directory() / "images").iterdir()
+    return entry
 
 
-def cut(kept):
-    with (kept / "images.npy").open("r+b") as file:
+def cut(entry):
+    with (entry / "images.npy").open("r+b") as file:
         file.truncate(500)
 
 
-def flip(kept):
-    content = bytearray((kept / "images.npy").read_bytes())
+def flip(entry):
+    content = bytearray((entry / "images.npy").read_bytes())
     content[-1] ^= 1
-    (kept / "images.npy").write_bytes(content)
+    (entry / "images.npy").write_bytes(content)
 
 
-def pickle(kept):
-    np.save(kept / "images.npy", np.array([{}]), allow_pickle=True)
+def pickle(entry):
+    np.save(entry / "images.npy", np.array([{}]), allow_pickle=True)
 
 
 @pytest.mark.parametrize(
@@ -264,12 +264,12 @@ def pickle(kept):
         cut,
         flip,
         pickle,
-        lambda kept: (kept / "images.npy").unlink(),
-        lambda kept: (kept / "record.json").write_text('{"pixels'),
-        lambda kept: (kept / "record.json").write_text(json.dumps([])),
+        lambda entry: (entry / "images.npy").unlink(),
+        lambda entry: (entry / "record.json").write_text('{"pixels'),
+        lambda entry: (entry / "record.json").write_text(json.dumps([])),
     ],
 )
-def test_what_was_kept_and_is_damaged_is_made_again(folder, harm):
+def test_damaged_cache_entries_are_decoded_again(folder, harm):
     expected, sha256 = np.array(all_of(folder).images), all_of(folder).sha256
     harm(cached())
     again = all_of(folder)
@@ -277,20 +277,20 @@ def test_what_was_kept_and_is_damaged_is_made_again(folder, harm):
     assert again.sha256 == sha256
 
 
-def test_a_corrupt_image_among_many_is_named_and_nothing_is_kept(folder):
+def test_a_corrupt_image_among_many_is_named_and_nothing_is_cached(folder):
     (folder / "some" / "070.png").write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"070\.png: not an image"):
         all_of(folder)
     assert not list((environment.cache_directory() / "images").iterdir())
 
 
-def test_an_interrupt_leaves_nothing_and_comes_through(folder, monkeypatch):
+def test_an_interrupt_propagates_and_leaves_no_cache_entry(folder, monkeypatch):
     decode_file = images._decode_file
 
-    def interrupted(path, *arguments, **given):
+    def interrupted(path, *arguments, **options):
         if path.name == "120.png":
             raise KeyboardInterrupt
-        return decode_file(path, *arguments, **given)
+        return decode_file(path, *arguments, **options)
 
     monkeypatch.setattr(images, "_decode_file", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -298,28 +298,28 @@ def test_an_interrupt_leaves_nothing_and_comes_through(folder, monkeypatch):
     assert not list((environment.cache_directory() / "images").iterdir())
 
 
-def test_a_cache_that_cannot_be_written_says_so(folder, tmp_path, monkeypatch):
+def test_a_cache_that_cannot_be_written_is_an_error_that_names_the_setting(folder, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with pytest.raises(InputError, match="XDG_CACHE_HOME"):
         all_of(folder)
 
 
-def test_no_images_and_a_missing_one_are_errors(folder):
+def test_an_empty_list_and_a_missing_image_are_errors(folder):
     with pytest.raises(InputError, match="no images for test"):
         images.decode_all([], size=8, channels=1, root=folder, what="test")
     with pytest.raises(InputError, match=r"gone\.png"):
         images.decode_all([folder / "gone.png"], size=8, channels=1, root=folder, what="test")
 
 
-def test_the_filters_of_warnings_are_left_as_they_were(folder):
+def test_warning_filters_are_restored(folder):
     before = list(warnings.filters)
     all_of(folder)
     images.decode(folder / "some" / "000.png", size=8, channels=1)
     assert list(warnings.filters) == before
 
 
-def test_a_listing_leaves_out_what_file_managers_leave(tmp_path):
+def test_hidden_files_and_those_of_file_managers_are_not_listed(tmp_path):
     for name in ("b.JPG", "a.png", ".hidden.png", "Thumbs.db", ".DS_Store", "notes.txt", "c/d.jpeg", ".c/e.png",
                  "__MACOSX/a.png"):  # fmt: skip
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -330,7 +330,7 @@ def test_a_listing_leaves_out_what_file_managers_leave(tmp_path):
     assert [path.name for path in others] == ["notes.txt"]
 
 
-def test_what_to_predict_is_one_image_or_all_in_a_folder(folder, tmp_path):
+def test_images_to_predict_are_one_file_or_all_in_a_folder(folder, tmp_path):
     every = images.read_unlabeled(folder, 8, 3)
     assert every.ids[:2].tolist() == ["some/000.png", "some/001.png"]
     assert every.inputs.shape == (150, 8, 8, 3)
@@ -338,6 +338,6 @@ def test_what_to_predict_is_one_image_or_all_in_a_folder(folder, tmp_path):
     assert one.ids.tolist() == ["001.png"]
     np.testing.assert_array_equal(one.inputs[0], every.inputs[1])
     (tmp_path / "none").mkdir()
-    for path, said in ((tmp_path / "none", "no images"), (tmp_path / "gone.png", "no such file")):
-        with pytest.raises(InputError, match=said):
+    for path, message in ((tmp_path / "none", "no images"), (tmp_path / "gone.png", "no such file")):
+        with pytest.raises(InputError, match=message):
             images.read_unlabeled(path, 8, 3)

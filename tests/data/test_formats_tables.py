@@ -1,4 +1,4 @@
-"""CSV files: what is read is what was written, and what is wrong is named with its row."""
+"""CSV files: tables are read back as written; errors name the file and the row."""
 
 import csv
 import gzip
@@ -35,7 +35,7 @@ def _read(path, content, **options):
     ],
     ids=["plain", "byte order mark", "Windows", "empty lines", "quoted", "gzipped"],
 )
-def test_one_table_in_many_forms(path, content):
+def test_equivalent_files_give_the_same_table(path, content):
     table = _read(path, content)
     assert list(table) == ["a", "b"]
     np.testing.assert_array_equal(table["a"], [1.0, np.nan])
@@ -43,26 +43,26 @@ def test_one_table_in_many_forms(path, content):
     assert table["b"].tolist() == ["x", ""]
 
 
-def test_a_quoted_value_holds_commas_quotes_and_new_lines(path):
+def test_quoted_values_may_contain_commas_quotes_and_newlines(path):
     assert _read(path, 'text,y\n"one,\n""two""\r\n\nthree",1\n')["text"].tolist() == ['one,\n"two"\r\n\nthree']
 
 
 @pytest.mark.parametrize("word", tables.MISSING)
-def test_a_missing_number_is_nan_however_it_is_spelled(path, word):
+def test_missing_numbers_are_nan_in_every_spelling(path, word):
     np.testing.assert_array_equal(_read(path, f"a,b\n 1 ,2\n{word},3\n")["a"], [1.0, np.nan])
 
 
-def test_missing_spellings_are_words_among_words(path):
+def test_spellings_of_missing_numbers_are_words_in_a_column_of_words(path):
     assert _read(path, "country,x\nNA,1\nDE,1\n,1\n")["country"].tolist() == ["NA", "DE", ""]
 
 
-def test_text_columns_keep_their_zeros(path):
+def test_text_columns_keep_leading_zeros(path):
     content = "id,a\n007,1\n00000000000000000000000000000123,2\n"
     assert _read(path, content, text=["id", "absent"])["id"].tolist() == ["007", "00000000000000000000000000000123"]
     assert _read(path, content)["id"].tolist() == [7.0, 123.0]
 
 
-def test_a_word_after_many_numbers_makes_a_column_of_words(path):
+def test_a_column_with_one_late_word_is_text(path):
     rows = 20_000
     column = _read(path, "a,b\n" + "1,2\n" * rows + "x,2\n")["a"]
     assert column.dtype == object
@@ -91,12 +91,12 @@ def test_a_word_after_many_numbers_makes_a_column_of_words(path):
         (b"\x1f\x8bnot gzip", "corrupt gzip"),
     ],
 )
-def test_what_is_wrong_is_named_with_file_and_row(path, content, message):
+def test_malformed_files_are_refused_with_file_and_row(path, content, message):
     with pytest.raises(InputError, match=rf"table.csv: .*{message}"):
         _read(path, content)
 
 
-def test_a_missing_file_and_a_folder(tmp_path):
+def test_a_missing_file_and_a_folder_are_named(tmp_path):
     for path in (tmp_path / "absent.csv", tmp_path):
         with pytest.raises(InputError, match=rf"{path.name}: cannot be read"):
             tables.read_csv(path)
@@ -116,7 +116,7 @@ def test_a_renamed_column_is_suggested(path):
         ("1\nnan\nx\n", "row 2 of column 'a' is empty"),
     ],
 )
-def test_where_a_number_is_required_the_first_row_without_one_is_named(path, values, message):
+def test_the_first_row_without_a_required_number_is_named(path, values, message):
     with pytest.raises(InputError, match=message):
         tables.numbers(_read(path, "a\n" + values), "a", path)
 
@@ -126,7 +126,7 @@ def test_numbers_are_float64(path):
 
 
 @pytest.mark.parametrize("text", [(), ("a",)], ids=["numbers", "words"])
-def test_numbers_may_be_missing_where_that_is_said(path, text):
+def test_missing_numbers_are_allowed_on_request(path, text):
     table = _read(path, "a,b\n1,0\nNA,0\n,0\n", text=text)
     np.testing.assert_array_equal(tables.numbers(table, "a", path, missing=True), [1.0, np.nan, np.nan])
     with pytest.raises(InputError, match="row 3 of column 'a' is 'x'"):
@@ -140,7 +140,7 @@ _floats = st.floats(width=64)
 
 
 @given(st.data(), st.integers(1, 6), st.sampled_from(["table.csv", "table.csv.gz"]))
-def test_what_is_written_is_read_back(path, data, rows, name):
+def test_tables_are_read_back_as_written(path, data, rows, name):
     words = data.draw(st.lists(_words, min_size=rows, max_size=rows))
     floats = data.draw(st.lists(_floats, min_size=rows, max_size=rows))
     names = data.draw(st.lists(_words.filter(bool), min_size=2, max_size=2, unique=True))
@@ -159,6 +159,6 @@ def test_any_bytes_are_a_table_or_an_input_error(path, content):
         return
     # The standard library is the oracle.
     rows = [row for row in csv.reader(io.StringIO(content.decode("utf-8-sig"), newline="")) if row]
-    # An empty column at the end is none.
+    # An empty last column is skipped.
     assert list(table) == [name for name in rows[0] if name]
     assert {len(column) for column in table.values()} == {len(rows) - 1}

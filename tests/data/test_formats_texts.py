@@ -1,4 +1,4 @@
-"""Folders of text files, on the disk and in a gzipped tar archive: read alike, and refused with a name."""
+"""Folders of text files, on disk and in a gzipped tar archive: read the same way; errors name the file."""
 
 import gzip
 import io
@@ -33,7 +33,7 @@ def write_archive(path, members):
 
 @pytest.fixture
 def archive(tmp_path):
-    # Not in the order of their names.
+    # Not sorted by name.
     members = {name: FILES[name].encode() for name in reversed(FILES)}
     return write_archive(tmp_path / "reviews.tar.gz", {**members, "README": b"\xff", "train/unsup/0_0.txt": b"\xff"})
 
@@ -53,15 +53,15 @@ def test_a_wrong_encoding_names_the_file(folder, tmp_path):
         read_archive(path, FOLDERS[:1])
 
 
-@pytest.mark.parametrize("kept", [0, 5, 0.5, -1])
-def test_a_truncated_archive_is_refused(archive, kept):
+@pytest.mark.parametrize("length", [0, 5, 0.5, -1])
+def test_a_truncated_archive_is_refused(archive, length):
     content = archive.read_bytes()
-    archive.write_bytes(content[: int(kept * len(content)) if isinstance(kept, float) else kept])
+    archive.write_bytes(content[: int(length * len(content)) if isinstance(length, float) else length])
     with pytest.raises(InputError, match=r"reviews\.tar\.gz: truncated"):
         read_archive(archive, FOLDERS)
 
 
-def test_what_is_no_archive_is_refused(tmp_path):
+def test_other_files_than_gzipped_archives_are_refused(tmp_path):
     path = tmp_path / "page.tar.gz"
     path.write_bytes(b"<html>not found</html>")
     with pytest.raises(InputError, match="not a gzipped tar archive"):
@@ -91,7 +91,7 @@ def test_links_and_devices_are_refused(tmp_path, kind):
         read_archive(path, FOLDERS)
 
 
-def test_a_text_of_a_bomb_is_refused(tmp_path):
+def test_a_text_that_is_too_long_is_refused(tmp_path):
     path = write_archive(tmp_path / "bomb.tar.gz", {"train/pos/0_9.txt": bytes((1 << 24) + 1)})
     with pytest.raises(InputError, match="more than 16,777,216 bytes"):
         read_archive(path, FOLDERS)
@@ -107,7 +107,7 @@ def test_a_folder_that_is_missing_or_empty_is_named(folder, archive):
         read_archive(archive, [*FOLDERS, "test/pos"])
 
 
-def test_lines_are_texts_whatever_ends_them(tmp_path):
+def test_lines_may_end_in_any_newline_style(tmp_path):
     path = tmp_path / "lines.txt"
     path.write_bytes("\ufeffone\r\n\r\nthree\u2028still three\n".encode())
     assert read_lines(path).tolist() == ["one", "", "three\u2028still three"]

@@ -1,4 +1,4 @@
-"""Pascal VOC's XML: pixels count from 1 there; nothing is expanded; what is wrong is refused with the file's name."""
+"""Pascal VOC's XML: pixels are numbered from 1 there; entities are refused; errors name the file."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_boxes_count_from_zero_and_end_behind_their_last_pixel(folder):
+def test_boxes_start_at_zero_and_end_after_their_last_pixel(folder):
     read = voc.read(folder, ["000007", "000005"])
     assert read.names == ["000007.jpg", "000005.jpg"]
     assert read.class_names == ("cat", "dog")
@@ -62,7 +62,7 @@ def test_boxes_count_from_zero_and_end_behind_their_last_pixel(folder):
         ("<annotation>", '<?xml version="1.0" encoding="no-such"?><annotation>', "is not XML"),
     ],
 )
-def test_what_is_wrong_is_refused(folder, old, new, message):
+def test_invalid_annotations_are_refused_by_name(folder, old, new, message):
     (folder / "Annotations" / "000005.xml").write_text(GOOD.replace(old, new, 1))
     with pytest.raises(InputError, match=rf"000005\.xml: .*{message}"):
         voc.read(folder, ["000005"])
@@ -87,14 +87,14 @@ def test_a_large_file_is_not_parsed(folder, monkeypatch):
         voc.read(folder, ["000005"])
 
 
-def test_deep_nesting_does_no_harm(folder):
+def test_deep_nesting_is_refused_without_a_crash(folder):
     depth = 100_000
     (folder / "Annotations" / "000005.xml").write_text("<a>" * depth + "</a>" * depth)
     with pytest.raises(InputError, match="has no size/height"):
         voc.read(folder, ["000005"])
 
 
-def test_lists_hold_plain_names(tmp_path):
+def test_lists_contain_plain_names(tmp_path):
     path = tmp_path / "train.txt"
     path.write_text("000005\n\n 000007 \n")
     assert voc.read_list(path) == ["000005", "000007"]
@@ -110,8 +110,8 @@ def test_lists_hold_plain_names(tmp_path):
             voc.read_list(path)
 
 
-def test_a_file_has_the_boxes_that_were_drawn(folder):
-    """The whole way from marked pixels: VOC's numbers are the first and the last pixel, counted from 1."""
+def test_boxes_cover_the_marked_pixels(folder):
+    """VOC's numbers are the first and the last pixel, counted from 1."""
     pixels = np.zeros((20, 40), bool)
     pixels[5:8, 5:9] = True
     rows, columns = np.flatnonzero(pixels.any(1)) + 1, np.flatnonzero(pixels.any(0)) + 1
