@@ -21,6 +21,8 @@ autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+# Attributes as fields of their class: as objects, its members would repeat them.
+napoleon_use_ivar = True
 
 
 def setup(app: object) -> None:

@@ -130,13 +130,11 @@ def report(
       threshold: one value, or one per label if multilabel; 0.5 if multiclass.
 
     Returns:
-      - `metrics`: name -> value, averaged as by `get`, at default options (k=5, precision 0.9, 15 bins).
-        `top_k_accuracy` is included from 6 classes on.
-      - `labels`: label -> its support (the total weight of its known positives) and its value of every metric that
-        takes `average`. A binary problem has one label, the positive class.
-      - `undefined_labels`: metric -> the labels left out of its average, if any. Metrics without a value per label
-        leave out no more of them than `roc_auc` does.
-      - `problem` and `examples`, the number of examples that count.
+      A dict of 'problem'; 'examples', the number of those that count; 'metrics', name -> value, averaged as by `get` at
+      default options (k=5, precision 0.9, 15 bins), with `top_k_accuracy` from 6 classes on; 'labels', label -> its
+      support (the total weight of its known positives) and its value of every metric that takes `average`, where a
+      binary problem has one label, the positive class; and 'undefined_labels', metric -> the labels left out of its
+      average, if any. Metrics without a value per label leave out no more of them than `roc_auc` does.
 
     >>> scores, labels = [[0.9, 0.1], [0.2, 0.3]], [[1, 0], [0, 0]]
     >>> summary = report(scores, labels, problem="multilabel", class_names=["cat", "dog"])
