@@ -1,4 +1,4 @@
-"""How a run is shown while it goes: a bar in a terminal, plain lines elsewhere."""
+"""Show the progress of a run: a progress bar in a terminal, plain lines elsewhere."""
 
 import sys
 from collections.abc import Sequence
@@ -10,17 +10,18 @@ from jaxcls.reports.callbacks import Callback
 
 
 class ProgressBar(Callback):
-    """Shows the loss, the rate and the time left, and a line for each epoch.
+    """Shows the loss, the rate and the remaining time, and prints a line for each epoch.
 
     Args:
-      total: the steps of the whole run, those that an earlier process has made among them.
-      epochs: of the whole run.
-      batch_size: for the rate in examples a second.
-      out: where the bar goes, if that is a terminal: by default standard error. The lines go to standard output.
+      total: the number of steps of the whole run, including those of earlier processes.
+      epochs: the number of epochs of the whole run.
+      batch_size: for the rate in examples per second.
+      out: the stream of the bar, which is shown only in a terminal; by default standard error. The lines go to
+        standard output.
     """
 
     def __init__(self, total: int, *, epochs: int, batch_size: int, out: TextIO | None = None):
-        # Not as a default, which would be what standard error was when this file was imported.
+        # A default argument would be the standard error of the time of import.
         out = sys.stderr if out is None else out
         self._epochs = epochs
         self._bar = tqdm(
@@ -41,8 +42,8 @@ class ProgressBar(Callback):
         if self._started:
             bar.update(done - bar.n)
             return
-        # What an earlier process did counts for the bar and not for the rate, nor does the first dispatch, which
-        # compiles. Without last_print_n, tqdm's moving average would take it all for the work of this moment.
+        # The steps of earlier processes, and the first dispatch, which compiles, count for the bar but not for the
+        # rate. last_print_n keeps them out of tqdm's moving average.
         bar.initial = bar.n = bar.last_print_n = done
         bar.unpause()
         bar.refresh()
@@ -56,7 +57,7 @@ class ProgressBar(Callback):
             if value is not None and (name == "loss" or name.startswith("val_"))
         )
         skipped = f"  {entry['skipped_steps']} steps skipped" if entry["skipped_steps"] else ""
-        self._bar.write(  # to standard output, with the bar out of its way
+        self._bar.write(  # clears the bar and prints to standard output
             f"epoch {entry['epoch']:{len(str(self._epochs))}}/{self._epochs}  {values}{skipped}  "
             f"{entry['seconds']:.1f} s, {entry['examples_per_second']:,.0f} examples/s"
         )

@@ -1,22 +1,24 @@
-"""The forms of the records that a finished run leaves, which whoever hands on its directory may have changed."""
+"""Schemas of the files of a finished run, which may come from an untrusted source."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxcls import metrics
 from jaxcls._utils import schemas
-from jaxcls._utils.errors import InputError, error_context
-from jaxcls._utils.labels import outputs
-from jaxcls._utils.schemas import ANYTHING, NUMBER
+from jaxcls._utils.errors import InputError
+from jaxcls._utils.schemas import ANYTHING, NUMBER, Schema
 from jaxcls.metrics import detection
 
-_CLASSIFICATION = frozenset({"binary", "multiclass", "multilabel", "multioutput"})
+_CLASSIFICATION = frozenset({"binary", "multiclass", "multilabel"})
+_PROBLEM = _CLASSIFICATION | {"detection"}
 _SCORE = (NUMBER, None)
-_PAIR = ([float, float], None)
+_SCORES = {str: _SCORE}
+_INTERVAL = ([float, float], None)
 _POINTS = [[float, float]]
 
-# What a report shows of a configuration beside the table of its settings.
-CONFIG: dict[str, Any] = {"task?": str, "model?": str, "seed?": int, "tune_threshold?": str}
-DATA: dict[str, Any] = {
+# The configuration is free, except for what a report shows of it outside the table of settings.
+CONFIG: Schema = {"task?": str, "model?": str, "seed?": int, "tune_threshold?": str}
+DATA: Schema = {
     "source": str,
     "location": str,
     "note": str,
@@ -24,9 +26,15 @@ DATA: dict[str, Any] = {
     "sha256": {str: str},
     "duplicates_in_test": int,
 }
-PREDICTOR = {"problem": _CLASSIFICATION | {"detection"}, "class_names": [str], "preprocessor": ({"type": str}, None)}
-ENVIRONMENT = {"packages": {str: str}, "devices?": [str]}
-EPOCH = {
+# Several outputs have their problems and class names by output.
+PREDICTOR: Schema = {
+    "problem": (_PROBLEM, {str: _PROBLEM}),
+    "class_names": ([str], {str: [str]}, None),
+    # None where the model takes arrays as they are.
+    "preprocessor": ({"type": str}, None),
+}
+ENVIRONMENT: Schema = {"packages": {str: str}, "devices?": [str]}
+EPOCH: Schema = {
     "epoch": int,
     "step": int,
     "loss": _SCORE,
@@ -34,152 +42,204 @@ EPOCH = {
     "seconds": float,
     "examples_per_second": float,
 }
-_ANY_RESULTS = {
+_THRESHOLDS = (float, [float])
+RESULTS: Schema = {
     "examples": int,
     "step": int,
-    "metrics": {str: _SCORE},
-    "undefined_labels": {str: [str]},
+    "metrics": _SCORES,
     "params_sha256": str,
+    "thresholds": (float, [float], {str: _THRESHOLDS}),
+    "outputs?": {str: {}},
 }
-_ANY_SUMMARY = {
-    "class_names": [str],
+SUMMARY: Schema = {
     "headline": [str],
     "parameters": int,
     "recipe": {str: ANYTHING},
-    "intervals": {"metrics": {str: _PAIR}, "labels": {str: {str: _PAIR}}},
-    "balance": {str: {"examples": int, "counts": [int], "known?": [int]}},
+    "outputs?": {str: {}},
 }
 
-_CLASSIFICATION_RESULTS = _ANY_RESULTS | {
+# The results and the summary of one output.
+_LABEL_SCORES = ("precision", "recall", "f1", "roc_auc", "average_precision", "specificity")
+_CLASSIFICATION_RESULTS = {
+    "examples": int,
+    "metrics": _SCORES,
+    "undefined_labels": {str: [str]},
     "problem": _CLASSIFICATION,
-    "labels": {
-        str: {"support": float, "precision": _SCORE, "recall": _SCORE, "f1": _SCORE, "roc_auc": _SCORE}
-        | {"average_precision": _SCORE, "specificity": _SCORE}
-    },
-    "thresholds": (float, [float]),
+    "labels": {str: {"support": float, **dict.fromkeys(_LABEL_SCORES, _SCORE)}},
+    "thresholds": _THRESHOLDS,
+}
+_COMMON_SUMMARY = {
+    "class_names": [str],
+    "intervals": {"metrics": {str: _INTERVAL}, "labels": {str: {str: _INTERVAL}}},
+    "balance": {str: {"examples": int, "counts": [int], "known?": [int]}},
 }
 _EXAMPLE = (
-    {"kind": frozenset({"image"}), "png": str, "height": int, "width": int},
-    {"kind": frozenset({"text"}), "text": str, "more": int},
-    {"kind": frozenset({"row"}), "columns": {str: str}, "more": int},
-    # Inputs that cannot be shown.
+    {"type": frozenset({"image"}), "png": str, "height": int, "width": int},
+    {"type": frozenset({"text"}), "text": str, "more": int},
+    {"type": frozenset({"row"}), "columns": {str: str}, "more": int},
+    # Inputs of another form are not shown.
     None,
 )
-_CLASSIFICATION_SUMMARY = _ANY_SUMMARY | {
-    "confusion": ([[[float, float], [float, float]]], [[int, int, float]]),
+_MISTAKE = {
+    "row": int,
+    "label": (str, None),
+    "truth": str,
+    "predicted": str,
+    "confidence": float,
+    "truth_probability": float,
+    "example": _EXAMPLE,
+}
+_CLASSIFICATION_SUMMARY = _COMMON_SUMMARY | {
+    # The nonzero cells: true class, predicted class, weight.
+    "confusion": [[int, int, float]],
     "curves": {str: {"roc": _POINTS, "precision_recall": _POINTS}},
     "reliability": {"weight": [float], "confidence": [_SCORE], "accuracy": [_SCORE]},
-    "mistakes": [
-        {"row": int, "label": (str, None), "truth": str, "predicted": str}
-        | {"confidence": float, "truth_probability": float, "example": _EXAMPLE}
-    ],
+    "mistakes": [_MISTAKE],
 }
 
 _BOX = [float, float, float, float]
 _PICTURE = {"png": str, "height": int, "width": int}
-_DETECTION_RESULTS = _ANY_RESULTS | {
+_DETECTION_MISTAKE = {"row": int, "class": str, "reason": str, "example": _PICTURE | {"box": _BOX}}
+_DETECTION_RESULTS = _CLASSIFICATION_RESULTS | {
     "problem": frozenset({"detection"}),
     "labels": {str: {"support": float, "map": _SCORE, "map_50": _SCORE, "map_75": _SCORE, "voc_ap_50": _SCORE}},
     "thresholds": float,
 }
-_DETECTION_SUMMARY = _ANY_SUMMARY | {
-    "counts": {"found": int, "missed": int, "alarms": int},
+_DETECTION_SUMMARY = _COMMON_SUMMARY | {
+    "counts": {"detected": int, "missed": int, "false_alarms": int},
     "curves": {str: {"precision_recall": _POINTS}},
     "examples": [
         _PICTURE
-        | {"row": int, "truth": [{"box": _BOX, "class": str, "crowd": bool}]}
-        | {"found": [{"box": _BOX, "class": str, "score": float, "right": bool}]}
+        | {
+            "row": int,
+            "truth": [{"box": _BOX, "class": str, "crowd": bool}],
+            "detections": [{"box": _BOX, "class": str, "score": float, "correct": bool}],
+        }
     ],
-    "mistakes": [{"row": int, "class": str, "said": str, "example": _PICTURE | {"box": _BOX}}],
-    "alarms": [{"row": int, "class": str, "score": float, "why": str, "example": _PICTURE | {"box": _BOX}}],
+    "missed": [_DETECTION_MISTAKE],
+    "false_alarms": [_DETECTION_MISTAKE | {"score": float}],
 }
 
-# By the problem.
-RESULTS: dict[str, Any] = dict.fromkeys(_CLASSIFICATION, _CLASSIFICATION_RESULTS) | {"detection": _DETECTION_RESULTS}
-SUMMARY: dict[str, Any] = dict.fromkeys(_CLASSIFICATION, _CLASSIFICATION_SUMMARY) | {"detection": _DETECTION_SUMMARY}
+# By problem.
+_OUTPUT_RESULTS: dict[str, Schema] = {
+    **dict.fromkeys(_CLASSIFICATION, _CLASSIFICATION_RESULTS),
+    "detection": _DETECTION_RESULTS,
+}
+_OUTPUT_SUMMARY: dict[str, Schema] = {
+    **dict.fromkeys(_CLASSIFICATION, _CLASSIFICATION_SUMMARY),
+    # [[true negatives, false positives], [false negatives, true positives]] of each label.
+    "multilabel": _CLASSIFICATION_SUMMARY | {"confusion": [[[float, float], [float, float]]]},
+    "detection": _DETECTION_SUMMARY,
+}
 
 
-def check_classes(problem: str, class_names: list[str], where: str) -> None:
-    """Refuses names that are too few for the problem, or of which two are equal.
+def by_output(results: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str, tuple[dict[str, Any], Any]]:
+    """Returns the results and the summary of each output; those of a single output have the name ''."""
+    if "outputs" not in results:
+        return {"": (dict(results), summary)}
+    return {
+        name: (output | {"thresholds": results["thresholds"][name]}, summary["outputs"][name])
+        for name, output in results["outputs"].items()
+    }
 
-    >>> check_classes("binary", ["cat", "dog"], "predictor.json")
+
+def check_predictor(predictor: Mapping[str, Any], where: str) -> None:
+    """Raises InputError if the class names do not fit the problem, or two of an output are equal.
+
+    >>> check_predictor({"problem": "binary", "class_names": ["cat", "dog"]}, "predictor.json")
     """
-    least = {"binary": 2, "multiclass": 2, "multilabel": 1, "multioutput": 2, "detection": 1}[problem]
-    fits = len(class_names) == least if problem == "binary" else len(class_names) >= least
-    if not fits or len(set(class_names)) < len(class_names):
-        raise InputError(f"{where} is damaged: its {len(class_names)} class names are none of a {problem} problem.")
-    if problem == "multioutput":
-        with error_context(f"{where} is damaged"):
-            outputs(class_names)
+    problem, names = predictor["problem"], predictor["class_names"]
+    problems, names = (value if isinstance(value, dict) else {"": value} for value in (problem, names))
+    if problems.keys() != names.keys():
+        raise InputError(f"{where} is damaged: its problems and class names are of different outputs.")
+    for name, class_names in names.items():
+        if class_names is not None:
+            _check_classes(problems[name], class_names, where)
 
 
-def check_page(history: list[Any], results: dict[str, Any], summary: dict[str, Any], where: str) -> None:
-    """Refuses records, each of its form, that do not belong together: a page is made of all of them.
+def check_records(
+    problem: str | Mapping[str, str],
+    history: Sequence[Any],
+    results: Mapping[str, Any],
+    summary: Mapping[str, Any],
+    where: str,
+) -> None:
+    """Raises InputError if the records of a run do not match their schemas, the problem or each other.
 
     Args:
+      problem: of predictor.json.
       where: the run's directory, for messages.
     """
-    problem, names = results["problem"], summary["class_names"]
-    check_classes(problem, names, f"{where}/summary.json")
-    labels = names[1:] if problem == "binary" else names
     for number, entry in enumerate(history, 1):
-        for form in (EPOCH, {str: _SCORE}):
-            schemas.check(entry, form, f"{where}/metrics.jsonl: line {number}")
-    balance, known = summary["balance"].values(), {*metrics.names()}
-    checks = [
-        (bool(history), "metrics.jsonl has no epoch"),
-        ([*results["labels"]] == labels, "the labels of results.json are not those of summary.json"),
-        (set(summary["curves"]) <= set(labels), "there are curves of other labels"),
-        (
-            all(
-                len(part["counts"]) == len(part.get("known", names)) == len(names) and min(part["counts"]) >= 0
-                for part in balance
-            ),
-            "the class balance does not fit the classes",
+        for schema in (EPOCH, _SCORES):
+            schemas.check(entry, schema, f"{where}/metrics.jsonl: line {number}")
+    problems = problem if isinstance(problem, Mapping) else {"": problem}
+    if isinstance(problem, Mapping) != ("outputs" in results):
+        raise InputError(f"{where} is damaged: results.json and predictor.json are not of the same outputs.")
+    if isinstance(problem, Mapping):
+        for record in (results["outputs"], results["thresholds"], summary.get("outputs")):
+            if not isinstance(record, dict) or record.keys() != problem.keys():
+                raise InputError(f"{where} is damaged: its records are not of the outputs {', '.join(problem)}.")
+    known = set()
+    for name, (output_results, output_summary) in by_output(results, summary).items():
+        one, suffix = problems[name], f": output {name!r}" if name else ""
+        schema = _OUTPUT_RESULTS[one] | {"problem": frozenset({one})}
+        schemas.check(output_results, schema, f"{where}/results.json{suffix}")
+        schemas.check(output_summary, _OUTPUT_SUMMARY[one], f"{where}/summary.json{suffix}")
+        _check_output(output_results, output_summary, where)
+        known |= {f"{name}_{metric}" if name else metric for metric in _metric_names(one)}
+    checks = {
+        "metrics.jsonl has no epoch": bool(history),
+        "results.json contains unknown metrics": set(results["metrics"]) <= known,
+    }
+    _require(checks, where)
+
+
+def _check_output(results: Mapping[str, Any], summary: Mapping[str, Any], where: str) -> None:
+    problem, names = results["problem"], summary["class_names"]
+    _check_classes(problem, names, f"{where}/summary.json")
+    labels = names[1:] if problem == "binary" else names
+    checks = {
+        "the labels in results.json and summary.json differ": [*results["labels"]] == labels,
+        "there are curves of unknown labels": set(summary["curves"]) <= set(labels),
+        "the class balance does not fit the classes": all(
+            len(split["counts"]) == len(split.get("known", names)) == len(names) and min(split["counts"]) >= 0
+            for split in summary["balance"].values()
         ),
-    ]
-    if problem == "detection":
-        known = {*detection.NAMES}
-    else:
-        if problem == "multioutput":
-            known = {f"{output}_{name}" for output in outputs(names) for name in known}
-        checks += _of_classification(problem, len(names), len(labels), results, summary)
-    checks.append((set(results["metrics"]) <= known, "results.json holds metrics that there are not"))
-    for good, what in checks:
-        if not good:
-            raise InputError(f"{where} is damaged: {what}; give another --run-dir.")
+        "results.json contains unknown metrics": set(results["metrics"]) <= _metric_names(problem),
+    }
+    if problem != "detection":
+        thresholds, bins = results["thresholds"], summary["reliability"]
+        checks |= {
+            "results.json contains no ece": "ece" in results["metrics"],
+            "the thresholds do not fit the labels": not isinstance(thresholds, list) or len(thresholds) == len(labels),
+            "the confusion matrix does not fit the classes": _fits(summary["confusion"], problem, len(names)),
+            "the calibration bins do not fit each other": len({*map(len, bins.values())}) == 1
+            and min(bins["weight"], default=-1) >= 0
+            and any(bins["weight"]),
+        }
+    _require(checks, where)
 
 
-def _of_classification(
-    problem: str, classes: int, labels: int, results: dict[str, Any], summary: dict[str, Any]
-) -> list[tuple[bool, str]]:
-    bins, thresholds, confusion = summary["reliability"], results["thresholds"], summary["confusion"]
-    return [
-        (problem == "multioutput" or "ece" in results["metrics"], "results.json holds no ece"),
-        (not isinstance(thresholds, list) or len(thresholds) == labels, "there is not a threshold a label"),
-        (
-            _is_confusion(problem, confusion, labels if problem == "multilabel" else classes),
-            "the confusion matrix does not fit the classes",
-        ),
-        (
-            len({len(column) for column in bins.values()}) == 1
-            and any(weight > 0 for weight in bins["weight"])
-            and min(bins["weight"]) >= 0,
-            "the bins of the calibration do not fit each other",
-        ),
-    ]
+def _require(checks: Mapping[str, bool], where: str) -> None:
+    for message, passed in checks.items():
+        if not passed:
+            raise InputError(f"{where} is damaged: {message}; give another run directory.")
 
 
-def _is_confusion(problem: str, confusion: list[Any], count: int) -> bool:
+def _check_classes(problem: str, class_names: Sequence[str], where: str) -> None:
+    least = 1 if problem in ("multilabel", "detection") else 2
+    fits = len(class_names) == 2 if problem == "binary" else len(class_names) >= least
+    if not fits or len(set(class_names)) < len(class_names):
+        raise InputError(f"{where} is damaged: its {len(class_names)} class names do not fit a {problem} problem.")
+
+
+def _metric_names(problem: str) -> set[str]:
+    return {*detection.NAMES} if problem == "detection" else {*metrics.names()}
+
+
+def _fits(confusion: Sequence[Any], problem: str, classes: int) -> bool:
     if problem == "multilabel":
-        return len(confusion) == count and all(
-            len(matrix) == 2 and weight >= 0 for matrix in confusion for row in matrix for weight in row
-        )
-    return all(
-        len(cell) == 3
-        and not isinstance(cell[0], list)
-        and min(cell[:2]) >= 0
-        and max(cell[:2]) < count
-        and cell[2] > 0
-        for cell in confusion
-    )
+        weights = [weight for matrix in confusion for row in matrix for weight in row]
+        return len(confusion) == classes and all(weight >= 0 for weight in weights)
+    return all(0 <= true < classes and 0 <= predicted < classes and weight > 0 for true, predicted, weight in confusion)

@@ -1,21 +1,20 @@
-"""What a run leaves on the disk: its settings, environment and data source, its history, and its results.
+"""The files of a run.
 
 config.toml        the configuration: the resolved settings of a command, or the arguments of compile and fit
 environment.json   versions and devices
-data.json          where the data came from, with checksums
-predictor.json     what a prediction needs beside the weights: the names of the classes, the fitted preprocessor
-metrics.jsonl      one line an epoch
-summary.json       what the page shows of the test beside the scores: curves, confusions, mistakes
-results.json       the scores on the test examples
-report.html        the page, for a browser; jaxcls report writes it again
-SHA256SUMS         of what a prediction reads beside the weights; sha256sum -c checks them
-evaluation-*.json  the scores on a split that was evaluated later
+data.json          the source of the data, with checksums
+predictor.json     what a prediction needs besides the weights: the class names and the fitted preprocessor
+metrics.jsonl      one line per epoch
+summary.json       what the report shows of the test besides the metrics: curves, confusions, mistakes
+results.json       the metrics of the test examples
+report.html        the report for a browser; jaxcls report writes it again
+SHA256SUMS         checksums of the files that a prediction reads besides the weights, for sha256sum -c
+evaluation-*.json  the metrics of a split that was evaluated later
 checkpoints/       the states of the training
-tensorboard/       event files, where --tensorboard was given
-model/             the weights that were tested, and the thresholds of decisions
+tensorboard/       event files, with --tensorboard
+model/             the tested weights and the decision thresholds
 """
 
-import itertools
 import json
 import tomllib
 from collections.abc import Collection, Iterable, Mapping
@@ -26,10 +25,11 @@ import tomli_w
 
 from jaxcls._utils import files, schemas
 from jaxcls._utils.errors import InputError
+from jaxcls._utils.schemas import Schema
 from jaxcls.reports import records as record_schemas
 
-# What a prediction needs beside the weights, whose checkpoint has fingerprints of its own.
-_NEEDED = ("config.toml", "data.json", "predictor.json")
+# What a prediction needs besides the weights, whose checkpoint has checksums of its own.
+_CHECKED_FILES = ("config.toml", "data.json", "predictor.json")
 
 
 class RunDirectory:
@@ -42,7 +42,7 @@ class RunDirectory:
         all of them.
       environment: packages, devices and flags of this process.
       data: the provenance of the data. A continued run must have the same checksums.
-      predictor: what a prediction needs beside the configuration and the weights: the problem, the class names, and
+      predictor: what a prediction needs besides the configuration and the weights: the problem, the class names, and
         the record of the fitted preprocessor, or None where the model takes arrays as they are.
       resume: whether an existing run may be continued.
 
@@ -69,51 +69,50 @@ class RunDirectory:
         self.checkpoints = path / "checkpoints"
         self.model = path / "model"
         self.report = path / "report.html"
-        try:
-            self.continued = (path / "config.toml").exists()
-        except OSError as error:
-            raise InputError(f"--run-dir {path} cannot be used ({error.strerror}); give another directory.") from error
         self.warnings: list[str] = []
-        self._records = {
+        self._texts = {
             "environment.json": _json(environment),
             "data.json": _json(data),
             "predictor.json": _json(predictor),
             "config.toml": tomli_w.dumps(config),
         }
-        if self.continued:
-            if not resume:
-                raise InputError(
-                    f"--run-dir {path} holds a run and --no-resume was given: give another directory, or "
-                    "delete this one."
-                )
-            self._check_same_run(identity, environment, data)
-            if not self.checkpoints.is_dir():
-                raise InputError(
-                    f"--run-dir {path} holds a run without its {self.checkpoints.name}/: bring it back; to start "
-                    "afresh, give another directory, or delete this one."
-                )
+        try:
+            self.continued = (path / "config.toml").exists()
+        except OSError as error:
+            raise InputError(f"run directory {path} cannot be used ({error.strerror}); give another.") from error
+        if not self.continued:
+            return
+        if not resume:
+            raise InputError(f"run directory {path} holds a run and resume is off; give another directory.")
+        self._check_same_run(identity, environment, data)
+        if not self.checkpoints.is_dir():
+            raise InputError(
+                f"run directory {path} holds a run without its {self.checkpoints.name}/: restore it; to start again, "
+                "give another directory, or delete this one."
+            )
 
     def begin(self) -> None:
-        """Writes what the run begins with, unless it is continued; config.toml, which marks a run, comes last.
+        """Writes the first files of a new run; config.toml, which marks a run, comes last.
 
         Raises:
-          InputError: it cannot be written.
+          InputError: they cannot be written.
         """
-        if not self.continued:
-            try:
-                for name, text in self._records.items():
-                    files.write_atomically(self.path / name, text)
-            except OSError as error:
-                raise InputError(
-                    f"--run-dir {self.path} cannot be written to ({error.strerror}); give another directory."
-                ) from error
+        if self.continued:
+            return
+        try:
+            for name, text in self._texts.items():
+                files.write_atomically(self.path / name, text)
+        except OSError as error:
+            raise InputError(
+                f"run directory {self.path} cannot be written to ({error.strerror}); give another."
+            ) from error
 
     def write_history(self, history: Iterable[Mapping[str, Any]]) -> None:
-        """Writes metrics.jsonl anew: whatever was interrupted, each epoch stands in it once."""
+        """Rewrites metrics.jsonl, so that it holds each epoch once after interruptions."""
         files.write_atomically(self.path / "metrics.jsonl", "".join(json.dumps(entry) + "\n" for entry in history))
 
     def write_results(self, results: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
-        """Writes what a run ends with; results.json, which marks it as finished, comes last."""
+        """Writes the last files of a run; results.json, which marks it as finished, comes last."""
         self.write_checksums()
         files.write_atomically(self.path / "summary.json", json.dumps(summary, separators=(",", ":")) + "\n")
         files.write_atomically(self.path / "results.json", _json(results))
@@ -125,49 +124,45 @@ class RunDirectory:
     def _check_same_run(
         self, identity: Collection[str] | None, environment: Mapping[str, Any], data: Mapping[str, Any]
     ) -> None:
-        begun = _read_config(self.path)
-        # As a file gives it back: tuples are lists.
-        now = tomllib.loads(self._records["config.toml"])
+        # As the file would be read again, with lists for tuples.
+        before, now = _read_config(self.path), tomllib.loads(self._texts["config.toml"])
         differing = [
-            f"{name} (begun with {begun.get(name)!r}, now {now.get(name)!r})"
-            for name in sorted(begun.keys() | now.keys() if identity is None else identity)
-            if begun.get(name) != now.get(name)
+            f"{name} (begun with {before.get(name)!r}, now {now.get(name)!r})"
+            for name in _differing(before, now)
+            if identity is None or name in identity
         ]
         if differing:
             raise InputError(
-                f"--run-dir {self.path} holds a run with other settings: {', '.join(differing)}. Give another "
-                f"--run-dir, or continue that run with the settings in {self.path / 'config.toml'}."
+                f"run directory {self.path} holds a run with other settings: {', '.join(differing)}. Give another "
+                f"directory, or continue that run with the settings in {self.path / 'config.toml'}."
             )
-        before = _read(self.path / "data.json", record_schemas.DATA)
-        names = before["sha256"].keys() | data["sha256"].keys()
-        others = sorted(name for name in names if before["sha256"].get(name) != data["sha256"].get(name))
-        if others:
+        recorded = _read(self.path / "data.json", record_schemas.DATA)
+        changed = _differing(recorded["sha256"], data["sha256"])
+        if changed:
             raise InputError(
-                f"--run-dir {self.path} holds a run on other data, from {before['location']}: now "
-                f"{', '.join(others)} from {data['location']} differ. Give the same data, or another --run-dir."
+                f"run directory {self.path} holds a run on other data, from {recorded['location']}: now "
+                f"{', '.join(sorted(changed))} from {data['location']} differ. Give the same data, or another directory."
             )
-        fitted = self.path / "predictor.json"
-        if _json(_read(fitted, record_schemas.PREDICTOR)) != self._records["predictor.json"]:
+        predictor = self.path / "predictor.json"
+        if _json(_read(predictor, record_schemas.PREDICTOR)) != self._texts["predictor.json"]:
             raise InputError(
-                f"{fitted} is not what the training examples give: it is damaged, or was fitted by other versions of "
-                "the libraries. Give another --run-dir."
+                f"{predictor} does not match the training examples: it is damaged, or other versions of the libraries "
+                "fitted it. Give another run directory."
             )
-        recorded = _read(self.path / "environment.json", record_schemas.ENVIRONMENT)
-        began, now = _flat(recorded), _flat(environment)
+        began = _flat(_read(self.path / "environment.json", record_schemas.ENVIRONMENT))
+        current = _flat(environment)
         self.warnings += [
-            f"{name} was {began.get(name)}, is {now.get(name)}"
-            for name in [*began, *(now.keys() - began.keys())]
-            if began.get(name) != now.get(name)
+            f"{name} was {began.get(name)}, is {current.get(name)}" for name in _differing(began, current)
         ]
 
 
-class Kept(NamedTuple):
-    """What :func:`read` gives back of a finished run.
+class FinishedRun(NamedTuple):
+    """What a prediction needs of a finished run.
 
     Attributes:
       config: the configuration, as it was written.
       data: the provenance of its data.
-      predictor: what a prediction needs beside the configuration and the weights.
+      predictor: the problem, the class names and the record of the preprocessor.
       model: the folder of the weights.
     """
 
@@ -177,38 +172,38 @@ class Kept(NamedTuple):
     model: Path
 
 
-def read(path: Path) -> Kept:
+def read(path: Path) -> FinishedRun:
     """Reads what a prediction needs of a finished run.
 
     Raises:
-      InputError: there is no run, it has not finished, or a file of it is not as it was written.
+      InputError: there is no run, it has not finished, or one of its files was changed.
     """
     if not (path / "config.toml").exists():
-        raise InputError(f"--run-dir {path} holds no run; give the directory that training printed.")
+        raise InputError(f"run directory {path} holds no run; give the directory that training printed.")
     if not (path / "SHA256SUMS").exists():
         raise InputError(
-            f"--run-dir {path}: this run has not finished. Continue it with "
-            f"python -m jaxcls.train --config {path / 'config.toml'} --run-dir {path}"
+            f"run directory {path}: this run has not finished. Continue it with python -m jaxcls.train --config "
+            f"{path / 'config.toml'} --run-dir {path}, or with the call of fit that began it."
         )
     sums = path / "SHA256SUMS"
-    written = files.content(sums, folder=path).decode(errors="replace").splitlines() if sums.exists() else []
+    written = files.content(sums, folder=path).decode(errors="replace").splitlines()
     for line in checksums(path).splitlines():
         if line not in written:
             raise InputError(
                 f"{path / line.split()[1]} is not as the run wrote it: its SHA-256 is not the one in {sums}. Restore "
-                "it, or train again into another --run-dir."
+                "it, or train again into another run directory."
             )
     predictor = _read(path / "predictor.json", record_schemas.PREDICTOR)
-    record_schemas.check_classes(predictor["problem"], predictor["class_names"], str(path / "predictor.json"))
-    return Kept(_read_config(path), _read(path / "data.json", record_schemas.DATA), predictor, path / "model")
+    record_schemas.check_predictor(predictor, str(path / "predictor.json"))
+    return FinishedRun(_read_config(path), _read(path / "data.json", record_schemas.DATA), predictor, path / "model")
 
 
 class Records(NamedTuple):
-    """All that a finished run wrote down, as :func:`read_records` reads it.
+    """The content of all files of a finished run that its report shows.
 
     Attributes:
       path: the run's directory.
-      config, environment, data, results, summary: the content of the files of these names.
+      config, environment, data, results, summary: the files with these names.
       history: the lines of metrics.jsonl.
     """
 
@@ -222,74 +217,78 @@ class Records(NamedTuple):
 
 
 def read_records(path: Path) -> Records:
-    """Reads what a page shows of a finished run.
+    """Reads what the report of a finished run shows.
 
     Raises:
-      InputError: there is no run, it has not finished, was made before there were pages, or a file is damaged.
+      InputError: there is no run, it has not finished, it has no summary, or a file is damaged.
     """
-    kept = read(path)
+    run = read(path)
     if not (path / "results.json").exists() or not (path / "summary.json").exists():
         raise InputError(
-            f"--run-dir {path}: this run keeps no summary.json, from which a page is made. The command that trained it "
-            "writes one, and does not train again."
+            f"run directory {path} lacks results.json or summary.json, which its report needs. The "
+            "command that trained it writes them without training again."
         )
-    problem = kept.predictor["problem"]
-    history = path / "metrics.jsonl"
-    lines = [
-        schemas.parse(text, {str: schemas.ANYTHING}, f"{history}: line {number}")
-        for number, text in enumerate(files.content(history, folder=path).splitlines(), 1)
-    ]
-    found = Records(
+    lines = files.content(path / "metrics.jsonl", folder=path).splitlines()
+    records = Records(
         path=path,
-        config=kept.config,
+        config=run.config,
         environment=_read(path / "environment.json", record_schemas.ENVIRONMENT),
-        data=kept.data,
-        history=lines,
-        results=_read(path / "results.json", record_schemas.RESULTS[problem]),
-        summary=_read(path / "summary.json", record_schemas.SUMMARY[problem]),
+        data=run.data,
+        history=[
+            schemas.parse(line, {str: schemas.ANYTHING}, f"{path / 'metrics.jsonl'}: line {number}")
+            for number, line in enumerate(lines, 1)
+        ],
+        results=_read(path / "results.json", record_schemas.RESULTS),
+        summary=_read(path / "summary.json", record_schemas.SUMMARY),
     )
-    record_schemas.check_page(found.history, found.results, found.summary, str(path))
-    return found
+    problem = run.predictor["problem"]
+    record_schemas.check_records(problem, records.history, records.results, records.summary, str(path))
+    return records
 
 
 def write_evaluation(path: Path, split: str, results: Mapping[str, Any]) -> Path:
-    """Writes the scores on a split into the directory of a finished run, and gives the file."""
+    """Writes the metrics of a split into the directory of a finished run, and returns the file's path."""
     file = path / f"evaluation-{split}.json"
     files.write_atomically(file, _json(results))
     return file
 
 
+def checksums(path: Path) -> str:
+    """Returns the content of SHA256SUMS for the files of a run."""
+    return files.sha256sums({name: files.content(path / name, folder=path) for name in _CHECKED_FILES})
+
+
+def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Returns the names whose values differ, or that only one record has."""
+    return [name for name in {**before, **now} if before.get(name) != now.get(name)]
+
+
 def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries of a record, and in the place of a record within it, its entries."""
-    parts = (value.items() if isinstance(value, dict) else [(name, value)] for name, value in record.items())
-    return dict(itertools.chain.from_iterable(parts))
+    """Returns the entries of a record, with those of nested records in their stead."""
+    flat: dict[str, Any] = {}
+    for name, value in record.items():
+        flat |= value if isinstance(value, dict) else {name: value}
+    return flat
 
 
 def _json(value: Mapping[str, Any]) -> str:
     return json.dumps(value, indent=2) + "\n"
 
 
-def checksums(path: Path) -> str:
-    """The lines of SHA256SUMS."""
-    return files.sha256sums({name: files.content(path / name, folder=path) for name in _NEEDED})
-
-
 def _read_config(path: Path) -> dict[str, Any]:
-    """The configuration of a run."""
     file = path / "config.toml"
     try:
         config = tomllib.loads(files.content(file, folder=path).decode())
-    # ValueError: also a number of thousands of digits. RecursionError: brackets within brackets.
+    # ValueError: also a number of thousands of digits. RecursionError: thousands of nested brackets.
     except (ValueError, RecursionError) as error:
         raise InputError(f"{file} is not a TOML file: {error}") from None
     schemas.check(config, record_schemas.CONFIG, str(file))
     return config
 
 
-def _read(path: Path, schema: schemas.Schema) -> dict[str, Any]:
-    """Reads a record that matches the schema."""
+def _read(path: Path, schema: Schema) -> dict[str, Any]:
     try:
         record: dict[str, Any] = schemas.parse(files.content(path, folder=path.parent), schema, str(path))
     except InputError as error:
-        raise InputError(f"{error} Give another --run-dir.") from None
+        raise InputError(f"{error} Give another run directory.") from None
     return record

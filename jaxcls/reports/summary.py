@@ -1,4 +1,4 @@
-"""What is kept of a run's test for its page: curves, confusions, mistakes and intervals, but no data set."""
+"""Summarize a classifier's test for its report: curves, confusions, mistakes, intervals and a few examples."""
 
 import base64
 import io
@@ -16,11 +16,11 @@ from jaxcls.data.dataset import Split
 PyTree = Any
 FloatArray = NDArray[np.float64]
 
-# Of more labels than this the curves of those that are ranked worst are kept.
+# Of more labels than this, only the curves with the lowest average precision are saved.
 MOST_CURVES = 12
 MOST_POINTS = 199
 MOST_MISTAKES = 24
-# Of an example that is shown: the longer side of an image in pixels, the characters of a text, the columns of a row.
+# The most that is shown of an example: pixels of the longer side of an image, characters of a text, columns of a row.
 _PIXELS, _CHARACTERS, _COLUMNS = 96, 400, 8
 
 
@@ -33,42 +33,40 @@ def summarize(
     class_names: Sequence[str],
     thresholds: ArrayLike,
 ) -> dict[str, Any]:
-    """What a page shows of the test beside its report, as plain JSON values; about 100 kB.
+    """Returns what the HTML report shows in addition to the metrics, as plain JSON values; about 100 kB.
 
     Args:
-      report: of the test examples, as :func:`jaxcls.metrics.report` makes it.
-      scores: of the test examples, probabilities, (N,) or (N, classes).
-      parts: 'train', 'validation' and 'test'.
-      thresholds: one, or one a label.
+      report: of the test examples, as :func:`jaxcls.metrics.report` returns it.
+      scores: probabilities of the test examples, (N,) or (N, classes).
+      parts: the splits; 'test' is required.
+      thresholds: one, or one per label.
     """
     test = parts["test"]
-    given: dict[str, Any] = {"problem": problem, "sample_weight": test.sample_weight}
-    bins = metrics.reliability(scores, test.labels, **given)
+    options: dict[str, Any] = {"problem": problem, "sample_weight": test.sample_weight}
+    bins = metrics.reliability(scores, test.labels, **options)
+    matrix = metrics.confusion_matrix(scores, test.labels, threshold=thresholds, **options)
+    worst = mistakes(scores, test.labels, problem=problem, class_names=class_names, thresholds=thresholds)
     return {
         "class_names": list(class_names),
-        "intervals": metrics.report_intervals(report, scores, test.labels, threshold=thresholds, **given),
-        "confusion": _confusion(scores, test.labels, thresholds, given),
+        "intervals": metrics.report_intervals(report, scores, test.labels, threshold=thresholds, **options),
+        "confusion": matrix.tolist() if problem == "multilabel" else _nonzero_cells(matrix),
         "curves": _curves(report, scores, test, problem),
         "reliability": {name: _plain(values) for name, values in bins._asdict().items()},
-        "mistakes": [
-            mistake._asdict() | {"example": _shown(test.inputs, mistake.row)}
-            for mistake in mistakes(
-                scores, test.labels, problem=problem, class_names=class_names, thresholds=thresholds
-            )
-        ],
+        "mistakes": [mistake._asdict() | {"example": _example(test.inputs, mistake.row)} for mistake in worst],
         "balance": {name: _balance(part.labels, problem, len(class_names)) for name, part in parts.items()},
     }
 
 
 class Mistake(NamedTuple):
-    """A decision that was wrong.
+    """A wrong prediction.
 
     Attributes:
       row: of the example, from 0.
-      label: the label that it is about in a multi-label problem, else None.
-      truth, predicted: the names of the classes, or of a label 'yes' and 'no'.
-      confidence: the probability of what was predicted.
-      truth_probability: that of the truth.
+      label: the label that was predicted in a multilabel problem, else None.
+      truth: the name of the true class; 'yes' or 'no' in a multilabel problem.
+      predicted: the name of the predicted class, likewise.
+      confidence: the probability of the predicted class.
+      truth_probability: the probability of the true class.
     """
 
     row: int
@@ -88,7 +86,7 @@ def mistakes(
     thresholds: ArrayLike = 0.5,
     most: int = MOST_MISTAKES,
 ) -> list[Mistake]:
-    """The wrong decisions that were the surest of themselves, from the surest; of equals, the first.
+    """Returns the most confident wrong predictions, the most confident first, equals in the order of the rows.
 
     >>> scores, labels = np.array([0.9, 0.2, 0.8, 0.7]), np.array([0, 1, 1, 0])
     >>> [(m.row, m.truth, m.predicted) for m in mistakes(scores, labels, problem="binary", class_names=("no", "yes"))]
@@ -96,41 +94,42 @@ def mistakes(
     """
     scores = np.asarray(scores, np.float64)
     if problem == "multiclass":
-        predicted = scores.argmax(axis=1)
         rows = np.arange(len(scores))
-        sure, of_truth = scores[rows, predicted], scores[rows, labels]
-        surest = _surest(sure, predicted != labels, most)
-        return [
+        truth, predicted = np.asarray(labels), scores.argmax(axis=1)
+        confidence, truth_probability = scores[rows, predicted], scores[rows, truth]
+        wrong = predicted != truth
+    else:
+        truth = np.asarray(labels, np.float64)
+        predicted = scores >= np.asarray(thresholds)
+        confidence = np.where(predicted, scores, 1 - scores)
+        truth_probability = 1 - confidence
+        # An unknown label is nan.
+        wrong = np.isfinite(truth) & (predicted != (truth == 1))
+    indices = np.flatnonzero(wrong)
+    indices = indices[np.argsort(-confidence.ravel()[indices], kind="stable")][:most]
+    multilabel = problem == "multilabel"
+    names = ("no", "yes") if multilabel else class_names
+    ranked = []
+    for index in indices.tolist():
+        row, label = divmod(index, len(class_names)) if multilabel else (index, None)
+        ranked.append(
             Mistake(
-                int(row),
-                None,
-                class_names[labels[row]],
-                class_names[predicted[row]],
-                *map(float, (sure[row], of_truth[row])),
+                row=row,
+                label=None if label is None else class_names[label],
+                truth=names[int(truth.flat[index])],
+                predicted=names[int(predicted.flat[index])],
+                confidence=float(confidence.flat[index]),
+                truth_probability=float(truth_probability.flat[index]),
             )
-            for row in surest
-        ]
-    columns = scores.reshape(len(scores), -1)
-    truth = np.asarray(labels, np.float64).reshape(columns.shape)
-    chosen = columns >= np.asarray(thresholds)
-    sure = np.where(chosen, columns, 1 - columns)
-    wrong = np.isfinite(truth) & (chosen != (truth == 1))
-    found = []
-    for place in _surest(sure.ravel(), wrong.ravel(), most):
-        row, column = divmod(int(place), columns.shape[1])
-        names = class_names if problem == "binary" else ("no", "yes")
-        label = None if problem == "binary" else class_names[column]
-        said = bool(chosen[row, column])
-        confidence = float(sure[row, column])
-        found.append(Mistake(row, label, names[not said], names[said], confidence, 1 - confidence))
-    return found
+        )
+    return ranked
 
 
 def thin(points: ArrayLike, most: int = MOST_POINTS) -> FloatArray:
-    """The points of a curve that matter, in their order: its ends, and where it turns.
+    """Returns at most ``most`` points of a curve that keep its shape, in their order.
 
-    Points between two others on a straight line go first, which changes nothing. If more than `most` are left, the one
-    that is farthest from the curve so far is taken, again and again (Douglas and Peucker 1973).
+    Points on a straight line between their neighbors are removed first. If more than ``most`` remain, the curve starts
+    from its two ends, and the point farthest from it is added until there are ``most`` (Douglas and Peucker 1973).
 
     Args:
       points: (N, 2).
@@ -142,94 +141,88 @@ def thin(points: ArrayLike, most: int = MOST_POINTS) -> FloatArray:
     if len(curve) > 2:
         steps = np.diff(curve, axis=0)
         turn = steps[:-1, 0] * steps[1:, 1] - steps[:-1, 1] * steps[1:, 0]
-        # Products of rates that are rounded: what is within their rounding is straight.
-        kept = np.abs(turn) > 1e-15
-        curve = curve[np.concatenate([[True], kept, [True]])]
+        # The coordinates are rounded rates, so a turn within their rounding error is straight.
+        curve = curve[np.concatenate([[True], np.abs(turn) > 1e-15, [True]])]
     if len(curve) <= most:
         return curve
-    taken = {0, len(curve) - 1}
-    open_spans = [_farthest(curve, 0, len(curve) - 1)]
-    while len(taken) < most and open_spans:
-        open_spans.sort()
-        _, first, middle, last = open_spans.pop()
-        taken.add(middle)
-        open_spans += [_farthest(curve, *ends) for ends in ((first, middle), (middle, last)) if ends[1] - ends[0] > 1]
-    return curve[sorted(taken)]
+    chosen = {0, len(curve) - 1}
+    spans = [_farthest(curve, 0, len(curve) - 1)]
+    while len(chosen) < most and spans:
+        spans.sort()
+        _, first, middle, last = spans.pop()
+        chosen.add(middle)
+        spans += [_farthest(curve, *ends) for ends in ((first, middle), (middle, last)) if ends[1] - ends[0] > 1]
+    return curve[sorted(chosen)]
 
 
 def _farthest(curve: FloatArray, first: int, last: int) -> tuple[float, int, int, int]:
-    """How far from the line between two points the farthest of those between them is, and which it is."""
-    start, along = curve[first], curve[last] - curve[first]
-    away = curve[first + 1 : last] - start
-    length = math.hypot(*along)
-    far = np.abs(along[0] * away[:, 1] - along[1] * away[:, 0]) / length if length else np.hypot(away[:, 0], away[:, 1])
-    middle = int(far.argmax())
-    return float(far[middle]), first, first + 1 + middle, last
+    """Returns the largest distance of the points between two points from the line through these, and its index."""
+    start, line = curve[first], curve[last] - curve[first]
+    offsets = curve[first + 1 : last] - start
+    length = math.hypot(*line)
+    if length:
+        distances = np.abs(line[0] * offsets[:, 1] - line[1] * offsets[:, 0]) / length
+    else:
+        distances = np.hypot(offsets[:, 0], offsets[:, 1])
+    middle = int(distances.argmax())
+    return float(distances[middle]), first, first + 1 + middle, last
 
 
-def _surest(sure: np.ndarray, wrong: np.ndarray, most: int) -> np.ndarray:
-    places = np.flatnonzero(wrong)
-    return places[np.argsort(-sure[places], kind="stable")][:most]
-
-
-def _confusion(scores: np.ndarray, labels: np.ndarray, thresholds: ArrayLike, given: Mapping[str, Any]) -> list[Any]:
-    """Each cell that is not 0: true, predicted, weight. Of a multi-label problem [[tn, fp], [fn, tp]] of each label."""
-    matrix = metrics.confusion_matrix(scores, labels, threshold=thresholds, **given)
-    if given["problem"] == "multilabel":
-        return matrix.tolist()
+def _nonzero_cells(matrix: FloatArray) -> list[list[Any]]:
+    """Returns [true class, predicted class, weight] of each cell that is not 0."""
     return [[int(true), int(predicted), float(matrix[true, predicted])] for true, predicted in np.argwhere(matrix)]
 
 
 def _curves(report: Mapping[str, Any], scores: np.ndarray, test: Split, problem: ProblemName) -> dict[str, Any]:
-    """By label: its ROC curve, points (false positive rate, true positive rate), and its precision-recall curve,
-    points (recall, precision)."""
-    labels = list(report["labels"])
-    ranked = [label for label in labels if report["labels"][label]["roc_auc"] is not None]
-    worst = sorted(ranked, key=lambda label: report["labels"][label]["average_precision"])[:MOST_CURVES]
+    """Returns the curves of the labels with the lowest average precision.
+
+    Points are (false positive rate, true positive rate) and (recall, precision).
+    """
+    values = report["labels"]
+    ranked = [label for label in values if values[label]["roc_auc"] is not None]
+    worst = sorted(ranked, key=lambda label: values[label]["average_precision"])[:MOST_CURVES]
     columns = scores.reshape(len(scores), -1)
     curves = {}
-    for column, label in enumerate(labels):
+    for column, label in enumerate(values):
         if label not in worst:
             continue
         truth = test.labels == column if problem == "multiclass" else test.labels.reshape(columns.shape)[:, column]
-        given = {"sample_weight": test.sample_weight, "mask": np.isfinite(truth)}
-        roc = metrics.roc_curve(columns[:, column], truth, **given)
-        found = metrics.precision_recall_curve(columns[:, column], truth, **given)
+        options = {"sample_weight": test.sample_weight, "mask": np.isfinite(truth)}
+        roc = metrics.roc_curve(columns[:, column], truth, **options)
+        precision_recall = metrics.precision_recall_curve(columns[:, column], truth, **options)
         curves[label] = {
             "roc": _plain(thin(np.stack([roc.fpr, roc.tpr], axis=1))),
-            # From the highest score down; the curve's own last point, recall 0, is no decision.
-            "precision_recall": _plain(thin(np.stack([found.recall, found.precision], axis=1)[-2::-1])),
+            # From the highest score down, without the last point, recall 0, which belongs to no threshold.
+            "precision_recall": _plain(
+                thin(np.stack([precision_recall.recall, precision_recall.precision], axis=1)[-2::-1])
+            ),
         }
     return curves
 
 
 def _balance(labels: np.ndarray, problem: ProblemName, classes: int) -> dict[str, Any]:
-    """How many examples there are, and of each class or label; of a label, how many of those where it is known."""
+    """Returns the number of examples and the count of each class or label; of a label, also where it is known."""
     if problem == "multilabel":
-        known = np.isfinite(labels)
-        return {
-            "examples": len(labels),
-            "counts": (labels == 1).sum(axis=0).tolist(),
-            "known": known.sum(axis=0).tolist(),
-        }
+        known = np.isfinite(labels).sum(axis=0)
+        return {"examples": len(labels), "counts": (labels == 1).sum(axis=0).tolist(), "known": known.tolist()}
     return {"examples": len(labels), "counts": np.bincount(labels, minlength=classes).tolist()}
 
 
-def _shown(inputs: PyTree, row: int) -> dict[str, Any] | None:
+def _example(inputs: PyTree, row: int) -> dict[str, Any] | None:
     """Returns an example in a form that a report can show: an image, a text, or the first columns of a row.
 
     None where the inputs are of another form, such as arrays of features.
     """
     if isinstance(inputs, Mapping) and all(np.ndim(column) == 1 for column in inputs.values()):
         columns = {name: _cell(column[row]) for name, column in list(inputs.items())[:_COLUMNS]}
-        return {"kind": "row", "columns": columns, "more": max(0, len(inputs) - _COLUMNS)}
+        return {"type": "row", "columns": columns, "more": max(0, len(inputs) - _COLUMNS)}
     if not isinstance(inputs, np.ndarray):
         return None
     if inputs.dtype == object:
         text = str(inputs[row])
-        return {"kind": "text", "text": text[:_CHARACTERS], "more": max(0, len(text) - _CHARACTERS)}
+        return {"type": "text", "text": text[:_CHARACTERS], "more": max(0, len(text) - _CHARACTERS)}
     if inputs.dtype == np.uint8 and inputs.ndim == 4 and inputs.shape[3] in (1, 3):
-        return {"kind": "image", "png": png(inputs[row], _PIXELS), "height": inputs.shape[1], "width": inputs.shape[2]}
+        return {"type": "image", "png": png(inputs[row], _PIXELS), "height": inputs.shape[1], "width": inputs.shape[2]}
     return None
 
 
@@ -238,7 +231,11 @@ def _cell(value: Any) -> str:
 
 
 def png(pixels: np.ndarray, most: int) -> str:
-    """An image, (height, width, 1 or 3) uint8, as the base64 of a PNG file of so many pixels a side at the most."""
+    """Returns a PNG file, base64-encoded, of an image whose longer side is reduced to ``most`` pixels.
+
+    Args:
+      pixels: uint8 (height, width, 1 or 3).
+    """
     from PIL import Image
 
     image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
@@ -249,7 +246,7 @@ def png(pixels: np.ndarray, most: int) -> str:
 
 
 def _plain(values: FloatArray) -> Any:
-    """Nested lists of four decimals, None for nan."""
+    """Returns nested lists of values rounded to four decimals, None for nan."""
     if values.ndim > 1:
         return [_plain(row) for row in values]
     return [None if math.isnan(value) else round(value, 4) for value in values.tolist()]

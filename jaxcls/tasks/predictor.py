@@ -19,7 +19,7 @@ from jaxcls.data.preprocessing import Preprocessor, from_record
 from jaxcls.export.exportable import Exportable
 from jaxcls.kernels import native
 from jaxcls.reports import run_directory
-from jaxcls.reports.run_directory import Kept
+from jaxcls.reports.run_directory import FinishedRun
 from jaxcls.tasks import build
 from jaxcls.tasks.task import Task
 from jaxcls.training import objective as objectives
@@ -129,7 +129,7 @@ def load(path: Path | str, model: Any = None, *, portable: bool = False) -> Pred
     return predictor._replace(weights=restored.state, thresholds=thresholds, portable=portable)
 
 
-def _of_task(kept: Kept, path: Path) -> Predictor:
+def _of_task(kept: FinishedRun, path: Path) -> Predictor:
     settings = settings_from_record(kept.config, where=str(path / "config.toml"))
     task = dataclasses.replace(tasks.get(settings.task), problem=kept.predictor["problem"])
     build.check_finished(task, settings, str(path / "config.toml"))
@@ -141,7 +141,7 @@ def _of_task(kept: Kept, path: Path) -> Predictor:
     return Predictor(experiment, {}, 0.5, class_names, kept.data, task, settings)
 
 
-def _of_user_model(model: Any, kept: Kept, path: Path) -> Experiment:
+def _of_user_model(model: Any, kept: FinishedRun, path: Path) -> Experiment:
     if isinstance(model, Experiment):
         return model
     if model is None:
@@ -159,7 +159,7 @@ def _of_user_model(model: Any, kept: Kept, path: Path) -> Experiment:
     )
 
 
-def _class_names(kept: Kept) -> Any:
+def _class_names(kept: FinishedRun) -> Any:
     names = kept.predictor["class_names"]
     if isinstance(names, dict):
         return {name: tuple(output_names) for name, output_names in names.items()}

@@ -23,7 +23,7 @@ from jaxcls.data.dataset import Provenance, Split
 from jaxcls.export import folder
 from jaxcls.export.exportable import Exportable
 from jaxcls.kernels import native
-from jaxcls.reports import html_report, run_directory, tensorboard, weights_biases
+from jaxcls.reports import html_report, loggers, run_directory
 from jaxcls.reports.callbacks import Callback
 from jaxcls.reports.progress import ProgressBar
 from jaxcls.reports.run_directory import RunDirectory
@@ -161,9 +161,9 @@ def execute(
         for difference in directory.warnings:
             say(f"warning: {difference}; the last bits of the result may differ from those of an uninterrupted run")
         with (
-            tensorboard.EventFiles(directory.path / "tensorboard")
+            loggers.TensorBoardLogger(directory.path / "tensorboard")
             if options.tensorboard else contextlib.nullcontext() as events,
-            weights_biases.WandbRun(directory.path.name, directory.path, experiment.settings)
+            loggers.WandbLogger(directory.path.name, directory.path, experiment.settings)
             if options.wandb else contextlib.nullcontext() as online,
             profiling.Trace(options.profile) if options.profile else contextlib.nullcontext() as trace,
         ):  # fmt: skip

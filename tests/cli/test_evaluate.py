@@ -123,7 +123,7 @@ def test_training_and_evaluation_as_processes_agree_bitwise(data_dir, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--run-dir", "no-such-run"], "error: --run-dir no-such-run holds no run"),
+        (["--run-dir", "no-such-run"], "error: run directory no-such-run holds no run"),
         (["--data-dir", "no-such-folder"], "error: data_dir no-such-folder is not a folder"),
         (["--source", "tfds", "--data-dir", "no-such-folder"], "error: data_dir goes with source files"),
         (["--split", "tests"], "--split"),

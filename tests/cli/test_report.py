@@ -88,10 +88,10 @@ def test_open_shows_the_report_in_the_browser(finished, monkeypatch, capsys):
     [
         ([], "give either --run-dir, for the report of one run, or --compare"),
         (["--run-dir", "{run}", "--compare", "{run}"], "give either --run-dir"),
-        (["--run-dir", "no-such-run"], "--run-dir no-such-run holds no run"),
+        (["--run-dir", "no-such-run"], "run directory no-such-run holds no run"),
         (["--compare", "{run}"], "takes 2 to 8 runs, got 1"),
         (["--compare", "{run}", "{run}"], "one run twice"),
-        (["--compare", "{run}", "no-such-run"], "--run-dir no-such-run holds no run"),
+        (["--compare", "{run}", "no-such-run"], "run directory no-such-run holds no run"),
         (["--run-dir", "{run}", "--output", "no-such-folder/page.html"], "in an existing folder"),
         (["--run-dir", "{run}", "--output", "{run}"], "give the name of a file"),
         (["--run-dir", "{run}", "--output", "{run}/config.toml"], "config.toml exists"),
@@ -108,7 +108,7 @@ def test_wrong_option_exits_with_2_and_writes_nothing(finished, tmp_path, monkey
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("summary.json", None, "keeps no summary.json"),
+        ("summary.json", None, "has no summary.json"),
         ("summary.json", "{", "summary.json is damaged"),
         ("summary.json", "{}", "summary.json is damaged"),
         ("metrics.jsonl", "no JSON\n", "metrics.jsonl: line 1 is damaged"),

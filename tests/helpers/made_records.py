@@ -25,11 +25,6 @@ def scored(problem, classes, rows, rng):
         labels = (np.arange(rows) % classes).astype(np.int32)
         scores = rng.random((rows, classes)) + 1.2 * (labels[:, None] == np.arange(classes)) * rng.random((rows, 1))
         return scores / scores.sum(axis=1, keepdims=True), labels
-    if problem == "multioutput":
-        # Two outputs, of the first two classes and of the others.
-        each = [scored("multiclass", count, rows, rng) for count in (2, classes - 2)]
-        first, second = (labels for _, labels in each)
-        return np.concatenate([scores for scores, _ in each], axis=1), np.stack([first, second + 2], axis=1)
     shape = (rows,) if problem == "binary" else (rows, classes)
     labels = rng.random(shape) < 0.3
     scores = np.clip(rng.normal(0.35 + 0.3 * labels, 0.2), 0, 1)
@@ -74,10 +69,18 @@ def made(
     **shape,
 ):
     rng = np.random.default_rng(seed)
-    headline = {"detection": "map", "multioutput": f"{names[0].partition(':')[0]}_accuracy"}.get(problem, "accuracy")
+    headline = "map" if problem == "detection" else "accuracy"
     threshold = np.full(len(names), 0.4) if problem == "multilabel" else 0.5
     if problem == "detection":
         scores, test = detected(names, rows, rng, kind=kind, text=text, **shape)
+    elif isinstance(problem, dict):
+        headline = f"{next(iter(problem))}_accuracy"
+        threshold = dict.fromkeys(problem, 0.5)
+        outputs = {name: scored(one, len(names[name]), rows, rng) for name, one in problem.items()}
+        scores = {name: output_scores for name, (output_scores, _) in outputs.items()}
+        test = Split(
+            inputs(kind, rows, rng, text=text, **shape), {name: labels for name, (_, labels) in outputs.items()}
+        )
     else:
         scores, labels = scored(problem, len(names), rows, rng)
         test = Split(inputs(kind, rows, rng, text=text, **shape), labels)
@@ -114,7 +117,7 @@ def made(
         results=report
         | {
             "step": history[-1]["step"],
-            "thresholds": np.asarray(threshold).tolist(),
+            "thresholds": threshold if isinstance(threshold, dict) else np.asarray(threshold).tolist(),
             "synthetic": synthetic,
             "params_sha256": "0" * 64,
         },

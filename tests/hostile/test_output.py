@@ -104,7 +104,7 @@ def test_no_text_of_a_record_becomes_markup_in_the_report(problem, names, kind):
     changed["results"]["problem"] = problem
     changed["summary"]["headline"] = plain["summary"]["headline"]
     for mistake, original in zip(changed["summary"]["mistakes"], plain["summary"]["mistakes"], strict=True):
-        mistake["example"]["kind"] = original["example"]["kind"]
+        mistake["example"]["type"] = original["example"]["type"]
     html = html_report.render(made._replace(**changed))
     tree = html5lib.HTMLParser(strict=True, namespaceHTMLElements=False).parse(html)
     elements = [element for element in tree.iter() if isinstance(element.tag, str)]

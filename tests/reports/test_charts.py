@@ -1,4 +1,4 @@
-"""Charts: the numbers lie where they belong, gaps stay gaps, and names stay text."""
+"""Positions in charts are proportional to values, missing values are gaps, and names are escaped."""
 
 import math
 import re
@@ -13,7 +13,7 @@ HOSTILE = """<script>alert("1")</script>' & co."""
 
 
 def drawn(markup):
-    """The chart as a tree; it must be XML too."""
+    """The chart as a tree; it must also be XML."""
     return ElementTree.fromstring(str(markup))
 
 
@@ -36,22 +36,22 @@ def corners(path):
         (0, 12345, 5, [0, 5000, 10000]),
     ],
 )
-def test_ticks_are_round_and_within(low, high, about, expected):
+def test_ticks_are_round_numbers_within_the_range(low, high, about, expected):
     assert charts.ticks(low, high, about) == pytest.approx(expected, abs=1e-12)
 
 
-def test_a_line_goes_through_its_points_in_proportion():
+def test_line_positions_are_proportional_to_values():
     tree = drawn(charts.lines([Line("loss", [(1, 4.0), (2, 2.0), (3, 1.0)])], x="epoch", y="loss"))
     (path,) = paths(tree, "line")
     (x1, y1), (x2, y2), (x3, y3) = corners(path)
     assert x2 - x1 == pytest.approx(x3 - x2, abs=0.11)
-    assert (y2 - y1) / (y3 - y2) == pytest.approx(2.0, abs=0.01)  # down is up in SVG: the loss falls
+    assert (y2 - y1) / (y3 - y2) == pytest.approx(2.0, abs=0.01)  # y grows downward in SVG, and the loss falls
     assert y1 < y2 < y3
     assert tree.get("aria-label") == "loss over epoch. loss: 4 at 1, 1 at 3."
 
 
 @pytest.mark.parametrize("missing", [None, math.nan, math.inf])
-def test_where_there_is_no_value_there_is_a_gap(missing):
+def test_missing_values_leave_a_gap_in_a_line(missing):
     tree = drawn(charts.lines([Line("loss", [(1, 1.0), (2, missing), (3, 2.0), (4, 3.0)])], x="epoch", y="loss"))
     (path,) = paths(tree, "line")
     assert path.count("M") == 2
@@ -60,45 +60,45 @@ def test_where_there_is_no_value_there_is_a_gap(missing):
 
 
 @pytest.mark.parametrize("points", [[(1, 0.5)], [(1, 0.0), (2, 0.0)], [(1, 1e9), (2, 1e9)]])
-def test_one_value_or_equal_ones_are_drawn_too(points):
+def test_single_or_equal_values_are_drawn(points):
     tree = drawn(charts.lines([Line("loss", points)], x="epoch", y="loss", unit_interval=points[0][1] <= 1))
     assert len(list(tree.iter("circle"))) == len(points)
     numbers = [float(element.get("cy")) for element in tree.iter("circle")]
     assert all(0 <= number <= 248 for number in numbers)
 
 
-def test_without_any_value_the_chart_says_so():
+def test_chart_without_finite_values_has_a_description():
     assert "finite" in drawn(charts.lines([Line("loss", [(1, math.nan)])], x="epoch", y="loss")).get("aria-label")
 
 
-def test_a_curve_fills_the_square_and_steps_as_average_precision_is_summed():
+def test_curve_spans_the_unit_square_and_steps_like_average_precision():
     tree = drawn(charts.curve(Line("cat", [(0, 0), (0, 1), (1, 1)]), x="a", y="b", dot=(0.5, 0.25)))
     assert corners(*paths(tree, "line")) == [(34.0, 166.0), (34.0, 8.0), (192.0, 8.0)]
-    (chosen,) = tree.iter("circle")
-    assert (chosen.get("cx"), chosen.get("cy")) == ("113.0", "126.5")
+    (dot,) = tree.iter("circle")
+    assert (dot.get("cx"), dot.get("cy")) == ("113.0", "126.5")
     stepped = drawn(charts.curve(Line("cat", [(0.5, 1.0), (1.0, 0.5)]), x="recall", y="precision", steps=True))
-    # At precision 1 up to recall 0.5, then down, then across.
+    # Precision 1 up to recall 0.5, then down, then to recall 1.
     assert paths(stepped, "line") == ["M34.0 8.0H113.0V87.0H192.0"]
 
 
-def test_bars_of_reliability_are_as_high_as_decisions_were_right():
+def test_reliability_bars_have_the_height_of_the_accuracy():
     tree = drawn(charts.reliability([0, 10, 0, 30], [None, 0.4, None, 0.9], [None, 0.5, None, 1.0]))
     bars = [element for element in tree.iter("rect") if element.get("class") == "bar"]
     assert [float(bar.get("height")) for bar in bars] == [90.0, 180.0]
     counts = [float(e.get("height")) for e in tree.iter("rect") if e.get("class") == "bar faint"]
     assert counts == pytest.approx([12, 36])
-    assert "75% of decisions" in tree.get("aria-label")
+    assert "75% of predictions" in tree.get("aria-label")
 
 
-def test_a_cell_is_where_its_classes_say():
+def test_heatmap_cells_are_at_their_classes():
     tree = drawn(charts.heatmap([(0, 0, 9.0), (0, 3, 1.0), (3, 3, 10.0)], ["a", "b", "c", "d"]))
     (wrong,) = paths(tree, "wrong")
     assert wrong.startswith("M324.00 8.00h100.00")
-    assert [element.text for element in tree.iter("title")] == ["a taken for d: 1"]
+    assert [element.text for element in tree.iter("title")] == ["a predicted as d: 1"]
     assert sum(path.count("M") for path in paths(tree, "right")) == 2
 
 
-def test_of_very_many_cells_the_heaviest_are_drawn_and_none_is_named():
+def test_heatmap_of_many_cells_draws_the_largest_without_tooltips():
     cells = [(row, column, 1.0 + (row == column)) for row in range(150) for column in range(150)]
     tree = drawn(charts.heatmap(cells, [str(number) for number in range(150)]))
     assert sum(path.count("M") for kind in ("right", "wrong") for path in paths(tree, kind)) == 10_000
@@ -106,7 +106,7 @@ def test_of_very_many_cells_the_heaviest_are_drawn_and_none_is_named():
     assert not list(tree.iter("title"))
 
 
-def test_a_whisker_reaches_from_bound_to_bound():
+def test_whisker_spans_the_interval():
     tree = drawn(charts.points([Interval("a", 0.5, (0.4, 0.6)), Interval("b", 0.6, None, 1)], x="accuracy"))
     (whisker,) = paths(tree, "whisker")
     low, high = (float(number) for number in re.fullmatch(r"M([\d.]+) 18H([\d.]+)", whisker).groups())
@@ -125,7 +125,7 @@ def test_a_whisker_reaches_from_bound_to_bound():
     ],
     ids=["lines", "curve", "heatmap", "points"],
 )
-def test_names_are_text_whatever_they_hold(chart):
+def test_names_are_escaped(chart):
     tree = drawn(chart)
     assert not list(tree.iter("script"))
     texts = [tree.get("aria-label"), *(element.text for element in tree.iter() if element.text)]

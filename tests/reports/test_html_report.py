@@ -1,4 +1,4 @@
-"""The page: sound HTML that loads nothing, says what is synthetic, and lets no text become markup."""
+"""The HTML report is valid, self-contained and accessible, marks synthetic data, and escapes all text."""
 
 import json
 import os
@@ -14,19 +14,24 @@ from PIL import Image
 
 from jaxcls._utils.errors import InputError
 from jaxcls.reports import html_report
+from jaxcls.reports.records import by_output
 
 HOSTILE = """<script>alert("x")</script></style>{{ 7 * 7 }}' onload='alert(1)"""
+# The problem and the class names.
 PROBLEMS = {
-    "binary": ("no", "yes"),
-    "multiclass": ("cat", "dog", "owl"),
-    "multilabel": ("rude", "spam"),
-    "multioutput": ("size: small", "size: large", "colour: red", "colour: blue"),
+    "binary": ("binary", ("no", "yes")),
+    "multiclass": ("multiclass", ("cat", "dog", "owl")),
+    "multilabel": ("multilabel", ("rude", "spam")),
+    "two outputs": (
+        {"size": "binary", "color": "multiclass"},
+        {"size": ("small", "large"), "color": ("red", "blue", "green")},
+    ),
 }
 STYLE = (Path(html_report.__file__).parent / "style.css").read_text(encoding="utf-8")
 
 
 def parsed(html):
-    """The page as browsers understand it; the first error in it fails the test."""
+    """Parses HTML as browsers do; the first parse error fails the test."""
     return html5lib.HTMLParser(strict=True, namespaceHTMLElements=False).parse(html)
 
 
@@ -38,17 +43,21 @@ def of_class(tree, name):
     return [element for element in tree.iter() if name in element.get("class", "").split()]
 
 
+def hostile(names):
+    return tuple(f"{name} {HOSTILE}" for name in names)
+
+
 def runs(**changes):
     return [made(path=Path("runs") / name, seed=seed, **changes) for seed, name in enumerate(("one", "two", "three"))]
 
 
-PAGES = {
+REPORTS = {
     **{
-        problem: lambda problem=problem: html_report.render(made(problem, names=PROBLEMS[problem]))
-        for problem in PROBLEMS
+        name: lambda problem=problem, names=names: html_report.render(made(problem, names=names))
+        for name, (problem, names) in PROBLEMS.items()
     },
-    "texts": lambda: html_report.render(made("multilabel", kind="texts", names=PROBLEMS["multilabel"], synthetic=True)),
-    "rows": lambda: html_report.render(made("binary", kind="table", names=PROBLEMS["binary"], epochs=1)),
+    "texts": lambda: html_report.render(made("multilabel", kind="texts", names=("rude", "spam"), synthetic=True)),
+    "rows": lambda: html_report.render(made("binary", kind="table", names=("no", "yes"), epochs=1)),
     "detection": lambda: html_report.render(made("detection")),
     "many": lambda: html_report.render(
         made(names=tuple(f"class {number}" for number in range(99)), rows=198, kind="table")
@@ -57,12 +66,12 @@ PAGES = {
 }
 
 
-@pytest.fixture(scope="module", params=PAGES)
+@pytest.fixture(scope="module", params=REPORTS)
 def html(request):
-    return PAGES[request.param]()
+    return REPORTS[request.param]()
 
 
-def test_it_is_sound_html_with_a_language_a_title_and_one_heading(html):
+def test_report_is_valid_html_with_a_language_a_title_and_one_main_heading(html):
     tree = parsed(html)
     assert tree.get("lang") == "en"
     assert tree.find("head/title").text
@@ -71,7 +80,7 @@ def test_it_is_sound_html_with_a_language_a_title_and_one_heading(html):
     assert len(names) == len(set(names))
 
 
-def test_it_loads_nothing_and_runs_nothing(html):
+def test_report_loads_nothing_and_runs_no_script(html):
     tree = parsed(html)
     assert not {"script", "iframe", "object", "embed", "base", "form"} & {element.tag for element in tree.iter()}
     for element in tree.iter():
@@ -86,7 +95,7 @@ def test_it_loads_nothing_and_runs_nothing(html):
     assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-def test_every_chart_and_image_has_words_for_it_and_every_section_is_reached(html):
+def test_charts_and_images_have_descriptions_and_sections_have_links(html):
     tree = parsed(html)
     for svg in tree.iter("{http://www.w3.org/2000/svg}svg"):
         assert svg.get("aria-hidden") == "true" or (svg.get("role") == "img" and len(svg.get("aria-label")) > 10)
@@ -94,32 +103,35 @@ def test_every_chart_and_image_has_words_for_it_and_every_section_is_reached(htm
     anchors = {link.get("href").removeprefix("#") for link in tree.iter("a")}
     assert anchors == {h2.get("id") for h2 in tree.iter("h2")} | {"content"}
     assert all(cell.get("scope") in ("row", "col") for cell in tree.iter("th"))
-    # What scrolls can be scrolled with the keys.
+    # Scrollable regions can be scrolled with the keyboard.
     for region in of_class(tree, "tall"):
         assert region.get("tabindex") == "0"
 
 
-@pytest.mark.parametrize("problem", PROBLEMS)
-def test_a_page_shows_the_scores_their_intervals_and_the_mistakes(problem):
-    records = made(problem, names=PROBLEMS[problem])
+@pytest.mark.parametrize(("problem", "names"), PROBLEMS.values(), ids=PROBLEMS)
+def test_report_shows_metrics_intervals_and_mistakes(problem, names):
+    records = made(problem, names=names)
     tree = parsed(html_report.render(records))
     shown = texts(tree)
-    (headline,) = records.summary["headline"]
-    accuracy = records.results["metrics"][headline]
-    low, high = records.summary["intervals"]["metrics"][headline]
-    assert f"{accuracy:.4f}{low:.3f} to {high:.3f}" in shown
-    for label, values in records.results["labels"].items():
-        row = next(row for row in tree.iter("tr") if row[0].text == label and len(row) > 5)
-        assert "".join(row[-1].itertext()).startswith(f"{values['average_precision']:.4f}")
-    assert len(list(tree.iter("img"))) == len(records.summary["mistakes"]) > 0
-    first = records.summary["mistakes"][0]
-    said = f"{first['label']}: {first['truth']}, said" if first["label"] else f"{first['truth']}, taken for"
-    assert any(text.startswith(said) for text in shown)
-    # A threshold is where there are decisions by it.
-    assert bool(of_class(tree, "chosen")) == (problem in ("binary", "multilabel"))
+    outputs = by_output(records.results, records.summary)
+    mistakes = [mistake for _, summary in outputs.values() for mistake in summary["mistakes"]]
+    assert len(list(tree.iter("img"))) == len(mistakes) > 0
+    for results, summary in outputs.values():
+        low, high = summary["intervals"]["metrics"]["accuracy" if problem != "multilabel" else "f1"]
+        value = results["metrics"]["accuracy" if problem != "multilabel" else "f1"]
+        assert f"{value:.4f}" in shown
+        assert f"{low:.3f} to {high:.3f}" in shown
+        for label, values in results["labels"].items():
+            row = next(row for row in tree.iter("tr") if row[0].text == label and len(row) > 5)
+            assert "".join(row[-1].itertext()).startswith(f"{values['average_precision']:.4f}")
+        first = summary["mistakes"][0]
+        label = f"{first['label']}: " if first["label"] else ""
+        assert f"{label}{first['truth']}, predicted {first['predicted']}" in shown
+    # Multiclass predictions do not depend on a threshold.
+    assert bool(of_class(tree, "chosen")) == (problem != "multiclass")
 
 
-def test_a_page_of_a_detector_shows_its_boxes_what_it_missed_and_what_it_made_up():
+def test_detection_report_shows_boxes_missed_objects_and_false_alarms():
     records = made("detection")
     tree = parsed(html_report.render(records))
     shown, summary = texts(tree), records.summary
@@ -128,23 +140,23 @@ def test_a_page_of_a_detector_shows_its_boxes_what_it_missed_and_what_it_made_up
     for label, values in records.results["labels"].items():
         row = next(row for row in tree.iter("tr") if row[0].text == label and len(row) == 6)
         assert [cell.text for cell in row[2:4]] == [f"{values['map']:.4f}", f"{values['map_50']:.4f}"]
-    truths = sum(len(example["truth"]) for example in summary["examples"]) + len(summary["mistakes"])
+    truths = sum(len(example["truth"]) for example in summary["examples"]) + len(summary["missed"])
     assert len([box for box in of_class(tree, "box") if "truth" in box.get("class")]) == truths + 1  # one in the legend
-    assert len(summary["mistakes"]) > 3
-    assert len(summary["alarms"]) > 3
-    for one in summary["mistakes"]:
-        assert f"{one['class']}, {one['said']}" in shown
-    for one in summary["alarms"]:
-        assert f"{one['class']}, {one['why']}" in shown
+    assert len(summary["missed"]) > 3
+    assert len(summary["false_alarms"]) > 3
+    for mistake in summary["missed"] + summary["false_alarms"]:
+        assert f"{mistake['class']}, {mistake['reason']}" in shown
 
 
-def test_a_detector_without_a_mistake_has_a_page_that_says_so():
+def test_detection_report_without_mistakes():
     records = made("detection")
-    html = html_report.render(records._replace(summary=records.summary | {"mistakes": [], "alarms": [], "curves": {}}))
-    assert "There are none: every true box was found." in texts(parsed(html))
+    html = html_report.render(
+        records._replace(summary=records.summary | {"missed": [], "false_alarms": [], "curves": {}})
+    )
+    assert "None: every object is detected." in texts(parsed(html))
 
 
-def test_the_confusion_of_few_classes_is_a_table_and_of_many_a_drawing():
+def test_confusion_matrix_is_a_table_for_few_classes_and_a_chart_for_many():
     records = made()
     tree = parsed(html_report.render(records))
     (table,) = of_class(tree, "confusion")
@@ -154,12 +166,12 @@ def test_the_confusion_of_few_classes_is_a_table_and_of_many_a_drawing():
         [f"{matrix[true, predicted]:.0f}" if (true, predicted) in matrix else "·" for predicted in range(3)]
         for true in range(3)
     ]
-    tree = parsed(PAGES["many"]())
+    tree = parsed(REPORTS["many"]())
     assert not of_class(tree, "confusion")
     assert any("Confusion matrix of 99 classes" in (svg.get("aria-label") or "") for svg in tree.iter())
 
 
-def test_what_is_synthetic_is_said_above_the_scores():
+def test_synthetic_data_is_announced_above_the_metrics():
     (warning,) = of_class(parsed(html_report.render(made(synthetic=True))), "warn")
     assert "SYNTHETIC DATA" in "".join(warning.itertext())
     html = html_report.render(made(synthetic=True))
@@ -167,25 +179,28 @@ def test_what_is_synthetic_is_said_above_the_scores():
     assert "SYNTHETIC" not in html_report.render(made())
 
 
-def test_copies_of_training_examples_are_said():
+def test_copies_of_training_examples_are_reported():
     records = made()
     records.data["duplicates_in_test"] = 7
-    assert "7 of the 120 test examples stand among the training examples too." in texts(
-        parsed(html_report.render(records))
-    )
+    assert "7 of the 120 test examples are also training examples." in texts(parsed(html_report.render(records)))
 
 
-def test_settings_that_are_not_the_recipes_are_marked():
+def test_settings_that_differ_from_the_preset_are_marked():
     changed = of_class(parsed(html_report.render(made(epochs=3))), "changed")
     assert ["".join(element.itertext()) for element in changed] == ["epochs3preset: 12", "b10.9preset: not set"]
 
 
 @pytest.mark.parametrize(
     ("problem", "kind"),
-    [*((problem, kind) for problem in PROBLEMS for kind in ("images", "texts", "table")), ("detection", "images")],
+    [*((name, kind) for name in PROBLEMS for kind in ("images", "texts", "table")), ("detection", "images")],
 )
-def test_no_text_becomes_markup(problem, kind):
-    names = tuple(f"{name} {HOSTILE}" for name in PROBLEMS.get(problem, ("cat", "dog")))
+def test_all_text_is_escaped(problem, kind):
+    problem, names = PROBLEMS.get(problem, (problem, ("cat", "dog")))
+    if isinstance(names, dict):
+        problem = {f"{output} {HOSTILE}": one for output, one in problem.items()}
+        names = {f"{output} {HOSTILE}": hostile(classes) for output, classes in names.items()}
+    else:
+        names = hostile(names)
     records = made(problem, names=names, kind=kind, text=HOSTILE, note=HOSTILE, path=Path("runs") / "a<b>c")
     records.config["model"] = records.config["task"] = HOSTILE
     records.data["location"] = HOSTILE
@@ -201,12 +216,12 @@ def test_no_text_becomes_markup(problem, kind):
         assert HOSTILE in " ".join(texts(tree))
         assert len(list(tree.iter("style"))) == 1
     shown = " ".join(texts(parsed(html_report.render(records))))
-    assert names[-1] in shown
+    assert (names[-1] if isinstance(names, tuple) else [*names][-1]) in shown
     if kind != "images":
         assert f"{HOSTILE} " in shown
 
 
-def test_of_a_label_that_is_not_known_everywhere_it_is_said_where_it_is():
+def test_partly_known_labels_show_the_number_of_known_examples():
     records = made("multilabel", names=("rude", "spam"))
     records.summary["balance"]["train"] = {"examples": 120, "counts": [30, 20], "known": [120, 80]}
     rows = {
@@ -217,9 +232,9 @@ def test_of_a_label_that_is_not_known_everywhere_it_is_said_where_it_is():
     assert (rows["rude"], rows["spam"]) == ("30", "20of 80 known")
 
 
-def test_a_page_of_much_stays_below_two_megabytes():
+def test_large_reports_stay_below_two_megabytes():
     labels = tuple(f"label {number}" for number in range(14))
-    # Noise of 96 pixels, the largest that is shown, is the most that 24 images can take.
+    # 24 images of noise at 96 pixels, the largest size shown, compress worst.
     assert len(html_report.render(made("multilabel", names=labels, rows=400, side=96, channels=3)).encode()) < 2_000_000
     classes = tuple(f"a class with the number {number}" for number in range(500))
     assert len(html_report.render(made(names=classes, rows=1000, side=96, channels=3)).encode()) < 2_000_000
@@ -227,25 +242,25 @@ def test_a_page_of_much_stays_below_two_megabytes():
     assert len(html_report.render(scenes).encode()) < 2_000_000
 
 
-def test_values_that_are_not_there_are_dashes_and_gaps():
+def test_missing_values_are_dashes():
     records = made("binary", names=("no", "yes"))
     records.history[1].update(loss=None, val_loss=float("nan"))
     records.results["metrics"]["roc_auc"] = records.results["labels"]["yes"]["roc_auc"] = None
     html = html_report.render(records._replace(summary={**records.summary, "curves": {}, "mistakes": []}))
     shown = texts(parsed(html))
-    assert "There are none: every decision on the test examples was right." in shown
+    assert "None: every prediction on the test examples is correct." in shown
     assert "nan" not in shown
     assert "\N{EN DASH}" in shown
 
 
-def test_the_epoch_that_was_tested_is_marked_where_it_is_not_the_last():
+def test_tested_epoch_is_marked_unless_it_is_the_last():
     records = made(epochs=6)
     assert not of_class(parsed(html_report.render(records)), "mark")
     records.results["step"] = 30
     assert len(of_class(parsed(html_report.render(records)), "mark")) == 2
 
 
-def test_a_comparison_shows_each_run_its_scores_and_the_settings_that_differ():
+def test_comparison_shows_runs_metrics_and_differing_settings():
     compared = runs()
     tree = parsed(html_report.render_comparison(compared))
     rows = {row[0].text: [cell.text for cell in row[1:]] for row in tree.iter("tr") if row[0].text}
@@ -259,7 +274,7 @@ def test_a_comparison_shows_each_run_its_scores_and_the_settings_that_differ():
     assert not of_class(tree, "warn")
 
 
-def test_a_comparison_says_what_cannot_be_compared():
+def test_comparison_warns_about_synthetic_or_different_data():
     real, made_up, _ = runs()
     made_up.data.update(synthetic=True, sha256={"other": "1" * 64})
     warnings = [
@@ -267,10 +282,10 @@ def test_a_comparison_says_what_cannot_be_compared():
         for element in of_class(parsed(html_report.render_comparison([real, made_up])), "warn")
     ]
     assert any("SYNTHETIC DATA in two" in " ".join(text.split()) for text in warnings)
-    assert any("not of the same data" in text for text in warnings)
+    assert any("used different data" in text for text in warnings)
 
 
-def test_runs_of_one_name_are_told_apart_by_their_folders():
+def test_runs_with_equal_names_show_their_parent_folders():
     here, there = (made(path=Path(folder) / "run") for folder in ("a", "b"))
     shown = texts(parsed(html_report.render_comparison([here, there])))
     assert {"a/run", "b/run"} <= set(shown)
@@ -284,35 +299,35 @@ def test_runs_of_one_name_are_told_apart_by_their_folders():
         (lambda: runs()[:1] * 2, "one run twice"),
         (
             lambda: [runs()[0], runs()[1]._replace(config=runs()[1].config | {"task": "other"})],
-            "runs of one task, and these are of made, other",
+            "runs of one task, got runs of made, other",
         ),
     ],
     ids=["one", "nine", "twice", "tasks"],
 )
-def test_what_is_no_comparison_is_refused(compared, message):
+def test_invalid_comparisons_are_refused(compared, message):
     with pytest.raises(InputError, match=message):
         html_report.render_comparison(compared())
 
 
-COLOURS = dict(re.findall(r"--([\w-]+): light-dark\((#\w{6}, #\w{6})\)", STYLE))
+COLORS = dict(re.findall(r"--([\w-]+): light-dark\((#\w{6}, #\w{6})\)", STYLE))
 
 
-def luminance(colour):
-    parts = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in colour]
+def luminance(color):
+    parts = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in color]
     return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
 
 
 def contrast(one, other):
-    """By WCAG 2.2."""
+    """Returns the contrast ratio of WCAG 2.2."""
     low, high = sorted((luminance(one), luminance(other)))
     return (high + 0.05) / (low + 0.05)
 
 
-def colour(name, scheme):
-    """A colour of the style sheet; 'a+b' is the even mix that cells of a confusion matrix reach."""
+def color(name, scheme):
+    """Returns a color of the style sheet; 'a+b' is the equal mix that cells of a confusion matrix reach."""
     if "+" in name:
-        return [sum(pair) / 2 for pair in zip(*(colour(part, scheme) for part in name.split("+")), strict=True)]
-    digits = COLOURS[name].split(", ")[scheme].removeprefix("#")
+        return [sum(pair) / 2 for pair in zip(*(color(part, scheme) for part in name.split("+")), strict=True)]
+    digits = COLORS[name].split(", ")[scheme].removeprefix("#")
     return [int(digits[place : place + 2], 16) / 255 for place in (0, 2, 4)]
 
 
@@ -328,13 +343,13 @@ def colour(name, scheme):
     ],
     ids=["text", "cells", "warning", "links", "lines"],
 )
-def test_colours_stand_off_from_their_ground(scheme, least, front, backs):
+def test_colors_contrast_with_their_background(scheme, least, front, backs):
     for name in front:
         for back in backs:
-            assert contrast(colour(name, scheme), colour(back, scheme)) >= least, f"{name} on {back}"
+            assert contrast(color(name, scheme), color(back, scheme)) >= least, f"{name} on {back}"
 
 
-def test_lines_differ_by_their_dashes_too():
+def test_lines_have_distinct_dashes():
     dashes = [re.search(rf"\.s{number} {{[^}}]*}}", STYLE).group() for number in range(8)]
     patterns = [re.search(r"stroke-dasharray: ([\d ]+)", rule) for rule in dashes]
     assert patterns[0] is None
@@ -352,21 +367,21 @@ QUIET = [
     "--no-first-run",
     "--hide-scrollbars",
     "--enable-logging=stderr",
-    # Nothing that the browser itself would ask for leaves the machine.
+    # The browser's own requests do not leave the machine.
     "--no-proxy-server",
     "--host-resolver-rules=MAP * ~NOTFOUND",
 ]  # fmt: skip
 
 
 def in_chromium(html, folder, *flags):
-    """What Chromium logs of a page, and the requests that the page makes; those of its own have no origin."""
+    """Returns the console messages and the requests of a page; requests of the browser itself have no origin."""
     file = folder / "page.html"
     file.write_text(html, encoding="utf-8")
-    given = [
+    command = [
         CHROMIUM, *QUIET, f"--user-data-dir={folder / 'profile'}", f"--log-net-log={folder / 'net.json'}",
         "--window-size=800,600", f"--screenshot={folder / 'shot.png'}", *flags, file.as_uri(),
     ]  # fmt: skip
-    done = subprocess.run(given, capture_output=True, text=True, timeout=120, env={**os.environ, "LC_ALL": "C.UTF-8"})
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ, "LC_ALL": "C.UTF-8"})
     assert done.returncode == 0, done.stderr
     events = json.loads((folder / "net.json").read_text(encoding="utf-8"))["events"]
     starts = [event["params"] for event in events if "initiator" in event.get("params", {})]
@@ -375,38 +390,38 @@ def in_chromium(html, folder, *flags):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 @pytest.mark.parametrize("name", ["multiclass", "texts", "compared"])
-def test_chromium_opens_it_with_no_error_and_no_request(name, tmp_path):
-    console, urls = in_chromium(PAGES[name](), tmp_path)
+def test_chromium_opens_reports_without_errors_or_requests(name, tmp_path):
+    console, urls = in_chromium(REPORTS[name](), tmp_path)
     assert console == []
     assert not urls
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
-def test_chromium_tells_what_a_page_must_not_do(tmp_path):
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+def test_content_security_policy_blocks_scripts_and_requests(tmp_path):
     image = "http://127.0.0.1:9/x.png"
-    html = PAGES["multiclass"]().replace("<main", f'<img src="{image}" alt="x"><script>1</script><main')
+    html = REPORTS["multiclass"]().replace("<main", f'<img src="{image}" alt="x"><script>1</script><main')
     console, urls = in_chromium(html, tmp_path)
     assert len(console) == 2
     assert all("Content Security Policy" in line for line in console)
     assert not urls
-    # Without the policy, the request is made, and this test would see it.
+    # Without the policy the request is made, and seen.
     _, urls = in_chromium(html.replace("default-src 'none'; img-src data:;", ""), tmp_path)
     assert urls == {image}
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 @pytest.mark.parametrize(
     ("chosen", "preferred", "expected"),
     [("auto", 1, 0), ("auto", 0, 1), ("dark", 1, 1), ("light", 0, 0)],
 )
-def test_the_colours_are_those_that_are_preferred_or_chosen(tmp_path, chosen, preferred, expected):
-    html = PAGES["multiclass"]().replace(' id="theme-auto" checked', ' id="theme-auto"')
+def test_color_scheme_follows_the_preference_or_the_choice(tmp_path, chosen, preferred, expected):
+    html = REPORTS["multiclass"]().replace(' id="theme-auto" checked', ' id="theme-auto"')
     html = html.replace(f' id="theme-{chosen}"', f' id="theme-{chosen}" checked')
     in_chromium(html, tmp_path, f"--blink-settings=preferredColorScheme={preferred}")
     with Image.open(tmp_path / "shot.png") as shot:
         pixel = shot.convert("RGB").getpixel((3, 3))
-    assert pixel == tuple(round(255 * part) for part in colour("ground", expected))
+    assert pixel == tuple(round(255 * part) for part in color("ground", expected))

@@ -1,4 +1,4 @@
-"""What a person sees of a run: plain lines everywhere, and a bar where there is a terminal."""
+"""The progress of a run: plain lines everywhere, and a bar in a terminal."""
 
 import contextlib
 import io
@@ -57,7 +57,7 @@ def rates(shown):
     return [float(number) * unit[letter] for number, letter in re.findall(r"([\d.]+)([kM]?) examples/s", shown)]
 
 
-def test_without_a_terminal_there_are_plain_lines_and_no_bar(capsys):
+def test_without_a_terminal_only_plain_lines_are_printed(capsys):
     out = io.StringIO()
     with ProgressBar(300, epochs=12, batch_size=10, out=out) as bar:
         bar.chunk(300, 0.25)
@@ -76,13 +76,13 @@ def test_without_a_terminal_there_are_plain_lines_and_no_bar(capsys):
     ],
     ids=["skipped steps are counted", "an epoch without a loss shows none"],
 )
-def test_a_line_says_what_went_wrong_in_its_epoch(capsys, change, line):
+def test_epoch_line_shows_skipped_steps_and_omits_a_missing_loss(capsys, change, line):
     with ProgressBar(300, epochs=9, batch_size=10, out=io.StringIO()) as bar:
         bar.epoch([{}, {}, ENTRY | change])
     assert capsys.readouterr().out.startswith(line)
 
 
-def test_a_terminal_shows_how_far_the_run_is_its_loss_and_its_rate(terminal):
+def test_terminal_shows_progress_loss_and_rate(terminal):
     with ProgressBar(100, epochs=1, batch_size=10, out=terminal.out) as bar:
         # The first dispatch: it compiles, so it says nothing of the rate.
         time.sleep(0.2)
@@ -103,7 +103,7 @@ def test_a_terminal_shows_how_far_the_run_is_its_loss_and_its_rate(terminal):
     assert 0.99 * 400 / seconds < rates(second)[-1] <= 400 / 0.2
 
 
-def test_the_steps_of_an_earlier_process_count_for_the_bar_and_not_for_the_rate(terminal):
+def test_steps_of_an_earlier_process_count_for_the_bar_but_not_the_rate(terminal):
     with ProgressBar(1000, epochs=1, batch_size=10, out=terminal.out) as bar:
         time.sleep(0.2)
         bar.chunk(904, 1.0)
@@ -116,7 +116,7 @@ def test_the_steps_of_an_earlier_process_count_for_the_bar_and_not_for_the_rate(
     assert max(rates(shown)) <= 40 / 0.2
 
 
-def test_the_line_of_an_epoch_does_not_go_into_the_bar(terminal, capsys):
+def test_epoch_line_is_printed_to_standard_output_not_into_the_bar(terminal, capsys):
     with ProgressBar(100, epochs=1, batch_size=10, out=terminal.out) as bar:
         bar.chunk(50, 1.0)
         bar.epoch([ENTRY])

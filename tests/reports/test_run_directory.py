@@ -1,4 +1,4 @@
-"""The directory of a run that jaxcls.compile made: a configuration that is no settings, and no preprocessing."""
+"""Run directories: continued or refused, and read as they were written, for tasks and for models of compile."""
 
 import json
 
@@ -24,8 +24,8 @@ PREDICTOR = {"problem": "multiclass", "class_names": ["0", "1", "2"], "preproces
 ENVIRONMENT = {"packages": {"jax": "0.10.2"}, "devices": ["cpu"]}
 
 
-def directory(path, config=CONFIG, data=DATA, **arguments):
-    return RunDirectory(path, config, environment=ENVIRONMENT, data=data, predictor=PREDICTOR, **arguments)
+def directory(path, config=CONFIG, data=DATA, predictor=PREDICTOR, **arguments):
+    return RunDirectory(path, config, environment=ENVIRONMENT, data=data, predictor=predictor, **arguments)
 
 
 @pytest.fixture
@@ -85,6 +85,45 @@ def test_report_of_a_compiled_run_on_arrays(begun):
     assert html.count("<li>\n<p><strong>") == len(shown["mistakes"])
     assert "recipe" not in html
     assert "preset" not in html
+
+
+@pytest.mark.parametrize(
+    ("problem", "names"),
+    [
+        ("binary", ("no", "yes")),
+        ("multiclass", ("cat", "dog", "owl")),
+        ("multilabel", ("rude", "spam")),
+        ("detection", ("cat", "dog")),
+        ({"size": "binary", "color": "multilabel"}, {"size": ("small", "large"), "color": ("red", "blue")}),
+    ],
+    ids=str,
+)
+def test_records_are_read_as_they_were_written(tmp_path, problem, names):
+    records = made_records.made(problem, names=names)
+    predictor = {"problem": problem, "class_names": names, "preprocessor": {"type": "images"}}
+    run = RunDirectory(
+        tmp_path, records.config, environment=records.environment, data=records.data, predictor=predictor
+    )
+    run.begin()
+    run.write_history(records.history)
+    run.write_results(records.results, records.summary)
+    read = run_directory.read_records(tmp_path)
+    assert read == records._replace(
+        path=tmp_path, **json.loads(json.dumps({"results": records.results, "summary": records.summary}))
+    )
+    assert html_report.render(read) == html_report.render(read._replace(results=records.results))
+
+
+def test_outputs_that_differ_between_records_are_refused(tmp_path):
+    problem, names = {"size": "binary", "color": "binary"}, {"size": ("no", "yes"), "color": ("no", "yes")}
+    records = made_records.made(problem, names=names)
+    run = directory(tmp_path, predictor={"problem": problem, "class_names": names, "preprocessor": None})
+    run.begin()
+    run.write_history(records.history)
+    del records.summary["outputs"]["color"]
+    run.write_results(records.results, records.summary)
+    with pytest.raises(InputError, match="its records are not of the outputs size, color"):
+        run_directory.read_records(tmp_path)
 
 
 def test_damaged_config_is_refused(begun):

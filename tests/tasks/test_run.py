@@ -171,7 +171,7 @@ def test_a_directory_takes_no_other_data(finished, data_dir, tmp_path):
 
 
 def test_a_directory_is_not_continued_if_that_is_not_wanted(finished, data_dir):
-    with pytest.raises(InputError, match="--no-resume"):
+    with pytest.raises(InputError, match="resume is off"):
         train(data_dir, finished[0].directory, resume=False)
 
 

@@ -1,17 +1,20 @@
-"""A run, or several beside each other, as one HTML page: it loads nothing and needs no script."""
+"""Render a run, or a comparison of several, as an HTML page that loads nothing and runs no script."""
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jaxcls
 from jaxcls import metrics
 from jaxcls._utils.errors import InputError
+from jaxcls.reports.html_report import charts, classification, detection
+from jaxcls.reports.records import by_output
 from jaxcls.reports.run_directory import Records
 
-# Names that are not just their words.
-_CALLED = {
+# Metrics that are not called by the words of their names.
+_METRIC_NAMES = {
     "roc_auc": "ROC AUC",
     "f1": "F1",
     "mcc": "MCC",
@@ -28,103 +31,67 @@ _CALLED = {
     "map_large": "mAP large",
     "voc_ap_50": "VOC AP 50",
 }
-_TILES = ("map", "map_50", "map_75", "accuracy", "roc_auc", "average_precision", "f1", "log_loss")
+_HEADLINE = ("map", "map_50", "map_75", "accuracy", "roc_auc", "average_precision", "f1", "log_loss")
+# Settings of one call of the command.
+_COMMAND_ONLY = ("list_tasks", "config", "resume")
 MOST_RUNS = 8
 
 
 def render(run: Records) -> str:
-    """The page of one run.
+    """Renders the report of one run.
 
     Args:
-      run: as :func:`jaxcls.reports.run_directory.read_records` reads it.
+      run: as :func:`jaxcls.reports.run_directory.read_records` returns it.
 
     Returns:
       HTML of less than 2 MB.
     """
-    # What is shown of the decisions is a matter of the problem, and of a template that fills the common one.
-    if run.results["problem"] == "detection":
-        from jaxcls.reports.html_report.detection import content
-
-        template = "detection.html"
-    else:
-        from jaxcls.reports.html_report.classification import content
-
-        template = "classification.html"
-    return _render(
-        template,
-        run=run,
+    return _render_template(
+        "run.html",
+        **_overview(run),
         title=_task(run),
-        model=_model(run),
         synthetic=run.data["synthetic"],
-        class_names=run.summary["class_names"],
-        tiles=_tiles(run),
-        scores=_scores(run.results["metrics"], run.summary["intervals"]["metrics"]),
-        learning=_learning(run),
+        tiles=_metric_rows(run, _headline(run))[:4],
+        metrics=_metric_rows(run, run.results["metrics"]),
+        learning_curves=_learning_curves(run),
         history_columns=list(dict.fromkeys(name for entry in run.history for name in entry)),
-        seconds=sum(entry["seconds"] for entry in run.history),
-        rate=_rate(run),
-        balance=_balance(run),
-        settings=_settings(run),
+        sections=_sections(run),
+        settings=[name for name in {**run.config, **run.summary["recipe"]} if name not in _COMMAND_ONLY],
         environment=_environment(run.environment),
-        **content(run),
     )
 
 
 def render_comparison(runs: Sequence[Records]) -> str:
-    """The page that lays several runs of one task beside each other.
+    """Renders a comparison of several runs of one task.
 
     Raises:
-      InputError: there are fewer than two or more than eight, or they are of different tasks.
+      InputError: there are fewer than 2 or more than 8 runs, or they are of different tasks.
     """
     if not 2 <= len(runs) <= MOST_RUNS:
         raise InputError(f"--compare takes 2 to {MOST_RUNS} runs, got {len(runs)}.")
     tasks = sorted({_task(run) for run in runs})
     if len(tasks) > 1:
-        raise InputError(
-            f"--compare takes runs of one task, and these are of {', '.join(tasks)}: their scores differ in kind."
-        )
-    names = _names(runs)
-    shared = [
-        name for name in runs[0].results["metrics"] if all(run.results["metrics"].get(name) is not None for run in runs)
-    ]
-    return _render(
+        raise InputError(f"--compare takes runs of one task, got runs of {', '.join(tasks)}.")
+    named = dict(zip(_distinct_names(runs), runs, strict=True))
+    rows = {name: row for name in runs[0].results["metrics"] if (row := _compared_metric(name, runs))}
+    return _render_template(
         "compare.html",
         title=tasks[0],
-        synthetic=[name for name, run in zip(names, runs, strict=True) if run.data["synthetic"]],
+        synthetic=[name for name, run in named.items() if run.data["synthetic"]],
         all_synthetic=all(run.data["synthetic"] for run in runs),
         same_test=len({(str(sorted(run.data["sha256"].items())), run.results["examples"]) for run in runs}) == 1,
-        runs=[
-            {
-                "name": name,
-                "run": run,
-                "model": _model(run),
-                "seconds": sum(entry["seconds"] for entry in run.history),
-                "rate": _rate(run),
-            }
-            for name, run in zip(names, runs, strict=True)
-        ],
-        charts=_compared_charts(runs, names),
-        points=_compared_points(runs, names),
-        scores=_compared_scores(runs, shared),
-        settings=_compared_settings(runs),
+        runs={name: _overview(run) for name, run in named.items()},
+        interval_charts=[_interval_chart(rows[name], list(named)) for name in _headline(runs[0]) if name in rows],
+        metrics=list(rows.values()),
+        learning_curves=_compared_learning_curves(named),
+        settings=_differing_settings(runs),
     )
 
 
-def _task(run: Records) -> str:
-    """The name of the task, or 'compile' for a run of jaxcls.compile."""
-    task: str = run.config.get("task", "compile")
-    return task
-
-
-def _model(run: Records) -> str:
-    model: str = run.config.get("model", "model")
-    return model
-
-
-def _render(template: str, **content: Any) -> str:
+def _render_template(template: str, **values: Any) -> str:
     import jinja2
 
-    # Everything is escaped but what charts.py made.
+    # Everything is escaped except the charts.
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("jaxcls.reports", "html_report"),
         autoescape=True,
@@ -132,24 +99,24 @@ def _render(template: str, **content: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = {"called": called, "score": score, "amount": amount, "duration": duration, "bounds": bounds}
-    environment.filters.update(filters)
+    for filter_ in (metric, score, number, duration, bounds, plain):
+        environment.filters[filter_.__name__] = filter_
     assert environment.loader is not None
     style, _, _ = environment.loader.get_source(environment, "style.css")
-    return environment.get_template(template).render(version=jaxcls.__version__, style=style, **content)
+    return environment.get_template(template).render(version=jaxcls.__version__, style=style, **values)
 
 
-def called(name: str) -> str:
-    """What a metric is called in prose.
+def metric(name: str) -> str:
+    """Returns the name of a metric in prose.
 
-    >>> called("val_roc_auc"), called("log_loss"), called("group_f1")
+    >>> metric("val_roc_auc"), metric("log_loss"), metric("group_f1")
     ('validation ROC AUC', 'log loss', 'group F1')
     """
     if name.startswith("val_"):
-        return f"validation {called(name.removeprefix('val_'))}"
-    # The metric of one of several outputs begins with its name.
-    metric = next((known for known in _CALLED if f"_{name}".endswith(f"_{known}")), "")
-    words = name.removesuffix(metric).replace("_", " ") + _CALLED.get(metric, "")
+        return f"validation {metric(name.removeprefix('val_'))}"
+    # The metric of one of several outputs begins with the name of the output.
+    special = next((known for known in _METRIC_NAMES if f"_{name}".endswith(f"_{known}")), "")
+    words = name.removesuffix(special).replace("_", " ") + _METRIC_NAMES.get(special, "")
     return words.strip()
 
 
@@ -168,16 +135,12 @@ def bounds(interval: Sequence[float] | None) -> str:
     >>> bounds([0.929, 0.93913]), bounds(None)
     ('0.929 to 0.939', '')
     """
-    return (
-        ""
-        if interval is None
-        else " to ".join(f"{bound:.3f}" if abs(bound) < 10 else f"{bound:.3g}" for bound in interval)
-    )
+    return " to ".join(f"{bound:.3f}" if abs(bound) < 10 else f"{bound:.3g}" for bound in interval or ())
 
 
-def amount(value: float) -> str:
+def number(value: float) -> str:
     """
-    >>> amount(60000.0), amount(1234.5), amount(2.5)
+    >>> number(60000.0), number(1234.5), number(2.5)
     ('60,000', '1,234', '2.5')
     """
     return f"{value:,.0f}" if value == int(value) or abs(value) >= 1000 else f"{value:.4g}"
@@ -194,40 +157,95 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _tiles(run: Records) -> list[dict[str, Any]]:
-    values = run.results["metrics"]
-    names = [name for name in dict.fromkeys([*run.summary["headline"], *_TILES]) if values.get(name) is not None]
-    return _scores({name: values[name] for name in names[:4]}, run.summary["intervals"]["metrics"])
+def plain(value: Any) -> str:
+    """
+    >>> plain(None), plain(True), plain([1, 2])
+    ('not set', 'yes', '1, 2')
+    """
+    if value is None:
+        return "not set"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _scores(values: Mapping[str, Any], intervals: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _task(run: Records) -> str:
+    """Returns the name of the task; 'compile' for a run of jaxcls.compile."""
+    return str(run.config.get("task", "compile"))
+
+
+def _overview(run: Records) -> dict[str, Any]:
+    return {
+        "run": run,
+        "model": run.config.get("model", "model"),
+        "seconds": sum(entry["seconds"] for entry in run.history),
+        # The median epoch: the first one includes compilation.
+        "rate": statistics.median(entry["examples_per_second"] for entry in run.history),
+    }
+
+
+def _sections(run: Records) -> list[dict[str, Any]]:
+    """Returns the section about each output: its template and the values of that."""
+    sections: list[dict[str, Any]] = []
+    for name, (results, summary) in by_output(run.results, run.summary).items():
+        module = detection if results["problem"] == "detection" else classification
+        sections.append({
+            **module.section(results, summary),
+            "template": module.TEMPLATE,
+            # Of its anchors and its headings.
+            "prefix": f"output{len(sections) + 1}-" if name else "",
+            "heading": f"{name}: " if name else "",
+            "problem": results["problem"],
+            "class_names": summary["class_names"],
+            "balance": summary["balance"],
+            "undefined_labels": results["undefined_labels"],
+        })  # fmt: skip
+    return sections
+
+
+def _intervals(run: Records) -> dict[str, Any]:
+    """Returns the intervals of the metrics; those of several outputs are named like 'output_metric'."""
+    return {
+        f"{name}_{metric}" if name else metric: interval
+        for name, (_, summary) in by_output(run.results, run.summary).items()
+        for metric, interval in summary["intervals"]["metrics"].items()
+    }
+
+
+def _headline(run: Records) -> list[str]:
+    """Returns the names of the most important metrics, the task's own first."""
+    return list(dict.fromkeys([*run.summary["headline"], *_HEADLINE]))
+
+
+def _metric_rows(run: Records, names: Iterable[str]) -> list[dict[str, Any]]:
+    values, intervals = run.results["metrics"], _intervals(run)
     return [
-        {"name": name, "value": value, "interval": intervals.get(name), "down": metrics.direction(name) == "min"}
-        for name, value in values.items()
-        if value is not None
+        {"name": name, "value": values[name], "interval": intervals.get(name), "down": _is_better_low(name)}
+        for name in names
+        if values.get(name) is not None
     ]
 
 
-def _learning(run: Records) -> list[dict[str, Any]]:
-    """A chart of the losses, and one of each metric of the validation examples."""
-    from jaxcls.reports.html_report import charts
+def _is_better_low(name: str) -> bool:
+    return metrics.direction(name) == "min"
 
-    named = dict.fromkeys(name for entry in run.history for name in entry if name.startswith("val_"))
+
+def _learning_curves(run: Records) -> list[dict[str, Any]]:
+    """Returns a chart of the losses, and one of each validation metric."""
+    validation = dict.fromkeys(name for entry in run.history for name in entry if name.startswith("val_"))
     tested = [entry["epoch"] for entry in run.history if entry["step"] == run.results["step"]]
-    last = bool(tested) and tested[-1] == len(run.history)
-    mark = (tested[-1], "tested") if tested and not last else None
-    shown: list[dict[str, Any]] = []
-    pairs = [("loss", ["loss", "val_loss"]), *((called(name), [name]) for name in named if name != "val_loss")]
-    for title, names in pairs:
-        drawn = [
-            charts.Line("training" if name == "loss" else "validation", _over_epochs(run, name), style)
-            for style, name in enumerate(names)
+    mark = (tested[-1], "tested") if tested and tested[-1] != len(run.history) else None
+    shown = []
+    for names in (["loss", "val_loss"], *([name] for name in validation if name != "val_loss")):
+        title = metric(names[0])
+        lines = [
+            charts.Line("training" if name == "loss" else "validation", _over_epochs(run, name), int(name != "loss"))
+            for name in names
         ]
-        drawn = drawn if len(drawn) > 1 else [drawn[0]._replace(style=1)]
-        values = [value for line in drawn for _, value in line.points if value is not None and math.isfinite(value)]
-        unit = title != "loss" and all(0 <= value <= 1 for value in values)
-        chart = charts.lines(drawn, x="epoch", y=title, mark=mark, unit_interval=unit)
-        shown.append({"title": title, "lines": drawn, "chart": chart})
+        values = [value for line in lines for _, value in line.points if value is not None and math.isfinite(value)]
+        unit_interval = title != "loss" and all(0 <= value <= 1 for value in values)
+        chart = charts.lines(lines, x="epoch", y=title, mark=mark, unit_interval=unit_interval)
+        shown.append({"title": title, "lines": lines, "chart": chart})
     return shown
 
 
@@ -235,59 +253,19 @@ def _over_epochs(run: Records, name: str) -> list[tuple[float, float | None]]:
     return [(entry["epoch"], entry.get(name)) for entry in run.history]
 
 
-def _rate(run: Records) -> float:
-    """Examples a second in the middle one of the epochs: the first of them compiles."""
-    return statistics.median(entry["examples_per_second"] for entry in run.history)
+def _environment(record: Mapping[str, Any]) -> dict[str, Any]:
+    values = {**record, **record["packages"]}
+    devices = Counter(values.get("devices", []))
+    values["devices"] = ", ".join(f"{count} {name}" for name, count in devices.items())
+    return {
+        name.replace("_", " "): value
+        for name, value in values.items()
+        if name != "packages" and value not in ("", None)
+    }
 
 
-def _balance(run: Records) -> dict[str, Any]:
-    """By class: of each part how many there are, as a share of the most frequent, and of how many that is known."""
-    parts = run.summary["balance"]
-    most = {name: max(part["counts"], default=0) or 1 for name, part in parts.items()}
-    rows = []
-    for place, label in enumerate(run.summary["class_names"]):
-        cells = []
-        for name, part in parts.items():
-            count, known = part["counts"][place], part["known"][place] if "known" in part else part["examples"]
-            share = round(count / most[name], 3)
-            cells.append({"count": count, "share": share, "known": known if known < part["examples"] else None})
-        rows.append({"name": label, "cells": cells})
-    return {"parts": {name: part["examples"] for name, part in parts.items()}, "rows": rows}
-
-
-def _settings(run: Records) -> list[dict[str, Any]]:
-    recipe = run.summary["recipe"]
-    names = [*run.config, *(name for name in recipe if name not in run.config)]
-    return [
-        {
-            "name": name,
-            "value": _plain(run.config.get(name)),
-            "changed": name in recipe,
-            "recipe": _plain(recipe.get(name)),
-        }
-        for name in names
-        if name not in ("list_tasks", "config", "resume")
-    ]
-
-
-def _environment(record: Mapping[str, Any]) -> dict[str, str]:
-    flat = {name: value for name, value in record.items() if name != "packages"} | record["packages"]
-    devices = flat.get("devices", [])
-    kinds = {kind: devices.count(kind) for kind in devices}
-    flat["devices"] = ", ".join(f"{number} {kind}" for kind, number in kinds.items())
-    return {name.replace("_", " "): _plain(value) for name, value in flat.items() if value not in ("", None)}
-
-
-def _plain(value: Any) -> str:
-    if value is None:
-        return "not set"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-
-
-def _names(runs: Sequence[Records]) -> list[str]:
-    """What the runs are called: their directories, with as much of the way to them as tells them apart."""
+def _distinct_names(runs: Sequence[Records]) -> list[str]:
+    """Returns the names of the run directories, with as many of their parents as make them distinct."""
     paths = [run.path.resolve() for run in runs]
     if len(set(paths)) < len(paths):
         raise InputError("--compare was given one run twice.")
@@ -295,56 +273,42 @@ def _names(runs: Sequence[Records]) -> list[str]:
     return ["/".join(path.parts[-depth:]) for path in paths]
 
 
-def _compared_charts(runs: Sequence[Records], names: Sequence[str]) -> list[dict[str, Any]]:
-    from jaxcls.reports.html_report import charts
+def _compared_metric(name: str, runs: Sequence[Records]) -> dict[str, Any] | None:
+    """Returns the row of a metric; None if a run lacks it."""
+    values = [run.results["metrics"].get(name) for run in runs]
+    if not all(value is not None and math.isfinite(value) for value in values):
+        return None
+    down = _is_better_low(name)
+    return {
+        "name": name,
+        "down": down,
+        "values": values,
+        "best": min(values) if down else max(values),
+        "intervals": [_intervals(run).get(name) for run in runs],
+    }
 
-    found = dict.fromkeys(
-        name for run in runs for entry in run.history for name in entry if name == "loss" or name.startswith("val_")
-    )
+
+def _interval_chart(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    title = metric(row["name"])
+    drawn = map(charts.Interval, names, row["values"], row["intervals"], range(len(names)))
+    return {"title": title, "chart": charts.points(list(drawn), x=title)}
+
+
+def _compared_learning_curves(runs: Mapping[str, Records]) -> list[dict[str, Any]]:
+    names = dict.fromkeys(name for run in runs.values() for entry in run.history for name in entry)
     shown = []
-    for name in found:
-        drawn = [
-            charts.Line(title, _over_epochs(run, name), style)
-            for style, (title, run) in enumerate(zip(names, runs, strict=True))
-        ]
-        title = "training loss" if name == "loss" else called(name)
-        shown.append({"title": title, "chart": charts.lines(drawn, x="epoch", y=title)})
+    for name in names:
+        if name == "loss" or name.startswith("val_"):
+            lines = [
+                charts.Line(run_name, _over_epochs(run, name), style)
+                for style, (run_name, run) in enumerate(runs.items())
+            ]
+            title = "training loss" if name == "loss" else metric(name)
+            shown.append({"title": title, "chart": charts.lines(lines, x="epoch", y=title)})
     return shown
 
 
-def _compared_points(runs: Sequence[Records], names: Sequence[str]) -> list[dict[str, Any]]:
-    from jaxcls.reports.html_report import charts
-
-    wanted = dict.fromkeys([*runs[0].summary["headline"], *_TILES])
-    shown = []
-    for name in wanted:
-        values = [run.results["metrics"].get(name) for run in runs]
-        if any(value is None for value in values):
-            continue
-        intervals = [run.summary["intervals"]["metrics"].get(name) for run in runs]
-        drawn = [
-            charts.Interval(title, value, interval, style)
-            for style, (title, value, interval) in enumerate(zip(names, values, intervals, strict=True))
-        ]
-        shown.append({"name": name, "chart": charts.points(drawn, x=called(name))})
-    return shown
-
-
-def _compared_scores(runs: Sequence[Records], shared: Iterable[str]) -> list[dict[str, Any]]:
-    rows = []
-    for name in shared:
-        values = [run.results["metrics"][name] for run in runs]
-        best = min(values) if metrics.direction(name) == "min" else max(values)
-        cells = [
-            {"value": value, "interval": run.summary["intervals"]["metrics"].get(name), "best": value == best}
-            for value, run in zip(values, runs, strict=True)
-        ]
-        rows.append({"name": name, "down": metrics.direction(name) == "min", "cells": cells})
-    return rows
-
-
-def _compared_settings(runs: Sequence[Records]) -> list[dict[str, Any]]:
-    ignored = ("run_dir", "list_tasks", "config", "resume")
-    names = dict.fromkeys(name for run in runs for name in run.config if name not in ignored)
-    rows = [{"name": name, "values": [_plain(run.config.get(name)) for run in runs]} for name in names]
-    return [row for row in rows if len(set(row["values"])) > 1]
+def _differing_settings(runs: Sequence[Records]) -> dict[str, list[str]]:
+    names = dict.fromkeys(name for run in runs for name in run.config if name not in ("run_dir", *_COMMAND_ONLY))
+    values = {name: [plain(run.config.get(name)) for run in runs] for name in names}
+    return {name: shown for name, shown in values.items() if len(set(shown)) > 1}

@@ -1,67 +1,56 @@
-"""What a page shows of a detector: images with their boxes, curves and scores by class, what it missed and made up."""
+"""The section of a report about a detector: scores and curves by class, images with boxes, and mistakes."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from jaxcls.reports.run_directory import Records
+from markupsafe import Markup
 
-_OF_A_CLASS = ("map", "map_50", "map_75", "voc_ap_50")
+from jaxcls.reports.html_report import charts
+
+TEMPLATE = "detection.html"
+_CLASS_METRICS = ("map", "map_50", "map_75", "voc_ap_50")
 
 
-def content(run: Records) -> dict[str, Any]:
-    """What the template `detection.html` takes beside that of every run."""
-    from jaxcls.reports.html_report import charts
-
-    summary, labels = run.summary, run.results["labels"]
+def section(results: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the values of the template."""
+    labels = results["labels"]
+    headings = {"classes": "Classes", "curves": "Curves", "images": "Images", "missed": "Missed objects"}
+    headings["false-alarms"] = "False alarms"
+    if not summary["curves"]:
+        del headings["curves"]
     return {
-        "threshold": run.results["thresholds"],
+        "headings": headings,
+        "threshold": results["thresholds"],
         "counts": summary["counts"],
-        "label_columns": [name for name in _OF_A_CLASS if any(name in values for values in labels.values())],
+        "columns": [name for name in _CLASS_METRICS if any(name in values for values in labels.values())],
         "labels": labels,
-        "examples": [example | {"drawing": charts.boxes_on(**_drawn(example))} for example in summary["examples"]],
+        "examples": [example | {"chart": _example(example)} for example in summary["examples"]],
         "curves": [
             {
                 "label": label,
-                "value": labels[label]["map_50"],
+                "values": labels[label],
                 "chart": charts.curve(
                     charts.Line(label, curve["precision_recall"]), x="recall", y="precision", steps=True
                 ),
             }
             for label, curve in summary["curves"].items()
         ],
-        "missed": [_of_mistake(one, "truth") for one in summary["mistakes"]],
-        "alarms": [_of_mistake(one, "wrong") for one in summary["alarms"]],
+        "missed": [mistake | {"chart": _crop(mistake, "truth")} for mistake in summary["missed"]],
+        "false_alarms": [mistake | {"chart": _crop(mistake, "wrong")} for mistake in summary["false_alarms"]],
     }
 
 
-def _drawn(example: dict[str, Any]) -> dict[str, Any]:
-    boxes = [("truth", one["box"], one["class"]) for one in example["truth"]]
-    for one in example["found"]:
-        said = f"{one['class']} {one['score']:.2f}"
-        boxes.append(("found" if one["right"] else "wrong", one["box"], said))
-    described = "; ".join(
-        [
-            f"test image {example['row']}: " + (", ".join(one["class"] for one in example["truth"]) or "no true box"),
-            "found " + (", ".join(name for kind, _, name in boxes if kind != "truth") or "nothing"),
-        ]
-    )
-    return {
-        "png": example["png"],
-        "width": example["width"],
-        "height": example["height"],
-        "boxes": boxes,
-        "description": described,
-    }
+def _example(example: Mapping[str, Any]) -> Markup:
+    truth = [charts.Box("truth", one["box"], one["class"]) for one in example["truth"]]
+    detections = [
+        charts.Box("correct" if one["correct"] else "wrong", one["box"], f"{one['class']} {one['score']:.2f}")
+        for one in example["detections"]
+    ]
+    names, detected = (", ".join(box.label for box in boxes) or "none" for boxes in (truth, detections))
+    description = f"Test image {example['row']}. Objects: {names}. Detections: {detected}."
+    return charts.boxes(example, truth + detections, description)
 
 
-def _of_mistake(one: dict[str, Any], kind: str) -> dict[str, Any]:
-    from jaxcls.reports.html_report import charts
-
-    example = one["example"]
-    drawing = charts.boxes_on(
-        png=example["png"],
-        width=example["width"],
-        height=example["height"],
-        boxes=[(kind, example["box"], "")],
-        description=f"{one['class']} in test image {one['row']}",
-    )
-    return one | {"drawing": drawing}
+def _crop(mistake: Mapping[str, Any], style: str) -> Markup:
+    box = charts.Box(style, mistake["example"]["box"], "")
+    return charts.boxes(mistake["example"], [box], f"{mistake['class']} in test image {mistake['row']}")
