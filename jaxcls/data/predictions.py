@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxcls._utils import files
 from jaxcls._utils.errors import InputError
-from jaxcls._utils.labels import ProblemName, outputs
+from jaxcls._utils.labels import ProblemName
 from jaxcls.data import user_tables
 from jaxcls.data.formats import tables
 
@@ -55,37 +55,8 @@ def columns(
             predicted = names[scores.argmax(axis=1)]
         case "multilabel":
             predicted = np.array(["|".join(names[row]) for row in scores >= thresholds], object)
-    return {"id": ids, "predicted": predicted, **_probability_columns(names, scores)}
-
-
-def multi_output_columns(ids: np.ndarray, scores: np.ndarray, class_names: Sequence[str]) -> tables.Table:
-    """Returns the columns id, the most probable class of each output, and one probability per class.
-
-    Args:
-      ids: str objects (N,).
-      scores: probabilities (N, K).
-      class_names: as in :func:`jaxcls._utils.labels.outputs`.
-
-    Raises:
-      InputError: a score is not a probability.
-
-    >>> names = ("size: small", "size: large", "color: red", "color: blue")
-    >>> for name, column in multi_output_columns(np.array(["a"]), np.array([[0.25, 0.75, 0.5, 0.5]]), names).items():
-    ...     print(name, column.tolist())
-    id ['a']
-    size ['large']
-    color ['red']
-    probability_size: small [0.25]
-    probability_size: large [0.75]
-    probability_color: red [0.5]
-    probability_color: blue [0.5]
-    """
-    scores = _probabilities(ids, scores)
-    predicted = {}
-    for output, classes in outputs(class_names).items():
-        names = np.array([name.removeprefix(f"{output}: ") for name in class_names[classes]], object)
-        predicted[output] = names[scores[:, classes].argmax(axis=1)]
-    return {"id": ids, **predicted, **_probability_columns(class_names, scores)}
+    probabilities = {f"probability_{name}": column for name, column in zip(names, scores.T, strict=True)}
+    return {"id": ids, "predicted": predicted, **probabilities}
 
 
 def save(path: Path, columns: tables.Table, *, for_spreadsheets: bool = True) -> None:
@@ -171,10 +142,6 @@ def submission(
         scores /= scores.sum(axis=1, keepdims=True)
     by_name = dict(zip(class_names, scores.T, strict=True))
     return {sample.id_column: sample.ids, **{name: by_name[name] for name in sample.columns}}
-
-
-def _probability_columns(class_names: Sequence[str] | np.ndarray, scores: np.ndarray) -> tables.Table:
-    return {f"probability_{name}": column for name, column in zip(class_names, scores.T, strict=True)}
 
 
 def _probabilities(ids: np.ndarray, scores: np.ndarray) -> np.ndarray:

@@ -103,7 +103,7 @@ def infer_labels(columns: Columns, label_columns: Sequence[str], where: str) -> 
                 )
         return Labels(values, "multilabel", tuple(label_columns))
     words, indices = _distinct_words(columns, label_columns[0], where)
-    numeric = all(map(_is_number, words))
+    numeric = all(map(tables.PLAIN_NUMBER.fullmatch, words))
     class_names = tuple(sorted(set(words), key=float if numeric else None))
     _check_classes(class_names, len(indices), numeric, f"{where}: column {label_columns[0]!r}")
     problem: ProblemName = "binary" if len(class_names) == 2 else "multiclass"
@@ -212,8 +212,6 @@ def hold_out_test(
     >>> len(train.labels), test.labels.tolist()
     (6, [0, 1])
     """
-    if not 0 < fraction < 1:
-        raise InputError(f"the test fraction is {fraction:g}; it must be above 0 and below 1.")
     with error_context(where):
         train_rows, test_rows = split(examples, fraction, seed=seed)
     return examples.take(train_rows), examples.take(test_rows)
@@ -238,26 +236,23 @@ def load(name: str, data: Path, test_data: Path | None, columns: TableColumns, t
       InputError: a column is missing or has two roles, or a row does not fit; the message names it.
     """
     where = str(data)
-    roles = columns.roles()
     table = _read(data, columns)
-    for column in roles:
-        if roles[column] == "drop":
-            tables.require(table, column, where)
+    for column in columns.drop:
+        tables.require(table, column, where)
     row_ids(table, columns.id, where)
     labels = infer_labels(table, columns.label, where)
     train = Split(_inputs(table, columns, where), labels.values, sample_weights(table, columns.weight, where))
-    files = {"data": data}
+    # Keyed by role: both files may have the same name.
+    sha256 = {"data": sources.checksums([data])[data.name]}
     if test_data is None:
         train, test = hold_out_test(train, test_fraction, where)
         note = f"user data; {len(test.labels):,} rows held out for the test"
     else:
         test = _test_split(test_data, columns, labels, train.inputs)
-        files["test_data"] = test_data
+        sha256["test_data"] = sources.checksums([test_data])[test_data.name]
         note = f"user data; tested on {test_data}"
     if labels.problem == "binary":
         note += f"; the positive class is {labels.class_names[1]!r}"
-    # Keyed by role: both files may have the same name.
-    sha256 = {role: digest for role, path in files.items() for digest in sources.checksums([path]).values()}
     return Dataset(
         name, train, test, labels.class_names, Provenance("files", where, sha256, synthetic=False, note=note)
     )
@@ -276,10 +271,10 @@ def _read(path: Path, columns: TableColumns) -> dict[str, np.ndarray]:
 
 def _inputs(table: Columns, columns: TableColumns, where: str) -> PyTree:
     """The texts (N,), or the feature columns; a column of numbers holds finite numbers or NaN."""
+    roles = columns.roles()
     if columns.text is not None:
         tables.require(table, columns.text, where)
         return table[columns.text]
-    roles = columns.roles()
     features = {name: column for name, column in table.items() if name not in roles}
     if not features:
         raise InputError(f"{where}: has no feature columns besides the label, weight, id and dropped columns.")
@@ -351,10 +346,6 @@ def _check_classes(class_names: tuple[str, ...], rows: int, numeric: bool, where
             f"{where} has {len(class_names):,} distinct values in {rows:,} rows. That looks like {what}; in a column "
             "of classes, each class occurs several times. Choose another label column."
         )
-
-
-def _is_number(word: str) -> bool:
-    return re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", word) is not None
 
 
 def _encode(words: Sequence[str], class_names: tuple[str, ...]) -> np.ndarray:

@@ -32,7 +32,7 @@ _BLOCK = 1 << 24
 # The characters that begin a formula in a spreadsheet, some of them full-width, after any white space.
 _FORMULA = tuple("=+-@\t\r\n\N{FULLWIDTH EQUALS SIGN}\N{FULLWIDTH PLUS SIGN}\N{FULLWIDTH HYPHEN-MINUS}"
                  "\N{FULLWIDTH COMMERCIAL AT}")  # fmt: skip
-_PLAIN_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+PLAIN_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _SPECIAL = re.compile('[",\r\n]')
 
 
@@ -181,7 +181,7 @@ def is_formula(value: object) -> bool:
     >>> [is_formula(value) for value in ("=1+1", "-1.5", "-1+1", "@x", "a=b", -1.5)]
     [True, False, True, True, False, False]
     """
-    return isinstance(value, str) and value.startswith(_FORMULA) and _PLAIN_NUMBER.fullmatch(value) is None
+    return isinstance(value, str) and value.startswith(_FORMULA) and PLAIN_NUMBER.fullmatch(value) is None
 
 
 def _quoted(value: object) -> str:

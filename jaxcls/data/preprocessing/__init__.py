@@ -3,13 +3,22 @@
 One module per type of input. A fitted preprocessor is a plain JSON record, which is saved with a run.
 """
 
+import importlib
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from jaxcls._utils.errors import InputError
+from jaxcls._utils.errors import unknown_name
 from jaxcls.data.buckets import Buckets
 
 PyTree = Any
+
+# The type in a record, which is also the module -> the class.
+_CLASSES = {
+    "images": "ImagePreprocessor",
+    "detection": "DetectionPreprocessor",
+    "tables": "TablePreprocessor",
+    "texts": "TextPreprocessor",
+}
 
 
 class Preprocessor(Protocol):
@@ -48,23 +57,10 @@ def from_record(record: Mapping[str, Any]) -> Preprocessor:
     >>> from_record(fitted.as_record()) == fitted
     True
     """
+    name = record["type"]
+    if name not in _CLASSES:
+        raise unknown_name("preprocessor", name, _CLASSES)
     # Imports only the module that is needed: images do not need a tokenizer.
-    match record["type"]:
-        case "images":
-            from jaxcls.data.preprocessing import images
-
-            return images.ImagePreprocessor.from_record(record)
-        case "detection":
-            from jaxcls.data.preprocessing import detection
-
-            return detection.DetectionPreprocessor.from_record(record)
-        case "tables":
-            from jaxcls.data.preprocessing import tables
-
-            return tables.TablePreprocessor.from_record(record)
-        case "texts":
-            from jaxcls.data.preprocessing import texts
-
-            return texts.TextPreprocessor.from_record(record)
-        case name:
-            raise InputError(f"unknown preprocessor {name!r}; known: images, detection, tables, texts.")
+    preprocessor: Any = getattr(importlib.import_module(f"{__name__}.{name}"), _CLASSES[name])
+    fitted: Preprocessor = preprocessor.from_record(record)
+    return fitted
