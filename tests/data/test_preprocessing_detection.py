@@ -31,8 +31,8 @@ def test_statistics_leave_out_the_padding(channels):
     np.testing.assert_allclose(fitted.pixels.mean, pixels.mean(axis=0), atol=rounded)
     np.testing.assert_allclose(fitted.pixels.deviation, pixels.std(axis=0), atol=rounded)
     normalized = np.asarray(jax.jit(fitted.normalize)(fitted.transform(inputs)))
-    for image, given, (height, width) in zip(normalized, inputs["image"], inputs["size"], strict=True):
-        wanted = (given[:height, :width] - pixels.mean(axis=0)) / pixels.std(axis=0)
+    for image, source, (height, width) in zip(normalized, inputs["image"], inputs["size"], strict=True):
+        wanted = (source[:height, :width] - pixels.mean(axis=0)) / pixels.std(axis=0)
         np.testing.assert_allclose(image[:height, :width], wanted, rtol=1 / 100, atol=1 / 100)
         assert not image[height:].any()
         assert not image[:, width:].any()

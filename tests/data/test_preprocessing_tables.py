@@ -148,7 +148,7 @@ def test_absent_types_of_columns_give_empty_arrays():
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("table", "message"),
     [
         ({}, "no feature columns"),
         ({"a": np.array([1.0, np.inf])}, "row 2 of column 'a' is inf"),
@@ -156,9 +156,9 @@ def test_absent_types_of_columns_give_empty_arrays():
         ({"a": words(*map(str, range(30)), "?")}, "Most of them are numbers, but not '\\?'"),
     ],
 )
-def test_fit_rejects_unusable_columns(given, message):
+def test_fit_rejects_unusable_columns(table, message):
     with pytest.raises(InputError, match=message):
-        tables.fit(given)
+        tables.fit(table)
 
 
 @pytest.mark.parametrize(
@@ -171,8 +171,8 @@ def test_fit_rejects_unusable_columns(given, message):
     ],
 )
 def test_transform_rejects_columns_that_do_not_match_training(columns, change, message):
-    given = {**columns, **change}
+    table = {**columns, **change}
     for name in [*(["b"] if "color" in change else []), *(name for name, value in change.items() if value is None)]:
-        del given[name]
+        del table[name]
     with pytest.raises(InputError, match=message):
-        tables.fit(columns).transform(given)
+        tables.fit(columns).transform(table)

@@ -18,7 +18,7 @@ from jaxcls.data import batching, streaming
 from jaxcls.data.buckets import sequence_buckets
 from jaxcls.models import functional
 from jaxcls.training import steps
-from jaxcls.training.loop import Interrupted, fit
+from jaxcls.training.loop import FitConfig, Interrupted, chunks, fit
 
 COUNT, BATCH, EPOCHS = 333, 4, 2
 BUCKETS = sequence_buckets((2, 4, 8))
@@ -56,21 +56,25 @@ TABLE = {"numbers": RNG.normal(size=(COUNT, 5)).astype(np.float32), "words": RNG
 OPTIMIZER = optax.adam(1e-2)
 
 
-def train(build, inputs, feed, *, sharding=None, place=None, buckets=None, **options):
+def train(build, inputs, feed, *, sharding=None, placement=None, buckets=None, **options):
     """Trains a small model; returns its state and losses."""
     model = functional(build)
     step = steps.make_train_step(model, losses.get("softmax_cross_entropy", normalizer="batch"), OPTIMIZER)
     data = batching.examples(inputs, LABELS, WEIGHTS)
+    order = None
     if buckets is not None:
         step = steps.bucketed(step, buckets)
         numbers = buckets.indices(inputs)
-        options["order"] = lambda key, epoch: steps.bucketed_order(key, epoch, numbers, BATCH)
-    state = jax.device_put(steps.init_state(model, OPTIMIZER, seed=0), place)
+
+        def order(key, epoch):
+            return steps.bucketed_order(key, epoch, numbers, BATCH)
+
+    state = jax.device_put(steps.init_state(model, OPTIMIZER, seed=0), placement)
     if feed is batching.device_feed:
-        data = jax.device_put(data, place)
+        data = jax.device_put(data, placement)
     state, history = fit(
-        state, step, data, epochs=EPOCHS, batch_size=BATCH, validate=lambda state: {}, feed=feed, sharding=sharding,
-        **options,
+        state, chunks(data, BATCH, order=order, feed=feed, sharding=sharding), FitConfig(EPOCHS, BATCH),
+        train_chunk=steps.make_train_chunk(step), validate=lambda state: {}, **options,
     )  # fmt: skip
     return jax.device_get(state._replace(key=jax.random.key_data(state.key))), [entry["loss"] for entry in history]
 
@@ -104,7 +108,7 @@ def test_two_devices_give_the_same_bits(from_device):
     mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
     whole, split = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("data",)))
     here, there = (
-        train(Net, TABLE, feed, place=whole, sharding=split) for feed in (batching.device_feed, streaming.host_feed)
+        train(Net, TABLE, feed, placement=whole, sharding=split) for feed in (batching.device_feed, streaming.host_feed)
     )
     chex.assert_trees_all_equal(there, here)
     chex.assert_trees_all_close(there[0].params, from_device[0].params, rtol=1e-4, atol=1e-5)

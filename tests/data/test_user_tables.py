@@ -1,4 +1,4 @@
-"""The user's own data: labels and the problem that follows from them, weights, ids, the test part."""
+"""User-supplied tables: labels and the problem they imply, weights, ids, the test split."""
 
 import dataclasses
 
@@ -22,31 +22,31 @@ def objects(values):
 
 
 def column(values):
-    """As a CSV file gives it: numbers as float64, words as objects."""
+    """A column as read from a CSV file: numbers as float64, words as objects."""
     return objects(values) if isinstance([*values, 0][0], str) else np.array(values, np.float64)
 
 
 @given(st.lists(words, min_size=2, max_size=4, unique_by=str.strip), st.data())
-def test_words_become_the_places_that_scikit_learn_gives(classes, data):
+def test_words_are_encoded_as_by_scikit_learn(classes, data):
     values = [*classes, *classes, *data.draw(st.lists(st.sampled_from(classes), max_size=20))]
-    found = user_tables.infer_labels({"y": objects(values)}, ["y"], "rows.csv")
+    labels = user_tables.infer_labels({"y": objects(values)}, ["y"], "rows.csv")
     encoder = LabelEncoder().fit([value.strip() for value in values])
-    assert found.class_names == tuple(encoder.classes_)
-    np.testing.assert_array_equal(found.values, encoder.transform([value.strip() for value in values]))
-    assert found.values.dtype == np.int32
-    assert found.problem == ("binary" if len(classes) == 2 else "multiclass")
+    assert labels.class_names == tuple(encoder.classes_)
+    np.testing.assert_array_equal(labels.values, encoder.transform([value.strip() for value in values]))
+    assert labels.values.dtype == np.int32
+    assert labels.problem == ("binary" if len(classes) == 2 else "multiclass")
 
 
 @given(st.sets(st.integers(-(10**6), 10**6), min_size=2, max_size=8))
-def test_numbers_are_in_the_order_of_numbers_and_the_same_class_however_they_are_written(classes):
+def test_numbers_are_sorted_numerically_and_independent_of_their_spelling(classes):
     order = sorted(classes)
     values = [*classes, *order]
     expected = [order.index(value) for value in values]
     as_text = [objects([f"{value}{end}" for value in values]) for end in ("", ".", ".0")]
     for written in [np.array(values, float), *as_text]:
-        found = user_tables.infer_labels({"y": written}, ["y"], "rows.csv")
-        assert found.class_names == tuple(map(str, order))
-        assert found.values.tolist() == expected
+        labels = user_tables.infer_labels({"y": written}, ["y"], "rows.csv")
+        assert labels.class_names == tuple(map(str, order))
+        assert labels.values.tolist() == expected
 
 
 def test_several_columns_of_0_and_1_are_a_multilabel_problem():
@@ -59,7 +59,7 @@ def test_several_columns_of_0_and_1_are_a_multilabel_problem():
 
 
 @pytest.mark.parametrize(
-    ("columns", "names", "says"),
+    ("columns", "names", "message"),
     [
         ({"y": ["a", "b"]}, ["label"], "rows.csv: has no column 'label'"),
         ({"y": ["a", "b", "", "a"]}, ["y"], "rows.csv: row 3 of column 'y' is ''"),
@@ -77,14 +77,14 @@ def test_several_columns_of_0_and_1_are_a_multilabel_problem():
         ({"a": [0.0, 1.0]}, ["a", "a"], "the label columns are 'a, a'; give one, or several different ones"),
     ],
 )  # fmt: skip
-def test_labels_that_cannot_be_learned_are_refused_in_words(columns, names, says):
+def test_unusable_labels_are_rejected(columns, names, message):
     columns = {name: column(values) for name, values in columns.items()}
-    with pytest.raises(InputError, match=says):
+    with pytest.raises(InputError, match=message):
         user_tables.infer_labels(columns, names, "rows.csv")
 
 
 @pytest.mark.parametrize("training", [["1", "2", "x", "1", "2", "x"], ["1", "2", "3", "1", "2", "3"]])
-def test_the_classes_of_test_labels_are_those_of_the_training_labels(training):
+def test_test_labels_must_be_training_classes(training):
     known = user_tables.infer_labels({"y": objects(training)}, ["y"], "train.csv")
     # Numbers alone, where the training labels had a word among them, are read as numbers.
     assert user_tables.encode_labels(known, {"y": np.array([2.0, 1.0])}, ["y"], "test.csv").tolist() == [1, 0]
@@ -93,7 +93,7 @@ def test_the_classes_of_test_labels_are_those_of_the_training_labels(training):
 
 
 @pytest.mark.parametrize(
-    ("weights", "says"),
+    ("weights", "message"),
     [
         ([1.0, -1.0], "row 2 of column 'w' is '-1', but a sample weight is 0 or more"),
         ([1.0, np.nan], "row 2 of column 'w' is empty"),
@@ -101,23 +101,23 @@ def test_the_classes_of_test_labels_are_those_of_the_training_labels(training):
         (["1", "heavy"], "row 2 of column 'w' is 'heavy'"),
     ],
 )
-def test_weights_are_finite_and_not_negative(weights, says):
-    with pytest.raises(InputError, match=f"rows.csv: .*{says}"):
+def test_weights_are_finite_and_not_negative(weights, message):
+    with pytest.raises(InputError, match=f"rows.csv: .*{message}"):
         user_tables.sample_weights({"w": column(weights)}, "w", "rows.csv")
 
 
-def test_ids_stay_as_they_are_written_and_name_one_row():
+def test_ids_are_read_verbatim_and_unique():
     assert user_tables.row_ids({"id": objects(["007", "1.0"])}, "id", "rows.csv").tolist() == ["007", "1.0"]
-    for ids, says in (
+    for ids, message in (
         (["a", "b", "a"], "row 3 of column 'id' is 'a', the same as row 1"),
         (["a", ""], "row 2 .* is empty"),
     ):
-        with pytest.raises(InputError, match=says):
+        with pytest.raises(InputError, match=message):
             user_tables.row_ids({"id": objects(ids)}, "id", "rows.csv")
 
 
 @given(st.lists(st.integers(0, 2), min_size=8, max_size=60), st.floats(0.05, 0.95))
-def test_the_test_part_and_the_rest_are_all_rows(values, fraction):
+def test_training_and_test_rows_together_are_all_rows(values, fraction):
     values[:2] = [0, 0]
     part = Split(
         {"x": np.arange(len(values), dtype=float)}, np.array(values, np.int32), np.ones(len(values), np.float32)
@@ -200,5 +200,5 @@ def test_columns_that_do_not_fit_the_table_are_rejected(table, changes, message)
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0])
 def test_a_test_fraction_outside_0_and_1_is_rejected(table, fraction):
-    with pytest.raises(InputError, match="rows.csv: fraction is .*; it must be"):
+    with pytest.raises(InputError, match=r"rows.csv: fraction is .*; it must be"):
         load(table, test_fraction=fraction)

@@ -1,4 +1,4 @@
-"""The chest_xray task: both layouts of its files, its traps, and what is wrong with them."""
+"""The chest_xray task: both layouts of its files, pitfalls, and errors."""
 
 import shutil
 
@@ -25,7 +25,7 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """A small archive, as it is unpacked."""
+    """A small unpacked archive."""
     folder = tmp_path_factory.mktemp("written")
     sample.write(folder, train=60, test=20)
     return folder
@@ -33,13 +33,13 @@ def written(tmp_path_factory):
 
 @pytest.fixture
 def folder(written, tmp_path):
-    """A copy of it that a test may change."""
+    """A copy of the archive, to edit."""
     shutil.copytree(written, tmp_path / "data")
     return tmp_path / "data"
 
 
-def load(folder, **given):
-    return TASK.load(Settings(**{"task": "chest_xray", "data_dir": folder, "image_size": 16} | given))
+def load(folder, **settings):
+    return TASK.load(Settings(**{"task": "chest_xray", "data_dir": folder, "image_size": 16} | settings))
 
 
 def test_the_sample_has_the_quirks_of_the_archive(written):
@@ -68,7 +68,7 @@ def test_the_validation_images_of_the_archive_count_as_training_images(written):
     np.testing.assert_allclose(dataset.test.labels.mean(), 12 / 20)
 
 
-def test_no_patient_is_on_both_sides_of_the_split(written):
+def test_no_patient_is_in_both_training_and_validation(written):
     train = load(written).train
     train_rows, validation_rows = TASK.split(train, 0.3, seed=0)
     assert TASK.split is grouped
@@ -97,7 +97,7 @@ def test_the_patient_is_read_from_the_name(folder, name, patient):
     assert train.groups[train.labels == 0][:1] == [patient]
 
 
-def test_numbers_that_stand_in_train_and_test_are_counted(folder):
+def test_patient_numbers_in_both_train_and_test_are_counted(folder):
     root = folder / "chest_xray"
     for path in (root / "test").glob("*/*"):
         path.rename(path.with_name(f"other-{path.name}"))
@@ -107,27 +107,27 @@ def test_numbers_that_stand_in_train_and_test_are_counted(folder):
     assert "the numbers of 1 also occur" in load(folder).provenance.note
 
 
-def test_the_second_copy_and_the_litter_of_the_archive_are_passed_over(folder):
+def test_the_second_copy_and_files_of_macos_are_ignored(folder):
     root = folder / "chest_xray"
     shutil.copytree(root, root / "chest_xray")
     (root / "__MACOSX").mkdir()
     (root / "train" / "PNEUMONIA" / "._person1_bacteria_1.jpeg").write_bytes(b"\0\5\26\7")
-    for given in (folder, root):
-        assert len(load(given).train.labels) == 76
+    for data_dir in (folder, root):
+        assert len(load(data_dir).train.labels) == 76
 
 
-def test_an_image_is_the_same_whatever_its_mode(folder):
+def test_decoded_images_do_not_depend_on_their_mode(folder):
     path = next((folder / "chest_xray" / "test" / "NORMAL").glob("*.jpeg"))
     with Image.open(path) as image:
-        grey = image.copy()
-    for name, image in [("a.png", grey), ("b.png", grey.convert("RGB")), ("c.png", grey.convert("RGBA"))]:
+        gray = image.copy()
+    for name, image in [("a.png", gray), ("b.png", gray.convert("RGB")), ("c.png", gray.convert("RGBA"))]:
         image.save(path.parent / name)
     images = load(folder).test.inputs
     np.testing.assert_array_equal(images[-15:-12], np.broadcast_to(images[-15], (3, 16, 16, 1)))
 
 
 @pytest.mark.parametrize("size", [28, 64])
-def test_medmnist_brings_its_own_validation_images(tmp_path, size):
+def test_medmnist_has_validation_images(tmp_path, size):
     draw = np.random.default_rng(0)
     arrays = {}
     for part, count in [("train", 12), ("val", 4), ("test", 6)]:
@@ -150,7 +150,7 @@ def cut(path):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "says"),
+    ("spoil", "message"),
     [
         (lambda root: lose(root / "train"), "holds neither chest_xray/train nor pneumoniamnist.npz"),
         (lambda root: lose(root / "test"), "test is not a folder"),
@@ -162,9 +162,9 @@ def cut(path):
         (lambda root: (root / "val" / "NORMAL" / "a.jpeg").touch(), r"a\.jpeg: not an image"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_named(folder, spoil, says):
+def test_errors_name_the_file(folder, spoil, message):
     spoil(folder / "chest_xray")
-    with pytest.raises(InputError, match=says):
+    with pytest.raises(InputError, match=message):
         load(folder)
 
 
@@ -175,13 +175,13 @@ def test_a_folder_of_images_is_read_to_predict(written):
     assert queries.ids[0].endswith(".jpeg")
 
 
-def test_the_sample_is_called_synthetic(monkeypatch):
+def test_the_sample_is_recorded_as_synthetic(monkeypatch):
     write = sample.write
 
     def small(folder):
         write(folder, train=60, test=20)
 
-    small.__module__ = sample.__name__  # what is generated is named after it
+    small.__module__ = sample.__name__  # the sample is named after it
     monkeypatch.setattr(sample, "write", small)
     dataset = load(None, source="sample")
     assert dataset.provenance.synthetic

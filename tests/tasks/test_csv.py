@@ -1,4 +1,4 @@
-"""The task csv: a table of one's own from file to data set, its traps, and a whole run."""
+"""The csv task: from a user-supplied table to a data set and a run."""
 
 import dataclasses
 import json
@@ -15,19 +15,19 @@ from jaxcls.training.settings import Settings
 
 
 def table(rows=60, seed=0):
-    """A table with everything in it: numbers, some of them missing, words, an id, a weight, and labels of each kind."""
+    """A table with numbers, some of them missing, words, ids, weights, and labels of each problem."""
     random = np.random.default_rng(seed)
     size = random.normal(10, 3, rows)
-    colour = random.choice(["red", "green", ""], rows)
-    kind = np.where(colour == "red", "fruit", np.where(size > 10, "tree", "herb"))
+    color = random.choice(["red", "green", ""], rows)
+    kind = np.where(color == "red", "fruit", np.where(size > 10, "tree", "herb"))
     return {
         "id": [f"00{row}" for row in range(rows)],
         "size": np.where(random.random(rows) < 0.1, np.nan, size),
-        "colour": colour,
+        "color": color,
         "weight": np.full(rows, 0.5),
         "kind": kind,
         "big": (size > 10).astype(int),
-        "red": (colour == "red").astype(int),
+        "red": (color == "red").astype(int),
     }
 
 
@@ -53,17 +53,17 @@ def load(settings):
         (("big", "red"), ("kind",), "multilabel", ("big", "red")),
     ],
 )
-def test_the_problem_follows_from_the_label_columns(settings, label_column, drop_column, problem, class_names):
-    given = dataclasses.replace(settings, label_column=label_column, drop_column=drop_column)
-    assert specialized(given).problem == problem
-    data = load(given)
+def test_the_label_columns_decide_the_problem(settings, label_column, drop_column, problem, class_names):
+    changed = dataclasses.replace(settings, label_column=label_column, drop_column=drop_column)
+    assert specialized(changed).problem == problem
+    data = load(changed)
     assert data.class_names == class_names
-    assert list(data.train.inputs) == ["size", "colour"]
+    assert list(data.train.inputs) == ["size", "color"]
     assert (len(data.train.labels), len(data.test.labels)) == (48, 12)
     np.testing.assert_array_equal(data.train.sample_weight, np.full(48, 0.5, np.float32))
 
 
-def test_a_large_table_is_gone_through_less_often(settings, monkeypatch):
+def test_a_large_table_trains_for_fewer_epochs_with_larger_batches(settings, monkeypatch):
     small = with_recipe(specialized(settings), settings)
     monkeypatch.setattr(task_csv, "LARGE_ROWS", 60)
     large = with_recipe(specialized(settings), settings)
@@ -81,7 +81,7 @@ def test_a_large_table_is_gone_through_less_often(settings, monkeypatch):
         ("kind", "", "row 3 of column 'kind' is ''"),
     ],
 )
-def test_a_row_of_the_test_file_that_does_not_fit_is_named(settings, tmp_path, column, value, message):
+def test_an_invalid_row_of_the_test_file_is_named(settings, tmp_path, column, value, message):
     path = tmp_path / "later.csv"
     columns = {name: list(map(str, values)) for name, values in table(8, seed=1).items()}
     columns[column][2] = value
@@ -92,9 +92,9 @@ def test_a_row_of_the_test_file_that_does_not_fit_is_named(settings, tmp_path, c
 
 def test_a_renamed_column_of_the_test_file_is_suggested(settings, tmp_path):
     columns = table(8)
-    columns["Colour"] = columns.pop("colour")
+    columns["Color"] = columns.pop("color")
     write_csv(tmp_path / "later.csv", columns)
-    with pytest.raises(InputError, match=r"later.csv: has no column 'colour'\. Did you mean 'Colour'\?"):
+    with pytest.raises(InputError, match=r"later.csv: has no column 'color'\. Did you mean 'Color'\?"):
         load(dataclasses.replace(settings, test_data=tmp_path / "later.csv"))
 
 
@@ -108,7 +108,7 @@ def test_a_renamed_column_of_the_test_file_is_suggested(settings, tmp_path):
         ({"id": ["1"] * 60}, "plants.csv: row 2 of column 'id' is '1', the same as row 1"),
     ],
 )
-def test_a_row_that_cannot_be_learned_from_is_named(settings, changes, message):
+def test_an_invalid_training_row_is_named(settings, changes, message):
     write_csv(settings.data, {**table(), **changes})
     with pytest.raises(InputError, match=message):
         load(settings)
@@ -119,55 +119,55 @@ def test_a_row_that_cannot_be_learned_from_is_named(settings, changes, message):
     [
         ({"label_column": None}, "--task csv needs --label-column"),
         ({"label_column": ("knid",)}, "no column 'knid'. Did you mean 'kind'"),
-        ({"drop_column": ("size", "colour", "big", "red")}, "no feature columns besides"),
+        ({"drop_column": ("size", "color", "big", "red")}, "no feature columns besides"),
         ({"data": None}, "--label-column goes with --data"),
         ({"source": "tfds"}, "--source tfds"),
     ],
 )
-def test_settings_that_do_not_fit_are_refused(settings, changes, message):
+def test_settings_that_do_not_match_the_table_are_rejected(settings, changes, message):
     with pytest.raises(InputError, match=message):
         load(dataclasses.replace(settings, **changes))
 
 
-def test_names_of_rows_are_no_category(settings):
+def test_a_column_of_distinct_words_is_rejected(settings):
     write_csv(settings.data, {**table(), "id": [f"plant {row}" for row in range(60)]})
     data = load(dataclasses.replace(settings, id_column=None))
     with pytest.raises(InputError, match=r"column 'id' has 48 distinct words in 48 rows.*make id the id column"):
         task_csv.TASK.fit_preprocessor(data.train.inputs, settings)
 
 
-def test_an_id_that_stands_twice_among_rows_to_predict_is_named(settings, tmp_path):
-    write_csv(tmp_path / "asked.csv", {**table(3), "id": ["7", "8", "7"]})
-    with pytest.raises(InputError, match=r"asked.csv: row 3 of column 'id' is '7', the same as row 1"):
-        task_csv.read(tmp_path / "asked.csv", settings)
+def test_a_duplicate_id_among_rows_to_predict_is_named(settings, tmp_path):
+    write_csv(tmp_path / "new.csv", {**table(3), "id": ["7", "8", "7"]})
+    with pytest.raises(InputError, match=r"new.csv: row 3 of column 'id' is '7', the same as row 1"):
+        task_csv.read(tmp_path / "new.csv", settings)
 
 
 def test_rows_to_predict_need_neither_labels_nor_weights(settings, tmp_path):
-    asked = table(4, seed=3)
-    write_csv(tmp_path / "asked.csv", {name: asked[name] for name in ("id", "colour", "size", "big", "red")})
-    queries = task_csv.read(tmp_path / "asked.csv", settings)
-    assert queries.ids.tolist() == ["000", "001", "002", "003"]
+    new = table(4, seed=3)
+    write_csv(tmp_path / "new.csv", {name: new[name] for name in ("id", "color", "size", "big", "red")})
+    rows = task_csv.read(tmp_path / "new.csv", settings)
+    assert rows.ids.tolist() == ["000", "001", "002", "003"]
     fitted = task_csv.TASK.fit_preprocessor(load(settings).train.inputs, settings)
-    assert fitted.transform(queries.inputs)["numeric"].shape == (4, 1)
+    assert fitted.transform(rows.inputs)["numeric"].shape == (4, 1)
 
 
-def test_the_sample_is_real_whole_and_verified(monkeypatch, tmp_path):
-    given = Settings(task="csv")
-    data = load(given)
+def test_the_sample_is_real_complete_and_verified(monkeypatch, tmp_path):
+    sample = Settings(task="csv")
+    data = load(sample)
     assert (len(data.train.labels), len(data.test.labels), len(data.train.inputs)) == (142, 36, 13)
     assert data.provenance.source == "sample"
     assert not data.provenance.synthetic
-    assert len(task_csv.read(task_csv.SAMPLE, given).ids) == 178
+    assert len(task_csv.read(task_csv.SAMPLE, sample).ids) == 178
 
     altered = tmp_path / "wine.csv"
     altered.write_bytes(task_csv.SAMPLE.read_bytes().replace(b"14.23", b"14.32"))
     altered.with_name("SHA256SUMS").write_bytes(task_csv.SAMPLE.with_name("SHA256SUMS").read_bytes())
     monkeypatch.setattr(task_csv, "SAMPLE", altered)
     with pytest.raises(InputError, match="Install jaxcls again"):
-        load(given)
+        load(sample)
 
 
-def test_the_sample_is_scikit_learns():
+def test_the_sample_equals_the_wine_data_of_scikit_learn():
     from sklearn.datasets import load_wine
 
     wine, columns = load_wine(), read_csv(task_csv.SAMPLE)
@@ -177,10 +177,10 @@ def test_the_sample_is_scikit_learns():
 
 
 @pytest.mark.slow
-def test_a_run_learns_the_table_and_keeps_what_predictions_need(settings, tmp_path):
+def test_a_run_learns_the_table_and_saves_its_preprocessor(settings, tmp_path):
     write_csv(settings.data, table(400))
     result = run(dataclasses.replace(settings, run_dir=tmp_path / "run", epochs=10), say=lambda line: None)
-    # Of the tenth of the rows that have no size, two thirds are guessed: 0.97 can be had.
+    # A tenth of the rows have no size, and of those two thirds can be guessed: 0.97 is the maximum.
     assert result.report["metrics"]["accuracy"] > 0.85
     record = json.loads((tmp_path / "run" / "predictor.json").read_text())
     assert record["class_names"] == ["fruit", "herb", "tree"]

@@ -1,4 +1,4 @@
-"""Detection from files to predictions: a run of seconds on a few scenes, and what it leaves."""
+"""Detection from files to predictions: a short run on a few scenes, its records and exports."""
 
 import json
 import subprocess
@@ -12,15 +12,15 @@ from jaxcls._utils.errors import InputError
 from jaxcls.cli.main import main
 from jaxcls.data.datasets import object_detection
 from jaxcls.data.samples import scenes
-from jaxcls.export import loader, onnx, predictor
-from jaxcls.tasks import run
+from jaxcls.export import loader, onnx
+from jaxcls.tasks import predictor, run
 from jaxcls.training.settings import Settings
 
 pytestmark = pytest.mark.slow
 
 
 def widen(data, role):
-    """Gives every second image twice its width, of which a half is dark."""
+    """Doubles the width of every second image with a dark half."""
     file = data / "annotations" / f"instances_{role}.json"
     record = json.loads(file.read_text())
     for image in record["images"][::2]:
@@ -33,14 +33,14 @@ def widen(data, role):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """The directory of a run, and its data."""
+    """The directory of a run and its data."""
     root = tmp_path_factory.mktemp("detection")
     (root / "data").mkdir()
     scenes.write(root / "data", train=18, val=6, test=6)
     for role in ("train", "val", "test"):
         widen(root / "data", role)
     lines = []
-    given = Settings(
+    settings = Settings(
         task="detection",
         data_dir=root / "data",
         run_dir=root / "run",
@@ -52,11 +52,11 @@ def trained(tmp_path_factory):
         learning_rate=1e-3,
     )
     # An epoch of 18 scenes has a tail of two, filled up and masked.
-    run.run(given, say=lines.append)
+    run.run(settings, say=lines.append)
     return root / "run", root / "data", lines
 
 
-def test_a_run_keeps_the_scores_of_every_class_and_its_page(trained):
+def test_a_run_saves_the_scores_of_every_class_and_its_report(trained):
     directory, _, lines = trained
     assert "18 + 6 + 6 examples" in lines[0]
     results = json.loads((directory / "results.json").read_text())
@@ -68,17 +68,17 @@ def test_a_run_keeps_the_scores_of_every_class_and_its_page(trained):
     assert "False alarms" in (directory / "report.html").read_text()
 
 
-def test_wide_images_have_a_canvas_of_their_own(trained):
+def test_wide_images_have_their_own_canvas(trained):
     learned = predictor.load(trained[0])
     assert learned.preprocessor.canvases == ((32, 64), (64, 64))
 
 
-def test_grey_images_that_were_read_in_colour_have_one_channel(trained):
+def test_gray_images_read_in_color_have_one_channel(trained):
     learned = predictor.load(trained[0])
     assert learned.preprocessor.model_arguments["input_shape"] == (64, 64, 1)
 
 
-def test_an_evaluation_gives_what_the_run_did(trained):
+def test_evaluation_reproduces_the_results_of_the_run(trained):
     directory, *_ = trained
     assert main(["evaluate", "--run-dir", str(directory)]) == 0
     evaluated = json.loads((directory / "evaluation-test.json").read_text())
@@ -93,12 +93,12 @@ def test_predictions_are_in_pixels_of_the_original_images(trained, tmp_path):
     small = Image.open(data / "test" / "000001.png")
     small.save(tmp_path / "in" / "a.png")
     small.resize((384, 384), Image.Resampling.NEAREST).save(tmp_path / "in" / "more" / "b.png")
-    given = ["--run-dir", directory, "--input", tmp_path / "in", "--output", tmp_path / "out.json"]
-    assert main(["predict", *(str(word) for word in [*given, "--draw", tmp_path / "drawn"])]) == 0
-    found = json.loads((tmp_path / "out.json").read_text())
-    first, second = ([one for one in found if one["image_id"] == name] for name in ("a.png", "more/b.png"))
+    flags = ["--run-dir", directory, "--input", tmp_path / "in", "--output", tmp_path / "out.json"]
+    assert main(["predict", *(str(word) for word in [*flags, "--draw", tmp_path / "drawn"])]) == 0
+    detections = json.loads((tmp_path / "out.json").read_text())
+    first, second = ([one for one in detections if one["image_id"] == name] for name in ("a.png", "more/b.png"))
     assert len(first) > 10
-    for one in found:
+    for one in detections:
         assert one["category"] == scenes.CLASSES[one["category_id"] - 1]
         x, y, width, height = one["bbox"]
         side = 128 if one["image_id"] == "a.png" else 384
@@ -117,27 +117,27 @@ def test_predictions_are_in_pixels_of_the_original_images(trained, tmp_path):
         (["--sample-submission", "{}/x.csv"], "--sample-submission is for classification"),
     ],
 )
-def test_what_a_detector_does_not_write_is_refused(trained, tmp_path, capsys, flags, message):
+def test_predictions_that_a_detector_does_not_write_are_rejected(trained, tmp_path, capsys, flags, message):
     directory, data, _ = trained
-    given = ["--run-dir", directory, "--input", data / "test", "--output", tmp_path / "out.json"]
+    arguments = ["--run-dir", directory, "--input", data / "test", "--output", tmp_path / "out.json"]
     flags = [word.replace("{}", str(tmp_path)) for word in flags]
-    assert main(["predict", *(str(word) for word in [*given, *flags])]) == 2
+    assert main(["predict", *(str(word) for word in [*arguments, *flags])]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out.json").exists()
 
 
-def test_an_exported_detector_finds_the_same(trained, tmp_path):
+def test_an_exported_detector_returns_the_same_detections(trained, tmp_path):
     directory, data, _ = trained
     assert main(["export", "--run-dir", str(directory), "--output", str(tmp_path / "model")]) == 0
     learned = predictor.load(directory)
     inputs = object_detection.read_unlabeled(data / "test", 64, 3).inputs
     encoded = learned.preprocessor.transform(inputs)
-    expected, found = learned.predict(inputs), loader.load(tmp_path / "model").predict(encoded)
+    expected, detections = learned.predict(inputs), loader.load(tmp_path / "model").predict(encoded)
     assert (expected["classes"] >= 0).any(axis=1).all()
     record = json.loads((tmp_path / "model" / "model.json").read_text())
     assert record["programs"] == ["program-32x64.bin", "program-64x64.bin"]
     for name, array in expected.items():
-        np.testing.assert_allclose(found[name], array, atol=1e-3)
+        np.testing.assert_allclose(detections[name], array, atol=1e-3)
 
     # From a file come images that fill the square.
     square = (encoded["size"] == 64).all(axis=1)
@@ -145,17 +145,17 @@ def test_an_exported_detector_finds_the_same(trained, tmp_path):
     command = [sys.executable, tmp_path / "model" / "loader.py", "--input", tmp_path / "images.npy"]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     records = json.loads(printed)
-    assert len(records) == (found["classes"][square] >= 0).sum() > 0
+    assert len(records) == (detections["classes"][square] >= 0).sum() > 0
     assert set(records[0]) == {"row", "class", "bbox", "score"}
 
 
-def test_onnx_finds_on_the_whole_canvas_what_the_run_finds(trained, tmp_path):
+def test_onnx_on_the_whole_canvas_returns_the_same_detections(trained, tmp_path):
     pytest.importorskip("jax2onnx", reason="it asks for flax>=0.12.1", exc_type=ImportError)
     import onnxruntime
 
     directory, data, _ = trained
-    given = ["--run-dir", str(directory), "--output", str(tmp_path / "model"), "--format", "onnx"]
-    assert main(["export", *given]) == 0
+    flags = ["--run-dir", str(directory), "--output", str(tmp_path / "model"), "--format", "onnx"]
+    assert main(["export", *flags]) == 0
     record = json.loads((tmp_path / "model" / "model.json").read_text())
     assert (record["inputs"], record["outputs"]) == (["image", "size"], ["boxes", "classes", "scores"])
     learned = predictor.load(directory, portable=True)
@@ -164,16 +164,16 @@ def test_onnx_finds_on_the_whole_canvas_what_the_run_finds(trained, tmp_path):
     inputs = {name: array[square] for name, array in inputs.items()}
     expected = learned.predict(inputs)
     session = onnxruntime.InferenceSession(tmp_path / "model" / "model.onnx", providers=["CPUExecutionProvider"])
-    found = dict(
+    detections = dict(
         zip(record["outputs"], session.run(record["outputs"], learned.preprocessor.transform(inputs)), strict=True)
     )
     assert (expected["classes"] >= 0).any()
-    assert found["classes"].dtype == np.int32
-    assert onnx.difference(found, expected) < 1e-5
+    assert detections["classes"].dtype == np.int32
+    assert onnx.difference(detections, expected) < 1e-5
 
 
 @pytest.mark.parametrize("changed", ["boxes", "classes", "scores"])
-def test_an_onnx_model_that_finds_something_else_is_told(changed):
+def test_an_onnx_model_with_other_detections_is_reported(changed):
     expected = {
         "boxes": np.array([[[4.0, 4, 9, 9], [2, 2, 8, 8], [0, 0, 0, 0]]]),
         "classes": np.array([[1, 0, -1]]),
@@ -187,7 +187,7 @@ def test_an_onnx_model_that_finds_something_else_is_told(changed):
     assert onnx.difference(other, expected) > 1e-3
 
 
-def test_a_damaged_annotation_is_refused_before_anything_is_compiled(trained, tmp_path):
+def test_a_damaged_annotation_is_rejected_before_compilation(trained, tmp_path):
     folder = tmp_path / "data"
     folder.mkdir()
     scenes.write(folder, train=4, val=2, test=2)

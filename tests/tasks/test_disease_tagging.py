@@ -1,4 +1,4 @@
-"""The disease_tagging task: the layouts of its three sources, its traps, and what is wrong with them."""
+"""The disease_tagging task: the layouts of its three sources, pitfalls, and errors."""
 
 import csv
 import shutil
@@ -38,13 +38,13 @@ def written(tmp_path_factory):
 
 @pytest.fixture
 def copy(written, tmp_path):
-    """Makes a copy of one of them, which a test may change."""
+    """Makes a copy of one of them, to edit."""
     return lambda name: shutil.copytree(written / name, tmp_path / name)
 
 
-def load(folder, **given):
+def load(folder, **settings):
     chosen = {"task": "disease_tagging", "data_dir": folder, "image_size": 16, "uncertain": "ignore"}
-    return TASK.load(Settings(**{**chosen, "test_fraction": 0.25, **given}))
+    return TASK.load(Settings(**{**chosen, "test_fraction": 0.25, **settings}))
 
 
 def replace(path, old, new):
@@ -71,15 +71,15 @@ def test_no_finding_is_a_row_without_labels(written):
     tests = set((written / "nih" / "test_list.txt").read_text().split())
     for part, member in [(dataset.train, False), (dataset.test, True)]:
         expected = [row for row in rows if (row["Image Index"] in tests) == member]
-        found = ["|".join(sorted(np.array(dataset.class_names)[row == 1])) or "No Finding" for row in part.labels]
-        assert found == [row["Finding Labels"] for row in expected]
+        findings = ["|".join(sorted(np.array(dataset.class_names)[row == 1])) or "No Finding" for row in part.labels]
+        assert findings == [row["Finding Labels"] for row in expected]
         assert part.groups.tolist() == [row["Patient ID"] for row in expected]
     assert len(dataset.class_names) == 14
     assert (dataset.train.labels.dtype, dataset.train.inputs.shape[1:]) == (np.float32, (16, 16, 1))
 
 
 @pytest.mark.parametrize("lists", [True, False], ids=["official lists", "no lists"])
-def test_no_patient_is_in_two_parts(copy, lists):
+def test_no_patient_is_in_two_splits(copy, lists):
     folder = copy("nih")
     if not lists:
         (folder / "train_val_list.txt").unlink()
@@ -112,7 +112,7 @@ def test_the_table_of_2020_and_images_in_any_folder_are_read(copy):
 
 
 @pytest.mark.parametrize(("policy", "value"), [("ignore", np.nan), ("ones", 1.0), ("zeros", 0.0)])
-def test_uncertain_labels_count_by_a_named_policy(written, policy, value):
+def test_uncertain_labels_follow_the_policy(written, policy, value):
     dataset = load(written / "chexpert", uncertain=policy)
     table = tables.read_csv(written / "chexpert" / "CheXpert-v1.0-small" / "train.csv")
     stated = np.stack([table[name] for name in dataset.class_names], axis=1)
@@ -123,7 +123,7 @@ def test_uncertain_labels_count_by_a_named_policy(written, policy, value):
     assert f"uncertain labels: {policy}" in dataset.provenance.note
 
 
-def test_chexpert_is_tested_on_its_validation_file_without_no_finding(written):
+def test_chexpert_tests_on_its_validation_file_without_the_label_no_finding(written):
     dataset = load(written / "chexpert")
     assert (len(dataset.train.labels), len(dataset.test.labels)) == (60, 20)
     assert "No Finding" not in dataset.class_names
@@ -141,7 +141,7 @@ def test_an_uncertain_label_of_a_test_example_is_not_scored(copy):
     np.testing.assert_array_equal(np.argwhere(np.isnan(labels)), [[0, 12]])
 
 
-def test_medmnist_brings_its_own_validation_images(written):
+def test_medmnist_has_validation_images(written):
     dataset = load(written / "medmnist", image_size=28)
     with np.load(written / "medmnist" / "chestmnist.npz") as arrays:
         for name, part in [("train", dataset.train), ("val", dataset.validation), ("test", dataset.test)]:
@@ -151,7 +151,7 @@ def test_medmnist_brings_its_own_validation_images(written):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "says"),
+    ("spoil", "message"),
     [
         (lambda f: (f / "Data_Entry_2017.csv").unlink(), "holds neither Data_Entry_2017"),
         (lambda f: shutil.copy(f / "Data_Entry_2017.csv", f / "Data_Entry_2017_v2020.csv"), "holds 2 tables"),
@@ -176,15 +176,15 @@ def test_medmnist_brings_its_own_validation_images(written):
         (lambda f: (f / "test_list.txt").write_text(""), r"2017.csv: row \d+: .*png is in neither"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_with_chestxray14_is_named(copy, spoil, says):
+def test_errors_of_chestxray14_name_the_row(copy, spoil, message):
     folder = copy("nih")
     spoil(folder)
-    with pytest.raises(InputError, match=says):
+    with pytest.raises(InputError, match=message):
         load(folder)
 
 
 @pytest.mark.parametrize(
-    ("spoil", "says"),
+    ("spoil", "message"),
     [
         (lambda f: (f / "valid.csv").unlink(), "valid.csv: cannot be read"),
         (lambda f: replace(f / "train.csv", "Lung Lesion", "Lesion"), "train.csv: has no column 'Lung Lesion'"),
@@ -196,10 +196,10 @@ def test_what_is_wrong_with_chestxray14_is_named(copy, spoil, says):
         (lambda f: shutil.rmtree(f / "train" / "patient00002"), r"row \d: there is no image .*patient00002"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_with_chexpert_is_named(copy, spoil, says):
+def test_errors_of_chexpert_name_the_row(copy, spoil, message):
     folder = copy("chexpert")
     spoil(folder / "CheXpert-v1.0-small")
-    with pytest.raises(InputError, match=says):
+    with pytest.raises(InputError, match=message):
         load(folder)
 
 

@@ -1,4 +1,4 @@
-"""The fraud task: Kaggle's file, its traps, and what is wrong with a file."""
+"""The fraud task: Kaggle's file, pitfalls, and errors."""
 
 import shutil
 from pathlib import Path
@@ -27,18 +27,18 @@ def written(tmp_path_factory):
 
 @pytest.fixture
 def path(written, tmp_path):
-    """A copy of creditcard.csv that a test may change."""
+    """A copy of creditcard.csv, to edit."""
     return Path(shutil.copy(written / "creditcard.csv", tmp_path))
 
 
-def load(folder, **given):
-    resolved = build.with_recipe(TASK, Settings(task="fraud", data_dir=folder, **given))
+def load(folder, **settings):
+    resolved = build.with_recipe(TASK, Settings(task="fraud", data_dir=folder, **settings))
     dataset = TASK.load(resolved)
     return dataset, build.split(TASK, resolved, dataset)
 
 
 def edit(path, change):
-    """Changes the lines of a file, the header being line 0, in place."""
+    """Edits the lines of a file in place; the header is line 0."""
     lines = path.read_text().splitlines()
     change(lines)
     path.write_text("\n".join(lines) + "\n")
@@ -58,17 +58,17 @@ def test_the_sample_has_the_layout_and_the_quirks_of_kaggles_file(tmp_path):
     assert 0.003 < 1 - len(distinct) / len(rows) < 0.005
     assert len(distinct) == 40_000
     assert distinct[:, -1].sum() == 200
-    assert table["Class"].sum() > 200, "frauds stand twice too"
+    assert table["Class"].sum() > 200
     assert (np.diff(table["Time"]) >= 0).all()
     assert table["Time"][-1] > 172_000
     assert table["Amount"].max() > 100 * np.median(table["Amount"])
     deviations = [table[f"V{i}"].std() for i in (1, 7, 14, 21, 28)]
     assert deviations == sorted(deviations, reverse=True)
     early, late = np.array_split(table["V1"], 2)
-    assert late.mean() - early.mean() > 0.1, "payments drift"
+    assert late.mean() - early.mean() > 0.1
 
 
-def test_the_last_payments_are_the_test_and_the_last_of_the_others_validate(written):
+def test_validation_and_test_come_after_training_in_time(written):
     _, parts = load(written)
     table = read_csv(written / "creditcard.csv")
     time_of = dict(zip(table["V1"], table["Time"], strict=True))
@@ -80,15 +80,15 @@ def test_the_last_payments_are_the_test_and_the_last_of_the_others_validate(writ
 
 def test_the_order_of_the_rows_in_the_file_does_not_matter(written, path):
     edit(path, lambda lines: lines.__setitem__(slice(1, None), lines[:0:-1]))
-    for given, reversed_ in zip(load(written)[1], load(path.parent)[1], strict=True):
-        np.testing.assert_array_equal(np.sort(given.inputs["V1"]), np.sort(reversed_.inputs["V1"]))
+    for original, reversed_ in zip(load(written)[1], load(path.parent)[1], strict=True):
+        np.testing.assert_array_equal(np.sort(original.inputs["V1"]), np.sort(reversed_.inputs["V1"]))
 
 
-def test_copies_are_dropped_before_anything_is_split(written):
-    copies = len(read_csv(written / "creditcard.csv")["Time"]) - ROWS
+def test_duplicates_are_dropped_before_splitting(written):
+    duplicate_rows = len(read_csv(written / "creditcard.csv")["Time"]) - ROWS
     dataset, (train, validation, test) = load(written)
-    assert copies == 40
-    assert f"{copies} duplicate rows were dropped" in dataset.provenance.note
+    assert duplicate_rows == 40
+    assert f"{duplicate_rows} duplicate rows were dropped" in dataset.provenance.note
     assert f"100 of 2,000 payments are fraud, {test.labels.sum()} of them in the test split" in dataset.provenance.note
     assert duplicates.shared(train.inputs, validation.inputs) == 0
     assert duplicates.shared(dataset.train.inputs, test.inputs) == 0
@@ -103,7 +103,7 @@ def test_nothing_is_resampled(written):
         assert len(np.unique(part.inputs["V1"])) == len(part.labels)
 
 
-def test_what_comes_later_does_not_reach_the_scales(written, path):
+def test_scales_do_not_depend_on_later_payments(written, path):
     table = read_csv(path)
     begins = np.quantile(table["Time"], 0.85)
 
@@ -121,14 +121,14 @@ def test_what_comes_later_does_not_reach_the_scales(written, path):
     assert fitted == refitted
 
 
-def test_time_is_learned_from_as_the_hour_of_the_day(written):
+def test_time_becomes_the_hour_of_the_day(written):
     _, (train, _, test) = load(written)
     assert list(train.inputs) == [*(f"V{i}" for i in range(1, 29)), "Amount", "Hour"]
     for part in (train, test):
         assert 0 <= part.inputs["Hour"].min() <= part.inputs["Hour"].max() < 24
 
 
-def test_payments_to_predict_need_no_class_and_are_called_by_their_row(written, path):
+def test_payments_to_predict_need_no_class_and_are_numbered(written, path):
     edit(path, lambda lines: lines.__setitem__(slice(None), [line.rpartition(",")[0] for line in lines]))
     without, with_ = (TASK.read(file, Settings(task="fraud")) for file in (path, written / "creditcard.csv"))
     assert without.ids.tolist()[:2] == ["1", "2"]
@@ -146,7 +146,7 @@ def put(row, column, word):
 
 
 def label_all(*, after, label):
-    """Gives all rows after that share of them one class."""
+    """Sets the class of all rows after a fraction of them."""
 
     def change(lines):
         for row in range(max(1, int(after * len(lines))), len(lines)):
@@ -170,14 +170,14 @@ def label_all(*, after, label):
         (label_all(after=0.7, label=0), "creditcard.csv: .*all 400 of the last rows, by time, have class 0"),
     ],
 )
-def test_a_wrong_file_is_refused_by_name_and_row(path, change, message):
+def test_errors_name_the_file_and_the_row(path, change, message):
     change(path)
     with pytest.raises(InputError, match=message):
         load(path.parent)
 
 
-def test_validation_rows_of_one_class_are_refused(path):
-    # The last fifth, the test, keeps its frauds; of the 64 to 80 % of the rows they are taken away.
+def test_validation_rows_of_one_class_are_rejected(path):
+    # The test split, the last fifth, keeps its frauds; the rows from 60 to 79 % lose them.
     def change(lines):
         for row in range(int(0.6 * len(lines)), int(0.79 * len(lines))):
             lines[row] = f'{lines[row].rpartition(",")[0]},"0"'
@@ -187,6 +187,6 @@ def test_validation_rows_of_one_class_are_refused(path):
         load(path.parent, validation_fraction=0.025)
 
 
-def test_a_test_fraction_out_of_range_is_refused(written):
+def test_a_test_fraction_out_of_range_is_rejected(written):
     with pytest.raises(InputError, match=r"--test-fraction is 1\.5"):
         load(written, test_fraction=1.5)

@@ -1,4 +1,4 @@
-"""Folders of one's own images: which folder is a class, which a part, and what is wrong with them."""
+"""User-supplied image folders: classes, splits, and errors."""
 
 import shutil
 
@@ -30,28 +30,28 @@ def written(tmp_path_factory):
 
 @pytest.fixture
 def divided(written, tmp_path):
-    """train/ and test/, each with a folder for each of five classes."""
+    """train/ and test/, each with one folder per class."""
     return shutil.copytree(written, tmp_path / "divided")
 
 
 @pytest.fixture
 def plain(written, tmp_path):
-    """A folder for each of five classes."""
+    """One folder per class."""
     return shutil.copytree(written / "train", tmp_path / "plain")
 
 
-def load(**given):
-    task, resolved = resolved_for(**given)
+def load(**settings):
+    task, resolved = resolved_for(**settings)
     return task, task.load(resolved)
 
 
-def resolved_for(**given):
-    given = Settings(task="image_folder", **{"image_size": 16, **given})
-    task = build.specialized(given)
-    return task, build.with_recipe(task, given)
+def resolved_for(**settings):
+    user_settings = Settings(task="image_folder", **{"image_size": 16, **settings})
+    task = build.specialized(user_settings)
+    return task, build.with_recipe(task, user_settings)
 
 
-def test_a_folder_a_class_and_a_part_of_it_set_aside(plain):
+def test_each_folder_is_a_class_of_which_a_fraction_is_held_out(plain):
     task, dataset = load(data=plain)
     assert task.problem == "multiclass"
     assert dataset.class_names == sample.CLASSES
@@ -67,7 +67,7 @@ def test_held_out_examples_do_not_depend_on_the_seed(plain):
     np.testing.assert_array_equal(first.inputs, second.inputs)
 
 
-def test_parts_of_its_own_are_kept(divided):
+def test_existing_splits_are_used(divided):
     shutil.copytree(divided / "test", divided / "val")
     _, dataset = load(data=divided)
     assert [len(part.labels) for part in (dataset.train, dataset.validation, dataset.test)] == [60, 20, 20]
@@ -75,14 +75,14 @@ def test_parts_of_its_own_are_kept(divided):
     np.testing.assert_array_equal(dataset.validation.inputs, dataset.test.inputs)
 
 
-def test_a_test_folder_beside(divided):
+def test_a_separate_test_folder(divided):
     _, dataset = load(data=divided / "train", test_data=divided / "test")
     assert [len(part.labels) for part in (dataset.train, dataset.test)] == [60, 20]
     with pytest.raises(InputError, match="leave test_data out"):
         load(data=divided, test_data=divided / "test")
 
 
-def test_two_classes_are_binary_and_the_second_is_positive(plain):
+def test_two_classes_are_binary_with_the_second_as_positive(plain):
     for name in sample.CLASSES[2:]:
         shutil.rmtree(plain / name)
     task, dataset = load(data=plain)
@@ -92,7 +92,7 @@ def test_two_classes_are_binary_and_the_second_is_positive(plain):
     assert set(dataset.train.labels.tolist()) == {0, 1}
 
 
-def test_a_class_may_be_called_train_and_images_may_stand_deeper(plain):
+def test_a_class_may_be_called_train_and_images_may_be_in_subfolders(plain):
     (plain / "star").rename(plain / "train")
     (plain / "square" / "more").mkdir()
     image = next(path for path in sorted((plain / "square").iterdir()) if path.is_file())
@@ -102,7 +102,7 @@ def test_a_class_may_be_called_train_and_images_may_stand_deeper(plain):
     assert len(dataset.train.labels) + len(dataset.test.labels) == 60
 
 
-def test_what_is_no_image_by_its_name_is_passed_over_and_counted(plain):
+def test_files_that_are_not_images_are_ignored_and_counted(plain):
     (plain / "notes.txt").touch()
     (plain / "star" / "labels.csv").touch()
     (plain / ".thumbnails").mkdir()
@@ -113,7 +113,7 @@ def test_what_is_no_image_by_its_name_is_passed_over_and_counted(plain):
     assert "labels.csv" in dataset.provenance.note
 
 
-def test_the_same_image_in_two_classes_is_counted_and_named(plain):
+def test_the_same_image_in_two_classes_is_reported(plain):
     first = next(path for path in sorted((plain / "star").iterdir()))
     shutil.copy(first, plain / "circle" / f"copy{first.suffix}")
     _, dataset = load(data=plain)
@@ -140,7 +140,7 @@ def huge(folder):
 
 
 @pytest.mark.parametrize(
-    ("harm", "said"),
+    ("harm", "message"),
     [
         (empty, "star holds no images"),
         (one_class, "only the folder 'circle'"),
@@ -150,20 +150,20 @@ def huge(folder):
     ],
 )
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_what_is_wrong_with_the_folder_is_named(plain, harm, said):
+def test_errors_name_the_folder(plain, harm, message):
     harm(plain)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         load(data=plain)
 
 
-def test_a_class_of_the_test_that_train_has_not(divided):
+def test_a_test_class_missing_in_train_is_rejected(divided):
     (divided / "test" / "star").rename(divided / "test" / "moon")
     with pytest.raises(InputError, match="moon: is not a class of"):
         load(data=divided)
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("settings", "message"),
     [
         ({"data_dir": "x"}, "--task image_folder takes no --data-dir"),
         ({"source": "files"}, "needs --data"),
@@ -173,17 +173,17 @@ def test_a_class_of_the_test_that_train_has_not(divided):
         ({"data": "x", "source": "sample"}, "leave out --source sample"),
     ],
 )
-def test_settings_that_do_not_fit_are_refused(given, said):
-    with pytest.raises(InputError, match=said):
-        resolved_for(**given)
+def test_settings_of_other_tasks_are_rejected(settings, message):
+    with pytest.raises(InputError, match=message):
+        resolved_for(**settings)
 
 
-def test_a_size_that_is_too_small_is_refused(plain):
+def test_too_small_a_size_is_rejected(plain):
     with pytest.raises(InputError, match="--image-size is 4"):
         resolved_for(data=plain, image_size=4)
 
 
-def test_the_sample_holds_every_kind_of_file_and_its_parts_share_no_image(written):
+def test_the_sample_has_all_file_types_and_disjoint_splits(written):
     paths, others = images.list_files(written)
     assert (len(paths), others) == (80, [])
     modes = set()
@@ -196,20 +196,20 @@ def test_the_sample_holds_every_kind_of_file_and_its_parts_share_no_image(writte
     assert "warning" not in dataset.provenance.note
 
 
-def test_the_sample_is_the_same_every_time(written, tmp_path):
+def test_the_sample_is_deterministic(written, tmp_path):
     sample.write(tmp_path, train=12, test=4)
     for path in (path for path in written.rglob("*") if path.is_file()):
         assert path.read_bytes() == (tmp_path / path.relative_to(written)).read_bytes()
 
 
-def test_without_data_the_sample_is_learned_and_called_synthetic(monkeypatch):
+def test_without_data_the_synthetic_sample_is_used(monkeypatch):
     monkeypatch.setattr(sample.write, "__kwdefaults__", {"train": 6, "test": 2, "seed": 0})
     _, dataset = load()
     assert dataset.provenance.synthetic
     assert describe(dataset).startswith("image_folder: 30 + 10 synthetic examples")
 
 
-def test_what_to_predict_is_read_as_it_was_trained_on(divided):
+def test_images_to_predict_are_read_as_in_training(divided):
     task, resolved = resolved_for(data=divided)
     queries = task.read(divided / "test", resolved)
     np.testing.assert_array_equal(queries.inputs, task.load(resolved).test.inputs)
@@ -217,7 +217,7 @@ def test_what_to_predict_is_read_as_it_was_trained_on(divided):
     assert task.read(divided / "test" / queries.ids[0], resolved).inputs.shape == (1, 16, 16, 3)
 
 
-def test_a_folder_of_two_classes_is_learned_from_end_to_end(plain, tmp_path):
+def test_two_classes_are_learned_end_to_end(plain, tmp_path):
     for name in sample.CLASSES[2:]:
         shutil.rmtree(plain / name)
     result = run.run(

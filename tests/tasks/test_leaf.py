@@ -1,4 +1,4 @@
-"""The leaf task: Kaggle's three files, its traps, and what is wrong with a file."""
+"""The leaf task: Kaggle's three files, pitfalls, and errors."""
 
 import codecs
 
@@ -16,12 +16,12 @@ from jaxcls.tasks import build
 from jaxcls.training.settings import Settings
 
 TASK = tasks.get("leaf")
-KINDS = ("margin", "shape", "texture")
+GROUPS = ("margin", "shape", "texture")
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """Files of the size of Kaggle's."""
+    """Files of the size of Kaggle's files."""
     folder = tmp_path_factory.mktemp("written")
     sample.write(folder)
     return folder
@@ -29,20 +29,20 @@ def written(tmp_path_factory):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A few leaves, which a test may change."""
+    """A few leaves, to edit."""
     sample.write(tmp_path, species=3, per_class=5, queries=2)
     return tmp_path
 
 
-def load(folder, **given):
-    return TASK.load(build.with_recipe(TASK, Settings(task="leaf", data_dir=folder, **given)))
+def load(folder, **settings):
+    return TASK.load(build.with_recipe(TASK, Settings(task="leaf", data_dir=folder, **settings)))
 
 
 def test_the_sample_has_the_layout_of_kaggles_files(written):
     train, test, submission = (
         read_csv(written / f"{name}.csv", text=("species",)) for name in ("train", "test", "sample_submission")
     )
-    features = [f"{kind}{place}" for kind in KINDS for place in range(1, 65)]
+    features = [f"{group}{number}" for group in GROUPS for number in range(1, 65)]
     assert list(train) == ["id", "species", *features]
     assert list(test) == ["id", *features]
     assert list(submission) == ["id", *sorted(set(train["species"]))]
@@ -50,7 +50,7 @@ def test_the_sample_has_the_layout_of_kaggles_files(written):
     assert sorted([*train["id"], *test["id"]]) == list(range(1, 1585))
     np.testing.assert_array_equal(submission["id"], test["id"])
 
-    margin, shape, texture = (np.stack([train[f"{kind}{i}"] for i in range(1, 65)], axis=1) for kind in KINDS)
+    margin, shape, texture = (np.stack([train[f"{group}{i}"] for i in range(1, 65)], axis=1) for group in GROUPS)
     for histogram in (margin, texture):
         np.testing.assert_allclose(histogram.sum(axis=1), 1, atol=1e-4)
         assert 0.3 < (histogram == 0).mean() < 0.7
@@ -66,7 +66,7 @@ def test_the_same_seed_writes_the_same_files(folder, tmp_path_factory):
     assert (folder / "train.csv").read_bytes() != (other / "train.csv").read_bytes()
 
 
-def test_two_of_ten_leaves_of_each_species_are_the_test_whatever_the_seed(written):
+def test_two_of_ten_leaves_of_each_species_are_the_test_for_every_seed(written):
     first, second = load(written), load(written, seed=1)
     assert np.bincount(first.test.labels).tolist() == [2] * 99
     np.testing.assert_array_equal(first.test.inputs["margin1"], second.test.inputs["margin1"])
@@ -76,11 +76,11 @@ def test_two_of_ten_leaves_of_each_species_are_the_test_whatever_the_seed(writte
     assert np.bincount(validation.labels).tolist() == [1] * 99
 
 
-def test_an_id_is_not_learned_from(written):
-    assert list(load(written).train.inputs) == [f"{kind}{place}" for kind in KINDS for place in range(1, 65)]
+def test_ids_are_not_features(written):
+    assert list(load(written).train.inputs) == [f"{group}{number}" for group in GROUPS for number in range(1, 65)]
 
 
-def test_without_standardising_the_shape_is_not_seen(written):
+def test_shape_features_need_standardization(written):
     dataset = load(written)
     fitted = TASK.fit_preprocessor(dataset.train.inputs, Settings(task="leaf"))
     raw, scaled = (
@@ -96,7 +96,7 @@ def test_without_standardising_the_shape_is_not_seen(written):
 
 
 @pytest.mark.parametrize("rows_sum_to", [1, 0.995])
-def test_the_log_loss_is_kaggles(rows_sum_to):
+def test_log_loss_equals_kaggles(rows_sum_to):
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 99, 50)
     scores = np.maximum(rng.dirichlet(np.full(99, 0.1), 50), 1e-14)
@@ -108,11 +108,11 @@ def test_the_log_loss_is_kaggles(rows_sum_to):
     np.testing.assert_allclose(ours, log_loss(labels, scored, labels=range(99)))
 
 
-def test_kaggles_test_leaves_are_predicted_in_the_order_and_the_columns_of_its_submission(written):
-    queries = TASK.read(written / "test.csv", Settings(task="leaf"))
+def test_a_submission_has_the_order_and_columns_of_kaggles_sample(written):
+    leaves = TASK.read(written / "test.csv", Settings(task="leaf"))
     names = load(written).class_names
     form = predictions.read_sample_submission(
-        written / "sample_submission.csv", queries.ids, "multiclass", names, source=written / "test.csv"
+        written / "sample_submission.csv", leaves.ids, "multiclass", names, source=written / "test.csv"
     )
     assert form.columns == names == sample.SPECIES
     assert form.rows.tolist() == list(range(594))
@@ -120,7 +120,7 @@ def test_kaggles_test_leaves_are_predicted_in_the_order_and_the_columns_of_its_s
     np.testing.assert_allclose(np.sum([columns[name] for name in names], axis=0), 1)
 
 
-def test_the_sample_is_called_synthetic(tmp_path, monkeypatch):
+def test_the_sample_is_recorded_as_synthetic(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     record = TASK.load(build.with_recipe(TASK, Settings(task="leaf", source="sample"))).provenance
     assert (record.source, record.synthetic, list(record.sha256)) == ("sample", True, ["train.csv"])
@@ -128,7 +128,7 @@ def test_the_sample_is_called_synthetic(tmp_path, monkeypatch):
 
 
 def edited(change):
-    """The lines of train.csv, each as a list of words, changed in place."""
+    """Edits the lines of train.csv, each a list of words, in place."""
 
     def edit(path):
         rows = [line.split(",") for line in path.read_text().splitlines()]
@@ -177,13 +177,13 @@ def one_species(rows):
         ),
     ],
 )
-def test_a_wrong_file_is_refused_by_name_and_row(folder, edit, message):
+def test_errors_name_the_file_and_the_row(folder, edit, message):
     edit(folder / "train.csv")
     with pytest.raises(InputError, match=message):
         load(folder)
 
 
-def test_a_byte_order_mark_is_no_part_of_the_id(folder):
+def test_a_byte_order_mark_is_not_read_as_part_of_the_header(folder):
     path = folder / "train.csv"
     path.write_bytes(codecs.BOM_UTF8 + path.read_bytes())
     assert len(load(folder).class_names) == 3
@@ -200,7 +200,7 @@ def test_a_byte_order_mark_is_no_part_of_the_id(folder):
         (put(2, "texture64", ""), "test.csv: row 2 of column 'texture64' is empty"),
     ],
 )
-def test_wrong_leaves_to_predict_are_refused(folder, edit, message):
+def test_invalid_leaves_to_predict_are_rejected(folder, edit, message):
     edit(folder / "test.csv")
     with pytest.raises(InputError, match=message):
         TASK.read(folder / "test.csv", Settings(task="leaf"))

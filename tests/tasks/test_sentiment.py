@@ -1,4 +1,4 @@
-"""sentiment: aclImdb as folders and as TFDS's archive, Kaggle's file, the sample, and what is wrong with them."""
+"""Film reviews: aclImdb as folders and as an archive, Kaggle's file, the sample, and errors."""
 
 import tarfile
 import types
@@ -18,7 +18,7 @@ COUNT = 4
 
 @pytest.fixture
 def folder(tmp_path):
-    """The layout of aclImdb: one review a file, named by its number and its stars, and lists of addresses beside."""
+    """The layout of aclImdb: one review per file, named by its number and stars, and lists of addresses."""
     root = tmp_path / "aclImdb"
     reviews = iter(SENTENCES.inputs)
     for name, stars in (("train/neg", 1), ("train/pos", 9), ("test/neg", 3), ("test/pos", 8), ("train/unsup", 0)):
@@ -61,14 +61,14 @@ def test_reviews_without_a_label_are_not_used(folder):
         assert part.labels.dtype == np.int32
 
 
-def test_files_grouped_by_class_are_cut_class_by_class(folder):
+def test_files_sorted_by_class_are_split_by_class(folder):
     data = load(folder)
-    assert (np.diff(data.train.labels) >= 0).all(), "as on the disk"
+    assert (np.diff(data.train.labels) >= 0).all()
     for rows in splits.stratified(data.train, 0.25, seed=0):
         assert data.train.labels[rows].mean() == 0.5
 
 
-def test_the_archive_holds_what_its_folders_hold(folder, archive):
+def test_the_archive_equals_its_folders(folder, archive):
     unpacked = load(folder)
     (folder / "aclImdb").rename(folder / "elsewhere")
     packed = load(folder)
@@ -92,7 +92,7 @@ def test_tfds_archive_is_verified(archive, monkeypatch):
         load(None, "tfds")
 
 
-def test_tfds_knows_the_archive(monkeypatch):
+def test_tfds_registers_the_archive(monkeypatch):
     def fetch(name, urls, registered):
         assert name == "imdb_reviews"
         assert registered[urls[sentiment.ARCHIVE]].size == 84125825
@@ -123,13 +123,13 @@ def test_kaggles_file_is_always_split_the_same_way(kaggle):
         ({"review": ["a", "b"], "sentiment": ["positive", "positive"]}, "no row is negative"),
     ],
 )
-def test_a_wrong_table_is_refused(kaggle, columns, message):
+def test_an_invalid_table_is_rejected(kaggle, columns, message):
     tables.write_csv(kaggle, columns)
     with pytest.raises(InputError, match=f"IMDB Dataset.csv.*{message}"):
         load(kaggle.parent)
 
 
-def test_wrong_folders_are_refused(folder, tmp_path):
+def test_invalid_folders_are_rejected(folder, tmp_path):
     (folder / "aclImdb" / "test" / "pos" / "0_8.txt").write_bytes(b"na\xefve")
     with pytest.raises(InputError, match=r"0_8\.txt: line 1 is not UTF-8"):
         load(folder)
@@ -138,7 +138,7 @@ def test_wrong_folders_are_refused(folder, tmp_path):
         load(tmp_path / "empty")
 
 
-def test_the_sample_is_real_sentences_less_the_undecided():
+def test_the_sample_has_real_sentences_without_neutral_ones():
     data = load(None, "sample")
     assert (len(data.train.labels), len(data.test.labels)) == (8454, 2114)
     assert "37 rated 0 are dropped" in data.provenance.note
@@ -150,12 +150,12 @@ def test_the_sample_is_real_sentences_less_the_undecided():
 def test_lines_and_tables_are_read_to_predict(tmp_path):
     lines = tmp_path / "reviews.txt"
     lines.write_text("Good.\nBad, bad.\n")
-    asked = sentiment.read_unlabeled(lines)
-    assert list(zip(asked.ids, asked.inputs, strict=True)) == [("1", "Good."), ("2", "Bad, bad.")]
+    rows = sentiment.read_unlabeled(lines)
+    assert list(zip(rows.ids, rows.inputs, strict=True)) == [("1", "Good."), ("2", "Bad, bad.")]
     path = tmp_path / "reviews.csv"
     tables.write_csv(path, {"id": ["007", "8"], "text": ["12", "Bad, bad."]})
-    asked = sentiment.read_unlabeled(path)
-    assert list(zip(asked.ids, asked.inputs, strict=True)) == [("007", "12"), ("8", "Bad, bad.")]
+    rows = sentiment.read_unlabeled(path)
+    assert list(zip(rows.ids, rows.inputs, strict=True)) == [("007", "12"), ("8", "Bad, bad.")]
     tables.write_csv(path, {"id": ["007", "8"], "body": ["12", "Bad, bad."]})
     with pytest.raises(InputError, match="has no column 'review'"):
         sentiment.read_unlabeled(path)

@@ -1,4 +1,4 @@
-"""What every task must do, from its recipe to a prediction; and a new task is one new file and one line in the dict."""
+"""Every task from its recipe to predictions; a new task is one file and one line in a dict."""
 
 import ast
 import csv
@@ -29,12 +29,12 @@ class Small(NamedTuple):
 
     Attributes:
       write: writes its files, in the format of the real ones, into an empty folder.
-      asked: what of them is predicted.
-      flags: those that a run of seconds takes; '{}' is the folder.
+      queries: the file or folder to predict.
+      flags: of a short run; '{}' is the folder.
     """
 
     write: Callable[[Path], Any]
-    asked: str
+    queries: str
     flags: str = "--data-dir {}"
 
 
@@ -56,7 +56,7 @@ _few_comments = partial(toxic_comment.write, train_rows=300, test_rows=60)
 _few_payments = partial(fraud.write, rows=2000, fraud=0.05)
 FEW_TOKENS = "--vocabulary-size 300 --max-length 16"
 
-# As many training examples as it takes for every class to stand on both sides of every split.
+# Enough training examples for every class on both sides of every split.
 SMALL = {
     "mnist": Small(_few_digits, "t10k-images-idx3-ubyte"),
     "fashion_mnist": Small(small_data.write, "t10k-images-idx3-ubyte.gz"),
@@ -87,15 +87,15 @@ SMALL = {
 
 
 @pytest.mark.parametrize("name", tasks.TASKS)
-def test_every_recipe_of_a_task_resolves(name):
+def test_every_recipe_task_modules_resolves(name):
     task = tasks.get(name)
     assert task.name == name
     assert task.metrics
     assert "default" in task.presets
     for preset in task.presets:
-        given = Settings(task=name, preset=preset, source="sample")
-        task = build.specialized(given)
-        resolved = build.with_recipe(task, given)
+        user_settings = Settings(task=name, preset=preset, source="sample")
+        task = build.specialized(user_settings)
+        resolved = build.with_recipe(task, user_settings)
         assert resolved.model in task.models
         outputs = task.problem.values() if isinstance(task.problem, dict) else [task.problem]
         for problem in outputs:
@@ -104,10 +104,10 @@ def test_every_recipe_of_a_task_resolves(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", tasks.TASKS)
-def test_the_sample_of_a_task_is_there_and_is_valid(name):
-    given = Settings(task=name, source="sample")
-    task = build.specialized(given)
-    resolved = build.with_recipe(task, given)
+def test_every_task_has_a_valid_sample(name):
+    user_settings = Settings(task=name, source="sample")
+    task = build.specialized(user_settings)
+    resolved = build.with_recipe(task, user_settings)
     dataset = task.load(resolved)
     parts = build.split(task, resolved, dataset)
     assert dataset.provenance.source == "sample"
@@ -128,7 +128,7 @@ def test_a_task_is_trained_evaluated_and_predicted(name, tmp_path, capsys):
         capsys.readouterr()
     )
     trained = json.loads((directory / "results.json").read_text())
-    assert trained["synthetic"] is False, "the files were given"
+    assert trained["synthetic"] is False
     assert trained["metrics"]
 
     assert main(["evaluate", "--run-dir", str(directory)]) == 0, capsys.readouterr()
@@ -138,8 +138,8 @@ def test_a_task_is_trained_evaluated_and_predicted(name, tmp_path, capsys):
     assert {metric: evaluated["metrics"][metric] for metric in defined} == pytest.approx(defined, rel=1e-4)
 
     output = tmp_path / "out.csv"
-    given = ["--run-dir", directory, "--input", folder / small.asked, "--output", output]
-    assert main(["predict", *(str(word) for word in given)]) == 0, capsys.readouterr()
+    flags = ["--run-dir", directory, "--input", folder / small.queries, "--output", output]
+    assert main(["predict", *(str(word) for word in flags)]) == 0, capsys.readouterr()
     if tasks.get(name).problem == "detection":
         assert {"image_id", "category_id", "bbox", "score"} <= set(json.loads(output.read_text())[0])
         return
@@ -153,7 +153,7 @@ def test_a_task_is_trained_evaluated_and_predicted(name, tmp_path, capsys):
 
 
 NEW = '''
-"""Two Gaussians, a thing that no file of jaxcls has heard of."""
+"""Two Gaussians, a task that jaxcls does not have."""
 
 import numpy as np
 
@@ -174,8 +174,8 @@ def load(settings):
 
 
 def read(path, settings):
-    greys = read_csv(path)["grey"].astype(np.uint8)
-    return Unlabeled(np.arange(len(greys)).astype(str).astype(object), np.tile(greys[:, None, None, None], (1, 4, 4, 1)))
+    grays = read_csv(path)["gray"].astype(np.uint8)
+    return Unlabeled(np.arange(len(grays)).astype(str).astype(object), np.tile(grays[:, None, None, None], (1, 4, 4, 1)))
 
 
 TASK = Task(
@@ -197,9 +197,9 @@ TASK = Task(
 
 def test_a_new_task_is_one_new_file_and_one_line_in_the_dict(tmp_path, monkeypatch, capsys):
     (tmp_path / "gaussians.py").write_text(NEW)
-    found = importlib.util.spec_from_file_location("gaussians", tmp_path / "gaussians.py")
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
+    spec = importlib.util.spec_from_file_location("gaussians", tmp_path / "gaussians.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
     monkeypatch.setitem(tasks.TASKS, "gaussians", module.TASK)
 
     directory = str(tmp_path / "run")
@@ -212,19 +212,19 @@ def test_a_new_task_is_one_new_file_and_one_line_in_the_dict(tmp_path, monkeypat
     assert evaluated["thresholds"] == trained["thresholds"] != 0.5
     assert "SYNTHETIC test, 40 examples" in capsys.readouterr().out
 
-    asked, output = tmp_path / "greys.csv", tmp_path / "out.csv"
-    asked.write_text("grey\n100\n160\n")
-    assert main(["predict", "--run-dir", directory, "--input", str(asked), "--output", str(output)]) == 0
+    queries, output = tmp_path / "grays.csv", tmp_path / "out.csv"
+    queries.write_text("gray\n100\n160\n")
+    assert main(["predict", "--run-dir", directory, "--input", str(queries), "--output", str(output)]) == 0
     with output.open() as file:
         assert [row["predicted"] for row in csv.DictReader(file)] == ["low", "high"]
     assert "SYNTHETIC" in capsys.readouterr().out
 
 
-def test_no_room_knows_a_task_but_the_dict():
+def test_only_the_dict_imports_tasks():
     root = Path(jaxcls.__file__).parent
     files = {f"jaxcls.tasks.{path.stem}": path for path in (root / "tasks").glob("*.py")}
-    of_a_task = {name for name in files if name.rpartition(".")[2] in tasks.TASKS}
-    assert len(of_a_task) == len(tasks.TASKS), "each task is a file of its name"
+    task_modules = {name for name in files if name.rpartition(".")[2] in tasks.TASKS}
+    assert len(task_modules) == len(tasks.TASKS)
     for path in root.rglob("*.py"):
         if path == root / "tasks" / "__init__.py":
             continue
@@ -235,7 +235,7 @@ def test_no_room_knows_a_task_but_the_dict():
                 known = {alias.name for alias in node.names}
             else:
                 continue
-            assert not known & of_a_task, f"{path} imports {known & of_a_task}"
+            assert not known & task_modules, f"{path} imports {known & task_modules}"
 
 
 def test_each_task_is_one_line_in_the_dict():

@@ -1,4 +1,4 @@
-"""text_csv: the user's own texts, whatever the problem."""
+"""The text_csv task: user-supplied texts for every problem."""
 
 import random
 
@@ -18,7 +18,7 @@ TASTES = {
 
 
 def write_tastes(path, rows=90, tastes=("sour", "sweet", "salty")):
-    """Three words of a taste among others, and what the tastes are in one column and in several."""
+    """Writes texts with three words of a taste each, labeled in one column and in several."""
     rng = random.Random(0)
     labels = [tastes[row % len(tastes)] for row in range(rows)]
     others = ["with", "a", "table", "of", "wood"]
@@ -53,11 +53,11 @@ def test_the_labels_decide_the_problem_the_loss_and_the_metric(
     settings, tmp_path, tastes, label_column, problem, loss, metric
 ):
     write_tastes(tmp_path / "tastes.csv", tastes=tastes)
-    given = changed(settings, label_column=label_column)
-    task = text_csv.TASK.specialize(text_csv.TASK, given)
+    user_settings = changed(settings, label_column=label_column)
+    task = text_csv.TASK.specialize(text_csv.TASK, user_settings)
     assert task.problem == problem
     assert task.metrics[0] == metric
-    resolved = build.with_recipe(task, given)
+    resolved = build.with_recipe(task, user_settings)
     assert resolved.loss == loss
     data = task.load(resolved)
     build.split(task, resolved, data)
@@ -65,22 +65,22 @@ def test_the_labels_decide_the_problem_the_loss_and_the_metric(
     assert (len(data.train.labels), len(data.test.labels)) == (72, 18)
 
 
-def test_a_text_of_digits_is_a_text(settings, tmp_path):
+def test_texts_of_digits_stay_texts(settings, tmp_path):
     write_csv(tmp_path / "tastes.csv", {"name": "abcd", "text": ["07", "1.50", "", "2"], "taste": ["x", "y", "x", "y"]})
     data = text_csv.load(changed(settings, test_fraction=0.5))
     assert sorted([*data.train.inputs, *data.test.inputs]) == ["", "07", "1.50", "2"]
-    asked = text_csv.read(tmp_path / "tastes.csv", settings)
-    assert asked.inputs.tolist() == ["07", "1.50", "", "2"]
-    assert asked.ids.tolist() == ["a", "b", "c", "d"]
+    rows = text_csv.read(tmp_path / "tastes.csv", settings)
+    assert rows.inputs.tolist() == ["07", "1.50", "", "2"]
+    assert rows.ids.tolist() == ["a", "b", "c", "d"]
 
 
 def test_rows_to_predict_need_no_labels(settings, tmp_path):
-    write_csv(tmp_path / "asked.csv", {"text": ["plum"]})
-    assert text_csv.read(tmp_path / "asked.csv", changed(settings, id_column=None)).ids.tolist() == ["1"]
+    write_csv(tmp_path / "rows.csv", {"text": ["plum"]})
+    assert text_csv.read(tmp_path / "rows.csv", changed(settings, id_column=None)).ids.tolist() == ["1"]
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "message"),
     [
         ({"text_column": None}, "--task text_csv needs --text-column"),
         ({"text_column": "txt"}, r"tastes.csv: has no column 'txt'\. Did you mean 'text'"),
@@ -91,13 +91,13 @@ def test_rows_to_predict_need_no_labels(settings, tmp_path):
         ({"source": "sample"}, "--data is a file of yours: leave out --source sample"),
     ],
 )  # fmt: skip
-def test_settings_that_do_not_fit_are_refused_before_anything_is_compiled(settings, changes, says):
-    with pytest.raises(InputError, match=says):
+def test_settings_that_do_not_match_the_table_are_rejected_before_compilation(settings, changes, message):
+    with pytest.raises(InputError, match=message):
         run(changed(settings, **changes))
 
 
 @pytest.mark.parametrize(
-    ("labels", "says"),
+    ("labels", "message"),
     [
         (
             ["sour", "bitter"],
@@ -106,9 +106,9 @@ def test_settings_that_do_not_fit_are_refused_before_anything_is_compiled(settin
         (["", "sour"], "test.csv: row 1 of column 'taste' is ''"),
     ],
 )
-def test_labels_of_the_test_file_are_those_of_training(settings, tmp_path, labels, says):
+def test_test_labels_must_be_training_classes(settings, tmp_path, labels, message):
     write_csv(tmp_path / "test.csv", {"name": ["a", "b"], "text": ["plum", "brine"], "taste": labels})
-    with pytest.raises(InputError, match=says):
+    with pytest.raises(InputError, match=message):
         text_csv.load(changed(settings, test_data=tmp_path / "test.csv"))
 
 

@@ -1,4 +1,4 @@
-"""toxic_comment: Kaggle's four files as they are, TFDS's archive, and what is wrong with either."""
+"""Toxic comments: Kaggle's four files, TFDS's archive, and errors."""
 
 import csv
 import types
@@ -58,13 +58,13 @@ def test_rows_with_the_label_minus_one_are_not_scored(kaggle):
     assert f"{len(scored)} of {TEST} test rows are scored" in data.provenance.note
 
 
-def test_comments_and_ids_are_read_as_they_are_written(kaggle):
+def test_comments_and_ids_are_read_verbatim(kaggle):
     # As numbers, several of these ids are 0 and several are infinity.
     rows = rows_of(kaggle / "test.csv")[1:]
     rows[1] = ["0000000000000000", 'She said "no", twice.\n\n\n,,\t\u00e9\U0001f642 ']
     write_rows(kaggle / "test.csv", [["id", "comment_text"], *rows])
-    asked = toxic_comment.read_unlabeled(kaggle / "test.csv")
-    assert list(zip(asked.ids, asked.inputs, strict=True)) == [tuple(row) for row in rows]
+    comments = toxic_comment.read_unlabeled(kaggle / "test.csv")
+    assert list(zip(comments.ids, comments.inputs, strict=True)) == [tuple(row) for row in rows]
     train = rows_of(kaggle / "train.csv")[1:]
     assert {"0000e12345678901", "0000e98765432109"} <= {name for name, *_ in [*rows, *train]}
     texts = [text for _, text, *_ in train]
@@ -92,7 +92,7 @@ def test_neither_the_order_of_rows_nor_of_columns_matters(tmp_path_factory, rng)
 
 
 def archive_of(kaggle, path):
-    """TFDS's archive: the scored rows alone, with their labels, and a column for the language."""
+    """Writes TFDS's archive: the scored rows with their labels, and a language column."""
     labels = {name: row for name, *row in rows_of(kaggle / "test_labels.csv")}
     test = [[*row, *labels[row[0]]] for row in rows_of(kaggle / "test.csv") if "-1" not in labels[row[0]]]
     with zipfile.ZipFile(path, "w") as archive:
@@ -117,18 +117,18 @@ def from_tfds(tmp_path, monkeypatch):
     return load_archive
 
 
-def test_tfds_registers_the_archive_that_is_asked_for():
+def test_tfds_registers_the_archive():
     registered = downloads.registered("wikipedia_toxicity_subtypes")
     assert [url for url in registered if url.endswith("_v0.3.zip")]
 
 
-def test_the_archive_of_tfds_holds_the_same_data(kaggle, tmp_path, from_tfds):
+def test_the_archive_of_tfds_has_the_same_data(kaggle, tmp_path, from_tfds):
     data = from_tfds(archive_of(kaggle, tmp_path / "toxic.zip"))
     assert_same(data, load(kaggle))
     assert data.provenance.source == "tfds"
 
 
-def test_labels_may_have_the_names_of_tfds(kaggle):
+def test_labels_may_have_their_tfds_names(kaggle):
     expected = load(kaggle)
     theirs = {ours: name for name, ours in toxic_comment.RENAMED.items()}
     for name in ("train.csv", "test_labels.csv"):
@@ -139,7 +139,7 @@ def test_labels_may_have_the_names_of_tfds(kaggle):
     assert data.class_names == expected.class_names
 
 
-def test_a_damaged_archive_of_tfds_is_refused(kaggle, tmp_path, from_tfds):
+def test_a_damaged_archive_of_tfds_is_rejected(kaggle, tmp_path, from_tfds):
     archive = archive_of(kaggle, tmp_path / "toxic.zip")
     with pytest.raises(InputError, match=r"toxic.zip: its SHA-256 is not the registered one"):
         from_tfds(archive, checksum="0" * 64)
@@ -149,12 +149,12 @@ def test_a_damaged_archive_of_tfds_is_refused(kaggle, tmp_path, from_tfds):
     assert not list((tmp_path / "cache" / "jaxcls" / "unpacked").iterdir())
 
 
-def test_the_sample_is_synthetic_and_has_the_ratios_of_the_real_files(tmp_path, monkeypatch):
+def test_the_synthetic_sample_has_the_label_rates_of_the_real_files(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     data = toxic_comment.load("sample", None)
     assert data.provenance.synthetic
     rates = dict(zip(data.class_names, data.train.labels.mean(axis=0), strict=True))
-    # Those of Kaggle's 159,571 training rows.
+    # Of Kaggle's 159,571 training rows.
     real = {
         "toxic": 0.0958, "severe_toxic": 0.0100, "obscene": 0.0529, "threat": 0.0030, "insult": 0.0494,
         "identity_hate": 0.0088,
@@ -176,7 +176,7 @@ def drop_column(name):
 
 
 def put(row, name, value):
-    """Row 1 is the first below the names."""
+    """Edits a value; row 1 is the first below the header."""
 
     def change(rows):
         rows[row][rows[0].index(name)] = value
@@ -202,7 +202,7 @@ def rename(old, new):
 
 
 @pytest.mark.parametrize(
-    ("file", "change", "says"),
+    ("file", "change", "message"),
     [
         ("train.csv", drop_column("threat"), "train.csv: has no column 'threat'"),
         ("train.csv", rename("comment_text", "comment"), "has no column .comment_text.*Did you mean .comment."),
@@ -226,15 +226,15 @@ def rename(old, new):
         ("test_labels.csv", put_everywhere(sample.LABELS, "-1"), "test_labels.csv: all labels are -1"),
     ],
 )  # fmt: skip
-def test_wrong_files_are_refused_with_the_file_and_the_row(kaggle, file, change, says):
+def test_errors_name_the_file_and_the_row(kaggle, file, change, message):
     rows = rows_of(kaggle / file)
     change(rows)
     write_rows(kaggle / file, rows)
-    with pytest.raises(InputError, match=says):
+    with pytest.raises(InputError, match=message):
         load(kaggle)
 
 
-def test_another_encoding_is_refused_with_the_line(kaggle):
+def test_another_encoding_is_rejected_with_the_line(kaggle):
     text = (kaggle / "train.csv").read_text(encoding="utf-8")
     (kaggle / "train.csv").write_bytes(text.encode("cp1251", "replace").replace(b"?", b"\xe9"))
     with pytest.raises(InputError, match=r"train.csv: line \d+ is not UTF-8"):
