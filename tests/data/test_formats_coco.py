@@ -85,7 +85,7 @@ def test_small_overshoots_are_clipped(written, box, clipped):
         (("annotations", 0, "bbox", [True, 2, 3, 4]), r"annotation 1 .*must be \[x, y, width, height\]"),
         (("annotations", 0, "bbox", [10**400, 2, 3, 4]), r"annotation 1 .*must be \[x, y, width, height\]"),
         (("annotations", 0, "bbox", None), r"annotation 1 .*must be \[x, y, width, height\]"),
-        (("annotations", 0, "image_id", 8), "annotation 1: its image_id 8 is not among the images"),
+        (("annotations", 0, "image_id", 8), "annotation 1: its image_id 8 is not in the file"),
         (("annotations", 0, "category_id", 9), r"annotation 1: its category_id 9 .*2 \(cat\), 18 \(dog\)"),
         (("annotations", 0, "category_id", "dog"), "annotation 1: its category_id is 'dog'; it must be an integer"),
         (("annotations", 0, "iscrowd", 2), "annotation 1: its iscrowd is 2"),

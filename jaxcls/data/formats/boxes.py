@@ -131,15 +131,8 @@ def check_name(name: Any, where: str) -> str:
     jaxcls._utils.errors.InputError: a.json: image 7: its file name '../secret.png' must be that of a file in the folder of \
 images, or in one below it.
     """
-    good = (
-        isinstance(name, str)
-        and bool(name.strip())
-        and not any(sign in name for sign in ("\\", "\0", ":"))
-        and not PurePosixPath(name).is_absolute()
-        and ".." not in PurePosixPath(name).parts
-        and PurePosixPath(name).name != ""
-    )
-    if not good:
+    path = PurePosixPath(name) if isinstance(name, str) and name.strip() else PurePosixPath()
+    if path.is_absolute() or ".." in path.parts or not path.name or set("\\\0:") & set(name):
         raise InputError(
             f"{where}: its file name {name!r} must be that of a file in the folder of images, or in one below it."
         )

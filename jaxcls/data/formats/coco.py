@@ -52,7 +52,7 @@ def read(path: Path) -> boxes.Annotated:
     file_names = dict(zip(sizes, names, strict=True))
     left_out = []
     for identity, annotation, where in _entries(content, "annotations", path):
-        image_id = _known(annotation, "image_id", sizes, where)
+        image_id = _known(annotation, "image_id", file_names, where)
         category = _known(annotation, "category_id", categories, where)
         crowd = annotation.get("iscrowd", 0)
         if crowd not in (0, 1):
@@ -193,14 +193,13 @@ def _categories(content: Mapping[str, Any], path: Path) -> dict[int, str]:
     return dict(sorted(names.items()))
 
 
-def _known(annotation: Mapping[str, Any], key: str, known: Mapping[int, Any], where: str) -> int:
+def _known(annotation: Mapping[str, Any], key: str, known: Mapping[int, str], where: str) -> int:
     """The id of an image or a category, which must be one in the file."""
     identity = _integer(annotation, key, where)
     if identity not in known:
-        what = "images" if key == "image_id" else "categories"
-        some = ", ".join(f"{number} ({name})" for number, name in list(known.items())[:10])
-        listed = f", {some}{', ...' if len(known) > 10 else ''}" if key == "category_id" else ""
-        raise InputError(f"{where}: its {key} {identity} is not among the {what} of the file{listed}.")
+        some = ", ".join(f"{number} ({name:.40})" for number, name in list(known.items())[:10])
+        more = ", ..." if len(known) > 10 else ""
+        raise InputError(f"{where}: its {key} {identity} is not in the file, which has {some}{more}.")
     return identity
 
 
