@@ -171,10 +171,11 @@ def _epochs(
     import jax.numpy as jnp
 
     from jaxcls import losses, optimizers
+    from jaxcls._utils.signals import Interrupted
     from jaxcls.data import batching
     from jaxcls.models import functional, vision
     from jaxcls.training import steps
-    from jaxcls.training.loop import FitConfig, Interrupted, chunks, fit
+    from jaxcls.training.loop import FitConfig, chunks, fit
 
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (count, *PIXELS), dtype=np.uint8)

@@ -15,6 +15,13 @@ class InputError(ValueError):
     """
 
 
+class RunError(RuntimeError):
+    """A run cannot continue, such as after divergence or without a checkpoint that can be read.
+
+    The message is complete: command lines print it without a traceback and exit with status 1.
+    """
+
+
 @contextlib.contextmanager
 def error_context(where: str) -> Iterator[None]:
     """Names the file in what is refused inside by functions that know arrays, not files.

@@ -7,6 +7,18 @@ from contextlib import contextmanager
 from types import FrameType
 
 
+class Interrupted(Exception):
+    """Training was asked to stop; its state is saved.
+
+    Attributes:
+      step: of the saved state.
+    """
+
+    def __init__(self, step: int):
+        super().__init__(f"stopped at step {step}; the state is saved")
+        self.step = step
+
+
 @contextmanager
 def stop_requests() -> Iterator[Callable[[], bool]]:
     """A function that tells whether SIGTERM or SIGINT came. A second SIGINT raises KeyboardInterrupt at once.

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Self
 import jax
 import jax.numpy as jnp
 
-from jaxcls._utils.errors import InputError, unknown_name
+from jaxcls._utils.errors import InputError, RunError, unknown_name
 from jaxcls.checkpoints.directory import resolve_directory, steps_in, take_lock, write_lock
 from jaxcls.checkpoints.leaves import abstract_leaf, check_storable, leaves_by_path, types_and_hashes
 from jaxcls.checkpoints.reading import Damaged, read, summary
@@ -38,7 +38,7 @@ _STATE = "jaxcls_state"
 _WRITE_ERRORS = (OSError, ValueError, RuntimeError)
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(RunError):
     """A checkpoint could not be saved, or no checkpoint of the directory can be restored."""
 
 

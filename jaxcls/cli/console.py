@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from jaxcls._utils import escaping
-from jaxcls._utils.errors import InputError
+from jaxcls._utils.errors import InputError, RunError
+from jaxcls._utils.signals import Interrupted
 from jaxcls._utils.text_table import text_table
 
 if TYPE_CHECKING:
@@ -28,10 +29,6 @@ PIPE_CLOSED = 141
 _LABEL_METRICS = ("precision", "recall", "f1", "roc_auc", "map", "map_50")
 _BLOCKS, _ASCII_BLOCKS = "▁▂▃▄▅▆▇█", ".:-=+*%@"
 _SPARKLINE_WIDTH = 48
-
-
-class Interrupted(Exception):
-    """A command stopped at the user's request; the same command continues it."""
 
 
 def exit_status(action: Callable[[], int], *, command: str = "") -> int:
@@ -55,6 +52,8 @@ def exit_status(action: Callable[[], int], *, command: str = "") -> int:
     except OSError as error:
         # A file that disappeared, a full disk, a network: the message names it.
         return _failed(f"{error}; what was saved before remains")
+    except RunError as error:
+        return _failed(error)
     except Interrupted as stop:
         say(f"{stop}. To continue: {command}", file=sys.stderr)
         return INTERRUPTED
@@ -62,21 +61,12 @@ def exit_status(action: Callable[[], int], *, command: str = "") -> int:
         say("stopped at once; what was saved before remains", file=sys.stderr)
         return KILLED
     except RuntimeError as error:
-        # Imported here because --help works without jax.
-        from jaxcls.checkpoints import CheckpointError
-        from jaxcls.training.debugging import NonFiniteError
-        from jaxcls.training.loop import DivergedError
-        from jaxcls.training.memory import EXHAUSTED
-
-        if str(error).startswith(EXHAUSTED):
-            return _failed(
-                f"out of memory ({str(error).splitlines()[0]}). Lower --batch-size and raise "
-                "--gradient-accumulation-steps by the same factor, which keeps the examples per update; lower "
-                "--eval-batch-size; or give --remat."
-            )
-        if isinstance(error, CheckpointError | DivergedError | NonFiniteError):
-            return _failed(error)
-        raise
+        if not str(error).startswith("RESOURCE_EXHAUSTED"):
+            raise
+        return _failed(
+            f"out of memory ({str(error).splitlines()[0]}). Lower --batch-size and raise --gradient-accumulation-steps "
+            "by the same factor, which keeps the examples per update; lower --eval-batch-size; or give --remat."
+        )
 
 
 def _failed(message: object, status: int = FAILED) -> int:

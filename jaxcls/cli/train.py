@@ -23,13 +23,9 @@ def run(options: Options) -> None:
         _list_tasks()
         return
     from jaxcls.tasks.run import run
-    from jaxcls.training import loop
 
-    try:
-        with stop_requests() as stop:
-            result = run(options, say=console.say, stop=stop)
-    except loop.Interrupted as error:
-        raise console.Interrupted(str(error)) from None
+    with stop_requests() as stop:
+        result = run(options, say=console.say, stop=stop)
     console.say(console.table(result.report, "test"))
     if curves := console.curves(result.history, encoding=sys.stdout.encoding):
         console.say(f"\n{curves}\n")
@@ -46,9 +42,8 @@ def _list_tasks() -> None:
         elif isinstance(problem, dict):
             problem = ", ".join(f"{output}: {name}" for output, name in problem.items())
         console.say(f"{task.name}: {task.summary} ({problem})\n  models: {', '.join(task.models)}\n  presets:")
-        recipes = [(name, preset.settings) for name, preset in task.presets.items()]
         rows = [
-            (f"    {name}", recipe.model or "", f"{recipe.epochs} epochs", recipe.optimizer or "", recipe.loss or "")
-            for name, recipe in recipes
+            (f"    {name}", recipe.model, f"{recipe.epochs} epochs", recipe.optimizer, recipe.loss or "")
+            for name, (recipe, *_) in task.presets.items()
         ]
         console.say(f"{text_table(rows, left=5)}\n")

@@ -13,7 +13,7 @@ import numpy as np
 from jax.experimental import checkify
 
 from jaxcls._utils import schemas
-from jaxcls._utils.errors import InputError
+from jaxcls._utils.errors import InputError, RunError
 from jaxcls.data.batching import Batch
 from jaxcls.data.formats import npz
 from jaxcls.models.activations import capture_activations
@@ -27,7 +27,7 @@ PyTree = Any
 _RECORD = {"finding": {"kind": str, "path": str}, "settings?": {str: schemas.ANYTHING}, "rows?": [int]}
 
 
-class NonFiniteError(RuntimeError):
+class NonFiniteError(RunError):
     """A step met a number that is not finite; its state and batch are saved."""
 
 

@@ -9,7 +9,8 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from jaxcls._utils.errors import InputError
+from jaxcls._utils.errors import InputError, RunError
+from jaxcls._utils.signals import Interrupted
 from jaxcls.checkpoints import CheckpointManager
 from jaxcls.data.batching import Batch, Examples, Feed, chunk_length, device_feed, steps_per_epoch
 from jaxcls.reports.callbacks import Callback
@@ -26,19 +27,7 @@ MAX_CHUNK_STEPS = 32
 MAX_CHUNK_BYTES = 1 << 26
 
 
-class Interrupted(Exception):
-    """Training was asked to stop; its state is saved.
-
-    Attributes:
-      step: of the saved state.
-    """
-
-    def __init__(self, step: int):
-        super().__init__(f"stopped at step {step}; the state is saved")
-        self.step = step
-
-
-class DivergedError(RuntimeError):
+class DivergedError(RunError):
     """Training was stopped because too many consecutive steps had a non-finite loss, gradient or update."""
 
 

@@ -12,9 +12,6 @@ from jaxcls.training.steps import StepMetrics, TrainState
 
 TrainChunk = Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]
 
-# What XLA's errors begin with where memory ran out in spite of all.
-EXHAUSTED = "RESOURCE_EXHAUSTED"
-
 
 def checked(train_chunk: TrainChunk) -> TrainChunk:
     """The chunk, which before its first dispatch compares what its compiled program needs with what is free.

@@ -8,7 +8,8 @@ import pytest
 
 from jaxcls import optimizers
 from jaxcls._utils.errors import InputError, flag
-from jaxcls.cli import arguments, console, main, train
+from jaxcls._utils.signals import Interrupted
+from jaxcls.cli import arguments, main, train
 from jaxcls.training.settings import Settings, names
 
 
@@ -124,7 +125,7 @@ def test_required_option_is_named_if_it_is_missing(capsys):
 )
 def test_interrupted_training_prints_the_command_that_continues_it(program, shown, monkeypatch, capsys):
     def interrupted(options):
-        raise console.Interrupted("stopped after step 3; the state is saved")
+        raise Interrupted(3)
 
     monkeypatch.setattr(train, "run", interrupted)
     command = ["--run-dir", "a b"]

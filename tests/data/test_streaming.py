@@ -13,12 +13,13 @@ from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxcls import losses
+from jaxcls._utils.signals import Interrupted
 from jaxcls.checkpoints import CheckpointManager
 from jaxcls.data import batching, streaming
 from jaxcls.data.buckets import sequence_buckets
 from jaxcls.models import functional
 from jaxcls.training import steps
-from jaxcls.training.loop import FitConfig, Interrupted, chunks, fit
+from jaxcls.training.loop import FitConfig, chunks, fit
 
 COUNT, BATCH, EPOCHS = 333, 4, 2
 BUCKETS = sequence_buckets((2, 4, 8))

@@ -13,6 +13,7 @@ import tally
 from flax import nnx
 
 from jaxcls import losses, optimizers
+from jaxcls._utils.signals import Interrupted
 from jaxcls.checkpoints import CheckpointManager
 from jaxcls.cli.main import main
 from jaxcls.data import batching
@@ -100,7 +101,7 @@ def test_bits_do_not_depend_on_the_steps_in_a_dispatch(whole, most):
 @pytest.mark.parametrize("at", range(1, STEPS))
 @tally.trial("determinism: interrupted at any step of a short run, same bits")
 def test_a_run_interrupted_at_any_step_gives_the_same_bits(whole, tmp_path, at):
-    with pytest.raises(loop.Interrupted) as stopped:
+    with pytest.raises(Interrupted) as stopped:
         trained(1, tmp_path, stop_at=at)
     assert stopped.value.step == at
     # Resumed with other dispatches.

@@ -11,12 +11,13 @@ import pytest
 from flax import nnx
 
 from jaxcls import losses
+from jaxcls._utils.signals import Interrupted
 from jaxcls.checkpoints import CheckpointManager
 from jaxcls.data import batching
 from jaxcls.models import functional
 from jaxcls.reports.callbacks import Callback
 from jaxcls.training import loop, steps
-from jaxcls.training.loop import DivergedError, FitConfig, Interrupted, Progress
+from jaxcls.training.loop import DivergedError, FitConfig, Progress
 
 COUNT, BATCH, EPOCHS = 300, 2, 3
 STEPS = COUNT // BATCH
