@@ -22,7 +22,7 @@ __all__ = [
 __getattr__, __dir__ = lazy_exports(
     __name__,
     {
-        "models.describe": ["describe"],
+        "models.summary": ["describe"],
         "tasks.predictor": ["Predictor", "load"],
         "training.compile": ["batch", "compile"],
         "training.experiment": ["Experiment"],

@@ -15,7 +15,7 @@ PAGES = [page for page in sorted(DOCS.glob("*.md")) if "```python" in page.read_
 SPHINX = ("sphinx", "myst_parser", "furo", "matplotlib")
 PACKAGES = (
     "jaxcls", "jaxcls.checkpoints", "jaxcls.data", "jaxcls.losses", "jaxcls.metrics", "jaxcls.metrics.detection",
-    "jaxcls.optimizers", "jaxcls.tasks",
+    "jaxcls.models", "jaxcls.models.detection", "jaxcls.optimizers", "jaxcls.tasks",
 )  # fmt: skip
 
 

@@ -6,8 +6,9 @@ Submodules and the names below are imported on first use.
 >>> model = models.functional(lambda rngs: models.MLP((8, 8, 1), num_classes=3, rngs=rngs))
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from jaxcls._utils.lazy_imports import lazy_exports
 
 if TYPE_CHECKING:
     from jaxcls.models import activations, detection, layers, tabular, text, vision
@@ -24,23 +25,16 @@ __all__ = [
     "Transformer", "activations", "describe", "detection", "from_linen", "functional", "layers", "tabular", "text",
     "vision",
 ]  # fmt: skip
-
-_MODULES = {
-    "CNN": "vision", "MLP": "vision", "VGG": "vision", "ResNet": "vision",
-    "NGramClassifier": "text", "TextCNN": "text", "Transformer": "text",
-    "TabularLinear": "tabular", "TabularMLP": "tabular", "RetinaNet": "detection.retinanet",
-    "Model": "model", "functional": "model", "from_linen": "linen", "describe": "summary",
-}  # fmt: skip
-
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = importlib.import_module(f"{__name__}.{_MODULES.get(name, name)}")
-    value = getattr(module, name) if name in _MODULES else module
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "detection.retinanet": ["RetinaNet"],
+        "linen": ["from_linen"],
+        "model": ["Model", "functional"],
+        "summary": ["describe"],
+        "tabular": ["TabularLinear", "TabularMLP"],
+        "text": ["NGramClassifier", "TextCNN", "Transformer"],
+        "vision": ["CNN", "MLP", "VGG", "ResNet"],
+    },
+    ["activations", "detection", "layers", "tabular", "text", "vision"],
+)
