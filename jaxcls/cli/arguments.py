@@ -78,7 +78,7 @@ def _add_options(parser: argparse.ArgumentParser, options: type, omit: Collectio
             if name in fields and not redeclared:
                 key = "most used" if fields[name].metadata.get("common") and len(fields) > _FEW else title
                 if key not in sections:
-                    sections[key] = parser.add_argument_group(key)
+                    sections[key] = parser.add_argument_group(key, (group.__doc__ or "").partition(". ")[2])
                 _add_option(sections[key], fields[name], hints[name], text)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 from flax import nnx
 
+from jaxcls._utils.text_table import text_table
 from jaxcls.kernels import native
 from jaxcls.models.activations import ModuleCall, capture_activations
 from jaxcls.models.model import Model, functional
@@ -43,16 +44,11 @@ def describe(model: Model | nnx.Module, inputs: PyTree) -> str:
     with native.portable(), capture_activations() as calls:
         lowered = jax.jit(lambda weights, inputs: model.apply(*weights, inputs)[0]).lower(weights, shapes)
     rows = [("layer", "class", "output", "parameters"), *map(_row, calls)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        f"{layer:{widths[0]}}  {name:{widths[1]}}  {output:{widths[2]}}  {parameters:>{widths[3]}}"
-        for layer, name, output, parameters in rows
-    ]
     leaves = jax.tree.leaves(weights[0])
     size, memory = sum(leaf.size for leaf in leaves), sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
     total = f"{size:,} parameters ({memory:,} bytes)"
     flops = (lowered.cost_analysis() or {}).get("flops")
-    return "\n".join([*lines, "", total if flops is None else f"{total}, {flops:,.0f} FLOPs per batch"])
+    return f"{text_table(rows, left=3)}\n\n{total}" + ("" if flops is None else f", {flops:,.0f} FLOPs per batch")
 
 
 def _row(call: ModuleCall) -> tuple[str, str, str, str]:

@@ -37,7 +37,7 @@ class TaskSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataSource:
-    """Where the data is read from. Checksums identify the data, not its location."""
+    """Where the data is read from. Each task uses some of these."""
 
     data: Path | None = field(default=None, metadata=COMMON)
     """your data: a CSV file (tasks csv, text_csv) or a folder with one subfolder of images per class (image_folder)"""
@@ -52,7 +52,7 @@ class DataSource:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataSettings(DataSource):
-    """What is read from the data, and how it is split. Each task takes some of these."""
+    """What is read from the data, and how it is split. Each task uses some of these."""
 
     test_fraction: float | None = None
     """fraction of the examples held out as the test set, if the data has none"""
@@ -96,7 +96,7 @@ class ModelSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LossOptions:
-    """The options of :func:`jaxcls.losses.get`. Each loss takes some of these."""
+    """The options of :func:`jaxcls.losses.get`. Each loss uses some of these."""
 
     label_smoothing: float | None = None
     """fraction of each label that is spread over the other classes"""
@@ -106,26 +106,26 @@ class LossOptions:
     pos_weight: float | None = None
     """weight of positive labels in binary and multi-label losses"""
     gamma: float | None = None
-    """focusing exponent of focal losses; the losses' own default is 2"""
+    """focusing exponent of focal losses (default of the loss: 2)"""
     alpha: float | None = None
     """weight of positive labels in focal losses, 0 to 1; negative ones get 1 - alpha"""
     epsilon: float | None = None
-    """coefficient of the first polynomial term of poly losses; the losses' own default is 1"""
+    """coefficient of the first polynomial term of poly losses (default of the loss: 1)"""
     gamma_negative: float | None = None
-    """focusing exponent of the asymmetric loss for negative labels"""
+    """focusing exponent of the asymmetric loss for negative labels (default of the loss: 4)"""
     gamma_positive: float | None = None
-    """focusing exponent of the asymmetric loss for positive labels"""
+    """focusing exponent of the asymmetric loss for positive labels (default of the loss: 1)"""
     clip: float | None = None
-    """probability below which the asymmetric loss ignores negative labels; the loss's own default is 0.05"""
+    """probability below which the asymmetric loss ignores negative labels (default of the loss: 0.05)"""
     tau: float | None = None
-    """strength of the logit adjustment by the log of the class frequencies; the loss's own default is 1"""
+    """strength of the logit adjustment by the log of the class frequencies (default of the loss: 1)"""
     normalizer: Literal["batch", "weights", "positives"] | None = None
     """what the summed loss of a batch is divided by: the number of examples, of positives, or the sum of weights"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LossSettings(LossOptions):
-    """The loss. Each loss takes some of these."""
+    """The loss. Each loss uses some of these."""
 
     loss: str = field(default=UNSET, metadata=COMMON)
     """the loss by its name in jaxcls.losses or Keras, such as softmax_cross_entropy, focal_loss, weighted_crossentropy
@@ -138,7 +138,7 @@ class LossSettings(LossOptions):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerOptions:
-    """The options of :func:`jaxcls.optimizers.get`. Each optimizer takes some of these."""
+    """The options of :func:`jaxcls.optimizers.get`. Each optimizer uses some of these."""
 
     momentum: float | None = None
     """momentum of sgd and rmsprop"""
@@ -174,7 +174,7 @@ class OptimizerOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerSettings(OptimizerOptions):
-    """The optimizer. Each optimizer takes some of these; without them, its own defaults apply."""
+    """The optimizer. Each optimizer uses some of these."""
 
     optimizer: str = field(default=UNSET, metadata=COMMON)
     """the optimizer: sgd, rmsprop, adam, adamw, adagrad, nadam, lion, muon or schedule_free"""
@@ -184,7 +184,7 @@ class OptimizerSettings(OptimizerOptions):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ScheduleOptions:
-    """The options of :func:`jaxcls.optimizers.schedule`. Each schedule takes some of these."""
+    """The options of :func:`jaxcls.optimizers.schedule`. Each schedule uses some of these."""
 
     end_factor: float | None = None
     """final learning rate of linear, cosine and exponential, as a fraction of the peak"""
@@ -196,7 +196,7 @@ class ScheduleOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ScheduleSettings(ScheduleOptions):
-    """The schedule of the learning rate."""
+    """The schedule of the learning rate. Each schedule uses some of these."""
 
     schedule: str = UNSET
     """constant, linear, cosine, warmup_cosine, one_cycle, exponential or piecewise"""
