@@ -10,19 +10,21 @@ from jaxcls._utils.lazy_imports import lazy_exports
 if TYPE_CHECKING:
     from jaxcls import checkpoints, data, losses, metrics, models, optimizers, tasks
     from jaxcls.models.summary import describe
+    from jaxcls.reports.callbacks import Callback
     from jaxcls.tasks.predictor import Predictor, load
     from jaxcls.training.compile import batch, compile
     from jaxcls.training.experiment import Experiment
 
 __version__ = "0.2.0"
 __all__ = [
-    "Experiment", "Predictor", "batch", "checkpoints", "compile", "data", "describe", "load", "losses", "metrics",
+    "Callback", "Experiment", "Predictor", "batch", "checkpoints", "compile", "data", "describe", "load", "losses", "metrics",
     "models", "optimizers", "tasks",
 ]  # fmt: skip
 __getattr__, __dir__ = lazy_exports(
     __name__,
     {
         "models.summary": ["describe"],
+        "reports.callbacks": ["Callback"],
         "tasks.predictor": ["Predictor", "load"],
         "training.compile": ["batch", "compile"],
         "training.experiment": ["Experiment"],

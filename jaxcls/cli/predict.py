@@ -8,7 +8,10 @@ Examples:
 """
 
 import dataclasses
+import importlib
+import sys
 from pathlib import Path
+from typing import Any
 
 from jaxcls._utils.errors import InputError, flag
 from jaxcls.cli import console
@@ -19,12 +22,15 @@ class Options:
     run_dir: Path
     """folder of the run"""
     input: Path
-    """examples in the format of the task's test examples; labels are not needed"""
+    """examples in the format of the task's test examples, without labels; of a run of jaxcls.compile, an .npy or .npz
+    file"""
     output: Path
     """CSV file to write: for every example its id, predicted class or labels, and the probability of each class; for a
     detector, a JSON file in the format of COCO results"""
     sample_submission: Path | None = None
     """sample submission of a Kaggle competition: the output takes over its header, ids, columns and their order"""
+    model: str | None = None
+    """of a run of jaxcls.compile, whose model code is yours: what builds the model, such as my_package.models:build"""
     draw: Path | None = None
     """new folder for the images with the detected boxes drawn on them"""
     overwrite: bool = False
@@ -42,7 +48,7 @@ def run(options: Options) -> None:
     from jaxcls.training.problems.base import PredictionRequest
 
     # Portable kernels, so that an export predicts the same.
-    learned = predictor.load(options.run_dir, portable=True)
+    learned = predictor.load(options.run_dir, options.model and _imported(options.model), portable=True)
     examples = learned.read(options.input)
     written = problems.get(learned.problem).write(
         PredictionRequest(options.input, options.output, options.sample_submission, options.draw, console.say),
@@ -52,3 +58,13 @@ def run(options: Options) -> None:
         thresholds=learned.thresholds,
     )
     console.say(f"{written} by {console.origin(learned)}, saved as {options.output}")
+
+
+def _imported(name: str) -> Any:
+    """Imports 'module:attribute', also from the current folder."""
+    module, _, attribute = name.partition(":")
+    sys.path.insert(0, "")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"--model {name}: {error}; give module:function, such as my_package.models:build.") from error

@@ -1,7 +1,9 @@
 """User-supplied examples in common containers, as arrays on the host."""
 
 import concurrent.futures
+import zipfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -9,6 +11,7 @@ import numpy as np
 
 from jaxcls._utils.errors import InputError
 from jaxcls.data.batching import Examples, examples
+from jaxcls.data.dataset import Unlabeled
 
 PyTree = Any
 
@@ -111,3 +114,16 @@ def _check_lengths(parts: tuple[PyTree, ...]) -> None:
     if len(set(lengths.values())) != 1 or () in lengths.values() or (0,) in lengths.values():
         shown = ", ".join(f"{name} {length[0] if length else 'a scalar'}" for name, length in lengths.items())
         raise InputError(f"all arrays must have the same length, at least 1; they have: {shown or 'no arrays'}.")
+
+
+def read_arrays(path: Path) -> Unlabeled:
+    """Reads inputs from NumPy's .npy file, or from an .npz file as a dict of arrays; the ids are row numbers."""
+    try:
+        content = np.load(path, allow_pickle=False)
+        inputs = dict(content) if isinstance(content, np.lib.npyio.NpzFile) else content
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} is not a readable .npy or .npz file ({error}).") from None
+    inputs = as_arrays(inputs)
+    _check_lengths((inputs,))
+    count = len(jax.tree.leaves(inputs)[0])
+    return Unlabeled(np.array([str(number) for number in range(count)], object), inputs)

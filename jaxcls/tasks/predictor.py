@@ -14,6 +14,7 @@ from jaxcls import tasks
 from jaxcls._utils import files, schemas
 from jaxcls._utils.errors import InputError, error_context
 from jaxcls.checkpoints import CheckpointManager
+from jaxcls.data import adapters
 from jaxcls.data.dataset import Unlabeled
 from jaxcls.data.preprocessing import Preprocessor, from_record
 from jaxcls.export.exportable import Exportable
@@ -83,10 +84,8 @@ class Predictor(NamedTuple):
         return self.settings
 
     def read(self, path: Path) -> Unlabeled:
-        """Reads examples to predict, in the format of the task's test examples."""
-        settings = self.task_settings
-        assert self.task is not None
-        return self.task.read(path, settings)
+        """Reads examples to predict, in the format of the task's test examples; without a task, NumPy's arrays."""
+        return self.task.read(path, self.task_settings) if self.task else adapters.read_arrays(path)
 
     def exportable(self, inputs: PyTree = None) -> Exportable:
         """Returns what is exported.

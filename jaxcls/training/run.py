@@ -328,6 +328,7 @@ def save(experiment: Experiment, state: TrainState, path: Path) -> None:
     """Writes a directory with the weights that are evaluated, from which :func:`jaxcls.load` predicts."""
     if path.exists() and any(path.iterdir()):
         raise InputError(f"{path} is not empty; give a new directory.")
+    path.mkdir(parents=True, exist_ok=True)
     problem = problems.get(objectives.problems(experiment.objective))
     provenance = Provenance("memory", "arrays", {}, synthetic=False, note="in memory")
     directory = RunDirectory(

@@ -1,0 +1,196 @@
+"""A compiled model can do what a task's run can: run directories, reports, saving, loading, exports, callbacks."""
+
+import json
+
+import chex
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+import jaxcls
+from jaxcls import losses, optimizers
+from jaxcls._utils.errors import InputError
+from jaxcls.cli.main import main
+from jaxcls.export import loader
+
+RANDOM = np.random.default_rng(0)
+INPUTS = RANDOM.normal(size=(96, 4)).astype(np.float32)
+LABELS = np.where(np.arange(96) % 6 == 0, 2, (INPUTS[:, 0] > 0)).astype(np.int32)
+TRAIN, VALIDATION = (INPUTS[:64], LABELS[:64]), (INPUTS[64:], LABELS[64:])
+
+
+def build(rngs):
+    return nnx.Sequential(nnx.Linear(4, 8, rngs=rngs), nnx.relu, nnx.Linear(8, 3, rngs=rngs))
+
+
+class Two(nnx.Module):
+    def __init__(self, rngs):
+        self.kind, self.flag = nnx.Linear(4, 3, rngs=rngs), nnx.Linear(4, 1, rngs=rngs)
+
+    def __call__(self, inputs):
+        return {"kind": self.kind(inputs), "flag": self.flag(inputs)}
+
+
+def compiled(**options):
+    return jaxcls.compile(build, optimizers.adam(0.05), **options)
+
+
+def fit(experiment, run_dir=None, *, seed=0, epochs=3, **options):
+    return experiment.fit(
+        experiment.init(seed), TRAIN, epochs, VALIDATION, batch_size=16, verbose=False, run_dir=run_dir, **options
+    )
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("runs") / "compiled"
+    experiment = compiled(class_names=("left", "right", "sixth"))
+    state, history = fit(experiment, directory)
+    return experiment, state, history, directory
+
+
+def test_a_run_directory_has_the_files_of_a_task_run(run):
+    experiment, state, _, directory = run
+    names = {path.name for path in directory.iterdir()}
+    assert names >= {
+        "SHA256SUMS", "checkpoints", "config.toml", "data.json", "environment.json", "metrics.jsonl", "model",
+        "predictor.json", "report.html", "results.json", "summary.json",
+    }  # fmt: skip
+    results = json.loads((directory / "results.json").read_text())
+    assert results["split"] == "validation"
+    assert results["metrics"]["accuracy"] == experiment.evaluate(state, VALIDATION)["accuracy"]
+    assert "sixth" in (directory / "report.html").read_text()
+
+
+def test_the_report_command_rewrites_the_report(run):
+    *_, directory = run
+    before = (directory / "report.html").read_text()
+    (directory / "report.html").unlink()
+    assert main(["report", "--run-dir", str(directory)]) == 0
+    assert (directory / "report.html").read_text() == before
+
+
+def test_a_run_is_extended_by_the_same_call_and_equals_an_uninterrupted_one(tmp_path):
+    experiment = compiled()
+    whole, history = fit(experiment, epochs=4)
+    fit(experiment, tmp_path / "run", epochs=2)
+    resumed, continued = fit(experiment, tmp_path / "run", epochs=4)
+    chex.assert_trees_all_equal(resumed, whole)
+    assert continued.as_dict()["val_loss"] == history.as_dict()["val_loss"]
+
+
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        (lambda run_dir: fit(compiled(), run_dir, seed=1), "initial_state"),
+        (lambda run_dir: fit(jaxcls.compile(build, optimizers.adam(0.1)), run_dir), "step"),
+        (lambda run_dir: fit(compiled(loss="categorical_focal_crossentropy"), run_dir), "step"),
+        (lambda run_dir: fit(compiled(class_weight={0: 1.0, 1: 2.0, 2: 3.0}), run_dir), "step"),
+        (
+            lambda run_dir: compiled().fit(
+                compiled().init(0), (TRAIN[0] + 1, TRAIN[1]), 3, VALIDATION, batch_size=16, verbose=False, run_dir=run_dir
+            ),
+            "train",
+        ),
+    ],
+    ids=["seed", "rate", "loss", "class weights", "inputs"],
+)  # fmt: skip
+def test_what_decides_the_result_is_part_of_the_identity_of_a_run(tmp_path, change, difference):
+    fit(compiled(), tmp_path / "run")
+    with pytest.raises(InputError, match=difference):
+        change(tmp_path / "run")
+
+
+def test_a_saved_experiment_and_its_run_load_and_predict_the_same(run, tmp_path):
+    experiment, state, _, directory = run
+    expected = experiment.predict(state, INPUTS)
+    experiment.save(state, tmp_path / "saved")
+    for predictor in (
+        jaxcls.load(directory, build),
+        jaxcls.load(directory, experiment),
+        jaxcls.load(tmp_path / "saved", build),
+    ):
+        np.testing.assert_array_equal(predictor.predict(INPUTS), expected)
+        assert predictor.class_names == ("left", "right", "sixth")
+
+
+def test_loading_asks_for_the_model_code_and_refuses_another_model(run):
+    *_, directory = run
+    with pytest.raises(InputError, match=r"load it with jaxcls.load\(path, model\)"):
+        jaxcls.load(directory)
+    with pytest.raises(InputError, match="kernel"):
+        jaxcls.load(directory, lambda rngs: nnx.Linear(4, 3, rngs=rngs))
+
+
+def test_the_predict_command_imports_the_model(run, tmp_path, monkeypatch):
+    experiment, state, _, directory = run
+    (tmp_path / "my_model.py").write_text(
+        "from flax import nnx\n\ndef build(rngs):\n    return nnx.Sequential("
+        "nnx.Linear(4, 8, rngs=rngs), nnx.relu, nnx.Linear(8, 3, rngs=rngs))\n"
+    )
+    np.save(tmp_path / "inputs.npy", INPUTS)
+    monkeypatch.chdir(tmp_path)
+    command = ["predict", "--run-dir", str(directory), "--input", "inputs.npy", "--output", "predicted.csv"]
+    assert main(command) == 2
+    assert main([*command, "--model", "my_model:build"]) == 0
+    rows = (tmp_path / "predicted.csv").read_text().splitlines()
+    assert rows[0] == "id,predicted,probability_left,probability_right,probability_sixth"
+    names = np.array(experiment.class_names)[experiment.predict(state, INPUTS).argmax(axis=1)]
+    assert [row.split(",")[1] for row in rows[1:]] == names.tolist()
+
+
+def test_an_export_predicts_without_the_code(run, tmp_path):
+    experiment, state, *_ = run
+    experiment.export(state, tmp_path / "export", INPUTS[:2])
+    model = loader.load(tmp_path / "export")
+    expected = experiment.predict(state, INPUTS)
+    np.testing.assert_allclose(model.predict(INPUTS), expected, rtol=1e-5, atol=1e-6)
+    names = np.array(experiment.class_names)
+    assert model.decide(model.predict(INPUTS)) == names[expected.argmax(axis=1)].tolist()
+
+
+def test_balanced_class_weights_are_those_of_the_training_labels():
+    balanced, explicit = (
+        compiled(class_weight=weight) for weight in ("balanced", losses.class_weights(TRAIN[1], num_classes=3))
+    )
+    with pytest.raises(InputError, match="call fit first"):
+        balanced.evaluate(balanced.init(0), VALIDATION)
+    state, history = fit(balanced)
+    expected, expected_history = fit(explicit)
+    chex.assert_trees_all_equal(state, expected)
+    assert history.as_dict()["val_loss"] == expected_history.as_dict()["val_loss"]
+    assert balanced.evaluate(state, VALIDATION)["loss"] == history[-1]["val_loss"]
+
+
+def test_callbacks_follow_training():
+    moments = []
+
+    class Recorder(jaxcls.Callback):
+        def on_train_begin(self, step):
+            moments.append(("begin", step))
+
+        def on_epoch_end(self, history):
+            moments.append(("epoch", len(history)))
+
+        def on_train_end(self, history):
+            moments.append(("end", len(history)))
+
+    fit(compiled(), epochs=2, callbacks=[Recorder()])
+    assert moments == [("begin", 0), ("epoch", 1), ("epoch", 2), ("end", 2)]
+
+
+def test_several_outputs_leave_a_report_with_a_section_each(tmp_path):
+    loss = {"kind": "sparse_categorical_crossentropy", "flag": "binary_crossentropy"}
+    experiment = jaxcls.compile(Two, "adam", loss)
+    labels = {"kind": LABELS, "flag": (INPUTS[:, 1] > 0).astype(np.int32)}
+    state, _ = experiment.fit(experiment.init(0), (INPUTS, labels), 1, verbose=False, run_dir=tmp_path / "run")
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert {name: output["problem"] for name, output in results["outputs"].items()} == {
+        "kind": "multiclass",
+        "flag": "binary",
+    }
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert "kind: Confusion" in report
+    predictor = jaxcls.load(tmp_path / "run", Two)
+    jax.tree.map(np.testing.assert_array_equal, predictor.predict(INPUTS), experiment.predict(state, INPUTS))
