@@ -1,4 +1,4 @@
-"""The process that a run happens in: what is set before jax is imported, and what is recorded of it."""
+"""The environment of a run: process settings made before jax is imported, and the versions that are recorded."""
 
 import contextlib
 import functools
@@ -8,6 +8,7 @@ import importlib.metadata
 import logging
 import os
 import platform
+import resource
 import stat
 import sys
 import tempfile
@@ -18,68 +19,50 @@ import jaxcls
 
 logger = logging.getLogger(__name__)
 
-# An operation whose additions are made in no fixed order is replaced by one whose are, or refused, and no kernel is
-# chosen by how fast it just was.
+# XLA then uses no GPU operation with a varying order of additions, and chooses no kernel by its measured speed.
 _DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
-# XLA's experimental fusions make plain convolutions on a CPU up to twice as fast. An XLA that does not know a
-# flag aborts the process: these are the versions of jaxlib that it was tried with.
-_FLAGS_OF_JAXLIB = {"0.10": "--xla_cpu_experimental_ynn_fusion_type=individual_dot"}
+# XLA's experimental fusions make plain convolutions on a CPU up to twice as fast. XLA aborts on an unknown flag, so it
+# is set only for the versions of jaxlib with which it was tested.
+_FLAG_BY_JAXLIB = {"0.10": "--xla_cpu_experimental_ynn_fusion_type=individual_dot"}
 
-# New containers until CPython looks for cycles among them, and so many such looks until one among the older ones.
-# Importing and tracing make hundreds of thousands that stay: at CPython's own threshold of 700, which 3.13 made 2,000,
-# looking through them again and again takes 0.2 s of a start of 3.7.
-_COLLECTION = (50_000, 10, 10)
+# Thresholds of gc.set_threshold. Importing and tracing create hundreds of thousands of objects that stay alive; with
+# the default threshold of 700 (2,000 since Python 3.13), scanning them repeatedly takes 0.2 s of a start of 3.7 s.
+_GC_THRESHOLDS = (50_000, 10, 10)
 
 # A save opens dozens of files at a time, and a cache or a reader some more.
 OPEN_FILES = 1024
 
 
 def configure(*, deterministic: bool = False) -> None:
-    """Sets what must be set before jax is imported. What the user set stands.
+    """Raises the limit of open files and, if jax is not imported yet, sets XLA flags, jax's cache and gc thresholds.
 
-    In a process that has imported jax already, such as a notebook, it leaves everything as it is.
+    Environment variables and flags that the user set are kept.
 
     Args:
-      deterministic: whether a GPU is to give the same bits each time. A CPU does so anyway.
+      deterministic: make results on a GPU reproducible bit for bit. On a CPU they are anyway.
     """
-    _allow_open_files()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
     if "jax" in sys.modules:
         return
-    gc.set_threshold(*_COLLECTION)
+    gc.set_threshold(*_GC_THRESHOLDS)
     version = importlib.metadata.version("jaxlib")
-    for flag in (_FLAGS_OF_JAXLIB.get(version.rpartition(".")[0]), _DETERMINISTIC if deterministic else None):
-        given = os.environ.get("XLA_FLAGS", "")
-        if flag and flag.partition("=")[0] not in given:
-            os.environ["XLA_FLAGS"] = f"{given} {flag}".strip()
+    for flag in (_FLAG_BY_JAXLIB.get(version.rpartition(".")[0]), _DETERMINISTIC if deterministic else None):
+        flags = os.environ.get("XLA_FLAGS", "")
+        if flag and flag.partition("=")[0] not in flags:
+            os.environ["XLA_FLAGS"] = f"{flags} {flag}".strip()
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_directory() / f"compiled-{_processor()}"))
-    # By default only what took over a second to compile is kept; a run compiles dozens of smaller programs.
+    # By default jax caches only programs that took over a second to compile; a run compiles dozens of smaller ones.
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 
-def _allow_open_files() -> None:
-    try:
-        import resource
-    except ImportError:  # Windows
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
-    if soft != resource.RLIM_INFINITY and soft < most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-
-
 def record() -> dict[str, Any]:
-    """The versions and devices that a result depends on, as plain JSON values."""
+    """Returns the versions and devices on which results depend, as JSON values."""
     import jax
 
-    packages = (
-        "jax",
-        "jaxlib",
-        "flax",
-        "optax",
-        "orbax-checkpoint",
-        "numpy",
-        "tensorflow-datasets",
-    )
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
     return {
         "python": platform.python_version(),
         # A checkout on PYTHONPATH has no metadata.
@@ -93,16 +76,16 @@ def record() -> dict[str, Any]:
 
 
 def cache_directory() -> Path:
-    """Returns the folder for files that can be made again: $XDG_CACHE_HOME/jaxcls or ~/.cache/jaxcls.
+    """Returns the folder for files that can be recreated: $XDG_CACHE_HOME/jaxcls or ~/.cache/jaxcls.
 
-    Without a home directory that can be written to, as in some containers, it is a folder in the temporary directory.
+    Without a writable home directory, as in some containers, it is a folder in the temporary directory.
     """
-    given = os.environ.get("XDG_CACHE_HOME")
-    return Path(given) / "jaxcls" if given else _cache_directory_in_home(os.environ.get("HOME"))
+    base = os.environ.get("XDG_CACHE_HOME")
+    return Path(base) / "jaxcls" if base else _default_cache_directory(os.environ.get("HOME"))
 
 
 @functools.cache
-def _cache_directory_in_home(home: str | None) -> Path:
+def _default_cache_directory(home: str | None) -> Path:
     try:
         folder = Path.home() / ".cache" / "jaxcls"
         folder.mkdir(parents=True, exist_ok=True)
@@ -117,7 +100,7 @@ def _cache_directory_in_home(home: str | None) -> Path:
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     status = folder.lstat()
-    # Compiled programs are loaded from there: nobody else may have put them there.
+    # Compiled programs are loaded from it, so no other user may be able to write to it.
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o022:
         folder = Path(tempfile.mkdtemp(prefix="jaxcls-"))
     logger.warning("%s: the cache is %s; set XDG_CACHE_HOME to choose another folder", reason, folder)
@@ -125,7 +108,7 @@ def _cache_directory_in_home(home: str | None) -> Path:
 
 
 def _processor() -> str:
-    """Eight digits for this kind of processor: what was compiled for one can crash on another."""
+    """Returns eight hexadecimal digits for the type of processor: a program compiled for one can crash on another."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:  # not Linux

@@ -1,17 +1,18 @@
-"""The error that tells a person what they gave, what is wrong with it, and what would be right."""
+"""The error for invalid user input, and the wording of its messages."""
 
 import contextlib
 import difflib
 from collections.abc import Iterable, Iterator
 
-# No name that a person types is longer.
-_LONGEST_NAME = 200
+# Longer names are not compared: the time grows with the product of the lengths, and a file may hold long ones.
+_MAX_LENGTH = 200
 
 
 class InputError(ValueError):
-    """Something that the user gave (a flag, a name, a file, an array) is wrong.
+    """Invalid user input: an option, a name, a file or an array.
 
-    The message stands by itself: command lines print it without a traceback and exit with status 2.
+    The message says what is wrong, where, and what would be right. Commands print it without a traceback and exit with
+    status 2.
     """
 
 
@@ -24,7 +25,7 @@ class RunError(RuntimeError):
 
 @contextlib.contextmanager
 def error_context(where: str) -> Iterator[None]:
-    """Names the file in what is refused inside by functions that know arrays, not files.
+    """Prefixes the message of an InputError raised inside with where the input is from, such as a file name.
 
     >>> with error_context("rows.csv"):
     ...     raise InputError("1 rows are too few to split.")
@@ -39,19 +40,18 @@ def error_context(where: str) -> Iterator[None]:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A hint to the nearest of the known names, or an empty string.
+    """Returns a hint at the most similar known name, or an empty string.
 
     >>> did_you_mean("adamm", ["adam", "sgd"])
     " Did you mean 'adam'?"
     """
-    # Of two names, the time grows with the product of their lengths; nobody mistypes those of others' files.
-    short = [other for other in known if len(other) <= _LONGEST_NAME] if len(name) <= _LONGEST_NAME else []
+    short = [other for other in known if max(len(name), len(other)) <= _MAX_LENGTH]
     nearest = difflib.get_close_matches(name, short, n=1)
     return f" Did you mean {nearest[0]!r}?" if nearest else ""
 
 
 def flag(name: str) -> str:
-    """The spelling of a setting on the command line.
+    """Returns the command-line option of a setting.
 
     >>> flag("learning_rate")
     '--learning-rate'
@@ -60,7 +60,7 @@ def flag(name: str) -> str:
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
-    """The error for a name that is not one of the known ones: it suggests the nearest and lists them all.
+    """Returns the error for an unknown name, which suggests the most similar known name and lists all of them.
 
     >>> raise unknown_name("optimizer", "adamm", ["adam", "sgd"])
     Traceback (most recent call last):

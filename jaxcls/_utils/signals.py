@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT as a request to stop at the next good moment."""
+"""Turns SIGTERM and SIGINT into requests to stop."""
 
 import signal
 import threading
@@ -21,25 +21,25 @@ class Interrupted(Exception):
 
 @contextmanager
 def stop_requests() -> Iterator[Callable[[], bool]]:
-    """A function that tells whether SIGTERM or SIGINT came. A second SIGINT raises KeyboardInterrupt at once.
+    """Yields a function that returns whether SIGTERM or SIGINT arrived. A second SIGINT raises KeyboardInterrupt.
 
-    For the main thread of a process that trains alone. With several processes under ``jax.distributed``, JAX has
-    a synchronised way of its own to stop, which a handler of ours would break.
+    For the main thread of a process that trains alone. With several processes under ``jax.distributed``, JAX
+    synchronizes their stop itself, and these handlers would break that.
 
     >>> with stop_requests() as stop:
     ...     stop(), signal.raise_signal(signal.SIGTERM), stop()
     (False, None, True)
     """
-    came = threading.Event()
+    requested = threading.Event()
 
     def request(number: int, frame: FrameType | None) -> None:
-        if came.is_set() and number == signal.SIGINT:
+        if requested.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
-        came.set()
+        requested.set()
 
-    before = {number: signal.signal(number, request) for number in (signal.SIGTERM, signal.SIGINT)}
+    previous = {number: signal.signal(number, request) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield came.is_set
+        yield requested.is_set
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""Ends a process that gets no further: a wait that nothing ends is worse than an end from which the run goes on."""
+"""Ends a process that hangs: the run can then be resumed, which a process that waits forever cannot."""
 
 import contextlib
 import faulthandler
@@ -7,50 +7,50 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 
-# As what else goes wrong.
+# The exit status, that of any other error.
 STATUS = 1
 
 
 @contextlib.contextmanager
 def watched(seconds: float) -> Iterator[Callable[[], None]]:
-    """A function to be called whenever something was done; too long after the last call, the process ends.
+    """Yields a function to call after each unit of progress; ends the process if it is not called for too long.
 
-    It says so, and where each thread is, on standard error. A thread of its own sees to it, which needs no help from
-    what hangs: a file system, a thread that reads, a device.
+    A separate thread prints a message and the stack of every thread to standard error before it ends the process. It
+    depends on nothing that may hang: a file system, a reader thread, a device.
 
     Args:
-      seconds: how long is too long; 0 is never.
+      seconds: the longest time between two calls; 0 for no limit.
 
-    >>> with watched(60) as done:
-    ...     done()
+    >>> with watched(60) as progress:
+    ...     progress()
     """
-    # Counted, not read from a clock: a process that is suspended does not hang.
+    # Time is counted in ticks, not read from a clock: a suspended process does not hang.
     tick = min(1.0, seconds / 4)
     idle = 0.0
-    ended = threading.Event()
+    finished = threading.Event()
 
-    def done() -> None:
+    def progress() -> None:
         nonlocal idle
         idle = 0.0
 
     def watch() -> None:
         nonlocal idle
-        while not ended.wait(tick):
+        while not finished.wait(tick):
             idle += tick
             if idle > seconds:
                 print(
-                    f"error: nothing was done for {seconds:g} s, which --stall-seconds takes for a hang. The same "
-                    "command goes on from the last checkpoint. Where each thread is:",
+                    f"error: no progress for {seconds:g} s (--stall-seconds), so the process ends. The same command "
+                    "continues from the last checkpoint. The stack of each thread:",
                     file=sys.stderr,
                     flush=True,
                 )
                 faulthandler.dump_traceback(file=sys.stderr)
-                # What hangs would keep an orderly end waiting as well.
+                # An orderly exit would wait for the thread that hangs.
                 os._exit(STATUS)
 
     if seconds > 0:
         threading.Thread(target=watch, name="watchdog", daemon=True).start()
     try:
-        yield done
+        yield progress
     finally:
-        ended.set()
+        finished.set()

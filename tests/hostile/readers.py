@@ -32,9 +32,9 @@ from jaxcls.data.formats import boxes, coco, idx, images, texts, voc
 from jaxcls.data.preprocessing import images as image_preprocessing
 from jaxcls.data.preprocessing import tables as table_preprocessing
 from jaxcls.data.preprocessing import texts as text_preprocessing
-from jaxcls.export import loader, predictor
+from jaxcls.export import loader
 from jaxcls.reports import html_report, run_directory
-from jaxcls.tasks import build, text_csv, user_data
+from jaxcls.tasks import build, predictor, text_csv, user_data
 from jaxcls.tasks import csv as csv_task
 from jaxcls.training import debugging, settings
 from jaxcls.training.settings import Settings

@@ -19,8 +19,9 @@ from jaxcls.checkpoints import LOCK_FILE, CheckpointManager
 from jaxcls.cli.main import main
 from jaxcls.data.datasets import image_folders, object_detection, radiographs
 from jaxcls.data.formats import boxes, coco, images, voc
-from jaxcls.export import loader, predictor
+from jaxcls.export import loader
 from jaxcls.reports import run_directory
+from jaxcls.tasks import predictor
 from jaxcls.training.settings import Settings
 
 OUT = "leads out of"
