@@ -4,9 +4,9 @@ import re
 from pathlib import Path
 
 from jaxcls import tasks
+from jaxcls.cli import train
 from jaxcls.cli.arguments import parse
 from jaxcls.tasks import build
-from jaxcls.training.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -26,7 +26,7 @@ def test_cheat_sheet_matches_its_commands():
     rows = re.findall(r"^\| (\w+-?\w*)[^|]* \| `(\w+)` \| `(\w+)` \| `(--task [^`]*)` \|$", README, re.MULTILINE)
     assert len(rows) >= 8
     for problem, loss, optimizer, flags in rows:
-        settings = parse(Settings, flags.split())
+        settings = parse(train, flags.split())
         task = tasks.get(settings.task)
         resolved = build.with_recipe(task, settings)
         assert (task.problem, resolved.loss, resolved.optimizer) == (problem.replace("-", ""), loss, optimizer), flags

@@ -10,39 +10,32 @@ import re
 import sys
 import typing
 from collections.abc import Collection, Sequence
-from typing import Any, NoReturn, TypeVar
+from types import ModuleType
+from typing import Any, NoReturn
 
 from jaxcls._utils.errors import InputError, did_you_mean, flag
 from jaxcls.training.settings import from_toml, value_type
 
-_Options = TypeVar("_Options")
 # A command with no more options than this needs no section of the most used.
 _FEW = 20
 _METAVARS = {int: "N", float: "X", str: "NAME"}
 
 
-def parse(
-    options: type[_Options],
-    arguments: Sequence[str],
-    *,
-    program: str = "jaxcls train",
-    description: str = "",
-    omit: Collection[str] = (),
-) -> _Options:
-    """Parses a command line into a dataclass. With --help, prints the help and exits.
+def parse(command: ModuleType, arguments: Sequence[str], *, program: str = "jaxcls") -> Any:
+    """Parses a command line into the dataclass ``Options`` of a command. With --help, prints the help and exits.
+
+    If there is a field ``config``, options that are not on the command line are read from the TOML file that it names.
 
     Args:
-      options: the dataclass, whose base classes become sections of the help. If it has a field ``config``, options that
-        are not on the command line are read from the TOML file that it names.
+      command: a module of this package. The base classes of its ``Options`` become sections of the help, without the
+        fields in ``OMITTED``; its docstring is the description, with examples at the end.
       arguments: the words of the command line after the command.
-      program: the command, such as 'jaxcls train'.
-      description: a description of the command, with examples below 'Examples:'.
-      omit: names of fields that are not options.
+      program: how the command was started.
 
     Raises:
       InputError: an option is unknown, missing or has a wrong value.
     """
-    summary, _, examples = description.partition("\n\nExamples:\n")
+    summary, _, examples = (command.__doc__ or "").partition("\n\nExamples:\n")
     parser = _Parser(
         prog=program,
         usage=f"{program} [OPTIONS]",
@@ -52,7 +45,7 @@ def parse(
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
-    _add_options(parser, options, omit)
+    _add_options(parser, command.Options, getattr(command, "OMITTED", ()))
     # As usual in Python, --batch_size is accepted as well.
     words = [re.sub("^--[^=]+", lambda name: name[0].replace("_", "-"), word) for word in arguments]
     namespace, unknown = parser.parse_known_args(words)
@@ -63,7 +56,7 @@ def parse(
         name: tuple(value) if isinstance(value, list) else value for name, value in vars(namespace).items()
     }
     base = vars(from_toml(values["config"])) if "config" in values else {}
-    return options(**{**base, **values})
+    return command.Options(**{**base, **values})
 
 
 def _add_options(parser: argparse.ArgumentParser, options: type, omit: Collection[str]) -> None:

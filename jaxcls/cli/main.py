@@ -43,17 +43,11 @@ def run(name: str, *arguments: str, program: str) -> int:
 
 
 def _run(name: str, arguments: Sequence[str], program: str) -> int:
-    module = _module(name)
-    options = parse(
-        module.Options,
-        arguments,
-        program=program,
-        description=module.__doc__ or "",
-        omit=getattr(module, "OMITTED", ()),
-    )
+    command = _module(name)
+    options = parse(command, arguments, program=program)
     # Before jax is imported, which --help does without.
     environment.configure(deterministic=getattr(options, "deterministic", False))
-    return module.run(options) or 0
+    return command.run(options) or 0
 
 
 def _answer(arguments: list[str], program: str) -> int:

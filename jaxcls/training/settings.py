@@ -345,10 +345,8 @@ def as_record(settings: Settings) -> dict[str, Any]:
     >>> as_record(Settings(scales=(0.5, 0.1)))["scales"]
     [0.5, 0.1]
     """
-    record = {
-        name: list(value) if isinstance(value, tuple) else value for name, value in select(settings, Settings).items()
-    }
-    return {name: str(value) if isinstance(value, Path) else value for name, value in record.items()}
+    record: dict[str, Any] = json.loads(json.dumps(select(settings, Settings), default=str))
+    return record
 
 
 def from_toml(path: Path) -> Settings:

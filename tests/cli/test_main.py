@@ -89,7 +89,7 @@ def test_program_lists_its_commands(capsys):
     ],
 )  # fmt: skip
 def test_options_are_converted_to_the_types_of_their_fields(words, expected):
-    assert arguments.parse(Settings, words) == Settings(**expected)
+    assert arguments.parse(train, words) == Settings(**expected)
 
 
 @pytest.mark.parametrize(
@@ -104,14 +104,14 @@ def test_options_are_converted_to_the_types_of_their_fields(words, expected):
 )
 def test_wrong_options_are_refused(words, message):
     with pytest.raises(InputError) as error:
-        arguments.parse(Settings, words)
+        arguments.parse(train, words)
     assert message in str(error.value)
 
 
 def test_options_override_the_config_file(tmp_path):
     config = tmp_path / "run.toml"
     config.write_text('model = "cnn"\nepochs = 3\n')
-    settings = arguments.parse(Settings, ["--config", str(config), "--epochs", "4"])
+    settings = arguments.parse(train, ["--config", str(config), "--epochs", "4"])
     assert settings == Settings(model="cnn", epochs=4, config=config)
 
 
