@@ -288,7 +288,7 @@ def fit_arrays(
         record,
         identity=["batch_size"],
         environment=environment.record() | native.record(),
-        data=dataclasses.asdict(provenance),
+        data=dataclasses.asdict(provenance) | {"duplicates_in_test": 0},
         predictor=predictor_record(experiment, data.train),
     )
     one = jax.tree.map(
@@ -335,7 +335,7 @@ def save(experiment: Experiment, state: TrainState, path: Path) -> None:
         path.absolute(),
         experiment.settings,
         environment=environment.record() | native.record(),
-        data=dataclasses.asdict(provenance),
+        data=dataclasses.asdict(provenance) | {"duplicates_in_test": 0},
         predictor=predictor_record(experiment, None),
     )
     directory.begin()
