@@ -13,12 +13,15 @@ import tally
 from flax import nnx
 
 from jaxcls import losses, optimizers
+from jaxcls._utils import environment
 from jaxcls._utils.signals import Interrupted
 from jaxcls.checkpoints import CheckpointManager
 from jaxcls.cli.main import main
 from jaxcls.data import batching
 from jaxcls.models import functional
-from jaxcls.training import loop, run, steps
+from jaxcls.reports.callbacks import Callback
+from jaxcls.tasks.run import run
+from jaxcls.training import loop, steps
 from jaxcls.training.settings import Settings
 
 COUNT, BATCH, EPOCHS = 23, 4, 2
@@ -47,39 +50,38 @@ STEP = steps.make_train_step(
 CHUNK = steps.make_train_chunk(STEP)
 
 
+class Dispatched(Callback):
+    """Remembers the last step that was dispatched."""
+
+    step = 0
+
+    def on_chunk_end(self, step, loss):
+        self.step = step
+
+
 def trained(most, directory=None, stop_at=None):
     """The state and the history, with at most ``most`` steps in a dispatch."""
-    dispatched = []
+    dispatched = Dispatched()
 
-    class Steps:
-        def chunk(self, step, loss):
-            dispatched.append(step)
-
-        def epoch(self, history):
-            pass
-
-    def go(checkpoints=None):
+    def fit(checkpoints=None):
         return loop.fit(
             steps.init_state(MODEL, OPTIMIZER, seed=0),
-            STEP,
-            jax.device_put(batching.examples(INPUTS, LABELS)),
-            epochs=EPOCHS,
-            batch_size=BATCH,
+            loop.chunks(jax.device_put(batching.examples(INPUTS, LABELS)), BATCH),
+            loop.FitConfig(EPOCHS, BATCH, monitor="x"),
+            train_chunk=CHUNK,
             validate=lambda state: {"x": float(np.sum(np.abs(state.params["layers"][0]["kernel"])))},
-            monitor="x",
             checkpoints=checkpoints,
-            reporter=Steps(),
-            stop=lambda: bool(dispatched) and dispatched[-1] == stop_at,
-            make_chunk=lambda _: CHUNK,
+            callbacks=[dispatched],
+            stop=lambda: dispatched.step == stop_at,
         )
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "MOST_STEPS_A_CHUNK", most)
+        patch.setattr(loop, "MAX_CHUNK_STEPS", most)
         if directory is None:
-            state, history = go()
+            state, history = fit()
         else:
             with CheckpointManager(directory, best_metric="x") as checkpoints:
-                state, history = go(checkpoints)
+                state, history = fit(checkpoints)
     return state, [{k: v for k, v in e.items() if k not in ("seconds", "examples_per_second")} for e in history]
 
 
@@ -143,7 +145,7 @@ def test_one_two_and_eight_devices_agree_and_a_run_resumes_on_another_number(tmp
 
 def test_resuming_in_another_environment_prints_warnings(tmp_path):
     settings = Settings(task="csv", model="linear", epochs=1, batch_size=16, run_dir=tmp_path / "run")
-    run.run(settings, say=lambda line: None)
+    run(settings, say=lambda line: None)
     file = tmp_path / "run" / "environment.json"
     record = json.loads(file.read_text(encoding="utf-8"))
     record["packages"]["jax"] = "0.0.1"
@@ -151,9 +153,9 @@ def test_resuming_in_another_environment_prints_warnings(tmp_path):
     record["devices"] = ["TPU v9"]
     file.write_text(json.dumps(record), encoding="utf-8")
     lines = []
-    run.run(settings, say=lines.append)
+    run(settings, say=lines.append)
     warnings = [line.split(";")[0] for line in lines if line.startswith("warning: ")]
-    now = run.environment.record()
+    now = environment.record()
     assert warnings == [
         f"warning: jax was 0.0.1, is {jax.__version__}",
         f"warning: devices was ['TPU v9'], is {now['devices']}",

@@ -30,10 +30,10 @@ def test_a_diverged_run_names_the_rows_and_saves_the_step_for_replay(tmp_path, c
     message = capsys.readouterr().err
     assert "was not finite in" in message
     assert "None of them changed the weights, and the checkpoint holds the last good ones" in message
-    rows, path = re.search(r"\(rows (.*) of the training examples\)\. It is kept in (\S+): ", message).groups()
+    rows, path = re.search(r"\(rows (.*) of the training examples\)\. It is saved in (\S+): ", message).groups()
     assert "Traceback" not in message
 
-    record = debugging.record_of(Path(path))
+    record = debugging.read_record(Path(path))
     assert rows.split(", ")[:5] == [str(row) for row in record["rows"][:5]]
     assert len(set(record["rows"])) == len(record["rows"]) <= 16
     assert main(["replay", path]) == 1
@@ -58,7 +58,7 @@ def test_fit_saves_the_step_at_which_it_diverged(tmp_path):
     try:
         compiled.fit(start, (x, y), 2, batch_size=4, max_skipped_steps=5, verbose=False, run_dir=tmp_path)
     except DivergedError as error:
-        path = re.search(r"kept in (\S+)\.$", str(error)).group(1)
+        path = re.search(r"saved in (\S+)\.$", str(error)).group(1)
     assert compiled.replay(path).kind == "layer"
     state, batch = debugging.load(Path(path), start)
     assert int(state.step) == 5

@@ -1,5 +1,5 @@
-"""Damages valid content as accidents and attackers do. All random draws come from a `random.Random`: hypothesis's, or one
-seeded by the number of a case."""
+"""Damages valid content as accidents and attackers do. All random draws come from a `random.Random`: hypothesis's, or
+one seeded by the number of a case."""
 
 import contextlib
 import copy

@@ -283,18 +283,22 @@ class RunRecords:
         self.folder = Path(folder) / "run"
         self.folder.mkdir()
         self.runs = []
-        output_classes = ("a: b", "a: c", "d: e", "d: f")
-        problems = {"binary": "ab", "multiclass": "abc", "multilabel": "abc", "multioutput": output_classes}
-        for problem, names in problems.items():
+        cases = [
+            ("binary", ["a", "b"]),
+            ("multiclass", ["a", "b", "c"]),
+            ("multilabel", ["a", "b", "c"]),
+            ({"x": "multiclass", "y": "binary"}, {"x": ["a", "b", "c"], "y": ["d", "e"]}),
+        ]
+        for problem, names in cases:
             for kind in ("images", "texts", "tables"):
-                made = made_records.made(problem, kind=kind, names=tuple(names), rows=20, side=4, epochs=2)
+                made = made_records.made(problem, kind=kind, names=names, rows=20, side=4, epochs=2)
                 self.runs.append(
                     {
                         "config.toml": {"task": "csv", "model": "mlp", "seed": 1},
                         "data.json": made.data,
                         "predictor.json": {
                             "problem": problem,
-                            "class_names": [*names],
+                            "class_names": names,
                             "preprocessor": {"type": "images", "shape": [4, 4, 1], "mean": [0.5], "deviation": [1.0]},
                         },
                         "environment.json": made.environment,
@@ -493,7 +497,7 @@ class ReplayFile(FileReader):
         return [debugging.save(self.folder / "x.npz", finding, self.state, self.batch, about).read_bytes()]
 
     def open(self, path):
-        record = debugging.record_of(path)
+        record = debugging.read_record(path)
         if "settings" in record:
             settings.from_record(record["settings"], where="record")
         debugging.load(path, self.state, self.batch)
