@@ -63,5 +63,5 @@ def test_fit_saves_the_step_at_which_it_diverged(tmp_path):
     state, batch = debugging.load(Path(path), start)
     assert int(state.step) == 5
     chex.assert_shape(batch.inputs, (4, 3))
-    with CheckpointManager(tmp_path) as checkpoints:
+    with CheckpointManager(tmp_path / "checkpoints") as checkpoints:
         chex.assert_trees_all_equal(checkpoints.restore(like=start).state.params, start.params)
