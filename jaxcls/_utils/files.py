@@ -115,7 +115,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Writes the whole content, text as UTF-8, or leaves the file as it was; see :func:`replacing`."""
+    """Writes the whole content, text as UTF-8, or leaves the file unchanged; see :func:`replacing`."""
     with replacing(path) as temporary, temporary.open("xb") as file:
         file.write(content.encode() if isinstance(content, str) else content)
 

@@ -3,7 +3,7 @@
 A schema is written in Python values:
 
     str, bool, int       a value of this type; integers up to 2**53, which every reader represents exactly
-    float                a finite number whose size leaves room to compute with it
+    float                a finite number that is neither too large nor too small to compute with
     NUMBER               such a number, NaN, or an infinite number
     ANYTHING             any value
     None                 null

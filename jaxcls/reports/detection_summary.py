@@ -56,16 +56,18 @@ def summarize(
     missed: list[_Mistake] = []
     false_alarms: list[_Mistake] = []
     for row in range(test.num_examples):
-        found, truth = _row(detections, row), _row(test.labels, row)
-        ious = _ious(found, truth)
+        detected, truth = _row(detections, row), _row(test.labels, row)
+        ious = _ious(detected, truth)
         for index in np.flatnonzero(matched.objects[row] == -1):
             box, label = truth["boxes"][index], int(truth["classes"][index])
-            reason = _why_missed(ious[:, index], found["classes"], label, class_names)
+            reason = _why_missed(ious[:, index], detected["classes"], label, class_names)
             missed.append(_Mistake(float((box[2] - box[0]) * (box[3] - box[1])), row, label, box, reason))
         for index in np.flatnonzero(matched.detections[row] == -1):
-            label = int(found["classes"][index])
+            label = int(detected["classes"][index])
             reason = _why_false(ious[index], label, truth["classes"], class_names)
-            false_alarms.append(_Mistake(float(found["scores"][index]), row, label, found["boxes"][index], reason))
+            false_alarms.append(
+                _Mistake(float(detected["scores"][index]), row, label, detected["boxes"][index], reason)
+            )
     shown = np.unique(np.linspace(0, test.num_examples - 1, min(test.num_examples, MOST_IMAGES)).astype(int)).tolist()
     return {
         "class_names": [*class_names],
@@ -143,7 +145,7 @@ def _example(
     detections: Arrays, correct: np.ndarray, test: Split, row: int, class_names: Sequence[str]
 ) -> dict[str, Any]:
     """Returns an image with its objects and detections, boxes in pixels of the canvas."""
-    found, truth = _row(detections, row), _row(test.labels, row)
+    detected, truth = _row(detections, row), _row(test.labels, row)
     height, width = (int(side) for side in test.inputs["size"][row])
     return {
         "row": row,
@@ -160,13 +162,13 @@ def _example(
         ],
         "detections": [
             {
-                "box": _rounded(found["boxes"][index]),
-                "class": class_names[found["classes"][index]],
-                "score": round(float(found["scores"][index]), 4),
+                "box": _rounded(detected["boxes"][index]),
+                "class": class_names[detected["classes"][index]],
+                "score": round(float(detected["scores"][index]), 4),
                 # Or in a crowd, where detections do not count.
                 "correct": bool(correct[index]),
             }
-            for index in np.flatnonzero(found["classes"] >= 0)
+            for index in np.flatnonzero(detected["classes"] >= 0)
         ],
     }
 

@@ -30,7 +30,7 @@ DATA: Schema = {
 PREDICTOR: Schema = {
     "problem": (_PROBLEM, {str: _PROBLEM}),
     "class_names": ([str], {str: [str]}, None),
-    # None where the model takes arrays as they are.
+    # None for a model that takes arrays without preprocessing.
     "preprocessor": ({"type": str}, None),
 }
 ENVIRONMENT: Schema = {"packages": {str: str}, "devices?": [str]}
@@ -51,12 +51,7 @@ RESULTS: Schema = {
     "thresholds": (float, [float], {str: _THRESHOLDS}),
     "outputs?": {str: {}},
 }
-SUMMARY: Schema = {
-    "headline": [str],
-    "parameters": int,
-    "recipe": {str: ANYTHING},
-    "outputs?": {str: {}},
-}
+SUMMARY: Schema = {"headline": [str], "parameters": int, "recipe": {str: ANYTHING}, "outputs?": {str: {}}}
 
 # The results and the summary of one output.
 _LABEL_SCORES = ("precision", "recall", "f1", "roc_auc", "average_precision", "specificity")

@@ -43,7 +43,7 @@ class RunDirectory:
       environment: packages, devices and flags of this process.
       data: the provenance of the data. A continued run must have the same checksums.
       predictor: what a prediction needs besides the configuration and the weights: the problem, the class names, and
-        the record of the fitted preprocessor, or None where the model takes arrays as they are.
+        the record of the fitted preprocessor, or None for a model that takes arrays without preprocessing.
       resume: whether an existing run may be continued.
 
     Raises:

@@ -128,8 +128,8 @@ def mistakes(
 def thin(points: ArrayLike, most: int = MOST_POINTS) -> FloatArray:
     """Returns at most ``most`` points of a curve that keep its shape, in their order.
 
-    Points on a straight line between their neighbors are removed first. If more than ``most`` remain, the curve starts
-    from its two ends, and the point farthest from it is added until there are ``most`` (Douglas and Peucker 1973).
+    The result starts from the two ends of the curve, and the point farthest from it is added until none is off it or
+    there are ``most`` (Douglas and Peucker 1973).
 
     Args:
       points: (N, 2).
@@ -138,20 +138,15 @@ def thin(points: ArrayLike, most: int = MOST_POINTS) -> FloatArray:
     [[0.0, 0.0], [1.0, 1.0], [2.0, 0.0]]
     """
     curve = np.asarray(points, np.float64)
-    if len(curve) > 2:
-        steps = np.diff(curve, axis=0)
-        turn = steps[:-1, 0] * steps[1:, 1] - steps[:-1, 1] * steps[1:, 0]
-        # The coordinates are rounded rates, so a turn within their rounding error is straight.
-        curve = curve[np.concatenate([[True], np.abs(turn) > 1e-15, [True]])]
-    if len(curve) <= most:
-        return curve
-    chosen = {0, len(curve) - 1}
-    spans = [_farthest(curve, 0, len(curve) - 1)]
-    while len(chosen) < most and spans:
+    chosen, spans = {0, len(curve) - 1}, [_farthest(curve, 0, len(curve) - 1)]
+    while len(chosen) < most:
         spans.sort()
-        _, first, middle, last = spans.pop()
+        distance, first, middle, last = spans.pop()
+        # The coordinates are rounded rates: what is nearer is on the line.
+        if distance < 1e-12:
+            break
         chosen.add(middle)
-        spans += [_farthest(curve, *ends) for ends in ((first, middle), (middle, last)) if ends[1] - ends[0] > 1]
+        spans += [_farthest(curve, first, middle), _farthest(curve, middle, last)]
     return curve[sorted(chosen)]
 
 
@@ -164,6 +159,8 @@ def _farthest(curve: FloatArray, first: int, last: int) -> tuple[float, int, int
         distances = np.abs(line[0] * offsets[:, 1] - line[1] * offsets[:, 0]) / length
     else:
         distances = np.hypot(offsets[:, 0], offsets[:, 1])
+    if not len(distances):
+        return 0.0, first, first, last
     middle = int(distances.argmax())
     return float(distances[middle]), first, first + 1 + middle, last
 

@@ -108,7 +108,7 @@ def test_wrong_option_exits_with_2_and_writes_nothing(finished, tmp_path, monkey
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("summary.json", None, "has no summary.json"),
+        ("summary.json", None, "lacks results.json or summary.json"),
         ("summary.json", "{", "summary.json is damaged"),
         ("summary.json", "{}", "summary.json is damaged"),
         ("metrics.jsonl", "no JSON\n", "metrics.jsonl: line 1 is damaged"),

@@ -1,4 +1,4 @@
-"""Records of runs that were never made, of any problem and any kind of input, for tests of their page."""
+"""Records of invented runs, for any problem and type of input, for tests of reports."""
 
 from pathlib import Path
 
@@ -9,18 +9,18 @@ from jaxcls.reports.run_directory import Records
 from jaxcls.training import problems
 
 
-def inputs(kind, rows, rng, *, side=28, channels=1, text="a text of its own"):
-    """Noise, which no PNG makes small; texts; or a table of ten columns."""
+def inputs(kind, rows, rng, *, side=28, channels=1, text="a sample text"):
+    """Returns images of noise, which PNG does not compress; texts; or a table of ten columns."""
     if kind == "images":
         return rng.integers(0, 256, (rows, side, side, channels), np.uint8)
     if kind == "texts":
         return np.array([f"{text} {row}" for row in range(rows)], object)
     words = np.array([f"{text} {row}" for row in range(rows)], object)
-    return {f"column {text} {place}": words if place == 0 else rng.normal(size=rows) for place in range(10)}
+    return {f"column {text} {index}": words if index == 0 else rng.normal(size=rows) for index in range(10)}
 
 
 def scored(problem, classes, rows, rng):
-    """Probabilities that are right more often than not, and labels."""
+    """Returns probabilities that are usually correct, and labels."""
     if problem == "multiclass":
         labels = (np.arange(rows) % classes).astype(np.int32)
         scores = rng.random((rows, classes)) + 1.2 * (labels[:, None] == np.arange(classes)) * rng.random((rows, 1))
@@ -32,7 +32,7 @@ def scored(problem, classes, rows, rng):
 
 
 def detected(names, rows, rng, *, kind="images", text="", side=48, channels=1):
-    """Scenes of noise with up to three boxes, of which most are found."""
+    """Returns detections, most of them correct, in images of noise with up to three objects."""
     corners = rng.integers(0, side // 2, (rows, 3, 2)).astype(np.float32)
     labels = {
         "boxes": np.concatenate([corners, corners + rng.integers(8, side // 2, (rows, 3, 2))], axis=-1),
@@ -65,7 +65,7 @@ def made(
     path=Path("runs/made"),
     seed=0,
     note="a note",
-    text="a text of its own",
+    text="a sample text",
     **shape,
 ):
     rng = np.random.default_rng(seed)
@@ -84,10 +84,10 @@ def made(
     else:
         scores, labels = scored(problem, len(names), rows, rng)
         test = Split(inputs(kind, rows, rng, text=text, **shape), labels)
-    of_problem = problems.get(problem)
-    report = of_problem.report(scores, test, class_names=names, thresholds=threshold)
+    problem_type = problems.get(problem)
+    report = problem_type.report(scores, test, class_names=names, thresholds=threshold)
     parts = {"train": test, "validation": test, "test": test}
-    summary = of_problem.summarize(report, scores, parts, class_names=names, thresholds=threshold)
+    summary = problem_type.summarize(report, scores, parts, class_names=names, thresholds=threshold)
     history = [
         {
             "epoch": epoch,

@@ -20,7 +20,7 @@ def truths(*boxes, crowd=()):
     return {
         "boxes": np.array([box for box, _ in boxes] + [[0, 0, 0, 0]], np.float32),
         "classes": np.array([kind for _, kind in boxes] + [-1], np.int32),
-        "crowd": np.array([place in crowd for place in range(count)] + [False]),
+        "crowd": np.array([index in crowd for index in range(count)] + [False]),
     }
 
 

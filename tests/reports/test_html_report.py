@@ -328,7 +328,7 @@ def color(name, scheme):
     if "+" in name:
         return [sum(pair) / 2 for pair in zip(*(color(part, scheme) for part in name.split("+")), strict=True)]
     digits = COLORS[name].split(", ")[scheme].removeprefix("#")
-    return [int(digits[place : place + 2], 16) / 255 for place in (0, 2, 4)]
+    return [int(digits[index : index + 2], 16) / 255 for index in (0, 2, 4)]
 
 
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])

@@ -60,8 +60,8 @@ def rates(shown):
 def test_without_a_terminal_only_plain_lines_are_printed(capsys):
     out = io.StringIO()
     with ProgressBar(300, epochs=12, batch_size=10, out=out) as bar:
-        bar.chunk(300, 0.25)
-        bar.epoch([ENTRY])
+        bar.on_chunk_end(300, 0.25)
+        bar.on_epoch_end([ENTRY])
     assert out.getvalue() == ""
     assert capsys.readouterr().out == (
         "epoch  3/12  loss 0.2500  val_accuracy 0.9000  val_loss 0.5000  2.0 s, 12,346 examples/s\n"
@@ -78,7 +78,7 @@ def test_without_a_terminal_only_plain_lines_are_printed(capsys):
 )
 def test_epoch_line_shows_skipped_steps_and_omits_a_missing_loss(capsys, change, line):
     with ProgressBar(300, epochs=9, batch_size=10, out=io.StringIO()) as bar:
-        bar.epoch([{}, {}, ENTRY | change])
+        bar.on_epoch_end([{}, {}, ENTRY | change])
     assert capsys.readouterr().out.startswith(line)
 
 
@@ -87,14 +87,14 @@ def test_terminal_shows_progress_loss_and_rate(terminal):
         # The first dispatch: it compiles, so it says nothing of the rate.
         time.sleep(0.2)
         began = time.perf_counter()
-        bar.chunk(20, 1.5)
+        bar.on_chunk_end(20, 1.5)
         first = terminal.shown()
         assert " 20%|" in first
         assert "loss 1.5000" in first
         assert "? examples/s" in first
 
         time.sleep(0.2)
-        bar.chunk(60, 0.75)
+        bar.on_chunk_end(60, 0.75)
         seconds = time.perf_counter() - began
         second = terminal.shown()
     assert " 60%|" in second
@@ -106,9 +106,9 @@ def test_terminal_shows_progress_loss_and_rate(terminal):
 def test_steps_of_an_earlier_process_count_for_the_bar_but_not_the_rate(terminal):
     with ProgressBar(1000, epochs=1, batch_size=10, out=terminal.out) as bar:
         time.sleep(0.2)
-        bar.chunk(904, 1.0)
+        bar.on_chunk_end(904, 1.0)
         time.sleep(0.2)
-        bar.chunk(908, 1.0)
+        bar.on_chunk_end(908, 1.0)
     shown = terminal.shown()
     assert " 90%|" in shown
     # 40 examples in 0.2 seconds, also in the last line, which tqdm writes when the bar is closed.
@@ -118,7 +118,7 @@ def test_steps_of_an_earlier_process_count_for_the_bar_but_not_the_rate(terminal
 
 def test_epoch_line_is_printed_to_standard_output_not_into_the_bar(terminal, capsys):
     with ProgressBar(100, epochs=1, batch_size=10, out=terminal.out) as bar:
-        bar.chunk(50, 1.0)
-        bar.epoch([ENTRY])
+        bar.on_chunk_end(50, 1.0)
+        bar.on_epoch_end([ENTRY])
     assert "val_accuracy" not in terminal.shown()
     assert capsys.readouterr().out.count("val_accuracy 0.9000") == 1

@@ -13,24 +13,9 @@ from jaxcls.reports.html_report import charts, classification, detection
 from jaxcls.reports.records import by_output
 from jaxcls.reports.run_directory import Records
 
-# Metrics that are not called by the words of their names.
-_METRIC_NAMES = {
-    "roc_auc": "ROC AUC",
-    "f1": "F1",
-    "mcc": "MCC",
-    "ece": "ECE",
-    "kappa": "Cohen's kappa",
-    "recall_at_precision": "recall at precision 0.9",
-    "top_k_accuracy": "top 5 accuracy",
-    "brier_score": "Brier score",
-    "map": "mAP",
-    "map_50": "mAP 50",
-    "map_75": "mAP 75",
-    "map_small": "mAP small",
-    "map_medium": "mAP medium",
-    "map_large": "mAP large",
-    "voc_ap_50": "VOC AP 50",
-}
+# Words of metric names that are spelled differently in prose.
+_WORDS = {"roc": "ROC", "auc": "AUC", "f1": "F1", "mcc": "MCC", "ece": "ECE", "brier": "Brier", "map": "mAP"}
+_WORDS |= {"voc": "VOC", "ap": "AP", "kappa": "Cohen's kappa", "k": "5", "val": "validation"}
 _HEADLINE = ("map", "map_50", "map_75", "accuracy", "roc_auc", "average_precision", "f1", "log_loss")
 # Settings of one call of the command.
 _COMMAND_ONLY = ("list_tasks", "config", "resume")
@@ -112,12 +97,8 @@ def metric(name: str) -> str:
     >>> metric("val_roc_auc"), metric("log_loss"), metric("group_f1")
     ('validation ROC AUC', 'log loss', 'group F1')
     """
-    if name.startswith("val_"):
-        return f"validation {metric(name.removeprefix('val_'))}"
-    # The metric of one of several outputs begins with the name of the output.
-    special = next((known for known in _METRIC_NAMES if f"_{name}".endswith(f"_{known}")), "")
-    words = name.removesuffix(special).replace("_", " ") + _METRIC_NAMES.get(special, "")
-    return words.strip()
+    words = name.replace("recall_at_precision", "recall_at_precision_0.9").split("_")
+    return " ".join(_WORDS.get(word, word) for word in words)
 
 
 def score(value: float | None) -> str:
@@ -195,10 +176,8 @@ def _sections(run: Records) -> list[dict[str, Any]]:
             # Of its anchors and its headings.
             "prefix": f"output{len(sections) + 1}-" if name else "",
             "heading": f"{name}: " if name else "",
-            "problem": results["problem"],
-            "class_names": summary["class_names"],
-            "balance": summary["balance"],
-            "undefined_labels": results["undefined_labels"],
+            "results": results,
+            "summary": summary,
         })  # fmt: skip
     return sections
 

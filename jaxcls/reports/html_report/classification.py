@@ -28,17 +28,11 @@ def section(results: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str,
         "headings": headings | {"calibration": "Calibration", "mistakes": "Most confident mistakes"},
         "confusion_table": _matrix(confusion, len(names)) if is_table else None,
         "confusion_chart": charts.heatmap(confusion, names) if is_chart else None,
-        "label_matrices": confusion if problem == "multilabel" else None,
         "confusions": [] if has_thresholds else _most_frequent_confusions(confusion, names),
         "columns": _LABEL_METRICS,
-        "labels": results["labels"],
-        "intervals": summary["intervals"]["labels"],
         "thresholds": thresholds if has_thresholds else None,
         "curves": [_curves(label, curves, results, has_thresholds) for label, curves in summary["curves"].items()],
-        "ece": results["metrics"]["ece"],
         "reliability_chart": charts.reliability(bins["weight"], bins["confidence"], bins["accuracy"]),
-        "bins": bins,
-        "mistakes": summary["mistakes"],
     }
 
 

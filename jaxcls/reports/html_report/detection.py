@@ -20,10 +20,7 @@ def section(results: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str,
         del headings["curves"]
     return {
         "headings": headings,
-        "threshold": results["thresholds"],
-        "counts": summary["counts"],
         "columns": [name for name in _CLASS_METRICS if any(name in values for values in labels.values())],
-        "labels": labels,
         "examples": [example | {"chart": _example(example)} for example in summary["examples"]],
         "curves": [
             {
