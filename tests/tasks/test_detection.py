@@ -70,12 +70,12 @@ def test_a_run_saves_the_scores_of_every_class_and_its_report(trained):
 
 def test_wide_images_have_their_own_canvas(trained):
     learned = predictor.load(trained[0])
-    assert learned.preprocessor.canvases == ((32, 64), (64, 64))
+    assert learned.experiment.preprocessor.canvases == ((32, 64), (64, 64))
 
 
 def test_gray_images_read_in_color_have_one_channel(trained):
     learned = predictor.load(trained[0])
-    assert learned.preprocessor.model_arguments["input_shape"] == (64, 64, 1)
+    assert learned.experiment.preprocessor.model_arguments["input_shape"] == (64, 64, 1)
 
 
 def test_evaluation_reproduces_the_results_of_the_run(trained):
@@ -131,7 +131,7 @@ def test_an_exported_detector_returns_the_same_detections(trained, tmp_path):
     assert main(["export", "--run-dir", str(directory), "--output", str(tmp_path / "model")]) == 0
     learned = predictor.load(directory)
     inputs = object_detection.read_unlabeled(data / "test", 64, 3).inputs
-    encoded = learned.preprocessor.transform(inputs)
+    encoded = learned.experiment.preprocessor.transform(inputs)
     expected, detections = learned.predict(inputs), loader.load(tmp_path / "model").predict(encoded)
     assert (expected["classes"] >= 0).any(axis=1).all()
     record = json.loads((tmp_path / "model" / "model.json").read_text())
@@ -165,7 +165,7 @@ def test_onnx_on_the_whole_canvas_returns_the_same_detections(trained, tmp_path)
     expected = learned.predict(inputs)
     session = onnxruntime.InferenceSession(tmp_path / "model" / "model.onnx", providers=["CPUExecutionProvider"])
     detections = dict(
-        zip(record["outputs"], session.run(record["outputs"], learned.preprocessor.transform(inputs)), strict=True)
+        zip(record["outputs"], session.run(record["outputs"], learned.experiment.preprocessor.transform(inputs)), strict=True)
     )
     assert (expected["classes"] >= 0).any()
     assert detections["classes"].dtype == np.int32
