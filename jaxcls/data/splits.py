@@ -14,7 +14,7 @@ from jaxcls.data.dataset import Split
 def stratified(examples: Split, fraction: float, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Splits every class in proportion; for a multilabel problem, every row by its rarest label.
 
-    Rows without a label are a class of their own. Each class gets fraction * its rows, and the rows lost to rounding go
+    Rows without a label form another class. Each class gets fraction * its rows, and the rows lost to rounding go
     to the largest remainders (Hamilton's method of apportionment). A class of two or more rows has at least one on each
     side; a class of one row trains.
 
@@ -39,7 +39,7 @@ def stratified(examples: Split, fraction: float, *, seed: int) -> tuple[np.ndarr
 def grouped(examples: Split, fraction: float, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Splits whole groups, so that every class is split as nearly in proportion as the groups allow.
 
-    Classes are those of :func:`stratified`. From the rarest class to the most common, its groups are visited in random
+    Classes are as in :func:`stratified`. From the rarest class to the most common, its groups are visited in random
     order, and one validates if that brings the class nearer to fraction * its rows. A class in two or more groups is on
     both sides, unless rarer classes have taken all its groups; a class in one group trains. Source: Sechidis et al.
     (2011), "On the stratification of multi-label data", with groups in place of rows.

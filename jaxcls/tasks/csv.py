@@ -4,7 +4,7 @@
     python -m jaxcls.train --task csv --data FILE --label-column rude spam --test-data FILE --id-column id
     python -m jaxcls.train --task csv
 
-All columns are features except those of labels, weights and ids, and those of --drop-column. Numbers are scaled by the
+All columns are features except the label, weight and id columns and those of --drop-column. Numbers are scaled by the
 training rows, words are categories. Without FILE, the task trains on a real table of 178 wines.
 
 Pitfalls:
@@ -95,7 +95,7 @@ def _or_sample(settings: Settings) -> Settings:
 
 TASK = Task(
     name="csv",
-    summary="your own table: columns of numbers and of words, and one or more of labels, in a CSV file",
+    summary="your table: columns of numbers and of words, and one or more label columns, in a CSV file",
     problem="multiclass",
     load=load,
     read=read,

@@ -65,7 +65,7 @@ def _mirrored(batch: jax.Array) -> jax.Array:
     return batch[:, :, ::-1]
 
 
-def _moved(batch: jax.Array, *, pixels: int) -> jax.Array:
+def _shifted(batch: jax.Array, *, pixels: int) -> jax.Array:
     """Shifts down and right, or up and left for negative pixels, filling with zero."""
     _, height, width, _ = batch.shape
     # Negative padding would crop as well, but ONNX does not support it.
@@ -75,7 +75,7 @@ def _moved(batch: jax.Array, *, pixels: int) -> jax.Array:
     return padded[:, first : first + height, first : first + width]
 
 
-_down, _up = (functools.partial(_moved, pixels=pixels) for pixels in (1, -1))
+_down, _up = (functools.partial(_shifted, pixels=pixels) for pixels in (1, -1))
 _six_views: list[Callable[[jax.Array], jax.Array]] = [
     _mirrored,
     _down,
@@ -83,8 +83,11 @@ _six_views: list[Callable[[jax.Array], jax.Array]] = [
     lambda batch: _mirrored(_down(batch)),
     lambda batch: _mirrored(_up(batch)),
 ]
-_flipped = augmentation.inputs_only(augmentation.horizontal_flip)
-_flipped_and_moved = augmentation.inputs_only(augmentation.chain(augmentation.horizontal_flip, augmentation.shift(1)))
+_flip = augmentation.inputs_only(augmentation.horizontal_flip)
+_flip_and_shift = augmentation.inputs_only(augmentation.chain(augmentation.horizontal_flip, augmentation.shift(1)))
+_flip_shift_and_cutout = augmentation.inputs_only(
+    augmentation.chain(augmentation.horizontal_flip, augmentation.shift(2), augmentation.cutout(10))
+)
 
 TASK = Task(
     name="fashion_mnist",
@@ -103,34 +106,12 @@ TASK = Task(
         "vgg_large": functools.partial(vision.VGG, stages=((32, 64), (128, 128), (256, 256))),
     },
     presets={
-        "default": Preset(
-            DEFAULT,
-            _flipped_and_moved,
-            tta=[_mirrored],
-        ),
-        "best": Preset(
-            dataclasses.replace(FAST, model="vgg_large", epochs=32),
-            augmentation.inputs_only(
-                augmentation.chain(augmentation.horizontal_flip, augmentation.shift(2), augmentation.cutout(10))
-            ),
-            tta=_six_views,
-        ),
-        "fast90": Preset(
-            dataclasses.replace(FAST, model="vgg_small", epochs=2),
-            _flipped,
-            tta=[_mirrored],
-        ),
-        "fast92": Preset(dataclasses.replace(FAST, epochs=3), _flipped, tta=[_mirrored]),
-        "fast93": Preset(
-            dataclasses.replace(FAST, epochs=10),
-            _flipped_and_moved,
-            tta=[_mirrored],
-        ),
-        "fast94": Preset(
-            dataclasses.replace(FAST, model="vgg_wide", epochs=16),
-            _flipped_and_moved,
-            tta=[_mirrored],
-        ),
+        "default": Preset(DEFAULT, _flip_and_shift, tta=[_mirrored]),
+        "best": Preset(dataclasses.replace(FAST, model="vgg_large", epochs=32), _flip_shift_and_cutout, tta=_six_views),
+        "fast90": Preset(dataclasses.replace(FAST, model="vgg_small", epochs=2), _flip, tta=[_mirrored]),
+        "fast92": Preset(dataclasses.replace(FAST, epochs=3), _flip, tta=[_mirrored]),
+        "fast93": Preset(dataclasses.replace(FAST, epochs=10), _flip_and_shift, tta=[_mirrored]),
+        "fast94": Preset(dataclasses.replace(FAST, model="vgg_wide", epochs=16), _flip_and_shift, tta=[_mirrored]),
     },
     metrics=["accuracy"],
 )

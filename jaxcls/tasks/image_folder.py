@@ -21,7 +21,7 @@ from jaxcls.data import augmentation, sources
 from jaxcls.data.dataset import Dataset
 from jaxcls.data.datasets import image_folders
 from jaxcls.data.formats import images
-from jaxcls.data.preprocessing import images as prepared
+from jaxcls.data.preprocessing import images as image_preprocessing
 from jaxcls.data.samples import image_folder as sample
 from jaxcls.models import vision
 from jaxcls.tasks import user_data
@@ -51,11 +51,11 @@ def specialize(task: Task, settings: Settings) -> Task:
 
 TASK = Task(
     name="image_folder",
-    summary="your own images, in a folder for each class",
+    summary="your images, in one folder per class",
     problem="multiclass",
     load=load,
     read=lambda path, settings: images.read_unlabeled(path, user_data.required(settings, "image_size"), 3),
-    fit_preprocessor=lambda inputs, settings: prepared.fit(inputs),
+    fit_preprocessor=lambda inputs, settings: image_preprocessing.fit(inputs),
     models={
         "mlp": vision.MLP,
         "cnn": vision.CNN,

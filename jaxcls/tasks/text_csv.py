@@ -58,7 +58,7 @@ DEFAULT = dataclasses.replace(
 
 TASK = Task(
     name="text_csv",
-    summary="your own texts: a column of text and one or more of labels in a CSV file",
+    summary="your texts: a text column and one or more label columns in a CSV file",
     problem="binary",
     load=load,
     read=read,

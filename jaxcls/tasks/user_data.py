@@ -49,7 +49,7 @@ def required(settings: Settings, name: str) -> Any:
     if value is None:
         raise InputError(f"--task {settings.task} needs {flag(name)}. See --help for its meaning.")
     if name == "data" and settings.source in ("tfds", "sample"):
-        raise InputError(f"--data is a file of yours: leave out --source {settings.source}.")
+        raise InputError(f"--data goes with --source auto or files, not with {settings.source}: leave one out.")
     return value
 
 
@@ -63,7 +63,7 @@ def uses_sample(settings: Settings) -> bool:
         return False
     for name in ("test_data", "label_column", "text_column", "weight_column", "id_column", "drop_column"):
         if getattr(settings, name) is not None:
-            raise InputError(f"{flag(name)} goes with --data, a file of yours; give both or neither.")
+            raise InputError(f"{flag(name)} goes with --data; give both or neither.")
     return True
 
 

@@ -165,7 +165,11 @@ def test_onnx_on_the_whole_canvas_returns_the_same_detections(trained, tmp_path)
     expected = learned.predict(inputs)
     session = onnxruntime.InferenceSession(tmp_path / "model" / "model.onnx", providers=["CPUExecutionProvider"])
     detections = dict(
-        zip(record["outputs"], session.run(record["outputs"], learned.experiment.preprocessor.transform(inputs)), strict=True)
+        zip(
+            record["outputs"],
+            session.run(record["outputs"], learned.experiment.preprocessor.transform(inputs)),
+            strict=True,
+        )
     )
     assert (expected["classes"] >= 0).any()
     assert detections["classes"].dtype == np.int32

@@ -88,7 +88,7 @@ def test_rows_to_predict_need_no_labels(settings, tmp_path):
         ({"label_column": ("grams",)}, "'grams' has 90 distinct values in 90 rows.*quantity"),
         ({"label_column": ("name",)}, "'name' has 90 distinct values"),
         ({"label_column": ("sour", "taste")}, "row 1 of column 'taste' is 'sour', but several label columns"),
-        ({"source": "sample"}, "--data is a file of yours: leave out --source sample"),
+        ({"source": "sample"}, "--data goes with --source auto or files, not with sample"),
     ],
 )  # fmt: skip
 def test_settings_that_do_not_match_the_table_are_rejected_before_compilation(settings, changes, message):

@@ -17,7 +17,10 @@ DATA = Path("rows.csv")
         ({"source": "files"}, "--task csv needs --data"),
         ({"data": DATA}, "--task csv needs --label-column"),
         ({"data": DATA, "label_column": ("y",)}, "--task csv needs --test-fraction"),
-        ({"data": DATA, "label_column": ("y",), "source": "sample"}, "leave out --source sample"),
+        (
+            {"data": DATA, "label_column": ("y",), "source": "sample"},
+            "--data goes with --source auto or files, not with sample",
+        ),
     ],
 )
 def test_missing_settings_are_named(settings, message):

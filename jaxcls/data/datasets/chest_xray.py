@@ -50,7 +50,7 @@ def _from_kaggle(root: Path, size: int, folder: Path) -> Dataset:
     for name, (paths, labels) in {"train": (train_paths, train_labels), "test": _list(root / "test")}.items():
         what = f"{name} radiographs"
         decoded = images.decode_all(paths, size=size, channels=1, root=root, what=what, inside=folder)
-        # An image without a patient in its name is a group of its own.
+        # An image without a patient in its name is its own group.
         matches = [(path.name, _PATIENT.match(path.name)) for path in paths]
         patients[name] = np.array([match[1] or match[2] if match else file for file, match in matches])
         examples[name] = Split(decoded.images, labels, groups=patients[name])
