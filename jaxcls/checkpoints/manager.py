@@ -274,13 +274,13 @@ class CheckpointManager:
         if self._quarantined or any(self._directory.glob("*.damaged-*")):
             reasons = "".join(f"\n  {path}: {reason}" for path, reason in self._quarantined)
             raise CheckpointError(
-                f"every checkpoint in {self._directory} is damaged; to start afresh, give another directory "
+                f"every checkpoint in {self._directory} is damaged; to start again, give another directory "
                 f"or delete them.{reasons}"
             )
         if self._newest is not None:
             raise CheckpointError(
                 f"{self._directory} holds no checkpoint any more, and one of step {self._newest} was saved there: "
-                f"bring it back; to start afresh, give another directory or delete {self._directory}."
+                f"bring it back; to start again, give another directory or delete {self._directory}."
             )
         return None
 
@@ -392,7 +392,7 @@ class CheckpointManager:
             name: jax.device_put(array, spec.sharding) if jnp.issubdtype(array.dtype, jax.dtypes.prng_key) else array
             for name, array, spec in zip(saved, arrays, abstract, strict=True)
         }
-        changed = [name for name, found in types_and_hashes(loaded).items() if found != saved[name]]
+        changed = [name for name, type_and_hash in types_and_hashes(loaded).items() if type_and_hash != saved[name]]
         if changed:
             raise Damaged(f"the bits of {len(changed)} of {len(saved)} leaves have changed: {changed[0]} first")
         return loaded

@@ -189,24 +189,24 @@ def evaluate(jaxpr: Any, consts: Sequence[Any], arguments: Sequence[Any]) -> lis
         return atom.val if isinstance(atom, core.Literal) else known[atom]
 
     for equation in jaxpr.eqns:
-        given = [value(atom) for atom in equation.invars]
+        operands = [value(atom) for atom in equation.invars]
         match equation.primitive.name, equation.params:
             case ("pjit" | "jit", {"jaxpr": inner}) | ("custom_jvp_call" | "custom_vjp_call", {"call_jaxpr": inner}):
-                results = evaluate(inner.jaxpr, inner.consts, given)
+                results = evaluate(inner.jaxpr, inner.consts, operands)
             # ONNX takes the default branch of operations that depend on the platform.
             case "platform_index", _:
                 results = [np.int32(0)]
             case "cond", {"branches": branches, "branches_platforms": (*platforms, None)}:
                 other = branches[len(platforms)]
-                results = evaluate(other.jaxpr, other.consts, given[1:])
+                results = evaluate(other.jaxpr, other.consts, operands[1:])
             case "pad", {"padding_config": config}:
-                results = [_pad(given[0], given[1], config)]
+                results = [_pad(operands[0], operands[1], config)]
             case "stack", {"axis": axis}:
-                results = [lax.concatenate([lax.expand_dims(part, (axis,)) for part in given], axis)]
+                results = [lax.concatenate([lax.expand_dims(part, (axis,)) for part in operands], axis)]
             case "rem", _:
-                results = [given[0] - lax.div(*given) * given[1]]
+                results = [operands[0] - lax.div(*operands) * operands[1]]
             case _:
-                bound = equation.primitive.bind(*given, **equation.params)
+                bound = equation.primitive.bind(*operands, **equation.params)
                 results = bound if equation.primitive.multiple_results else [bound]
         known.update(zip(equation.outvars, results, strict=True))
     return [value(atom) for atom in jaxpr.outvars]

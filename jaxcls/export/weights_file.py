@@ -1,4 +1,4 @@
-"""Exports the weights in the safetensors format, for use with a model of your own.
+"""Exports the weights in the safetensors format, for use in another program.
 
 model.safetensors  name -> array; its metadata is the content of model.json, with values that are not text as JSON
 """

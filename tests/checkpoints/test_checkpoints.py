@@ -234,7 +234,7 @@ class TestDamage:
         assert (restored.step, len(restored.quarantined)) == (1, 1)
         assert_same(restored.state, state)
 
-    def test_a_damaged_checkpoint_is_logged_and_kept_and_the_previous_one_restored(self, two, caplog):
+    def test_a_damaged_checkpoint_is_logged_and_moved_and_the_previous_one_restored(self, two, caplog):
         (two / "2/jaxcls_state/manifest.ocdbt").write_bytes(b"")
         with CheckpointManager(two) as saved:
             restored = saved.restore(make_state())
@@ -356,7 +356,7 @@ class TestRetention:
             ("max", [None] * 5, None, {3, 4}),
         ],
     )
-    def test_the_newest_and_the_best_are_kept(self, tmp_path, mode, scores, best, left):
+    def test_only_the_newest_and_the_best_are_retained(self, tmp_path, mode, scores, best, left):
         with CheckpointManager(tmp_path, best_metric="m", best_mode=mode) as saved:
             for step, score in enumerate(scores):
                 saved.save(step, {"x": jnp.float32(step)}, metrics=None if score is None else {"m": score})

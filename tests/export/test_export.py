@@ -44,20 +44,20 @@ def runs(tmp_path_factory):
     ):
         (root / name).mkdir()
         sample.write(root / name, **sizes)
-    given = {
+    settings_by_task = {
         # Augmented in training, and averaged over a mirror image in prediction.
         "fashion_mnist": {"data_dir": root / "images", "model": "cnn", "batch_size": 16},
         "leaf": {"data_dir": root / "leaf", "model": "linear"},
         # Long enough for several widths.
         "toxic_comment": {"data_dir": root / "toxic_comment", "max_length": 200, "vocabulary_size": 400},
     }
-    found = {}
-    for task, settings in given.items():
+    finished = {}
+    for task, settings in settings_by_task.items():
         directory = root / f"run-{task}"
         run.run(Settings(task=task, run_dir=directory, epochs=1, **settings), say=lambda line: None)
         learned = predictor.load(directory, portable=True)
-        found[task] = directory, learned, learned.task.load(learned.settings).test.inputs
-    return found
+        finished[task] = directory, learned, learned.task.load(learned.settings).test.inputs
+    return finished
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +68,9 @@ def exports(runs, tmp_path_factory):
     return root
 
 
-def refused(capsys, *given):
+def refused(capsys, *arguments):
     """Runs an export that must fail, and returns its message."""
-    assert main(["export", *(str(word) for word in given)]) == 2
+    assert main(["export", *(str(word) for word in arguments)]) == 2
     return capsys.readouterr().err
 
 
@@ -103,21 +103,21 @@ def test_the_loader_runs_without_flax_and_jaxcls(runs, exports, tmp_path, task, 
     directory, learned, inputs = runs[task]
     shutil.copytree(exports / task, tmp_path / "model")
     if task == "fashion_mnist":
-        asked = tmp_path / "inputs.npy"
-        np.save(asked, inputs[..., 0])
+        path = tmp_path / "inputs.npy"
+        np.save(path, inputs[..., 0])
         read = learned.settings.data_dir / "t10k-images-idx3-ubyte.gz"
     elif task == "leaf":
-        asked = read = tmp_path / "inputs.csv"
-        tables.write_csv(asked, {"id": np.arange(len(next(iter(inputs.values())))), **inputs})
+        path = read = tmp_path / "inputs.csv"
+        tables.write_csv(path, {"id": np.arange(len(next(iter(inputs.values())))), **inputs})
     else:
-        asked = read = tmp_path / "inputs.txt"
+        path = read = tmp_path / "inputs.txt"
         inputs = np.array([" ".join(text.split()) for text in inputs], object)
-        asked.write_text("\n".join(inputs) + "\n", encoding="utf-8")
+        path.write_text("\n".join(inputs) + "\n", encoding="utf-8")
     # A module that is None in sys.modules cannot be imported.
     blocked = "import runpy, sys; sys.modules.update(flax=None, jaxcls=None, optax=None)"
     code = f"{blocked}; runpy.run_path({str(tmp_path / 'model' / 'loader.py')!r}, run_name='__main__')"
     done = subprocess.run(
-        [sys.executable, "-c", code, "--input", asked, "--output", tmp_path / "predicted.csv"],
+        [sys.executable, "-c", code, "--input", path, "--output", tmp_path / "predicted.csv"],
         cwd=tmp_path, env={**os.environ, "PYTHONPATH": ""}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -218,7 +218,7 @@ MIXED = {
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "columns",
     [
         MIXED,
         {**MIXED, "code": np.array([7.0, 8.0, 9.0, np.nan, 7.5, 8.0])},
@@ -227,17 +227,17 @@ MIXED = {
     ],
     ids=["the same", "words as numbers", "numbers as words", "one row"],
 )
-def test_tables_are_encoded_as_in_training(asked):
+def test_tables_are_encoded_as_in_training(columns):
     fitted = table_preparation.fit(MIXED)
     record = json.loads(json.dumps(fitted.as_record()))
     assert from_record(record) == fitted
     encode = loader.Model({"preprocessor": record}, {}, ()).encode
-    expected = fitted.transform(asked)
-    got = encode({name: column.tolist() for name, column in asked.items()})
-    assert got.keys() == expected.keys()
+    expected = fitted.transform(columns)
+    encoded = encode({name: column.tolist() for name, column in columns.items()})
+    assert encoded.keys() == expected.keys()
     for name, array in expected.items():
-        assert got[name].dtype == array.dtype
-        np.testing.assert_array_equal(got[name], array)
+        assert encoded[name].dtype == array.dtype
+        np.testing.assert_array_equal(encoded[name], array)
 
 
 def test_invalid_inputs_are_refused(exports, tmp_path):

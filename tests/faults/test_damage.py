@@ -91,7 +91,7 @@ def test_does_not_start_over_if_every_checkpoint_is_damaged(copied, caplog):
     for step in real_runs.steps_in(copied):
         flip(largest_file(copied / "checkpoints" / str(step)), 1234)
     for _ in range(2):
-        with pytest.raises(CheckpointError, match=r"every checkpoint in .* is damaged; to start afresh, give another"):
+        with pytest.raises(CheckpointError, match=r"every checkpoint in .* is damaged; to start again, give another"):
             in_process(copied)
 
 

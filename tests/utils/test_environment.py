@@ -1,4 +1,4 @@
-"""The environment of a run: what is set before jax is imported, never over what the user set, and what is recorded."""
+"""The settings that are made before jax is imported, the cache directory, and the record of versions."""
 
 import importlib.metadata
 import json
@@ -18,8 +18,8 @@ FLAG = "--xla_cpu_experimental_ynn_fusion_type=individual_dot"
 NAMES = ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
 
 
-def prepared(jaxlib="0.10.2", first="", arguments="", **given):
-    """The variables after `prepare` in a process that has only `given` of them, and that version of jaxlib."""
+def configured(jaxlib="0.10.2", first="", arguments="", **variables):
+    """Returns the variables after `configure` in a process with these variables and that version of jaxlib."""
     code = f"""
 import importlib.metadata, json, os
 {first}
@@ -30,55 +30,55 @@ print(json.dumps({{name: os.environ[name] for name in {NAMES} if name in os.envi
 """
     clean = {name: value for name, value in os.environ.items() if name not in NAMES}
     done = subprocess.run(
-        [sys.executable, "-c", code], env=clean | given, capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code], env=clean | variables, capture_output=True, text=True, check=True, timeout=60
     )
     return json.loads(done.stdout)
 
 
-def test_flag_and_cache_are_set_where_the_user_set_nothing():
-    variables = prepared()
+def test_flag_and_cache_have_defaults():
+    variables = configured()
     assert variables["XLA_FLAGS"] == FLAG
     assert Path(variables["JAX_COMPILATION_CACHE_DIR"]).name.startswith("compiled-")
     assert variables["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] == "0"
 
 
 @pytest.mark.parametrize("jaxlib", ["0.7.2", "0.11.0", "0.100.2", "1.0.10"])
-def test_a_jaxlib_that_the_flag_was_not_tried_with_does_not_get_it(jaxlib):
-    variables = prepared(jaxlib)
+def test_the_flag_is_set_only_for_tested_versions_of_jaxlib(jaxlib):
+    variables = configured(jaxlib)
     assert "XLA_FLAGS" not in variables
     assert "JAX_COMPILATION_CACHE_DIR" in variables
 
 
-def test_what_the_user_set_stands():
-    given = dict(zip(NAMES, ("--xla_cpu_experimental_ynn_fusion_type=invalid", "mine", "3"), strict=True))
-    assert prepared(**given) == given
+def test_variables_of_the_user_are_not_changed():
+    variables = dict(zip(NAMES, ("--xla_cpu_experimental_ynn_fusion_type=invalid", "mine", "3"), strict=True))
+    assert configured(**variables) == variables
 
 
-def test_flags_of_the_user_are_added_to():
-    assert prepared(XLA_FLAGS="--xla_dump_to=x")["XLA_FLAGS"] == f"--xla_dump_to=x {FLAG}"
+def test_the_flag_is_added_to_flags_of_the_user():
+    assert configured(XLA_FLAGS="--xla_dump_to=x")["XLA_FLAGS"] == f"--xla_dump_to=x {FLAG}"
 
 
-@pytest.mark.parametrize("given", ["", "--xla_gpu_deterministic_ops=false"])
-def test_a_deterministic_gpu_is_asked_for_before_jax_is_there_unless_the_user_says_otherwise(given):
-    expected = [given or "--xla_gpu_deterministic_ops=true"]
-    flags = prepared("0.11.0", arguments="deterministic=True", **({"XLA_FLAGS": given} if given else {}))["XLA_FLAGS"]
-    assert flags.split() == expected
+@pytest.mark.parametrize("flags", ["", "--xla_gpu_deterministic_ops=false"])
+def test_deterministic_sets_the_flag_unless_the_user_set_it(flags):
+    expected = [flags or "--xla_gpu_deterministic_ops=true"]
+    variables = {"XLA_FLAGS": flags} if flags else {}
+    assert configured("0.11.0", arguments="deterministic=True", **variables)["XLA_FLAGS"].split() == expected
 
 
-def test_a_start_is_not_spent_on_collecting_garbage():
+def test_garbage_collection_is_less_frequent():
     code = "import gc; from jaxcls._utils import environment; environment.configure(); print(*gc.get_threshold())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.split() == ["50000", "10", "10"]
 
 
-def test_nothing_is_set_once_jax_is_imported():
-    assert prepared(first="import jax") == {}
+def test_nothing_is_set_if_jax_is_imported():
+    assert configured(first="import jax") == {}
 
 
-def test_the_cache_lies_where_xdg_says_or_else_in_the_home(tmp_path):
+def test_the_cache_is_in_xdg_cache_home_or_the_home_directory(tmp_path):
     folders = [
-        Path(prepared(HOME=str(tmp_path / "home"), XDG_CACHE_HOME=given)["JAX_COMPILATION_CACHE_DIR"]).parent
-        for given in (str(tmp_path / "xdg"), "")
+        Path(configured(HOME=str(tmp_path / "home"), XDG_CACHE_HOME=base)["JAX_COMPILATION_CACHE_DIR"]).parent
+        for base in (str(tmp_path / "xdg"), "")
     ]
     assert folders == [tmp_path / "xdg" / "jaxcls", tmp_path / "home" / ".cache" / "jaxcls"]
 
@@ -118,7 +118,7 @@ def test_a_temporary_cache_that_others_can_write_to_is_not_used(tmp_path, monkey
     assert folder.stat().st_mode & 0o077 == 0
 
 
-def test_a_record_is_plain_json_that_names_versions_and_devices():
+def test_the_record_is_json_with_versions_and_devices():
     record = environment.record()
     assert json.loads(json.dumps(record)) == record
     assert {"jax": jax.__version__, "jaxcls": jaxcls.__version__}.items() <= record["packages"].items()
@@ -127,7 +127,7 @@ def test_a_record_is_plain_json_that_names_versions_and_devices():
     assert record["cpus"] >= 1
 
 
-def test_a_checkout_that_is_not_installed_is_recorded_too(monkeypatch):
+def test_a_checkout_that_is_not_installed_is_recorded(monkeypatch):
     version = importlib.metadata.version
 
     def installed(name):

@@ -1,4 +1,4 @@
-"""A signal asks the run to stop; a second interrupt does not wait."""
+"""A signal requests a stop; a second interrupt stops at once."""
 
 import signal
 
@@ -15,7 +15,7 @@ def test_a_signal_is_a_request(number):
         assert stop()
 
 
-def test_a_second_interrupt_is_not_to_wait():
+def test_a_second_interrupt_raises_at_once():
     with stop_requests():
         signal.raise_signal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
@@ -29,7 +29,7 @@ def test_a_second_request_to_terminate_changes_nothing():
         assert stop()
 
 
-def test_the_handlers_are_put_back():
+def test_the_previous_handlers_are_restored():
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     with stop_requests():
         assert signal.getsignal(signal.SIGTERM) != before[0]
