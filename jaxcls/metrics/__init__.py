@@ -38,6 +38,7 @@ from jaxcls.metrics.averages import Average
 from jaxcls.metrics.by_name import direction, get, names, report
 from jaxcls.metrics.collected import Options
 from jaxcls.metrics.decisions import (
+    LabelOptions,
     accuracy,
     balanced_accuracy,
     cohen_kappa,
@@ -65,7 +66,7 @@ from jaxcls.metrics.ranking import (
 from jaxcls.metrics.thresholds import tune_threshold
 
 __all__ = [
-    "Average", "Interval", "Options", "PrecisionRecallCurve", "Reliability", "RocCurve", "accuracy",
+    "Average", "Interval", "LabelOptions", "Options", "PrecisionRecallCurve", "Reliability", "RocCurve", "accuracy",
     "average_precision", "balanced_accuracy", "bootstrap_interval", "brier_score", "cohen_kappa", "confusion_matrix",
     "detection", "direction", "expected_calibration_error", "f1", "f_beta", "get", "log_loss", "matthews_correlation",
     "names", "precision", "precision_recall_curve", "proportion_interval", "recall", "recall_at_precision",

@@ -1,6 +1,5 @@
 """Metrics by name, and a report of all that fit a problem."""
 
-import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple, Unpack, get_args
@@ -16,27 +15,35 @@ from jaxcls.metrics.collected import FloatArray, Options, collect, support
 
 
 class Metric(NamedTuple):
-    """A metric function, the problems that it fits, and the direction in which it is better."""
+    """An entry of the table of metrics.
+
+    Attributes:
+      function: the metric.
+      takes: which of 'average' and 'threshold' it takes.
+      problems: those that it fits.
+      direction: whether a higher ('max') or a lower ('min') value is better.
+    """
 
     function: Callable[..., Any]
+    takes: tuple[str, ...] = ()
     problems: tuple[ProblemName, ...] = get_args(ProblemName)
     direction: Literal["max", "min"] = "max"
 
 
 METRICS = {
-    "accuracy": Metric(decisions.accuracy),
-    "subset_accuracy": Metric(decisions.subset_accuracy, ("multilabel",)),
-    "balanced_accuracy": Metric(decisions.balanced_accuracy),
-    "top_k_accuracy": Metric(decisions.top_k_accuracy, ("multiclass",)),
-    "precision": Metric(decisions.precision),
-    "recall": Metric(decisions.recall),
-    "specificity": Metric(decisions.specificity),
-    "f1": Metric(decisions.f1),
-    "mcc": Metric(decisions.matthews_correlation),
-    "kappa": Metric(decisions.cohen_kappa),
-    "roc_auc": Metric(ranking.roc_auc),
-    "average_precision": Metric(ranking.average_precision),
-    "recall_at_precision": Metric(ranking.recall_at_precision),
+    "accuracy": Metric(decisions.accuracy, ("threshold",)),
+    "subset_accuracy": Metric(decisions.subset_accuracy, ("threshold",), ("multilabel",)),
+    "balanced_accuracy": Metric(decisions.balanced_accuracy, ("threshold",)),
+    "top_k_accuracy": Metric(decisions.top_k_accuracy, problems=("multiclass",)),
+    "precision": Metric(decisions.precision, ("average", "threshold")),
+    "recall": Metric(decisions.recall, ("average", "threshold")),
+    "specificity": Metric(decisions.specificity, ("average", "threshold")),
+    "f1": Metric(decisions.f1, ("average", "threshold")),
+    "mcc": Metric(decisions.matthews_correlation, ("threshold",)),
+    "kappa": Metric(decisions.cohen_kappa, ("threshold",)),
+    "roc_auc": Metric(ranking.roc_auc, ("average",)),
+    "average_precision": Metric(ranking.average_precision, ("average",)),
+    "recall_at_precision": Metric(ranking.recall_at_precision, ("average",)),
     "log_loss": Metric(probabilities.log_loss, direction="min"),
     "brier_score": Metric(probabilities.brier_score, direction="min"),
     "ece": Metric(probabilities.expected_calibration_error, direction="min"),
@@ -150,12 +157,11 @@ def report(
     for name in names(data.problem):
         if name == "top_k_accuracy" and len(label_names) <= 5:
             continue
-        function = METRICS[name].function
-        parameters = inspect.signature(function).parameters
+        function, takes, *_ = METRICS[name]
         chosen: dict[str, Any] = {**options, "problem": data.problem}
-        if "threshold" in parameters:
+        if "threshold" in takes:
             chosen["threshold"] = threshold
-        if "average" in parameters:
+        if "average" in takes:
             columns[name] = np.asarray(function(scores, labels, average=None, **chosen))
             values[name] = mean_of_defined(columns[name])
         else:

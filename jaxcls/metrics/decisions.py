@@ -11,8 +11,20 @@ from numpy.typing import ArrayLike
 from jaxcls._utils.errors import InputError, unknown_name
 from jaxcls.metrics import confusion
 from jaxcls.metrics.averages import Average, averaged, check_average, mean_of_defined, ratio
-from jaxcls.metrics.collected import Collected, FloatArray, Options, collect
+from jaxcls.metrics.collected import FloatArray, Options, collect
 from jaxcls.metrics.confusion import Counts, confusion_matrices, predict
+
+
+class LabelOptions(Options, total=False):
+    """The options of metrics that count the decisions of each label.
+
+    Attributes:
+      average: 'auto', the default, 'binary', 'micro', 'macro', 'weighted' or None, see :mod:`jaxcls.metrics`.
+      threshold: 0.5 by default; if multilabel, one value or one per label (L,).
+    """
+
+    average: Average | None
+    threshold: ArrayLike
 
 
 def confusion_matrix(
@@ -90,14 +102,7 @@ def top_k_accuracy(scores: ArrayLike, labels: ArrayLike, *, k: int = 5, **option
     return float(np.average(rank < k, weights=data.sample_weight[:, 0]))
 
 
-def precision(
-    scores: ArrayLike,
-    labels: ArrayLike,
-    *,
-    average: Average | None = "auto",
-    threshold: ArrayLike = 0.5,
-    **options: Unpack[Options],
-) -> float | FloatArray:
+def precision(scores: ArrayLike, labels: ArrayLike, **options: Unpack[LabelOptions]) -> float | FloatArray:
     """TP / (TP + FP): the share of the predicted positives that are positive.
 
     Without predicted positives it is 0, and nan if there are no positives either.
@@ -105,49 +110,29 @@ def precision(
     >>> precision([0.9, 0.6, 0.2], [1, 0, 0])
     0.5
     """
-    return _of_counts(confusion.precision, collect(scores, labels, options), average, threshold)
+    return _of_counts(confusion.precision, scores, labels, options)
 
 
-def recall(
-    scores: ArrayLike,
-    labels: ArrayLike,
-    *,
-    average: Average | None = "auto",
-    threshold: ArrayLike = 0.5,
-    **options: Unpack[Options],
-) -> float | FloatArray:
+def recall(scores: ArrayLike, labels: ArrayLike, **options: Unpack[LabelOptions]) -> float | FloatArray:
     """TP / (TP + FN): the share of the positives that are predicted (sensitivity); nan without positives.
 
     >>> recall([[0.9, 0.1], [0.2, 0.1]], [[1, 0], [1, 0]], problem="multilabel", average=None)
     array([0.5, nan])
     """
-    return _of_counts(confusion.recall, collect(scores, labels, options), average, threshold)
+    return _of_counts(confusion.recall, scores, labels, options)
 
 
-def specificity(
-    scores: ArrayLike,
-    labels: ArrayLike,
-    *,
-    average: Average | None = "auto",
-    threshold: ArrayLike = 0.5,
-    **options: Unpack[Options],
-) -> float | FloatArray:
+def specificity(scores: ArrayLike, labels: ArrayLike, **options: Unpack[LabelOptions]) -> float | FloatArray:
     """TN / (TN + FP): the share of the negatives that are not predicted; nan without negatives.
 
     >>> specificity([0.9, 0.6, 0.2], [1, 0, 0])
     0.5
     """
-    return _of_counts(confusion.specificity, collect(scores, labels, options), average, threshold)
+    return _of_counts(confusion.specificity, scores, labels, options)
 
 
 def f_beta(
-    scores: ArrayLike,
-    labels: ArrayLike,
-    *,
-    beta: float = 1.0,
-    average: Average | None = "auto",
-    threshold: ArrayLike = 0.5,
-    **options: Unpack[Options],
+    scores: ArrayLike, labels: ArrayLike, *, beta: float = 1.0, **options: Unpack[LabelOptions]
 ) -> float | FloatArray:
     """(1 + beta²) TP / ((1 + beta²) TP + beta² FN + FP), which weighs recall `beta` times as much as precision.
 
@@ -159,23 +144,16 @@ def f_beta(
     """
     if not (math.isfinite(beta) and beta > 0):
         raise InputError(f"beta must be a positive number, got {beta}")
-    return _of_counts(partial(confusion.f_beta, beta=beta), collect(scores, labels, options), average, threshold)
+    return _of_counts(partial(confusion.f_beta, beta=beta), scores, labels, options)
 
 
-def f1(
-    scores: ArrayLike,
-    labels: ArrayLike,
-    *,
-    average: Average | None = "auto",
-    threshold: ArrayLike = 0.5,
-    **options: Unpack[Options],
-) -> float | FloatArray:
+def f1(scores: ArrayLike, labels: ArrayLike, **options: Unpack[LabelOptions]) -> float | FloatArray:
     """2 TP / (2 TP + FP + FN), the harmonic mean of precision and recall: `f_beta` with beta 1.
 
     >>> f1([[0.7, 0.2, 0.1], [0.6, 0.3, 0.1]], [0, 1], average=None)
     array([0.66666667, 0.        ,        nan])
     """
-    return _of_counts(confusion.f_beta, collect(scores, labels, options), average, threshold)
+    return _of_counts(confusion.f_beta, scores, labels, options)
 
 
 def matthews_correlation(
@@ -226,9 +204,11 @@ def cohen_kappa(
 
 
 def _of_counts(
-    metric: Callable[[Counts], FloatArray], data: Collected, average: Average | None, threshold: ArrayLike
+    metric: Callable[[Counts], FloatArray], scores: ArrayLike, labels: ArrayLike, options: LabelOptions
 ) -> float | FloatArray:
     """The metric of the counts of each label, averaged."""
+    average, threshold = options.pop("average", "auto"), options.pop("threshold", 0.5)
+    data = collect(scores, labels, options)
     check_average(average, data.problem)
     matrices = confusion_matrices(data, threshold)
     multiclass = data.problem == "multiclass"

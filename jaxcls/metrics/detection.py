@@ -221,24 +221,20 @@ def voc_average_precision(detections: Arrays, labels: Arrays, num_classes: int, 
     for label, objects in enumerate(_object_counts(labels, num_classes)):
         if not objects:
             continue
-        scores: list[float] = []
-        correct: list[bool] = []
+        scores, correct = [np.zeros(0)], [np.zeros(0, bool)]
         for row in range(len(labels["classes"])):
             truth, chosen = (np.flatnonzero(tree["classes"][row] == label) for tree in (labels, detections))
             chosen = chosen[np.argsort(-detections["scores"][row, chosen], kind="stable")]
-            overlaps = box_iou(detections["boxes"][row, chosen], labels["boxes"][row, truth])
-            taken = np.zeros(len(truth), bool)
-            for score, overlap in zip(detections["scores"][row, chosen].tolist(), overlaps, strict=True):
-                best = int(overlap.argmax()) if len(truth) else 0
-                hit = len(truth) > 0 and overlap[best] >= iou
-                if hit and labels["crowd"][row, truth[best]]:
-                    continue
-                scores.append(score)
-                correct.append(bool(hit and not taken[best]))
-                if hit:
-                    taken[best] = True
-        order = np.argsort(-np.array(scores), kind="stable")
-        hits = np.cumsum(np.array(correct, bool)[order])
+            # A last column of zeros, for images without an object of the class.
+            overlaps = np.pad(box_iou(detections["boxes"][row, chosen], labels["boxes"][row, truth]), ((0, 0), (0, 1)))
+            best, hit = overlaps.argmax(axis=1), overlaps.max(axis=1) >= iou
+            first = np.zeros(len(chosen), bool)
+            first[np.unique(np.where(hit, best, -1), return_index=True)[1]] = True
+            counted = ~(hit & np.append(labels["crowd"][row, truth], False)[best])
+            scores.append(detections["scores"][row, chosen][counted])
+            correct.append((hit & first)[counted])
+        order = np.argsort(-np.concatenate(scores), kind="stable")
+        hits = np.cumsum(np.concatenate(correct)[order])
         precision = hits / np.arange(1, len(hits) + 1)
         recall = np.concatenate([[0.0], hits / objects])
         areas[label] = (np.diff(recall) * _envelope(precision)).sum()
