@@ -1,4 +1,4 @@
-"""Sums over rows as chains of additions, which XLA's CPU backend is fast at."""
+"""Sums over rows as chains of additions, which are fast in XLA's CPU backend."""
 
 import functools
 
@@ -6,20 +6,21 @@ import jax
 import jax.numpy as jnp
 
 
-def add_rows(x: jax.Array, most: int) -> jax.Array:
-    """Adds up rows that stand together, (..., rows, features) to (..., fewer rows, features).
+def add_rows(x: jax.Array, max_rows: int) -> jax.Array:
+    """Adds up groups of consecutive rows, (..., rows, features) to (..., groups, features).
 
-    A reduction XLA's CPU backend runs one number at a time, and may write to memory first what it reduces. A chain of
-    additions runs over the features of a row at once, in one loop with all that the numbers are computed from. What is
-    left to sum is little.
+    XLA's CPU backend reduces one number at a time, and may write what it reduces to memory first. A chain of additions
+    is vectorized over the features, and fused with the computation of the rows. The few groups are then cheap to sum.
 
     Args:
-      most: rows in one chain; the largest divisor of their number up to it is taken. Each is an instruction to compile.
+      x: (..., rows, features).
+      max_rows: rows of a group; the largest divisor of the number of rows up to it is used. Each is one instruction to
+        compile.
 
-    >>> add_rows(jnp.arange(6.0).reshape(6, 1), most=4).ravel().tolist()
+    >>> add_rows(jnp.arange(6.0).reshape(6, 1), max_rows=4).ravel().tolist()
     [3.0, 12.0]
     """
-    *before, rows, features = x.shape
-    together = max(size for size in range(1, most + 1) if rows % size == 0)
-    chains = x.reshape(*before, -1, together, features)
-    return functools.reduce(jnp.add, [chains[..., place, :] for place in range(together)])
+    *batch, rows, features = x.shape
+    size = max(size for size in range(1, max_rows + 1) if rows % size == 0)
+    groups = x.reshape(*batch, -1, size, features)
+    return functools.reduce(jnp.add, [groups[..., index, :] for index in range(size)])

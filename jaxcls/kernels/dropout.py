@@ -1,4 +1,4 @@
-"""Dropout, from 16 random bits an element."""
+"""Dropout from 16 random bits per element."""
 
 import jax
 import jax.numpy as jnp
@@ -6,14 +6,16 @@ from jax import lax
 
 
 def dropout(key: jax.Array, x: jax.Array, rate: float) -> jax.Array:
-    """Each element is 0 with probability ``rate``, and is else scaled so that the expected value stays as it is.
+    """Sets elements to 0 with probability ``rate`` and scales the others so that the expected value is unchanged.
 
-    Source: Srivastava et al. 2014, "Dropout: A Simple Way to Prevent Neural Networks from Overfitting". The rate is
-    rounded to a multiple of 2^-16. A third of the time of ``flax.nnx.Dropout`` on a CPU, where random bits are what
-    dropout costs.
+    The rate is rounded to a multiple of 2^-16. On a CPU, where random bits are the cost of dropout, it takes a third of
+    the time of ``flax.nnx.Dropout``.
+
+    Source: Srivastava et al. 2014, "Dropout: A Simple Way to Prevent Neural Networks from Overfitting".
 
     Args:
-      key: a random key; what is dropped follows from it, on any platform and number of devices.
+      key: a random key; the result depends on it alone, not on the platform or the number of devices.
+      x: an array of at least one axis.
       rate: 0 to 1.
 
     >>> x = dropout(jax.random.key(0), jnp.ones((1000, 100)), rate=0.25)
@@ -26,5 +28,5 @@ def dropout(key: jax.Array, x: jax.Array, rate: float) -> jax.Array:
     *shape, features = x.shape
     words = jax.random.bits(key, (*shape, (features + 1) // 2), jnp.uint32)
     bits = lax.bitcast_convert_type(words, jnp.uint16).reshape(*shape, -1)[..., :features]
-    # bits < kept could not keep all.
+    # Not bits < kept, since 65536 is not a uint16.
     return jnp.where(bits <= jnp.uint16(kept - 1), x * (65536 / kept), 0)

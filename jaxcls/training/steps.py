@@ -273,7 +273,11 @@ def _sum(tree: PyTree) -> jax.Array:
 
 def _sum_in_chains(numbers: jax.Array) -> jax.Array:
     """With it the step of a multilayer perceptron takes 0.92 of its time (two Zen 5 cores, batch size 128)."""
-    return numbers.sum() if numbers.ndim < 2 else kernels.add_rows(numbers.reshape(-1, numbers.shape[-1]), most=8).sum()
+    return (
+        numbers.sum()
+        if numbers.ndim < 2
+        else kernels.add_rows(numbers.reshape(-1, numbers.shape[-1]), max_rows=8).sum()
+    )
 
 
 def _is_finite(tree: PyTree) -> jax.Array:

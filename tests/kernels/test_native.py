@@ -27,14 +27,14 @@ except Unavailable as reason:
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 SAME = ((1, 1), (1, 1))
-MOVEMENTS = {
-    "plain": (3, native.Movement((1, 1), SAME)),
-    "strides": (3, native.Movement((2, 3), SAME)),
-    "uneven padding": (3, native.Movement((1, 1), ((2, 0), (0, 3)))),
-    "one pixel": (1, native.Movement((2, 2), ((0, 0), (0, 0)))),
-    "dilation": (3, native.Movement((1, 1), ((2, 2), (3, 3)), (2, 3))),
-    "groups": (3, native.Movement((1, 1), SAME, groups=2)),
-    "depthwise": (3, native.Movement((2, 1), SAME, groups=4)),
+GEOMETRIES = {
+    "plain": (3, native.ConvGeometry((1, 1), SAME)),
+    "strides": (3, native.ConvGeometry((2, 3), SAME)),
+    "uneven padding": (3, native.ConvGeometry((1, 1), ((2, 0), (0, 3)))),
+    "one pixel": (1, native.ConvGeometry((2, 2), ((0, 0), (0, 0)))),
+    "dilation": (3, native.ConvGeometry((1, 1), ((2, 2), (3, 3)), (2, 3))),
+    "groups": (3, native.ConvGeometry((1, 1), SAME, groups=2)),
+    "depthwise": (3, native.ConvGeometry((2, 1), SAME, groups=4)),
 }
 
 
@@ -43,28 +43,28 @@ def _wanted(monkeypatch):
     monkeypatch.setenv("JAXCLS_NATIVE", "1")
 
 
-def drawn(window, movement, *, batch=3, height=9, width=8, channels=4, features=8, dtype=np.float32):
+def drawn(window, geometry, *, batch=3, height=9, width=8, channels=4, features=8, dtype=np.float32):
     generator = np.random.default_rng(0)
     x = generator.normal(size=(batch, height, width, channels)).astype(dtype)
-    kernel = generator.normal(size=(window, window, channels // movement.groups, features)).astype(dtype)
-    y = generator.normal(size=native.output_shape(x.shape, kernel.shape, movement)).astype(dtype)
+    kernel = generator.normal(size=(window, window, channels // geometry.groups, features)).astype(dtype)
+    y = generator.normal(size=native.output_shape(x.shape, kernel.shape, geometry)).astype(dtype)
     return x, kernel, y
 
 
-def ours(movement):
+def ours(geometry):
     return lambda x, kernel: kernels.conv(
-        x, kernel, movement.strides, movement.padding, None, movement.dilation, NHWC, movement.groups
+        x, kernel, geometry.strides, geometry.padding, None, geometry.dilation, NHWC, geometry.groups
     )
 
 
-def of_lax(movement):
+def of_lax(geometry):
     return lambda x, kernel: lax.conv_general_dilated(
-        x, kernel, movement.strides, movement.padding, None, movement.dilation, NHWC, movement.groups
+        x, kernel, geometry.strides, geometry.padding, None, geometry.dilation, NHWC, geometry.groups
     )
 
 
 def plain(x, kernel):
-    return ours(MOVEMENTS["plain"][1])(x, kernel)
+    return ours(GEOMETRIES["plain"][1])(x, kernel)
 
 
 def is_native(function, *arguments):
@@ -78,11 +78,11 @@ def close(actual, expected, tolerance=1e-5):
         np.testing.assert_allclose(np.asarray(one, np.float64), other, rtol=0, atol=tolerance * (1 + abs(other).max()))
 
 
-@pytest.mark.parametrize("name", MOVEMENTS)
+@pytest.mark.parametrize("name", GEOMETRIES)
 def test_values_and_gradients_of_first_and_second_order_are_those_of_lax(name):
-    window, movement = MOVEMENTS[name]
-    x, kernel, y = drawn(window, movement)
-    assert is_native(ours(movement), x, kernel)
+    window, geometry = GEOMETRIES[name]
+    x, kernel, y = drawn(window, geometry)
+    assert is_native(ours(geometry), x, kernel)
 
     def orders(conv):
         def slope(x, kernel):
@@ -94,21 +94,21 @@ def test_values_and_gradients_of_first_and_second_order_are_those_of_lax(name):
 
         return jax.jit(lambda x, kernel: (conv(x, kernel), slope(x, kernel), jax.grad(length, (0, 1))(x, kernel)))
 
-    close(orders(ours(movement))(x, kernel), orders(of_lax(movement))(x, kernel))
+    close(orders(ours(geometry))(x, kernel), orders(of_lax(geometry))(x, kernel))
 
 
-def written_out(x, kernel, movement):
+def written_out(x, kernel, geometry):
     """The convolution in float64, a product for each element of the kernel."""
-    padded = np.pad(x.astype(np.float64), ((0, 0), *movement.padding, (0, 0)))
-    _, rows, columns, features = native.output_shape(x.shape, kernel.shape, movement)
-    inputs, outputs = kernel.shape[2], features // movement.groups
+    padded = np.pad(x.astype(np.float64), ((0, 0), *geometry.padding, (0, 0)))
+    _, rows, columns, features = native.output_shape(x.shape, kernel.shape, geometry)
+    inputs, outputs = kernel.shape[2], features // geometry.groups
     result = np.zeros((len(x), rows, columns, features))
-    for group in range(movement.groups):
+    for group in range(geometry.groups):
         taken = slice(group * outputs, (group + 1) * outputs)
         for row, column in np.ndindex(kernel.shape[:2]):
-            top, left = row * movement.dilation[0], column * movement.dilation[1]
+            top, left = row * geometry.dilation[0], column * geometry.dilation[1]
             seen = padded[:, top:, left:, group * inputs : (group + 1) * inputs]
-            seen = seen[:, :: movement.strides[0], :: movement.strides[1]][:, :rows, :columns]
+            seen = seen[:, :: geometry.strides[0], :: geometry.strides[1]][:, :rows, :columns]
             result[..., taken] += seen @ kernel[row, column, :, taken].astype(np.float64)
     return result
 
@@ -118,8 +118,8 @@ PAIR = st.tuples(st.integers(0, 3), st.integers(0, 3))
 
 @hypothesis.settings(max_examples=40)
 @hypothesis.given(
-    movement=st.builds(
-        native.Movement,
+    geometry=st.builds(
+        native.ConvGeometry,
         strides=st.tuples(st.integers(1, 3), st.integers(1, 3)),
         padding=st.tuples(PAIR, PAIR),
         dilation=st.tuples(st.integers(1, 2), st.integers(1, 2)),
@@ -129,20 +129,20 @@ PAIR = st.tuples(st.integers(0, 3), st.integers(0, 3))
     sides=st.tuples(st.integers(1, 3), st.integers(5, 12), st.integers(5, 12)),
     channels=st.tuples(st.integers(1, 5), st.integers(1, 18)),
 )
-def test_any_geometry_gives_what_float64_gives(movement, window, sides, channels):
+def test_any_geometry_gives_what_float64_gives(geometry, window, sides, channels):
     generator = np.random.default_rng(0)
-    x = generator.normal(size=(*sides, channels[0] * movement.groups)).astype(np.float32)
-    kernel = generator.normal(size=(*window, channels[0], channels[1] * movement.groups)).astype(np.float32)
-    shape = native.output_shape(x.shape, kernel.shape, movement)
-    if not native.takes(jnp.asarray(x), jnp.asarray(kernel), movement):
+    x = generator.normal(size=(*sides, channels[0] * geometry.groups)).astype(np.float32)
+    kernel = generator.normal(size=(*window, channels[0], channels[1] * geometry.groups)).astype(np.float32)
+    shape = native.output_shape(x.shape, kernel.shape, geometry)
+    if not native.supports_convolution(jnp.asarray(x), jnp.asarray(kernel), geometry):
         assert 0 in shape
         return
     y = generator.normal(size=shape).astype(np.float32)
     # A sum over all of y: it has a number for each element of x and of the kernel.
-    expected = written_out(x, kernel, movement)
-    close(native.convolve(x, kernel, movement), expected)
-    of_x = native.input_gradient(y, kernel, x.shape, movement)
-    of_kernel = native.kernel_gradient(x, y, kernel.shape, movement)
+    expected = written_out(x, kernel, geometry)
+    close(native.convolve(x, kernel, geometry), expected)
+    of_x = native.input_gradient(y, kernel, x.shape, geometry)
+    of_kernel = native.kernel_gradient(x, y, kernel.shape, geometry)
     # All three are the same sum of products of x, kernel and y.
     total = np.sum(expected * y)
     scale = np.sqrt(np.sum(expected**2) * np.sum(np.square(y, dtype=np.float64))) + 1
@@ -151,26 +151,26 @@ def test_any_geometry_gives_what_float64_gives(movement, window, sides, channels
 
 
 def test_a_kernel_of_padding_only_and_other_corners_are_left_to_lax():
-    movement = MOVEMENTS["plain"][1]
-    x, kernel, _ = (jnp.asarray(array) for array in drawn(3, movement))
-    assert native.takes(x, kernel, movement)
-    assert not native.takes(x, kernel, movement._replace(padding=((-1, 1), (0, 0))))
-    assert not native.takes(x[:0], kernel, movement)
-    assert not native.takes(x, jnp.ones((20, 3, 4, 8)), movement)
-    assert not native.takes(x.astype(jnp.float16), kernel.astype(jnp.float16), movement)
-    assert not native.takes(x, kernel.astype(jnp.bfloat16), movement)
+    geometry = GEOMETRIES["plain"][1]
+    x, kernel, _ = (jnp.asarray(array) for array in drawn(3, geometry))
+    assert native.supports_convolution(x, kernel, geometry)
+    assert not native.supports_convolution(x, kernel, geometry._replace(padding=((-1, 1), (0, 0))))
+    assert not native.supports_convolution(x[:0], kernel, geometry)
+    assert not native.supports_convolution(x, jnp.ones((20, 3, 4, 8)), geometry)
+    assert not native.supports_convolution(x.astype(jnp.float16), kernel.astype(jnp.float16), geometry)
+    assert not native.supports_convolution(x, kernel.astype(jnp.bfloat16), geometry)
 
 
 @pytest.mark.skipif(not KERNELS.bfloat16, reason="oneDNN computes in bfloat16 on AVX-512 alone")
 @pytest.mark.parametrize("name", ["plain", "strides", "groups"])
 def test_half_precision_is_summed_in_float32(name):
-    window, movement = MOVEMENTS[name]
+    window, geometry = GEOMETRIES[name]
     # 2,000 products: their sum in half precision would be off by whole parts of it.
-    given = drawn(window, movement, channels=32, batch=8)
+    given = drawn(window, geometry, channels=32, batch=8)
     x, kernel, y = (jnp.asarray(array, jnp.bfloat16) for array in given)
-    value, pullback = jax.vjp(ours(movement), x, kernel)
-    assert is_native(ours(movement), x, kernel)
-    exact, exact_pullback = jax.vjp(of_lax(movement), x.astype(jnp.float32), kernel.astype(jnp.float32))
+    value, pullback = jax.vjp(ours(geometry), x, kernel)
+    assert is_native(ours(geometry), x, kernel)
+    exact, exact_pullback = jax.vjp(of_lax(geometry), x.astype(jnp.float32), kernel.astype(jnp.float32))
     gradients = pullback(y)
     assert {array.dtype for array in (value, *gradients)} == {jnp.dtype(jnp.bfloat16)}
     # Rounded once, to 8 bits.
@@ -185,7 +185,7 @@ def test_a_pooled_convolution_of_many_features_takes_it():
 
 
 def test_scan_and_remat_keep_the_bits():
-    x, kernel, _ = drawn(3, MOVEMENTS["plain"][1], channels=4, features=4)
+    x, kernel, _ = drawn(3, GEOMETRIES["plain"][1], channels=4, features=4)
 
     def twice(x, kernel):
         return plain(jnp.tanh(plain(x, kernel)), kernel)
@@ -202,15 +202,15 @@ def test_scan_and_remat_keep_the_bits():
 
 
 def test_without_a_compiled_function_around_it():
-    x, kernel, y = drawn(3, MOVEMENTS["plain"][1])
+    x, kernel, y = drawn(3, GEOMETRIES["plain"][1])
     value, pullback = jax.vjp(plain, x, kernel)
-    expected, expected_pullback = jax.vjp(of_lax(MOVEMENTS["plain"][1]), x, kernel)
+    expected, expected_pullback = jax.vjp(of_lax(GEOMETRIES["plain"][1]), x, kernel)
     close((value, pullback(y)), (expected, expected_pullback(y)))
 
 
 @pytest.mark.parametrize("axes", [(0, None), (None, 0), (0, 0)])
 def test_vmap_of_the_gradients(axes):
-    x, kernel, _ = drawn(3, MOVEMENTS["plain"][1])
+    x, kernel, _ = drawn(3, GEOMETRIES["plain"][1])
     arguments = [
         array if axis is None else np.stack([array, 2 * array, -array])
         for axis, array in zip(axes, (x, kernel), strict=True)
@@ -220,7 +220,7 @@ def test_vmap_of_the_gradients(axes):
         return jax.vmap(jax.grad(lambda x, kernel: jnp.sum(jnp.sin(conv(x, kernel))), (0, 1)), axes)
 
     assert is_native(mapped(plain), *arguments)
-    close(mapped(plain)(*arguments), mapped(of_lax(MOVEMENTS["plain"][1]))(*arguments))
+    close(mapped(plain)(*arguments), mapped(of_lax(GEOMETRIES["plain"][1]))(*arguments))
 
 
 @pytest.mark.parametrize("over", ["images", "features", "nothing"])
@@ -231,7 +231,7 @@ def test_each_device_convolves_its_own_images(over):
         "features": (PartitionSpec(), PartitionSpec(None, None, None, "data")),
         "nothing": (PartitionSpec(), PartitionSpec()),
     }[over]
-    arrays = drawn(3, MOVEMENTS["plain"][1], batch=4, features=4)[:2]
+    arrays = drawn(3, GEOMETRIES["plain"][1], batch=4, features=4)[:2]
     x, kernel = (jax.device_put(array, NamedSharding(mesh, spec)) for array, spec in zip(arrays, specs, strict=True))
 
     def gradients(conv):
@@ -239,7 +239,7 @@ def test_each_device_convolves_its_own_images(over):
         return jax.jit(jax.grad(loss, (0, 1)))
 
     compiled = gradients(plain).lower(x, kernel).compile()
-    close(compiled(x, kernel), gradients(of_lax(MOVEMENTS["plain"][1]))(*arrays))
+    close(compiled(x, kernel), gradients(of_lax(GEOMETRIES["plain"][1]))(*arrays))
     if over == "images":
         text = compiled.as_text()
         assert "all-gather" not in text
@@ -260,7 +260,7 @@ def summed(a, b, shift):
 def test_sums_of_channels_are_those_of_float64(shape, dtype):
     a, b = (jax.random.normal(jax.random.key(seed), shape, dtype) + 2 for seed in range(2))
     shift = jnp.linspace(-1.0, 1.0, shape[3])
-    assert native.takes_sums(a, b)
+    assert native.supports_channel_sums(a, b)
     close(tuple(native.channel_sums(a, b, shift)), summed(a, b, shift), 1e-6)
     mapped = jax.vmap(native.channel_sums, (0, None, None))(jnp.stack([a, -a]), b, shift)
     close(tuple(mapped[1]), summed(-a, b, shift), 1e-6)
@@ -285,13 +285,13 @@ def test_each_device_sums_its_own_images():
 
 
 def test_the_same_bits_each_time_from_any_thread():
-    movement = MOVEMENTS["strides"][1]
-    x, kernel, y = drawn(3, movement, batch=32, height=20, width=20, channels=16, features=32)
+    geometry = GEOMETRIES["strides"][1]
+    x, kernel, y = drawn(3, geometry, batch=32, height=20, width=20, channels=16, features=32)
 
     @jax.jit
     def every(x, kernel, y):
         # Beside each other, of which one may wait for the other on a thread of the pool that both compute on.
-        return jax.vjp(ours(movement), x, kernel)[1](y), native.channel_sums(x, x, jnp.zeros(x.shape[-1]))
+        return jax.vjp(ours(geometry), x, kernel)[1](y), native.channel_sums(x, x, jnp.zeros(x.shape[-1]))
 
     first = every(x, kernel, y)
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
@@ -302,7 +302,7 @@ def test_the_same_bits_each_time_from_any_thread():
 
 def test_two_trainings_in_threads_end_as_they_do_alone():
     def trained(features):
-        x, kernel, y = drawn(3, MOVEMENTS["plain"][1], batch=8, channels=8, features=features)
+        x, kernel, y = drawn(3, GEOMETRIES["plain"][1], batch=8, channels=8, features=features)
 
         @jax.jit
         def run(kernel):
@@ -321,7 +321,7 @@ def test_two_trainings_in_threads_end_as_they_do_alone():
 
 
 def test_the_workspace_and_the_primitives_are_those_of_the_shapes_and_do_not_grow_with_calls():
-    x, kernel, y = drawn(3, MOVEMENTS["plain"][1])
+    x, kernel, y = drawn(3, GEOMETRIES["plain"][1])
     run = jax.jit(lambda x, kernel, y: jax.vjp(plain, x, kernel)[1](y))
 
     def held():
@@ -337,7 +337,7 @@ def test_the_workspace_and_the_primitives_are_those_of_the_shapes_and_do_not_gro
 
 
 def test_what_is_traced_as_portable_or_for_another_platform_has_no_native_kernel():
-    x, kernel, _ = drawn(3, MOVEMENTS["plain"][1])
+    x, kernel, _ = drawn(3, GEOMETRIES["plain"][1])
     assert is_native(lambda x, kernel: plain(x, kernel), x, kernel)
     with native.portable():
         assert not is_native(lambda x, kernel: plain(x, kernel), x, kernel)
@@ -348,14 +348,14 @@ def test_what_is_traced_as_portable_or_for_another_platform_has_no_native_kernel
 
 
 def test_an_exported_program_takes_any_number_of_images_and_has_no_native_kernel():
-    _, kernel, _ = drawn(3, MOVEMENTS["plain"][1])
+    _, kernel, _ = drawn(3, GEOMETRIES["plain"][1])
     (count,) = export.symbolic_shape("count")
     images = jax.ShapeDtypeStruct((count, 9, 8, 4), jnp.float32)
     assert "jaxcls_convolution" not in export.export(jax.jit(plain))(images, kernel).mlir_module()
 
 
 def test_the_threads_are_those_of_the_first_call_whatever_others_set_since():
-    assert native.takes(*map(jnp.asarray, drawn(3, MOVEMENTS["plain"][1])[:2]), MOVEMENTS["plain"][1])
+    assert native.supports_convolution(*map(jnp.asarray, drawn(3, GEOMETRIES["plain"][1])[:2]), GEOMETRIES["plain"][1])
     # A test before may have asked for products.
     assert native.record().items() >= {"convolutions": f"oneDNN {KERNELS.onednn} on {KERNELS.threads} threads"}.items()
     assert KERNELS.functions.jaxcls_threads() == KERNELS.threads >= 1
@@ -371,9 +371,9 @@ import numpy as np, jax.numpy as jnp
 from jaxcls.kernels import native
 generator = np.random.default_rng(0)
 x, y = (jnp.asarray(generator.normal(size=(16, 12, 12, 16)), jnp.float32) for _ in range(2))
-movement = native.Movement((1, 1), ((1, 1), (1, 1)))
-assert native.takes(x, jnp.ones((3, 3, 16, 16)), movement)
-np.save(sys.argv[1], native.kernel_gradient(x, y, (3, 3, 16, 16), movement))
+geometry = native.ConvGeometry((1, 1), ((1, 1), (1, 1)))
+assert native.supports_convolution(x, jnp.ones((3, 3, 16, 16)), geometry)
+np.save(sys.argv[1], native.kernel_gradient(x, y, (3, 3, 16, 16), geometry))
 print(native.record()["convolutions"])
 """
     results = []

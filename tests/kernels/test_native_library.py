@@ -18,7 +18,7 @@ from jaxcls.kernels import native
 from jaxcls.kernels.native import library, onednn
 from jaxcls.kernels.native.onednn import OneDNN, Unavailable
 
-MOVEMENT = native.Movement((1, 1), ((1, 1), (1, 1)))
+GEOMETRY = native.ConvGeometry((1, 1), ((1, 1), (1, 1)))
 # A compiler that notes in the file COMPILED that it was called, and takes its time.
 COMPILER = """
 import os, sys, time
@@ -132,7 +132,7 @@ def test_onednn_may_be_built_for_threads_of_several_kinds(tmp_path, monkeypatch,
     ("given", "reason"),
     [
         ({"version": (2, 6, 3)}, r"oneDNN 2\.6\.3 in .* is older than 3\.0"),
-        ({"runtime": "TBB"}, r"oneDNN 3\.2\.0 in .* is built for TBB, not for OpenMP or a pool of threads"),
+        ({"runtime": "TBB"}, r"oneDNN 3\.2\.0 in .* is built for TBB, not for OpenMP or a thread pool"),
         ({"library": "lib/libdnnl.so.2"}, r"oneDNN 3\.2\.0 in .* has headers, but no libdnnl\.so\.3"),
     ],
 )
@@ -142,7 +142,7 @@ def test_an_onednn_that_is_of_no_use_is_named(tmp_path, monkeypatch, given, reas
     with pytest.raises(Unavailable, match=reason):
         onednn.find()
     monkeypatch.setenv("JAXCLS_ONEDNN", str(prefix))
-    with pytest.raises(InputError, match=f"JAXCLS_ONEDNN={prefix}: {reason}; give the folder"):
+    with pytest.raises(InputError, match=f"JAXCLS_ONEDNN={prefix}: {reason}; set it to the folder"):
         onednn.find()
 
 
@@ -156,7 +156,7 @@ def test_no_onednn_at_all(tmp_path, monkeypatch):
 def absent(monkeypatch, tmp_path):
     """A process that has tried nothing yet, on a machine without oneDNN."""
     monkeypatch.setattr(library, "_loaded", None)
-    monkeypatch.setattr(native, "_answers", {})
+    monkeypatch.setattr(native, "_backends", {})
     alone(monkeypatch, tmp_path)
     monkeypatch.delenv("JAXCLS_NATIVE", raising=False)
     monkeypatch.setattr(library.sys, "platform", "linux")
@@ -167,10 +167,10 @@ def convolved():
     kernel = jax.random.normal(jax.random.key(1), (3, 3, 4, 5))
 
     def of(conv):
-        return conv(x, kernel, (1, 1), MOVEMENT.padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        return conv(x, kernel, (1, 1), GEOMETRY.padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
     np.testing.assert_allclose(of(kernels.conv), of(lax.conv_general_dilated), rtol=1e-5, atol=1e-5)
-    return native.takes(x, kernel, MOVEMENT)
+    return native.supports_convolution(x, kernel, GEOMETRY)
 
 
 @pytest.mark.usefixtures("absent")
@@ -184,7 +184,7 @@ def test_pure_jax_takes_the_place_of_what_is_missing_and_the_record_says_why():
 def test_elsewhere_than_on_linux_it_is_not_tried(monkeypatch):
     monkeypatch.setattr(library.sys, "platform", "darwin")
     assert not convolved()
-    assert "made for Linux" in native.record()["convolutions"]
+    assert "support Linux" in native.record()["convolutions"]
 
 
 @pytest.mark.usefixtures("absent")
@@ -213,7 +213,7 @@ def test_asked_for_its_absence_is_an_error(monkeypatch):
 
 def test_turned_off_it_is_not_tried(monkeypatch):
     monkeypatch.setenv("JAXCLS_NATIVE", "0")
-    monkeypatch.setattr(native, "_answers", {})
+    monkeypatch.setattr(native, "_backends", {})
     monkeypatch.setattr(library, "load", lambda: pytest.fail("tried"))
     assert not convolved()
     assert native.record() == {"convolutions": "XLA (JAXCLS_NATIVE=0)"}
@@ -226,7 +226,7 @@ def test_anything_else_is_refused(monkeypatch):
 
 
 def test_nothing_is_compiled_or_loaded_at_import(tmp_path):
-    code = "import jax; from jaxcls import kernels; from jaxcls.kernels import native; from jaxcls.models import vision; print(native.record())"
+    code = "from jaxcls.kernels import native; from jaxcls.models import vision; print(native.record())"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env=os.environ | {"XDG_CACHE_HOME": str(tmp_path), "JAXCLS_NATIVE": "1"},
@@ -246,9 +246,9 @@ def test_it_is_compiled_by_the_compiler_of_this_machine_and_cut_off_it_is_compil
 import jax.numpy as jnp
 from jaxcls.kernels import native
 x, kernel = jnp.ones((1, 3, 3, 2)), jnp.ones((1, 1, 2, 2))
-movement = native.Movement((1, 1), ((0, 0), (0, 0)))
-assert native.takes(x, kernel, movement)
-print(float(native.convolve(x, kernel, movement).sum()))
+geometry = native.ConvGeometry((1, 1), ((0, 0), (0, 0)))
+assert native.supports_convolution(x, kernel, geometry)
+print(float(native.convolve(x, kernel, geometry).sum()))
 """
 
     def run():

@@ -16,7 +16,6 @@ from jaxcls import kernels
 from jaxcls.kernels import native
 from jaxcls.kernels.native import library
 from jaxcls.kernels.native.onednn import Unavailable
-from jaxcls.kernels.native_product import native_product
 
 try:
     KERNELS = library.load()
@@ -70,7 +69,7 @@ def close(actual, expected, tolerance=2**-8):
 )
 def test_any_shape_gives_what_float64_gives(sizes, pairs, transposed):
     a, b = factors(transposed, *sizes, tuple(pairs))
-    assert native.takes_product(a, b)
+    assert native.supports_product(a, b)
     expected = exact(np.asarray(a), np.asarray(b), transposed)
     # Products of numbers of bfloat16 are exact in float32.
     close(native.product(a, b, transposed), expected, 1e-5)
@@ -102,7 +101,7 @@ def test_gradients_of_first_and_second_order_are_those_of_float32(transposed, pa
 
         return lambda a, b: (slope(a, b), jax.grad(length, (0, 1))(a, b))
 
-    ours = orders(lambda a, b: native_product(a, b, transposed))
+    ours = orders(lambda a, b: native.product(a, b, transposed))
     assert is_native(ours, a, b)
     # What is rounded goes through a sine, and is summed again.
     close(jax.jit(ours)(a, b), orders(lambda a, b: exact(a, b, transposed))(a, b), 2**-5)
@@ -118,9 +117,9 @@ def test_dense_layers_in_bfloat16_and_nothing_else_take_it(product):
     assert is_native(product, x, kernel)
     close(product(x, kernel), exact(np.asarray(x), np.asarray(kernel)))
     assert not is_native(product, x.astype(jnp.float32), kernel.astype(jnp.float32))
-    assert not native.takes_product(x.astype(jnp.float32), kernel)
-    assert not native.takes_product(x, kernel.astype(jnp.float16))
-    assert not native.takes_product(x[:0], kernel)
+    assert not native.supports_product(x.astype(jnp.float32), kernel)
+    assert not native.supports_product(x, kernel.astype(jnp.float16))
+    assert not native.supports_product(x[:0], kernel)
     with native.portable():
         assert not is_native(lambda x, kernel: product(x, kernel), x, kernel)
     for platform in ("cuda", "tpu"):

@@ -1,7 +1,7 @@
-"""The three operations of a convolution on oneDNN; each has the two others as its gradient."""
+"""The three operations of a convolution on oneDNN; the gradient of each consists of the other two."""
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +12,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 Shape = tuple[int, ...]
 
 
-class Movement(NamedTuple):
-    """How a kernel moves over images: (of height, of width) each, as in ``lax.conv_general_dilated``."""
+class ConvGeometry(NamedTuple):
+    """The parameters of a convolution besides its arrays, for height and width, as in ``lax.conv_general_dilated``."""
 
     strides: tuple[int, int]
     padding: tuple[tuple[int, int], tuple[int, int]]
@@ -21,114 +21,118 @@ class Movement(NamedTuple):
     groups: int = 1
 
 
-# Images are (N, H, W, C), kernels (H, W, C // groups, features). Half precision is summed in float32.
+# Images are (N, H, W, C), kernels (H, W, C // groups, features). Half precision is accumulated in float32.
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def convolve(x: jax.Array, kernel: jax.Array, movement: Movement) -> jax.Array:
-    """The convolution of ``x`` with the kernel."""
-    return _call("jaxcls_convolution", x, kernel, output_shape(x.shape, kernel.shape, movement), movement)
+def convolve(x: jax.Array, kernel: jax.Array, geometry: ConvGeometry) -> jax.Array:
+    """Returns the convolution of ``x`` with the kernel."""
+    return _call("jaxcls_convolution", x, kernel, output_shape(x.shape, kernel.shape, geometry), geometry)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def input_gradient(cotangent: jax.Array, kernel: jax.Array, shape: Shape, movement: Movement) -> jax.Array:
-    """The gradient of the inputs, which have this shape."""
-    return _call("jaxcls_convolution_input_gradient", cotangent, kernel, shape, movement)
+def input_gradient(cotangent: jax.Array, kernel: jax.Array, shape: Shape, geometry: ConvGeometry) -> jax.Array:
+    """Returns the gradient of the inputs, in their ``shape``."""
+    return _call("jaxcls_convolution_input_gradient", cotangent, kernel, shape, geometry)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def kernel_gradient(x: jax.Array, cotangent: jax.Array, shape: Shape, movement: Movement) -> jax.Array:
-    """The gradient of the kernel, which has this shape."""
-    return _call("jaxcls_convolution_kernel_gradient", x, cotangent, shape, movement)
+def kernel_gradient(x: jax.Array, cotangent: jax.Array, shape: Shape, geometry: ConvGeometry) -> jax.Array:
+    """Returns the gradient of the kernel, in its ``shape``."""
+    return _call("jaxcls_convolution_kernel_gradient", x, cotangent, shape, geometry)
 
 
-# All three are one sum of products of x, kernel and y, in which one of the three is left open.
+# All three are derivatives of one trilinear function of x, kernel and y: the sum of y times the convolution.
 
 
-def _convolve_backward(movement, saved, of_y):  # type: ignore[no-untyped-def]
+def _convolve_backward(geometry, saved, d_y):  # type: ignore[no-untyped-def]
     x, kernel = saved
-    return input_gradient(of_y, kernel, x.shape, movement), kernel_gradient(x, of_y, kernel.shape, movement)
+    return input_gradient(d_y, kernel, x.shape, geometry), kernel_gradient(x, d_y, kernel.shape, geometry)
 
 
-def _input_gradient_backward(shape, movement, saved, of_x):  # type: ignore[no-untyped-def]
+def _input_gradient_backward(shape, geometry, saved, d_x):  # type: ignore[no-untyped-def]
     y, kernel = saved
-    return convolve(of_x, kernel, movement), kernel_gradient(of_x, y, kernel.shape, movement)
+    return convolve(d_x, kernel, geometry), kernel_gradient(d_x, y, kernel.shape, geometry)
 
 
-def _kernel_gradient_backward(shape, movement, saved, of_kernel):  # type: ignore[no-untyped-def]
+def _kernel_gradient_backward(shape, geometry, saved, d_kernel):  # type: ignore[no-untyped-def]
     x, y = saved
-    return input_gradient(y, of_kernel, x.shape, movement), convolve(x, of_kernel, movement)
+    return input_gradient(y, d_kernel, x.shape, geometry), convolve(x, d_kernel, geometry)
 
 
-convolve.defvjp(lambda x, kernel, movement: (convolve(x, kernel, movement), (x, kernel)), _convolve_backward)
-input_gradient.defvjp(
-    lambda y, kernel, shape, movement: (input_gradient(y, kernel, shape, movement), (y, kernel)),
-    _input_gradient_backward,
-)
-kernel_gradient.defvjp(
-    lambda x, y, shape, movement: (kernel_gradient(x, y, shape, movement), (x, y)), _kernel_gradient_backward
-)
+def _saving_arrays(operation: Any) -> Any:
+    return lambda first, second, *static: (operation(first, second, *static), (first, second))
 
 
-def output_shape(x: Shape, kernel: Shape, movement: Movement) -> Shape:
-    """The shape of the convolution of arrays of these shapes."""
+convolve.defvjp(_saving_arrays(convolve), _convolve_backward)
+input_gradient.defvjp(_saving_arrays(input_gradient), _input_gradient_backward)
+kernel_gradient.defvjp(_saving_arrays(kernel_gradient), _kernel_gradient_backward)
+
+
+def output_shape(x: Shape, kernel: Shape, geometry: ConvGeometry) -> Shape:
+    """Returns the shape of the convolution of arrays of these shapes."""
     sides = []
     for axis in range(2):
-        covered = (kernel[axis] - 1) * movement.dilation[axis] + 1
-        room = x[1 + axis] + sum(movement.padding[axis]) - covered
-        sides.append(max(0, room // movement.strides[axis] + 1))
+        window = (kernel[axis] - 1) * geometry.dilation[axis] + 1
+        span = x[1 + axis] + sum(geometry.padding[axis]) - window
+        sides.append(max(0, span // geometry.strides[axis] + 1))
     return (x[0], *sides, kernel[3])
 
 
-# What stands between a gradient and the kernel, from the outside in: vmap takes one element after another, and where
-# the images are split over devices each of them convolves its own.
+# Around each kernel: vmap runs one call after another, and where images are sharded each device convolves its own.
 
 
-def _call(target: str, first: jax.Array, second: jax.Array, shape: Shape, movement: Movement) -> jax.Array:
+def _call(target: str, first: jax.Array, second: jax.Array, shape: Shape, geometry: ConvGeometry) -> jax.Array:
     @jax.custom_batching.sequential_vmap
-    def each(first, second):  # type: ignore[no-untyped-def]
-        return _sharded(first, second, target, shape, movement)
+    def vmappable(first, second):  # type: ignore[no-untyped-def]
+        return _sharded(first, second, target, shape, geometry)
 
-    return each(first, second)
-
-
-@functools.partial(custom_partitioning, static_argnums=(2, 3, 4))
-def _sharded(first: jax.Array, second: jax.Array, target: str, shape: Shape, movement: Movement) -> jax.Array:
-    return _kernel(first, second, target, shape, movement)
+    return vmappable(first, second)
 
 
-def _partition(target, shape, movement, mesh, operands, result):  # type: ignore[no-untyped-def]
-    axis = operands[0].sharding.spec[0] if operands[0].sharding.spec else None
-    split, whole = NamedSharding(mesh, PartitionSpec(axis)), NamedSharding(mesh, PartitionSpec())
+def _kernel(first: jax.Array, second: jax.Array, target: str, shape: Shape, geometry: ConvGeometry) -> jax.Array:
+    (top, bottom), (left, right) = geometry.padding
+    # The result is float32, which XLA rounds in the loop that reads it.
+    result = jax.ffi.ffi_call(target, jax.ShapeDtypeStruct(shape, jnp.float32))(
+        first, second,
+        strides=np.array(geometry.strides, np.int64), dilation=np.array(geometry.dilation, np.int64),
+        before=np.array([top, left], np.int64), after=np.array([bottom, right], np.int64),
+        groups=np.int64(geometry.groups),
+    )  # fmt: skip
+    return result.astype(first.dtype)
 
-    def of_own_images(first, second):  # type: ignore[no-untyped-def]
-        return _kernel(first, second, target, (first.shape[0], *shape[1:]), movement)
+
+def _partition(target, shape, geometry, mesh, operands, result):  # type: ignore[no-untyped-def]
+    axis, split, whole = batch_sharding(mesh, operands)
+
+    def local(first, second):  # type: ignore[no-untyped-def]
+        return _kernel(first, second, target, (first.shape[0], *shape[1:]), geometry)
 
     def summed(x, y):  # type: ignore[no-untyped-def]
-        gradient = _kernel(x, y, target, shape, movement)
-        return gradient if axis is None else jax.lax.psum(gradient, axis)
+        return sum_over(axis, _kernel(x, y, target, shape, geometry))
 
     if target == "jaxcls_convolution_kernel_gradient":
         return mesh, summed, whole, (split, split)
-    return mesh, of_own_images, split, (split, whole)
+    return mesh, local, split, (split, whole)
 
 
-def _sharding_rule(target, shape, movement, mesh, operands, result):  # type: ignore[no-untyped-def]
+def _sharding_rule(target, shape, geometry, mesh, operands, result):  # type: ignore[no-untyped-def]
     if target == "jaxcls_convolution_kernel_gradient":
         return "n h w c, n p q o -> i j k f"
     return "n h w c, i j k f -> n p q o"
 
 
+_sharded = custom_partitioning(_kernel, static_argnums=(2, 3, 4))
 _sharded.def_partition(partition=_partition, sharding_rule=_sharding_rule)
 
 
-def _kernel(first: jax.Array, second: jax.Array, target: str, shape: Shape, movement: Movement) -> jax.Array:
-    (top, bottom), (left, right) = movement.padding
-    # In float32, which XLA rounds in the loop that reads it.
-    result = jax.ffi.ffi_call(target, jax.ShapeDtypeStruct(shape, jnp.float32))(
-        first, second,
-        strides=np.array(movement.strides, np.int64), dilation=np.array(movement.dilation, np.int64),
-        before=np.array([top, left], np.int64), after=np.array([bottom, right], np.int64),
-        groups=np.int64(movement.groups),
-    )  # fmt: skip
-    return result.astype(first.dtype)
+def batch_sharding(mesh: Any, operands: Any) -> tuple[Any, NamedSharding, NamedSharding]:
+    """Returns the mesh axis over which images are sharded, if any, the sharding of images, and full replication."""
+    spec = operands[0].sharding.spec
+    axis = spec[0] if spec else None
+    return axis, NamedSharding(mesh, PartitionSpec(axis)), NamedSharding(mesh, PartitionSpec())
+
+
+def sum_over(axis: Any, x: jax.Array) -> jax.Array:
+    """Sums over the devices of a mesh axis, if there is one."""
+    return x if axis is None else jax.lax.psum(x, axis)
