@@ -121,7 +121,7 @@ def test_an_invalid_training_row_is_named(settings, changes, message):
         ({"label_column": ("knid",)}, "no column 'knid'. Did you mean 'kind'"),
         ({"drop_column": ("size", "color", "big", "red")}, "no feature columns besides"),
         ({"data": None}, "--label-column goes with --data"),
-        ({"source": "tfds"}, "--source tfds"),
+        ({"source": "tfds"}, "not with tfds"),
     ],
 )
 def test_settings_that_do_not_match_the_table_are_rejected(settings, changes, message):
