@@ -34,7 +34,7 @@ class Source:
         (INPUTS.tolist(), LABELS.tolist(), WEIGHTS.tolist()),
         [*zip(INPUTS, LABELS, WEIGHTS, strict=True)],
         Source([*zip(INPUTS, LABELS, WEIGHTS, strict=True)]),
-        [dict(inputs=x, labels=y, sample_weight=w) for x, y, w in zip(INPUTS, LABELS, WEIGHTS, strict=True)],
+        [{"inputs": x, "labels": y, "sample_weight": w} for x, y, w in zip(INPUTS, LABELS, WEIGHTS, strict=True)],
     ],
     ids=["arrays", "lists", "tuples", "source", "dicts"],
 )
