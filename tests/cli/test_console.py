@@ -48,7 +48,7 @@ def test_curves_show_the_loss_and_the_first_validation_metric():
 
 
 @pytest.mark.parametrize(
-    ("given", "lines"),
+    ("history", "lines"),
     [
         (history(loss=[1.0], val_accuracy=[0.5]), 0),
         (history(loss=[None, None], val_accuracy=[0.5, 0.6]), 1),
@@ -56,5 +56,5 @@ def test_curves_show_the_loss_and_the_first_validation_metric():
     ],
     ids=["one epoch", "no step counted", "no metric"],
 )
-def test_curves_omit_missing_values(given, lines):
-    assert len(console.curves(given, encoding="utf-8").splitlines()) == lines
+def test_curves_omit_missing_values(history, lines):
+    assert len(console.curves(history, encoding="utf-8").splitlines()) == lines

@@ -111,8 +111,8 @@ def test_training_and_evaluation_as_processes_agree_bitwise(data_dir, tmp_path):
     directory = tmp_path / "run"
     quick = [word for name, value in QUICK.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     for command in (["train", "--data-dir", data_dir, *quick], ["evaluate"]):
-        given = [sys.executable, "-m", "jaxcls", *command, "--run-dir", directory]
-        done = subprocess.run(given, capture_output=True, text=True)
+        words = [sys.executable, "-m", "jaxcls", *command, "--run-dir", directory]
+        done = subprocess.run(words, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
     trained, result = (json.loads((directory / name).read_text()) for name in ("results.json", "evaluation-test.json"))
     shared = trained.keys() & result.keys()

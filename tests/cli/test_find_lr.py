@@ -17,56 +17,60 @@ from jaxcls.training.settings import Settings
 
 
 @pytest.fixture(scope="module")
-def given(tmp_path_factory):
+def settings(tmp_path_factory):
     """15 steps an epoch."""
     folder = small_data.write(tmp_path_factory.mktemp("data"))
     return Settings(task="fashion_mnist", data_dir=folder, model="mlp", optimizer="sgd", batch_size=16)
 
 
-def search(given, **asked):
-    said = []
-    found = learning_rate_search.search(
-        given, **{"lowest": 1e-5, "highest": 1e-1, "steps": 40, **asked}, say=said.append
+def search(settings, **options):
+    printed = []
+    result = learning_rate_search.search(
+        settings, **{"lowest": 1e-5, "highest": 1e-1, "steps": 40, **options}, say=printed.append
     )
-    assert "fashion_mnist: 240 + 60 examples" in said[0]
-    return found
+    assert "fashion_mnist: 240 + 60 examples" in printed[0]
+    return result
 
 
-def test_rate_rises_exponentially_over_several_epochs_and_the_loss_falls(given):
-    found = search(given)
-    np.testing.assert_allclose(found.rates, np.logspace(-5, -1, 40), rtol=1e-5)
-    assert found.losses[-10:].mean() < found.losses[:10].mean()
-    np.testing.assert_allclose(found.smoothed, learning_rate_search.smooth(found.losses))
+def test_rate_rises_exponentially_over_several_epochs_and_the_loss_falls(settings):
+    result = search(settings)
+    np.testing.assert_allclose(result.rates, np.logspace(-5, -1, 40), rtol=1e-5)
+    assert result.losses[-10:].mean() < result.losses[:10].mean()
+    np.testing.assert_allclose(result.smoothed, learning_rate_search.smooth(result.losses))
 
 
-def test_equal_seeds_give_equal_losses(given):
-    first, again, other = (search(given, steps=12), search(given, steps=12), search(dataclasses.replace(given, seed=1)))
+def test_equal_seeds_give_equal_losses(settings):
+    first, again, other = (
+        search(settings, steps=12),
+        search(settings, steps=12),
+        search(dataclasses.replace(settings, seed=1)),
+    )
     np.testing.assert_array_equal(first.losses, again.losses)
     assert not np.array_equal(first.losses, other.losses[:12])
 
 
-def test_losses_do_not_depend_on_the_number_of_steps(given):
+def test_losses_do_not_depend_on_the_number_of_steps(settings):
     """What a step sees depends on its number, not on how many there are."""
-    some = search(given, steps=10, lowest=1e-3, highest=1e-3 * 1.1**9)
-    more = search(given, steps=20, lowest=1e-3, highest=1e-3 * 1.1**19)
+    some = search(settings, steps=10, lowest=1e-3, highest=1e-3 * 1.1**9)
+    more = search(settings, steps=20, lowest=1e-3, highest=1e-3 * 1.1**19)
     np.testing.assert_allclose(some.losses, more.losses[:10], rtol=1e-4)
 
 
-def test_rate_rises_once_per_accumulated_update(given):
-    found = search(dataclasses.replace(given, gradient_accumulation_steps=4))
-    np.testing.assert_allclose(found.rates, np.repeat(np.logspace(-5, -1, 10), 4), rtol=1e-5)
+def test_rate_rises_once_per_accumulated_update(settings):
+    result = search(dataclasses.replace(settings, gradient_accumulation_steps=4))
+    np.testing.assert_allclose(result.rates, np.repeat(np.logspace(-5, -1, 10), 4), rtol=1e-5)
 
 
-def test_search_stops_when_the_loss_diverges(given):
-    found = search(given, highest=1e6, steps=100)
-    assert len(found.losses) < 100
-    assert np.isfinite(found.losses).all()
-    best = np.minimum.accumulate(found.smoothed)
-    assert (found.smoothed[:-1] <= 4 * best[:-1]).all()
+def test_search_stops_when_the_loss_diverges(settings):
+    result = search(settings, highest=1e6, steps=100)
+    assert len(result.losses) < 100
+    assert np.isfinite(result.losses).all()
+    best = np.minimum.accumulate(result.smoothed)
+    assert (result.smoothed[:-1] <= 4 * best[:-1]).all()
 
 
 @pytest.mark.parametrize(
-    ("asked", "message"),
+    ("options", "message"),
     [
         ({"lowest": 0.1, "highest": 0.1}, "do not rise; give 0 < --lowest < --highest"),
         ({"lowest": 0.0}, "do not rise"),
@@ -75,9 +79,9 @@ def test_search_stops_when_the_loss_diverges(given):
     ],
     ids=str,
 )
-def test_invalid_range_or_step_count_is_refused(given, asked, message):
+def test_invalid_range_or_step_count_is_refused(settings, options, message):
     with pytest.raises(InputError, match=message):
-        search(given, **asked)
+        search(settings, **options)
 
 
 def test_no_suggestion_if_the_loss_never_falls():
@@ -90,44 +94,44 @@ def test_suggestions_for_a_known_curve():
     # In the logarithm of the rate it falls fastest at 0.01, and is lowest at 0.1.
     at = np.log10(rates)
     losses = np.where(at < -1, 1 + np.cos((at + 3) * np.pi / 2) * (at > -3) + (at <= -3), (at + 1) * 5)
-    found = learning_rate_search.suggest(Search(rates, losses, losses))
-    np.testing.assert_allclose(found, (0.01, 0.01), rtol=0.05)
+    result = learning_rate_search.suggest(Search(rates, losses, losses))
+    np.testing.assert_allclose(result, (0.01, 0.01), rtol=0.05)
 
 
 def test_plots_span_the_curve():
     rates = np.logspace(-4, 0, 50)
     losses = np.linspace(3, 1, 50)
-    found = Search(rates, losses + np.tile([0.1, -0.1], 25), losses)
-    lines = find_lr.plot(found).splitlines()
+    result = Search(rates, losses + np.tile([0.1, -0.1], 25), losses)
+    lines = find_lr.plot(result).splitlines()
     assert lines[0].startswith("         3 | •")
     assert lines[11].endswith("•")
     assert lines[11].startswith("         1 | ")
     assert "1.0e-04" in lines[-1]
     assert lines[-1].endswith("1.0e+00")
-    root = ElementTree.fromstring(find_lr.svg(found, 1e-2))
+    root = ElementTree.fromstring(find_lr.svg(result, 1e-2))
     texts = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
     assert {"0.01", "-4", "0", "log10 of the learning rate"} <= set(texts)
     assert len([*root.iter("{http://www.w3.org/2000/svg}path")]) > 2
 
 
-def test_command_prints_suggestions_and_writes_csv_and_svg(given, tmp_path, capsys):
-    output = tmp_path / "found"
-    flags = ["--task", "fashion_mnist", "--data-dir", str(given.data_dir), "--model", "mlp", "--batch-size", "16"]
-    asked = ["--optimizer", "sgd", "--lowest", "1e-5", "--highest", "0.1", "--steps", "40", "--output", str(output)]
-    assert main(["find-lr", *flags, *asked]) == 0
-    said = capsys.readouterr().out
-    assert "•" in said
-    found = search(given)
-    suggestions = learning_rate_search.suggest(found)
-    assert f"--learning-rate {suggestions.steepest:.2g} " in said
-    assert f"--learning-rate {suggestions.tenth_of_lowest:.2g} " in said
+def test_command_prints_suggestions_and_writes_csv_and_svg(settings, tmp_path, capsys):
+    output = tmp_path / "rates"
+    flags = ["--task", "fashion_mnist", "--data-dir", str(settings.data_dir), "--model", "mlp", "--batch-size", "16"]
+    options = ["--optimizer", "sgd", "--lowest", "1e-5", "--highest", "0.1", "--steps", "40", "--output", str(output)]
+    assert main(["find-lr", *flags, *options]) == 0
+    printed = capsys.readouterr().out
+    assert "•" in printed
+    result = search(settings)
+    suggestions = learning_rate_search.suggest(result)
+    assert f"--learning-rate {suggestions.steepest:.2g} " in printed
+    assert f"--learning-rate {suggestions.tenth_of_lowest:.2g} " in printed
     table = tables.read_csv(output / "find_lr.csv")
     assert [*table] == ["step", "rate", "loss", "smoothed_loss"]
-    np.testing.assert_array_equal(table["loss"], found.losses)
+    np.testing.assert_array_equal(table["loss"], result.losses)
     assert ElementTree.fromstring((output / "find_lr.svg").read_text(encoding="utf-8")).tag.endswith("svg")
 
 
-def test_config_of_a_run_is_accepted_but_not_options_of_its_schedule(given, tmp_path, capsys):
+def test_config_of_a_run_is_accepted_but_not_options_of_its_schedule(settings, tmp_path, capsys):
     config = tmp_path / "config.toml"
     config.write_text('task = "fashion_mnist"\nepochs = 3\nlearning_rate = 0.5\nmodel = "mlpp"\n')
     assert main(["find-lr", "--config", str(config)]) == 2

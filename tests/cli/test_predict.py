@@ -23,7 +23,7 @@ def data_dir(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def of_images(data_dir, tmp_path_factory):
+def image_run(data_dir, tmp_path_factory):
     return trained(tmp_path_factory, data_dir, task="fashion_mnist", model="mlp", batch_size=16)
 
 
@@ -35,7 +35,7 @@ def leaves(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def of_leaves(leaves, tmp_path_factory):
+def leaf_run(leaves, tmp_path_factory):
     return trained(tmp_path_factory, leaves, task="leaf")
 
 
@@ -47,35 +47,35 @@ def comments(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def of_comments(comments, tmp_path_factory):
+def comment_run(comments, tmp_path_factory):
     return trained(tmp_path_factory, comments, task="toxic_comment", max_length=16, vocabulary_size=300)
 
 
-def trained(tmp_path_factory, data_dir, **given):
-    directory = tmp_path_factory.mktemp("runs") / given["task"]
-    run.run(Settings(data_dir=data_dir, run_dir=directory, epochs=1, **given), say=lambda line: None)
+def trained(tmp_path_factory, data_dir, **settings):
+    directory = tmp_path_factory.mktemp("runs") / settings["task"]
+    run.run(Settings(data_dir=data_dir, run_dir=directory, epochs=1, **settings), say=lambda line: None)
     return directory
 
 
-def predicted(capsys, directory, asked, output, *arguments):
-    """The columns of the output, all as text, and what was said."""
-    given = ["--run-dir", directory, "--input", asked, "--output", output, *arguments]
-    assert main(["predict", *(str(word) for word in given)]) == 0, capsys.readouterr().err
+def predicted(capsys, directory, input_file, output, *arguments):
+    """The columns of the output, all as text, and what was printed."""
+    arguments = ["--run-dir", directory, "--input", input_file, "--output", output, *arguments]
+    assert main(["predict", *(str(word) for word in arguments)]) == 0, capsys.readouterr().err
     header = output.read_text().split("\n", 1)[0].split(",")
     return tables.read_csv(output, text=header), capsys.readouterr().out
 
 
-def refused(capsys, *given):
+def refused(capsys, *arguments):
     """The message with which a prediction ends that is not made."""
-    assert main(["predict", *(str(word) for word in given)]) == 2
+    assert main(["predict", *(str(word) for word in arguments)]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     return error
 
 
-def test_predictions_equal_those_of_the_test_in_training(of_images, data_dir, tmp_path, capsys):
-    columns, said = predicted(capsys, of_images, data_dir / IMAGES, tmp_path / "out.csv")
-    learned = predictor.load(of_images)
+def test_predictions_equal_those_of_the_test_in_training(image_run, data_dir, tmp_path, capsys):
+    columns, printed = predicted(capsys, image_run, data_dir / IMAGES, tmp_path / "out.csv")
+    learned = predictor.load(image_run)
     scores = learned.predict(idx.read_idx(data_dir / IMAGES)[..., None])
     assert list(columns) == ["id", "predicted", *(f"probability_{name}" for name in learned.class_names)]
     written = np.stack([columns[f"probability_{name}"].astype(float) for name in learned.class_names], axis=1)
@@ -83,7 +83,7 @@ def test_predictions_equal_those_of_the_test_in_training(of_images, data_dir, tm
     names = np.array(learned.class_names)
     np.testing.assert_array_equal(columns["predicted"], names[scores.argmax(axis=1)])
     assert columns["id"].tolist() == [str(row) for row in range(small_data.TEST)]
-    assert said == f"60 predictions by fashion_mnist, saved as {tmp_path / 'out.csv'}\n"
+    assert printed == f"60 predictions by fashion_mnist, saved as {tmp_path / 'out.csv'}\n"
 
 
 @pytest.fixture(params=["leaf", "toxic_comment"])
@@ -91,7 +91,7 @@ def kaggle(request):
     """A run of a Kaggle competition, and the folder of its files."""
     return tuple(
         request.getfixturevalue(name)
-        for name in {"leaf": ("of_leaves", "leaves"), "toxic_comment": ("of_comments", "comments")}[request.param]
+        for name in {"leaf": ("leaf_run", "leaves"), "toxic_comment": ("comment_run", "comments")}[request.param]
     )
 
 
@@ -99,10 +99,10 @@ def test_submission_has_the_format_of_the_sample(kaggle, tmp_path, capsys):
     directory, folder = kaggle
     sample = folder / "sample_submission.csv"
     plain, _ = predicted(capsys, directory, folder / "test.csv", tmp_path / "out.csv")
-    written, said = predicted(
+    written, printed = predicted(
         capsys, directory, folder / "test.csv", tmp_path / "submission.csv", "--sample-submission", sample
     )
-    assert "SYNTHETIC" not in said, "the files were given as real ones"
+    assert "SYNTHETIC" not in printed, "--data-dir names real files"
     lines = (tmp_path / "submission.csv").read_bytes().split(b"\n")
     assert lines[0] == sample.read_bytes().split(b"\n")[0].rstrip(b"\r")
     expected = tables.read_csv(sample, text=["id"])
@@ -119,25 +119,25 @@ def test_submission_has_the_format_of_the_sample(kaggle, tmp_path, capsys):
         np.testing.assert_allclose(written[name].astype(float), same, rtol=1e-5, atol=1e-12)
 
 
-def test_submission_has_the_ids_and_columns_of_the_sample_in_order(of_leaves, leaves, tmp_path, capsys):
+def test_submission_has_the_ids_and_columns_of_the_sample_in_order(leaf_run, leaves, tmp_path, capsys):
     table = tables.read_csv(leaves / "sample_submission.csv", text=["id"])
     names = list(table)
     shuffled = {name: table[name][::-1] for name in [names[0], *reversed(names[1:])]}
     tables.write_csv(tmp_path / "sample.csv", shuffled)
-    asked = leaves / "test.csv"
+    input_file = leaves / "test.csv"
     flag = ["--sample-submission", tmp_path / "sample.csv"]
-    written, _ = predicted(capsys, of_leaves, asked, tmp_path / "reversed.csv", *flag)
+    written, _ = predicted(capsys, leaf_run, input_file, tmp_path / "reversed.csv", *flag)
     flag = ["--sample-submission", leaves / "sample_submission.csv"]
-    straight, _ = predicted(capsys, of_leaves, asked, tmp_path / "straight.csv", *flag)
+    straight, _ = predicted(capsys, leaf_run, input_file, tmp_path / "straight.csv", *flag)
     assert list(written) == list(shuffled)
     for name, column in straight.items():
         np.testing.assert_array_equal(written[name], column[::-1])
 
 
-def test_sample_submission_with_other_ids_is_refused(of_leaves, leaves, tmp_path, capsys):
+def test_sample_submission_with_other_ids_is_refused(leaf_run, leaves, tmp_path, capsys):
     sample = (leaves / "sample_submission.csv").read_text().splitlines()
     last = sample[-1].split(",")[0]
-    given = ["--run-dir", of_leaves, "--input", leaves / "test.csv", "--output", tmp_path / "out.csv"]
+    arguments = ["--run-dir", leaf_run, "--input", leaves / "test.csv", "--output", tmp_path / "out.csv"]
     for lines, message in [
         (sample[:-1], f"id {last!r}"),
         ([*sample, sample[-1].replace(last, "99999", 1)], "has the id '99999', which"),
@@ -145,77 +145,77 @@ def test_sample_submission_with_other_ids_is_refused(of_leaves, leaves, tmp_path
         ([line.rpartition(",")[0] for line in sample], "has no column 'Acer_Palmatum'"),
     ]:
         (tmp_path / "sample.csv").write_text("\n".join(lines) + "\n")
-        assert message in refused(capsys, *given, "--sample-submission", tmp_path / "sample.csv")
+        assert message in refused(capsys, *arguments, "--sample-submission", tmp_path / "sample.csv")
     assert [path.name for path in tmp_path.iterdir()] == ["sample.csv"], "nothing is left behind"
 
 
-def test_existing_output_is_replaced_only_with_overwrite(of_images, data_dir, tmp_path, capsys):
+def test_existing_output_is_replaced_only_with_overwrite(image_run, data_dir, tmp_path, capsys):
     output = tmp_path / "out.csv"
     output.write_text("precious")
-    given = ["--run-dir", of_images, "--input", data_dir / IMAGES, "--output", output]
-    assert "exists; name another file" in refused(capsys, *given)
+    arguments = ["--run-dir", image_run, "--input", data_dir / IMAGES, "--output", output]
+    assert "exists; name another file" in refused(capsys, *arguments)
     assert output.read_text() == "precious"
-    columns, _ = predicted(capsys, of_images, data_dir / IMAGES, output, "--overwrite")
+    columns, _ = predicted(capsys, image_run, data_dir / IMAGES, output, "--overwrite")
     assert len(columns["id"]) == small_data.TEST
     assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
 
 
-def test_invalid_output_is_refused_before_any_work(of_images, data_dir, tmp_path, capsys):
-    asked = tmp_path / IMAGES
-    asked.write_bytes((data_dir / IMAGES).read_bytes())
-    given = ["--run-dir", of_images, "--input", asked, "--overwrite", "--output"]
-    assert "would replace the --input" in refused(capsys, *given, asked)
-    assert "in an existing folder" in refused(capsys, *given, tmp_path / "missing" / "out.csv")
-    assert "give the name of a file" in refused(capsys, *given, tmp_path)
+def test_invalid_output_is_refused_before_any_work(image_run, data_dir, tmp_path, capsys):
+    input_file = tmp_path / IMAGES
+    input_file.write_bytes((data_dir / IMAGES).read_bytes())
+    arguments = ["--run-dir", image_run, "--input", input_file, "--overwrite", "--output"]
+    assert "would replace the --input" in refused(capsys, *arguments, input_file)
+    assert "in an existing folder" in refused(capsys, *arguments, tmp_path / "missing" / "out.csv")
+    assert "give the name of a file" in refused(capsys, *arguments, tmp_path)
     sample = ["--sample-submission", tmp_path / "sample.csv"]
-    assert "would replace the --sample-submission" in refused(capsys, *given, tmp_path / "sample.csv", *sample)
-    assert asked.read_bytes() == (data_dir / IMAGES).read_bytes()
+    assert "would replace the --sample-submission" in refused(capsys, *arguments, tmp_path / "sample.csv", *sample)
+    assert input_file.read_bytes() == (data_dir / IMAGES).read_bytes()
 
 
-def test_unsuitable_input_is_refused(of_images, tmp_path, capsys):
-    given = ["--run-dir", of_images, "--output", tmp_path / "out.csv", "--input"]
-    assert "missing" in refused(capsys, *given, tmp_path / "missing")
+def test_unsuitable_input_is_refused(image_run, tmp_path, capsys):
+    arguments = ["--run-dir", image_run, "--output", tmp_path / "out.csv", "--input"]
+    assert "missing" in refused(capsys, *arguments, tmp_path / "missing")
     idx.write_idx(tmp_path / "small", np.zeros((3, 14, 14), np.uint8))
-    assert "shape (14, 14, 1); the training images have (28, 28, 1)" in refused(capsys, *given, tmp_path / "small")
+    assert "shape (14, 14, 1); the training images have (28, 28, 1)" in refused(capsys, *arguments, tmp_path / "small")
     (tmp_path / "cut").write_bytes((tmp_path / "small").read_bytes()[:100])
-    assert "cut" in refused(capsys, *given, tmp_path / "cut")
+    assert "cut" in refused(capsys, *arguments, tmp_path / "cut")
     assert not (tmp_path / "out.csv").exists()
 
 
 def test_missing_run_is_refused(data_dir, tmp_path, capsys):
-    given = ["--run-dir", tmp_path / "none", "--input", data_dir / IMAGES, "--output", tmp_path / "out.csv"]
-    assert "holds no run" in refused(capsys, *given)
+    arguments = ["--run-dir", tmp_path / "none", "--input", data_dir / IMAGES, "--output", tmp_path / "out.csv"]
+    assert "holds no run" in refused(capsys, *arguments)
 
 
 @pytest.mark.parametrize("name", ["config.toml", "data.json", "predictor.json", "SHA256SUMS"])
 @pytest.mark.parametrize("content", ["{}", "[]", "", "\xff", None], ids=repr)
-def test_run_with_changed_records_is_refused(of_images, data_dir, tmp_path, capsys, name, content):
-    directory = shutil.copytree(of_images, tmp_path / "run")
+def test_run_with_changed_records_is_refused(image_run, data_dir, tmp_path, capsys, name, content):
+    directory = shutil.copytree(image_run, tmp_path / "run")
     (directory / name).unlink()
     if content is not None:
         (directory / name).write_text(content, encoding="latin-1")
-    given = ["--run-dir", directory, "--input", data_dir / IMAGES, "--output", tmp_path / "out.csv"]
-    assert str(directory if content is None else directory / name) in refused(capsys, *given)
+    arguments = ["--run-dir", directory, "--input", data_dir / IMAGES, "--output", tmp_path / "out.csv"]
+    assert str(directory if content is None else directory / name) in refused(capsys, *arguments)
     assert not (tmp_path / "out.csv").exists()
 
 
-def test_predict_as_a_process(of_images, data_dir, tmp_path):
-    given = ["--run-dir", of_images, "--input", data_dir / IMAGES, "--output", tmp_path / "out.csv.gz"]
-    done = subprocess.run([sys.executable, "-m", "jaxcls", "predict", *given], capture_output=True, text=True)
+def test_predict_as_a_process(image_run, data_dir, tmp_path):
+    arguments = ["--run-dir", image_run, "--input", data_dir / IMAGES, "--output", tmp_path / "out.csv.gz"]
+    done = subprocess.run([sys.executable, "-m", "jaxcls", "predict", *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert len(tables.read_csv(tmp_path / "out.csv.gz")["id"]) == small_data.TEST
 
 
-def test_ids_that_look_like_formulas_are_escaped_except_in_submissions(of_leaves, leaves, tmp_path, capsys):
+def test_ids_that_look_like_formulas_are_escaped_except_in_submissions(leaf_run, leaves, tmp_path, capsys):
     for name in ("test.csv", "sample_submission.csv"):
         table = tables.read_csv(leaves / name, text=["id"])
         table["id"][0] = "=1+1"
         tables.write_csv(tmp_path / name, table)
-    written, said = predicted(capsys, of_leaves, tmp_path / "test.csv", tmp_path / "out.csv")
+    written, printed = predicted(capsys, leaf_run, tmp_path / "test.csv", tmp_path / "out.csv")
     assert written["id"][0] == "'=1+1"
-    assert "formula" not in said
+    assert "formula" not in printed
     flag = ["--sample-submission", tmp_path / "sample_submission.csv"]
-    written, said = predicted(capsys, of_leaves, tmp_path / "test.csv", tmp_path / "submission.csv", *flag)
+    written, printed = predicted(capsys, leaf_run, tmp_path / "test.csv", tmp_path / "submission.csv", *flag)
     assert written["id"][0] == "=1+1"
-    assert "do not open this submission as a spreadsheet" in said
+    assert "do not open this submission as a spreadsheet" in printed

@@ -52,25 +52,25 @@ def test_report_is_reproduced_without_weights_or_data(finished, capsys):
 
 
 def test_summary_names_the_settings_that_differ_from_the_preset(runs):
-    kept = json.loads((runs[1].directory / "summary.json").read_text())
-    assert kept["recipe"] == {
+    summary = json.loads((runs[1].directory / "summary.json").read_text())
+    assert summary["recipe"] == {
         "model": "cnn", "epochs": 12, "batch_size": 128, "validation_fraction": 0.05, "eval_batch_size": 500, "seed": 0,
     }  # fmt: skip
-    assert kept["headline"] == ["accuracy"]
-    assert kept["parameters"] == 535_818
+    assert summary["headline"] == ["accuracy"]
+    assert summary["parameters"] == 535_818
 
 
 def test_comparison_shows_all_runs_and_is_not_overwritten_unless_told(runs, tmp_path, capsys):
     output = tmp_path / "compared.html"
-    asked = ["--compare", *(str(result.directory) for result in runs), "--output", str(output)]
-    assert main(["report", *asked]) == 0
+    arguments = ["--compare", *(str(result.directory) for result in runs), "--output", str(output)]
+    assert main(["report", *arguments]) == 0
     html = output.read_text(encoding="utf-8")
     for result in runs:
         assert f"{result.report['metrics']['log_loss']:.4f}" in html
         assert result.directory.name in html
-    assert main(["report", *asked]) == 2
+    assert main(["report", *arguments]) == 2
     assert "exists; name another file, or give --overwrite" in capsys.readouterr().err
-    assert main(["report", *asked, "--overwrite"]) == 0
+    assert main(["report", *arguments, "--overwrite"]) == 0
 
 
 def test_open_shows_the_report_in_the_browser(finished, monkeypatch, capsys):
@@ -128,6 +128,6 @@ def test_incomplete_run_is_refused(finished, capsys, name, content, message):
 @pytest.mark.slow
 def test_report_does_not_import_jax(finished):
     code = "import sys; from jaxcls.cli.main import main\nstatus = main(['report', *sys.argv[1:]])\nprint(status, 'jax' in sys.modules)"
-    given = [sys.executable, "-c", code, "--run-dir", str(finished)]
-    done = subprocess.run(given, capture_output=True, text=True, env={**os.environ, "PYTHONUTF8": "1"})
+    command = [sys.executable, "-c", code, "--run-dir", str(finished)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONUTF8": "1"})
     assert done.stdout.endswith("0 False\n"), done.stderr

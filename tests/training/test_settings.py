@@ -48,8 +48,8 @@ def test_an_integer_is_accepted_for_a_float():
 
 
 def test_toml_arrays_become_tuples(tmp_path):
-    given = Settings(boundaries=(3, 5), scales=(0.5, 0.1))
-    assert settings.from_record(settings.as_record(given), where="here") == given
+    values = Settings(boundaries=(3, 5), scales=(0.5, 0.1))
+    assert settings.from_record(settings.as_record(values), where="here") == values
     with pytest.raises(InputError, match="scales = 'x'"):
         settings.from_record({"scales": ["x"]}, where="here")
 
