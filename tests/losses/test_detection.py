@@ -18,7 +18,7 @@ ANCHORS = GRID.boxes(64, 64)
 CLASSES = 3
 
 
-def drawn(seed, images=3):
+def draw_batch(seed, images=3):
     random = np.random.default_rng(seed)
     corner, side = random.uniform(0, 40, (images, 5, 2)), random.uniform(6, 24, (images, 5, 2))
     labels = {
@@ -34,44 +34,44 @@ def drawn(seed, images=3):
     return outputs, labels
 
 
-def brute(outputs, labels, image, gamma=2.0, alpha=0.25, box_loss="smooth_l1"):
+def brute_force(outputs, labels, image, gamma=2.0, alpha=0.25, box_loss="smooth_l1"):
     """The two sums of an image, and its positive anchors."""
     truths = [labels[name][image] for name in ("boxes", "classes", "crowd")]
     matches = np.asarray(match(jnp.array(ANCHORS), *map(jnp.array, truths)))
-    of_classes = of_boxes = 0.0
+    class_sum = box_sum = 0.0
     for a, (number, anchor) in enumerate(zip(matches, ANCHORS.astype(np.float64), strict=True)):
         if number == IGNORED:
             continue
         for k in range(CLASSES):
             p = 1 / (1 + math.exp(-float(outputs["class_logits"][image, a, k])))
             if number >= 0 and truths[1][number] == k:
-                of_classes -= alpha * (1 - p) ** gamma * math.log(p)
+                class_sum -= alpha * (1 - p) ** gamma * math.log(p)
             else:
-                of_classes -= (1 - alpha) * p**gamma * math.log(1 - p)
+                class_sum -= (1 - alpha) * p**gamma * math.log(1 - p)
         if number < 0:
             continue
         box, deltas = truths[0][number].astype(np.float64), outputs["box_deltas"][image, a].astype(np.float64)
-        size, own = anchor[2:] - anchor[:2], box[2:] - box[:2]
+        size, box_size = anchor[2:] - anchor[:2], box[2:] - box[:2]
         if box_loss == "giou":
             centre, side = (anchor[:2] + anchor[2:]) / 2 + deltas[:2] * size, size * np.exp(deltas[2:])
-            got = np.concatenate([centre - side / 2, centre + side / 2])
-            both = np.prod(np.maximum(np.minimum(got[2:], box[2:]) - np.maximum(got[:2], box[:2]), 0))
-            union = side.prod() + own.prod() - both
-            around = np.prod(np.maximum(got[2:], box[2:]) - np.minimum(got[:2], box[:2]))
-            of_boxes += 1 - both / union + (around - union) / around
+            predicted = np.concatenate([centre - side / 2, centre + side / 2])
+            both = np.prod(np.maximum(np.minimum(predicted[2:], box[2:]) - np.maximum(predicted[:2], box[:2]), 0))
+            union = side.prod() + box_size.prod() - both
+            enclosing = np.prod(np.maximum(predicted[2:], box[2:]) - np.minimum(predicted[:2], box[:2]))
+            box_sum += 1 - both / union + (enclosing - union) / enclosing
         else:
-            wanted = np.concatenate([(box[:2] + own / 2 - anchor[:2] - size / 2) / size, np.log(own / size)])
-            far = np.abs(deltas - wanted)
-            of_boxes += np.where(far < 1 / 9, 4.5 * far**2, far - 1 / 18).sum()
-    return of_classes, of_boxes, int((matches >= 0).sum())
+            target = np.concatenate([(box[:2] + box_size / 2 - anchor[:2] - size / 2) / size, np.log(box_size / size)])
+            distance = np.abs(deltas - target)
+            box_sum += np.where(distance < 1 / 9, 4.5 * distance**2, distance - 1 / 18).sum()
+    return class_sum, box_sum, int((matches >= 0).sum())
 
 
 @pytest.mark.parametrize("box_loss", ["smooth_l1", "giou"])
 @pytest.mark.parametrize("normalizer", ["positives", "batch", "weights", "none"])
 def test_the_loss_agrees_with_loops(box_loss, normalizer):
-    outputs, labels = drawn(2)
+    outputs, labels = draw_batch(2)
     weights = np.array([1.0, 2.0, 0.5], np.float32)
-    sums = [brute(outputs, labels, image, box_loss=box_loss) for image in range(3)]
+    sums = [brute_force(outputs, labels, image, box_loss=box_loss) for image in range(3)]
     whole = np.array([2 * a + 3 * b for a, b, _ in sums])
     positives = np.array([count for *_, count in sums])
     assert positives[0] > 2
@@ -83,24 +83,24 @@ def test_the_loss_agrees_with_loops(box_loss, normalizer):
         "weights": each.sum() / weights.sum(),
         "none": each,
     }[normalizer]
-    found = jax.jit(functools.partial(
+    actual = jax.jit(functools.partial(
         detection_loss, anchors=ANCHORS, class_loss=losses.get("focal_loss", "detection", gamma=2.0, alpha=0.25),
         box_loss=box_loss, loss_weights=(2.0, 3.0), sample_weight=weights, normalizer=normalizer,
     ))(outputs, labels)  # fmt: skip
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
 
 def test_with_gamma_zero_the_class_loss_is_cross_entropy():
-    outputs, labels = drawn(1)
-    given = {"anchors": ANCHORS, "loss_weights": (1.0, 0.0)}
-    focal = detection_loss(outputs, labels, class_loss=losses.get("focal_loss", "detection", gamma=0.0), **given)
-    plain = detection_loss(outputs, labels, class_loss=losses.get("binary_crossentropy"), **given)
+    outputs, labels = draw_batch(1)
+    options = {"anchors": ANCHORS, "loss_weights": (1.0, 0.0)}
+    focal = detection_loss(outputs, labels, class_loss=losses.get("focal_loss", "detection", gamma=0.0), **options)
+    plain = detection_loss(outputs, labels, class_loss=losses.get("binary_crossentropy"), **options)
     np.testing.assert_allclose(focal, plain, rtol=1e-6)
 
 
 @pytest.mark.parametrize("box_loss", ["smooth_l1", "giou"])
 def test_masked_images_reach_neither_value_nor_gradient(box_loss):
-    outputs, labels = drawn(2)
+    outputs, labels = draw_batch(2)
     three = {name: array.copy() for name, array in outputs.items()}
     three["class_logits"][2], three["box_deltas"][2] = np.nan, np.inf
 
@@ -109,16 +109,18 @@ def test_masked_images_reach_neither_value_nor_gradient(box_loss):
 
     two = {name: array[:2] for name, array in outputs.items()}
     value, gradient = jax.value_and_grad(loss)(three, labels, np.array([True, True, False]))
-    alone, of_alone = jax.value_and_grad(loss)(two, {name: array[:2] for name, array in labels.items()}, None)
-    np.testing.assert_allclose(value, alone, rtol=1e-6)
+    expected, expected_gradient = jax.value_and_grad(loss)(
+        two, {name: array[:2] for name, array in labels.items()}, None
+    )
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
     for name, array in gradient.items():
-        np.testing.assert_allclose(array[:2], of_alone[name], rtol=1e-5, atol=1e-8)
+        np.testing.assert_allclose(array[:2], expected_gradient[name], rtol=1e-5, atol=1e-8)
         assert not np.any(array[2])
     assert float(loss(three, labels, np.zeros(3, bool))) == 0
 
 
 def test_ignored_anchors_have_no_gradient_and_negative_anchors_no_box_gradient():
-    outputs, labels = drawn(10)
+    outputs, labels = draw_batch(10)
     gradient = jax.grad(lambda outputs: detection_loss(outputs, labels, anchors=ANCHORS))(outputs)
     matches = np.stack([
         match(jnp.array(ANCHORS), *(jnp.array(labels[name][image]) for name in ("boxes", "classes", "crowd")))
@@ -134,7 +136,7 @@ def test_ignored_anchors_have_no_gradient_and_negative_anchors_no_box_gradient()
 
 
 def test_a_perfect_detector_has_no_loss():
-    _, labels = drawn(4)
+    _, labels = draw_batch(4)
     labels["crowd"][:] = False
     outputs = {"class_logits": np.full((3, len(ANCHORS), CLASSES), -30, np.float32)}
     deltas = np.zeros((3, len(ANCHORS), 4), np.float32)
@@ -144,12 +146,12 @@ def test_a_perfect_detector_has_no_loss():
             if number >= 0:
                 outputs["class_logits"][image, a, labels["classes"][image, number]] = 30
                 box, anchor = labels["boxes"][image, number], ANCHORS[a]
-                size, own = anchor[2:] - anchor[:2], box[2:] - box[:2]
-                centres = (box[:2] + own / 2 - anchor[:2] - size / 2) / size
-                deltas[image, a] = [*centres, *np.log(own / size)]
+                size, box_size = anchor[2:] - anchor[:2], box[2:] - box[:2]
+                centers = (box[:2] + box_size / 2 - anchor[:2] - size / 2) / size
+                deltas[image, a] = [*centers, *np.log(box_size / size)]
     for box_loss in ("smooth_l1", "giou"):
-        found = detection_loss(outputs | {"box_deltas": deltas}, labels, anchors=ANCHORS, box_loss=box_loss)
-        assert abs(float(found)) < 1e-5
+        actual = detection_loss(outputs | {"box_deltas": deltas}, labels, anchors=ANCHORS, box_loss=box_loss)
+        assert abs(float(actual)) < 1e-5
 
 
 def test_smooth_l1_is_quadratic_then_linear():
@@ -157,7 +159,7 @@ def test_smooth_l1_is_quadratic_then_linear():
 
 
 def test_invalid_arguments_are_rejected():
-    outputs, labels = drawn(5)
+    outputs, labels = draw_batch(5)
     with pytest.raises(InputError, match=r"must be \(N, 3, K\) and \(N, 3, 4\), for 3 anchors"):
         detection_loss(outputs, labels, anchors=ANCHORS[:3])
     with pytest.raises(InputError, match="unknown box loss 'l2'"):

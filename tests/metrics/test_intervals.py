@@ -14,7 +14,7 @@ from jaxcls._utils.errors import InputError
 Z = scipy.stats.norm.ppf(0.975)
 
 
-def drawn(problem, *, rows=60, columns=3, seed=0):
+def draw_data(problem, *, rows=60, columns=3, seed=0):
     """Scores with ties that are right more often than not, labels, and sample_weight."""
     rng = np.random.default_rng(seed)
     if problem == "multiclass":
@@ -31,21 +31,21 @@ def drawn(problem, *, rows=60, columns=3, seed=0):
 
 
 def intervals(problem, **changes):
-    scores, labels, sample_weight = drawn(problem)
-    given = {"problem": problem, "sample_weight": sample_weight} | changes
-    report = metrics.report(scores, labels, **given)
-    return report, metrics.report_intervals(report, scores, labels, **given)
+    scores, labels, sample_weight = draw_data(problem)
+    options = {"problem": problem, "sample_weight": sample_weight} | changes
+    report = metrics.report(scores, labels, **options)
+    return report, metrics.report_intervals(report, scores, labels, **options)
 
 
 def standard_error(metric, scores, labels, sample_weight):
     """The infinitesimal jackknife by finite differences."""
-    step, moved = 1e-5, []
+    step, influences = 1e-5, []
     for row in range(len(sample_weight)):
         change = np.zeros(len(sample_weight))
         change[row] = step * sample_weight[row]
         ends = [metric(scores, labels, sample_weight=sample_weight + sign * change) for sign in (1, -1)]
-        moved.append((ends[0] - ends[1]) / (2 * step))
-    return float(np.sqrt(np.sum(np.square(moved))))
+        influences.append((ends[0] - ends[1]) / (2 * step))
+    return float(np.sqrt(np.sum(np.square(influences))))
 
 
 @pytest.mark.parametrize(("right", "count"), [(0, 5), (3, 5), (5, 5), (17, 400), (399, 400)])
@@ -65,9 +65,9 @@ LOGIT = ["roc_auc", "average_precision", "precision", "recall", "f1", "specifici
     + [("multilabel", name) for name in [*LOGIT, "log_loss", "brier_score"]],
 )
 def test_standard_errors_agree_with_the_finite_difference_jackknife(problem, name):
-    report, found = intervals(problem)
-    value, (low, high) = report["metrics"][name], found["metrics"][name]
-    error = standard_error(metrics.get(name, problem), *drawn(problem))
+    report, actual = intervals(problem)
+    value, (low, high) = report["metrics"][name], actual["metrics"][name]
+    error = standard_error(metrics.get(name, problem), *draw_data(problem))
     if name in LOGIT:
         middle, half = math.log(value / (1 - value)), Z * error / (value * (1 - value))
         expected = [1 / (1 + math.exp(-middle + half)), 1 / (1 + math.exp(-middle - half))]
@@ -77,62 +77,62 @@ def test_standard_errors_agree_with_the_finite_difference_jackknife(problem, nam
 
 
 def test_multiclass_accuracy_has_the_interval_of_a_proportion():
-    report, found = intervals("multiclass", sample_weight=None)
+    report, actual = intervals("multiclass", sample_weight=None)
     right = round(report["metrics"]["accuracy"] * 60)
     oracle = scipy.stats.binomtest(right, 60).proportion_ci(0.95, method="wilson")
-    assert_allclose(found["metrics"]["accuracy"], tuple(oracle))
+    assert_allclose(actual["metrics"]["accuracy"], tuple(oracle))
 
 
 def test_per_label_counts_have_intervals_of_proportions():
-    scores, labels, _ = drawn("binary")
-    report, found = intervals("binary", sample_weight=None, threshold=0.6)
+    scores, labels, _ = draw_data("binary")
+    report, actual = intervals("binary", sample_weight=None, threshold=0.6)
     predicted, true = scores >= 0.6, labels == 1
     right = int((predicted & true).sum())
 
     def wilson(among):
         return tuple(scipy.stats.binomtest(right, int(among.sum())).proportion_ci(0.95, method="wilson"))
 
-    label = found["labels"]["1"]
+    label = actual["labels"]["1"]
     assert_allclose(label["precision"], wilson(predicted))
     assert_allclose(label["recall"], wilson(true))
     shares = np.array(wilson(predicted | true))
     assert_allclose(label["f1"], 2 * shares / (1 + shares))
-    assert found["metrics"]["f1"] == label["f1"]
+    assert actual["metrics"]["f1"] == label["f1"]
     assert label["f1"][0] < report["metrics"]["f1"] < label["f1"][1]
 
 
 @pytest.mark.parametrize("name", ["roc_auc", "average_precision", "f1", "accuracy", "log_loss"])
 def test_closed_form_intervals_are_close_to_the_bootstrap(name):
-    scores, labels, _ = drawn("multiclass", rows=400)
+    scores, labels, _ = draw_data("multiclass", rows=400)
     report = metrics.report(scores, labels, problem="multiclass")
     low, high = metrics.report_intervals(report, scores, labels, problem="multiclass")["metrics"][name]
-    drawn_low, drawn_high, _ = metrics.bootstrap_interval(
+    bootstrap_low, bootstrap_high, _ = metrics.bootstrap_interval(
         metrics.get(name, "multiclass"), scores, labels, seed=0, resamples=300
     )
-    width = drawn_high - drawn_low
-    assert abs(low - drawn_low) < 0.2 * width
-    assert abs(high - drawn_high) < 0.2 * width
+    width = bootstrap_high - bootstrap_low
+    assert abs(low - bootstrap_low) < 0.2 * width
+    assert abs(high - bootstrap_high) < 0.2 * width
 
 
 def test_a_value_without_a_standard_error_has_no_interval():
     scores, labels = np.array([0.9, 0.8, 0.2, 0.1]), np.array([1, 1, 0, 0])
     report = metrics.report(scores, labels, problem="binary")
-    found = metrics.report_intervals(report, scores, labels, problem="binary")
+    actual = metrics.report_intervals(report, scores, labels, problem="binary")
     # None of four is wrong: the proportion may still be one half. A perfect ranking of four says nothing.
-    assert found["metrics"]["accuracy"] == pytest.approx([0.51, 1.0], abs=0.01)
-    assert not {"roc_auc", "mcc", "ece"} & found["metrics"].keys()
-    assert json.loads(json.dumps(found)) == found
+    assert actual["metrics"]["accuracy"] == pytest.approx([0.51, 1.0], abs=0.01)
+    assert not {"roc_auc", "mcc", "ece"} & actual["metrics"].keys()
+    assert json.loads(json.dumps(actual)) == actual
 
 
 def test_a_label_that_is_never_predicted_has_zero_precision_and_no_error():
-    scores, labels, sample_weight = drawn("multilabel")
+    scores, labels, sample_weight = draw_data("multilabel")
     scores[:, 0] = 0.1
     report = metrics.report(scores, labels, problem="multilabel", sample_weight=sample_weight)
-    found = metrics.report_intervals(report, scores, labels, problem="multilabel", sample_weight=sample_weight)
+    actual = metrics.report_intervals(report, scores, labels, problem="multilabel", sample_weight=sample_weight)
     assert report["labels"]["0"]["precision"] == 0
     error = standard_error(metrics.get("precision", "multilabel"), scores, labels, sample_weight)
     value = report["metrics"]["precision"]
-    low, high = (math.log(bound / (1 - bound)) for bound in found["metrics"]["precision"])
+    low, high = (math.log(bound / (1 - bound)) for bound in actual["metrics"]["precision"])
     assert high - low == pytest.approx(2 * Z * error / (value * (1 - value)), rel=1e-5)
 
 

@@ -16,7 +16,7 @@ CLASSES = 3
 
 
 def draw(seed, images=5, most=5, crowds=True, spread=60):
-    """Objects, and detections that are near to some of them; scores with ties; a class without objects now and then."""
+    """Objects, and detections that are near some of them; scores with ties; a class without objects now and then."""
     rng = np.random.default_rng(seed)
     corner = rng.integers(0, spread, (images, most, 2))
     sides = rng.integers(4, rng.choice([30, 130]), (images, most, 2))
@@ -25,10 +25,10 @@ def draw(seed, images=5, most=5, crowds=True, spread=60):
     labels = {"boxes": boxes, "classes": classes, "crowd": (rng.random((images, most)) < 0.2) & crowds}
     near = boxes[:, rng.integers(0, most, 2 * most)] + rng.integers(-3, 4, (images, 2 * most, 4))
     near[..., 2:] = np.maximum(near[..., 2:], near[..., :2] + 1)
-    found = rng.integers(-1, CLASSES, (images, 2 * most))
-    found = np.where(rng.random(found.shape) < 0.7, classes[:, rng.integers(0, most, 2 * most)], found)
+    predicted = rng.integers(-1, CLASSES, (images, 2 * most))
+    predicted = np.where(rng.random(predicted.shape) < 0.7, classes[:, rng.integers(0, most, 2 * most)], predicted)
     scores = rng.integers(1, 9, (images, 2 * most)) / 8
-    return {"boxes": near.astype(np.float32), "scores": scores.astype(np.float32), "classes": found}, labels
+    return {"boxes": near.astype(np.float32), "scores": scores.astype(np.float32), "classes": predicted}, labels
 
 
 def with_pycocotools(detections, labels):
@@ -36,31 +36,31 @@ def with_pycocotools(detections, labels):
     from pycocotools import coco, cocoeval
 
     count = len(labels["classes"])
-    truth, found = [], []
+    truth, predicted = [], []
     for row in range(count):
-        for part, listed in ((labels, truth), (detections, found)):
-            for place in np.flatnonzero(part["classes"][row] >= 0):
-                x1, y1, x2, y2 = part["boxes"][row, place].tolist()
+        for arrays, annotations in ((labels, truth), (detections, predicted)):
+            for index in np.flatnonzero(arrays["classes"][row] >= 0):
+                x1, y1, x2, y2 = arrays["boxes"][row, index].tolist()
                 entry = {
                     "image_id": row,
-                    "category_id": int(part["classes"][row, place]),
+                    "category_id": int(arrays["classes"][row, index]),
                     "bbox": [x1, y1, x2 - x1, y2 - y1],
                 }
-                if part is labels:
-                    crowd = int(part["crowd"][row, place])
-                    listed.append(entry | {"id": len(truth) + 1, "area": (x2 - x1) * (y2 - y1), "iscrowd": crowd})
+                if arrays is labels:
+                    crowd = int(arrays["crowd"][row, index])
+                    annotations.append(entry | {"id": len(truth) + 1, "area": (x2 - x1) * (y2 - y1), "iscrowd": crowd})
                 else:
-                    listed.append(entry | {"score": float(part["scores"][row, place])})
+                    annotations.append(entry | {"score": float(arrays["scores"][row, index])})
     with contextlib.redirect_stdout(io.StringIO()):
         gt = coco.COCO()
         gt.dataset = {
             "images": [{"id": row} for row in range(count)],
-            "categories": [{"id": place} for place in range(CLASSES)],
+            "categories": [{"id": index} for index in range(CLASSES)],
             "annotations": truth,
             "info": {},
         }
         gt.createIndex()
-        evaluation = cocoeval.COCOeval(gt, gt.loadRes(found), "bbox")
+        evaluation = cocoeval.COCOeval(gt, gt.loadRes(predicted), "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -74,9 +74,9 @@ def test_coco_average_precision_agrees_with_pycocotools(seed):
     hypothesis.assume((detections["classes"] >= 0).any())
     stats, precisions, confidences = with_pycocotools(detections, labels)
     scores = detection.evaluate(detections, labels, CLASSES)
-    wanted = np.where(stats[:6] < 0, np.nan, stats[:6])
+    expected = np.where(stats[:6] < 0, np.nan, stats[:6])
     names = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large")
-    np.testing.assert_allclose([scores.overall[name] for name in names], wanted, rtol=1e-9)
+    np.testing.assert_allclose([scores.overall[name] for name in names], expected, rtol=1e-9)
     np.testing.assert_allclose(scores.precisions, np.where(precisions < 0, np.nan, precisions), rtol=1e-9)
     np.testing.assert_allclose(scores.confidences, np.where(confidences < 0, np.nan, confidences), rtol=1e-9)
     np.testing.assert_allclose(scores.per_class["map_50"], scores.precisions.mean(axis=1))
@@ -87,10 +87,12 @@ def test_coco_average_precision_agrees_with_pycocotools(seed):
 def test_bootstrapped_average_precision_is_the_reported_one(seed):
     detections, labels = draw(seed)
     once = np.ones(len(labels["classes"]), int)
-    own = np.array([some.average_precision(once) for some in detection.match_by_class(detections, labels, CLASSES)])
+    actual = np.array(
+        [matched.average_precision(once) for matched in detection.match_by_class(detections, labels, CLASSES)]
+    )
     scores = detection.evaluate(detections, labels, CLASSES)
-    np.testing.assert_allclose(own.mean(axis=1), scores.per_class["map"], rtol=1e-9)
-    np.testing.assert_allclose(own[:, 0], scores.per_class["map_50"], rtol=1e-9)
+    np.testing.assert_allclose(actual.mean(axis=1), scores.per_class["map"], rtol=1e-9)
+    np.testing.assert_allclose(actual[:, 0], scores.per_class["map_50"], rtol=1e-9)
 
 
 def test_an_image_that_is_drawn_twice_counts_twice():
@@ -98,8 +100,8 @@ def test_an_image_that_is_drawn_twice_counts_twice():
     detections["scores"] = np.random.default_rng(0).permutation(detections["scores"].size).reshape(5, 10) / 64.0
     times = np.array([2, 0, 1, 3, 0])
     rows = np.repeat(np.arange(5), times)
-    weighted = [some.average_precision(times) for some in detection.match_by_class(detections, labels, CLASSES)]
-    again = detection.evaluate(*({k: v[rows] for k, v in some.items()} for some in (detections, labels)), CLASSES)
+    weighted = [matched.average_precision(times) for matched in detection.match_by_class(detections, labels, CLASSES)]
+    again = detection.evaluate(*({k: v[rows] for k, v in arrays.items()} for arrays in (detections, labels)), CLASSES)
     np.testing.assert_allclose(np.mean(weighted, axis=1), again.per_class["map"], rtol=1e-9)
 
 
@@ -111,14 +113,14 @@ def iou(one, other):
     return shared / (sum(areas) - shared)
 
 
-def brute_force_voc(detections, labels, place):
+def brute_force_voc(detections, labels, label):
     """As the development kit computes it: one loop over all detections, the best first."""
-    flat = [(-detections["scores"][row, d], row, d) for row, d in np.argwhere(detections["classes"] == place).tolist()]
-    total = int(((labels["classes"] == place) & ~labels["crowd"]).sum())
+    flat = [(-detections["scores"][row, d], row, d) for row, d in np.argwhere(detections["classes"] == label).tolist()]
+    total = int(((labels["classes"] == label) & ~labels["crowd"]).sum())
     seen, right, wrong, points = set(), 0, 0, []
     for _, row, d in sorted(flat):
         best, at = -1.0, None
-        for m in np.flatnonzero(labels["classes"][row] == place).tolist():
+        for m in np.flatnonzero(labels["classes"][row] == label).tolist():
             overlap = iou(detections["boxes"][row, d].tolist(), labels["boxes"][row, m].tolist())
             if overlap > best:
                 best, at = overlap, (row, m)
@@ -143,8 +145,8 @@ def brute_force_voc(detections, labels, place):
 @hypothesis.settings(max_examples=25)
 def test_voc_average_precision_agrees_with_brute_force(seed):
     detections, labels = draw(seed)
-    found = detection.voc_average_precision(detections, labels, CLASSES)
-    np.testing.assert_allclose(found, [brute_force_voc(detections, labels, k) for k in range(CLASSES)], rtol=1e-9)
+    predicted = detection.voc_average_precision(detections, labels, CLASSES)
+    np.testing.assert_allclose(predicted, [brute_force_voc(detections, labels, k) for k in range(CLASSES)], rtol=1e-9)
 
 
 @hypothesis.given(st.integers(0, 2**32 - 1))
@@ -158,10 +160,10 @@ def test_the_report_and_the_metrics_by_name_agree(seed):
         value = detection.get(name)(detections, labels)
         assert report["metrics"][name] == (None if np.isnan(value) else value)
     rows = np.array([True, False, True, True, False])
-    some = [{name: array[rows] for name, array in tree.items()} for tree in (detections, labels)]
-    wanted = detection.get("map")(*some)
-    for given in ({"mask": rows}, {"sample_weight": rows.astype(np.float32)}):
-        np.testing.assert_equal(detection.get("map")(detections, labels, **given), wanted)
+    arrays = [{name: array[rows] for name, array in tree.items()} for tree in (detections, labels)]
+    expected = detection.get("map")(*arrays)
+    for options in ({"mask": rows}, {"sample_weight": rows.astype(np.float32)}):
+        np.testing.assert_equal(detection.get("map")(detections, labels, **options), expected)
     curves = detection.precision_recall(detections, labels, num_classes=CLASSES)
     for name, curve in zip(names, curves, strict=True):
         values = report["labels"][name]
@@ -171,11 +173,11 @@ def test_the_report_and_the_metrics_by_name_agree(seed):
             np.testing.assert_allclose(curve[:, 1].mean(), values["map_50"])
 
 
-def one_image(found, truth, crowd=False):
-    found, truth = (np.array(some, np.float32).reshape(1, -1, 4) for some in (found, truth))
-    zeros = np.zeros(found.shape[:2], int)
+def one_image(predicted, truth, crowd=False):
+    predicted, truth = (np.array(arrays, np.float32).reshape(1, -1, 4) for arrays in (predicted, truth))
+    zeros = np.zeros(predicted.shape[:2], int)
     return (
-        {"boxes": found, "scores": np.linspace(0.9, 0.5, found.shape[1])[None], "classes": zeros},
+        {"boxes": predicted, "scores": np.linspace(0.9, 0.5, predicted.shape[1])[None], "classes": zeros},
         {"boxes": truth, "classes": np.zeros(truth.shape[:2], int), "crowd": np.full(truth.shape[:2], crowd)},
     )
 
@@ -226,23 +228,23 @@ def test_intervals_contain_the_value_and_narrow_with_the_confidence():
 @pytest.mark.parametrize(
     ("what", "name", "value", "message"),
     [
-        ("found", "boxes", np.full((1, 1, 4), np.nan), r"detections: boxes \[0, 0\] is .*; it must be finite"),
-        ("found", "scores", np.full((1, 1), np.inf), r"detections: scores \[0, 0\] is inf; it must be finite"),
-        ("found", "classes", np.full((1, 1), 5), "detections: there is a class 5; classes are 0 to 0"),
-        ("found", "scores", np.zeros((1, 2)), r"detections have the shapes boxes \(1, 1, 4\), scores \(1, 2\)"),
+        ("predicted", "boxes", np.full((1, 1, 4), np.nan), r"detections: boxes \[0, 0\] is .*; it must be finite"),
+        ("predicted", "scores", np.full((1, 1), np.inf), r"detections: scores \[0, 0\] is inf; it must be finite"),
+        ("predicted", "classes", np.full((1, 1), 5), "detections: there is a class 5; classes are 0 to 0"),
+        ("predicted", "scores", np.zeros((1, 2)), r"detections have the shapes boxes \(1, 1, 4\), scores \(1, 2\)"),
         ("truth", "classes", np.full((1, 1), 1), "labels: there is a class 1; classes are 0 to 0"),
         ("truth", "boxes", np.zeros((1, 4)), "labels have the shapes"),
         ("truth", "crowd", None, "labels lack 'crowd'"),
     ],
 )
 def test_invalid_arrays_are_rejected(what, name, value, message):
-    given = dict(zip(("found", "truth"), one_image([[0, 0, 10, 10]], [[0, 0, 10, 10]]), strict=True))
+    options = dict(zip(("predicted", "truth"), one_image([[0, 0, 10, 10]], [[0, 0, 10, 10]]), strict=True))
     if value is None:
-        del given[what][name]
+        del options[what][name]
     else:
-        given[what][name] = value
+        options[what][name] = value
     with pytest.raises(InputError, match=message):
-        detection.evaluate(given["found"], given["truth"], 1)
+        detection.evaluate(options["predicted"], options["truth"], 1)
 
 
 def test_padding_is_not_read():

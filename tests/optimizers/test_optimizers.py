@@ -1,4 +1,4 @@
-"""Optimizers agree with Keras, Optax and plain NumPy, and schedules with their formulas; invalid settings are rejected."""
+"""Optimizers agree with Keras, Optax and NumPy, and schedules with their formulas; invalid settings are rejected."""
 
 import chex
 import jax
@@ -70,7 +70,7 @@ def assert_same_path(actual, expected):
 
 
 @pytest.mark.parametrize(
-    ("name", "own", "oracle", "theirs"),
+    ("name", "options", "oracle", "theirs"),
     [
         ("sgd", {}, "SGD", {}),
         ("sgd", {"momentum": 0.9, "clipnorm": 1.0}, "SGD", {"momentum": 0.9, "clipnorm": 1.0}),
@@ -104,10 +104,10 @@ def assert_same_path(actual, expected):
         ("lion", {"b1": 0.8, "weight_decay": 0.1}, "Lion", {"beta_1": 0.8, "weight_decay": 0.1}),
     ],
 )
-def test_keras_semantics_agree_with_keras_under_a_falling_rate(name, own, oracle, theirs):
-    theirs = own if theirs is None else theirs
+def test_keras_semantics_agree_with_keras_under_a_falling_rate(name, options, oracle, theirs):
+    theirs = options if theirs is None else theirs
     params, grads = some_params(), some_grads()
-    actual, _ = trajectory(get(name, learning_rate=FALLING, semantics="keras", **own), params, grads)
+    actual, _ = trajectory(get(name, learning_rate=FALLING, semantics="keras", **options), params, grads)
     oracle = getattr(keras.optimizers, oracle)(learning_rate=KERAS_FALLING, **theirs)
     assert_same_path(actual, keras_trajectory(oracle, params, grads))
 
@@ -117,7 +117,7 @@ def matrices(params):
 
 
 @pytest.mark.parametrize(
-    ("name", "own", "oracle"),
+    ("name", "options", "oracle"),
     [
         ("sgd", {"momentum": 0.9, "nesterov": True}, optax.sgd(FALLING, 0.9, True)),
         ("rmsprop", {"momentum": 0.5}, optax.rmsprop(FALLING, momentum=0.5)),
@@ -136,9 +136,9 @@ def matrices(params):
         ("schedule_free", {"b1": 0.8}, optax.contrib.schedule_free_adamw(FALLING, b1=0.8)),
     ],
 )
-def test_optax_semantics_agree_with_optax(name, own, oracle):
+def test_optax_semantics_agree_with_optax(name, options, oracle):
     params, grads = some_params(), some_grads()
-    actual, _ = trajectory(get(name, learning_rate=FALLING, **own), params, grads)
+    actual, _ = trajectory(get(name, learning_rate=FALLING, **options), params, grads)
     expected, _ = trajectory(oracle, params, grads)
     assert_same_path(actual, expected)
 
@@ -266,11 +266,11 @@ VARIANTS += [("adamw", {"ema_decay": 0.99} | EVERYTHING), ("schedule_free", EVER
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-@pytest.mark.parametrize(("name", "own"), VARIANTS)
-def test_an_update_preserves_shapes_dtypes_and_weak_types(name, own, dtype):
+@pytest.mark.parametrize(("name", "options"), VARIANTS)
+def test_an_update_preserves_shapes_dtypes_and_weak_types(name, options, dtype):
     params = jax.tree.map(lambda leaf: leaf.astype(dtype), conv_net())
     rate = schedule("warmup_cosine", learning_rate=0.1, total_steps=10, warmup_steps=2)
-    transform = get(name, learning_rate=rate, **own)
+    transform = get(name, learning_rate=rate, **options)
 
     def step(params, state):
         updates, state = transform.update(params, state, params)
@@ -355,7 +355,7 @@ def test_one_cycle_of_very_few_steps_starts_at_the_peak():
 
 
 @pytest.mark.parametrize(
-    ("name", "own", "message"),
+    ("name", "options", "message"),
     [
         ("adamm", {}, "unknown optimizer 'adamm'. Did you mean 'adam'?"),
         ("sgd", {"b1": 0.9}, "sgd takes no setting 'b1'.* It takes: clipnorm, .*momentum, nesterov"),
@@ -381,13 +381,13 @@ def test_one_cycle_of_very_few_steps_starts_at_the_peak():
         ("schedule_free", {"ema_decay": 0.9}, "leave ema_decay out"),
     ],
 )
-def test_an_invalid_optimizer_setting_is_rejected(name, own, message):
+def test_an_invalid_optimizer_setting_is_rejected(name, options, message):
     with pytest.raises(InputError, match=message):
-        get(name, **{"learning_rate": 0.1, **own})
+        get(name, **{"learning_rate": 0.1, **options})
 
 
 @pytest.mark.parametrize(
-    ("name", "own", "message"),
+    ("name", "options", "message"),
     [
         ("cosin", {}, "unknown schedule 'cosin'. Did you mean 'cosine'?"),
         ("cosine", {"end_facter": 0.1}, "cosine takes no setting 'end_facter'. Did you mean 'end_factor'?"),
@@ -404,9 +404,9 @@ def test_an_invalid_optimizer_setting_is_rejected(name, own, message):
         ("piecewise", {"boundaries": [10], "scales": [0.1]}, r"below total_steps \(10\)"),
     ],
 )
-def test_an_invalid_schedule_setting_is_rejected(name, own, message):
+def test_an_invalid_schedule_setting_is_rejected(name, options, message):
     with pytest.raises(InputError, match=message):
-        schedule(name, **{"learning_rate": 0.1, "total_steps": 10, **own})
+        schedule(name, **{"learning_rate": 0.1, "total_steps": 10, **options})
 
 
 def test_get_uses_the_default_learning_rate_if_none_is_passed():
