@@ -193,7 +193,9 @@ def _intervals(run: Records) -> dict[str, Any]:
 
 def _headline(run: Records) -> list[str]:
     """Returns the names of the most important metrics, the task's own first."""
-    return list(dict.fromkeys([*run.summary["headline"], *_HEADLINE]))
+    outputs = run.results.get("outputs", {})
+    prefixed = [f"{output}_{name}" for name in _HEADLINE for output in outputs]
+    return list(dict.fromkeys([*run.summary["headline"], *_HEADLINE, *prefixed]))
 
 
 def _metric_rows(run: Records, names: Iterable[str]) -> list[dict[str, Any]]:
