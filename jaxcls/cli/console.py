@@ -105,14 +105,18 @@ def table(report: Mapping[str, Any], split: str) -> str:
     """
     synthetic = "SYNTHETIC " if report["synthetic"] else ""
     metrics = [f"  {name:28} {value:.4f}" for name, value in report["metrics"].items() if value is not None]
-    first = next(iter(report["labels"].values()))
+    tables = [_label_table(output["labels"]) for output in report.get("outputs", {"": report}).values()]
+    return "\n".join(["", f"{synthetic}{split}, {report['examples']:,} examples", "", *metrics, *tables])
+
+
+def _label_table(labels: Mapping[str, Mapping[str, Any]]) -> str:
+    first = next(iter(labels.values()))
     columns = [name for name in _LABEL_METRICS if name in first]
     rows = [["", "support", *columns]]
-    for label, row in report["labels"].items():
+    for label, row in labels.items():
         scores = ["-" if row[name] is None else f"{row[name]:.4f}" for name in columns]
         rows.append([escaping.line(label), f"{row['support']:,.0f}", *scores])
-    labels = textwrap.indent(text_table(rows), "  ")
-    return "\n".join(["", f"{synthetic}{split}, {report['examples']:,} examples", "", *metrics, "", labels])
+    return "\n" + textwrap.indent(text_table(rows), "  ")
 
 
 def curves(history: Sequence[Mapping[str, Any]], *, encoding: str | None) -> str:

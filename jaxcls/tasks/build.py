@@ -280,15 +280,15 @@ def _loss(name: str, task: Task) -> tuple[Any, bool]:
     return losses.find(name, problem), name == "weighted_crossentropy"
 
 
-def _recipe(task: Task, given: Settings) -> Settings:
-    if given.preset not in task.presets:
-        raise unknown_name("preset", given.preset, task.presets)
-    return task.presets[given.preset].settings
+def _recipe(task: Task, user_settings: Settings) -> Settings:
+    if user_settings.preset not in task.presets:
+        raise unknown_name("preset", user_settings.preset, task.presets)
+    return task.presets[user_settings.preset].settings
 
 
-def _check_taken(task: Task, given: Settings) -> None:
+def _check_taken(task: Task, user_settings: Settings) -> None:
     """Refuses data settings that the task does not use."""
-    for name in settings.select(given, DataSettings):
+    for name in settings.select(user_settings, DataSettings):
         if not task.takes(name):
             others = [other.name for other in tasks.TASKS.values() if other.takes(name)]
             taken = [flag(other) for other in names(DataSettings) if task.takes(other)]

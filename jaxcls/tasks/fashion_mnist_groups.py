@@ -4,7 +4,7 @@
     python -m jaxcls.train --task fashion_mnist_groups --loss-weights 1 0 --class-weight balanced
 
 One network learns both by minimizing the weighted sum of their losses; each output has its own metrics and class
-weights. The same for a model of your own is a dict of losses for `jaxcls.compile`: experiments/fashion_mnist_groups.py.
+weights. The same for your model is a dict of losses for `jaxcls.compile`: experiments/fashion_mnist_groups.py.
 
 Traps:
 - A group follows from its article, so the second output teaches the network little: it costs the first one nothing.

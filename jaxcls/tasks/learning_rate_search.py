@@ -93,7 +93,7 @@ def smooth(losses: np.ndarray) -> np.ndarray:
     return averages
 
 
-def suggest(found: Search) -> Suggestions:
+def suggest(search: Search) -> Suggestions:
     """Rates to try.
 
     >>> rates = np.logspace(-4, 0, 100)
@@ -102,8 +102,8 @@ def suggest(found: Search) -> Suggestions:
     [0.0095, 0.0098]
     """
     # The first averages are of few batches, and go up and down with them.
-    first = len(found.rates) // 10
-    rates, smoothed = found.rates[first:], found.smoothed[first:]
+    first = len(search.rates) // 10
+    rates, smoothed = search.rates[first:], search.smoothed[first:]
     best = int(np.argmin(smoothed)) if len(smoothed) else 0
     if best == 0:
         return Suggestions(None, None)

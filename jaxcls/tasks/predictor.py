@@ -110,37 +110,37 @@ def load(path: Path | str, model: Any = None, *, portable: bool = False) -> Pred
       CheckpointError: the weights are damaged.
     """
     path = Path(path)
-    kept = run_directory.read(path)
-    if kept.config.get("task") == "compile":
-        predictor = Predictor(_of_user_model(model, kept, path), {}, 0.5, _class_names(kept), kept.data)
+    saved = run_directory.read(path)
+    if saved.config.get("task") == "compile":
+        predictor = Predictor(_of_user_model(model, saved, path), {}, 0.5, _class_names(saved), saved.data)
     else:
-        predictor = _of_task(kept, path)
+        predictor = _of_task(saved, path)
     experiment = predictor.experiment
     replicated, _ = shardings()
     shapes = dict(zip(("params", "model_state"), jax.eval_shape(experiment.model.init, jax.random.key(0)), strict=True))
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated), shapes)
-    _check_weights(shapes, path, kept.model)
-    with CheckpointManager(kept.model, read_only=True) as checkpoints:
+    _check_weights(shapes, path, saved.model)
+    with CheckpointManager(saved.model, read_only=True) as checkpoints:
         restored = checkpoints.restore(like=like)
     if restored is None:
-        raise InputError(f"{kept.model} holds no weights; train again into another --run-dir.")
-    thresholds = _thresholds(restored.metadata, kept.predictor["problem"], predictor.class_names, str(kept.model))
+        raise InputError(f"{saved.model} holds no weights; train again into another --run-dir.")
+    thresholds = _thresholds(restored.metadata, saved.predictor["problem"], predictor.class_names, str(saved.model))
     return predictor._replace(weights=restored.state, thresholds=thresholds, portable=portable)
 
 
-def _of_task(kept: FinishedRun, path: Path) -> Predictor:
-    settings = settings_from_record(kept.config, where=str(path / "config.toml"))
-    task = dataclasses.replace(tasks.get(settings.task), problem=kept.predictor["problem"])
+def _of_task(saved: FinishedRun, path: Path) -> Predictor:
+    settings = settings_from_record(saved.config, where=str(path / "config.toml"))
+    task = dataclasses.replace(tasks.get(settings.task), problem=saved.predictor["problem"])
     build.check_finished(task, settings, str(path / "config.toml"))
     with error_context(str(path / "predictor.json")):
-        preprocessor = from_record(kept.predictor["preprocessor"])
+        preprocessor = from_record(saved.predictor["preprocessor"])
     _check_batch(settings, preprocessor, path)
-    class_names = _class_names(kept)
+    class_names = _class_names(saved)
     experiment = build.for_prediction(task, settings, preprocessor, class_names)
-    return Predictor(experiment, {}, 0.5, class_names, kept.data, task, settings)
+    return Predictor(experiment, {}, 0.5, class_names, saved.data, task, settings)
 
 
-def _of_user_model(model: Any, kept: FinishedRun, path: Path) -> Experiment:
+def _of_user_model(model: Any, saved: FinishedRun, path: Path) -> Experiment:
     if isinstance(model, Experiment):
         return model
     if model is None:
@@ -148,18 +148,18 @@ def _of_user_model(model: Any, kept: FinishedRun, path: Path) -> Experiment:
             f"{path} is of a model that jaxcls.compile was given, whose code is yours: load it with "
             "jaxcls.load(path, model), or use an export, which needs no code."
         )
-    problem = kept.predictor["problem"]
+    problem = saved.predictor["problem"]
     return Experiment(
         model=shaped_outputs(as_model(model, None), problem),
         objective=build.without_loss(problem),
         optimizer=optax.identity(),
-        class_names=_class_names(kept),
-        settings=kept.config,
+        class_names=_class_names(saved),
+        settings=saved.config,
     )
 
 
-def _class_names(kept: FinishedRun) -> Any:
-    names = kept.predictor["class_names"]
+def _class_names(saved: FinishedRun) -> Any:
+    names = saved.predictor["class_names"]
     if isinstance(names, dict):
         return {name: tuple(output_names) for name, output_names in names.items()}
     return tuple(names or ())

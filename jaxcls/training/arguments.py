@@ -147,7 +147,7 @@ def _output_spec(loss: Any, metrics: Any, class_weight: Any, problem: Any, weigh
         if (problem == "multiclass") != (family == "multiclass"):
             raise InputError(f"loss {function.__name__!r} does not fit a {problem} problem.")
     elif problem is None:
-        raise InputError("a loss function of your own needs problem='multiclass', or another.")
+        raise InputError("your own loss function needs problem='multiclass', or another.")
     options: dict[str, Any] = {}
     if ours:
         options = {"normalizer": "batch", "ignore_label": float("nan") if problem == "multilabel" else None}
@@ -183,7 +183,7 @@ def _user_loss(
 ) -> Callable[..., jax.Array]:
     """Gives a loss ``(outputs, labels) -> (N,)`` the weighting and reduction of the losses here."""
     if class_weight is not None and problem == "multilabel":
-        raise InputError("with a loss function of your own, apply the class_weight of a multilabel problem inside it.")
+        raise InputError("with your own loss function, apply the class_weight of a multilabel problem inside it.")
 
     def weighted(
         outputs: jax.Array, truth: jax.Array, *, mask: Any = None, normalizer: Any = "batch", sample_weight: Any = None

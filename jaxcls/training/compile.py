@@ -36,7 +36,7 @@ def compile(
     augment: Callable[[jax.Array, PyTree], PyTree] | None = None,
     eval_batch_size: int = 500,
 ) -> Experiment:
-    """Makes an experiment of your own model; it is trained by the same compiled steps and loop as the tasks.
+    """Makes an experiment of your model; it is trained by the same compiled steps and loop as the tasks.
 
     As in Keras, a model with several outputs returns a dict and takes dicts of losses, metrics, weights and labels.
     Unlike in Keras, outputs are always logits: a model ends with its last dense layer, without softmax or sigmoid. The
@@ -48,7 +48,7 @@ def compile(
         ``apply(params, inputs) -> outputs``, whose ``apply`` may take ``key``, which is None except in training.
       optimizer: a name, or any Optax transformation, such as ``optimizers.adam(1e-3, clipnorm=1.0)``.
       loss: a name, ours or Keras's; a function of :mod:`jaxcls.losses`, or ``losses.get(name, gamma=2.0, ...)``; or
-        a function of your own, ``(outputs, labels) -> (N,)``, which needs ``problem``. Labels equal to the
+        your function, ``(outputs, labels) -> (N,)``, which needs ``problem``. Labels equal to the
         ``ignore_label`` of a loss are not scored either.
       metrics: names, or functions ``(scores, labels) -> float`` of the probabilities and labels of all examples, which
         may take ``sample_weight``. A list serves every output.

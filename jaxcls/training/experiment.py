@@ -85,7 +85,7 @@ class Experiment:
 
     @functools.cached_property
     def train_step(self) -> TrainStep:
-        """The compiled training step ``(state, batch) -> (state, metrics)``, for a loop of your own.
+        """The compiled training step ``(state, batch) -> (state, metrics)``, for your own training loop.
 
         :func:`jaxcls.batch` makes a batch from arrays.
         """

@@ -98,7 +98,7 @@ def make_train_step(
 
     Args:
       loss: ``(outputs, labels, *, sample_weight, mask) -> scalar``; outputs, labels and weights may be dicts.
-      preprocess: the compact form of the data to what the model takes, such as uint8 to normalised float.
+      preprocess: the compact form of the data to what the model takes, such as uint8 to normalized float.
       augment: ``(key, inputs, labels) -> (inputs, labels)``, before ``preprocess``.
 
     A batch whose loss, gradient, update or model state is not finite moves nothing but the step's number. A
@@ -126,8 +126,8 @@ def make_train_step(
         nothing = _sum(jax.tree.map(lambda update: 0 * update, updates))
         apply = (count > 0) & jnp.isfinite(value) & jnp.isfinite(norm + nothing) & _is_finite(model_state)
         old = (state.params, state.model_state, state.opt_state)
-        kept = jax.tree.map(lambda new, old: jnp.where(apply, new, old), (params, model_state, opt_state), old)
-        return TrainState(state.step + (count > 0), state.key, *kept), StepMetrics(value, norm, apply, count)
+        selected = jax.tree.map(lambda new, old: jnp.where(apply, new, old), (params, model_state, opt_state), old)
+        return TrainState(state.step + (count > 0), state.key, *selected), StepMetrics(value, norm, apply, count)
 
     return train_step
 

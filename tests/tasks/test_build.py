@@ -1,6 +1,7 @@
 """What the recipe fills in, what does not fit together, and what every task must say."""
 
 import dataclasses
+import typing
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,8 @@ FASHION = tasks.get("fashion_mnist")
 RECIPE = FASHION.presets["default"].settings
 
 
-def resolved(**given):
-    return build.with_recipe(FASHION, Settings(**given))
+def resolved(**options):
+    return build.with_recipe(FASHION, Settings(**options))
 
 
 @pytest.mark.parametrize(
@@ -36,8 +37,8 @@ def resolved(**given):
     ],
     ids=str,
 )
-def test_the_recipe_fills_in_what_was_not_given_and_fits(given, expected):
-    settings = resolved(**given)
+def test_the_recipe_fills_in_what_was_not_given_and_fits(options, expected):
+    settings = resolved(**options)
     assert {name: getattr(settings, name) for name in expected} == expected
 
 
@@ -58,9 +59,9 @@ def test_the_recipe_fills_in_what_was_not_given_and_fits(given, expected):
     ],
     ids=str,
 )
-def test_what_is_wrong_is_said_with_what_would_be_right(given, message):
+def test_wrong_arguments_are_refused_with_the_correction(options, message):
     with pytest.raises(InputError) as error:
-        resolved(**given)
+        resolved(**options)
     assert message in str(error.value)
 
 
@@ -71,23 +72,23 @@ def test_what_is_wrong_is_said_with_what_would_be_right(given, message):
         (
             "leaf",
             {"image_size": 32},
-            "which is for image_folder, chest_xray, disease_tagging, detection. Of its data it takes",
+            "which is for image_folder, chest_xray, disease_tagging, detection. Its data settings are",
         ),
         (
             "leaf",
             {"data": Path("x.csv")},
-            "for image_folder, csv, text_csv. Of its data it takes --source, --data-dir, ",
+            "for image_folder, csv, text_csv. Its data settings are --data-dir, --source, ",
         ),
         ("csv", {"data_dir": Path("x"), "data": Path("x.csv")}, "--task csv takes no --data-dir, which is for mnist, "),
         ("text_csv", {"drop_column": ("x",)}, "takes no --drop-column, which is for csv."),
-        ("mnist", {"test_fraction": 0.2}, "Of its data it takes --source, --data-dir, --validation-fraction."),
+        ("mnist", {"test_fraction": 0.2}, "Its data settings are --data-dir, --source, --validation-fraction."),
         ("chest_xray", {"uncertain": "ones"}, "which is for disease_tagging."),
     ],
     ids=str,
 )
-def test_settings_of_the_data_that_a_task_does_not_take_are_refused_before_a_file_is_opened(task, given, message):
+def test_data_settings_that_a_task_does_not_use_are_refused_before_a_file_is_opened(task, options, message):
     with pytest.raises(InputError) as error:
-        build.specialized(Settings(task=task, **given))
+        build.specialized(Settings(task=task, **options))
     assert message in str(error.value)
 
 
@@ -102,28 +103,32 @@ def test_settings_of_the_data_that_a_task_does_not_take_are_refused_before_a_fil
         ("toxic_comment", [[0.0] * 6, [0.0] * 5 + [1.0]], [[0.0] * 6], None),
     ],
 )
-def test_examples_with_nothing_to_tell_apart_are_refused_by_the_place_they_are_from(task, labels, validation, message):
+def test_examples_of_one_class_are_refused_by_split_and_source(task, labels, validation, message):
     count, kind = {"mnist": (10, np.int32), "sentiment": (2, np.int32), "toxic_comment": (6, np.float32)}[task]
     train, others = (Split(np.zeros((len(values), 3)), np.asarray(values, kind)) for values in (labels, validation))
     task = tasks.get(task)
     record = Provenance("files", "some/folder", {}, synthetic=False, note="")
     dataset = Dataset(task.name, train, others, tuple("abcdefghij"[:count]), record, validation=others)
-    given = build.with_recipe(task, Settings(task=task.name))
+    options = build.with_recipe(task, Settings(task=task.name))
     if message is None:
-        assert build.split(task, given, dataset).train is dataset.train
+        assert build.split(task, options, dataset).train is dataset.train
         return
     with pytest.raises(InputError, match=f"some/folder: {message}"):
-        build.split(task, given, dataset)
+        build.split(task, options, dataset)
 
 
-def test_a_share_for_the_test_beside_test_examples_is_refused():
-    given = Settings(task="csv", data=Path("x.csv"), test_data=Path("y.csv"), test_fraction=0.5)
+def test_a_test_fraction_with_test_data_is_refused():
+    options = Settings(task="csv", data=Path("x.csv"), test_data=Path("y.csv"), test_fraction=0.5)
     with pytest.raises(InputError, match="leave one out"):
-        build.with_recipe(tasks.get("csv"), given)
+        build.with_recipe(tasks.get("csv"), options)
+
+
+def _is_optional(field, task):
+    return type(None) in typing.get_args(field.type) or (field.name == "loss" and task.specialize is not None)
 
 
 @pytest.mark.parametrize("task", tasks.TASKS.values(), ids=lambda task: task.name)
-def test_every_recipe_fills_in_all_that_must_be_and_touches_nothing_else(task):
+def test_every_recipe_sets_all_required_settings_and_only_settings_without_defaults(task):
     assert "default" in task.presets
     blank = Settings()
     for name, preset in task.presets.items():
@@ -131,4 +136,4 @@ def test_every_recipe_fills_in_all_that_must_be_and_touches_nothing_else(task):
         for field in dataclasses.fields(Settings):
             value, default = getattr(preset.settings, field.name), getattr(blank, field.name)
             assert value == default or default is None, f"{name} sets {field.name}, which a recipe cannot"
-            assert getattr(filled, field.name) is not None or "None" in str(field.type)
+            assert getattr(filled, field.name) is not None or _is_optional(field, task)

@@ -24,8 +24,8 @@ def data_dir(tmp_path_factory):
 
 
 def train(data_dir, run_dir, lines=None, **changes):
-    given = Settings(data_dir=data_dir, run_dir=run_dir, **(QUICK | changes))
-    return run.run(given, say=(lines if lines is not None else []).append)
+    options = Settings(data_dir=data_dir, run_dir=run_dir, **(QUICK | changes))
+    return run.run(options, say=(lines if lines is not None else []).append)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def finished(data_dir, tmp_path_factory):
 def test_the_output_begins_with_the_source_of_the_data(finished):
     _, lines = finished
     assert lines[0].startswith(f"fashion_mnist: {small_data.TRAIN} + {small_data.TEST} examples from ")
-    assert "192 examples to train on, 48 to validate" in lines[1]
+    assert "192 training and 48 validation examples" in lines[1]
 
 
 def test_a_run_keeps_its_settings_its_source_its_environment_and_its_history(finished):
@@ -91,21 +91,21 @@ def test_another_seed_is_another_run_and_the_same_seed_the_same(finished, data_d
     assert other.report["params_sha256"] != result.report["params_sha256"]
 
 
-def test_where_the_examples_are_kept_changes_neither_the_result_nor_the_run(finished, data_dir, tmp_path):
+def test_data_on_device_or_host_gives_the_same_result_and_run(finished, data_dir, tmp_path):
     lines: list[str] = []
     assert train(data_dir, tmp_path / "run", lines, data_on="host").report == finished[0].report
     assert any("stay on the host" in line for line in lines)
     assert train(data_dir, tmp_path / "run").report == finished[0].report
 
 
-def test_the_best_epoch_is_tested_if_asked_for(data_dir, tmp_path):
+def test_restore_best_tests_the_best_epoch(data_dir, tmp_path):
     # At such a rate the first epochs are bad, and the last is not the best of many.
-    given = {"epochs": 6, "learning_rate": 0.05, "schedule": "constant", "restore_best": True}
-    result = train(data_dir, tmp_path / "best", **given)
+    options = {"epochs": 6, "learning_rate": 0.05, "schedule": "constant", "restore_best": True}
+    result = train(data_dir, tmp_path / "best", **options)
     values = [entry["val_accuracy"] for entry in result.history]
     assert np.argmax(values) < len(values) - 1
     assert int(result.state.step) == result.history[int(np.argmax(values))]["step"]
-    assert train(data_dir, tmp_path / "best", **given).report == result.report
+    assert train(data_dir, tmp_path / "best", **options).report == result.report
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_losses_and_optimizers_are_chosen_by_name_with_their_settings(data_dir, 
         ({"remat": True}, "--model mlp: remat recomputes the blocks of a network, and MLP has none; leave it out."),
     ],
 )
-def test_what_is_wrong_is_said_before_anything_is_written(data_dir, tmp_path, changes, message):
+def test_wrong_settings_are_refused_before_anything_is_written(data_dir, tmp_path, changes, message):
     with pytest.raises(InputError) as error:
         train(data_dir, tmp_path / "run", **changes)
     assert message in str(error.value)
@@ -184,7 +184,7 @@ def test_a_label_out_of_range_is_named_with_its_row(data_dir, tmp_path):
         train(other, tmp_path / "run")
 
 
-def test_what_computes_the_convolutions_is_said_once_and_kept(data_dir, tmp_path, monkeypatch):
+def test_the_library_of_the_convolutions_is_printed_once_and_recorded(data_dir, tmp_path, monkeypatch):
     by = {"convolutions": "oneDNN 3.2.0 on 2 threads"}
     monkeypatch.setattr(run.native, "record", lambda: by)
     lines = []

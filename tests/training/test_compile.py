@@ -58,14 +58,14 @@ class Two(nnx.Module):
         return {"kind": self.kind(inputs), "flag": self.flag(inputs)}
 
 
-def two(**given):
+def two(**options):
     chosen = {
         "optimizer": optimizers.sgd(0.5),
         "loss": {"kind": "sparse_categorical_crossentropy", "flag": "binary_crossentropy"},
         "metrics": {"kind": ["accuracy"], "flag": ["accuracy", "roc_auc"]},
         "loss_weights": {"flag": 0.25},
     }
-    return jaxcls.compile(Two, **{**chosen, **given})
+    return jaxcls.compile(Two, **{**chosen, **options})
 
 
 def init_pair(key):
@@ -88,7 +88,7 @@ def apply_pair(params, inputs):
     ],
     ids=["builder", "class", "partial", "model", "pair", "linen"],
 )
-def test_any_kind_of_model_learns(model, example):
+def test_every_form_of_model_learns(model, example):
     compiled = jaxcls.compile(model, optimizers.adam(0.05), metrics=["accuracy", "roc_auc"], example=example)
     state = compiled.init(0)
     before = jax.device_get(state.params)
@@ -99,14 +99,14 @@ def test_any_kind_of_model_learns(model, example):
     assert history[-1]["val_accuracy"] > 0.8
     scores = compiled.predict(state_after, INPUTS)
     np.testing.assert_allclose(scores.sum(axis=1), 1, rtol=1e-5)
-    found = compiled.evaluate(state_after, data)
-    assert found["accuracy"] == oracle.accuracy_score(KINDS, scores.argmax(axis=1)) == history[-1]["val_accuracy"]
-    assert found["roc_auc"] == pytest.approx(oracle.roc_auc_score(KINDS, scores, multi_class="ovr"))
-    # The state that was given is still there.
+    result = compiled.evaluate(state_after, data)
+    assert result["accuracy"] == oracle.accuracy_score(KINDS, scores.argmax(axis=1)) == history[-1]["val_accuracy"]
+    assert result["roc_auc"] == pytest.approx(oracle.roc_auc_score(KINDS, scores, multi_class="ovr"))
+    # The state that was options is still there.
     chex.assert_trees_all_equal(jax.device_get(state.params), before)
 
 
-def test_it_is_the_step_of_the_tasks():
+def test_the_step_is_that_of_the_tasks():
     optimizer = optimizers.adamw(0.01, clipnorm=1.0)
     compiled = jaxcls.compile(Dense, optimizer)
     loss = losses.get("softmax_cross_entropy", "multiclass", normalizer="batch")
@@ -122,7 +122,7 @@ def test_it_is_the_step_of_the_tasks():
         chex.assert_trees_all_equal((state, metrics), (expected, expected_metrics))
 
 
-def test_a_second_fit_goes_on_with_other_orders():
+def test_a_second_fit_continues_with_the_orders_of_later_epochs():
     compiled = jaxcls.compile(Dense, optimizers.adam(0.01))
     one, _ = compiled.fit(compiled.init(0), (INPUTS, KINDS), 3, batch_size=16, verbose=False)
     two, _ = compiled.fit(compiled.init(0), (INPUTS, KINDS), 1, batch_size=16, verbose=False)
@@ -144,7 +144,7 @@ def test_a_second_fit_compiles_no_step_again():
     assert len(traced) == 1
 
 
-def test_a_checkpointed_fit_goes_on_where_it_stopped(tmp_path):
+def test_a_fit_with_a_run_directory_resumes(tmp_path):
     compiled = jaxcls.compile(Dense, optimizers.adam(0.01))
     train = functools.partial(
         compiled.fit, validation_data=(INPUTS, KINDS), batch_size=16, verbose=False, monitor="accuracy"
@@ -178,7 +178,7 @@ class Records:
         (INPUTS, KINDS.tolist()),
         (jnp.asarray(INPUTS), jnp.asarray(KINDS), np.ones(COUNT)),
         list(zip(INPUTS, KINDS, strict=True)),
-        [{"inputs": x, "labels": y, "weights": 1.0} for x, y in zip(INPUTS, KINDS, strict=True)],
+        [{"inputs": x, "labels": y, "sample_weight": 1.0} for x, y in zip(INPUTS, KINDS, strict=True)],
         grain.MapDataset.range(COUNT).map(lambda row: (INPUTS[row], KINDS[row])),
         Records(),
     ],
@@ -202,12 +202,12 @@ def test_inputs_may_be_a_dict():
     assert compiled.predict(state, inputs).shape == (COUNT, CLASSES)
 
 
-def test_losses_and_metrics_of_ones_own():
+def test_user_losses_and_metrics():
     def surprise(outputs, labels):
         return optax.softmax_cross_entropy_with_integer_labels(outputs, labels)
 
-    def mistakes(scores, labels, weights):
-        return np.sum(weights * (scores.argmax(axis=1) != labels))
+    def mistakes(scores, labels, sample_weight):
+        return np.sum(sample_weight * (scores.argmax(axis=1) != labels))
 
     weights = np.linspace(0, 2, COUNT, dtype=np.float32)
     own = jaxcls.compile(
@@ -247,18 +247,18 @@ def test_labels_that_an_output_ignores_are_neither_learned_from_nor_scored():
     unknown = np.arange(COUNT) % 3 == 0
     loss = {"kind": losses.get("softmax_cross_entropy", ignore_label=-1), "flag": "binary_crossentropy"}
     compiled = two(loss=loss)
-    given = {"kind": np.where(unknown, -1, KINDS), "flag": FLAGS}
+    options = {"kind": np.where(unknown, -1, KINDS), "flag": FLAGS}
     state = compiled.init(0)
-    found = compiled.evaluate(state, (INPUTS, given))
+    result = compiled.evaluate(state, (INPUTS, options))
     rest = compiled.evaluate(state, (INPUTS[~unknown], {"kind": KINDS[~unknown], "flag": FLAGS[~unknown]}))
-    assert found["kind_loss"] == pytest.approx(rest["kind_loss"], rel=1e-6)
-    assert found["kind_accuracy"] == rest["kind_accuracy"]
-    assert found["flag_loss"] != rest["flag_loss"]
+    assert result["kind_loss"] == pytest.approx(rest["kind_loss"], rel=1e-6)
+    assert result["kind_accuracy"] == rest["kind_accuracy"]
+    assert result["flag_loss"] != rest["flag_loss"]
     with pytest.raises(InputError, match="output 'kind': labels: row 0 holds -1"):
-        two().evaluate(state, (INPUTS, given))
+        two().evaluate(state, (INPUTS, options))
 
 
-def test_a_multilabel_problem_is_said_and_may_have_unknown_labels():
+def test_a_multilabel_problem_may_have_unknown_labels():
     compiled = jaxcls.compile(
         functools.partial(linear, features=2), "adam", "binary_crossentropy", ["f1"], problem="multilabel"
     )
@@ -281,11 +281,11 @@ def one_number(outputs, labels):
         (lambda: jaxcls.compile(linear, loss="categorical_crossentropi"), "Did you mean 'categorical_crossentropy'"),
         (lambda: jaxcls.compile(linear, loss="focal_loss"), "has a form for each problem: give problem="),
         (lambda: jaxcls.compile(linear, loss=losses.hinge, problem="multiclass"), "'hinge' does not fit a multiclass"),
-        (lambda: jaxcls.compile(linear, loss=lambda outputs, labels: 0), "say what the labels are"),
+        (lambda: jaxcls.compile(linear, loss=lambda outputs, labels: 0), "needs problem='multiclass'"),
         (lambda: jaxcls.compile(linear, metrics="accuracy"), "metrics is a list, such as metrics=['accuracy']"),
         (lambda: jaxcls.compile(linear, metrics=["acuracy"]), "Did you mean 'accuracy'?"),
         (lambda: jaxcls.compile(linear, metrics=["subset_accuracy"]), "does not fit a multiclass problem"),
-        (lambda: jaxcls.compile(linear, class_weight="balanced"), "losses.class_weights(labels, num_classes, method="),
+        (lambda: jaxcls.compile(linear, class_weight="balance"), "unknown class_weight 'balance'"),
         (lambda: jaxcls.compile(linear, class_weight={1: 1.0, 2: 1.0}), "it must name each of 0 to 1"),
         (lambda: jaxcls.compile(linear, loss_weights={"a": 1.0}), "give a dict {output: loss}"),
         (lambda: jaxcls.compile(linear(nnx.Rngs(0))), "give what builds it"),
@@ -293,12 +293,12 @@ def one_number(outputs, labels):
         (lambda: jaxcls.compile("resnet"), "a model of type str was given"),
         (lambda: two(loss_weights={"flg": 1.0}), "unknown output in loss_weights 'flg'. Did you mean 'flag'?"),
         (lambda: two(metrics={"kind": ["f2"]}), "output 'kind': unknown metric 'f2'"),
-        (lambda: fitted(linear, (INPUTS, FLAGS), loss="binary_crossentropy"), "the model gives (48, 3) for a binary"),
+        (lambda: fitted(linear, (INPUTS, FLAGS), loss="binary_crossentropy"), "the model returns (48, 3), but a binary"),
         (lambda: fitted(linear, (INPUTS, KINDS + 1)), "labels: row"),
         (lambda: fitted(linear, (INPUTS, KINDS + 0.5)), "indices must be integers"),
         (lambda: fitted(linear, (INPUTS, TAGS)), "must have shape (48,) or (48, 3)"),
         (lambda: fitted(linear, (INPUTS, KINDS[1:])), "at least 1; they have: inputs 48, labels 47"),
-        (lambda: fitted(linear, (INPUTS, KINDS, -np.ones(COUNT))), "weights of examples are finite and not negative"),
+        (lambda: fitted(linear, (INPUTS, KINDS, -np.ones(COUNT))), "sample_weight must be finite and not negative"),
         (lambda: fitted(linear, (INPUTS.astype(str), KINDS)), "examples are numbers"),
         (lambda: fitted(linear, {"x": INPUTS}), "dict does not give access to examples by index"),
         (lambda: fitted(linear, [INPUTS[0]]), "an item of list is a ndarray"),
@@ -313,14 +313,14 @@ def one_number(outputs, labels):
         (lambda: fitted(linear, (INPUTS, KINDS), patience=2), "patience needs monitor"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_said_with_what_would_be_right(attempt, message):
+def test_wrong_arguments_are_refused_with_the_correction(attempt, message):
     with pytest.raises(InputError) as error:
         attempt()
     assert message in str(error.value)
 
 
-def fitted(model, data, batch_size=16, monitor=None, patience=None, **given):
-    compiled = jaxcls.compile(model, **given)
+def fitted(model, data, batch_size=16, monitor=None, patience=None, **options):
+    compiled = jaxcls.compile(model, **options)
     return compiled.fit(
         compiled.init(0), data, 1, batch_size=batch_size, monitor=monitor, patience=patience, verbose=False
     )

@@ -51,10 +51,10 @@ def run(directory=None, *, inputs=INPUTS, epochs=EPOCHS, values=None, **options:
     """Fits the small model; ``values`` are what validation gives, epoch by epoch."""
     state = steps.init_state(MODEL, OPTIMIZER, seed=0)
     data = jax.device_put(batching.examples(inputs, LABELS))
-    given = iter(values or [])
+    options = iter(values or [])
 
     def validate(state):
-        return {"accuracy": next(given) if values else float(jnp.abs(state.params["layers"][0]["kernel"]).sum())}
+        return {"accuracy": next(options) if values else float(jnp.abs(state.params["layers"][0]["kernel"]).sum())}
 
     def with_checkpoints(checkpoints):
         config = FitConfig(epochs, BATCH, "accuracy")._replace(
@@ -127,7 +127,7 @@ def test_patience_ends_training_after_so_many_epochs_without_a_better_value(mode
     assert len(history) == epochs
 
 
-def test_the_best_epoch_is_kept_and_can_be_restored(tmp_path):
+def test_the_best_epoch_can_be_restored(tmp_path):
     state, history = run(tmp_path, epochs=5, values=[0.1, 0.9, 0.2, 0.3, 0.4])
     with CheckpointManager(tmp_path, best_metric="accuracy") as checkpoints:
         best = checkpoints.restore(like=state, best=True)

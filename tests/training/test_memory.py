@@ -81,7 +81,7 @@ def test_memory_that_runs_out_all_the_same_is_a_line_with_the_flags(capsys):
         raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 123 bytes.\nmore")
 
     assert console.exit_status(fails) == 1
-    said = capsys.readouterr().err
-    assert "Out of memory allocating 123 bytes" in said
-    assert "--gradient-accumulation-steps" in said
-    assert "Traceback" not in said
+    output = capsys.readouterr().err
+    assert "Out of memory allocating 123 bytes" in output
+    assert "--gradient-accumulation-steps" in output
+    assert "Traceback" not in output

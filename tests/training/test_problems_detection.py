@@ -1,7 +1,5 @@
 """The problem of detection: what labels and settings it takes, and what it makes of outputs."""
 
-from types import SimpleNamespace
-
 import jax
 import numpy as np
 import pytest
@@ -14,8 +12,7 @@ from jaxcls.tasks import build
 from jaxcls.training import problems
 from jaxcls.training.settings import Settings
 
-KIND = problems.get("detection")
-SQUARE = SimpleNamespace(model_arguments={"input_shape": (64, 64, 1)})
+PROBLEM = problems.get("detection")
 
 
 def part(box=(4, 4, 20, 24), kind=1, crowd=False, images=2):
@@ -30,8 +27,8 @@ def part(box=(4, 4, 20, 24), kind=1, crowd=False, images=2):
 
 
 def test_good_labels_pass_and_so_does_an_image_without_boxes():
-    KIND.check_labels(part(), ("a", "b"))
-    KIND.check_learnable(part(), part())
+    PROBLEM.check_labels(part(), ("a", "b"))
+    PROBLEM.check_learnable(part(), part())
 
 
 @pytest.mark.parametrize(
@@ -46,21 +43,21 @@ def test_good_labels_pass_and_so_does_an_image_without_boxes():
 )
 def test_bad_labels_are_named(changed, message):
     with pytest.raises(InputError, match=message):
-        KIND.check_labels(part(**changed), ("a", "b"))
+        PROBLEM.check_labels(part(**changed), ("a", "b"))
 
 
 def test_labels_of_other_shapes_are_refused():
     one = part()
     with pytest.raises(InputError, match=r"crowd \(2, 2\) must be \(N, M, 4\), \(N, M\) and \(N, M\)"):
-        KIND.check_labels(Split({}, one.labels | {"crowd": one.labels["crowd"][:, :2]}), ("a", "b"))
+        PROBLEM.check_labels(Split({}, one.labels | {"crowd": one.labels["crowd"][:, :2]}), ("a", "b"))
 
 
 @pytest.mark.parametrize("nothing", [part(crowd=True), part(kind=-1)])
 def test_images_without_anything_to_learn_are_refused(nothing):
     with pytest.raises(InputError, match="none of the 2 training images has a box of a class"):
-        KIND.check_learnable(nothing, part())
+        PROBLEM.check_learnable(nothing, part())
     with pytest.raises(InputError, match="none of the 2 validation images"):
-        KIND.check_learnable(part(), nothing)
+        PROBLEM.check_learnable(part(), nothing)
 
 
 @pytest.mark.parametrize(
@@ -74,10 +71,10 @@ def test_images_without_anything_to_learn_are_refused(nothing):
         ({"loss": "softmax_cross_entropy"}, "does not fit a detection problem"),
     ],
 )
-def test_settings_of_other_problems_are_refused(given, message):
+def test_settings_of_other_problems_are_refused(options, message):
     task = tasks.get("detection")
     with pytest.raises(InputError, match=message):
-        build.with_recipe(task, Settings(task="detection", **given))
+        build.with_recipe(task, Settings(task="detection", **options))
 
 
 @pytest.mark.parametrize(
@@ -87,16 +84,16 @@ def test_settings_of_other_problems_are_refused(given, message):
         ({"loss_weights": (1.0, 2.0)}, "--loss-weights is for several losses, and this is a multiclass problem"),
     ],
 )
-def test_settings_of_detection_are_refused_elsewhere(given, message):
+def test_settings_of_detection_are_refused_elsewhere(options, message):
     with pytest.raises(InputError, match=message):
-        build.with_recipe(tasks.get("mnist"), Settings(task="mnist", **given))
+        build.with_recipe(tasks.get("mnist"), Settings(task="mnist", **options))
 
 
 @pytest.mark.parametrize("canvas", [(64, 64), (32, 64), (64, 32)], ids=str)
-def test_the_head_learns_what_its_scores_say(canvas):
+def test_outputs_without_loss_decode_to_the_labeled_boxes(canvas):
     """Outputs of no loss are decoded to the very boxes."""
     settings = build.with_recipe(tasks.get("detection"), Settings(task="detection"))
-    head = KIND.head(settings, SQUARE, class_names=("a", "b"), train_labels=part().labels, metrics=["map", "map_50"])
+    spec = PROBLEM.objective(settings, class_names=("a", "b"), train_labels=part().labels, metrics=["map", "map_50"])
     labels = part().labels
     grid = detection.canvas_anchors(*canvas)
     anchors = grid.boxes(*canvas)
@@ -108,10 +105,10 @@ def test_the_head_learns_what_its_scores_say(canvas):
             logits[image, anchor, 1] = 20
             deltas[image, anchor] = detection.encode_boxes(labels["boxes"][image, 0], anchors[anchor])
     outputs = detection.DetectorOutput({"class_logits": logits, "box_deltas": deltas}, canvas)
-    assert float(head.loss(outputs, labels)) < 1e-5
-    found = jax.tree.map(np.asarray, head.scores(outputs))
-    assert (found["classes"] >= 0).sum(axis=1).tolist() == [1, 0]
-    np.testing.assert_allclose(found["boxes"][0, 0], labels["boxes"][0, 0], atol=1e-3)
-    assert {name: function(found, labels) for name, function in head.metrics.items()} == {"map": 1.0, "map_50": 1.0}
-    masked = {name: function(found, labels, mask=np.array([False, True])) for name, function in head.metrics.items()}
+    assert float(spec.loss(outputs, labels)) < 1e-5
+    result = jax.tree.map(np.asarray, spec.scores(outputs))
+    assert (result["classes"] >= 0).sum(axis=1).tolist() == [1, 0]
+    np.testing.assert_allclose(result["boxes"][0, 0], labels["boxes"][0, 0], atol=1e-3)
+    assert {name: function(result, labels) for name, function in spec.metrics.items()} == {"map": 1.0, "map_50": 1.0}
+    masked = {name: function(result, labels, mask=np.array([False, True])) for name, function in spec.metrics.items()}
     assert all(np.isnan(value) for value in masked.values())

@@ -16,7 +16,7 @@ def test_operations_are_added_up_by_their_kind(tmp_path):
     with profiling.Trace(tmp_path) as trace:
         for _ in range(profiling.DISPATCHES + 2):
             product(square).block_until_ready()
-            trace.chunk()
+            trace.on_chunk_end(0, 0.0)
     rows = profiling.table(tmp_path).splitlines()
     assert rows[0].split() == ["operation", "share", "milliseconds", "calls"]
     shares = [float(re.search(r"([\d.]+)%", row).group(1)) for row in rows[1:]]
@@ -32,6 +32,6 @@ def test_a_run_with_profile_prints_the_table(tmp_path, capsys):
     folder = tmp_path / "trace"
     assert main(["train", *flags, "--run-dir", str(tmp_path / "run"), "--profile", str(folder)]) == 0
     said = capsys.readouterr().out
-    assert f"a trace of these steps is in {folder}" in said
+    assert f"the trace of these steps is in {folder}" in said
     assert "milliseconds" in said
     assert list(folder.glob("**/*.xplane.pb"))

@@ -184,7 +184,7 @@ def test_evaluation_traces_once_whatever_the_size_of_the_set(data):
     assert len(traces) == 1
 
 
-def test_augmentation_comes_before_preparation_and_its_key_changes_with_the_step(data):
+def test_augmentation_precedes_preprocessing_and_its_key_changes_with_the_step(data):
     seen = []
 
     def augment(key, inputs, labels):
@@ -211,7 +211,7 @@ def test_two_devices_agree_with_one(data):
     np.testing.assert_allclose(two[1].loss, one[1].loss, rtol=1e-5)
 
 
-def test_training_traces_once_whatever_the_epoch_and_the_place_in_it(data):
+def test_training_traces_once_for_all_epochs_and_chunks(data):
     _, step, state = make()
     traces = []
 
