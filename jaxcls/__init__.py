@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.2.0"
 __all__ = [
-    "Callback", "Experiment", "Predictor", "batch", "checkpoints", "compile", "data", "describe", "load", "losses", "metrics",
-    "models", "optimizers", "tasks",
+    "Callback", "Experiment", "Predictor", "batch", "checkpoints", "compile", "data", "describe", "load", "losses",
+    "metrics", "models", "optimizers", "tasks",
 ]  # fmt: skip
 __getattr__, __dir__ = lazy_exports(
     __name__,
