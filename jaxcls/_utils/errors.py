@@ -2,7 +2,7 @@
 
 import contextlib
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 # Longer names are not compared: the time grows with the product of the lengths, and a file may hold long ones.
 _MAX_LENGTH = 200
@@ -57,6 +57,16 @@ def flag(name: str) -> str:
     '--learning-rate'
     """
     return f"--{name.replace('_', '-')}"
+
+
+def listed(values: Sequence[object], most: int = 10) -> str:
+    """The first values, and how many more there are.
+
+    >>> listed([3, 5]), listed(range(12), most=2)
+    ('3, 5', '0, 1 and 10 more')
+    """
+    more = f" and {len(values) - most:,} more" if len(values) > most else ""
+    return f"{', '.join(map(str, values[:most]))}{more}"
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:

@@ -8,10 +8,9 @@ Examples:
 """
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 
-from jaxcls._utils.errors import InputError
+from jaxcls._utils.errors import InputError, listed
 from jaxcls._utils.text_table import text_table
 from jaxcls.cli import console
 
@@ -43,15 +42,5 @@ def run(options: Options) -> int:
     console.say(f"\n{text_table(debugging.layers(built.experiment, state, batch), left=2)}\n")
     console.say(f"step {int(state.step)}: {finding or 'everything is finite'}")
     if rows := record.get("rows"):
-        console.say(f"rows of the training examples: {_first(rows)}")
+        console.say(f"rows of the training examples: {listed(rows)}")
     return 0 if finding is None else console.FAILED
-
-
-def _first(rows: Sequence[int], most: int = 10) -> str:
-    """The first row numbers, and how many there are.
-
-    >>> _first([3, 5]), _first(range(12), most=2)
-    ('3, 5', '0, 1 and 10 more, 12 in all')
-    """
-    more = f" and {len(rows) - most:,} more, {len(rows):,} in all" if len(rows) > most else ""
-    return f"{', '.join(map(str, rows[:most]))}{more}"

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxcls._utils.errors import InputError, error_context
+from jaxcls._utils.errors import InputError, error_context, listed
 from jaxcls._utils.labels import ProblemName
 from jaxcls.data import sources, splits
 from jaxcls.data.dataset import Dataset, Provenance, Split, Unlabeled
@@ -126,10 +126,7 @@ def encode_labels(known: Labels, columns: Columns, label_columns: Sequence[str],
         return _binary_matrix(columns, label_columns, where)
     words, indices = _distinct_words(columns, label_columns[0], where)
     unknown = np.array([word not in known.class_names for word in words])[indices]
-    listed = ", ".join(known.class_names[:20])
-    if len(known.class_names) > 20:
-        listed += f" and {len(known.class_names) - 20} more"
-    problem = f"which is not a class of the training rows; these are {listed}."
+    problem = f"which is not a class of the training rows; these are {listed(known.class_names, most=20)}."
     _reject_first(unknown, columns, label_columns[0], where, problem)
     return _encode(words, known.class_names)[indices]
 

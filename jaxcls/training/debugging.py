@@ -13,7 +13,7 @@ import numpy as np
 from jax.experimental import checkify
 
 from jaxcls._utils import schemas
-from jaxcls._utils.errors import InputError, RunError
+from jaxcls._utils.errors import InputError, RunError, listed
 from jaxcls.data.batching import Batch
 from jaxcls.data.formats import npz
 from jaxcls.models.activations import capture_activations
@@ -176,8 +176,7 @@ class StepSaver(NamedTuple):
         step = int(state.step)
         about = {"rows": rows} | ({} if self.settings is None else {"settings": self.settings})
         path = save(self.folder / f"step-{step:06}.npz", finding, state, batch, about)
-        shown = f"{', '.join(map(str, rows[:10]))}{f' and {len(rows) - 10} more' if len(rows) > 10 else ''}"
-        named = f" (rows {shown} of the training examples)" if rows else ""
+        named = f" (rows {listed(rows)} of the training examples)" if rows else ""
         return f"step {step}: {finding}{named}. It is saved in {path}"
 
 
