@@ -37,7 +37,7 @@ class _Mistake(NamedTuple):
 def summarize(
     report: Mapping[str, Any],
     scores: PyTree,
-    parts: Mapping[str, Split],
+    splits: Mapping[str, Split],
     *,
     class_names: Sequence[str],
     threshold: float,
@@ -47,10 +47,10 @@ def summarize(
     Args:
       report: of the test images, as :func:`jaxcls.metrics.detection.report` returns it.
       scores: the detections in the test images.
-      parts: the splits 'train', 'validation' and 'test'.
+      splits: the splits 'train', 'validation' and 'test'.
       threshold: the score from which a detection is shown, and counts as a false alarm if it matches no object.
     """
-    test = parts["test"]
+    test = splits["test"]
     detections = scores | {"classes": np.where(scores["scores"] >= threshold, scores["classes"], -1)}
     matched = matches(detections, test.labels)
     missed: list[_Mistake] = []
@@ -83,7 +83,7 @@ def summarize(
             _shown(mistake, test, class_names) | {"score": round(mistake.rank, 4)} for mistake in _top(false_alarms)
         ],
         "examples": [_example(detections, matched.detections[row] != -1, test, row, class_names) for row in shown],
-        "balance": {name: _balance(part, len(class_names)) for name, part in parts.items()},
+        "balance": {name: _balance(split, len(class_names)) for name, split in splits.items()},
     }
 
 
@@ -188,11 +188,11 @@ def _crop(test: Split, row: int, box: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _balance(part: Split, classes: int) -> dict[str, Any]:
-    counted = (part.labels["classes"] >= 0) & ~part.labels["crowd"]
+def _balance(split: Split, classes: int) -> dict[str, Any]:
+    counted = (split.labels["classes"] >= 0) & ~split.labels["crowd"]
     return {
-        "examples": part.num_examples,
-        "counts": np.bincount(part.labels["classes"][counted], minlength=classes).tolist(),
+        "examples": split.num_examples,
+        "counts": np.bincount(split.labels["classes"][counted], minlength=classes).tolist(),
     }
 
 

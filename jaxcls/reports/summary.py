@@ -27,7 +27,7 @@ _PIXELS, _CHARACTERS, _COLUMNS = 96, 400, 8
 def summarize(
     report: Mapping[str, Any],
     scores: np.ndarray,
-    parts: Mapping[str, Split],
+    splits: Mapping[str, Split],
     *,
     problem: ProblemName,
     class_names: Sequence[str],
@@ -38,10 +38,10 @@ def summarize(
     Args:
       report: of the test examples, as :func:`jaxcls.metrics.report` returns it.
       scores: probabilities of the test examples, (N,) or (N, classes).
-      parts: the splits; 'test' is required.
+      splits: the splits; 'test' is required.
       thresholds: one, or one per label.
     """
-    test = parts["test"]
+    test = splits["test"]
     options: dict[str, Any] = {"problem": problem, "sample_weight": test.sample_weight}
     bins = metrics.reliability(scores, test.labels, **options)
     matrix = metrics.confusion_matrix(scores, test.labels, threshold=thresholds, **options)
@@ -53,7 +53,7 @@ def summarize(
         "curves": _curves(report, scores, test, problem),
         "reliability": {name: _plain(values) for name, values in bins._asdict().items()},
         "mistakes": [mistake._asdict() | {"example": _example(test.inputs, mistake.row)} for mistake in worst],
-        "balance": {name: _balance(part.labels, problem, len(class_names)) for name, part in parts.items()},
+        "balance": {name: _balance(split.labels, problem, len(class_names)) for name, split in splits.items()},
     }
 
 

@@ -27,12 +27,12 @@ def summarized(
     scores, labels, *, problem="binary", names=("no", "yes"), threshold=0.5, inputs=None, sample_weight=None
 ):
     inputs = np.array([f"text {row}" for row in range(len(labels))], object) if inputs is None else inputs
-    part = Split(inputs, labels, sample_weight)
+    split = Split(inputs, labels, sample_weight)
     report = metrics.report(
         scores, labels, problem=problem, class_names=names, threshold=threshold, sample_weight=sample_weight
     )
-    parts = {"train": part, "validation": part, "test": part}
-    return summary.summarize(report, scores, parts, problem=problem, class_names=names, thresholds=threshold)
+    splits = {"train": split, "validation": split, "test": split}
+    return summary.summarize(report, scores, splits, problem=problem, class_names=names, thresholds=threshold)
 
 
 def distance(points, line):

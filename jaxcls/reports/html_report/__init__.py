@@ -102,7 +102,8 @@ def metric(name: str) -> str:
 
 
 def score(value: float | None) -> str:
-    """
+    """Formats a metric.
+
     >>> score(0.93412), score(12.3456)
     ('0.9341', '12.35')
     """
@@ -112,7 +113,8 @@ def score(value: float | None) -> str:
 
 
 def bounds(interval: Sequence[float] | None) -> str:
-    """
+    """Formats an interval.
+
     >>> bounds([0.929, 0.93913]), bounds(None)
     ('0.929 to 0.939', '')
     """
@@ -120,7 +122,8 @@ def bounds(interval: Sequence[float] | None) -> str:
 
 
 def number(value: float) -> str:
-    """
+    """Formats a count, a weight or a rate.
+
     >>> number(60000.0), number(1234.5), number(2.5)
     ('60,000', '1,234', '2.5')
     """
@@ -128,7 +131,8 @@ def number(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """
+    """Formats a number of seconds.
+
     >>> duration(7.25), duration(192), duration(4000)
     ('7.2 s', '3 min 12 s', '1 h 6 min')
     """
@@ -139,7 +143,8 @@ def duration(seconds: float) -> str:
 
 
 def plain(value: Any) -> str:
-    """
+    """Formats the value of a setting.
+
     >>> plain(None), plain(True), plain([1, 2])
     ('not set', 'yes', '1, 2')
     """
@@ -166,14 +171,14 @@ def _overview(run: Records) -> dict[str, Any]:
 
 
 def _sections(run: Records) -> list[dict[str, Any]]:
-    """Returns the section about each output: its template and the values of that."""
+    """Returns the section about each output: a template and its values."""
     sections: list[dict[str, Any]] = []
     for name, (results, summary) in by_output(run.results, run.summary).items():
         module = detection if results["problem"] == "detection" else classification
         sections.append({
             **module.section(results, summary),
             "template": module.TEMPLATE,
-            # Of its anchors and its headings.
+            # Of the anchors and the headings in the section.
             "prefix": f"output{len(sections) + 1}-" if name else "",
             "heading": f"{name}: " if name else "",
             "results": results,
@@ -185,9 +190,9 @@ def _sections(run: Records) -> list[dict[str, Any]]:
 def _intervals(run: Records) -> dict[str, Any]:
     """Returns the intervals of the metrics; those of several outputs are named like 'output_metric'."""
     return {
-        f"{name}_{metric}" if name else metric: interval
-        for name, (_, summary) in by_output(run.results, run.summary).items()
-        for metric, interval in summary["intervals"]["metrics"].items()
+        f"{output}_{name}" if output else name: interval
+        for output, (_, summary) in by_output(run.results, run.summary).items()
+        for name, interval in summary["intervals"]["metrics"].items()
     }
 
 
