@@ -169,9 +169,7 @@ class CheckpointManager:
         """
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         if resource.RLIM_INFINITY != soft < _MIN_OPEN_FILES:
-            raise InputError(
-                f"this process may open {soft} files at a time, which is too few; allow it 1024 (ulimit -n)."
-            )
+            raise InputError(f"this process may open only {soft} files at a time; allow it 1024 (ulimit -n).")
         # The newest, the best, and the one that is written before an old one is deleted.
         count = self._max_to_keep + (self._best_metric is not None) + 1
         needed = count * sum(leaf.nbytes for leaf in jax.tree.leaves(state))

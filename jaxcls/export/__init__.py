@@ -1,1 +1,1 @@
-"""A finished run as a folder that is taken elsewhere: one file a format, and the loader that goes with it."""
+"""Exports of trained models as folders: one module per format, and the loader of StableHLO exports."""

@@ -148,12 +148,6 @@ def _random_inputs(exportable: Exportable, count: int, seed: int) -> PyTree:
     random = np.random.default_rng(seed)
     arguments = exportable.preprocessor.model_arguments if exportable.preprocessor is not None else {}
     shapes = exportable.input_shapes(count)
-
-    def draw(shape: jax.ShapeDtypeStruct) -> np.ndarray:
-        if shape.dtype == np.uint8:
-            return random.integers(0, 256, shape.shape, np.uint8)
-        return random.normal(size=shape.shape).astype(shape.dtype)
-
     match _input_type(exportable):
         case "detection":
             side = shapes["image"].shape[1]
@@ -173,8 +167,10 @@ def _random_inputs(exportable: Exportable, count: int, seed: int) -> PyTree:
                 "categories": random.integers(0, np.array(arguments["cardinalities"], int), shapes["categories"].shape),
             }
             return {name: array.astype(shapes[name].dtype) for name, array in drawn.items()}
+        case "images":
+            return random.integers(0, 256, shapes.shape).astype(shapes.dtype)
         case _:
-            return jax.tree.map(draw, shapes)
+            return jax.tree.map(lambda leaf: random.uniform(0, 2, leaf.shape).astype(leaf.dtype), shapes)
 
 
 def evaluate(jaxpr: Any, consts: Sequence[Any], arguments: Sequence[Any]) -> list[Any]:

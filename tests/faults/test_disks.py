@@ -165,5 +165,5 @@ def test_the_soft_limit_of_open_files_is_raised_and_a_low_hard_limit_refused(tmp
     assert int(limited(64, 2000, "-c", code).stdout) == min(2000, environment.OPEN_FILES)
     refused = limited(40, 40, "-m", "jaxcls.train", *real_runs.TABLE, "--run-dir", tmp_path / "run")
     assert refused.returncode == 2
-    assert "may open 40 files" in refused.stderr
+    assert "may open only 40 files" in refused.stderr
     assert not (tmp_path / "run" / "config.toml").exists()
