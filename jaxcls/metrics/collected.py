@@ -44,20 +44,23 @@ class Collected(NamedTuple):
     rows: NDArray[np.intp]
 
 
-def collect(scores: ArrayLike, labels: ArrayLike, options: Options, *, only: ProblemName | None = None) -> Collected:
+def collect(
+    scores: ArrayLike, labels: ArrayLike, options: Options, *, only: ProblemName | None = None, known: type = Options
+) -> Collected:
     """Validates all examples that are not masked and returns those that count.
 
     Args:
       scores, labels: see :mod:`jaxcls.metrics`.
       options: as the user passed them.
       only: the problem of a metric that fits no other.
+      known: the metric's type of options.
 
     Raises:
       InputError: an option is unknown, the problem cannot be inferred, or shapes or values are wrong.
     """
     for name in options:
         if name not in Options.__annotations__:
-            raise unknown_name("option of a metric", name, Options.__annotations__)
+            raise unknown_name("option of this metric", name, known.__annotations__)
     values, truth = numbers(scores, "scores"), np.asarray(labels)
     problem = options.get("problem") or only or infer_problem(values.shape, truth.shape)
     check_problem(problem)

@@ -617,9 +617,10 @@ HALVES = [[0.5, 0.5], [0.5, 0.5]]
         (lambda: binary([], []), "scores are empty"),
         (
             lambda: binary([0.5], [1], weights=[1]),
-            "unknown option of a metric 'weights'.*Known: mask, problem, sample_w",
+            "unknown option of this metric 'weights'.*Known: mask, problem, sample_",
         ),
         (lambda: binary([0.5], [1], sample_weights=[1]), "Did you mean 'sample_weight'"),
+        (lambda: metrics.f1([0.5], [1], treshold=0.4), "Did you mean 'threshold'"),
         (lambda: metrics.roc_curve(HALVES, [0, 1], problem="multiclass"), "fits binary problems only"),
         (lambda: metrics.top_k_accuracy([0.5], [1], problem="binary"), "fits multiclass problems only"),
         (lambda: binary([0.5], [1], mask=[False]), "no example is left"),
