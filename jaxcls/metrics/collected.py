@@ -45,7 +45,12 @@ class Collected(NamedTuple):
 
 
 def collect(
-    scores: ArrayLike, labels: ArrayLike, options: Options, *, only: ProblemName | None = None, known: type = Options
+    scores: ArrayLike,
+    labels: ArrayLike,
+    options: Options,
+    *,
+    only: ProblemName | None = None,
+    option_type: type = Options,
 ) -> Collected:
     """Validates all examples that are not masked and returns those that count.
 
@@ -53,14 +58,14 @@ def collect(
       scores, labels: see :mod:`jaxcls.metrics`.
       options: as the user passed them.
       only: the problem of a metric that fits no other.
-      known: the metric's type of options.
+      option_type: of the metric, for the message about an unknown option.
 
     Raises:
       InputError: an option is unknown, the problem cannot be inferred, or shapes or values are wrong.
     """
     for name in options:
         if name not in Options.__annotations__:
-            raise unknown_name("option of this metric", name, known.__annotations__)
+            raise unknown_name("option of this metric", name, option_type.__annotations__)
     values, truth = numbers(scores, "scores"), np.asarray(labels)
     problem = options.get("problem") or only or infer_problem(values.shape, truth.shape)
     check_problem(problem)

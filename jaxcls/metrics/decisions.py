@@ -208,7 +208,7 @@ def _of_counts(
 ) -> float | FloatArray:
     """The metric of the counts of each label, averaged."""
     average, threshold = options.pop("average", "auto"), options.pop("threshold", 0.5)
-    data = collect(scores, labels, options, known=LabelOptions)
+    data = collect(scores, labels, options, option_type=LabelOptions)
     check_average(average, data.problem)
     matrices = confusion_matrices(data, threshold)
     multiclass = data.problem == "multiclass"
