@@ -34,7 +34,7 @@ def run(options: Options) -> None:
     from jaxcls.reports import run_directory
     from jaxcls.tasks import build, predictor
     from jaxcls.training import problems
-    from jaxcls.training.run import plain_thresholds
+    from jaxcls.training.saving import plain_thresholds
 
     learned = predictor.load(options.run_dir)
     task, settings = build.resolve(_with_data(learned.task_settings, options))

@@ -26,7 +26,7 @@ from jaxcls.tasks.task import Task
 from jaxcls.training import objective as objectives
 from jaxcls.training.arguments import as_model
 from jaxcls.training.experiment import ClassNames, Experiment, shaped_outputs, shardings
-from jaxcls.training.run import exportable_of
+from jaxcls.training.saving import exportable_of
 from jaxcls.training.settings import Settings
 from jaxcls.training.settings import from_record as settings_from_record
 

@@ -15,7 +15,8 @@ from jaxcls.tasks import build
 from jaxcls.tasks.build import Built
 from jaxcls.training import checks, settings
 from jaxcls.training.loop import FitConfig
-from jaxcls.training.run import Reported, Result, RunData, RunOptions, execute, predictor_record
+from jaxcls.training.run import Reported, Result, RunData, RunOptions, execute
+from jaxcls.training.saving import predictor_record
 from jaxcls.training.settings import Settings
 
 # They belong to one call of the command, not to the run.
@@ -79,7 +80,7 @@ def run(
         directory,
         Reported(
             splits._asdict(),
-            provenance,
+            provenance.synthetic,
             copies,
             headline=task.metrics,
             differs_from_preset=_differs_from_preset(built),

@@ -165,20 +165,21 @@ class Experiment:
             its ``debug/``.
           NonFiniteError: with ``run_eagerly``, something was not finite.
         """
-        # Running an experiment is built on the experiment itself.
-        from jaxcls.training import run
+        # Runs are built on the experiment.
+        from jaxcls.training import array_run
         from jaxcls.training.loop import FitConfig
+        from jaxcls.training.run import RunData
 
         mode = checks.monitor_mode(self.objective, monitor, patience, validation_data is not None)
         config = FitConfig(epochs, batch_size, monitor, mode, patience, max_skipped_steps)
         train = self.examples(data)
         self._compute_class_weights(train)
-        examples = run.RunData(
+        examples = RunData(
             train,
             None if validation_data is None else self.examples(validation_data),
             None if test_data is None else self.examples(test_data),
         )
-        return run.fit_arrays(
+        return array_run.fit(
             self, state, examples, config, run_dir=None if run_dir is None else Path(run_dir), callbacks=callbacks,
             verbose=verbose,
         )  # fmt: skip
@@ -189,9 +190,9 @@ class Experiment:
         Args:
           path: a new directory, or an empty one.
         """
-        from jaxcls.training import run
+        from jaxcls.training import saving
 
-        run.save(self, state, Path(path))
+        saving.save(self, state, Path(path))
 
     def export(self, state: TrainState, path: Path | str, inputs: PyTree, format: str = "stablehlo") -> None:
         """Writes a folder that predicts without this code: with jax alone, or as ONNX or safetensors.
@@ -201,9 +202,9 @@ class Experiment:
           inputs: some examples, for their shapes and types.
           format: 'stablehlo', 'onnx' or 'safetensors'.
         """
-        from jaxcls.training import run
+        from jaxcls.training import saving
 
-        run.export(self, state, Path(path), inputs, format)
+        saving.export(self, state, Path(path), inputs, format)
 
     def replay(self, path: Path | str) -> "Finding | None":
         """Examines a saved training step again; returns what is not finite in it, or None.

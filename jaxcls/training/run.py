@@ -1,7 +1,6 @@
 """A run: trains an experiment, tests it, and leaves a run directory with checkpoints, weights, records and a report."""
 
 import contextlib
-import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,19 +8,16 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxcls import optimizers
-from jaxcls._utils import environment, files
+from jaxcls._utils import files
 from jaxcls._utils.errors import InputError
 from jaxcls._utils.watchdog import watched
 from jaxcls.checkpoints import CheckpointError, CheckpointManager
 from jaxcls.data import batching, streaming
 from jaxcls.data.batching import Examples, batch_rows, steps_per_epoch
-from jaxcls.data.dataset import Provenance, Split
-from jaxcls.export import folder
-from jaxcls.export.exportable import Exportable
+from jaxcls.data.dataset import Split
 from jaxcls.kernels import native
 from jaxcls.reports import html_report, loggers, run_directory
 from jaxcls.reports.callbacks import Callback
@@ -30,10 +26,10 @@ from jaxcls.reports.run_directory import RunDirectory
 from jaxcls.training import objective as objectives
 from jaxcls.training import problems, profiling
 from jaxcls.training.debugging import StepSaver
-from jaxcls.training.experiment import ClassNames, Experiment, check_batch_size, shardings
+from jaxcls.training.experiment import Experiment, shardings
 from jaxcls.training.history import History
 from jaxcls.training.loop import FitConfig, chunks, fit
-from jaxcls.training.objective import by_output
+from jaxcls.training.saving import class_names_of, plain_thresholds, save_weights
 from jaxcls.training.steps import TrainState
 
 PyTree = Any
@@ -75,7 +71,7 @@ class Reported(NamedTuple):
 
     Attributes:
       splits: 'train', 'validation' and 'test' as they were read, for class balances and examples of mistakes.
-      provenance: of the data.
+      synthetic: whether the data was generated.
       duplicates: test examples that are also training examples.
       test_split: the name of the split that is tested.
       headline: the metrics that count most.
@@ -83,7 +79,7 @@ class Reported(NamedTuple):
     """
 
     splits: Mapping[str, Split]
-    provenance: Provenance
+    synthetic: bool = False
     duplicates: int = 0
     test_split: str = "test"
     headline: Sequence[str] = ()
@@ -136,7 +132,7 @@ def execute(
       CheckpointError: the results cannot be written; the message names the last good state.
     """
     problem = problems.get(objectives.problems(experiment.objective))
-    class_names = names_of(experiment, data.train)
+    class_names = class_names_of(experiment, data.train)
     saver = StepSaver(
         experiment, directory.path / "debug", settings, _rows_of(experiment, data.train, config.batch_size)
     )
@@ -189,7 +185,7 @@ def execute(
             "split": reported.test_split,
             "step": int(state.step),
             "thresholds": plain_thresholds(thresholds),
-            "synthetic": reported.provenance.synthetic,
+            "synthetic": reported.synthetic,
             "duplicates_in_test": reported.duplicates,
             "params_sha256": sha256(state.params),
         }
@@ -253,208 +249,12 @@ def train(
         )
 
 
-def fit_arrays(
-    experiment: Experiment,
-    state: TrainState,
-    data: RunData,
-    config: FitConfig,
-    *,
-    run_dir: Path | None,
-    callbacks: Sequence[Callback],
-    verbose: bool,
-) -> tuple[TrainState, History]:
-    """Fits an experiment to a user's arrays; see :meth:`jaxcls.training.experiment.Experiment.fit`."""
-    if config.epochs < 1:
-        raise InputError(f"epochs is {config.epochs}; it must be 1 or more.")
-    check_batch_size(config.batch_size, "batch_size")
-    # The loop donates its state; the caller's stays valid.
-    own_state = jax.tree.map(jnp.copy, state)
-    say: Say | None = print if verbose else None
-    if run_dir is None:
-        return train(experiment, own_state, data, config, callbacks=callbacks, say=say)
-    test_split = "test" if data.test is not None else "validation" if data.validation is not None else "train"
-    validation = data.validation or data.train
-    arrays = {"train": data.train, "validation": validation, "test": data.test or validation}
-    provenance = Provenance(
-        "memory",
-        "arrays given to fit",
-        {name: sha256(tuple(examples)) for name, examples in arrays.items()},
-        synthetic=False,
-        note="in memory",
-    )
-    record = dict(experiment.settings) | {name: value for name, value in config._asdict().items() if value is not None}
-    directory = RunDirectory(
-        run_dir.absolute(),
-        record,
-        identity=["batch_size"],
-        environment=environment.record() | native.record(),
-        data=dataclasses.asdict(provenance) | {"duplicates_in_test": 0},
-        predictor=predictor_record(experiment, data.train),
-    )
-    one = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct((config.batch_size, *leaf.shape[1:]), leaf.dtype), tuple(data.train)
-    )
-    inputs, labels, weights = one
-    mask: Any = jax.ShapeDtypeStruct((config.batch_size,), bool)
-    batch = batching.Batch(inputs, labels, mask, weights)
-    program = jax.jit(experiment.step).lower(experiment.state_shapes, batch).as_text()
-    result = execute(
-        experiment,
-        own_state,
-        data,
-        config,
-        RunOptions(),
-        directory,
-        Reported(
-            {name: _as_split(experiment, examples) for name, examples in arrays.items()},
-            provenance,
-            test_split=test_split,
-            headline=[*experiment.measured_names],
-        ),
-        # All that decides the result of a program whose functions are the user's: the compiled step itself.
-        identity={
-            "batch_size": config.batch_size,
-            "step": hashlib.sha256(program.encode()).hexdigest(),
-            "initial_state": sha256(state._replace(key=jax.random.key_data(state.key))),
-            "data": provenance.sha256,
-        },
-        callbacks=callbacks,
-        say=say or (lambda line: None),
-    )
-    return result.state, result.history
-
-
-def save(experiment: Experiment, state: TrainState, path: Path) -> None:
-    """Writes a directory with the weights that are evaluated, from which :func:`jaxcls.load` predicts."""
-    if path.exists() and any(path.iterdir()):
-        raise InputError(f"{path} is not empty; give a new directory.")
-    path.mkdir(parents=True, exist_ok=True)
-    problem = problems.get(objectives.problems(experiment.objective))
-    provenance = Provenance("memory", "arrays", {}, synthetic=False, note="in memory")
-    directory = RunDirectory(
-        path.absolute(),
-        experiment.settings,
-        environment=environment.record() | native.record(),
-        data=dataclasses.asdict(provenance) | {"duplicates_in_test": 0},
-        predictor=predictor_record(experiment, None),
-    )
-    directory.begin()
-    thresholds = problem.thresholds(None, lambda: None, Split(None, None))
-    save_weights(directory.model, experiment, state, thresholds)
-    directory.write_checksums()
-
-
-def export(experiment: Experiment, state: TrainState, path: Path, inputs: PyTree, format: str) -> None:
-    """Exports an experiment of arrays; see :meth:`jaxcls.training.experiment.Experiment.export`."""
-    folder.check_output(path)
-    weights = evaluated_weights(state)
-    arrays = experiment.transform(inputs)
-    names = names_of(experiment, Examples(arrays, None, None))
-    problem = problems.get(objectives.problems(experiment.objective))
-    thresholds = problem.thresholds(None, lambda: None, Split(None, None))
-    data = dataclasses.asdict(Provenance("memory", "arrays", {}, synthetic=False, note="in memory"))
-    folder.export(path, exportable_of(experiment, weights, thresholds, names, data, arrays), format)
-
-
-def exportable_of(
-    experiment: Experiment,
-    weights: PyTree,
-    thresholds: Any,
-    class_names: ClassNames,
-    data: Mapping[str, Any],
-    arrays: PyTree = None,
-) -> Exportable:
-    """Returns what is exported of an experiment.
-
-    Args:
-      arrays: some input arrays, for their shapes, where there is no preprocessor.
-    """
-    preprocessor = experiment.preprocessor
-
-    def shapes(count: Any) -> PyTree:
-        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape[1:]), leaf.dtype), arrays)
-
-    return Exportable(
-        task=experiment.name,
-        model=str(experiment.settings.get("model", "model")),
-        problem=objectives.problems(experiment.objective),
-        class_names=class_names,
-        thresholds=thresholds,
-        data=data,
-        dtype=str(experiment.settings.get("dtype", "float32")),
-        weights=weights,
-        prediction_step=experiment.prediction_step,
-        input_shapes=shapes if preprocessor is None else preprocessor.shapes,
-        batch_size=experiment.eval_batch_size,
-        preprocessor=preprocessor,
-        buckets=experiment.buckets,
-    )
-
-
-def evaluated_weights(state: TrainState) -> dict[str, PyTree]:
-    """Returns the weights that are evaluated, without the optimizer's state."""
-    return {
-        "params": optimizers.evaluation_params(state.opt_state, state.params),
-        "model_state": state.model_state,
-    }
-
-
-def save_weights(folder: Path, experiment: Experiment, state: TrainState, thresholds: Any) -> None:
-    """Saves the weights that are evaluated, without the optimizer's state, and their decision thresholds."""
-    with CheckpointManager(folder, max_to_keep=1) as kept:
-        kept.save(int(state.step), evaluated_weights(state), metadata={"thresholds": plain_thresholds(thresholds)})
-
-
-def predictor_record(experiment: Experiment, examples: Examples | None) -> dict[str, Any]:
-    """Returns what a prediction needs besides settings and weights, as JSON values."""
-    preprocessor = experiment.preprocessor
-    return {
-        "problem": objectives.problems(experiment.objective),
-        "class_names": names_of(experiment, examples),
-        "preprocessor": None if preprocessor is None else preprocessor.as_record(),
-    }
-
-
-def names_of(experiment: Experiment, examples: Examples | None) -> Any:
-    """Returns the class names of the experiment, or '0', '1', ... as many as its outputs have."""
-    if experiment.class_names is not None:
-        return experiment.class_names
-    if examples is None:
-        return None
-    outputs = experiment.output_shapes(examples.inputs)
-    names: dict[Any, tuple[str, ...]] = {
-        name: tuple(map(str, range(2 if spec.problem == "binary" else logits.shape[1])))
-        for name, spec, logits, _, _ in by_output(experiment.objective, outputs, outputs, None)
-    }
-    return names.get(None, names)
-
-
-def plain_thresholds(thresholds: Any) -> Any:
-    """Returns thresholds as JSON values."""
-    if isinstance(thresholds, Mapping):
-        return {name: plain_thresholds(threshold) for name, threshold in thresholds.items()}
-    return np.asarray(thresholds).tolist()
-
-
 def sha256(tree: PyTree) -> str:
     """Returns a hash of every bit of the leaves, by which two runs can be compared."""
     total = hashlib.sha256()
     for leaf in jax.tree.leaves(tree):
         total.update(np.asarray(leaf).tobytes())
     return total.hexdigest()
-
-
-def _as_split(experiment: Experiment, examples: Examples) -> Split:
-    """Returns array examples as a split, with the most likely class of soft labels."""
-    labels = {}
-    outputs = examples.labels
-    for name, spec, truth, _, _ in by_output(experiment.objective, outputs, outputs, None):
-        if spec.problem == "multiclass" and truth.ndim == 2:
-            truth = truth.argmax(axis=1)
-        elif spec.problem == "binary":
-            truth = (truth >= 0.5).astype(np.int32)
-        labels[name] = truth
-    return Split(examples.inputs, labels.get(None, labels), examples.sample_weight)
 
 
 def _scores(experiment: Experiment, state: TrainState, examples: Examples) -> Any:

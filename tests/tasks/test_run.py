@@ -138,7 +138,7 @@ def test_losses_and_optimizers_are_chosen_by_name_with_their_settings(data_dir, 
         ({"label_smoothing": 1.5}, "label_smoothing is 1.5"),
         ({"loss": "focal_loss", "gamma": -1.0}, "gamma"),
         ({"batch_size": 17}, "give 18"),
-        ({"source": "tfds"}, "--data-dir"),
+        ({"source": "tfds"}, "data_dir goes with source files or auto"),
         ({"remat": True}, "--model mlp: remat recomputes the blocks of a network, and MLP has none; leave it out."),
     ],
 )
