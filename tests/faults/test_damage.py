@@ -54,7 +54,7 @@ def test_resumes_from_the_previous_checkpoint_if_the_newest_is_damaged(expected,
     # Killed after its first save, to see what it resumed from.
     done = real_runs.after_saves(1, "signal.raise_signal(signal.SIGKILL)", *arguments)
     assert f"the checkpoint of step {newest} is damaged (" in done.stderr
-    assert f"it is {damaged}.damaged-1" in done.stderr
+    assert f"it is in {damaged}.damaged-1" in done.stderr
     assert largest_file(Path(f"{damaged}.damaged-1")).read_bytes() == content
     assert before in real_runs.steps_in(directory)
     done = real_runs.run(*arguments)
@@ -169,11 +169,11 @@ def test_fit_refuses_checkpoints_of_another_seed_data_or_batch_size(tmp_path):
     made = jaxcls.compile(lambda rngs: nnx.Linear(3, 2, rngs=rngs), loss="sparse_categorical_crossentropy")
     options = {"epochs": 1, "batch_size": 8, "verbose": False, "run_dir": tmp_path}
     made.fit(made.init(0), (x, y), **options)
-    with pytest.raises(InputError, match="is of a run with another seed"):
+    with pytest.raises(InputError, match=r"is of another run.*\n  initial_state: saved"):
         made.fit(made.init(1), (x, y), **options)
-    with pytest.raises(InputError, match="labels_sha256: saved"):
+    with pytest.raises(InputError, match="holds a run on other data"):
         made.fit(made.init(0), (x, 1 - y), **options)
-    with pytest.raises(InputError, match="batch_size: saved 8, now 16"):
+    with pytest.raises(InputError, match=r"batch_size \(begun with 8, now 16\)"):
         made.fit(made.init(0), (x, y), **{**options, "batch_size": 16})
 
 
