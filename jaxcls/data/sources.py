@@ -99,6 +99,18 @@ def load_sample(write: Callable[[Path], None], read: Callable[[Path], Dataset]) 
     return with_provenance(dataset, source="sample", location=module.__name__, synthetic=True, note=note)
 
 
+def require_files(folder: Path, names: Iterable[str], needs: str) -> list[Path]:
+    """Returns the paths of files in a folder after checking that all exist and no link leads out of it.
+
+    Raises:
+      InputError: files are missing; the message ends with `needs`.
+    """
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise InputError(f"{folder} does not hold {', '.join(missing)}. {needs}")
+    return [files.inside(folder, folder / name) for name in names]
+
+
 def with_provenance(dataset: Dataset, **changes: Any) -> Dataset:
     """Returns the data set with some fields of its provenance replaced."""
     return dataset._replace(provenance=dataclasses.replace(dataset.provenance, **changes))

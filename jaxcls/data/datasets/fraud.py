@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxcls._utils import files
 from jaxcls._utils.errors import InputError
 from jaxcls.data import sources, splits, user_tables
 from jaxcls.data.dataset import Dataset, Provenance, Split, Unlabeled
@@ -30,10 +29,8 @@ def read_unlabeled(path: Path) -> Unlabeled:
 
 
 def _read(folder: Path, test_fraction: float) -> Dataset:
-    path = folder / "creditcard.csv"
-    if not path.is_file():
-        raise InputError(f"{folder} does not hold creditcard.csv. {NEEDS}")
-    table = read_csv(files.inside(folder, path), required=(*COLUMNS, "Class"))
+    (path,) = sources.require_files(folder, ["creditcard.csv"], NEEDS)
+    table = read_csv(path, required=(*COLUMNS, "Class"))
     labels = numbers(table, "Class", path)
     for row in np.flatnonzero(~np.isin(labels, (0, 1)))[:1]:
         raise InputError(f"{path}: row {row + 1} of column 'Class' is {labels[row]:g}; it must be 0, or 1 for fraud.")

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxcls._utils import files
 from jaxcls._utils.errors import InputError, did_you_mean
 from jaxcls.data import sources, user_tables
 from jaxcls.data.dataset import Dataset, Provenance, Split, Unlabeled
@@ -31,10 +30,8 @@ def read_unlabeled(path: Path) -> Unlabeled:
 
 
 def _read(folder: Path, test_fraction: float) -> Dataset:
-    path = folder / "train.csv"
-    if not path.is_file():
-        raise InputError(f"{folder} does not hold train.csv. {NEEDS}")
-    table = read_csv(files.inside(folder, path), required=("id", "species"), text=("id", "species"))
+    (path,) = sources.require_files(folder, ["train.csv"], NEEDS)
+    table = read_csv(path, required=("id", "species"), text=("id", "species"))
     user_tables.check_unique(table["id"], "id", str(path))
     names, first, labels, counts = np.unique(
         table["species"].astype(str), return_index=True, return_inverse=True, return_counts=True

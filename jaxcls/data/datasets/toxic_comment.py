@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxcls._utils import environment, files
+from jaxcls._utils import environment
 from jaxcls._utils.errors import InputError
 from jaxcls.data import downloads, sources, user_tables
 from jaxcls.data.dataset import Dataset, Provenance, Split, Unlabeled
@@ -43,12 +43,7 @@ def read_unlabeled(path: Path) -> Unlabeled:
 
 
 def _read_folder(folder: Path) -> Dataset:
-    paths = [folder / name for name in FILES]
-    missing = [path.name for path in paths if not path.is_file()]
-    if missing:
-        raise InputError(f"{folder} does not hold {', '.join(missing)}. {NEEDS}")
-    files.all_inside(folder, paths)
-    train_path, test_path, labels_path = paths
+    train_path, test_path, labels_path = paths = sources.require_files(folder, FILES, NEEDS)
     train = _labeled(train_path)
     _check_varied(train, train_path)
     test, answers = _read(test_path, ("id", "comment_text")), _read(labels_path, ("id",))
