@@ -85,6 +85,6 @@ def named_arrays(weights: PyTree) -> dict[str, np.ndarray]:
 def check_output(output: Path) -> None:
     """Raises InputError for a folder that cannot be written, before any work is done."""
     if not output.absolute().parent.is_dir():
-        raise InputError(f"--output {output}: give a new folder inside an existing one.")
+        raise InputError(f"{output}: give a new folder inside an existing one.")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise InputError(f"--output {output} exists already; name a new folder, or empty this one.")
+        raise InputError(f"{output} exists already; name a new folder, or empty this one.")

@@ -36,9 +36,9 @@ def files(exportable: Exportable, record: Mapping[str, Any]) -> tuple[dict[str, 
     """
     for package in ("jax2onnx", "onnxruntime"):
         if importlib.util.find_spec(package) is None:
-            raise InputError(f"--format onnx needs the package {package}: pip install 'jaxcls[onnx]'.")
+            raise InputError(f"the format onnx needs the package {package}: pip install 'jaxcls[onnx]'.")
     if exportable.dtype != "float32":
-        raise InputError(f"--format onnx takes models that compute in float32, not in {exportable.dtype}.")
+        raise InputError(f"the format onnx takes models that compute in float32, not in {exportable.dtype}.")
     content, inputs, outputs = _convert(exportable)
     largest = _check(content, exportable)
     return {"inputs": inputs, "outputs": outputs, "largest_difference": largest}, {"model.onnx": content}
@@ -212,7 +212,7 @@ def _pad(array: jax.Array, value: jax.Array, config: Sequence[tuple[int, int, in
     """Returns `lax.pad` as a concatenation."""
     for axis, (before, after, interior) in enumerate(config):
         if min(before, after) < 0 or interior:
-            raise InputError("--format onnx: the model uses negative or interior padding, which cannot be converted.")
+            raise InputError("the format onnx cannot express the model: it uses negative or interior padding.")
         shapes = [(*array.shape[:axis], size, *array.shape[axis + 1 :]) for size in (before, after)]
         front, back = (lax.broadcast(value, shape) for shape in shapes)
         parts = [*([front] if before else []), array, *([back] if after else [])]

@@ -36,7 +36,7 @@ def files(exportable: Exportable, record: Mapping[str, Any]) -> tuple[dict[str, 
       InputError: the package with which `jax.export` writes is not installed.
     """
     if importlib.util.find_spec("flatbuffers") is None:
-        raise InputError("--format stablehlo needs the package flatbuffers: pip install 'jaxcls[export]'.")
+        raise InputError("the format stablehlo needs the package flatbuffers: pip install 'jaxcls[export]'.")
     parameters = io.BytesIO()
     np.savez(parameters, **named_arrays(exportable.weights))  # type: ignore[arg-type]
     exported = programs(exportable)

@@ -20,7 +20,7 @@ def files(exportable: Exportable, record: Mapping[str, Any]) -> tuple[dict[str, 
       InputError: the safetensors library is not installed.
     """
     if importlib.util.find_spec("safetensors") is None:
-        raise InputError("--format safetensors needs the package safetensors: pip install 'jaxcls[export]'.")
+        raise InputError("the format safetensors needs the package safetensors: pip install 'jaxcls[export]'.")
     from safetensors.numpy import save
 
     metadata = {name: value if isinstance(value, str) else json.dumps(value) for name, value in record.items()}
