@@ -61,7 +61,7 @@ def test_images_without_anything_to_learn_are_refused(nothing):
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("options", "message"),
     [
         ({"tune_threshold": "f1"}, "--tune-threshold is for classification"),
         ({"class_weight": "balanced"}, "--class-weight is for classification"),
@@ -78,7 +78,7 @@ def test_settings_of_other_problems_are_refused(options, message):
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("options", "message"),
     [
         ({"box_loss": "giou"}, "--box-loss is for detection, and this is a multiclass problem"),
         ({"loss_weights": (1.0, 2.0)}, "--loss-weights is for several losses, and this is a multiclass problem"),
