@@ -46,7 +46,7 @@ def test_all_containers_give_the_same_arrays_in_32_bits(data):
     assert [array.dtype for array in examples] == [np.float32, np.int32, np.float32]
 
 
-def test_weights_are_one_by_default_and_trees_of_arrays_are_kept():
+def test_weights_are_one_by_default_and_trees_of_arrays_stay_trees():
     examples = as_examples(({"a": INPUTS, "b": LABELS}, {"x": LABELS, "y": LABELS}))
     assert examples.sample_weight.tolist() == [1, 1, 1]
     assert examples.inputs.keys() == {"a", "b"}
