@@ -97,13 +97,14 @@ class TabularMLP(nnx.Module):
         self.hidden = nnx.Sequential(*layers)
         self.head = _MemberLinear(members, width, num_classes, _lecun_normal, dtype=jnp.float32, rngs=rngs)
         self.bias = nnx.Param(jnp.zeros(num_classes))
-        self.combine = _CombineMembers(rngs=rngs)
+        # Random keys are assigned in the order of the attribute names: this one comes after `hidden`.
+        self.member_mean = _MemberMean(rngs=rngs)
 
     def __call__(self, table: Table) -> jax.Array:
         features = [table["numeric"], piecewise_linear(table["numeric"], self.bins), table["missing"]]
         features += [] if self.embeddings is None else [self.embeddings(table["categories"])]
         each = jnp.repeat(jnp.concatenate(features, axis=1)[:, None], self.members, axis=1)
-        return self.combine(self.head(self.hidden(each).astype(jnp.float32))) + self.bias[...][None]
+        return self.member_mean(self.head(self.hidden(each).astype(jnp.float32))) + self.bias[...][None]
 
 
 class _MemberLinear(nnx.Module):
@@ -117,7 +118,7 @@ class _MemberLinear(nnx.Module):
         return jnp.einsum("nmi,mio->nmo", x.astype(self.dtype), self.kernel[...].astype(self.dtype))
 
 
-class _CombineMembers(nnx.Module):
+class _MemberMean(nnx.Module):
     """The mean over members, and in training one member, drawn for each example: (N, members, outputs) to (N, outputs).
 
     So the expected gradient is that of the mean of the members' losses, whatever the loss is. With the loss of the mean

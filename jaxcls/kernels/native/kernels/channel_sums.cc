@@ -1,5 +1,5 @@
-// Two sums of each channel in one pass: of a, and of a * (b - shift). Batch normalisation needs them, of its inputs and
-// of their gradients. Images are (rows, C) here: the channels of a pixel lie side by side, and pixels are added up.
+// Two sums per channel in one pass, of a and of a * (b - shift), which batch normalization and its gradient need.
+// Images are (rows, C) here, one row per pixel.
 
 #include <algorithm>
 #include <cstdint>
@@ -14,9 +14,9 @@ namespace {
 
 namespace ffi = xla::ffi;
 
-// So many pixels are summed in float32, their sums in double: a plain
-// sum of 100,000 equal numbers is off by 1e-4.
-constexpr int64_t kBlock = 256;
+// Blocks of this many rows are summed in float, and their sums in double: a plain float sum of 100,000 equal numbers
+// has a relative error of 1e-4.
+constexpr int64_t kBlockRows = 256;
 
 inline float as_float(float number) { return number; }
 inline float as_float(uint16_t bfloat16) {
@@ -26,7 +26,7 @@ inline float as_float(uint16_t bfloat16) {
   return number;
 }
 
-// A form for each kind of processor, chosen when the library is loaded: it lies in a folder that machines may share.
+// A version for each instruction set, chosen when the library is loaded, since machines may share the cache folder.
 #ifdef __x86_64__
 #define JAXCLS_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
 #else
@@ -47,16 +47,16 @@ inline float as_float(uint16_t bfloat16) {
 JAXCLS_ADD_BLOCK(float)
 JAXCLS_ADD_BLOCK(uint16_t)
 
-// The sums of some rows: channels plain ones, then as many of products.
+// Sums rows: first the plain sums of all channels, then the sums of products.
 template <class Number>
-std::vector<double> sums_of(const Number* a, const Number* b, const float* shift, int64_t rows, int64_t channels) {
+std::vector<double> sum_rows(const Number* a, const Number* b, const float* shift, int64_t rows, int64_t channels) {
   std::vector<double> total(2 * channels);
-  std::vector<float> of_block(2 * channels);
-  for (int64_t start = 0; start < rows; start += kBlock) {
-    std::fill(of_block.begin(), of_block.end(), 0.0f);
-    add_block(a + start * channels, b + start * channels, shift, std::min(kBlock, rows - start), channels,
-              of_block.data(), of_block.data() + channels);
-    for (int64_t c = 0; c < 2 * channels; ++c) total[c] += of_block[c];
+  std::vector<float> block_sums(2 * channels);
+  for (int64_t start = 0; start < rows; start += kBlockRows) {
+    std::fill(block_sums.begin(), block_sums.end(), 0.0f);
+    add_block(a + start * channels, b + start * channels, shift, std::min(kBlockRows, rows - start), channels,
+              block_sums.data(), block_sums.data() + channels);
+    for (int64_t c = 0; c < 2 * channels; ++c) total[c] += block_sums[c];
   }
   return total;
 }
@@ -64,19 +64,19 @@ std::vector<double> sums_of(const Number* a, const Number* b, const float* shift
 template <class Number>
 void sum_up(ffi::ThreadPool& pool, const void* a, const void* b, const float* shift, int64_t rows, int64_t channels,
             float* sums) {
-  std::vector<std::vector<double>> parts(Executor::get().threads());
+  std::vector<std::vector<double>> partial(Executor::get().threads());
   Executor::get().in_parallel(pool, [&](int thread, int threads) {
-    // Whole blocks to each thread.
-    const int64_t share = (rows / threads + kBlock - 1) / kBlock * kBlock;
+    // Each thread sums whole blocks.
+    const int64_t share = (rows / threads + kBlockRows - 1) / kBlockRows * kBlockRows;
     const int64_t start = std::min(rows, thread * share);
     const int64_t end = thread == threads - 1 ? rows : std::min(rows, start + share);
-    parts[thread] = sums_of(static_cast<const Number*>(a) + start * channels,
+    partial[thread] = sum_rows(static_cast<const Number*>(a) + start * channels,
                             static_cast<const Number*>(b) + start * channels, shift, end - start, channels);
   });
-  // In the order of the threads, so that the bits are the same each time.
+  // In the order of the threads, so that results are reproducible.
   for (int64_t c = 0; c < 2 * channels; ++c) {
     double total = 0;
-    for (const std::vector<double>& part : parts) total += part[c];
+    for (const std::vector<double>& thread_sums : partial) total += thread_sums[c];
     sums[c] = static_cast<float>(total);
   }
 }

@@ -1,4 +1,4 @@
-// Runs primitives, one after another, and keeps what they share: their cache, their workspace and their threads.
+// Runs primitives one after another, and owns what they share: their cache, workspace and threads.
 
 #ifndef JAXCLS_NATIVE_EXECUTOR_H_
 #define JAXCLS_NATIVE_EXECUTOR_H_
@@ -18,8 +18,8 @@
 
 namespace jaxcls {
 
-// Memory that grows to what the largest call needed, and stays for the next one: pages that are given back would have
-// to be zeroed by the system again in every step.
+// Memory that grows to the largest size needed and is not freed: otherwise the system would have to zero its pages in
+// every step.
 class Workspace {
  public:
   char* of_size(size_t bytes) {
@@ -45,35 +45,35 @@ class Workspace {
   size_t size_ = 0;
 };
 
-// XLA calls from any of its threads, and from several at once where two results do not depend on each other, or where
-// there are several devices. One call takes all cores, so a second one beside it would only get in its way: it waits.
+// XLA calls from any of its threads, and from several at once for independent operations or several devices. Each call
+// uses all cores, so concurrent calls run one after another.
 class Executor {
  public:
   using Key = std::vector<int64_t>;
 
-  // The only one. It is never destroyed: threads of XLA may outlive the end of main.
+  // The singleton. It is never destroyed, since threads of XLA may outlive main.
   static Executor& get() {
     static Executor* executor = new Executor;
     return *executor;
   }
 
-  // Runs the primitive of that key, and makes it if it is not there.
+  // Runs the primitive of a key, after creating it if needed.
   template <class Make>
   void run(const xla::ffi::ThreadPool& pool, const Key& key, const std::array<void*, 3>& buffers, Make make) {
     std::lock_guard<std::mutex> lock(mutex_);
     threads_.prepare(pool);
     auto found = primitives_.find(key);
     if (found == primitives_.end()) {
-      // A process that compiles without end must not grow without end. That many are more than a model has.
-      if (primitives_.size() >= kMostPrimitives) primitives_.clear();
+      // Bounds the memory of long-running processes. A model has fewer.
+      if (primitives_.size() >= kMaxPrimitives) primitives_.clear();
       found = primitives_.emplace(key, make()).first;
     }
     Primitive& primitive = *found->second;
     primitive.run(stream_, buffers, workspace_.of_size(primitive.workspace_bytes()));
   }
 
-  // Calls function(part, parts) for as many parts as there are threads.
-  void in_parallel(xla::ffi::ThreadPool& pool, const Parts::Function& function) {
+  // Calls function(index, count) for each of as many tasks as there are threads.
+  void in_parallel(xla::ffi::ThreadPool& pool, const Tasks::Function& function) {
     std::lock_guard<std::mutex> lock(mutex_);
     jaxcls::in_parallel(pool, threads(), threads(), function);
   }
@@ -89,7 +89,7 @@ class Executor {
   }
 
  private:
-  static constexpr size_t kMostPrimitives = 1024;
+  static constexpr size_t kMaxPrimitives = 1024;
 
   Executor() : stream_(threads_.stream()) {}
 

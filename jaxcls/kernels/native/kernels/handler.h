@@ -1,4 +1,4 @@
-// What the handlers that run primitives of oneDNN share.
+// Shared code of the handlers that run oneDNN primitives.
 
 #ifndef JAXCLS_NATIVE_HANDLER_H_
 #define JAXCLS_NATIVE_HANDLER_H_
@@ -15,10 +15,10 @@
 
 namespace jaxcls {
 
-// What a primitive computes: keys begin with it.
-enum Kind : int64_t { kConvolution, kProduct };
+// The first element of a key: what the primitive computes.
+enum Operator : int64_t { kConvolution, kProduct };
 
-// A buffer's shape and type.
+// The shape and type of a buffer.
 struct Shape {
   explicit Shape(const xla::ffi::AnyBuffer& buffer)
       : sizes(buffer.dimensions().begin(), buffer.dimensions().end()),
@@ -40,7 +40,7 @@ inline dnnl::primitive_attr attributes() {
   return attributes;
 }
 
-// Runs the primitive of that key; XLA knows no exceptions.
+// Runs the primitive of a key, and returns exceptions as errors, since XLA has no exceptions.
 template <class Make>
 xla::ffi::Error run_primitive(const xla::ffi::ThreadPool& pool, const Executor::Key& key,
                               const std::array<void*, 3>& buffers, Make make) {

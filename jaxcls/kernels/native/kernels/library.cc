@@ -1,4 +1,4 @@
-// What Python asks of the library, by ctypes.
+// Functions that Python calls by ctypes.
 
 #include <cstddef>
 

@@ -1,4 +1,4 @@
-// A oneDNN primitive, made once and run many times on buffers in the layouts that XLA has.
+// A oneDNN primitive, created once and run many times on buffers in XLA's layouts.
 
 #ifndef JAXCLS_NATIVE_PRIMITIVE_H_
 #define JAXCLS_NATIVE_PRIMITIVE_H_
@@ -14,52 +14,52 @@
 
 namespace jaxcls {
 
-// A buffer of XLA, and the layout that the primitive wants it in. Where the two differ, as they do for kernels, a
-// reorder copies from one to the other; activations are given as they are wanted.
+// A buffer of XLA, and its layout in the primitive. Where the two differ, as for kernels, a reorder copies from one to
+// the other; the layouts of activations are the same.
 class Operand {
  public:
   enum class Role { kSource, kResult };
 
-  Operand(Role role, int name, const dnnl::memory::desc& given, const dnnl::memory::desc& wanted)
-      : name_(name), role_(role), given_(given, cpu(), nullptr), wanted_(wanted, cpu(), nullptr) {
-    if (given == wanted) return;
-    copied_bytes_ = wanted.get_size();
-    reorder_ = role == Role::kSource ? dnnl::reorder(given_, wanted_) : dnnl::reorder(wanted_, given_);
+  Operand(Role role, int name, const dnnl::memory::desc& buffer, const dnnl::memory::desc& inner)
+      : name_(name), role_(role), buffer_(buffer, cpu(), nullptr), inner_(inner, cpu(), nullptr) {
+    if (buffer == inner) return;
+    copied_bytes_ = inner.get_size();
+    reorder_ = role == Role::kSource ? dnnl::reorder(buffer_, inner_) : dnnl::reorder(inner_, buffer_);
   }
 
   int name() const { return name_; }
-  const dnnl::memory& wanted() const { return wanted_; }
-  // What the copy takes of the workspace; 0 where there is none.
+  const dnnl::memory& inner() const { return inner_; }
+  // Workspace size of the copy; 0 if there is none.
   size_t copied_bytes() const { return copied_bytes_; }
 
-  void place(void* buffer, void* copy) {
-    given_.set_data_handle(buffer);
-    wanted_.set_data_handle(reorder_ ? copy : buffer);
+  void set_data(void* data, void* copy) {
+    buffer_.set_data_handle(data);
+    inner_.set_data_handle(reorder_ ? copy : data);
   }
   void copy_in(dnnl::stream& stream) {
-    if (reorder_ && role_ == Role::kSource) reorder_->execute(stream, given_, wanted_);
+    if (reorder_ && role_ == Role::kSource) reorder_->execute(stream, buffer_, inner_);
   }
   void copy_out(dnnl::stream& stream) {
-    if (reorder_ && role_ == Role::kResult) reorder_->execute(stream, wanted_, given_);
+    if (reorder_ && role_ == Role::kResult) reorder_->execute(stream, inner_, buffer_);
   }
 
  private:
   int name_;
   Role role_;
-  dnnl::memory given_, wanted_;
+  dnnl::memory buffer_, inner_;
   size_t copied_bytes_ = 0;
   std::optional<dnnl::reorder> reorder_;
 };
 
-// Two sources and a result, in the order in which XLA gives them. Not for two threads at once: the buffers of a call
-// are noted in it.
+// A primitive with two sources and a result, in XLA's order. Not thread-safe: it stores the buffers of the current
+// call.
 class Primitive {
  public:
   Primitive(const dnnl::primitive_desc_base& description, dnnl::primitive primitive, std::array<Operand, 3> operands)
       : primitive_(std::move(primitive)),
         operands_(std::move(operands)),
         scratchpad_(description.query_md(dnnl::query::scratchpad_md), cpu(), nullptr) {
-    for (const Operand& operand : operands_) arguments_.insert({operand.name(), operand.wanted()});
+    for (const Operand& operand : operands_) arguments_.insert({operand.name(), operand.inner()});
     arguments_.insert({DNNL_ARG_SCRATCHPAD, scratchpad_});
   }
 
@@ -71,10 +71,10 @@ class Primitive {
 
   void run(dnnl::stream& stream, const std::array<void*, 3>& buffers, char* workspace) {
     for (size_t i = 0; i < operands_.size(); ++i) {
-      operands_[i].place(buffers[i], workspace);
+      operands_[i].set_data(buffers[i], workspace);
       workspace += aligned(operands_[i].copied_bytes());
     }
-    // The arguments share their handles with the operands: a dnnl::memory is a counted reference.
+    // The arguments share these handles, since dnnl::memory is reference-counted.
     scratchpad_.set_data_handle(workspace);
     for (Operand& operand : operands_) operand.copy_in(stream);
     primitive_.execute(stream, arguments_);
@@ -83,7 +83,7 @@ class Primitive {
   }
 
  private:
-  // Each part of the workspace begins on a page, as what is allocated by itself does.
+  // Each section of the workspace starts on a page, as a separate allocation would.
   static size_t aligned(size_t bytes) { return (bytes + 4095) / 4096 * 4096; }
 
   dnnl::primitive primitive_;

@@ -1,4 +1,4 @@
-// Products of matrices in bfloat16 by oneDNN, of many pairs at once, as an XLA FFI handler.
+// Batched matrix products in bfloat16 by oneDNN, as an XLA FFI handler.
 
 #include <array>
 #include <cstdint>
@@ -18,13 +18,13 @@ namespace ffi = xla::ffi;
 using dnnl::memory;
 using Role = Operand::Role;
 
-// (pairs, rows, inner) by (pairs, inner, columns) to (pairs, rows, columns). A factor may lie in memory transposed. What
-// is given in float32 is rounded on its way in.
+// (pairs, rows, inner) times (pairs, inner, columns) is (pairs, rows, columns). The factors may be stored transposed;
+// factors in float32 are rounded.
 struct Product {
   Shape a, b, result;
   bool a_transposed, b_transposed;
 
-  // All that a primitive depends on.
+  // Everything that the primitive depends on.
   Executor::Key key() const {
     Executor::Key key{kProduct, a_transposed, b_transposed};
     for (const Shape* shape : {&a, &b, &result}) shape->append_to(key);
@@ -32,11 +32,11 @@ struct Product {
   }
 };
 
-// From so many rows on it pays to copy the second factor into the layout that oneDNN is fastest with. A copy is one more
-// call of all threads, which have to wake up: 40 us here, of the 150 that a product of 128 x 784 x 512 takes.
+// From this many rows it pays to copy the second factor into the layout that oneDNN chooses. A copy is one more
+// parallel section, for which threads have to wake up: 40 of the 150 us of a product of 128 x 784 x 512.
 constexpr int64_t kManyRows = 1024;
 
-// One pair is a product of two dimensions: only those have layouts of their own.
+// A single pair has two dimensions, since oneDNN chooses layouts only for these.
 memory::desc matrices(const Shape& shape, bool transposed) {
   const int64_t pairs = shape.sizes[0];
   int64_t rows = shape.sizes[1], columns = shape.sizes[2], row = columns, column = 1;
@@ -49,14 +49,15 @@ memory::desc matrices(const Shape& shape, bool transposed) {
   return {{pairs, rows, columns}, shape.type, {matrix, row, column}};
 }
 
-std::unique_ptr<Primitive> make(const Product& of) {
-  const memory::desc a = matrices(of.a, of.a_transposed), b = matrices(of.b, of.b_transposed);
-  const memory::desc result = matrices(of.result, false);
+std::unique_ptr<Primitive> make(const Product& product) {
+  const memory::desc a = matrices(product.a, product.a_transposed), b = matrices(product.b, product.b_transposed);
+  const memory::desc result = matrices(product.result, false);
   const auto rounded = memory::data_type::bf16;
-  const memory::desc a_rounded(a.get_dims(), rounded, a.get_strides()), b_rounded(b.get_dims(), rounded, b.get_strides());
-  const memory::desc b_in_any_layout(b.get_dims(), rounded, memory::format_tag::any);
+  const memory::desc a_rounded(a.get_dims(), rounded, a.get_strides());
+  const memory::desc b_rounded(b.get_dims(), rounded, b.get_strides());
+  const memory::desc b_any_layout(b.get_dims(), rounded, memory::format_tag::any);
   const bool many = a.get_ndims() == 2 && a.get_dims()[0] >= kManyRows;
-  const dnnl::matmul::primitive_desc description(cpu(), a_rounded, many ? b_in_any_layout : b_rounded, result,
+  const dnnl::matmul::primitive_desc description(cpu(), a_rounded, many ? b_any_layout : b_rounded, result,
                                                  attributes());
   return std::make_unique<Primitive>(
       description, dnnl::matmul(description),
