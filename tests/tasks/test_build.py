@@ -22,7 +22,7 @@ def resolved(**options):
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
+    ("options", "expected"),
     [
         ({}, {"epochs": RECIPE.epochs, "weight_decay": RECIPE.weight_decay, "warmup": RECIPE.warmup}),
         ({"epochs": 2, "restore_best": True}, {"epochs": 2, "restore_best": True}),
@@ -43,7 +43,7 @@ def test_the_recipe_fills_in_what_was_not_given_and_fits(options, expected):
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("options", "message"),
     [
         ({"model": "resnett"}, "Did you mean 'resnet'?"),
         ({"preset": "bets"}, "Did you mean 'best'?"),
@@ -66,7 +66,7 @@ def test_wrong_arguments_are_refused_with_the_correction(options, message):
 
 
 @pytest.mark.parametrize(
-    ("task", "given", "message"),
+    ("task", "options", "message"),
     [
         ("leaf", {"text_column": "x"}, "--task leaf takes no --text-column, which is for text_csv."),
         (

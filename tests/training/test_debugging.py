@@ -75,7 +75,7 @@ WITH_TWO = tuple(np.flatnonzero(KINDS == 2).tolist())
 
 
 @pytest.mark.parametrize(
-    ("given", "inputs", "change", "expected"),
+    ("options", "inputs", "change", "expected"),
     [
         ({}, INPUTS, lambda state: state, None),
         ({}, INPUTS, lambda state: spoilt(state, "bias"), ("parameter", "head/bias", ())),

@@ -51,10 +51,10 @@ def run(directory=None, *, inputs=INPUTS, epochs=EPOCHS, values=None, **options:
     """Fits the small model; ``values`` are what validation gives, epoch by epoch."""
     state = steps.init_state(MODEL, OPTIMIZER, seed=0)
     data = jax.device_put(batching.examples(inputs, LABELS))
-    options = iter(values or [])
+    remaining = iter(values or [])
 
     def validate(state):
-        return {"accuracy": next(options) if values else float(jnp.abs(state.params["layers"][0]["kernel"]).sum())}
+        return {"accuracy": next(remaining) if values else float(jnp.abs(state.params["layers"][0]["kernel"]).sum())}
 
     def with_checkpoints(checkpoints):
         config = FitConfig(epochs, BATCH, "accuracy")._replace(
