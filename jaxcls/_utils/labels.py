@@ -4,7 +4,7 @@ Compiled code cannot raise, so invalid labels are reported here.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -15,7 +15,7 @@ from jaxcls._utils.errors import InputError, unknown_name
 ProblemName = Literal["binary", "multiclass", "multilabel"]
 # Detection labels are several arrays, see :mod:`jaxcls.models.detection`. Multioutput labels are (N, outputs), each
 # column those of a multiclass problem.
-AnyProblemName = Literal[ProblemName, "detection", "multioutput"]
+AnyProblemName = Literal[ProblemName, "detection"]
 
 
 def validate(
@@ -62,27 +62,6 @@ def validate(
     if distributions:
         sums = np.asarray(array.sum(axis=1, dtype=np.float64))
         _reject_first(np.abs(sums - 1) > 1e-3, sums, "that is the sum of a distribution, which must be 1.")
-
-
-def outputs(class_names: Sequence[str]) -> dict[str, slice]:
-    """The outputs in class names such as 'article: coat', and the slice of the classes of each.
-
-    Raises:
-      InputError: a name has no output, or the classes of an output are not adjacent, or fewer than two.
-
-    >>> outputs(("article: coat", "article: bag", "group: tops", "group: bags"))
-    {'article': slice(0, 2, None), 'group': slice(2, 4, None)}
-    """
-    indices: dict[str, list[int]] = {}
-    for index, name in enumerate(class_names):
-        output, colon, _ = name.partition(": ")
-        if not colon:
-            raise InputError(f"class {name!r} names no output; call it '<output>: {name}'.")
-        indices.setdefault(output, []).append(index)
-    for output, own in indices.items():
-        if len(own) < 2 or own[-1] - own[0] != len(own) - 1:
-            raise InputError(f"the classes of output {output!r} must be adjacent, and two or more.")
-    return {output: slice(own[0], own[-1] + 1) for output, own in indices.items()}
 
 
 def class_weights(

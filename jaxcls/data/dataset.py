@@ -6,8 +6,6 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from jaxcls._utils.labels import AnyProblemName
-
 PyTree = Any
 
 
@@ -108,15 +106,6 @@ class Dataset(NamedTuple):
     class_names: Any
     provenance: Provenance
     validation: Split | None = None
-
-
-def num_outputs(problem: AnyProblemName, class_names: tuple[str, ...]) -> int:
-    """Returns the number of logits per example or anchor: one for a binary problem, else one per class or label.
-
-    >>> num_outputs("binary", ("no", "yes"))
-    1
-    """
-    return 1 if problem == "binary" else len(class_names)
 
 
 def describe(dataset: Dataset) -> str:

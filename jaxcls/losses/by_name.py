@@ -121,7 +121,7 @@ def _family(problem: AnyProblemName | None) -> tuple[Loss, ...]:
             return SIGMOID_FAMILY + SOFTMAX_FAMILY
         case "binary" | "multilabel" | "detection":
             return SIGMOID_FAMILY
-        case "multiclass" | "multioutput":
+        case "multiclass":
             return SOFTMAX_FAMILY
         case _:
             raise unknown_name("problem", problem, get_args(AnyProblemName))

@@ -132,9 +132,6 @@ def _output_spec(loss: Any, metrics: Any, class_weight: Any, problem: Any, weigh
     if problem is not None:
         labels.check_problem(problem)
     if isinstance(loss, str):
-        families = [family for family in ("binary", "multiclass") if loss in losses.names(family)]
-        if problem is None and len(families) == 2:
-            raise InputError(f"loss {loss!r} has a form for each problem: give problem='binary', or another.")
         function = losses.find(loss, problem)
     elif callable(loss):
         function = _unwrapped(loss)
@@ -159,23 +156,36 @@ def _output_spec(loss: Any, metrics: Any, class_weight: Any, problem: Any, weigh
         chosen = options | ({} if class_weight is None else {"class_weight": class_weight})
         return losses.get(loss, problem, **chosen) if isinstance(loss, str) else functools.partial(loss, **chosen)
 
-    spec = OutputSpec(problem, bound(None), _metrics(metrics, problem), weight, options.get("ignore_label"))
-    if class_weight is None:
-        return spec
-    if not isinstance(class_weight, str):
-        # The model's shapes are not known yet; the number of classes is checked when the loss is traced.
-        weights = labels.resolve_class_weight(class_weight, problem, len(class_weight)).astype(np.float32)
-        return spec._replace(loss=bound(weights))
-    if class_weight not in ("balanced", "effective"):
-        raise unknown_name("class_weight", class_weight, ("balanced", "effective"))
-
     def from_labels(train_labels: np.ndarray, num_classes: int) -> Callable[..., jax.Array]:
         weights = labels.resolve_class_weight(
-            class_weight, problem, num_classes, labels=train_labels, ignore_label=spec.ignore_label
+            class_weight, problem, num_classes, labels=train_labels, ignore_label=options.get("ignore_label")
         )
         return bound(weights.astype(np.float32))
 
-    return spec._replace(loss_from_labels=from_labels)
+    if class_weight is None:
+        chosen = bound(None)
+    elif not isinstance(class_weight, str):
+        # The model's shapes are not known yet; the number of classes is checked when the loss is traced.
+        chosen = bound(labels.resolve_class_weight(class_weight, problem, len(class_weight)).astype(np.float32))
+    elif class_weight in ("balanced", "effective"):
+        chosen = _without_labels
+    else:
+        raise unknown_name("class_weight", class_weight, ("balanced", "effective"))
+    return OutputSpec(
+        problem,
+        chosen,
+        _metrics(metrics, problem),
+        weight,
+        options.get("ignore_label"),
+        loss_from_labels=from_labels if chosen is _without_labels else None,
+    )
+
+
+def _without_labels(*arguments: Any, **options: Any) -> jax.Array:
+    raise InputError(
+        "class_weight is computed from the training labels of the first fit: call fit first, or give "
+        "losses.class_weights(labels, num_classes)."
+    )
 
 
 def _user_loss(

@@ -253,26 +253,26 @@ class Experiment:
     @property
     def complete_objective(self) -> Objective:
         """The objective with class weights; those that come from training labels are known from the first fit on."""
-        if not any(spec.loss_from_labels for _, spec in objectives.specs(self.objective)):
-            return self.objective
-        if "_weighted" not in self.__dict__:
-            raise InputError(
-                "class_weight is computed from the training labels of the first fit: call fit first, or give "
-                "losses.class_weights(labels, num_classes)."
-            )
-        return self.__dict__["_weighted"]
+        complete: Objective = self.__dict__.get("_weighted", self.objective)
+        return complete
 
     def _compute_class_weights(self, train: Examples) -> None:
+        """Completes the objective with class weights from training labels, once."""
+        if "_weighted" in self.__dict__ or not any(
+            spec.loss_from_labels for _, spec in objectives.specs(self.objective)
+        ):
+            return
         outputs = self.output_shapes(train.inputs)
-        weighted, losses = {}, {}
+        weighted = {}
         for name, spec, logits, labels, _ in objectives.by_output(self.objective, outputs, train.labels, None):
             if spec.loss_from_labels:
                 classes = 2 if spec.problem == "binary" else logits.shape[1]
-                losses[name] = spec.loss_from_labels(labels, classes)
-                spec = spec._replace(loss=losses[name])
+                spec = spec._replace(loss=spec.loss_from_labels(labels, classes))
             weighted[name] = spec
-        if losses and "_weighted" not in self.__dict__:
-            self.__dict__["_weighted"] = weighted.get(None, weighted)
+        self.__dict__["_weighted"] = weighted.get(None, weighted)
+        # Functions of the incomplete objective, if any were made.
+        for name in ("step", "train_step", "train_chunk", "_judge"):
+            self.__dict__.pop(name, None)
 
     def epoch_order(self, data: Examples, batch_size: int) -> Callable[[jax.Array, int], jax.Array]:
         """Returns ``(key, epoch) -> rows``, the order in which an epoch visits the examples."""

@@ -279,7 +279,7 @@ def one_number(outputs, labels):
         (lambda: jaxcls.compile(linear, "adamm"), "Did you mean 'adam"),
         (lambda: jaxcls.compile(linear, 1e-3), "an optimizer of type float was given"),
         (lambda: jaxcls.compile(linear, loss="categorical_crossentropi"), "Did you mean 'categorical_crossentropy'"),
-        (lambda: jaxcls.compile(linear, loss="focal_loss"), "has a form for each problem: give problem="),
+        (lambda: jaxcls.compile(linear, loss="focal_loss"), "differs between problems; call losses.get('focal_loss', 'binary')"),
         (lambda: jaxcls.compile(linear, loss=losses.hinge, problem="multiclass"), "'hinge' does not fit a multiclass"),
         (lambda: jaxcls.compile(linear, loss=lambda outputs, labels: 0), "needs problem='multiclass'"),
         (lambda: jaxcls.compile(linear, metrics="accuracy"), "metrics is a list, such as metrics=['accuracy']"),
