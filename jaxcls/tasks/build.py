@@ -34,12 +34,6 @@ from jaxcls.training.settings import (
 
 PyTree = Any
 
-# Every run has these; its task's recipe fills in what the user does not give.
-_REQUIRED = (
-    "model", "dropout", "epochs", "batch_size", "validation_fraction", "monitor", "restore_best", "loss", "optimizer",
-    "learning_rate", "schedule",
-)  # fmt: skip
-
 
 class Splits(NamedTuple):
     """The disjoint splits of a data set: to learn from, to choose by, and to be tested on."""
@@ -195,7 +189,7 @@ def check_finished(task: Task, resolved: Settings, where: str) -> None:
       where: the file that they are from, for messages.
     """
     with error_context(where):
-        for name in _REQUIRED:
+        for name in settings.required():
             if getattr(resolved, name) is None:
                 raise InputError(f"has no {name}, which every run has.")
         _recipe(task, resolved)

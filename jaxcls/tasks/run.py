@@ -17,10 +17,7 @@ from jaxcls.training import checks, settings
 from jaxcls.training.loop import FitConfig
 from jaxcls.training.run import Reported, Result, RunData, RunOptions, execute
 from jaxcls.training.saving import predictor_record
-from jaxcls.training.settings import Settings
-
-# They belong to one call of the command, not to the run.
-_COMMAND_ONLY = ("config", "list_tasks", "profile", "resume")
+from jaxcls.training.settings import CommandSettings, Settings
 
 
 def run(
@@ -55,7 +52,7 @@ def run(
     identity = settings.identity(resolved)
     directory = RunDirectory(
         resolved.run_dir or Path("runs") / f"{task.name}-{settings.digest(resolved, provenance.sha256)}",
-        {name: value for name, value in record.items() if name not in _COMMAND_ONLY},
+        {name: value for name, value in record.items() if name not in settings.names(CommandSettings)},
         identity=identity,
         resume=resolved.resume,
         environment=environment.record() | native.record(),

@@ -237,18 +237,26 @@ class EvaluationSettings:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ExecutionSettings:
-    """Where and how the run is executed and saved. These do not affect the result."""
+class CommandSettings:
+    """What this call of the command does. These are not recorded with the run."""
 
-    run_dir: Path | None = field(default=None, metadata=COMMON)
-    """folder of the run; the same command continues an interrupted run (default: a folder in runs/ named after the task
-    and a hash of the settings)"""
     config: Path | None = field(default=None, metadata=COMMON)
     """TOML file with options; options on the command line override it. Every run folder has one, config.toml"""
     list_tasks: bool = field(default=False, metadata=COMMON)
     """list the tasks with their models and presets, and exit"""
     resume: bool = True
     """continue the run in --run-dir; --no-resume refuses a folder with a run in it"""
+    profile: Path | None = None
+    """folder for a JAX profiler trace of a few steps, for XProf or Perfetto; prints the slowest operations"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExecutionSettings(CommandSettings):
+    """Where and how the run is executed and saved. These do not affect the result."""
+
+    run_dir: Path | None = field(default=None, metadata=COMMON)
+    """folder of the run; the same command continues an interrupted run (default: a folder in runs/ named after the task
+    and a hash of the settings)"""
     checkpoint_seconds: float = 60.0
     """seconds between checkpoints within an epoch; the end of an epoch is always saved"""
     data_on: Literal["auto", "device", "host"] = "auto"
@@ -258,8 +266,6 @@ class ExecutionSettings:
     """use only deterministic operations on a GPU: slower; a CPU is always deterministic"""
     stall_seconds: float = 1800.0
     """exit with a stack trace of each thread after this many seconds without progress; 0 waits forever"""
-    profile: Path | None = None
-    """folder for a JAX profiler trace of a few steps, for XProf or Perfetto; prints the slowest operations"""
     tensorboard: bool = False
     """also write metrics for TensorBoard, to the folder tensorboard/ of the run"""
     wandb: bool = False
@@ -303,6 +309,15 @@ def names(group: type) -> tuple[str, ...]:
     ('model', 'dropout', 'dtype', 'remat')
     """
     return tuple(setting.name for setting in dataclasses.fields(group))
+
+
+def required() -> list[str]:
+    """The names of the settings that every run has: where the user gives none, the recipe of the task does."""
+    return [
+        setting.name
+        for setting in dataclasses.fields(Settings)
+        if setting.default is UNSET and type(None) not in typing.get_args(setting.type)
+    ]
 
 
 def select(settings: object, group: type) -> dict[str, Any]:
