@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 
 def text_table(rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
-    """Aligns rows of cells as columns, two spaces apart.
+    """Aligns rows of cells as columns, separated by two spaces.
 
     Args:
       rows: the cells; every row has as many.

@@ -17,7 +17,7 @@ from jaxcls._utils.text_table import text_table
 if TYPE_CHECKING:
     from jaxcls.tasks.predictor import Predictor
 
-# Exit statuses, beside 0.
+# Exit statuses, other than 0.
 FAILED = 1
 BAD_INPUT = 2
 # EX_TEMPFAIL of sysexits.h: the run is saved, and the same command continues it.

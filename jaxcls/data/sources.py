@@ -79,7 +79,7 @@ def load(
 def load_sample(write: Callable[[Path], None], read: Callable[[Path], Dataset]) -> Dataset:
     """Loads a synthetic data set: files in the format of the real ones, written once and read like these.
 
-    The files are kept in the user's cache under the checksum of the code that writes them.
+    The files are stored in the user's cache under the checksum of the code that writes them.
 
     Args:
       write: writes the files into an empty folder; must be deterministic.

@@ -22,11 +22,11 @@ def dropout(key: jax.Array, x: jax.Array, rate: float) -> jax.Array:
     >>> round(float((x == 0).mean()), 2), round(float(x.max()), 4)
     (0.25, 1.3333)
     """
-    kept = round((1 - rate) * 65536)
-    if kept == 0:
+    keep_threshold = round((1 - rate) * 65536)
+    if keep_threshold == 0:
         return jnp.zeros_like(x)
     *shape, features = x.shape
     words = jax.random.bits(key, (*shape, (features + 1) // 2), jnp.uint32)
     bits = lax.bitcast_convert_type(words, jnp.uint16).reshape(*shape, -1)[..., :features]
-    # Not bits < kept, since 65536 is not a uint16.
-    return jnp.where(bits <= jnp.uint16(kept - 1), x * (65536 / kept), 0)
+    # Not bits < keep_threshold, since 65536 is not a uint16.
+    return jnp.where(bits <= jnp.uint16(keep_threshold - 1), x * (65536 / keep_threshold), 0)

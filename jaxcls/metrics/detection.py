@@ -295,7 +295,7 @@ def box_iou(boxes: np.ndarray, others: np.ndarray, crowd: np.ndarray | None = No
     """Intersection over union of each pair of boxes (n, 4) and (m, 4), (n, m); 0 for boxes without an area.
 
     Args:
-      crowd: (m,), where True, the area of the first box takes the place of the union, as in COCO.
+      crowd: (m,), where True, the area of the first box replaces the union, as in COCO.
 
     >>> box_iou([[0, 0, 2, 2]], [[0, 0, 2, 1], [2, 2, 3, 3]])
     array([[0.5, 0. ]])
@@ -343,14 +343,14 @@ def match_by_class(detections: Arrays, labels: Arrays, num_classes: int) -> list
     """Matches all detections at each IoU threshold, by class."""
     _check(detections, labels, num_classes)
     nothing = (np.zeros(0), np.zeros(0, int), np.zeros((len(IOUS), 0)))
-    found: list[list[tuple[np.ndarray, ...]]] = [[nothing] for _ in range(num_classes)]
+    columns_by_class: list[list[tuple[np.ndarray, ...]]] = [[nothing] for _ in range(num_classes)]
     for row, label, chosen, truth in _images_and_classes(detections, labels):
         matched = _match(detections["boxes"][row, chosen], labels, row, truth, IOUS)
         # 1 for a correct detection, -1 for a false positive, 0 for one that does not count.
         results = np.append(np.where(labels["crowd"][row, truth], 0, 1), -1)[matched]
-        found[label].append((detections["scores"][row, chosen], np.full(len(chosen), row), results))
+        columns_by_class[label].append((detections["scores"][row, chosen], np.full(len(chosen), row), results))
     by_class = []
-    for label, columns in enumerate(found):
+    for label, columns in enumerate(columns_by_class):
         scores, images, results = (np.concatenate(parts, axis=-1) for parts in zip(*columns, strict=True))
         order = np.argsort(-scores, kind="stable")
         objects = ((labels["classes"] == label) & ~labels["crowd"]).sum(axis=1)

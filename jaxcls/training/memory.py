@@ -69,7 +69,7 @@ def _check(lower: Callable[..., jax.stages.Lowered], state: TrainState, batches:
 
 
 def _needed(lowered: jax.stages.Lowered) -> int | None:
-    """The bytes that a program takes on each device beside its arguments, which are there already."""
+    """The bytes that a program takes on each device in addition to its arguments, which are already allocated."""
     analysis = lowered.compile().memory_analysis()
     if analysis is None:
         return None
@@ -97,9 +97,9 @@ def _free_of_host() -> int | None:
             try:
                 most = (folder / "memory.max").read_text(encoding="ascii").strip()
                 used = int((folder / "memory.current").read_text(encoding="ascii"))
-                kept = dict(map(str.split, (folder / "memory.stat").read_text(encoding="ascii").splitlines()))
+                fields = dict(map(str.split, (folder / "memory.stat").read_text(encoding="ascii").splitlines()))
             except OSError:
                 continue
             if most != "max":
-                bounds.append(int(most) - used + int(kept.get("inactive_file", 0)))
+                bounds.append(int(most) - used + int(fields.get("inactive_file", 0)))
     return max(0, min(bounds))

@@ -304,7 +304,7 @@ class _HistoryLogger(Callback):
         try:
             self.write(history)
         except OSError as error:
-            # The disk may have room again before the run ends; the history is part of each checkpoint.
+            # The disk may have free space again before the run ends; the history is part of each checkpoint.
             self._say(f"warning: the history cannot be written ({error}); training continues")
 
     def write(self, history: Sequence[dict[str, Any]]) -> None:

@@ -232,7 +232,7 @@ def collect(
     params: PyTree,
     model_state: PyTree,
     inputs: PyTree,
-    *beside: PyTree,
+    *extra: PyTree,
     batch_size: int,
     buckets: Buckets | None = None,
     sharding: jax.sharding.Sharding | None = None,
@@ -242,22 +242,22 @@ def collect(
     Batches have one size, so that one compiled program serves sets of every size; with ``buckets``, one for each size.
 
     Args:
-      step: ``(params, model_state, inputs, *beside) -> tree``, such as a prediction step, of a batch.
-      beside: what else it takes of the examples, such as their labels.
+      step: ``(params, model_state, inputs, *extra) -> tree``, such as a prediction step, of a batch.
+      extra: further arrays of the examples that the step takes, such as their labels.
     """
     count = len(jax.tree.leaves(inputs)[0])
     if buckets is None:
-        batches = padded_batches((inputs, *beside), batch_size)
+        batches = padded_batches((inputs, *extra), batch_size)
         return _joined([step(params, model_state, *jax.device_put(batch, sharding)) for batch in batches], count)
     numbers = buckets.indices(inputs)
     parts, rows = [], []
     for number, size in enumerate(buckets.sizes):
-        own = np.flatnonzero(numbers == number)
-        if len(own):
-            taken, *others = jax.tree.map(lambda leaf, own=own: leaf[own], (inputs, *beside))
+        indices = np.flatnonzero(numbers == number)
+        if len(indices):
+            taken, *others = jax.tree.map(lambda leaf, indices=indices: leaf[indices], (inputs, *extra))
             options: dict[str, Any] = {"batch_size": batch_size, "sharding": sharding}
             parts.append(collect(step, params, model_state, buckets.cut(taken, size), *others, **options))
-            rows.append(own)
+            rows.append(indices)
     back = np.argsort(np.concatenate(rows))
     return jax.tree.map(lambda values: values[back], _joined(parts, count))
 

@@ -79,8 +79,8 @@ def test_user_data_is_scored_on_other_test_examples(tmp_path, capsys):
         (tmp_path / name).mkdir()
         image_folder.write(tmp_path / name, train=6, test=2, seed=seed)
     folders = {"data": tmp_path / "own" / "train", "test_data": tmp_path / "own" / "test"}
-    own = Settings(task="image_folder", **folders, image_size=8, model="mlp", epochs=1, batch_size=16)
-    directory = run.run(dataclasses.replace(own, run_dir=tmp_path / "run"), say=lambda line: None).directory
+    settings = Settings(task="image_folder", **folders, image_size=8, model="mlp", epochs=1, batch_size=16)
+    directory = run.run(dataclasses.replace(settings, run_dir=tmp_path / "run"), say=lambda line: None).directory
     _, result = evaluated(capsys, directory)
     assert result["metrics"] == pytest.approx(json.loads((directory / "results.json").read_text())["metrics"])
     output, _ = evaluated(capsys, directory, "--test-data", tmp_path / "new" / "train")

@@ -59,8 +59,8 @@ def test_saved_arrays_are_read_back(folder, save, num_labels):
 
 
 def test_fortran_order_and_rgb_are_read(folder):
-    colour = {name: np.stack([array] * 3, axis=-1) for name, array in arrays().items() if name.endswith("images")}
-    content = arrays(**colour | {"val_images": np.asfortranarray(colour["val_images"])})
+    color_images = {name: np.stack([array] * 3, axis=-1) for name, array in arrays().items() if name.endswith("images")}
+    content = arrays(**color_images | {"val_images": np.asfortranarray(color_images["val_images"])})
     np.testing.assert_array_equal(read_bytes(folder, saved(**content)).validation.inputs, content["val_images"])
 
 
@@ -83,8 +83,8 @@ def test_find_prefers_the_smallest_images_of_at_least_the_size(tmp_path, there, 
     names = {28: "pneumoniamnist.npz", **{pixels: f"pneumoniamnist_{pixels}.npz" for pixels in (64, 128, 224)}}
     for pixels in there:
         (tmp_path / names[pixels]).touch()
-    found = medmnist.find(tmp_path, "pneumoniamnist", size)
-    assert found == (tmp_path / names[right] if right else None)
+    path_found = medmnist.find(tmp_path, "pneumoniamnist", size)
+    assert path_found == (tmp_path / names[right] if right else None)
 
 
 @pytest.mark.parametrize(

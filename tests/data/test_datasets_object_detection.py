@@ -244,8 +244,8 @@ def write_voc(root, lists):
 def test_voc_splits_follow_its_lists(tmp_path, lists, sizes):
     write_voc(tmp_path / "VOCdevkit" / "VOC2007", lists)
     dataset = load(tmp_path)
-    found = tuple(split and split.num_examples for split in (dataset.train, dataset.validation, dataset.test))
-    assert found == sizes
+    split_sizes = tuple(split and split.num_examples for split in (dataset.train, dataset.validation, dataset.test))
+    assert split_sizes == sizes
     assert dataset.class_names == ("box",)
     x1, y1, x2, y2 = np.rint(dataset.train.labels["boxes"][0, 0]).astype(int)
     bright = dataset.train.inputs["image"][0, :, :, 0] > 120
@@ -384,8 +384,8 @@ def prepared(tmp_path):
         def _generate_examples(self, count):
             box = tfds.features.BBox(ymin=0.1, xmin=0.2, ymax=0.5, xmax=1.0)
             for row in range(count):
-                found = [{"label": "dog", "bbox": box, "is_difficult": index == 1} for index in range(2 * row)]
-                yield row, {"image": image(row), "image/filename": f"{row}.png", "objects": found}
+                objects = [{"label": "dog", "bbox": box, "is_difficult": index == 1} for index in range(2 * row)]
+                yield row, {"image": image(row), "image/filename": f"{row}.png", "objects": objects}
 
     builder = Builder(config="2007", data_dir=tmp_path / "tfds", file_format="array_record")
     builder.download_and_prepare()

@@ -325,8 +325,8 @@ def test_hidden_files_and_those_of_file_managers_are_not_listed(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "folder.png").mkdir()
-    found, others = images.list_files(tmp_path)
-    assert [path.relative_to(tmp_path).as_posix() for path in found] == ["a.png", "b.JPG", "c/d.jpeg"]
+    image_paths, others = images.list_files(tmp_path)
+    assert [path.relative_to(tmp_path).as_posix() for path in image_paths] == ["a.png", "b.JPG", "c/d.jpeg"]
     assert [path.name for path in others] == ["notes.txt"]
 
 

@@ -1,4 +1,4 @@
-"""Attention equals its definition, in value and gradient, whatever is masked and however the batch is cut."""
+"""Attention equals its definition, in value and gradient, for any mask and any division of the batch into blocks."""
 
 import functools
 
@@ -16,7 +16,7 @@ SHAPES = [
     (3, 7, 2, 4, (7, 4, 1)),
     (2, 5, 1, 3, (5, 0)),
     (1, 1, 2, 1, (1,)),
-    # So many scores that each text is a block of its own.
+    # Enough scores that each text is a block by itself.
     (3, 256, 8, 2, (256, 100, 3)),
     # Three blocks of four.
     (12, 181, 4, 2, tuple(range(12))),
@@ -43,16 +43,16 @@ def value_and_gradients(function, arrays, present):
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "x".join(map(str, shape[:4])))
-def test_value_and_gradients_are_those_of_the_definition(shape):
+def test_value_and_gradients_match_the_definition(shape):
     arrays, present = draw(*shape)
-    found, expected = (
+    actual, expected = (
         value_and_gradients(function, arrays, present) for function in (kernels.attention, by_definition)
     )
-    chex.assert_tree_all_finite(found)
-    chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-5)
+    chex.assert_tree_all_finite(actual)
+    chex.assert_trees_all_close(actual, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_what_is_masked_has_no_effect_and_no_gradient():
+def test_masked_tokens_have_no_effect_and_no_gradient():
     (query, key, value, cotangent), present = draw(*SHAPES[0])
     padding = ~present[..., None, None]
     other = [jnp.where(padding, 1e4, x) for x in (key, value)]
@@ -70,7 +70,7 @@ def test_large_scores_stay_finite(scale):
     chex.assert_tree_all_finite(value_and_gradients(kernels.attention, (query * scale, *others), present))
 
 
-def test_reverse_over_reverse_is_that_of_the_definition():
+def test_second_derivatives_match_the_definition():
     (query, key, value, _), present = draw(*SHAPES[0])
 
     def second(function):
@@ -80,24 +80,24 @@ def test_reverse_over_reverse_is_that_of_the_definition():
     chex.assert_trees_all_close(second(kernels.attention), second(by_definition), rtol=1e-3, atol=1e-4)
 
 
-def test_bfloat16_goes_in_and_out():
+def test_bfloat16_inputs_give_bfloat16_outputs():
     arrays, present = draw(*SHAPES[0], dtype=jnp.bfloat16)
-    found = value_and_gradients(kernels.attention, arrays, present)
-    assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {np.dtype(jnp.bfloat16)}
+    actual = value_and_gradients(kernels.attention, arrays, present)
+    assert {leaf.dtype for leaf in jax.tree.leaves(actual)} == {np.dtype(jnp.bfloat16)}
     exact = [array.astype(jnp.float32) for array in arrays]
     expected = value_and_gradients(by_definition, exact, present)
-    chex.assert_trees_all_close(jax.tree.map(lambda x: x.astype(jnp.float32), found), expected, atol=0.05)
+    chex.assert_trees_all_close(jax.tree.map(lambda x: x.astype(jnp.float32), actual), expected, atol=0.05)
 
 
-def test_texts_on_two_devices_are_attended_to_as_on_one():
+def test_attention_on_two_devices_matches_one_device():
     arrays, present = draw(*SHAPES[-1])
     mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     placed = jax.device_put((arrays, present), NamedSharding(mesh, PartitionSpec("data")))
-    found, expected = (value_and_gradients(kernels.attention, *given) for given in (placed, (arrays, present)))
-    chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-6)
+    actual, expected = (value_and_gradients(kernels.attention, *arguments) for arguments in (placed, (arrays, present)))
+    chex.assert_trees_all_close(actual, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_on_a_cpu_the_plain_form_leaves_nothing_in_the_program():
+def test_cpu_program_never_holds_the_scores_of_the_whole_batch():
     arrays, present = draw(*SHAPES[-1])
     compiled = value_and_gradients.lower(kernels.attention, arrays, present).compile().as_text()
     assert "f32[4,4,181,181]" in compiled

@@ -16,7 +16,7 @@ MODELS = {
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_every_convolution_and_dense_layer_is_that_of_ops(name):
+def test_every_convolution_and_dense_layer_uses_the_kernels(name):
     module = nnx.eval_shape(lambda: MODELS[name](nnx.Rngs(0)))
     nodes = [node for _, node in nnx.iter_graph(module)]
     products = [node for node in nodes if isinstance(node, nnx.Linear)]

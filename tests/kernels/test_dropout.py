@@ -1,4 +1,4 @@
-"""Dropout draws as its law says: the rate, the expected value, independent elements, all from the key."""
+"""Dropout has the right rate and expected value, independent elements, and depends on the key alone."""
 
 import chex
 import jax
@@ -17,20 +17,20 @@ def drawn(rate, seed=0):
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.9, 1.0])
-def test_the_rate_and_the_expected_value(rate):
+def test_rate_and_expected_value(rate):
     values = drawn(rate)
-    kept = values[values != 0]
+    remaining = values[values != 0]
     # Five standard deviations of a binomial share.
     assert abs((values == 0).mean() - rate) <= 5 * np.sqrt(rate * (1 - rate) / COUNT) + 2**-17
     probability = round((1 - rate) * 65536) / 65536
-    np.testing.assert_allclose(kept * probability, 1, rtol=1e-6)
-    assert len(kept) == COUNT or rate > 0
+    np.testing.assert_allclose(remaining * probability, 1, rtol=1e-6)
+    assert len(remaining) == COUNT or rate > 0
 
 
-@pytest.mark.parametrize("apart", [1, 2, 3, 1024, 2048])
-def test_elements_are_independent(apart):
+@pytest.mark.parametrize("distance", [1, 2, 3, 1024, 2048])
+def test_elements_are_independent(distance):
     mask = (drawn(0.3) == 0).ravel() - 0.3
-    correlation = (mask[apart:] * mask[:-apart]).mean() / (0.3 * 0.7)
+    correlation = (mask[distance:] * mask[:-distance]).mean() / (0.3 * 0.7)
     assert abs(correlation) < 5 / np.sqrt(COUNT)
 
 
@@ -41,7 +41,7 @@ def test_every_column_has_the_same_rate():
     assert abs((deviations**2).sum() - 2048) < 5 * 64
 
 
-def test_what_is_dropped_follows_from_the_key():
+def test_dropped_elements_are_determined_by_the_key():
     np.testing.assert_array_equal(drawn(0.3), drawn(0.3))
     differing = (drawn(0.3) == 0) != (drawn(0.3, seed=1) == 0)
     assert abs(differing.mean() - 2 * 0.3 * 0.7) < 5e-3
@@ -49,7 +49,7 @@ def test_what_is_dropped_follows_from_the_key():
 
 @pytest.mark.parametrize("shape", [(4, 5), (1,), (2, 3, 8)])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
-def test_the_gradient_passes_where_the_value_does(shape, dtype):
+def test_gradient_is_scaled_and_masked_like_the_value(shape, dtype):
     x = jax.random.normal(jax.random.key(1), shape).astype(dtype)
     value, pullback = jax.vjp(lambda x: kernels.dropout(jax.random.key(2), x, 0.5), x)
     chex.assert_shape(value, shape)

@@ -26,7 +26,7 @@ SHAPES = [
 
 @pytest.fixture(autouse=True)
 def _pure():
-    """The forms in pure JAX; the native ones have tests of their own."""
+    """Tests pure JAX; test_native.py tests the native kernels."""
     with native.portable():
         yield
 
@@ -36,15 +36,15 @@ def pair(shape, channels, dtype=jnp.float32):
     x = jax.random.normal(jax.random.key(0), (3, height, width, channels), dtype)
     kernel = jax.random.normal(jax.random.key(1), (*window, channels, 4), dtype)
 
-    def of(conv):
+    def with_shape(conv):
         return lambda x, kernel: conv(x, kernel, strides, padding, dimension_numbers=NHWC)
 
-    return of(kernels.conv), of(lax.conv_general_dilated), x, kernel
+    return with_shape(kernels.conv), with_shape(lax.conv_general_dilated), x, kernel
 
 
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_value_and_gradients_are_those_of_lax(shape, channels):
+def test_value_and_gradients_match_lax(shape, channels):
     ours, reference, x, kernel = pair(shape, channels)
     value, pullback = jax.vjp(ours, x, kernel)
     expected, expected_pullback = jax.vjp(reference, x, kernel)
@@ -55,7 +55,7 @@ def test_value_and_gradients_are_those_of_lax(shape, channels):
 
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("shape", SHAPES[1:2])
-def test_reverse_over_reverse_is_that_of_lax(shape, channels):
+def test_second_derivatives_match_lax(shape, channels):
     ours, reference, x, kernel = pair(shape, channels)
 
     def second(f):
@@ -78,13 +78,13 @@ def test_half_precision_is_summed_in_float32(channels):
         chex.assert_trees_all_close(array.astype(jnp.float32), oracle, rtol=2**-8, atol=1e-5)
 
 
-def test_a_convolution_of_the_models_takes_the_hand_written_gradients():
+def test_flax_layer_uses_the_custom_gradients():
     layer = nnx.Conv(1, 4, (3, 3), conv_general_dilated=kernels.conv, rngs=nnx.Rngs(0))
     assert "custom_vjp" in str(jax.make_jaxpr(layer)(jnp.ones((2, 8, 8, 1))))
 
 
 @pytest.mark.parametrize("options", [{"feature_group_count": 2}, {"kernel_dilation": 2}])
-def test_what_it_does_not_write_by_hand_is_lax_own(options):
+def test_other_options_fall_back_to_lax(options):
     def outputs(conv):
         layer = nnx.Conv(2, 4, (3, 3), **options, conv_general_dilated=conv, rngs=nnx.Rngs(0))
         return layer(jax.random.normal(jax.random.key(3), (2, 8, 8, 2)))

@@ -21,7 +21,7 @@ def draw(shape, outputs):
 
 
 @pytest.mark.parametrize(("shape", "outputs"), SHAPES)
-def test_value_and_gradients_are_those_of_the_plain_form(shape, outputs):
+def test_value_and_gradients_match_the_plain_product(shape, outputs):
     arrays = draw(shape, outputs)
     value, pullback = jax.vjp(kernels.linear, *arrays)
     expected, expected_pullback = jax.vjp(plain, *arrays)
@@ -31,7 +31,7 @@ def test_value_and_gradients_are_those_of_the_plain_form(shape, outputs):
 
 
 @pytest.mark.parametrize(("shape", "outputs"), SHAPES[:2])
-def test_reverse_over_reverse_is_that_of_the_plain_form(shape, outputs):
+def test_second_derivatives_match_the_plain_product(shape, outputs):
     arrays = draw(shape, outputs)
 
     def second(function):
@@ -42,7 +42,7 @@ def test_reverse_over_reverse_is_that_of_the_plain_form(shape, outputs):
     chex.assert_trees_all_close(second(kernels.linear), second(plain), rtol=1e-4, atol=1e-3)
 
 
-def test_no_bias_is_a_bias_of_zero():
+def test_missing_bias_equals_zero_bias():
     x, kernel, bias = draw((6, 5), 3)
     chex.assert_trees_all_equal(kernels.linear(x, kernel), kernels.linear(x, kernel, jnp.zeros_like(bias)))
 
@@ -54,7 +54,7 @@ def test_a_bias_may_have_several_axes():
     chex.assert_trees_all_equal(pullback(value), (value, value.sum(axis=0)))
 
 
-def test_the_gradient_of_a_bias_in_half_precision_is_summed_in_float32():
+def test_bfloat16_bias_gradient_is_accumulated_in_float32():
     # One after another in half precision they would stop at 256.
     gradient = jax.grad(lambda bias: jnp.sum(kernels.add_bias(jnp.zeros((4096, 3), jnp.bfloat16), bias)))
     assert gradient(jnp.zeros(3, jnp.bfloat16)).tolist() == [4096.0] * 3

@@ -57,7 +57,7 @@ def ours(geometry):
     )
 
 
-def of_lax(geometry):
+def lax_conv(geometry):
     return lambda x, kernel: lax.conv_general_dilated(
         x, kernel, geometry.strides, geometry.padding, None, geometry.dilation, NHWC, geometry.groups
     )
@@ -72,14 +72,14 @@ def is_native(function, *arguments):
 
 
 def close(actual, expected, tolerance=1e-5):
-    """To a part of the largest number: each is a sum of many that cancel."""
+    """Compares relative to the largest element, since each element is a sum with cancellation."""
     for one, other in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         other = np.asarray(other, np.float64)
         np.testing.assert_allclose(np.asarray(one, np.float64), other, rtol=0, atol=tolerance * (1 + abs(other).max()))
 
 
 @pytest.mark.parametrize("name", GEOMETRIES)
-def test_values_and_gradients_of_first_and_second_order_are_those_of_lax(name):
+def test_values_and_first_and_second_derivatives_match_lax(name):
     window, geometry = GEOMETRIES[name]
     x, kernel, y = drawn(window, geometry)
     assert is_native(ours(geometry), x, kernel)
@@ -94,7 +94,7 @@ def test_values_and_gradients_of_first_and_second_order_are_those_of_lax(name):
 
         return jax.jit(lambda x, kernel: (conv(x, kernel), slope(x, kernel), jax.grad(length, (0, 1))(x, kernel)))
 
-    close(orders(ours(geometry))(x, kernel), orders(of_lax(geometry))(x, kernel))
+    close(orders(ours(geometry))(x, kernel), orders(lax_conv(geometry))(x, kernel))
 
 
 def written_out(x, kernel, geometry):
@@ -129,7 +129,7 @@ PAIR = st.tuples(st.integers(0, 3), st.integers(0, 3))
     sides=st.tuples(st.integers(1, 3), st.integers(5, 12), st.integers(5, 12)),
     channels=st.tuples(st.integers(1, 5), st.integers(1, 18)),
 )
-def test_any_geometry_gives_what_float64_gives(geometry, window, sides, channels):
+def test_any_geometry_matches_float64(geometry, window, sides, channels):
     generator = np.random.default_rng(0)
     x = generator.normal(size=(*sides, channels[0] * geometry.groups)).astype(np.float32)
     kernel = generator.normal(size=(*window, channels[0], channels[1] * geometry.groups)).astype(np.float32)
@@ -150,7 +150,7 @@ def test_any_geometry_gives_what_float64_gives(geometry, window, sides, channels
         assert abs(np.sum(np.asarray(gradient, np.float64) * at) - total) < 1e-5 * scale
 
 
-def test_a_kernel_of_padding_only_and_other_corners_are_left_to_lax():
+def test_degenerate_geometries_fall_back_to_lax():
     geometry = GEOMETRIES["plain"][1]
     x, kernel, _ = (jnp.asarray(array) for array in drawn(3, geometry))
     assert native.supports_convolution(x, kernel, geometry)
@@ -166,25 +166,25 @@ def test_a_kernel_of_padding_only_and_other_corners_are_left_to_lax():
 def test_half_precision_is_summed_in_float32(name):
     window, geometry = GEOMETRIES[name]
     # 2,000 products: their sum in half precision would be off by whole parts of it.
-    given = drawn(window, geometry, channels=32, batch=8)
-    x, kernel, y = (jnp.asarray(array, jnp.bfloat16) for array in given)
+    arrays = drawn(window, geometry, channels=32, batch=8)
+    x, kernel, y = (jnp.asarray(array, jnp.bfloat16) for array in arrays)
     value, pullback = jax.vjp(ours(geometry), x, kernel)
     assert is_native(ours(geometry), x, kernel)
-    exact, exact_pullback = jax.vjp(of_lax(geometry), x.astype(jnp.float32), kernel.astype(jnp.float32))
+    exact, exact_pullback = jax.vjp(lax_conv(geometry), x.astype(jnp.float32), kernel.astype(jnp.float32))
     gradients = pullback(y)
     assert {array.dtype for array in (value, *gradients)} == {jnp.dtype(jnp.bfloat16)}
     # Rounded once, to 8 bits.
     close((value, gradients), (exact, exact_pullback(y.astype(jnp.float32))), 2**-8)
 
 
-def test_a_pooled_convolution_of_many_features_takes_it():
+def test_pooled_convolution_with_many_features_is_native():
     images = jnp.ones((2, 8, 8, 1))
     assert is_native(kernels.pooled_convolution, images, jnp.ones((3, 3, 1, 32)))
     # One product, with a few.
     assert not is_native(kernels.pooled_convolution, images, jnp.ones((3, 3, 1, 8)))
 
 
-def test_scan_and_remat_keep_the_bits():
+def test_scan_and_remat_give_identical_bits():
     x, kernel, _ = drawn(3, GEOMETRIES["plain"][1], channels=4, features=4)
 
     def twice(x, kernel):
@@ -201,15 +201,15 @@ def test_scan_and_remat_keep_the_bits():
     close(gradient(scanned), gradient(lambda x, kernel: plain(plain(x, kernel), kernel)))
 
 
-def test_without_a_compiled_function_around_it():
+def test_eager_call():
     x, kernel, y = drawn(3, GEOMETRIES["plain"][1])
     value, pullback = jax.vjp(plain, x, kernel)
-    expected, expected_pullback = jax.vjp(of_lax(GEOMETRIES["plain"][1]), x, kernel)
+    expected, expected_pullback = jax.vjp(lax_conv(GEOMETRIES["plain"][1]), x, kernel)
     close((value, pullback(y)), (expected, expected_pullback(y)))
 
 
 @pytest.mark.parametrize("axes", [(0, None), (None, 0), (0, 0)])
-def test_vmap_of_the_gradients(axes):
+def test_gradients_under_vmap(axes):
     x, kernel, _ = drawn(3, GEOMETRIES["plain"][1])
     arguments = [
         array if axis is None else np.stack([array, 2 * array, -array])
@@ -220,11 +220,11 @@ def test_vmap_of_the_gradients(axes):
         return jax.vmap(jax.grad(lambda x, kernel: jnp.sum(jnp.sin(conv(x, kernel))), (0, 1)), axes)
 
     assert is_native(mapped(plain), *arguments)
-    close(mapped(plain)(*arguments), mapped(of_lax(GEOMETRIES["plain"][1]))(*arguments))
+    close(mapped(plain)(*arguments), mapped(lax_conv(GEOMETRIES["plain"][1]))(*arguments))
 
 
 @pytest.mark.parametrize("over", ["images", "features", "nothing"])
-def test_each_device_convolves_its_own_images(over):
+def test_sharded_convolution_computes_each_shard_on_its_device(over):
     mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     specs = {
         "images": (PartitionSpec("data"), PartitionSpec()),
@@ -239,7 +239,7 @@ def test_each_device_convolves_its_own_images(over):
         return jax.jit(jax.grad(loss, (0, 1)))
 
     compiled = gradients(plain).lower(x, kernel).compile()
-    close(compiled(x, kernel), gradients(of_lax(GEOMETRIES["plain"][1]))(*arrays))
+    close(compiled(x, kernel), gradients(lax_conv(GEOMETRIES["plain"][1]))(*arrays))
     if over == "images":
         text = compiled.as_text()
         assert "all-gather" not in text
@@ -257,7 +257,7 @@ def summed(a, b, shift):
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 # Fewer pixels than there are threads, than a block has, and several blocks with a rest.
 @pytest.mark.parametrize("shape", [(1, 1, 1, 3), (3, 5, 4, 17), (9, 20, 20, 32)])
-def test_sums_of_channels_are_those_of_float64(shape, dtype):
+def test_channel_sums_match_float64(shape, dtype):
     a, b = (jax.random.normal(jax.random.key(seed), shape, dtype) + 2 for seed in range(2))
     shift = jnp.linspace(-1.0, 1.0, shape[3])
     assert native.supports_channel_sums(a, b)
@@ -266,7 +266,7 @@ def test_sums_of_channels_are_those_of_float64(shape, dtype):
     close(tuple(mapped[1]), summed(-a, b, shift), 1e-6)
 
 
-def test_a_long_sum_loses_no_digits():
+def test_long_sums_are_accurate():
     ones = jnp.full((8, 512, 512, 1), 0.1)
     total, squares = native.channel_sums(ones, ones, jnp.zeros(1))
     tenth = np.float64(np.float32(0.1))
@@ -274,7 +274,7 @@ def test_a_long_sum_loses_no_digits():
     np.testing.assert_allclose([total[0], squares[0]], [ones.size * tenth, ones.size * tenth**2], rtol=5e-6)
 
 
-def test_each_device_sums_its_own_images():
+def test_sharded_channel_sums_gather_nothing():
     mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     a, b = (np.asarray(jax.random.normal(jax.random.key(seed), (4, 9, 8, 4))) for seed in range(2))
     split = NamedSharding(mesh, PartitionSpec("data"))
@@ -284,13 +284,13 @@ def test_each_device_sums_its_own_images():
     close(tuple(compiled(*jax.device_put((a, b), split), whole)), summed(a, b, np.ones(4)), 1e-6)
 
 
-def test_the_same_bits_each_time_from_any_thread():
+def test_results_are_identical_across_threads():
     geometry = GEOMETRIES["strides"][1]
     x, kernel, y = drawn(3, geometry, batch=32, height=20, width=20, channels=16, features=32)
 
     @jax.jit
     def every(x, kernel, y):
-        # Beside each other, of which one may wait for the other on a thread of the pool that both compute on.
+        # These run concurrently, and one may wait for the other on a thread of the pool that both share.
         return jax.vjp(ours(geometry), x, kernel)[1](y), native.channel_sums(x, x, jnp.zeros(x.shape[-1]))
 
     first = every(x, kernel, y)
@@ -300,7 +300,7 @@ def test_the_same_bits_each_time_from_any_thread():
         chex.assert_trees_all_equal(other, first)
 
 
-def test_two_trainings_in_threads_end_as_they_do_alone():
+def test_concurrent_trainings_match_sequential_ones():
     def trained(features):
         x, kernel, y = drawn(3, GEOMETRIES["plain"][1], batch=8, channels=8, features=features)
 
@@ -320,23 +320,23 @@ def test_two_trainings_in_threads_end_as_they_do_alone():
     chex.assert_trees_all_equal(together, alone)
 
 
-def test_the_workspace_and_the_primitives_are_those_of_the_shapes_and_do_not_grow_with_calls():
+def test_workspace_and_primitives_do_not_grow_with_calls():
     x, kernel, y = drawn(3, GEOMETRIES["plain"][1])
     run = jax.jit(lambda x, kernel, y: jax.vjp(plain, x, kernel)[1](y))
 
-    def held():
+    def resources():
         return KERNELS.functions.jaxcls_primitives(), KERNELS.functions.jaxcls_workspace_bytes()
 
     jax.block_until_ready(run(x, kernel, y))
-    before = held()
+    before = resources()
     for _ in range(30):
         jax.block_until_ready(run(x, kernel, y))
-    assert held() == before
-    # What a copy of the kernel takes is a page, at the least.
+    assert resources() == before
+    # A copy of the kernel takes at least one page of memory.
     assert before[1] >= 4096
 
 
-def test_what_is_traced_as_portable_or_for_another_platform_has_no_native_kernel():
+def test_portable_traces_and_other_platforms_use_no_native_kernel():
     x, kernel, _ = drawn(3, GEOMETRIES["plain"][1])
     assert is_native(lambda x, kernel: plain(x, kernel), x, kernel)
     with native.portable():
@@ -347,22 +347,22 @@ def test_what_is_traced_as_portable_or_for_another_platform_has_no_native_kernel
         assert "jaxcls_convolution" not in traced.lower(lowering_platforms=(platform,)).as_text()
 
 
-def test_an_exported_program_takes_any_number_of_images_and_has_no_native_kernel():
+def test_exports_with_symbolic_batch_use_no_native_kernel():
     _, kernel, _ = drawn(3, GEOMETRIES["plain"][1])
     (count,) = export.symbolic_shape("count")
     images = jax.ShapeDtypeStruct((count, 9, 8, 4), jnp.float32)
     assert "jaxcls_convolution" not in export.export(jax.jit(plain))(images, kernel).mlir_module()
 
 
-def test_the_threads_are_those_of_the_first_call_whatever_others_set_since():
+def test_thread_count_is_fixed_at_the_first_call():
     assert native.supports_convolution(*map(jnp.asarray, drawn(3, GEOMETRIES["plain"][1])[:2]), GEOMETRIES["plain"][1])
-    # A test before may have asked for products.
+    # An earlier test may have requested products.
     assert native.record().items() >= {"convolutions": f"oneDNN {KERNELS.onednn} on {KERNELS.threads} threads"}.items()
     assert KERNELS.functions.jaxcls_threads() == KERNELS.threads >= 1
 
 
 @pytest.mark.slow
-def test_one_thread_and_two_give_the_same_to_rounding(tmp_path):
+def test_one_and_two_threads_agree_within_rounding(tmp_path):
     code = """
 import os, sys
 # OpenMP and XLA alike have a thread for each processor that the process may run on.

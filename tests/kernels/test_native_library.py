@@ -1,4 +1,4 @@
-"""Where the native kernels come from, and what happens where they cannot: pure JAX, and a line that says why."""
+"""Compiling and loading the native kernels, and the fallback to pure JAX, with the reason in the record."""
 
 import concurrent.futures
 import os
@@ -31,8 +31,8 @@ with open(sys.argv[sys.argv.index("-o") + 1], "wb") as output:
 
 
 @pytest.fixture
-def found(tmp_path, monkeypatch):
-    """A oneDNN that the compiler above is content with."""
+def fake_onednn(tmp_path, monkeypatch):
+    """A oneDNN that the compiler above accepts."""
     (tmp_path / "compiler.py").write_text(COMPILER)
     monkeypatch.setenv("CXX", shlex.join([sys.executable, str(tmp_path / "compiler.py")]))
     monkeypatch.setenv("COMPILED", str(tmp_path / "compiled"))
@@ -44,7 +44,7 @@ def times_compiled():
 
 
 def installed(prefix, version=(3, 2, 0), runtime="OMP", library="lib/libdnnl.so.3"):
-    """Headers and a library that are enough to be found."""
+    """Writes the minimum of headers and a library that `find` detects."""
     headers = prefix / "include" / "oneapi" / "dnnl"
     headers.mkdir(parents=True)
     numbers = zip(("MAJOR", "MINOR", "PATCH"), version, strict=True)
@@ -55,90 +55,90 @@ def installed(prefix, version=(3, 2, 0), runtime="OMP", library="lib/libdnnl.so.
     return prefix
 
 
-def alone(monkeypatch, *prefixes):
-    """These are the only places to look in."""
+def search_only(monkeypatch, *prefixes):
+    """Makes these the only prefixes that are searched."""
     monkeypatch.delenv("JAXCLS_ONEDNN", raising=False)
     monkeypatch.setattr(onednn, "_prefixes", lambda: list(prefixes))
 
 
-def test_it_is_compiled_once(found, tmp_path):
-    first = library.compiled(found, tmp_path / "cache")
-    assert library.compiled(found, tmp_path / "cache") == first
+def test_library_is_compiled_once(fake_onednn, tmp_path):
+    first = library.compiled(fake_onednn, tmp_path / "cache")
+    assert library.compiled(fake_onednn, tmp_path / "cache") == first
     assert times_compiled() == 1
     # Another oneDNN, another library.
-    assert library.compiled(found._replace(version="3.3.0"), tmp_path / "cache") != first
+    assert library.compiled(fake_onednn._replace(version="3.3.0"), tmp_path / "cache") != first
     assert times_compiled() == 2
 
 
 @pytest.mark.parametrize("damage", [b"", b"a library"])
-def test_a_damaged_library_is_compiled_again(found, tmp_path, damage):
-    path = library.compiled(found, tmp_path / "cache")
+def test_a_damaged_library_is_compiled_again(fake_onednn, tmp_path, damage):
+    path = library.compiled(fake_onednn, tmp_path / "cache")
     content = path.read_bytes()
     path.write_bytes(damage)
-    assert library.compiled(found, tmp_path / "cache").read_bytes() == content
+    assert library.compiled(fake_onednn, tmp_path / "cache").read_bytes() == content
     assert times_compiled() == 2
     assert len([*(tmp_path / "cache").glob("*.so")]) == 1
 
 
-def test_of_threads_that_start_together_one_compiles(found, tmp_path):
+def test_concurrent_threads_compile_once(fake_onednn, tmp_path):
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        paths = [*pool.map(lambda _: library.compiled(found, tmp_path / "cache"), range(4))]
+        paths = [*pool.map(lambda _: library.compiled(fake_onednn, tmp_path / "cache"), range(4))]
     assert len(set(paths)) == 1
     assert times_compiled() == 1
 
 
-def test_of_processes_that_start_together_one_compiles(found, tmp_path):
+def test_concurrent_processes_compile_once(fake_onednn, tmp_path):
     code = f"""
 import pathlib
 from jaxcls.kernels.native import library, onednn
-found = onednn.OneDNN("3.2.0", pathlib.Path({str(tmp_path)!r}), pathlib.Path({str(found.library)!r}))
-print(library.compiled(found, pathlib.Path({str(tmp_path / "cache")!r})))
+fake_onednn = onednn.OneDNN("3.2.0", pathlib.Path({str(tmp_path)!r}), pathlib.Path({str(fake_onednn.library)!r}))
+print(library.compiled(fake_onednn, pathlib.Path({str(tmp_path / "cache")!r})))
 """
     processes = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
     paths = {process.communicate(timeout=120)[0].strip() for process in processes}
-    assert paths == {str(library.compiled(found, tmp_path / "cache"))}
+    assert paths == {str(library.compiled(fake_onednn, tmp_path / "cache"))}
     assert times_compiled() == 1
 
 
-def test_a_compiler_that_fails_or_is_missing_is_a_reason(found, tmp_path, monkeypatch):
+def test_failing_or_missing_compiler_is_reported(fake_onednn, tmp_path, monkeypatch):
     monkeypatch.setenv("CXX", shlex.join([sys.executable, "-c", "raise SystemExit('fatal error: no such header')"]))
     with pytest.raises(Unavailable, match=r"does not compile them: fatal error: no such header"):
-        library.compiled(found, tmp_path / "cache")
+        library.compiled(fake_onednn, tmp_path / "cache")
     assert [*(tmp_path / "cache").glob("*.so")] == []
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(Unavailable, match="there is no compiler no-such-compiler"):
-        library.compiled(found, tmp_path / "cache")
+        library.compiled(fake_onednn, tmp_path / "cache")
     monkeypatch.setenv("CXX", "")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(Unavailable, match=r"there is no C\+\+ compiler"):
-        library.compiled(found, tmp_path / "cache")
+        library.compiled(fake_onednn, tmp_path / "cache")
 
 
-def test_onednn_is_found_in_the_first_place_that_has_it(tmp_path, monkeypatch):
+def test_onednn_is_found_in_the_first_prefix_that_has_it(tmp_path, monkeypatch):
     second = installed(tmp_path / "second", library="lib64/libdnnl.so.3")
-    alone(monkeypatch, tmp_path / "first", second, installed(tmp_path / "third", (3, 9, 1)))
+    search_only(monkeypatch, tmp_path / "first", second, installed(tmp_path / "third", (3, 9, 1)))
     assert onednn.find() == OneDNN("3.2.0", second / "include", second / "lib64" / "libdnnl.so.3")
     monkeypatch.setenv("JAXCLS_ONEDNN", str(tmp_path / "third"))
     assert onednn.find().version == "3.9.1"
 
 
 @pytest.mark.parametrize("runtime", ["OMP", "THREADPOOL", "SEQ"])
-def test_onednn_may_be_built_for_threads_of_several_kinds(tmp_path, monkeypatch, runtime):
-    monkeypatch.setenv("JAXCLS_ONEDNN", str(installed(tmp_path / "given", runtime=runtime)))
+def test_supported_threading_runtimes(tmp_path, monkeypatch, runtime):
+    monkeypatch.setenv("JAXCLS_ONEDNN", str(installed(tmp_path / "user", runtime=runtime)))
     assert onednn.find().version == "3.2.0"
 
 
 @pytest.mark.parametrize(
-    ("given", "reason"),
+    ("options", "reason"),
     [
         ({"version": (2, 6, 3)}, r"oneDNN 2\.6\.3 in .* is older than 3\.0"),
         ({"runtime": "TBB"}, r"oneDNN 3\.2\.0 in .* is built for TBB, not for OpenMP or a thread pool"),
         ({"library": "lib/libdnnl.so.2"}, r"oneDNN 3\.2\.0 in .* has headers, but no libdnnl\.so\.3"),
     ],
 )
-def test_an_onednn_that_is_of_no_use_is_named(tmp_path, monkeypatch, given, reason):
-    prefix = installed(tmp_path / "installed", **given)
-    alone(monkeypatch, tmp_path / "empty", prefix)
+def test_unusable_onednn_is_reported(tmp_path, monkeypatch, options, reason):
+    prefix = installed(tmp_path / "installed", **options)
+    search_only(monkeypatch, tmp_path / "empty", prefix)
     with pytest.raises(Unavailable, match=reason):
         onednn.find()
     monkeypatch.setenv("JAXCLS_ONEDNN", str(prefix))
@@ -146,8 +146,8 @@ def test_an_onednn_that_is_of_no_use_is_named(tmp_path, monkeypatch, given, reas
         onednn.find()
 
 
-def test_no_onednn_at_all(tmp_path, monkeypatch):
-    alone(monkeypatch, tmp_path)
+def test_missing_onednn_is_reported(tmp_path, monkeypatch):
+    search_only(monkeypatch, tmp_path)
     with pytest.raises(Unavailable, match=r"^no oneDNN is installed$"):
         onednn.find()
 
@@ -157,7 +157,7 @@ def absent(monkeypatch, tmp_path):
     """A process that has tried nothing yet, on a machine without oneDNN."""
     monkeypatch.setattr(library, "_loaded", None)
     monkeypatch.setattr(native, "_backends", {})
-    alone(monkeypatch, tmp_path)
+    search_only(monkeypatch, tmp_path)
     monkeypatch.delenv("JAXCLS_NATIVE", raising=False)
     monkeypatch.setattr(library.sys, "platform", "linux")
 
@@ -166,30 +166,30 @@ def convolved():
     x = jax.random.normal(jax.random.key(0), (2, 6, 6, 4))
     kernel = jax.random.normal(jax.random.key(1), (3, 3, 4, 5))
 
-    def of(conv):
+    def apply(conv):
         return conv(x, kernel, (1, 1), GEOMETRY.padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
-    np.testing.assert_allclose(of(kernels.conv), of(lax.conv_general_dilated), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(apply(kernels.conv), apply(lax.conv_general_dilated), rtol=1e-5, atol=1e-5)
     return native.supports_convolution(x, kernel, GEOMETRY)
 
 
 @pytest.mark.usefixtures("absent")
-def test_pure_jax_takes_the_place_of_what_is_missing_and_the_record_says_why():
+def test_fallback_to_pure_jax_is_recorded_with_the_reason():
     assert native.record() == {}
     assert not convolved()
     assert native.record() == {"convolutions": "XLA (no oneDNN is installed)"}
 
 
 @pytest.mark.usefixtures("absent")
-def test_elsewhere_than_on_linux_it_is_not_tried(monkeypatch):
+def test_other_systems_than_linux_are_not_tried(monkeypatch):
     monkeypatch.setattr(library.sys, "platform", "darwin")
     assert not convolved()
     assert "support Linux" in native.record()["convolutions"]
 
 
 @pytest.mark.usefixtures("absent")
-def test_a_folder_that_cannot_be_written_to_is_a_reason(monkeypatch, tmp_path, found):
-    monkeypatch.setattr(onednn, "find", lambda: found)
+def test_unwritable_cache_folder_is_recorded(monkeypatch, tmp_path, fake_onednn):
+    monkeypatch.setattr(onednn, "find", lambda: fake_onednn)
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert not convolved()
@@ -197,21 +197,21 @@ def test_a_folder_that_cannot_be_written_to_is_a_reason(monkeypatch, tmp_path, f
 
 
 @pytest.mark.usefixtures("absent")
-def test_a_library_that_does_not_load_is_a_reason(monkeypatch, tmp_path, found):
-    monkeypatch.setattr(onednn, "find", lambda: found)
+def test_library_that_does_not_load_is_recorded(monkeypatch, tmp_path, fake_onednn):
+    monkeypatch.setattr(onednn, "find", lambda: fake_onednn)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert not convolved()
     assert "invalid ELF header" in native.record()["convolutions"]
 
 
 @pytest.mark.usefixtures("absent")
-def test_asked_for_its_absence_is_an_error(monkeypatch):
+def test_required_but_missing_kernels_are_an_error(monkeypatch):
     monkeypatch.setenv("JAXCLS_NATIVE", "1")
     with pytest.raises(InputError, match=r"JAXCLS_NATIVE=1, but .* no oneDNN is installed\. .* 'jaxcls\[cpu\]'"):
         convolved()
 
 
-def test_turned_off_it_is_not_tried(monkeypatch):
+def test_disabled_kernels_are_not_loaded(monkeypatch):
     monkeypatch.setenv("JAXCLS_NATIVE", "0")
     monkeypatch.setattr(native, "_backends", {})
     monkeypatch.setattr(library, "load", lambda: pytest.fail("tried"))
@@ -219,7 +219,7 @@ def test_turned_off_it_is_not_tried(monkeypatch):
     assert native.record() == {"convolutions": "XLA (JAXCLS_NATIVE=0)"}
 
 
-def test_anything_else_is_refused(monkeypatch):
+def test_other_values_of_jaxcls_native_are_refused(monkeypatch):
     monkeypatch.setenv("JAXCLS_NATIVE", "yes")
     with pytest.raises(InputError, match="JAXCLS_NATIVE=yes: it must be 0"):
         convolved()
@@ -237,7 +237,7 @@ def test_nothing_is_compiled_or_loaded_at_import(tmp_path):
 
 
 @pytest.mark.slow
-def test_it_is_compiled_by_the_compiler_of_this_machine_and_cut_off_it_is_compiled_again(tmp_path):
+def test_real_compiler_builds_the_library_and_a_truncated_one_is_rebuilt(tmp_path):
     try:
         library.load()
     except Unavailable as reason:

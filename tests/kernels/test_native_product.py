@@ -67,7 +67,7 @@ def close(actual, expected, tolerance=2**-8):
     pairs=st.lists(st.integers(1, 3), max_size=3),
     transposed=st.sampled_from(BOTH),
 )
-def test_any_shape_gives_what_float64_gives(sizes, pairs, transposed):
+def test_any_shape_matches_float64(sizes, pairs, transposed):
     a, b = factors(transposed, *sizes, tuple(pairs))
     assert native.supports_product(a, b)
     expected = exact(np.asarray(a), np.asarray(b), transposed)
@@ -78,7 +78,7 @@ def test_any_shape_gives_what_float64_gives(sizes, pairs, transposed):
     close(native.product(a, b.astype(jnp.float32), transposed), expected, 1e-5)
 
 
-def test_it_is_summed_in_float32():
+def test_products_are_accumulated_in_float32():
     # One after another in half precision they would stop at 256.
     assert (
         native.product(*(jnp.ones(shape, jnp.bfloat16) for shape in ((2, 4096), (4096, 3)))).tolist()
@@ -88,7 +88,7 @@ def test_it_is_summed_in_float32():
 
 @pytest.mark.parametrize("pairs", [(), (2, 3)])
 @pytest.mark.parametrize("transposed", BOTH)
-def test_gradients_of_first_and_second_order_are_those_of_float32(transposed, pairs):
+def test_first_and_second_derivatives_match_float32(transposed, pairs):
     a, b = factors(transposed, pairs=pairs)
 
     def orders(product):
@@ -112,7 +112,7 @@ def layer(x, kernel):
 
 
 @pytest.mark.parametrize("product", [layer, kernels.linear])
-def test_dense_layers_in_bfloat16_and_nothing_else_take_it(product):
+def test_only_bfloat16_dense_layers_are_native(product):
     x, kernel = drawn((2, 3, 5), (5, 4))
     assert is_native(product, x, kernel)
     close(product(x, kernel), exact(np.asarray(x), np.asarray(kernel)))
@@ -130,7 +130,7 @@ def test_dense_layers_in_bfloat16_and_nothing_else_take_it(product):
     assert "jaxcls_product" not in export.export(jax.jit(product))(rows, kernel).mlir_module()
 
 
-def test_a_layer_rounds_its_kernel_but_not_the_gradient_of_it():
+def test_layer_rounds_its_kernel_but_not_its_gradient():
     x, kernel = drawn((6, 5))[0], jax.random.normal(jax.random.key(0), (5, 4))
     loss = lambda kernel: jnp.sum(kernels.linear(x, kernel, dtype=jnp.bfloat16).astype(jnp.float32))  # noqa: E731
     gradient = jax.jit(jax.grad(loss))(kernel)
@@ -140,7 +140,7 @@ def test_a_layer_rounds_its_kernel_but_not_the_gradient_of_it():
 
 
 @pytest.mark.parametrize("devices", [1, 2])
-def test_attention_in_bfloat16_takes_it(devices):
+def test_bfloat16_attention_is_native(devices):
     arrays = drawn(*[(4, 40, 2, 8)] * 4)
     present = jnp.arange(40)[None] < jnp.array([40, 13, 1, 0])[:, None]
     if devices > 1:
@@ -164,7 +164,7 @@ def test_attention_in_bfloat16_takes_it(devices):
     close(gradients(kernels.attention)(arrays, present), expected, 2**-6)
 
 
-def test_scan_and_remat_keep_the_bits():
+def test_scan_and_remat_give_identical_bits():
     x, kernel = drawn((6, 5), (5, 5))
 
     def twice(kernel):
@@ -182,7 +182,7 @@ def test_scan_and_remat_keep_the_bits():
 
 
 @pytest.mark.parametrize("axes", [(0, None), (None, 0), (0, 0), (1, 2)])
-def test_vmap_of_the_gradients(axes):
+def test_gradients_under_vmap(axes):
     x, kernel = drawn((6, 5), (5, 4))
     arguments = [
         array if axis is None else jnp.stack([array, 2 * array, -array], axis)
@@ -206,7 +206,7 @@ SHARDED = {
 
 
 @pytest.mark.parametrize("over", SHARDED)
-def test_each_device_multiplies_its_own(over):
+def test_sharded_products_compute_each_shard_on_its_device(over):
     mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     arrays = drawn((6, 4), (4, 8))
     x, kernel = (
@@ -223,7 +223,7 @@ def test_each_device_multiplies_its_own(over):
         assert "all-gather" not in compiled.as_text()
 
 
-def test_pairs_are_shared_among_devices():
+def test_batched_products_are_sharded():
     mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     a, b = drawn((4, 3, 5, 6), (4, 3, 6, 7))
     split = NamedSharding(mesh, PartitionSpec("data"))
@@ -232,7 +232,7 @@ def test_pairs_are_shared_among_devices():
     close(compiled(*jax.device_put((a, b), split)), exact(np.asarray(a), np.asarray(b)))
 
 
-def test_the_same_bits_each_time_from_any_thread():
+def test_results_are_identical_across_threads():
     x, kernel, y = drawn((300, 200), (200, 100), (300, 100))
 
     @jax.jit

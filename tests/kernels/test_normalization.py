@@ -1,4 +1,4 @@
-"""Batch normalisation equals that of Flax, in value, gradient, gradient of the gradient and running statistics."""
+"""Batch normalization equals that of Flax, in value, gradient, gradient of the gradient and running statistics."""
 
 import contextlib
 
@@ -39,7 +39,7 @@ def ours(x, scale, bias):
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.bfloat16, 2**-7)])
-def test_value_and_gradients_are_those_of_the_formula(dtype, tolerance):
+def test_value_and_gradients_match_the_formula(dtype, tolerance):
     x, scale, bias, cotangent = arrays(dtype)
     value, pullback = jax.vjp(ours, x, scale, bias)
     expected, expected_pullback = jax.vjp(reference, x.astype(jnp.float32), scale, bias)
@@ -51,7 +51,7 @@ def test_value_and_gradients_are_those_of_the_formula(dtype, tolerance):
     )
 
 
-def test_reverse_over_reverse_is_that_of_the_formula():
+def test_second_derivatives_match_the_formula():
     *inputs, cotangent = arrays()
 
     def second(f):
@@ -61,7 +61,7 @@ def test_reverse_over_reverse_is_that_of_the_formula():
     chex.assert_trees_all_close(second(ours)(*inputs), second(reference)(*inputs), rtol=1e-4, atol=1e-4)
 
 
-def test_means_and_variances_are_those_of_the_batch_and_carry_no_gradient():
+def test_batch_statistics_are_right_and_carry_no_gradient():
     x, scale, bias, _ = arrays()
     _, mean, variance = kernels.batch_norm(x, scale, bias)
     chex.assert_trees_all_close((mean, variance), (x.mean((0, 1, 2)), x.var((0, 1, 2))), rtol=1e-5)
@@ -69,12 +69,12 @@ def test_means_and_variances_are_those_of_the_batch_and_carry_no_gradient():
     assert not gradient.any()
 
 
-def test_a_channel_of_one_value_is_its_bias():
+def test_constant_channel_becomes_its_bias():
     value = ours(jnp.full((4, 3, 3, 1), 1e3), jnp.ones(1), jnp.full(1, 0.5))
     chex.assert_trees_all_close(value, jnp.full((4, 3, 3, 1), 0.5), atol=1e-3)
 
 
-def test_the_layer_has_the_variables_and_the_results_of_that_of_flax():
+def test_layer_matches_flax_in_variables_and_results():
     x, *_ = arrays()
     layers = [kind(3, momentum=0.9, dtype=jnp.float32, rngs=nnx.Rngs(0)) for kind in (BatchNorm, nnx.BatchNorm)]
     for training in (True, True, False):

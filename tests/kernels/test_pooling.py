@@ -17,7 +17,7 @@ def reduced(images, window):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(("window", "shape"), [(2, (2, 6, 8, 3)), (2, (2, 7, 9, 3)), (3, (2, 9, 11, 2))])
-def test_value_and_gradient_are_those_of_a_reduction(window, shape, dtype):
+def test_value_and_gradient_match_reduce_window(window, shape, dtype):
     # Of three values, so that there are ties.
     images = jax.random.randint(jax.random.key(0), shape, 0, 3).astype(dtype)
     value, pullback = jax.vjp(lambda images: kernels.max_pool(images, window), images)
@@ -27,7 +27,7 @@ def test_value_and_gradient_are_those_of_a_reduction(window, shape, dtype):
     chex.assert_trees_all_close(pullback(cotangent), expected_pullback(cotangent), rtol=2**-7)
 
 
-def test_reverse_over_reverse_is_that_of_a_reduction():
+def test_second_derivatives_match_reduce_window():
     images = jax.random.normal(jax.random.key(0), (2, 4, 6, 3))
 
     def second(pool):

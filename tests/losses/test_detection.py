@@ -53,8 +53,8 @@ def brute_force(outputs, labels, image, gamma=2.0, alpha=0.25, box_loss="smooth_
         box, deltas = truths[0][number].astype(np.float64), outputs["box_deltas"][image, a].astype(np.float64)
         size, box_size = anchor[2:] - anchor[:2], box[2:] - box[:2]
         if box_loss == "giou":
-            centre, side = (anchor[:2] + anchor[2:]) / 2 + deltas[:2] * size, size * np.exp(deltas[2:])
-            predicted = np.concatenate([centre - side / 2, centre + side / 2])
+            center, side = (anchor[:2] + anchor[2:]) / 2 + deltas[:2] * size, size * np.exp(deltas[2:])
+            predicted = np.concatenate([center - side / 2, center + side / 2])
             both = np.prod(np.maximum(np.minimum(predicted[2:], box[2:]) - np.maximum(predicted[:2], box[:2]), 0))
             union = side.prod() + box_size.prod() - both
             enclosing = np.prod(np.maximum(predicted[2:], box[2:]) - np.minimum(predicted[:2], box[:2]))

@@ -1,4 +1,4 @@
-"""The layers of convolution are those of Flax."""
+"""Convolution layers match those of Flax."""
 
 import chex
 import jax
@@ -12,11 +12,11 @@ from jaxcls.models.layers import Conv, PooledConv, he_normal
 @pytest.mark.parametrize(
     "options", [{}, {"strides": 2}, {"use_bias": False}, {"kernel_size": (7, 7), "strides": 2}, {"dtype": jnp.bfloat16}]
 )
-def test_it_has_the_variables_the_values_and_the_gradients_of_flax(options):
+def test_conv_matches_flax_in_variables_values_and_gradients(options):
     ours = Conv(3, 8, rngs=nnx.Rngs(0), **options)
-    # In half precision Flax's own gradient of a bias is off by a tenth: the oracle is that of float32.
-    given = {"kernel_size": (3, 3), "kernel_init": he_normal} | options | {"dtype": jnp.float32}
-    flax = nnx.Conv(3, 8, **given, rngs=nnx.Rngs(0))
+    # In half precision Flax's own gradient of a bias is off by a tenth, so the oracle computes in float32.
+    flax_options = {"kernel_size": (3, 3), "kernel_init": he_normal} | options | {"dtype": jnp.float32}
+    flax = nnx.Conv(3, 8, **flax_options, rngs=nnx.Rngs(0))
     params = nnx.state(flax, nnx.Param)
     chex.assert_trees_all_equal(nnx.to_pure_dict(nnx.state(ours, nnx.Param)), nnx.to_pure_dict(params))
     if "bias" in params:
@@ -37,12 +37,12 @@ def test_it_has_the_variables_the_values_and_the_gradients_of_flax(options):
     assert y.dtype == options.get("dtype", jnp.float32)
     precision = 1e-5 if y.dtype == jnp.float32 else 2e-2
     for one, other in zip(jax.tree.leaves((y, gradient)), jax.tree.leaves((expected, expected_gradient)), strict=True):
-        # To a part of the largest number: each is a sum of many that cancel.
+        # Relative to the largest element, since each element is a sum with cancellation.
         chex.assert_trees_all_close(one.astype(jnp.float32), other, rtol=0, atol=precision * jnp.abs(other).max())
 
 
 @pytest.mark.parametrize("channels", [1, 8])
-def test_a_maximum_before_bias_and_relu_is_one_after_them(channels):
+def test_pooled_conv_equals_max_pooling_after_bias_and_relu(channels):
     ours = PooledConv(channels, 6, rngs=nnx.Rngs(0))
     flax = nnx.Conv(channels, 6, (3, 3), kernel_init=he_normal, rngs=nnx.Rngs(0))
     params = {"kernel": flax.kernel[...], "bias": jnp.linspace(-1, 1, 6)}
@@ -54,8 +54,8 @@ def test_a_maximum_before_bias_and_relu_is_one_after_them(channels):
         y, pullback = jax.vjp(lambda params: pooled(nnx.merge(graph, params)(x)), params)
         return y, pullback(jnp.cos(y))
 
-    def after(y):
+    def relu_and_pool(y):
         return nnx.max_pool(nnx.relu(y), (2, 2), (2, 2))
 
-    expected = value_and_gradient(flax, after)
+    expected = value_and_gradient(flax, relu_and_pool)
     chex.assert_trees_all_close(value_and_gradient(ours, nnx.relu), expected, rtol=1e-4, atol=1e-4)

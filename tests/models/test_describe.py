@@ -1,4 +1,4 @@
-"""A model as text."""
+"""`jaxcls.describe` lists the layers, parameters and operations of a model."""
 
 import re
 
@@ -44,13 +44,13 @@ def test_every_layer_is_named_and_all_parameters_are_counted(build, arguments, i
     assert int(re.search(r", ([\d,]+) FLOPs", lines[-1])[1].replace(",", "")) > 2 * 4 * 3
 
 
-def test_the_operations_of_a_matrix_product_are_counted():
-    said = jaxcls.describe(nnx.Linear(64, 32, use_bias=False, rngs=nnx.Rngs(0)), np.zeros((8, 64), np.float32))
-    assert said.endswith(f"2,048 parameters (8,192 bytes), {2 * 8 * 64 * 32:,} FLOPs per batch")
+def test_flops_of_a_matrix_product():
+    description = jaxcls.describe(nnx.Linear(64, 32, use_bias=False, rngs=nnx.Rngs(0)), np.zeros((8, 64), np.float32))
+    assert description.endswith(f"2,048 parameters (8,192 bytes), {2 * 8 * 64 * 32:,} FLOPs per batch")
 
 
-class Own(nnx.Module):
-    """A model of the reader's own, with a layer that is used twice and one that learns without a gradient."""
+class CustomModel(nnx.Module):
+    """A user's model, with a layer that is used twice and one that learns without a gradient."""
 
     def __init__(self, rngs):
         self.twice = nnx.Linear(4, 4, rngs=rngs)
@@ -60,21 +60,21 @@ class Own(nnx.Module):
         return {"scores": self.norm(self.twice(self.twice(inputs["x"])))}
 
 
-def test_a_model_is_left_as_it_was():
-    model = Own(nnx.Rngs(0))
+def test_describe_does_not_change_the_model():
+    model = CustomModel(nnx.Rngs(0))
     before = jax.tree.map(np.asarray, nnx.state(model))
-    said = jaxcls.describe(model, {"x": jnp.ones((2, 4))})
-    assert [line.split()[0] for line in said.splitlines()[1:-2]] == [".", "twice", "twice", "norm"]
-    assert "28 parameters" in said
+    description = jaxcls.describe(model, {"x": jnp.ones((2, 4))})
+    assert [line.split()[0] for line in description.splitlines()[1:-2]] == [".", "twice", "twice", "norm"]
+    assert "28 parameters" in description
     jax.tree.map(np.testing.assert_array_equal, before, nnx.state(model))
     assert model.norm.use_running_average is not True
     assert nnx.Linear.__call__.__name__ == "__call__"
     with pytest.raises(TypeError):
         jaxcls.describe(model, {"x": jnp.ones((2, 5))})
-    # The classes are as they were even after an error.
+    # The patched classes are restored even after an error.
     assert nnx.Linear.__call__.__qualname__ == "Linear.__call__"
 
 
-def test_only_what_is_there_can_be_asked_for():
+def test_unknown_attribute_of_the_package_is_an_attribute_error():
     with pytest.raises(AttributeError, match="has no attribute 'describ'"):
         _ = jaxcls.describ

@@ -1,4 +1,4 @@
-"""Any NNX module becomes a pair of pure functions, with its normalisation state and its dropout."""
+"""Any NNX module becomes a pair of pure functions, with its normalization state and its dropout."""
 
 import functools
 
@@ -31,14 +31,14 @@ def net():
     return model, *model.init(jax.random.key(0)), inputs
 
 
-def test_the_trees_are_plain_dicts_of_arrays(net):
+def test_variables_are_plain_dicts_of_arrays(net):
     _, params, model_state, _ = net
     assert set(params) == {"dense", "norm"}
     assert set(model_state) == {"norm"}
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves((params, model_state)))
 
 
-def test_evaluation_is_that_of_the_module_and_changes_nothing(net):
+def test_evaluation_matches_the_module_and_leaves_its_state(net):
     model, params, model_state, inputs = net
     module = Net(nnx.Rngs(jax.random.key(0)))
     module.eval()
@@ -47,7 +47,7 @@ def test_evaluation_is_that_of_the_module_and_changes_nothing(net):
     chex.assert_trees_all_equal(after, model_state)
 
 
-def test_training_moves_the_running_statistics_as_the_definition_says(net):
+def test_training_updates_the_running_statistics(net):
     model, params, model_state, inputs = net
     _, after = jax.jit(model.apply)(params, model_state, inputs, key=jax.random.key(1))
     hidden = inputs @ params["dense"]["kernel"] + params["dense"]["bias"][None, :]
@@ -68,7 +68,7 @@ def test_dropout_follows_from_the_key_and_differs_between_layers(net):
     assert not jnp.array_equal(ones[:, :8] == 0, normed == 0)
 
 
-def test_gradients_pass_through_normalisation_and_dropout_under_jit(net):
+def test_gradients_pass_through_normalization_and_dropout_under_jit(net):
     model, params, model_state, inputs = net
 
     def loss(params):
@@ -81,7 +81,7 @@ def test_gradients_pass_through_normalisation_and_dropout_under_jit(net):
     assert all(bool(jnp.abs(leaf).max() > 0) for leaf in jax.tree.leaves(gradient["norm"]))
 
 
-# Deep and narrow: what lies between the blocks is small beside what is in them.
+# Deep and narrow: activations between blocks are small compared with those inside them.
 DEEP = {
     "resnet": (
         functools.partial(vision.ResNet, (16, 16, 1), 10, widths=(8,), blocks=6, dropout=0.1),
@@ -97,7 +97,7 @@ DEEP = {
 
 
 @pytest.mark.parametrize("name", DEEP)
-def test_blocks_that_are_computed_again_give_the_same_in_less_memory(name):
+def test_remat_gives_the_same_gradients_in_less_memory(name):
     build, inputs = DEEP[name]
 
     def compiled(remat):
@@ -112,13 +112,13 @@ def test_blocks_that_are_computed_again_give_the_same_in_less_memory(name):
         gradient = jax.jit(jax.value_and_grad(loss, has_aux=True)).lower(*arguments).compile()
         return gradient(*arguments), gradient.memory_analysis().temp_size_in_bytes
 
-    (kept, memory), (again, less_memory) = (compiled(remat) for remat in (False, True))
-    chex.assert_trees_all_close(again, kept, rtol=1e-5, atol=1e-5)
+    (expected, memory), (again, less_memory) = (compiled(remat) for remat in (False, True))
+    chex.assert_trees_all_close(again, expected, rtol=1e-5, atol=1e-5)
     assert less_memory < 0.6 * memory
 
 
 @pytest.mark.parametrize("name", DEEP)
-def test_a_network_whose_blocks_are_computed_again_has_the_same_weights_and_predicts_the_same(name):
+def test_remat_changes_neither_weights_nor_predictions(name):
     build, inputs = DEEP[name]
     plain, remat = (functional(lambda rngs: build(rngs=rngs), remat=remat) for remat in (False, True))
     weights = jax.jit(plain.init)(jax.random.key(0))
@@ -126,6 +126,6 @@ def test_a_network_whose_blocks_are_computed_again_has_the_same_weights_and_pred
     chex.assert_trees_all_close(jax.jit(remat.apply)(*weights, inputs), jax.jit(plain.apply)(*weights, inputs))
 
 
-def test_a_network_without_blocks_has_nothing_to_compute_again():
+def test_remat_of_a_network_without_blocks_is_refused():
     with pytest.raises(InputError, match="MLP has none"):
         functional(lambda rngs: vision.MLP((4, 4, 1), 2, rngs=rngs), remat=True)

@@ -1,4 +1,4 @@
-"""Each model takes images and gives float32 logits, in each type of computation."""
+"""Vision models return float32 logits for images of any size and in any compute type."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ BUILDERS = {
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", BUILDERS)
-def test_logits_are_float32_and_finite_whatever_the_computation(name, dtype):
+def test_logits_are_float32_and_finite_in_any_compute_dtype(name, dtype):
     model = functional(lambda rngs: BUILDERS[name](rngs, dtype=jnp.dtype(dtype)))
     params, state = model.init(jax.random.key(0))
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
@@ -28,7 +28,7 @@ def test_logits_are_float32_and_finite_whatever_the_computation(name, dtype):
         assert bool(jnp.isfinite(logits).all())
 
 
-def test_no_bias_stands_before_a_normalisation():
+def test_layers_before_normalization_have_no_bias():
     params, _ = functional(BUILDERS["resnet"]).init(jax.random.key(0))
     paths = ["/".join(str(part.key) for part in path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     with_bias = {path.removesuffix("/bias").rpartition("/")[2] for path in paths if path.endswith("/bias")}
@@ -36,7 +36,7 @@ def test_no_bias_stands_before_a_normalisation():
 
 
 @pytest.mark.parametrize(("widths", "blocks"), [((4,), 1), ((4, 8), 2), ((4, 8, 8), 1)])
-def test_a_resnet_is_as_deep_as_it_says(widths, blocks):
+def test_resnet_depth(widths, blocks):
     params, _ = functional(lambda rngs: vision.ResNet((8, 8, 1), 3, widths=widths, blocks=blocks, rngs=rngs)).init(
         jax.random.key(0)
     )
@@ -47,8 +47,8 @@ def test_a_resnet_is_as_deep_as_it_says(widths, blocks):
     assert len(layers) == 2 * len(widths) * blocks + 2
 
 
-def traced(build, shape):
-    """The shape of the logits and of the parameters of a network for such images; nothing is computed."""
+def parameter_shapes(build, shape):
+    """The parameter shapes of a network for images of this shape, without computing anything."""
     model = functional(lambda rngs: build(shape, 5, rngs=rngs))
     params, state = jax.eval_shape(model.init, jax.random.key(0))
     images = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
@@ -60,20 +60,20 @@ def traced(build, shape):
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("size", [8, 28, 33, 64, 65, 95, 96, 127, 224])
 @pytest.mark.parametrize("build", [vision.MLP, vision.CNN, vision.ResNet])
-def test_images_of_any_size_have_a_network(build, size, channels):
-    traced(build, (size, size - 1, channels))
+def test_networks_accept_images_of_any_size(build, size, channels):
+    parameter_shapes(build, (size, size - 1, channels))
 
 
 @pytest.mark.parametrize(("size", "convolutions"), [(12, 3), (28, 3), (64, 3), (65, 4), (96, 4), (128, 4), (224, 5)])
 def test_a_cnn_grows_with_the_image_and_its_dense_layer_does_not(size, convolutions):
-    shapes = traced(vision.CNN, (size, size, 1))
+    shapes = parameter_shapes(vision.CNN, (size, size, 1))
     assert sum(len(shape) == 4 for shape in shapes) == convolutions
     assert max(shape[0] for shape in shapes if len(shape) == 2) <= 8 * 8 * 128
 
 
 @pytest.mark.parametrize(("size", "kernel"), [(28, 3), (95, 3), (96, 7), (224, 7)])
-def test_a_resnet_looks_at_large_images_from_further_away(size, kernel):
-    assert (kernel, kernel, 3, 32) in traced(vision.ResNet, (size, size, 3))
+def test_resnet_stem_is_larger_for_large_images(size, kernel):
+    assert (kernel, kernel, 3, 32) in parameter_shapes(vision.ResNet, (size, size, 3))
 
 
 @pytest.mark.parametrize(("build", "size"), [(vision.CNN, 101), (vision.ResNet, 101), (vision.ResNet, 27)])

@@ -1,4 +1,4 @@
-"""Classifiers of tables: their encodings, and what they can learn."""
+"""Tabular models: encodings, gradients, and agreement with logistic regression."""
 
 import functools
 import itertools
@@ -36,10 +36,10 @@ def prepared(columns):
     return fitted, fitted.normalize(fitted.transform(columns))
 
 
-def model_of(name, fitted, **options):
-    """The model and parameters of it, none of them zero: the last layers start at zero."""
-    build = functools.partial(MODELS[name], num_classes=3, **fitted.model_arguments, **options)
-    model = functional(lambda rngs: build(rngs=rngs))
+def build(name, fitted, **options):
+    """A model with parameters that are all nonzero (the last layers are initialized to zero)."""
+    constructor = functools.partial(MODELS[name], num_classes=3, **fitted.model_arguments, **options)
+    model = functional(lambda rngs: constructor(rngs=rngs))
     params, state = model.init(jax.random.key(0))
     leaves, tree = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(1), len(leaves))
@@ -48,19 +48,19 @@ def model_of(name, fitted, **options):
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("kept", ["abcd", "b", "d", "bc"])
+@pytest.mark.parametrize("letters", ["abcd", "b", "d", "bc"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_any_columns_give_float32_logits_and_parameters_with_elements(columns, name, kept, dtype):
-    fitted, table = prepared({letter: columns[letter] for letter in kept})
-    model, params, state = model_of(name, fitted, dropout=0.5, dtype=jnp.dtype(dtype))
+def test_any_subset_of_columns_gives_float32_logits_and_no_empty_parameters(columns, name, letters, dtype):
+    fitted, table = prepared({letter: columns[letter] for letter in letters})
+    model, params, state = build(name, fitted, dropout=0.5, dtype=jnp.dtype(dtype))
     shape = jax.eval_shape(lambda: model.apply(params, state, table, key=jax.random.key(1))[0])
     assert (shape.shape, shape.dtype) == ((60, 3), jnp.float32)
     # Arrays without elements cannot be saved.
     assert all(leaf.size and leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(params))
 
 
-def test_piecewise_linear_encoding_is_that_of_the_paper():
-    """Equation 1 of arXiv 2203.05556, but clipped at the ends too, and centred and scaled."""
+def test_piecewise_linear_encoding_matches_the_paper():
+    """Equation 1 of arXiv 2203.05556, but clipped at the ends too, and centered and scaled."""
     bins = [(0.0, 1.0, 3.0), (), (-1.0, 2.0)]
     values = np.random.default_rng(0).uniform(-4, 5, (20, 3)).astype(np.float32)
     expected = [
@@ -75,22 +75,22 @@ def test_piecewise_linear_encoding_is_that_of_the_paper():
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_an_unknown_word_favours_nothing(columns, name):
-    """Its logits do not depend on the parameters of the other words."""
+def test_unknown_category_ignores_the_other_embeddings(columns, name):
+    """Its logits do not depend on the parameters of the known categories."""
     fitted, table = prepared({"b": columns["b"]})
-    model, params, state = model_of(name, fitted)
+    model, params, state = build(name, fitted)
     unknown = {**table, "categories": jnp.zeros_like(table["categories"])}
     gradient = jax.jit(jax.grad(lambda params: (model.apply(params, state, unknown)[0] ** 2).sum()))(params)
-    of_words = gradient["head"]["kernel"] if name == "linear" else gradient["embeddings"]["table"]["embedding"]
-    np.testing.assert_array_equal(of_words, 0.0)
+    category_gradient = gradient["head"]["kernel"] if name == "linear" else gradient["embeddings"]["table"]["embedding"]
+    np.testing.assert_array_equal(category_gradient, 0.0)
     assert np.abs(gradient["head"]["bias"] if name == "linear" else gradient["bias"]).max() > 0
 
 
-def test_the_linear_model_is_logistic_regression(columns):
+def test_linear_model_matches_logistic_regression(columns):
     random = np.random.default_rng(1)
     fitted, table = prepared(columns)
     labels = random.integers(0, 3, 60)
-    model, params, state = model_of("linear", fitted)
+    model, params, state = build("linear", fitted)
     penalty = 0.05
 
     def objective(params):
@@ -117,7 +117,7 @@ def test_the_linear_model_is_logistic_regression(columns):
 
 def test_dropout_acts_in_training_only(columns):
     fitted, table = prepared(columns)
-    model, params, state = model_of("mlp", fitted, dropout=0.5)
+    model, params, state = build("mlp", fitted, dropout=0.5)
     apply = jax.jit(model.apply)
     still = [apply(params, state, table)[0] for _ in range(2)]
     moved = [apply(params, state, table, key=jax.random.key(seed))[0] for seed in range(2)]
@@ -125,13 +125,13 @@ def test_dropout_acts_in_training_only(columns):
     assert np.abs(moved[0] - moved[1]).max() > 0.1
 
 
-def test_members_are_averaged_and_learn_each_from_its_own_errors(columns):
+def test_members_are_averaged_and_each_learns_from_its_own_loss(columns):
     fitted, table = prepared(columns)
-    model, params, state = model_of("ensemble", fitted)
+    model, params, state = build("ensemble", fitted)
     labels = np.arange(60) % 3
 
-    def alone(params, member):
-        """The logits of one member: of a model whose members are all alike."""
+    def member_logits(params, member):
+        """The logits of one member, from a model whose members are all equal to it."""
         same = jax.tree.map(lambda leaf: jnp.stack([leaf[member]] * 3) if leaf.ndim == 3 else leaf, params)
         return model.apply(same, state, table)[0]
 
@@ -139,10 +139,12 @@ def test_members_are_averaged_and_learn_each_from_its_own_errors(columns):
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
     logits, _ = jax.jit(model.apply)(params, state, table)
-    np.testing.assert_allclose(logits, np.mean([alone(params, member) for member in range(3)], axis=0), atol=1e-5)
+    np.testing.assert_allclose(
+        logits, np.mean([member_logits(params, member) for member in range(3)], axis=0), atol=1e-5
+    )
 
     gradient = jax.jit(jax.grad(lambda params, key: loss(model.apply(params, state, table, key=key)[0])))
     drawn = jax.lax.map(lambda key: gradient(params, key)["head"]["kernel"], jax.random.split(jax.random.key(0), 2000))
-    expected = jax.grad(lambda params: sum(loss(alone(params, member)) for member in range(3)) / 3)(params)
+    expected = jax.grad(lambda params: sum(loss(member_logits(params, member)) for member in range(3)) / 3)(params)
     error = drawn.std(axis=0).max() / np.sqrt(len(drawn))
     np.testing.assert_allclose(drawn.mean(axis=0), expected["head"]["kernel"], atol=5 * error)

@@ -1,4 +1,4 @@
-"""Text models: the same logits at any width that holds the text, a gradient for every weight, n-grams as in NumPy."""
+"""Text models: logits do not depend on padding, a gradient for every weight, n-grams as in NumPy."""
 
 import functools
 
@@ -18,7 +18,7 @@ BUILDERS = {
     "cnn": functools.partial(text.TextCNN, embedding=8, channels=8),
     "transformer": functools.partial(text.Transformer, features=16, heads=2),
 }
-parametrised = pytest.mark.parametrize("name", BUILDERS)
+for_each_model = pytest.mark.parametrize("name", BUILDERS)
 
 
 def model(name, **options):
@@ -29,7 +29,7 @@ def model(name, **options):
 def weights(of):
     params, state = of.init(jax.random.key(0))
     leaves, tree = jax.tree.flatten(params)
-    # Away from the zeros that some begin with.
+    # Some parameters are initialized to zero; move them away from it.
     moved = [leaf + 0.1 * jax.random.normal(jax.random.key(i), leaf.shape) for i, leaf in enumerate(leaves)]
     params = jax.tree.unflatten(tree, moved)
     _, state = of.apply(params, state, tokens([24, 10, 8, 3, 1]), key=jax.random.key(0))
@@ -42,8 +42,8 @@ def tokens(lengths, width=LENGTH):
     return np.where(np.arange(LENGTH) < np.array(lengths)[:, None], rows, 0).astype(np.int32)[:, :width]
 
 
-@parametrised
-def test_padding_changes_no_logit(name):
+@for_each_model
+def test_padding_does_not_change_the_logits(name):
     of = model(name)
     params, state = weights(of)
     apply = jax.jit(lambda inputs: of.apply(params, state, inputs)[0])
@@ -52,10 +52,10 @@ def test_padding_changes_no_logit(name):
     chex.assert_type(wide, jnp.float32)
     chex.assert_tree_all_finite(wide)
     np.testing.assert_allclose(narrow, wide, rtol=1e-5, atol=1e-5)
-    assert np.ptp(wide, axis=0).min() > 1e-3, "texts are told apart"
+    assert np.ptp(wide, axis=0).min() > 1e-3, "texts have different logits"
 
 
-@parametrised
+@for_each_model
 def test_every_weight_learns_and_dropout_draws_from_the_key(name):
     of = model(name, dropout=0.3)
     params, state = weights(of)
@@ -72,24 +72,24 @@ def test_every_weight_learns_and_dropout_draws_from_the_key(name):
     assert first == again != other
 
 
-@parametrised
-def test_bfloat16_computes_nearly_the_same_from_float32_weights(name):
+@for_each_model
+def test_bfloat16_computation_is_near_float32_with_the_same_weights(name):
     exact, rough = model(name), model(name, dtype=jnp.bfloat16)
     params, state = weights(exact)
     assert {leaf.dtype for leaf in jax.tree.leaves(rough.init(jax.random.key(0))[0])} == {np.dtype("float32")}
     inputs = tokens([24, 10, 5])
-    expected, found = (jax.jit(of.apply)(params, state, inputs)[0] for of in (exact, rough))
-    chex.assert_type(found, jnp.float32)
-    np.testing.assert_allclose(found, expected, atol=0.1)
+    expected, actual = (jax.jit(of.apply)(params, state, inputs)[0] for of in (exact, rough))
+    chex.assert_type(actual, jnp.float32)
+    np.testing.assert_allclose(actual, expected, atol=0.1)
 
 
-def test_ngram_rows_are_those_of_their_tokens_alone():
+def test_ngram_rows_depend_on_their_tokens_only():
     inputs = np.array([[7, 8, 9, 7, 8], [1, 7, 8, 9, 0]], np.int32)
     rows, present = jax.device_get(text.ngram_rows(inputs, orders=3, vocabulary_size=10, buckets=1 << 20))
     rows, present = rows.reshape(2, 3, 5), present.reshape(2, 3, 5)
     np.testing.assert_array_equal(rows[:, 0], inputs)
     np.testing.assert_array_equal(present.sum(axis=2), [[5, 4, 3], [4, 3, 2]])
-    # (7, 8) stands in three places, (7, 8, 9) in two.
+    # (7, 8) occurs three times, (7, 8, 9) twice.
     assert rows[0, 1, 0] == rows[0, 1, 3] == rows[1, 1, 1]
     assert rows[0, 2, 0] == rows[1, 2, 1]
     assert len({rows[0, 1, 0], rows[0, 1, 1], rows[0, 1, 2], rows[0, 2, 0], rows[0, 2, 1]}) == 5
@@ -109,8 +109,8 @@ def strings(inputs):
     return [" ".join(f"t{token}" for token in row if token) for row in inputs]
 
 
-def test_ngrams_vote_by_the_tfidf_weights_of_scikit_learn():
-    # So many rows that no two n-grams share one.
+def test_ngram_classifier_uses_the_tfidf_weights_of_scikit_learn():
+    # Enough rows that no two n-grams share one.
     build = functools.partial(
         text.NGramClassifier, 2, vocabulary_size=VOCABULARY, max_length=LENGTH, orders=2, buckets=1 << 20
     )
@@ -131,11 +131,11 @@ def test_ngrams_vote_by_the_tfidf_weights_of_scikit_learn():
     rows = []
     for ngram in oracle.get_feature_names_out():
         pair = np.array([[int(token[1:]) for token in ngram.split()] + [0]])
-        found, present = jax.device_get(text.ngram_rows(jnp.asarray(pair), 2, VOCABULARY, 1 << 20))
-        rows.append(found[present][-1])
+        ngram_row, present = jax.device_get(text.ngram_rows(jnp.asarray(pair), 2, VOCABULARY, 1 << 20))
+        rows.append(ngram_row[present][-1])
     assert len(set(rows)) == len(rows)
     for part in (train, test):
         expected = oracle.transform(strings(part)) @ np.asarray(votes)[rows] + np.asarray(params["bias"])
-        found, after = jax.jit(of.apply)(params, state, part)
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+        actual, after = jax.jit(of.apply)(params, state, part)
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
         chex.assert_trees_all_equal(after, state)

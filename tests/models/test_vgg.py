@@ -1,4 +1,4 @@
-"""The stack of normalised convolutions, and its first layer as one product, beside the plain operations."""
+"""The VGG network, and its pooled first convolution against the plain operations."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from jaxcls.models import functional, vision
 
 
 @pytest.mark.parametrize("shape", [(3, 28, 28, 1), (2, 13, 10, 2), (2, 9, 7, 3), (1, 2, 2, 1)])
-def test_a_pooled_convolution_is_a_convolution_and_a_maximum(shape):
+def test_pooled_convolution_equals_convolution_and_max_pooling(shape):
     keys = jax.random.split(jax.random.key(0), 3)
     images, kernel = jax.random.normal(keys[0], shape), jax.random.normal(keys[1], (3, 3, shape[-1], 5))
 
@@ -22,8 +22,8 @@ def test_a_pooled_convolution_is_a_convolution_and_a_maximum(shape):
     expected, expected_gradients = jax.vjp(plain, images, kernel)
     np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-5)
     cotangent = jax.random.normal(keys[2], value.shape)
-    for found, right in zip(gradients(cotangent), expected_gradients(cotangent), strict=True):
-        np.testing.assert_allclose(found, right, rtol=1e-4, atol=1e-4)
+    for actual, expected in zip(gradients(cotangent), expected_gradients(cotangent), strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -46,7 +46,7 @@ def test_logits_are_float32_and_finite_and_every_parameter_learns(shape, dtype):
     assert all(bool(jnp.isfinite(leaf).all()) and bool((leaf != 0).any()) for leaf in jax.tree.leaves(gradient))
 
 
-def test_every_stage_halves_the_image_and_the_head_sees_what_is_left():
+def test_every_stage_halves_the_image():
     model = functional(lambda rngs: vision.VGG((28, 28, 1), 10, stages=((4,), (6, 8), (5,)), rngs=rngs))
     shapes = {leaf.shape for leaf in jax.tree.leaves(jax.eval_shape(model.init, jax.random.key(0))[0])}
     assert {(3, 3, 1, 4), (3, 3, 4, 6), (3, 3, 6, 8), (3, 3, 8, 5), (3 * 3 * 5, 10)} <= shapes

@@ -42,9 +42,9 @@ def test_the_output_begins_with_the_source_of_the_data(finished):
 
 def test_a_run_keeps_its_settings_its_source_its_environment_and_its_history(finished):
     result, _ = finished
-    kept = settings.from_toml(result.directory / "config.toml")
-    assert kept == build.with_recipe(tasks.get("fashion_mnist"), kept)
-    assert kept.epochs == 2
+    saved = settings.from_toml(result.directory / "config.toml")
+    assert saved == build.with_recipe(tasks.get("fashion_mnist"), saved)
+    assert saved.epochs == 2
     data = json.loads((result.directory / "data.json").read_text())
     assert data["source"] == "files"
     assert all(len(checksum) == 64 for checksum in data["sha256"].values())

@@ -210,16 +210,16 @@ def test_user_losses_and_metrics():
         return np.sum(sample_weight * (scores.argmax(axis=1) != labels))
 
     weights = np.linspace(0, 2, COUNT, dtype=np.float32)
-    own = jaxcls.compile(
+    weighted = jaxcls.compile(
         linear, optax.sgd(0.1), surprise, [mistakes], problem="multiclass", class_weight={0: 1, 1: 2, 2: 3}
     )
     named = jaxcls.compile(linear, optax.sgd(0.1), metrics=["accuracy"], class_weight=[1.0, 2.0, 3.0])
-    state, history = own.fit(own.init(0), (INPUTS, KINDS, weights), 3, batch_size=20, verbose=False)
+    state, history = weighted.fit(weighted.init(0), (INPUTS, KINDS, weights), 3, batch_size=20, verbose=False)
     expected, expected_history = named.fit(named.init(0), (INPUTS, KINDS, weights), 3, batch_size=20, verbose=False)
     chex.assert_trees_all_close(state.params, expected.params, rtol=1e-5, atol=1e-6)
     assert [e["loss"] for e in history] == pytest.approx([e["loss"] for e in expected_history])
-    wrong = own.predict(state, INPUTS).argmax(axis=1) != KINDS
-    assert own.evaluate(state, (INPUTS, KINDS, weights))["mistakes"] == pytest.approx(weights @ wrong)
+    wrong = weighted.predict(state, INPUTS).argmax(axis=1) != KINDS
+    assert weighted.evaluate(state, (INPUTS, KINDS, weights))["mistakes"] == pytest.approx(weights @ wrong)
 
 
 def test_several_outputs_are_the_weighted_sum_of_their_losses():

@@ -1,4 +1,4 @@
-"""The first number that is not finite is named, with its examples, kept, and found again."""
+"""The first number that is not finite is reported with its examples, saved, and reproduced by replay."""
 
 import functools
 import json
@@ -118,8 +118,8 @@ def test_eager_fit_stops_saves_the_step_and_replays_it(tmp_path):
     result = made.replay(path)
     assert result.path == "inner (Logarithm)"
     assert len(result.examples) == 1
-    kept, batch = debugging.load(path, state)
-    chex.assert_trees_all_equal(kept, state)
+    saved, batch = debugging.load(path, state)
+    chex.assert_trees_all_equal(saved, state)
     assert np.flatnonzero(np.asarray(batch.inputs)[:, 1] == 0).tolist() == list(result.examples)
     with pytest.raises(InputError, match="is of another model or optimizer"):
         compiled(optimizer="sgd").replay(path)

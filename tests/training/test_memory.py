@@ -40,10 +40,10 @@ def needs(batch_size):
 
 def test_the_message_names_the_batch_size_that_fits_and_the_flag_that_makes_up_for_it(monkeypatch):
     chunk, *arguments = chunk_and_arguments()
-    # As much as a quarter of the batch needs, and half of it does not find.
-    room = needs(BATCH // 4)
-    assert room < needs(BATCH // 2)
-    monkeypatch.setattr(memory, "free", lambda devices: room)
+    # Enough for a quarter of the batch, but not for half of it.
+    free_bytes = needs(BATCH // 4)
+    assert free_bytes < needs(BATCH // 2)
+    monkeypatch.setattr(memory, "free", lambda devices: free_bytes)
     with pytest.raises(InputError, match=rf"--batch-size {BATCH}: .* --batch-size 128 fits; .*-steps 4 ") as error:
         memory.checked(chunk)(*arguments)
     assert re.search(r"has 0\.\d+ GB free", str(error.value))
@@ -54,13 +54,13 @@ def test_the_message_names_the_batch_size_that_fits_and_the_flag_that_makes_up_f
         memory.checked(chunk)(*arguments)
 
 
-@pytest.mark.parametrize("room", [None, 1 << 40])
-def test_what_fits_is_run_and_compiled_once(monkeypatch, room):
+@pytest.mark.parametrize("free_bytes", [None, 1 << 40])
+def test_what_fits_is_run_and_compiled_once(monkeypatch, free_bytes):
     compiled = []
     jax.monitoring.register_event_duration_secs_listener(
         lambda name, seconds, **_: compiled.append(name) if name.endswith("backend_compile_duration") else None
     )
-    monkeypatch.setattr(memory, "free", lambda devices: room)
+    monkeypatch.setattr(memory, "free", lambda devices: free_bytes)
     chunk, state, batches = chunk_and_arguments()
     checked = memory.checked(chunk)
     compiled.clear()

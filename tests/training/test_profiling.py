@@ -21,7 +21,7 @@ def test_operations_are_added_up_by_their_kind(tmp_path):
     assert rows[0].split() == ["operation", "share", "milliseconds", "calls"]
     shares = [float(re.search(r"([\d.]+)%", row).group(1)) for row in rows[1:]]
     assert sum(shares) == pytest.approx(100, abs=0.1 * len(shares))
-    # The first dispatch is not traced, nor are those after so many.
+    # The first dispatch is not traced, nor are those after the first DISPATCHES.
     assert int(rows[1].split()[-1]) == profiling.DISPATCHES
 
 
@@ -31,7 +31,7 @@ def test_a_run_with_profile_prints_the_table(tmp_path, capsys):
     flags = ["--data-dir", str(data), "--model", "mlp", "--epochs", "3", "--batch-size", "64"]
     folder = tmp_path / "trace"
     assert main(["train", *flags, "--run-dir", str(tmp_path / "run"), "--profile", str(folder)]) == 0
-    said = capsys.readouterr().out
-    assert f"the trace of these steps is in {folder}" in said
-    assert "milliseconds" in said
+    output = capsys.readouterr().out
+    assert f"the trace of these steps is in {folder}" in output
+    assert "milliseconds" in output
     assert list(folder.glob("**/*.xplane.pb"))

@@ -128,12 +128,12 @@ def test_a_step_that_is_not_finite_moves_only_the_number_of_the_step(data, value
 
 
 def test_batches_are_accumulated_to_the_mean_of_those_that_are_finite(data):
-    """Two batches make one update: beside them, one that is not finite and one that is masked whole count nothing."""
+    """Two batches make one update; a batch that is not finite and one that is fully masked are not counted."""
     optimizer = optimizers.get("sgd", learning_rate=0.5, gradient_accumulation_steps=2)
     _, step, state = make(linear, optimizer)
     whole, short = (
-        batching.take(data, jnp.arange(first, first + BATCH), jnp.arange(BATCH) < kept)
-        for first, kept in ((0, BATCH), (BATCH, 3))
+        batching.take(data, jnp.arange(first, first + BATCH), jnp.arange(BATCH) < real)
+        for first, real in ((0, BATCH), (BATCH, 3))
     )
     spoilt = whole._replace(inputs=whole.inputs.at[2, 1].set(np.nan))
     masked = whole._replace(mask=jnp.zeros(BATCH, bool))

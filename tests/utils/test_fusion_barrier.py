@@ -1,4 +1,4 @@
-"""A value kept apart stays one in the compiled program, which its derivatives and batches go through."""
+"""The fusion barrier is in the compiled program, and derivatives and vmap pass through it."""
 
 import jax
 import jax.numpy as jnp

@@ -99,13 +99,13 @@ def _from_data_dir(spec: IdxImages, data_dir: Path) -> Dataset:
     folders = [data_dir, data_dir / "raw"]
     if spec.torchvision:
         folders.append(data_dir / spec.torchvision / "raw")
-    found = {folder: _find(spec, folder, data_dir) for folder in folders}
-    folder = max(folders, key=lambda folder: len(found[folder]))
-    missing = [name for name in spec.sha256 if name not in found[folder]]
+    matches = {folder: _find(spec, folder, data_dir) for folder in folders}
+    folder = max(folders, key=lambda folder: len(matches[folder]))
+    missing = [name for name in spec.sha256 if name not in matches[folder]]
     if missing:
         needed = ", ".join(spec.sha256)
         raise InputError(f"{folder} lacks {', '.join(missing)}. data_dir must hold {needed}, each plain or with .gz.")
-    dataset = _decode(spec, found[folder], "files", str(folder), "SHA-256 verified")
+    dataset = _decode(spec, matches[folder], "files", str(folder), "SHA-256 verified")
     if others := _differing(dataset, spec.sha256):
         return sources.with_provenance(dataset, note=f"user data: not the official content of {', '.join(others)}")
     return dataset
@@ -114,11 +114,11 @@ def _from_data_dir(spec: IdxImages, data_dir: Path) -> Dataset:
 def _from_debian(spec: IdxImages) -> Dataset:
     assert spec.debian
     package, folder = spec.debian[0], Path(spec.debian[1])
-    found = _find(spec, folder, folder)
-    if not found:
+    matches = _find(spec, folder, folder)
+    if not matches:
         raise AbsentError(f"no data_dir was given and the Debian package {package} is not installed")
     # If the package is installed, a missing file is damage, which `_decode` reports.
-    paths = {name: found.get(name, folder / f"{name}.gz") for name in spec.sha256}
+    paths = {name: matches.get(name, folder / f"{name}.gz") for name in spec.sha256}
     remedy = f"Install the Debian package {package} again, or set data_dir to {folder} to use them as your own data."
     dataset = _decode(spec, paths, "files", str(folder), f"Debian package {package}, SHA-256 verified")
     return _verified(dataset, spec.sha256, "the official one", remedy)
@@ -147,14 +147,14 @@ def _from_sample(spec: IdxImages) -> Dataset:
 
 def _find(spec: IdxImages, folder: Path, inside: Path) -> dict[str, Path]:
     """Finds the files of a data set in a folder, under any name in use for them; no link may leave `inside`."""
-    found = {}
+    matches = {}
     for name in spec.sha256:
         dotted = name.replace("-idx", ".idx")
         for candidate in (name, f"{name}.gz", dotted, f"{dotted}.gz"):
             if (folder / candidate).is_file():
-                found[name] = files.inside(inside, folder / candidate)
+                matches[name] = files.inside(inside, folder / candidate)
                 break
-    return found
+    return matches
 
 
 def _decode(

@@ -45,15 +45,17 @@ def layout(data: Path, test_data: Path | None = None) -> Layout:
     >>> layout(folder).class_names
     ('cat', 'dog')
     """
-    found = {folder.name: folder for folder in class_folders(data)}
+    subfolders = {folder.name: folder for folder in class_folders(data)}
     splits = {"train": (data, data)}
     # A folder that contains images itself is a class, even one called train.
-    if "train" in found and not any(path.suffix.lower() in images.SUFFIXES for path in found["train"].iterdir()):
-        splits = {"train": (found["train"], data)}
+    if "train" in subfolders and not any(
+        path.suffix.lower() in images.SUFFIXES for path in subfolders["train"].iterdir()
+    ):
+        splits = {"train": (subfolders["train"], data)}
         for role, names in (("validation", ("val", "valid", "validation")), ("test", ("test",))):
             for name in names:
-                if name in found:
-                    splits.setdefault(role, (found[name], data))
+                if name in subfolders:
+                    splits.setdefault(role, (subfolders[name], data))
     train = splits["train"][0]
     if test_data is not None:
         if "test" in splits:
@@ -138,15 +140,15 @@ def list_images(folder: Path, class_names: Sequence[str]) -> tuple[list[Path], n
         # A test split may lack a class; an empty folder for it is an oversight.
         if not (folder / name).is_dir():
             continue
-        found, not_images = images.list_files(folder / name)
-        if not found:
+        image_paths, not_images = images.list_files(folder / name)
+        if not image_paths:
             also = f", but {len(not_images):,} other files such as {not_images[0].name}" if not_images else ""
             raise InputError(
                 f"{folder / name} holds no images{also}; the names of images end in "
                 f"{', '.join(sorted(images.SUFFIXES))}. Fill the folder, or remove it."
             )
-        paths += found
-        labels += [label] * len(found)
+        paths += image_paths
+        labels += [label] * len(image_paths)
         others += not_images
     return paths, np.array(labels, np.int32), others
 

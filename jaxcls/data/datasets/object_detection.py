@@ -135,14 +135,14 @@ def layout(folder: Path) -> Layout:
 def _coco(folder: Path) -> Layout:
     paths: dict[str, Path] = {}
     for role in _ROLES:
-        found = sorted((folder / "annotations").glob(f"instances_{role}*.json"))
-        if len(found) > 1:
-            names = f"{found[0].name} and {found[1].name}"
+        files_of_role = sorted((folder / "annotations").glob(f"instances_{role}*.json"))
+        if len(files_of_role) > 1:
+            names = f"{files_of_role[0].name} and {files_of_role[1].name}"
             raise InputError(
                 f"{folder / 'annotations'}: holds {names}; there must be one for {role}. Remove the other."
             )
-        if found:
-            paths[role] = found[0]
+        if files_of_role:
+            paths[role] = files_of_role[0]
     _check_roles(paths, folder / "annotations", "instances_{}*.json", folder)
     splits: dict[str, tuple[Annotated, Path]] = {}
     notes = ["COCO's layout"]
@@ -197,16 +197,16 @@ def _check_roles(paths: dict[str, Path], where: Path, pattern: str, folder: Path
     files.all_inside(folder, paths.values())
 
 
-def _decode(name: str, found: Layout, note: str | None, *, size: int, channels: int) -> Dataset:
-    folder, annotations = found.folder, [annotated for annotated, _ in found.splits.values()]
+def _decode(name: str, layout: Layout, note: str | None, *, size: int, channels: int) -> Dataset:
+    folder, annotations = layout.folder, [annotated for annotated, _ in layout.splits.values()]
     columns = max(1, *(len(corners) for annotated in annotations for corners in annotated.boxes))
     label_bytes = _BYTES_PER_OBJECT * columns * sum(len(annotated.names) for annotated in annotations)
     if label_bytes > _MAX_BYTES:
         size_of_labels = f"padded to these, the labels of all images take {label_bytes:,} bytes"
         raise InputError(f"{folder}: one image has {columns:,} objects; {size_of_labels}. Cut it into several.")
     splits: dict[str, Split] = {}
-    checksums = sources.checksums(found.files)
-    for role, (annotated, root) in found.splits.items():
+    checksums = sources.checksums(layout.files)
+    for role, (annotated, root) in layout.splits.items():
         paths = [root / file for file in annotated.names]
         what = f"{role} images"
         decoded = images.decode_all(paths, size=size, channels=channels, root=root, what=what, pad=True, inside=folder)
@@ -224,7 +224,7 @@ def _decode(name: str, found: Layout, note: str | None, *, size: int, channels: 
     # The training split is the first.
     if not counts[0]:
         raise InputError(f"{folder}: no training image has an object in it; there must be one to learn from.")
-    note = f"{note or found.note}; {' + '.join(f'{count:,}' for count in counts)} objects"
+    note = f"{note or layout.note}; {' + '.join(f'{count:,}' for count in counts)} objects"
     record = Provenance("files", str(folder), checksums, synthetic=False, note=note)
     if "test" not in splits:
         splits["test"] = splits.pop("val")

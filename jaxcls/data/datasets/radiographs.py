@@ -66,7 +66,7 @@ def load_findings(
 
 
 def read_chestxray14(folder: Path, *, name: str, size: int, test_fraction: float) -> Dataset:
-    """Reads ChestX-ray14: Data_Entry_2017*.csv, and the images that it names, in any folders beside it.
+    """Reads ChestX-ray14: Data_Entry_2017*.csv, and the images that it names, in any folders next to it.
 
     A row with 'No Finding' has no label. The lists train_val_list.txt and test_list.txt define the splits; without them,
     `test_fraction` of the examples is held out, by patient.
@@ -81,10 +81,10 @@ def read_chestxray14(folder: Path, *, name: str, size: int, test_fraction: float
       InputError: naming the file and the row (of the data, from 1): a column, an image or a patient is missing, a
         finding is unknown or combined with 'No Finding', an image occurs twice, or is in both lists or in none.
     """
-    found = sorted(folder.glob("Data_Entry_2017*.csv"))
-    if len(found) != 1:
-        raise InputError(f"{folder}: holds {len(found)} tables Data_Entry_2017*.csv; it must hold one.")
-    table = files.inside(folder, found[0])
+    candidates = sorted(folder.glob("Data_Entry_2017*.csv"))
+    if len(candidates) != 1:
+        raise InputError(f"{folder}: holds {len(candidates)} tables Data_Entry_2017*.csv; it must hold one.")
+    table = files.inside(folder, candidates[0])
     keys = ("Image Index", "Finding Labels", "Patient ID")
     columns = tables.read_csv(table, required=keys, text=keys)
     names, findings, patients = (columns[key] for key in keys)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".pgm", ".ppm"})
-# Files that file managers create, beside hidden ones.
+# Files that file managers create, in addition to hidden ones.
 _FILE_MANAGER_FILES = frozenset({"thumbs.db", "desktop.ini", "icon\r"})
 # The formats that Pillow decodes itself; for others (EPS) it would run another program on the file.
 _FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM")
@@ -198,10 +198,10 @@ def decode_path(path: Path, *, size: int, channels: int, pad: bool = False) -> t
       InputError: as for :func:`decode_all`.
     """
     if path.is_dir():
-        found, _ = list_files(path)
+        image_paths, _ = list_files(path)
         what = f"images to predict in {path.name}"
-        decoded = decode_all(found, size=size, channels=channels, root=path, what=what, pad=pad)
-        return np.array([file.relative_to(path).as_posix() for file in found], object), decoded
+        decoded = decode_all(image_paths, size=size, channels=channels, root=path, what=what, pad=pad)
+        return np.array([file.relative_to(path).as_posix() for file in image_paths], object), decoded
     if not path.exists():
         raise InputError(f"{path}: there is no such file or folder; give an image, or a folder of images.")
     options = _checked(_Options(size, channels, pad))

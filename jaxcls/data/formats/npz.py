@@ -94,10 +94,10 @@ def _header(content: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     if start[6:8] != b"\1\0":
         raise ValueError(f"version {start[6]}.{start[7]} of the format, which plain arrays do not need")
     text = content.read(int.from_bytes(start[8:], "little")).decode("latin-1")
-    found = _HEADER.fullmatch(text)
-    if found is None:
+    match = _HEADER.fullmatch(text)
+    if match is None:
         raise ValueError(f"its header is {text[:100]!r}, which NumPy does not write for numbers")
-    if "O" in found["type"]:
-        raise ValueError(f"its type is {found['type']}: pickled objects, which are never loaded")
-    shape = tuple(int(length) for length in found["shape"].replace(",", " ").split())
-    return shape, found["order"] == "True", np.dtype(found["type"])
+    if "O" in match["type"]:
+        raise ValueError(f"its type is {match['type']}: pickled objects, which are never loaded")
+    shape = tuple(int(length) for length in match["shape"].replace(",", " ").split())
+    return shape, match["order"] == "True", np.dtype(match["type"])

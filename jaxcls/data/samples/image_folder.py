@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 CLASSES = ("circle", "cross", "square", "star", "triangle")
-_FORMS = (
+_FORMATS = (
     "jpg", "jpg", "jpg", "jpg", "png", "png", "L jpg", "L png", "16-bit png", "P png", "alpha png", "rotated jpg",
     "CMYK jpg", "gif", "bmp", "tiff",
 )  # fmt: skip
@@ -80,19 +80,19 @@ def _outline(name: str, rng: np.random.Generator) -> list[tuple[float, float]]:
 
 
 def _save(image: "Image.Image", stem: Path, rng: np.random.Generator) -> None:
-    """Saves an image in one of `_FORMS`."""
+    """Saves an image in one of `_FORMATS`."""
     from PIL import Image
 
-    form, _, suffix = _FORMS[rng.integers(len(_FORMS))].rpartition(" ")
+    image_format, _, suffix = _FORMATS[rng.integers(len(_FORMATS))].rpartition(" ")
     path = stem.with_suffix(f".{suffix}")
     options: dict[str, Any] = {}
-    if form in ("L", "P", "CMYK"):
-        image = image.convert(form)
-    elif form == "16-bit":
+    if image_format in ("L", "P", "CMYK"):
+        image = image.convert(image_format)
+    elif image_format == "16-bit":
         image = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
-    elif form == "alpha":
+    elif image_format == "alpha":
         image.putalpha(255)
-    elif form == "rotated":
+    elif image_format == "rotated":
         exif = Image.Exif()
         exif[0x0112] = int(rng.choice([3, 6, 8]))
         options = {"exif": exif}

@@ -30,7 +30,7 @@ LENGTHS = (24, 80)
 MAX_ARTICLES = 8
 # The least visible fraction of an article's pixels.
 VISIBLE = 0.6
-# An article that does not fit at any of so many random positions is left out.
+# Random positions tried for an article; one that fits at none of them is left out.
 _TRIES = 30
 # Brighter pixels, and darker ones that they enclose, belong to the article; the others are the background around it.
 _THRESHOLD = 10

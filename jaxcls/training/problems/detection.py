@@ -27,7 +27,7 @@ from jaxcls.training.settings import LossOptions, Settings
 
 PyTree = Any
 
-# What a class loss takes; the others are of problems whose labels stand in one array.
+# Options of the class loss; the other options need labels that are a single array.
 _REFUSED = ("class_weight", "tau")
 
 
@@ -61,14 +61,14 @@ class Detection:
             )
         real = classes >= 0
         good = np.isfinite(boxes).all(axis=2) & (boxes[..., 2:] > boxes[..., :2]).all(axis=2)
-        for image, place in np.argwhere(real & ~good)[:1]:
+        for image, box in np.argwhere(real & ~good)[:1]:
             raise InputError(
-                f"labels: row {image}, box {place} is {boxes[image, place].tolist()}; boxes are x1, y1, x2, y2, "
+                f"labels: row {image}, box {box} is {boxes[image, box].tolist()}; boxes are x1, y1, x2, y2, "
                 "finite, with x2 > x1 and y2 > y1."
             )
-        for image, place in np.argwhere((classes < -1) | (classes >= len(class_names)))[:1]:
+        for image, box in np.argwhere((classes < -1) | (classes >= len(class_names)))[:1]:
             raise InputError(
-                f"labels: row {image}, box {place} has class {classes[image, place]}; classes lie in 0 to "
+                f"labels: row {image}, box {box} has class {classes[image, box]}; classes lie in 0 to "
                 f"{len(class_names) - 1}, and -1 is padding."
             )
 
@@ -128,7 +128,7 @@ class Detection:
         sizes = np.rint(examples.inputs["size"] / scale).astype(int)
         listed = coco.results(seen, examples.ids.tolist(), scale=scale, sizes=sizes)
         for result in listed:
-            # Beside what the format asks for, which has numbers alone.
+            # An addition to COCO's format, which has numeric categories only.
             result["category"] = class_names[result["category_id"] - 1]
         partial = request.output.with_name(f".partial-{request.output.name}")
         partial.write_text(json.dumps(listed, indent=1) + "\n", encoding="utf-8")
