@@ -170,7 +170,7 @@ def test_a_test_class_missing_in_train_is_rejected(divided):
         ({"source": "tfds"}, "needs --data"),
         ({"test_data": "x"}, "goes with --data"),
         ({"label_column": ("x",)}, "takes no --label-column, which is for csv, text_csv"),
-        ({"data": "x", "source": "sample"}, "leave out --source sample"),
+        ({"data": "x", "source": "sample"}, "--data goes with --source auto or files"),
     ],
 )
 def test_settings_of_other_tasks_are_rejected(settings, message):

@@ -145,8 +145,9 @@ def test_a_task_is_trained_evaluated_and_predicted(name, tmp_path, capsys):
         return
     columns = tables.read_csv(output, text=("id", "predicted"))
     names = json.loads((directory / "predictor.json").read_text())["class_names"]
-    if tasks.get(name).problem == "multioutput":
-        assert list(columns)[1:] == ["article", "group", *(f"probability_{label}" for label in names)]
+    if isinstance(names, dict):
+        probabilities = [f"{output}_probability_{label}" for output, labels in names.items() for label in labels]
+        assert list(columns) == ["id", *names, *probabilities]
         return
     assert list(columns)[2:] == [f"probability_{label}" for label in (names[1:] if len(columns) == 3 else names)]
     assert len(set(columns["id"])) == len(columns["id"]) > 0

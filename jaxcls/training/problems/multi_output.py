@@ -127,9 +127,12 @@ class MultiOutput:
                 raise InputError(f"{flag(name)} is not for several outputs; leave it out.")
         columns: dict[str, np.ndarray] = {"id": examples.ids}
         probabilities: dict[str, np.ndarray] = {}
-        for name, output_scores in scores().items():
-            problem: Any = self.outputs[name]
-            one = predictions.columns(examples.ids, output_scores, thresholds[name], problem.problem, class_names[name])
+        all_scores = scores()
+        for name, output in self.outputs.items():
+            problem: Any = output
+            one = predictions.columns(
+                examples.ids, all_scores[name], thresholds[name], problem.problem, class_names[name]
+            )
             columns[name] = one.pop("predicted")
             probabilities |= {f"{name}_{column}": values for column, values in one.items() if column != "id"}
         predictions.save(request.output, columns | probabilities)
