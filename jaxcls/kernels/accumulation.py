@@ -9,7 +9,7 @@ import jax.numpy as jnp
 def add_rows(x: jax.Array, max_rows: int) -> jax.Array:
     """Adds up groups of consecutive rows, (..., rows, features) to (..., groups, features).
 
-    XLA's CPU backend reduces one number at a time, and may write what it reduces to memory first. A chain of additions
+    XLA's CPU backend reduces one number at a time, and may first write the operand to memory. A chain of additions
     is vectorized over the features, and fused with the computation of the rows. The few groups are then cheap to sum.
 
     Args:

@@ -11,14 +11,14 @@ from jaxcls.kernels import native
 
 # Number of scores of a block: 2 MB of float32. The scores of a whole batch of long texts do not fit into the cache, and
 # moving them takes most of the time. For 32 texts of 256 tokens and 4 heads, blocks take half the time of
-# jax.nn.dot_product_attention, and 0.7 of it with the gradient, for which the scores are recomputed.
+# jax.nn.dot_product_attention, and 0.7 of it including the gradient, which recomputes the scores.
 _BLOCK_SCORES = 1 << 19
 # Finite, so that texts of padding alone have equal weights instead of NaN, as in jax.nn.dot_product_attention.
 _MASKED = -0.7 * float(jnp.finfo(jnp.float32).max)
 
 
 def attention(query: jax.Array, key: jax.Array, value: jax.Array, present: jax.Array) -> jax.Array:
-    """Scaled dot-product attention (Vaswani et al. 2017, arXiv 1706.03762), but not to padding.
+    """Scaled dot-product attention with a padding mask (Vaswani et al. 2017, arXiv 1706.03762).
 
     The same as ``jax.nn.dot_product_attention``, but fast on a CPU. Reverse-mode derivatives of any order are
     supported.
@@ -115,7 +115,7 @@ def _product_dtype(query: jax.Array, key: jax.Array) -> Any:
 
 
 def _matmul(a: jax.Array, b: jax.Array) -> jax.Array:
-    """The float32 product of factors of the type of the second one."""
+    """Returns the float32 product of two arrays, both cast to the type of the second one."""
     return native.product(a.astype(b.dtype), b) if b.dtype == jnp.bfloat16 else jnp.matmul(a, b)
 
 

@@ -44,7 +44,7 @@ def dot_general(lhs: jax.Array, rhs: jax.Array, dimension_numbers: Any, **option
 
     It can replace the ``dot_general`` of ``flax.nnx.Linear``. In float32 XLA is as fast as any alternative on each
     platform: on a CPU 110 to 160 of 170 GFLOP/s in the layers of the image models and their gradients (two Zen 3
-    cores); products of transposed copies are no faster. Products in bfloat16 XLA computes in float32, native kernels at
+    cores); products of transposed copies are no faster. In bfloat16 XLA computes in float32, but native kernels reach
     570 to 1,030 GFLOP/s, where oneDNN reaches 290 to 510 in float32 (two Zen 5 cores).
 
     >>> from flax import nnx
@@ -100,7 +100,7 @@ def _product_backward(saved, cotangent):  # type: ignore[no-untyped-def]
 def _transposed_product(x: jax.Array, y: jax.Array) -> jax.Array:
     """Returns ``x.T @ y`` by transposing the narrower of the two.
 
-    XLA's CPU backend copies what is transposed, and recomputes, slowly, the operations fused with it: 44 ms for 8192
+    XLA's CPU backend copies the transposed operand, and slowly recomputes the operations fused with it: 44 ms for 8192
     rows of 512 from a GELU, where the product takes 8.
     """
     if x.shape[1] <= y.shape[1]:

@@ -17,11 +17,11 @@ class Model(NamedTuple):
     """A model as two pure functions, like an optimizer in optax.
 
     Attributes:
-      init: ``key -> (params, model_state)``, two trees of arrays. ``model_state`` is what training updates without
-        gradients, such as the running statistics of batch normalization.
+      init: ``key -> (params, model_state)``, two trees of arrays. ``model_state`` holds values that training
+        updates without gradients, such as the running statistics of batch normalization.
       apply: ``(params, model_state, inputs, *, key=None) -> (outputs, model_state)``. With a key, training mode:
-        dropout uses the key, and batch normalization the statistics of the batch. Without, evaluation mode: the state
-        is returned unchanged.
+        dropout uses the key, and batch normalization the statistics of the batch. Without a key, evaluation mode: the
+        state is returned unchanged.
     """
 
     init: Callable[[jax.Array], tuple[PyTree, PyTree]]
@@ -84,7 +84,7 @@ def _split(module: nnx.Module) -> tuple[Any, PyTree, PyTree, PyTree]:
 
 
 def _seeded(rng_state: PyTree, key: jax.Array) -> PyTree:
-    """Returns the random state with a key of its own for each layer, derived from ``key``, and all counts at 0."""
+    """Returns the random state with a separate key for each layer, derived from ``key``, and all counts at 0."""
     leaves, tree = jax.tree.flatten(rng_state)
     filled = [
         jax.random.fold_in(key, index) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)

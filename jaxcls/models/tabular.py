@@ -41,7 +41,7 @@ class TabularLinear(nnx.Module):
         self.cardinalities = tuple(cardinalities)
         width = len(bins) + flags + sum(cardinalities) - len(cardinalities)
         self.dropout = nnx.Dropout(dropout, rngs=rngs)
-        # The loss is convex, so zero is as good a start as any, and the only one that favors no class.
+        # The loss is convex, so any start is as good, and only zero favors no class.
         zeros = nnx.initializers.zeros
         self.head = nnx.Linear(
             width, num_classes, kernel_init=zeros, dot_general=kernels.dot_general, dtype=dtype, rngs=rngs
@@ -121,8 +121,8 @@ class _MemberLinear(nnx.Module):
 class _MemberMean(nnx.Module):
     """The mean over members, and in training one member, drawn for each example: (N, members, outputs) to (N, outputs).
 
-    So the expected gradient is that of the mean of the members' losses, whatever the loss is. With the loss of the mean
-    each member would learn only the residual of the others.
+    The expected gradient is thus the gradient of the mean of the members' losses, for any loss. With the loss of the
+    mean, each member would learn only the residual of the others.
     """
 
     def __init__(self, *, rngs: nnx.Rngs):
@@ -142,11 +142,11 @@ def piecewise_linear(numeric: jax.Array, bins: Sequence[Sequence[float]]) -> jax
     """Encodes numbers by their position within each bin of their column: (N, F) to (N, total number of bins).
 
     The position is -1 below the bin, 1 above it and linear in between. It is divided by the square root of the number
-    of bins of the column, so that a column has about the variance of one standardized number, whatever its number of
-    bins.
+    of bins of the column, so that the variance of a column is about that of one standardized number, for any number
+    of bins.
 
-    Source: Gorishniy et al. 2022, arXiv 2203.05556, equation 1, which has 0 and 1, and does not clip at the outer
-    edges.
+    Source: Gorishniy et al. 2022, arXiv 2203.05556, equation 1, which uses 0 and 1 instead of -1 and 1, and does not
+    clip at the outer edges.
 
     Args:
       numeric: float32 (N, F).

@@ -28,7 +28,7 @@ class NGramClassifier(nnx.Module):
     a text have L2 norm 1. N-grams are hashed to rows, as in fastText (Joulin et al. 2016, arXiv 1607.01759). An n-gram
     that occurs in no training text weighs 0.
 
-    The document frequencies are counted during training, as state: after each epoch they are exact.
+    The document frequencies are part of the model state: training counts them, and they are exact after each epoch.
 
     Args:
       vocabulary_size: number of token ids.
@@ -45,7 +45,7 @@ class NGramClassifier(nnx.Module):
     ):  # fmt: skip
         self.vocabulary_size, self.orders, self.buckets = vocabulary_size, orders, buckets
         rows = vocabulary_size + buckets
-        # The loss is convex, so zero is as good a start as any, and the only one that favors no class.
+        # The loss is convex, so any start is as good, and only zero favors no class.
         self.votes = nnx.Embed(rows, num_classes, embedding_init=nnx.initializers.zeros, dtype=dtype, rngs=rngs)
         self.dropout = nnx.Dropout(dropout, rngs=rngs)
         self.bias = nnx.Param(jnp.zeros(num_classes))

@@ -90,7 +90,7 @@ class VGG(nnx.Module):
     """3 x 3 convolutions with batch normalization and ReLU (Simonyan and Zisserman 2015, arXiv 1409.1556).
 
     Unlike in the paper, the 2 x 2 max pooling of a stage follows its first convolution, before the normalization, which
-    then has a quarter of the elements to process. On small images, the most accuracy for the least arithmetic.
+    then has a quarter of the elements to process. On small images it has the highest accuracy for its cost.
 
     Args:
       input_shape: (height, width, channels).

@@ -1,4 +1,4 @@
-"""The moments of training that a progress bar, a logger or a program of yours can follow."""
+"""Callbacks, with which progress bars, loggers and user code follow training."""
 
 from collections.abc import Sequence
 from typing import Any

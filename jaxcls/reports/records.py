@@ -72,7 +72,7 @@ _EXAMPLE = (
     {"type": frozenset({"image"}), "png": str, "height": int, "width": int},
     {"type": frozenset({"text"}), "text": str, "more": int},
     {"type": frozenset({"row"}), "columns": {str: str}, "more": int},
-    # Inputs of another form are not shown.
+    # Other types of inputs are not shown.
     None,
 )
 _MISTAKE = {

@@ -3,7 +3,7 @@
 config.toml        the configuration: the resolved settings of a command, or the arguments of compile and fit
 environment.json   versions and devices
 data.json          the source of the data, with checksums
-predictor.json     what a prediction needs besides the weights: the class names and the fitted preprocessor
+predictor.json     data for predictions besides the weights: the class names and the fitted preprocessor
 metrics.jsonl      one line per epoch
 summary.json       what the report shows of the test besides the metrics: curves, confusions, mistakes
 results.json       the metrics of the test examples
@@ -28,7 +28,7 @@ from jaxcls._utils.errors import InputError
 from jaxcls._utils.schemas import Schema
 from jaxcls.reports import records as record_schemas
 
-# What a prediction needs besides the weights, whose checkpoint has checksums of its own.
+# The files that a prediction needs besides the weights; the checkpoint of the weights has its own checksums.
 _CHECKED_FILES = ("config.toml", "data.json", "predictor.json")
 
 
@@ -157,10 +157,10 @@ class RunDirectory:
 
 
 class FinishedRun(NamedTuple):
-    """What a prediction needs of a finished run.
+    """The contents of a finished run that predictions need.
 
     Attributes:
-      config: the configuration, as it was written.
+      config: the configuration as written.
       data: the provenance of its data.
       predictor: the problem, the class names and the record of the preprocessor.
       model: the folder of the weights.
@@ -173,7 +173,7 @@ class FinishedRun(NamedTuple):
 
 
 def read(path: Path) -> FinishedRun:
-    """Reads what a prediction needs of a finished run.
+    """Reads the contents of a finished run that predictions need.
 
     Raises:
       InputError: there is no run, it has not finished, or one of its files was changed.
@@ -264,7 +264,7 @@ def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the entries of a record, with those of nested records in their stead."""
+    """Returns the entries of a record, with nested records flattened."""
     flat: dict[str, Any] = {}
     for name, value in record.items():
         flat |= value if isinstance(value, dict) else {name: value}

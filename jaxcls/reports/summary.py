@@ -16,11 +16,11 @@ from jaxcls.data.dataset import Split
 PyTree = Any
 FloatArray = NDArray[np.float64]
 
-# Of more labels than this, only the curves with the lowest average precision are saved.
+# With more labels than this, only the curves with the lowest average precision are saved.
 MOST_CURVES = 12
 MOST_POINTS = 199
 MOST_MISTAKES = 24
-# The most that is shown of an example: pixels of the longer side of an image, characters of a text, columns of a row.
+# Limits of a displayed example: pixels of the longer side of an image, characters of a text, columns of a row.
 _PIXELS, _CHARACTERS, _COLUMNS = 96, 400, 8
 
 
@@ -128,7 +128,7 @@ def mistakes(
 def thin(points: ArrayLike, most: int = MOST_POINTS) -> FloatArray:
     """Returns at most ``most`` points of a curve that keep its shape, in their order.
 
-    The result starts from the two ends of the curve, and the point farthest from it is added until none is off it or
+    The result starts from the two ends of the curve, and the point farthest from it is added until all points are on it or
     there are ``most`` (Douglas and Peucker 1973).
 
     Args:
@@ -142,7 +142,7 @@ def thin(points: ArrayLike, most: int = MOST_POINTS) -> FloatArray:
     while len(chosen) < most:
         spans.sort()
         distance, first, middle, last = spans.pop()
-        # The coordinates are rounded rates: what is nearer is on the line.
+        # The coordinates are rounded rates, so nearer points are on the line.
         if distance < 1e-12:
             break
         chosen.add(middle)
@@ -206,9 +206,9 @@ def _balance(labels: np.ndarray, problem: ProblemName, classes: int) -> dict[str
 
 
 def _example(inputs: PyTree, row: int) -> dict[str, Any] | None:
-    """Returns an example in a form that a report can show: an image, a text, or the first columns of a row.
+    """Returns an example as the report shows it: an image, a text, or the first columns of a row.
 
-    None where the inputs are of another form, such as arrays of features.
+    None for other types of inputs, such as arrays of features.
     """
     if isinstance(inputs, Mapping) and all(np.ndim(column) == 1 for column in inputs.values()):
         columns = {name: _cell(column[row]) for name, column in list(inputs.items())[:_COLUMNS]}

@@ -1,4 +1,4 @@
-"""Kernels in C++ for operations that XLA's CPU backend is slow at. Where they are not available, JAX computes the same.
+"""Kernels in C++ for operations that XLA's CPU backend is slow at. The fallback is JAX.
 
 ``JAXCLS_NATIVE=0`` disables them; with ``JAXCLS_NATIVE=1`` it is an error if they are not available.
 """
@@ -25,7 +25,7 @@ __all__ = [
 
 _portable = contextvars.ContextVar("portable", default=False)
 _CONVOLUTIONS, _PRODUCTS = "convolutions", "products in bfloat16"
-# What computes each operation that was traced.
+# The implementation of each operation that was traced.
 _backends: dict[str, str] = {}
 
 
@@ -49,7 +49,7 @@ def is_portable() -> bool:
 
 
 def supports_convolution(x: jax.Array, kernel: jax.Array, geometry: ConvGeometry) -> bool:
-    """Returns whether native kernels compute a convolution that is now traced, if it runs on a CPU.
+    """Returns whether native kernels compute a convolution that is being traced, if it runs on a CPU.
 
     Raises:
       InputError: ``JAXCLS_NATIVE`` is 1 and they are not available, or it is neither 0 nor 1.
@@ -89,9 +89,9 @@ def _supports(*arrays: jax.Array) -> bool:
 
 
 def record() -> dict[str, str]:
-    """Returns what computes the convolutions, and the products in bfloat16, that this process has traced.
+    """Returns the implementations of the convolutions and bfloat16 products that this process has traced.
 
-    It includes the number of threads, since sums are divided among them, and so their last bits depend on it.
+    It includes the number of threads, since sums are divided among them, so that their last bits depend on it.
     """
     return dict(_backends)
 

@@ -32,7 +32,7 @@ class RetinaNet(nnx.Module):
       features: channels of the pyramid and the towers; 256 in the paper.
       depth: hidden convolutions of each tower; 4 in the paper.
       prior: initial probability of each class, so that the many negative anchors do not dominate the first steps; None
-        is one half.
+        means one half.
       dropout: rate before the last convolution of each tower.
       dtype: type of the computation.
     """
@@ -83,8 +83,8 @@ class RetinaNet(nnx.Module):
 class Pyramid(nnx.Module):
     """A feature pyramid (Lin et al. 2016, arXiv 1612.03144): from backbone maps to a map of each level.
 
-    Each map is upsampled and added to the one below it. Levels above those of the backbone are convolutions of stride 2
-    of its last map. All maps are (N, height, width, channels).
+    Each map is upsampled and added to the one below it. Levels above the backbone come from its last map by
+    convolutions of stride 2. All maps are (N, height, width, channels).
 
     Args:
       widths: channels of the backbone maps, from level 3.
@@ -121,7 +121,7 @@ class Tower(nnx.Module):
     """Convolutions with ReLU that all levels share, and a last one with ``outputs`` channels.
 
     Each level has its own normalization, as in EfficientDet (Tan et al. 2019, arXiv 1911.09070), since the statistics
-    of levels differ. RetinaNet's paper has none there, but starts from weights pretrained on ImageNet.
+    of levels differ. The RetinaNet paper has no normalization there, but starts from weights pretrained on ImageNet.
 
     Args:
       features: channels of the inputs and of the hidden convolutions.
@@ -157,7 +157,7 @@ class Tower(nnx.Module):
 
 
 def upsample(x: jax.Array, shape: Sequence[int]) -> jax.Array:
-    """Doubles height and width of (N, H, W, C) by repetition and crops them to those of ``shape``.
+    """Doubles height and width of (N, H, W, C) by repetition and crops the result to the size of ``shape``.
 
     >>> upsample(jnp.arange(2.0).reshape(1, 1, 2, 1), (1, 2, 3, 1))[0, :, :, 0].tolist()
     [[0.0, 0.0, 1.0], [0.0, 0.0, 1.0]]

@@ -251,7 +251,7 @@ def _environment(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _distinct_names(runs: Sequence[Records]) -> list[str]:
-    """Returns the names of the run directories, with as many of their parents as make them distinct."""
+    """Returns the names of the run directories, with enough of their parent folders to be distinct."""
     paths = [run.path.resolve() for run in runs]
     if len(set(paths)) < len(paths):
         raise InputError("--compare was given one run twice.")

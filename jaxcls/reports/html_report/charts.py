@@ -236,7 +236,7 @@ def boxes(image: Mapping[str, Any], drawn: Sequence[Box], description: str) -> M
     Args:
       image: 'png', base64; 'width' and 'height' in the pixels of the boxes.
     """
-    # Lines and letters have one size, whatever that of the image.
+    # Lines and letters have the same size for images of any size.
     scale = 320 / max(image["width"], image["height"])
     width, height = image["width"] * scale, image["height"] * scale
     size = f'width="{width:.0f}" height="{height:.0f}" preserveAspectRatio="none"'
