@@ -11,7 +11,8 @@ import jax.numpy as jnp
 def max_pool(images: jax.Array, window: int = 2) -> jax.Array:
     """Max pooling with equal window and stride, (N, H, W, C) to (N, H // window, W // window, C).
 
-    Pixels that tie for the maximum share the gradient evenly. Reverse-mode derivatives of any order are supported; forward mode is not.
+    Pixels that tie for the maximum share the gradient evenly. Reverse-mode derivatives of any order are supported;
+    forward mode is not.
 
     Args:
       images: (N, H, W, C).

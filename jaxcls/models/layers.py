@@ -44,8 +44,8 @@ class Conv(nnx.Conv):
 
     def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]
         y = self._convolve(x.astype(self.dtype), self.kernel[...].astype(self.dtype))
-        # Flax adds the bias by broadcasting. The gradient of the broadcast is a sum that takes as long as a convolution in
-        # XLA's CPU backend.
+        # Flax adds the bias by broadcasting. The gradient of the broadcast is a sum that takes as long as a convolution
+        # in XLA's CPU backend.
         return y if self.bias is None else kernels.add_bias(y, self.bias[...].astype(self.dtype))
 
     def _convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:

@@ -128,8 +128,8 @@ def mistakes(
 def thin(points: ArrayLike, most: int = MOST_POINTS) -> FloatArray:
     """Returns at most ``most`` points of a curve that keep its shape, in their order.
 
-    The result starts from the two ends of the curve, and the point farthest from it is added until all points are on it or
-    there are ``most`` (Douglas and Peucker 1973).
+    The result starts from the two ends of the curve, and the point farthest from it is added until all points are on it
+    or there are ``most`` (Douglas and Peucker 1973).
 
     Args:
       points: (N, 2).
