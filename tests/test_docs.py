@@ -1,4 +1,4 @@
-"""The examples on the pages run, the API page lists the public interface, and Sphinx builds the site without a warning."""
+"""The examples of the pages run, the API page lists the public interface, and Sphinx builds without warnings."""
 
 import importlib
 import importlib.util

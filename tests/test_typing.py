@@ -1,4 +1,4 @@
-"""A user's script passes mypy, mistakes in it do not, and the wheel contains the marker that makes the types visible."""
+"""A user's script passes mypy, mistakes in it do not, and the wheel contains py.typed."""
 
 import subprocess
 import sys

@@ -31,7 +31,7 @@ def inside(folder: Path, path: Path) -> Path:
     >>> inside(Path("/usr"), Path("/usr/../etc"))
     Traceback (most recent call last):
     ...
-    jaxcls._utils.errors.InputError: /usr/../etc leads out of /usr, to ...; input files must lie inside it. Copy it there.
+    jaxcls._utils.errors.InputError: /usr/../etc leads out of /usr, to ...
     """
     all_inside(folder, [path])
     return path

@@ -12,7 +12,8 @@ from jaxcls._utils import escaping
 # What Orbax, TensorStore and the JSON parser raise on damaged files (determined by flipping bits, truncating files and
 # deleting them). Of the errors of the file system only a missing file means damage; the others may pass.
 _READ_ERRORS = (
-    FileNotFoundError, ValueError, RuntimeError, TypeError, AttributeError, LookupError, ArithmeticError, AssertionError,
+    FileNotFoundError, ValueError, RuntimeError, TypeError, AttributeError, LookupError, ArithmeticError,
+    AssertionError,
 )  # fmt: skip
 
 

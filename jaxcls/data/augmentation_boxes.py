@@ -1,9 +1,9 @@
-"""Augmentations of images with boxes, pure functions ``(key, inputs, labels) -> (inputs, labels)`` for the compiled step.
+"""Augmentations of images with boxes: pure functions ``(key, inputs, labels) -> (inputs, labels)``.
 
-Inputs hold ``image``, (N, H, W, channels) of any dtype, and ``size``, int32 (N, 2), the height and width of the image at
-the top left of its canvas; the padding is 0. Labels hold ``boxes``, float32 (N, M, 4), x1, y1, x2, y2 in pixels of the
-canvas; ``classes``, int32 (N, M), -1 for padding; and ``crowd``, bool (N, M). The random values differ between images.
-Compose them with :func:`jaxcls.data.augmentation.chain`.
+Inputs hold ``image``, (N, H, W, channels) of any dtype, and ``size``, int32 (N, 2), the height and width of the image
+at the top left of its canvas; the padding is 0. Labels hold ``boxes``, float32 (N, M, 4), x1, y1, x2, y2 in pixels of
+the canvas; ``classes``, int32 (N, M), -1 for padding; and ``crowd``, bool (N, M). The random values differ between
+images. Compose them with :func:`jaxcls.data.augmentation.chain`.
 """
 
 from collections.abc import Callable
@@ -46,8 +46,8 @@ def horizontal_flip(key: jax.Array, inputs: Arrays, labels: Arrays) -> tuple[Arr
 def scale_and_crop(*, min_scale: float = 0.8, max_scale: float = 1.25, min_visible: float = 0.3) -> Augmentation:
     """Scales each image, and crops a random window of the canvas size from a larger one.
 
-    A smaller image is at the top left of its canvas. Boxes are cropped with the image; an object is dropped if less than
-    `min_visible` of its box remains, as by random_crop_image of TensorFlow's Object Detection API. Pixels are
+    A smaller image is at the top left of its canvas. Boxes are cropped with the image; an object is dropped if less
+    than `min_visible` of its box remains, as by random_crop_image of TensorFlow's Object Detection API. Pixels are
     interpolated linearly, with antialiasing.
 
     Source: the scale jittering of Ghiasi et al. 2021, "Simple Copy-Paste is a Strong Data Augmentation Method for

@@ -14,8 +14,8 @@ class Split(NamedTuple):
 
     Attributes:
       inputs: images, uint8 (N, height, width, channels); texts, str objects (N,); a table, a dict of columns (N,), each
-        float64 with NaN where a number is missing, or str objects with '' where a word is; or images on padded canvases,
-        see :mod:`jaxcls.data.datasets.object_detection`.
+        float64 with NaN where a number is missing, or str objects with '' where a word is; or images on padded
+        canvases, see :mod:`jaxcls.data.datasets.object_detection`.
       labels: int32 (N,) for a binary or multiclass problem; float32 (N, L) for a multi-label problem, with NaN where a
         label is unknown, which is neither trained on nor scored; for detection a dict of arrays, see
         :mod:`jaxcls.data.datasets.object_detection`.

@@ -1,7 +1,7 @@
 """Downloads files from the addresses that TFDS registers, with its download manager, which verifies their checksums.
 
-TFDS needs TensorFlow to prepare most of its data sets, but not for its addresses, checksums and downloads; the files are
-decoded by jaxcls.
+TFDS needs TensorFlow to prepare most of its data sets, but not for its addresses, checksums and downloads; the files
+are decoded by jaxcls.
 """
 
 import threading

@@ -1,8 +1,8 @@
 """Splits of examples into training and validation rows.
 
-A split is ``(examples, fraction, *, seed) -> (train_rows, validation_rows)``: two sorted int64 arrays that together hold
-each of 0..N-1 once. `fraction`, between 0 and 1, is that of the validation rows; `seed` is a non-negative integer. The
-same examples and seed give the same rows with every version of NumPy.
+A split is ``(examples, fraction, *, seed) -> (train_rows, validation_rows)``: two sorted int64 arrays that together
+hold each of 0..N-1 once. `fraction`, between 0 and 1, is that of the validation rows; `seed` is a non-negative integer.
+The same examples and seed give the same rows with every version of NumPy.
 """
 
 import numpy as np
@@ -117,7 +117,8 @@ def chronological(examples: Split, fraction: float, *, seed: int) -> tuple[np.nd
         classes = np.unique(examples.labels[rows])
         if len(classes) < 2:
             raise InputError(
-                f"all {len(rows):,} of the {name} rows, by time, have class {classes[0]}; training, validation and test "
+                f"all {len(rows):,} of the {name} rows, by time, have class {classes[0]}; training, validation and "
+                f"test "
                 "need both classes. Give more rows, or another fraction."
             )
     return earlier, later

@@ -1,4 +1,4 @@
-"""Training from examples in host memory or in memory-mapped files, with chunks sent to the device ahead of their use."""
+"""Training from examples in host memory or in memory-mapped files, with chunks sent to the device in advance."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any

@@ -67,8 +67,8 @@ class Model:
         """Converts inputs to the arrays that the programs take.
 
         Args:
-          inputs: images, uint8 (N, height, width, channels); or texts; or a table, {name: column (N,)}. A detector takes
-            images that fill its square canvas, or {"image": canvases, "size": int32 (N, 2)} with the height and width
+          inputs: images, uint8 (N, height, width, channels); or texts; or a table, {name: column (N,)}. A
+            detector takes images that fill its square canvas, or {"image": canvases, "size": int32 (N, 2)} with the height and width
             of the image at the top left of each canvas. Without a preprocessor, the arrays that the model takes.
 
         Returns:
@@ -129,7 +129,7 @@ class Model:
         return ["|".join(row) for row in zip(*decided, strict=True)]
 
     def detections(self, scores: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
-        """Returns each detection as a dict of row (of the image, from 1), class, bbox (x, y, width, height) and score."""
+        """Returns a dict for each detection: row (of the image, from 1), class, bbox (x, y, width, height), score."""
         records = []
         for row, index in np.argwhere(scores["classes"] >= 0):
             x1, y1, x2, y2 = scores["boxes"][row, index].tolist()
@@ -240,7 +240,7 @@ def _encode_arrays(inputs: Any, expected: Mapping[str, Any]) -> Any:
 
 
 def _encode_array(values: Any, dtype: str, shape: Sequence[int]) -> np.ndarray:
-    """Converts (N, *shape) numbers to the dtype. Integers must stay what they are; a channel axis of 1 may be missing."""
+    """Converts (N, *shape) numbers to the dtype. Integers must not change; a channel axis of 1 may be missing."""
     array = np.asarray(values)
     if array.ndim == len(shape) and [*shape[-1:]] == [1]:
         array = array[..., None]

@@ -141,7 +141,8 @@ class RunDirectory:
         if changed:
             raise InputError(
                 f"run directory {self.path} holds a run on other data, from {recorded['location']}: now "
-                f"{', '.join(sorted(changed))} from {data['location']} differ. Give the same data, or another directory."
+                f"{', '.join(sorted(changed))} from {data['location']} differ. Give the same data, or another "
+                f"directory."
             )
         predictor = self.path / "predictor.json"
         if _json(_read(predictor, record_schemas.PREDICTOR)) != self._texts["predictor.json"]:

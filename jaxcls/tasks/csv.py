@@ -9,7 +9,8 @@ training rows, words are categories. Without FILE, the task trains on a real tab
 
 Pitfalls:
 - A column that is only known once the class is known (the date of a diagnosis) leaks the label: use --drop-column.
-- A column that names the rows is not a category. It is rejected if it holds words; drop it yourself if it holds numbers.
+- A column that names the rows is not a category. It is rejected if it holds words; drop it yourself if it holds
+  numbers.
 - Rows that belong together (visits of one patient) must not be split between training and test: use --test-data.
 - A test file must have the columns of --data: a missing column, or words instead of numbers, are errors.
 """

@@ -4,8 +4,8 @@
     python -m jaxcls.train --task fashion_mnist --preset best
     python -m jaxcls.train --task fashion_mnist --preset fast92
 
-Pitfalls: no choice in a run depends on the test images; choices are made on held-out training images. A mirrored article
-is still that article, so flipping is valid here (unlike for digits).
+Pitfalls: no choice in a run depends on the test images; choices are made on held-out training images. A mirrored
+article is still that article, so flipping is valid here (unlike for digits).
 """
 
 import dataclasses

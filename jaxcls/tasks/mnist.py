@@ -2,8 +2,8 @@
 
     python -m jaxcls.train --task mnist
 
-Pitfalls: digits are not mirrored, since a mirrored 2 is not a digit and a mirrored 5 nearly one, nor rotated much, since
-a rotated 6 is a 9. No choice in a run depends on the test images.
+Pitfalls: digits are not mirrored, since a mirrored 2 is not a digit and a mirrored 5 nearly one, nor rotated much,
+since a rotated 6 is a 9. No choice in a run depends on the test images.
 """
 
 from jaxcls.data import augmentation

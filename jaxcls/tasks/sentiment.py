@@ -3,10 +3,10 @@
     python -m jaxcls.train --task sentiment
     python -m jaxcls.train --task sentiment --data-dir FOLDER    # aclImdb, or with Kaggle's "IMDB Dataset.csv"
 
-Pitfalls: the folder train/unsup holds reviews without a label (TFDS gives them -1), which are not used. Files are sorted
-by class on disk, so they must be shuffled; every split and every epoch does. Reviews contain raw HTML line breaks, which
-the tokenizer reads as spaces. Kaggle's file has no test split: one is split off, the same for every seed. The memory of
-a transformer grows with the square of the length: use --max-length 256 or so.
+Pitfalls: the folder train/unsup holds reviews without a label (TFDS gives them -1), which are not used. Files are
+sorted by class on disk, so they must be shuffled; every split and every epoch does. Reviews contain raw HTML line
+breaks, which the tokenizer reads as spaces. Kaggle's file has no test split: one is split off, the same for every seed.
+The memory of a transformer grows with the square of the length: use --max-length 256 or so.
 """
 
 import dataclasses

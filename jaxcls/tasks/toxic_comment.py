@@ -5,8 +5,8 @@
 
 Pitfalls: over half of the test rows are not scored; their labels are -1, and they are left out. test.csv and
 test_labels.csv are joined by id, not by row. An id such as 0000e12345678901 is not a number. TFDS has other names for
-three labels. The columns of a submission are in the order of LABELS. The labels are rare (threat 0.3%), and the score is
-the unweighted mean of their ROC AUC; accuracy says nothing.
+three labels. The columns of a submission are in the order of LABELS. The labels are rare (threat 0.3%), and the score
+is the unweighted mean of their ROC AUC; accuracy says nothing.
 """
 
 import dataclasses

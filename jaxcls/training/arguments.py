@@ -38,7 +38,8 @@ def as_model(model: Any, example: PyTree) -> Model:
         return from_linen(model, example)
     if isinstance(model, nnx.Module):
         raise InputError(
-            "a built module was given; give what builds it, such as its class or lambda rngs: MyModule(..., rngs=rngs), "
+            "a built module was given; give what builds it, such as its class or lambda rngs: MyModule(..., "
+            "rngs=rngs), "
             "so that every seed gives other initial weights."
         )
     if isinstance(model, tuple) and len(model) == 2 and all(map(callable, model)):

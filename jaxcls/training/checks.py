@@ -91,7 +91,8 @@ def _check_logits(logits: Any, problem: AnyProblemName) -> None:
     if len(shape) != rank or (problem == "multiclass" and shape[1] < 2):
         others = ", ".join(other for other in get_args(ProblemName) if other != problem)
         raise InputError(
-            f"the model returns {tuple(shape)}, but a {problem} problem needs {expected}. If the problem is another one "
+            f"the model returns {tuple(shape)}, but a {problem} problem needs {expected}. If the problem is another "
+            f"one "
             f"({others}), give problem=."
         )
 

@@ -285,7 +285,8 @@ def _written(checkpoints: CheckpointManager) -> Iterator[None]:
         with contextlib.suppress(CheckpointError):
             checkpoints.wait_until_finished()
         raise CheckpointError(
-            f"the results of the run cannot be written ({error}); {checkpoints.describe_latest()}. Once they can be, the same "
+            f"the results of the run cannot be written ({error}); {checkpoints.describe_latest()}. Once they can "
+            f"be, the same "
             "command continues from there."
         ) from error
 

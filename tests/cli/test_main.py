@@ -84,7 +84,10 @@ def test_program_lists_its_commands(capsys):
         (["--epochs", "3", "--learning-rate=1e-2"], {"epochs": 3, "learning_rate": 0.01}),
         (["--batch_size", "8"], {"batch_size": 8}),
         (["--no-resume", "--nesterov"], {"resume": False, "nesterov": True}),
-        (["--label-column", "a", "b_c", "--loss-weights", "1", "0"], {"label_column": ("a", "b_c"), "loss_weights": (1.0, 0.0)}),
+        (
+            ["--label-column", "a", "b_c", "--loss-weights", "1", "0"],
+            {"label_column": ("a", "b_c"), "loss_weights": (1.0, 0.0)},
+        ),
         (["--seed", "1", "--seed", "2"], {"seed": 2}),
     ],
 )  # fmt: skip

@@ -127,7 +127,8 @@ def test_incomplete_run_is_refused(finished, capsys, name, content, message):
 
 @pytest.mark.slow
 def test_report_does_not_import_jax(finished):
-    code = "import sys; from jaxcls.cli.main import main\nstatus = main(['report', *sys.argv[1:]])\nprint(status, 'jax' in sys.modules)"
+    code = "import sys; from jaxcls.cli.main import main\n"
+    code += "print(main(['report', *sys.argv[1:]]), 'jax' in sys.modules)"
     command = [sys.executable, "-c", code, "--run-dir", str(finished)]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONUTF8": "1"})
     assert done.stdout.endswith("0 False\n"), done.stderr

@@ -89,7 +89,8 @@ def test_a_run_is_extended_by_the_same_call_and_equals_an_uninterrupted_one(tmp_
         (lambda run_dir: fit(compiled(class_weight={0: 1.0, 1: 2.0, 2: 3.0}), run_dir), "step"),
         (
             lambda run_dir: compiled().fit(
-                compiled().init(0), (TRAIN[0] + 1, TRAIN[1]), 3, VALIDATION, batch_size=16, verbose=False, run_dir=run_dir
+                compiled().init(0), (TRAIN[0] + 1, TRAIN[1]), 3, VALIDATION, batch_size=16, verbose=False,
+                run_dir=run_dir,
             ),
             "train",
         ),

@@ -176,7 +176,8 @@ def load(settings):
 
 def read(path, settings):
     grays = read_csv(path)["gray"].astype(np.uint8)
-    return Unlabeled(np.arange(len(grays)).astype(str).astype(object), np.tile(grays[:, None, None, None], (1, 4, 4, 1)))
+    ids = np.arange(len(grays)).astype(str).astype(object)
+    return Unlabeled(ids, np.tile(grays[:, None, None, None], (1, 4, 4, 1)))
 
 
 TASK = Task(

@@ -56,8 +56,10 @@ def _from_kaggle(root: Path, size: int, folder: Path) -> Dataset:
         examples[name] = Split(decoded.images, labels, groups=patients[name])
         checksums[name] = decoded.sha256
     note = (
-        f"the archive's validation images count as training images; {len(np.unique(patients['train'])):,} patients, of which "
-        f"the numbers of {len(np.intersect1d(patients['train'], patients['test'])):,} also occur in the test split, for the same patient or "
+        f"the archive's validation images count as training images; {len(np.unique(patients['train'])):,} patients, "
+        f"of which "
+        f"the numbers of {len(np.intersect1d(patients['train'], patients['test'])):,} also occur in the test split, "
+        f"for the same patient or "
         "another"
     )
     record = Provenance("files", str(root), checksums, synthetic=False, note=note)

@@ -1,8 +1,8 @@
 """Data sets of images with boxes around objects: COCO's layout, Pascal VOC's, TFDS's, and a sample.
 
 Inputs are a dict: ``image``, uint8 (N, S, S, C), each with its aspect ratio preserved, at the top left of a black
-canvas; ``size``, int32 (N, 2), its height and width there; and ``scale``, float32 (N, 2), pixels of the canvas per pixel
-of the original image, of height and of width.
+canvas; ``size``, int32 (N, 2), its height and width there; and ``scale``, float32 (N, 2), pixels of the canvas per
+pixel of the original image, of height and of width.
 
 Labels are a dict: ``boxes``, float32 (N, M, 4), x1, y1, x2, y2 in pixels of the canvas; ``classes``, int32 (N, M); and
 ``crowd``, bool (N, M), for objects that are neither trained on nor scored. M is the largest number of objects in an

@@ -33,7 +33,8 @@ CHEXPERT = (
 NO_FINDING = "No Finding"
 TRAIN_LIST, TEST_LIST = "train_val_list.txt", "test_list.txt"
 _NEEDS = (
-    "Set data_dir to a folder with ChestX-ray14 (Data_Entry_2017*.csv and images), with CheXpert-v1.0-small (train.csv, "
+    "Set data_dir to a folder with ChestX-ray14 (Data_Entry_2017*.csv and images), with CheXpert-v1.0-small "
+    "(train.csv, "
     "valid.csv and images), or with MedMNIST's chestmnist.npz; or source to sample."
 )
 
@@ -68,8 +69,8 @@ def load_findings(
 def read_chestxray14(folder: Path, *, name: str, size: int, test_fraction: float) -> Dataset:
     """Reads ChestX-ray14: Data_Entry_2017*.csv, and the images that it names, in any folders next to it.
 
-    A row with 'No Finding' has no label. The lists train_val_list.txt and test_list.txt define the splits; without them,
-    `test_fraction` of the examples is held out, by patient.
+    A row with 'No Finding' has no label. The lists train_val_list.txt and test_list.txt define the splits; without
+    them, `test_fraction` of the examples is held out, by patient.
 
     Args:
       folder: the one that holds the table.

@@ -1,4 +1,4 @@
-"""Film reviews: IMDB (Maas et al. 2011) as folders, as an archive or as Kaggle's table, or a sample of real sentences."""
+"""Film reviews: IMDB (Maas et al. 2011) as folders, an archive or Kaggle's table, or a sample of real sentences."""
 
 import functools
 import gzip

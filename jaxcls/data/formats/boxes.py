@@ -22,7 +22,8 @@ class Object(NamedTuple):
     Attributes:
       class_id: its class, as the file calls it.
       corners: x1, y1, x2, y2 in pixels of the image, within it.
-      crowd: whether it is a region of many objects, or difficult to see; such objects are neither trained on nor scored.
+      crowd: whether it is a region of many objects, or difficult to see; such objects are neither trained on nor
+      scored.
     """
 
     class_id: Any
@@ -128,8 +129,7 @@ def check_name(name: Any, where: str) -> str:
     >>> check_name("../secret.png", "a.json: image 7")
     Traceback (most recent call last):
     ...
-    jaxcls._utils.errors.InputError: a.json: image 7: its file name '../secret.png' must be that of a file in the folder of \
-images, or in one below it.
+    jaxcls._utils.errors.InputError: a.json: image 7: its file name '../secret.png' must be that of a file in ...
     """
     path = PurePosixPath(name) if isinstance(name, str) and name.strip() else PurePosixPath()
     if path.is_absolute() or ".." in path.parts or not path.name or set("\\\0:") & set(name):

@@ -38,7 +38,7 @@ def error_names(
     ...     int("x")
     Traceback (most recent call last):
     ...
-    jaxcls._utils.errors.InputError: a.json: is not JSON (invalid literal for int() with base 10: 'x'). The file may be ...
+    jaxcls._utils.errors.InputError: a.json: is not JSON (invalid literal for int() with base 10: 'x'). The ...
     """
     try:
         yield
@@ -139,7 +139,8 @@ class BoundedReader:
             left -= len(chunk)
             if self._file.tell() > self._limit:
                 raise InputError(
-                    f"{self._where}: unpacks to more than {self._limit:,} bytes, which real data does not. Do not trust "
+                    f"{self._where}: unpacks to more than {self._limit:,} bytes, which real data does not. Do not "
+                    f"trust "
                     "this file."
                 )
         return b"".join(pieces)

@@ -26,7 +26,7 @@ _Names = Iterator[tuple[radiographs.Patient, str]]
 
 
 def write(folder: Path, *, train: int = 900, test: int = 200, seed: int = 0) -> None:
-    """Writes chest_xray/{train,val,test}/{NORMAL,PNEUMONIA}/*.jpeg: this many training and test images, and 16 others."""
+    """Writes chest_xray/{train,val,test}/{NORMAL,PNEUMONIA}/*.jpeg; the validation split has 16 images."""
     rng = np.random.default_rng(seed)
     root = folder / "chest_xray"
     positives = round(TRAIN_POSITIVE * train)

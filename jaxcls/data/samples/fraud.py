@@ -1,7 +1,7 @@
 """A synthetic creditcard.csv: payments of two days in the format of Kaggle's file, few of them fraud.
 
-It has what makes the real set hard: fraud is rare, its patterns drift over time and so do ordinary payments, amounts are
-heavy-tailed, rows are duplicated, and some of the fraud is indistinguishable from ordinary payments.
+It has what makes the real set hard: fraud is rare, its patterns drift over time and so do ordinary payments, amounts
+are heavy-tailed, rows are duplicated, and some of the fraud is indistinguishable from ordinary payments.
 """
 
 from pathlib import Path

@@ -1,9 +1,9 @@
 """A synthetic folder of images: drawn shapes, one folder per class, as untidy as such folders are.
 
-Five shapes of any color, size, position and rotation are drawn on a darker, noisy background, crossed by lines. A person
-recognizes all of them. Of the 200 test images, a network of dense layers classifies 0.28 correctly (chance: 0.20), the
-recipe's residual network 0.97. Files are JPEG, PNG, GIF, BMP and TIFF of various sizes, RGB, grayscale, 16-bit, with a
-palette or with transparency, some with an EXIF orientation, among files that are not images.
+Five shapes of any color, size, position and rotation are drawn on a darker, noisy background, crossed by lines. A
+person recognizes all of them. Of the 200 test images, a network of dense layers classifies 0.28 correctly (chance:
+0.20), the recipe's residual network 0.97. Files are JPEG, PNG, GIF, BMP and TIFF of various sizes, RGB, grayscale,
+16-bit, with a palette or with transparency, some with an EXIF orientation, among files that are not images.
 """
 
 import math

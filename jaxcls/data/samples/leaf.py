@@ -1,8 +1,8 @@
 """Synthetic train.csv, test.csv and sample_submission.csv in the format of Kaggle's Leaf Classification.
 
-As in the real set there are 99 species with ten training leaves each, margin and texture are histograms with many zeros,
-and the shape's values are so small that a model cannot use them without standardization. Species of a genus resemble
-each other, and every second one differs from the one before it by its shape alone.
+As in the real set there are 99 species with ten training leaves each, margin and texture are histograms with many
+zeros, and the shape's values are so small that a model cannot use them without standardization. Species of a genus
+resemble each other, and every second one differs from the one before it by its shape alone.
 """
 
 from pathlib import Path

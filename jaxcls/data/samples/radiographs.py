@@ -39,7 +39,7 @@ class _Chest(NamedTuple):
     height: float
 
     def centered(self, out: float, down: float) -> tuple[np.ndarray, np.ndarray]:
-        """Coordinates relative to a point in one of the lungs, at this distance from the midline and below the center."""
+        """Coordinates relative to a point in a lung, at this distance from the midline and below the center."""
         side = 1 if self.rng.random() < 0.5 else -1
         return self.x - side * out * self.width, self.y - down * self.height
 

@@ -5,8 +5,8 @@ word ("you clown", not "never clown"), and both occur in harmless comments too. 
 phrase, and 1% of the others do contain one, so that no model can classify all of them. As in the real files, labels are
 rare and correlated: severe_toxic implies toxic, threat is 0.3%.
 
-Mean column-wise ROC AUC on the test split: logistic regression of TF-IDF 0.94 on words and 0.96 with pairs of words; the
-number of hostile phrases, which is nearly all the information there is, 0.98.
+Mean column-wise ROC AUC on the test split: logistic regression of TF-IDF 0.94 on words and 0.96 with pairs of words;
+the number of hostile phrases, which is nearly all the information there is, 0.98.
 """
 
 import csv

@@ -203,9 +203,10 @@ def heatmap(cells: Sequence[tuple[int, int, float]], names: Sequence[str]) -> Ma
         f'<path class="{style}" fill-opacity="{opacity:.1f}" d="{"".join(squares)}"/>'
         for (style, opacity), squares in shades.items()
     ]
+    turned = f"translate(14 {top + side / 2:g}) rotate(-90)"
     body += [
         _text(left + side / 2, top + side + 18, "predicted", "middle"),
-        f'<text class="label" text-anchor="middle" transform="translate(14 {top + side / 2:g}) rotate(-90)">true</text>',
+        f'<text class="label" text-anchor="middle" transform="{turned}">true</text>',
     ]
     return _svg(432, 436, f"Confusion matrix of {len(names)} classes; correct predictions are on the diagonal.", body)
 

@@ -129,7 +129,8 @@ class Classification:
         if not np.any(np.fmin.reduce(split.labels) < np.fmax.reduce(split.labels)):
             what = "the same labels" if self.problem == "multilabel" else f"class {split.labels[0]}"
             raise InputError(
-                f"all {len(split.labels):,} {name} examples have {what}; there must be two classes to distinguish. Give "
+                f"all {len(split.labels):,} {name} examples have {what}; there must be two classes to distinguish. "
+                f"Give "
                 "more examples, or another --validation-fraction."
             )
 
