@@ -68,8 +68,9 @@ class Model:
 
         Args:
           inputs: images, uint8 (N, height, width, channels); or texts; or a table, {name: column (N,)}. A
-            detector takes images that fill its square canvas, or {"image": canvases, "size": int32 (N, 2)} with the height and width
-            of the image at the top left of each canvas. Without a preprocessor, the arrays that the model takes.
+            detector takes images that fill its square canvas, or {"image": canvases, "size": int32 (N, 2)} with the
+            height and width of the image at the top left of each canvas. Without a preprocessor, the arrays that the
+            model takes.
 
         Returns:
           Images unchanged; token ids, int32 (N, width), of texts; a dict of arrays of a table.
