@@ -104,7 +104,7 @@ def load(path: Path | str, model: Any = None, *, portable: bool = False) -> Pred
       model: of an experiment that :func:`jaxcls.compile` made, that experiment, or what builds its model: its code is
         yours and is not saved. None for a task's run.
       portable: compute scores as an exported program does, to the same bits; see
-      :func:`jaxcls.kernels.native.portable`.
+        :func:`jaxcls.kernels.native.portable`.
 
     Raises:
       InputError: there is no finished run in the directory, or ``model`` is missing or of other shapes.

@@ -23,7 +23,7 @@ class Object(NamedTuple):
       class_id: its class, as the file calls it.
       corners: x1, y1, x2, y2 in pixels of the image, within it.
       crowd: whether it is a region of many objects, or difficult to see; such objects are neither trained on nor
-      scored.
+        scored.
     """
 
     class_id: Any
