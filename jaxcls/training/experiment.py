@@ -145,10 +145,11 @@ class Experiment:
           data: training examples, see :func:`jaxcls.data.adapters.as_examples`.
           validation_data: examples whose loss and metrics are computed after each epoch.
           batch_size: examples per step, over all devices. The last batch of an epoch is padded and masked.
-          monitor: the validation value, such as 'accuracy' or 'loss', that decides the best checkpoint and
-          ``patience``. patience: stop after this many epochs without a better value. max_skipped_steps: stop with an
-          error after this many consecutive steps that were not finite. run_dir: a directory for checkpoints, history,
-          weights and an HTML report, as a task's run leaves it. The
+          monitor: the validation value, such as 'accuracy' or 'loss', that decides the best
+            checkpoint and ``patience``.
+          patience: stop after this many epochs without a better value.
+          max_skipped_steps: stop with an error after this many consecutive steps that were not finite.
+          run_dir: a directory for checkpoints, history, weights and an HTML report, as a task's run leaves it. The
             same call continues an interrupted run.
           test_data: examples for the report's final scores; by default those of ``validation_data``.
           callbacks: see :class:`jaxcls.reports.callbacks.Callback`.

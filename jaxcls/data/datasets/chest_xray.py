@@ -55,12 +55,11 @@ def _from_kaggle(root: Path, size: int, folder: Path) -> Dataset:
         patients[name] = np.array([match[1] or match[2] if match else file for file, match in matches])
         examples[name] = Split(decoded.images, labels, groups=patients[name])
         checksums[name] = decoded.sha256
+    numbers = len(np.unique(patients["train"]))
+    shared = len(np.intersect1d(patients["train"], patients["test"]))
     note = (
-        f"the archive's validation images count as training images; {len(np.unique(patients['train'])):,} patients, "
-        f"of which "
-        f"the numbers of {len(np.intersect1d(patients['train'], patients['test'])):,} also occur in the test split, "
-        f"for the same patient or "
-        "another"
+        f"the archive's validation images count as training images; {numbers:,} patients, of which the numbers of "
+        f"{shared:,} also occur in the test split, for the same patient or another"
     )
     record = Provenance("files", str(root), checksums, synthetic=False, note=note)
     return Dataset("chest_xray", examples["train"], examples["test"], CLASSES, record)
