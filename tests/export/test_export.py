@@ -471,8 +471,8 @@ def test_onnx_predicts_like_the_run_up_to_rounding(runs, tmp_path, task):
     record = json.loads((output / "model.json").read_text())
     assert [one.name for one in session.get_inputs()] == record["inputs"]
     encoded = learned.experiment.preprocessor.transform(inputs)
-    inputs = encoded if isinstance(encoded, dict) else {record["inputs"][0]: encoded}
-    (scores,) = session.run(["probabilities"], {name: inputs[name] for name in record["inputs"]})
+    arrays = encoded if isinstance(encoded, dict) else {record["inputs"][0]: encoded}
+    (scores,) = session.run(["probabilities"], {name: arrays[name] for name in record["inputs"]})
     np.testing.assert_allclose(scores, learned.predict(inputs), atol=1e-5)
     assert loader.verified(output).keys() - {"tokenizer.json"} == {"model.json", "model.onnx"}
 
