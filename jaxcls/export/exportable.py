@@ -3,6 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import jax
+import numpy as np
+
 from jaxcls.data.buckets import Buckets
 from jaxcls.data.preprocessing import Preprocessor
 
@@ -38,3 +41,9 @@ class Exportable(NamedTuple):
     batch_size: int
     preprocessor: Preprocessor | None = None
     buckets: Buckets | None = None
+
+
+def named_arrays(weights: PyTree) -> dict[str, np.ndarray]:
+    """Returns the arrays of a tree by path, such as "params/head/kernel", in the order of the leaves."""
+    leaves, _ = jax.tree.flatten_with_path(weights)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in leaves}

@@ -1,27 +1,32 @@
 """The folder of an export: what every format contains, and how it is written.
 
-model.json      problem, class names, thresholds, preprocessing, versions, whether the data was synthetic
-tokenizer.json  for texts: the tokenizer, in the format of the `tokenizers` library
-SHA256SUMS      of every other file
+model.json         problem, class names, thresholds, preprocessing, versions, whether the data was synthetic
+tokenizer.json     for texts: the tokenizer, in the format of the `tokenizers` library
+SHA256SUMS         of every other file
+
+The format safetensors, for the weights in another program, adds one file; the others are modules of their own.
+
+model.safetensors  name -> array; its metadata is the content of model.json, with values that are not text as JSON
 """
 
-import importlib
+import importlib.util
 import json
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 
 from jaxcls._utils import environment, files
 from jaxcls._utils.errors import InputError, unknown_name
-from jaxcls.export import loader
-from jaxcls.export.exportable import Exportable
+from jaxcls.export import loader, onnx, stablehlo
+from jaxcls.export.exportable import Exportable, named_arrays
 
-PyTree = Any
-
-# The module of each format; each needs other packages.
-FORMATS = {"stablehlo": "stablehlo", "onnx": "onnx", "safetensors": "weights_file"}
+# The packages that each format needs, and the extra of jaxcls that installs them.
+_PACKAGES = {
+    "stablehlo": (["flatbuffers"], "export"),
+    "safetensors": (["safetensors"], "export"),
+    "onnx": (["jax2onnx", "onnxruntime"], "onnx"),
+}
 
 
 def export(output: Path, exportable: Exportable, format: str) -> int:
@@ -33,31 +38,23 @@ def export(output: Path, exportable: Exportable, format: str) -> int:
 
     Returns:
       The size of all files in bytes.
+
+    Raises:
+      InputError: the folder cannot be written, the format is unknown, it needs a package that is not installed, or it
+        cannot express the model.
     """
     check_output(output)
-    if format not in FORMATS:
-        raise unknown_name("export format", format, FORMATS)
-    module = importlib.import_module(f"jaxcls.export.{FORMATS[format]}")
-    record = {"format": format, **describe(exportable)}
-    added, contents = module.files(exportable, record)
-    contents["model.json"] = (json.dumps(record | added, indent=2) + "\n").encode()
-    encoding = exportable.preprocessor.as_record() if exportable.preprocessor is not None else {}
-    if "tokenizer" in encoding:
-        contents["tokenizer.json"] = encoding["tokenizer"].encode()
-    contents[loader.SUMS] = files.sha256sums(contents).encode()
-    with files.new_folder(output) as temporary:
-        for name, content in contents.items():
-            (temporary / name).write_bytes(content)
-        temporary.chmod(0o755)
-    return sum(map(len, contents.values()))
-
-
-def describe(exportable: Exportable) -> dict[str, Any]:
-    """Returns the content of model.json that does not depend on the format."""
-    preprocessor, buckets = exportable.preprocessor, exportable.buckets
-    encoding = preprocessor.as_record() if preprocessor is not None else None
+    if format not in _PACKAGES:
+        raise unknown_name("export format", format, _PACKAGES)
+    packages, extra = _PACKAGES[format]
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise InputError(f"the format {format} needs the package {package}: pip install 'jaxcls[{extra}]'.")
+    preprocessor = exportable.preprocessor.as_record() if exportable.preprocessor is not None else {}
+    tokenizer = preprocessor.pop("tokenizer", None)
     versions = environment.record()
-    return {
+    record = {
+        "format": format,
         "task": exportable.task,
         "model": exportable.model,
         "problem": exportable.problem,
@@ -66,20 +63,32 @@ def describe(exportable: Exportable) -> dict[str, Any]:
         "synthetic": exportable.data["synthetic"],
         # Without the location, which may be a folder of the person who trained it.
         "data": {name: exportable.data[name] for name in ("source", "note", "sha256")},
-        # The tokenizer is a file.
-        "preprocessor": encoding and {name: value for name, value in encoding.items() if name != "tokenizer"},
-        "buckets": [[*size] for size in buckets.sizes] if buckets else [],
+        "preprocessor": preprocessor or None,
+        "buckets": [[*size] for size in exportable.buckets.sizes] if exportable.buckets else [],
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(exportable.weights["params"])),
         "dtype": exportable.dtype,
         "packages": versions["packages"],
         "xla_flags": versions["xla_flags"],
     }
+    match format:
+        case "stablehlo":
+            added, contents = stablehlo.files(exportable)
+        case "onnx":
+            added, contents = onnx.files(exportable)
+        case _:
+            from safetensors.numpy import save
 
-
-def named_arrays(weights: PyTree) -> dict[str, np.ndarray]:
-    """Returns the arrays of a tree by path, such as "params/head/kernel", in the order of the leaves."""
-    leaves, _ = jax.tree.flatten_with_path(weights)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in leaves}
+            metadata = {name: value if isinstance(value, str) else json.dumps(value) for name, value in record.items()}
+            added, contents = {}, {"model.safetensors": save(named_arrays(exportable.weights), metadata=metadata)}
+    contents["model.json"] = (json.dumps(record | added, indent=2) + "\n").encode()
+    if tokenizer is not None:
+        contents["tokenizer.json"] = tokenizer.encode()
+    contents[loader.SUMS] = files.sha256sums(contents).encode()
+    with files.new_folder(output) as temporary:
+        for name, content in contents.items():
+            (temporary / name).write_bytes(content)
+        temporary.chmod(0o755)
+    return sum(map(len, contents.values()))
 
 
 def check_output(output: Path) -> None:

@@ -76,12 +76,10 @@ class Model:
           Images unchanged; token ids, int32 (N, width), of texts; a dict of arrays of a table.
         """
         match self.record["preprocessor"]:
-            case None:
+            case None | {"type": "images"}:
                 return _encode_arrays(inputs, self.record["inputs"])
-            case {"type": "images", "shape": shape}:
-                return _encode_array(inputs, "uint8", shape)
             case {"type": "detection", "shape": shape}:
-                return _encode_scenes(inputs, shape)
+                return _encode_canvases(inputs, shape)
             case {"type": "texts", "widths": widths}:
                 return _encode_texts(inputs, self.tokenizer, widths[-1])
             case preprocessor:
@@ -97,36 +95,44 @@ class Model:
           inputs: see :meth:`encode`.
           batch_size: examples per batch. The default is that of the training run, which gives the same bits.
         """
-        return self.scores(self.encode(inputs), batch_size=batch_size)
-
-    def scores(self, encoded: Any, *, batch_size: int | None = None) -> Any:
-        """Like :meth:`predict`, for encoded inputs."""
-        if not len(jax.tree.leaves(encoded)[0]):
+        encoded = self.encode(inputs)
+        count = len(jax.tree.leaves(encoded)[0])
+        if not count:
             raise ExportError("there is no input to predict.")
-        size = batch_size or self.record["batch_size"]
-        if not self.record["buckets"]:
-            return self._in_batches(self.programs[0], encoded, size)
-        # Each input is cut to the first size that holds it, as in the training run.
-        buckets = np.array(self.record["buckets"])
-        numbers = (_extents(encoded)[:, None, :] <= buckets).all(axis=2).argmax(axis=1)
+        size, buckets = batch_size or self.record["batch_size"], self.record["buckets"]
+        numbers = np.zeros(count, int)
+        if buckets:
+            # Each input is cut to the first size that holds it, as in the training run.
+            numbers = (_extents(encoded)[:, None, :] <= np.array(buckets)).all(axis=2).argmax(axis=1)
         results, order = [], []
         for number in np.unique(numbers):
-            rows = np.flatnonzero(numbers == number)
-            cut = _cut(jax.tree.map(lambda leaf, rows=rows: leaf[rows], encoded), buckets[number])
-            results.append(self._in_batches(self.programs[number], cut, size))
-            order.append(rows)
-        inverse = np.argsort(np.concatenate(order))
-        return jax.tree.map(lambda *parts: np.concatenate(parts)[inverse], *results)
+            matching = np.flatnonzero(numbers == number)
+            for start in range(0, len(matching), size):
+                # The last batch is filled with copies of its first row.
+                rows = np.full(size, matching[start])
+                rows[: len(matching) - start] = matching[start : start + size]
+                batch = jax.tree.map(lambda leaf, rows=rows: leaf[rows], encoded)
+                results.append(
+                    self.programs[number](self.parameters, _cut(batch, buckets[number]) if buckets else batch)
+                )
+                order.append(rows)
+        _, first = np.unique(np.concatenate(order), return_index=True)
+        return jax.tree.map(lambda *parts: np.concatenate(parts)[first], *results)
 
     def decide(self, scores: np.ndarray) -> list[str]:
         """Returns the name of the predicted class of each example.
 
         Several names, those of several outputs or of the labels whose score reaches their threshold, are joined by "|".
         """
-        decided = [
-            _decide(problem, names, np.asarray(thresholds), scores)
-            for problem, names, thresholds, scores in self._outputs(scores).values()
-        ]
+        decided = []
+        for problem, class_names, thresholds, values in self._outputs(scores).values():
+            names = np.array(class_names, object)
+            if problem == "binary":
+                decided.append(names[(values >= thresholds).astype(int)])
+            elif problem == "multiclass":
+                decided.append(names[values.argmax(axis=1)])
+            else:
+                decided.append(["|".join(names[row]) for row in values >= np.asarray(thresholds)])
         return ["|".join(row) for row in zip(*decided, strict=True)]
 
     def detections(self, scores: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
@@ -148,25 +154,6 @@ class Model:
         if isinstance(values[0], str):
             return {"": values}
         return {output: tuple(value[output] for value in values) for output in values[0]}
-
-    def _in_batches(self, program: Callable[..., Any], encoded: Any, size: int) -> Any:
-        count = len(jax.tree.leaves(encoded)[0])
-        results = []
-        for start in range(0, count, size):
-            rows = np.arange(start, start + size)
-            # The last batch is filled with copies of its first row.
-            rows = np.where(rows < count, rows, start)
-            results.append(program(self.parameters, jax.tree.map(lambda leaf, rows=rows: leaf[rows], encoded)))
-        return jax.tree.map(lambda *parts: np.concatenate([np.asarray(part) for part in parts])[:count], *results)
-
-
-def _decide(problem: str, class_names: list[str], thresholds: np.ndarray, scores: np.ndarray) -> list[str]:
-    names = np.array(class_names, object)
-    if problem == "binary":
-        return names[(scores >= thresholds).astype(int)].tolist()
-    if problem == "multiclass":
-        return names[scores.argmax(axis=1)].tolist()
-    return ["|".join(names[row]) for row in scores >= thresholds]
 
 
 def load(folder: str | Path) -> Model:
@@ -254,9 +241,8 @@ def _encode_array(values: Any, dtype: str, shape: Sequence[int]) -> np.ndarray:
     raise ExportError(f"the inputs are {array.dtype} of shape {array.shape}; give {dtype} of ({right}).")
 
 
-def _encode_scenes(canvases: Any, shape: Sequence[int]) -> dict[str, np.ndarray]:
-    if not isinstance(canvases, Mapping):
-        canvases = {"image": canvases}
+def _encode_canvases(inputs: Any, shape: Sequence[int]) -> dict[str, np.ndarray]:
+    canvases = inputs if isinstance(inputs, Mapping) else {"image": inputs}
     images = _encode_array(canvases["image"], "uint8", shape)
     size = np.asarray(canvases.get("size", np.broadcast_to(shape[:2], (len(images), 2))), np.int32)
     if size.shape != (len(images), 2) or not ((size >= 1) & (size <= shape[:2])).all():
@@ -312,7 +298,7 @@ def _number(value: Any) -> float:
 def _indices(column: Any, words: Sequence[str]) -> np.ndarray:
     """The index of word i is i + 1; 0 is for unknown words. A number is spelled as in ``words``."""
     known = {word: index for index, word in enumerate(words, 1)}
-    spelled = {_number(word): word for word in words if not math.isnan(_number(word))}
+    spelled = {_number(word): word for word in words}
     names = [
         value if isinstance(value, str) else "" if math.isnan(value) else spelled.get(float(value), repr(float(value)))
         for value in column

@@ -8,39 +8,52 @@ Texts are padded to the largest width, and images of detection to the whole canv
 output is "probabilities"; of detectors "boxes", "classes" and "scores".
 """
 
-import importlib.util
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import export, lax
 from jax.extend import core
 
 from jaxcls._utils.errors import InputError
-from jaxcls.export.exportable import Exportable
+from jaxcls.export.exportable import Exportable, PyTree
 from jaxcls.kernels import native
-
-PyTree = Any
 
 # The largest difference between the converted model and the original: float32 sums in another order.
 TOLERANCE = 1e-5
 
 
-def files(exportable: Exportable, record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, bytes]]:
+def files(exportable: Exportable) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Returns what the format adds to model.json, and its files by name.
 
     Raises:
-      InputError: a package is not installed, or the model does not compute in float32.
+      InputError: the model does not compute in float32, or uses operations that the format cannot express.
     """
-    for package in ("jax2onnx", "onnxruntime"):
-        if importlib.util.find_spec(package) is None:
-            raise InputError(f"the format onnx needs the package {package}: pip install 'jaxcls[onnx]'.")
     if exportable.dtype != "float32":
         raise InputError(f"the format onnx takes models that compute in float32, not in {exportable.dtype}.")
+    import onnxruntime
+
     content, inputs, outputs = _convert(exportable)
-    largest = _check(content, exportable)
+    # 3: errors only. It warns of shapes that jax2onnx notes in another layout than inferred, which has no effect.
+    onnxruntime.set_default_logger_severity(3)
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    # Checked on random inputs, in two batch sizes.
+    differences = []
+    for count in (5, 1):
+        arrays = _random_inputs(exportable, count)
+        scores = exportable.prediction_step(exportable.weights["params"], exportable.weights["model_state"], arrays)[0]
+        expected = jax.device_get(_named_outputs(scores))
+        named = _named_inputs(arrays, exportable)
+        results = session.run(outputs, {name: named[name] for name in inputs})
+        differences.append(difference(dict(zip(outputs, results, strict=True)), expected))
+    largest = max(differences)
+    if not largest <= TOLERANCE:
+        raise RuntimeError(
+            f"the ONNX model differs from the original by {largest}; this is an error of the conversion."
+        )
     return {"inputs": inputs, "outputs": outputs, "largest_difference": largest}, {"model.onnx": content}
 
 
@@ -53,61 +66,33 @@ def _convert(exportable: Exportable) -> tuple[bytes, list[str], list[str]]:
     import jax2onnx
 
     shapes = exportable.input_shapes(export.symbolic_shape("count")[0])
-    named, tree = _named(shapes, exportable), jax.tree.structure(shapes)
+    named, tree = _named_inputs(shapes, exportable), jax.tree.structure(shapes)
+    # ONNX has no inputs without elements.
+    inputs = {name: shape for name, shape in named.items() if 0 not in shape.shape}
     weights = jax.tree.map(np.asarray, exportable.weights)
 
-    def scores(*leaves: jax.Array) -> PyTree:
+    def scores(*given: jax.Array) -> PyTree:
+        rows, arrays = given[0].shape[0], dict(zip(inputs, given, strict=True))
+        leaves = [
+            arrays[name] if name in arrays else jnp.zeros((rows, *shape.shape[1:]), shape.dtype)
+            for name, shape in named.items()
+        ]
         return exportable.prediction_step(weights["params"], weights["model_state"], jax.tree.unflatten(tree, leaves))[
             0
         ]
 
     # Traced here: when jax2onnx traces, it replaces functions of Flax with its own, which do not fit every version.
     with native.portable():
-        traced, result = jax.make_jaxpr(scores, return_shape=True)(*named.values())
+        traced, result = jax.make_jaxpr(scores, return_shape=True)(*inputs.values())
     outputs = [*_named_outputs(result)]
-    # ONNX has no inputs without elements.
-    nonempty = {name: shape for name, shape in named.items() if 0 not in shape.shape}
-
-    def scores_of_nonempty(*leaves: jax.Array) -> list[jax.Array]:
-        arrays = dict(zip(nonempty, leaves, strict=True))
-        rows = leaves[0].shape[0]
-        filled = [
-            arrays[name] if name in arrays else jax.numpy.zeros((rows, *shape.shape[1:]), shape.dtype)
-            for name, shape in named.items()
-        ]
-        return evaluate(traced.jaxpr, traced.consts, filled)
-
     converted = jax2onnx.to_onnx(
-        scores_of_nonempty,
-        [*nonempty.values()],
+        lambda *arrays: evaluate(traced.jaxpr, traced.consts, arrays),
+        [*inputs.values()],
         model_name=f"jaxcls-{exportable.task}",
-        input_names=[*nonempty],
+        input_names=[*inputs],
         output_names=outputs,
     )
-    return converted.SerializeToString(), [*nonempty], outputs
-
-
-def _check(content: bytes, exportable: Exportable, *, seed: int = 0) -> float:
-    """Returns the largest difference between the ONNX model and the original, on random inputs in two batch sizes."""
-    import onnxruntime
-
-    # 3: errors only. It warns of shapes that jax2onnx notes in another layout than inferred, which has no effect.
-    onnxruntime.set_default_logger_severity(3)
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    largest = 0.0
-    for count in (5, 1):
-        inputs = _random_inputs(exportable, count, seed)
-        expected = _named_outputs(
-            exportable.prediction_step(exportable.weights["params"], exportable.weights["model_state"], inputs)[0]
-        )
-        named = _named(inputs, exportable)
-        results = session.run([*expected], {one.name: named[one.name] for one in session.get_inputs()})
-        largest = max(largest, difference(dict(zip(expected, results, strict=True)), jax.device_get(expected)))
-    if not largest <= TOLERANCE:
-        raise RuntimeError(
-            f"the ONNX model differs from the original by {largest}; this is an error of the conversion."
-        )
-    return largest
+    return converted.SerializeToString(), [*inputs], outputs
 
 
 def difference(results: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> float:
@@ -132,7 +117,7 @@ def _named_outputs(scores: PyTree) -> dict[str, Any]:
     return dict(sorted(scores.items())) if isinstance(scores, dict) else {"probabilities": scores}
 
 
-def _named(inputs: PyTree, exportable: Exportable) -> dict[str, Any]:
+def _named_inputs(inputs: PyTree, exportable: Exportable) -> dict[str, Any]:
     """Returns the inputs by their names in the ONNX model, in the order of the leaves."""
     if isinstance(inputs, dict):
         return dict(sorted(inputs.items()))
@@ -143,9 +128,9 @@ def _input_type(exportable: Exportable) -> str:
     return "arrays" if exportable.preprocessor is None else str(exportable.preprocessor.as_record()["type"])
 
 
-def _random_inputs(exportable: Exportable, count: int, seed: int) -> PyTree:
+def _random_inputs(exportable: Exportable, count: int) -> PyTree:
     """Draws valid encoded inputs."""
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     arguments = exportable.preprocessor.model_arguments if exportable.preprocessor is not None else {}
     shapes = exportable.input_shapes(count)
     match _input_type(exportable):
@@ -161,12 +146,11 @@ def _random_inputs(exportable: Exportable, count: int, seed: int) -> PyTree:
             lengths = random.integers(1, shapes.shape[1] + 1, (count, 1))
             return np.where(np.arange(shapes.shape[1]) < lengths, tokens, 0).astype(shapes.dtype)
         case "tables":
-            drawn = {
-                "numeric": random.normal(size=shapes["numeric"].shape),
-                "missing": random.integers(0, 2, shapes["missing"].shape),
-                "categories": random.integers(0, np.array(arguments["cardinalities"], int), shapes["categories"].shape),
+            return {
+                "numeric": random.normal(size=shapes["numeric"].shape).astype(np.float32),
+                "missing": random.integers(0, 2, shapes["missing"].shape, np.uint8),
+                "categories": random.integers(0, arguments["cardinalities"], shapes["categories"].shape, np.int32),
             }
-            return {name: array.astype(shapes[name].dtype) for name, array in drawn.items()}
         case "images":
             return random.integers(0, 256, shapes.shape).astype(shapes.dtype)
         case _:
@@ -213,8 +197,9 @@ def _pad(array: jax.Array, value: jax.Array, config: Sequence[tuple[int, int, in
     for axis, (before, after, interior) in enumerate(config):
         if min(before, after) < 0 or interior:
             raise InputError("the format onnx cannot express the model: it uses negative or interior padding.")
-        shapes = [(*array.shape[:axis], size, *array.shape[axis + 1 :]) for size in (before, after)]
-        front, back = (lax.broadcast(value, shape) for shape in shapes)
-        parts = [*([front] if before else []), array, *([back] if after else [])]
-        array = lax.concatenate(parts, axis) if len(parts) > 1 else array
+        front, back = (
+            [lax.broadcast(value, (*array.shape[:axis], size, *array.shape[axis + 1 :]))] if size else []
+            for size in (before, after)
+        )
+        array = lax.concatenate([*front, array, *back], axis)
     return array

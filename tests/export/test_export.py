@@ -23,7 +23,7 @@ from jaxcls.data.preprocessing import from_record
 from jaxcls.data.preprocessing import tables as table_preparation
 from jaxcls.data.samples import leaf, toxic_comment
 from jaxcls.export import folder, loader, onnx, stablehlo
-from jaxcls.export.exportable import Exportable
+from jaxcls.export.exportable import Exportable, named_arrays
 from jaxcls.kernels import native
 from jaxcls.models import functional, tabular, text, vision
 from jaxcls.tasks import predictor, run
@@ -410,7 +410,7 @@ def test_weights_in_safetensors_are_read_back_equal(runs, tmp_path):
     directory, learned, _ = runs["toxic_comment"]
     output = tmp_path / "weights"
     assert main(["export", "--run-dir", str(directory), "--output", str(output), "--format", "safetensors"]) == 0
-    read, expected = load_file(output / "model.safetensors"), folder.named_arrays(learned.weights)
+    read, expected = load_file(output / "model.safetensors"), named_arrays(learned.weights)
     assert read.keys() == expected.keys()
     assert "params/votes/embedding" in read
     for name, array in expected.items():
@@ -482,4 +482,4 @@ def test_onnx_takes_float32_alone(runs):
     _, learned, _ = runs["leaf"]
     halved = learned.exportable()._replace(dtype="bfloat16")
     with pytest.raises(InputError, match="compute in float32, not in bfloat16"):
-        onnx.files(halved, {})
+        onnx.files(halved)
