@@ -93,8 +93,16 @@ def test_links_and_devices_are_refused(tmp_path, kind):
 
 def test_a_text_that_is_too_long_is_refused(tmp_path):
     path = write_archive(tmp_path / "bomb.tar.gz", {"train/pos/0_9.txt": bytes((1 << 24) + 1)})
-    with pytest.raises(InputError, match="more than 16,777,216 bytes"):
+    with pytest.raises(InputError, match="one entry would take 16,777,217 bytes"):
         read_archive(path, FOLDERS)
+
+
+def test_other_files_of_an_archive_may_be_longer(tmp_path):
+    """aclImdb's train/labeledBow.feat takes 21 MB."""
+    path = write_archive(
+        tmp_path / "large.tar.gz", {"train/labeledBow.feat": bytes(21 << 20), "train/pos/0_9.txt": b"Good"}
+    )
+    assert read_archive(path, FOLDERS[1:])["train/pos"].tolist() == ["Good"]
 
 
 def test_a_folder_that_is_missing_or_empty_is_named(folder, archive):

@@ -9,7 +9,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
@@ -23,7 +23,7 @@ _DAMAGE = (
     OverflowError,
 )  # fmt: skip
 _HEADER = re.compile(
-    r"\{'descr': '(?P<type>[<>|=]?[biufcSUVO?]\d{0,9})', 'fortran_order': (?P<order>True|False), "
+    r"\{'descr': '(?P<type>[<>|=]?[biufcSUV?]\d{0,9})', 'fortran_order': (?P<order>True|False), "
     r"'shape': \((?P<shape>(?:\d{1,18},)?|\d{1,18}(?:, \d{1,18})+)\), \} *\n"
 )
 
@@ -39,7 +39,7 @@ def opened(path: str | os.PathLike[str]) -> Iterator[zipfile.ZipFile]:
     with reading.error_names(path, _DAMAGE, "not an .npz file, or a damaged one"), zipfile.ZipFile(path) as archive:
         members = archive.infolist()
         unpacked, packed = sum(member.file_size for member in members), Path(path).stat().st_size
-        if unpacked > reading.max_unpacked(packed, small=0):
+        if unpacked > reading.MAX_RATIO * packed:
             raise InputError(
                 f"{path}: its {packed:,} bytes unpack to {unpacked:,}, which real arrays do not. Fetch it again."
             )
@@ -74,30 +74,20 @@ def array(path: Path, archive: zipfile.ZipFile, key: str) -> np.ndarray:
 
 
 def _values(content: IO[bytes], size: int) -> np.ndarray:
-    shape, fortran_order, dtype = _header(content)
+    """Reads an array and its header, as NumPy writes it; NumPy's own reader lets Python parse whatever that holds."""
+    start = content.read(10)
+    header = content.read(int.from_bytes(start[8:], "little")).decode("latin-1")
+    match = _HEADER.fullmatch(header)
+    if start[:8] != b"\x93NUMPY\1\0" or match is None:
+        written = "NumPy does not write for numbers, though perhaps for pickled objects, which are never loaded"
+        raise ValueError(f"its header is {header[:100]!r}, which {written}")
+    dtype, shape = np.dtype(match["type"]), tuple(map(int, match["shape"].replace(",", " ").split()))
     # Compared before any memory is allocated: the size is at most what the file gives reason for.
     declared, available = math.prod(shape) * dtype.itemsize, size - content.tell()
     if declared != available:
         raise ValueError(f"its header declares {dtype} of shape {shape}, {declared:,} bytes; it holds {available:,}")
     values = np.empty(declared, np.uint8)
-    for start in range(0, declared, _CHUNK):
-        count = min(_CHUNK, declared - start)
-        values[start : start + count] = np.frombuffer(content.read(count), np.uint8, count)
-    return values.view(dtype).reshape(shape, order="F" if fortran_order else "C")
-
-
-def _header(content: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Parses the header that NumPy writes for plain arrays; NumPy's own reader lets Python parse whatever it holds."""
-    start = content.read(10)
-    if len(start) < 10 or start[:6] != b"\x93NUMPY":
-        raise ValueError("it does not begin as an array does")
-    if start[6:8] != b"\1\0":
-        raise ValueError(f"version {start[6]}.{start[7]} of the format, which plain arrays do not need")
-    text = content.read(int.from_bytes(start[8:], "little")).decode("latin-1")
-    match = _HEADER.fullmatch(text)
-    if match is None:
-        raise ValueError(f"its header is {text[:100]!r}, which NumPy does not write for numbers")
-    if "O" in match["type"]:
-        raise ValueError(f"its type is {match['type']}: pickled objects, which are never loaded")
-    shape = tuple(int(length) for length in match["shape"].replace(",", " ").split())
-    return shape, match["order"] == "True", np.dtype(match["type"])
+    for start_of_chunk in range(0, declared, _CHUNK):
+        count = min(_CHUNK, declared - start_of_chunk)
+        values[start_of_chunk : start_of_chunk + count] = np.frombuffer(content.read(count), np.uint8, count)
+    return values.view(dtype).reshape(shape, order="F" if match["order"] == "True" else "C")

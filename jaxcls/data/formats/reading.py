@@ -3,7 +3,7 @@
 import codecs
 import contextlib
 import gzip
-import io
+import math
 import os
 import zlib
 from collections.abc import Iterator
@@ -12,13 +12,13 @@ from typing import BinaryIO
 
 from jaxcls._utils.errors import InputError
 
-GZIP_MAGIC = b"\x1f\x8b"
+_GZIP_MAGIC = b"\x1f\x8b"
 # A gzip file that is cut off ends in an EOFError.
-GZIP_DAMAGE = (gzip.BadGzipFile, EOFError, zlib.error)
-CHUNK = 1 << 18
+_GZIP_DAMAGE = (gzip.BadGzipFile, EOFError, zlib.error)
+_CHUNK = 1 << 18
 # Images and texts compress to a tenth, rarely to a thirtieth. Zeros, which decompression bombs are made of, compress to
 # a thousandth.
-_MAX_RATIO = 100
+MAX_RATIO = 100
 # A small file is no danger however well it compresses; sorted labels do.
 _SMALL = 1 << 26
 
@@ -51,23 +51,15 @@ def error_names(
         raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from error
 
 
-def read_bytes(path: Path) -> bytes:
-    """Reads a file.
-
-    Raises:
-      InputError: it cannot be read.
-    """
-    with error_names(path):
-        return path.read_bytes()
-
-
 def read_text(path: Path) -> str:
     """Reads a text file in UTF-8.
 
     Raises:
       InputError: it cannot be read, or is not UTF-8.
     """
-    return decode_text(read_bytes(path), path)
+    with error_names(path):
+        content = path.read_bytes()
+    return decode_text(content, path)
 
 
 def decode_text(content: bytes, where: str | os.PathLike[str]) -> str:
@@ -80,42 +72,14 @@ def decode_text(content: bytes, where: str | os.PathLike[str]) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = len((content[: error.start] + b".").splitlines())
+        utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in content.split(b"\n", 1)[0]
         raise InputError(
             f"{where}: line {line} is not UTF-8 (byte {content[error.start]:#04x}). Save the file as UTF-8, or convert "
-            f"it, for example with: iconv -f {likely_encoding(content)} -t UTF-8."
+            f"it, for example with: iconv -f {'UTF-16' if utf16 else 'WINDOWS-1252'} -t UTF-8."
         ) from None
 
 
-def likely_encoding(content: bytes) -> str:
-    """Guesses the encoding of a text that is not UTF-8, for a hint.
-
-    >>> likely_encoding("caf\xe9".encode("utf-16")), likely_encoding("caf\xe9".encode("latin-1"))
-    ('UTF-16', 'WINDOWS-1252')
-    """
-    utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in content.split(b"\n", 1)[0]
-    return "UTF-16" if utf16 else "WINDOWS-1252"
-
-
-def max_unpacked(packed: int, *, small: int = _SMALL) -> int:
-    """Returns the most bytes that this many compressed bytes may become; at least ``small``.
-
-    >>> max_unpacked(10), max_unpacked(10**9)
-    (67108864, 100000000000)
-    """
-    return max(_MAX_RATIO * packed, small)
-
-
-def gunzip(content: bytes, where: str | os.PathLike[str]) -> bytes:
-    """Decompresses the content of a gzip file.
-
-    Raises:
-      InputError: it is damaged, or unpacks to more than :func:`max_unpacked` bytes; the message names `where`.
-    """
-    with error_names(where, GZIP_DAMAGE, "corrupt gzip data"), gzip.GzipFile(fileobj=io.BytesIO(content)) as zipped:
-        return BoundedReader(zipped, max_unpacked(len(content)), where).read()
-
-
-class BoundedReader:
+class Reader:
     """A file that is read in small pieces, so that memory follows the content and not the size that was requested.
 
     Args:
@@ -125,28 +89,52 @@ class BoundedReader:
       at_once: the most bytes that may be requested in one call; requesting more is an InputError.
     """
 
-    def __init__(
-        self, file: BinaryIO | gzip.GzipFile, limit: int, where: str | os.PathLike[str], *, at_once: int | None = None
-    ):
-        self._file, self._limit, self._where, self._at_once = file, limit, where, at_once
+    def __init__(self, file: BinaryIO | gzip.GzipFile, limit: float, where: Path, at_once: float):
+        self._file, self.limit, self._where, self._at_once = file, limit, where, at_once
 
     def read(self, size: int = -1) -> bytes:
-        if self._at_once is not None and size > self._at_once:
+        if size > self._at_once:
             raise InputError(f"{self._where}: one entry would take {size:,} bytes. Do not trust this file.")
         pieces, left = [], size
-        while chunk := self._file.read(CHUNK if size < 0 else min(CHUNK, left)):
+        while chunk := self._file.read(_CHUNK if size < 0 else min(_CHUNK, left)):
             pieces.append(chunk)
             left -= len(chunk)
-            if self._file.tell() > self._limit:
-                raise InputError(
-                    f"{self._where}: unpacks to more than {self._limit:,} bytes, which real data does not. Do not "
-                    f"trust "
-                    "this file."
-                )
+            self._check(self._file.tell())
         return b"".join(pieces)
 
     def seek(self, position: int) -> int:
+        self._check(position)
         return self._file.seek(position)
 
     def tell(self) -> int:
         return self._file.tell()
+
+    def _check(self, position: int) -> None:
+        if position > self.limit:
+            raise InputError(
+                f"{self._where}: unpacks to more than {self.limit:,} bytes, which real data does not. Do not trust "
+                "this file."
+            )
+
+
+@contextlib.contextmanager
+def opened(
+    path: Path, damage: tuple[type[Exception], ...] = (), what: str = "corrupt gzip data", at_once: float = math.inf
+) -> Iterator[Reader]:
+    """Opens a file, plain or gzipped (recognized by its content, not by its name), to read the unpacked content.
+
+    Args:
+      path: the file.
+      damage: the exceptions that a damaged file causes within the block, in addition to those of damaged gzip data.
+      what: the message for these.
+      at_once: as in :class:`Reader`.
+
+    Raises:
+      InputError: the file cannot be read, is damaged, or unpacks to more than its size gives reason for.
+    """
+    with error_names(path, (*_GZIP_DAMAGE, *damage), what), path.open("rb") as file:
+        if file.peek(len(_GZIP_MAGIC)).startswith(_GZIP_MAGIC):
+            limit = max(MAX_RATIO * path.stat().st_size, _SMALL)
+            yield Reader(gzip.GzipFile(fileobj=file), limit, path, at_once)
+        else:
+            yield Reader(file, math.inf, path, at_once)

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxcls._utils.errors import InputError, did_you_mean
-from jaxcls.data.formats.reading import GZIP_MAGIC, decode_text, gunzip, read_bytes
+from jaxcls._utils.errors import InputError, did_you_mean, listed
+from jaxcls.data.formats import reading
 
 if TYPE_CHECKING:
     import pyarrow
@@ -62,7 +62,12 @@ def read_csv(path: str | os.PathLike[str], *, required: Sequence[str] = (), text
     from pyarrow import csv as arrow_csv
 
     path = Path(path)
-    content = _content(path)
+    with reading.opened(path) as file:
+        content = file.read().removeprefix(codecs.BOM_UTF8)
+    if not content.strip():
+        raise InputError(f"{path}: is empty; a CSV file begins with a line of column names.")
+    if content.startswith(b"PK\3\4"):
+        raise InputError(f"{path}: is a zip archive, whatever its name; unpack it.")
     # PyArrow accepts a quoted value that the end of the file cuts off.
     if content.count(b'"') % 2:
         _check_rows(path, content)
@@ -105,8 +110,8 @@ def require(columns: Collection[str], name: str, path: str | os.PathLike[str]) -
     jaxcls._utils.errors.InputError: fruit.csv: has no column 'wieght'. Did you mean 'weight'? It has: weight, size.
     """
     if name not in columns:
-        listed = [*itertools.islice(columns, 40), *(["..."] if len(columns) > 40 else [])]
-        raise InputError(f"{path}: has no column {name!r}.{did_you_mean(name, columns)} It has: {', '.join(listed)}.")
+        similar = did_you_mean(name, columns)
+        raise InputError(f"{path}: has no column {name!r}.{similar} It has: {listed([*columns], most=40)}.")
 
 
 def numbers(
@@ -192,18 +197,6 @@ def _quoted(value: object) -> str:
     return '"' + text.replace('"', '""') + '"' if _SPECIAL.search(text) else text
 
 
-def _content(path: Path) -> bytes:
-    content = read_bytes(path)
-    if content.startswith(GZIP_MAGIC):
-        content = gunzip(content, path)
-    content = content.removeprefix(codecs.BOM_UTF8)
-    if not content.strip():
-        raise InputError(f"{path}: is empty; a CSV file begins with a line of column names.")
-    if content.startswith(b"PK\3\4"):
-        raise InputError(f"{path}: is a zip archive, whatever its name; unpack it.")
-    return content
-
-
 def _rows(content: bytes) -> Any:
     # newline="" preserves newlines within quotes.
     return csv.reader(io.TextIOWrapper(io.BytesIO(content), encoding="utf-8", newline=""), strict=True)
@@ -256,7 +249,7 @@ def _number(word: str) -> float:
 
 def _check_rows(path: Path, content: bytes) -> None:
     """Raises an InputError that names the first line or row that is not UTF-8 or not well-formed. Slow."""
-    decode_text(content, path)
+    reading.decode_text(content, path)
     rows = _rows(content)
     line = 1
     try:

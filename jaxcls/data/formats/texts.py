@@ -3,12 +3,10 @@
 An example of such folders is aclImdb (Maas et al. 2011): train/pos, train/neg, train/unsup, test/pos, test/neg.
 """
 
-import gzip
 import os
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 
@@ -66,26 +64,25 @@ def read_archive(path: str | os.PathLike[str], folders: Sequence[str]) -> dict[s
       InputError: as :func:`read_folders`; the file is truncated or not a gzipped tar archive; or a member is a link or
         a device, or has an absolute path or '..' in it.
     """
+    path = Path(path)
     texts: dict[str, dict[str, str]] = {folder: {} for folder in folders}
     # tarfile lets some errors of damaged headers pass, and calls itself for each header of a header.
-    damage = (*reading.GZIP_DAMAGE, tarfile.TarError, ValueError, RecursionError)
-    with reading.error_names(path, damage, "truncated, or not a gzipped tar archive"):
-        limit = reading.max_unpacked(Path(path).stat().st_size)
-        with gzip.open(path, "rb") as zipped:
-            # tarfile requests as much as a header declares in one call.
-            content: Any = reading.BoundedReader(zipped, limit, str(path), at_once=_MAX_BYTES + tarfile.BLOCKSIZE)
-            with tarfile.open(fileobj=content, mode="r:") as archive:
-                for member in archive:
-                    _check_member(member, str(path))
-                    name = PurePosixPath(member.name)
-                    folder = texts.get(str(name.parent))
-                    if folder is not None and member.isfile() and name.suffix == ".txt":
-                        file = archive.extractfile(member)
-                        assert file is not None
-                        folder[name.name] = decode_text(file.read(), f"{path}: {name}")
-            # tarfile does not read past the last member, but gzip's checksum is only verified at the end.
-            while content.read(reading.CHUNK):
-                pass
+    damage = (tarfile.TarError, ValueError, RecursionError)
+    what = "truncated, or not a gzipped tar archive"
+    with reading.opened(path, damage, what, at_once=_MAX_BYTES) as content:
+        with tarfile.open(fileobj=content, mode="r:") as archive:  # type: ignore[call-overload]
+            for member in archive:
+                name = PurePosixPath(member.name)
+                if problem := _problem(member, name):
+                    raise InputError(f"{path}: {member.name!r} {problem}. Do not trust this file.")
+                folder = texts.get(str(name.parent))
+                if folder is not None and member.isfile() and name.suffix == ".txt":
+                    file = archive.extractfile(member)
+                    assert file is not None
+                    folder[name.name] = decode_text(file.read(), f"{path}: {name}")
+        # tarfile does not read past the last member, but gzip's checksum is only verified at the end.
+        while content.read(1 << 18):
+            pass
     return _sorted_by_name(texts, str(path))
 
 
@@ -111,16 +108,9 @@ def _sorted_by_name(texts: dict[str, dict[str, str]], where: str) -> dict[str, n
     return {folder: np.array([by_name[name] for name in sorted(by_name)], object) for folder, by_name in texts.items()}
 
 
-def _check_member(member: tarfile.TarInfo, where: str) -> None:
-    name = PurePosixPath(member.name)
+def _problem(member: tarfile.TarInfo, name: PurePosixPath) -> str:
     if name.is_absolute() or ".." in name.parts:
-        problem = "leads out of the archive"
-    elif not (member.isfile() or member.isdir()):
-        problem = "is a link or a device"
-    elif member.size < 0 or member.issparse():
-        problem = "is not a plain file"
-    elif member.size > _MAX_BYTES:
-        problem = f"holds more than {_MAX_BYTES:,} bytes"
-    else:
-        return
-    raise InputError(f"{where}: {member.name!r} {problem}. Do not trust this file.")
+        return "leads out of the archive"
+    if not (member.isfile() or member.isdir()):
+        return "is a link or a device"
+    return "is not a plain file" if member.size < 0 or member.issparse() else ""
