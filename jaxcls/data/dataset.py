@@ -71,7 +71,7 @@ class Provenance:
     """Where a data set came from, for the first line of output and for the record of a run.
 
     Attributes:
-      source: 'files', 'tfds' or 'sample'.
+      source: 'files', 'tfds', 'sample' or 'memory'.
       location: the folder, or the name in the package.
       sha256: file name -> SHA-256 of its uncompressed content.
       synthetic: whether the data was generated; a score on it must always be called synthetic.
@@ -82,8 +82,8 @@ class Provenance:
     source: Literal["files", "tfds", "sample", "memory"]
     location: str
     sha256: Mapping[str, str]
-    synthetic: bool
-    note: str
+    synthetic: bool = False
+    note: str = ""
     passed_over: tuple[str, ...] = ()
 
 

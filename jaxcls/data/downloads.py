@@ -43,8 +43,8 @@ def fetch(name: str, urls: Mapping[str, str], registered: Mapping[str, Any]) -> 
         for url in urls.values()
     )
     # TFDS retries for minutes: ten times with growing pauses and no timeout.
-    if not cached and (reason := _out_of_reach(next(iter(urls.values())))):
-        raise AbsentError(reason)
+    if not cached:
+        _check_reachable(next(iter(urls.values())))
     try:
         manager = tfds.download.DownloadManager(
             download_dir=downloads, dataset_name=name, url_infos=registered, force_checksums_validation=True
@@ -104,25 +104,26 @@ def registered(name: str) -> Mapping[str, Any]:
     raise AbsentError(f"the installed tensorflow-datasets {tfds.__version__} does not register {name}")
 
 
-def _out_of_reach(url: str) -> str | None:
-    """Returns why an address does not answer within TIMEOUT seconds, or None if it does."""
+def _check_reachable(url: str) -> None:
+    """Raises AbsentError unless an address answers within TIMEOUT seconds."""
     from http.client import HTTPException
     from urllib.parse import urlsplit
     from urllib.request import build_opener
 
     host = urlsplit(url).netloc
-    outcome: list[str | None] = []
+    reasons = [f"{host} did not answer within {TIMEOUT:g} seconds"]
 
     def request() -> None:
         try:
             # Not urlopen, which keeps the proxy settings of its first call.
-            with build_opener().open(url, timeout=TIMEOUT):
-                outcome.append(None)
+            build_opener().open(url, timeout=TIMEOUT).close()
+            reasons.clear()
         except (OSError, HTTPException) as error:
-            outcome.append(f"{host} is out of reach: {error}")
+            reasons[0] = f"{host} is out of reach: {error}"
 
     # A thread, because no socket timeout bounds name resolution, or the sum over addresses.
     thread = threading.Thread(target=request, daemon=True)
     thread.start()
     thread.join(TIMEOUT)
-    return outcome[0] if outcome else f"{host} did not answer within {TIMEOUT:g} seconds"
+    if reasons:
+        raise AbsentError(reasons[0])

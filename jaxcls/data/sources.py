@@ -14,6 +14,7 @@ from jaxcls._utils import environment, files
 from jaxcls._utils.errors import InputError, unknown_name
 from jaxcls.data.dataset import Dataset
 
+Loaders = dict[str, Callable[[], Dataset]]
 SOURCES = ("auto", "files", "tfds", "sample")
 # Why a source without a loader is not available.
 _NO_LOADER = {
@@ -63,16 +64,14 @@ def load(
         return read(folder)
     if write_sample is not None:
         others = {"sample": functools.partial(load_sample, write_sample, read), **others}
-    absent = []
+    absent: list[str] = []
     for candidate in SOURCES[1:] if source == "auto" else [source]:
         try:
             if candidate not in others:
                 raise AbsentError(_NO_LOADER[candidate])
-            dataset = others[candidate]()
+            return with_provenance(others[candidate](), passed_over=tuple(absent))
         except AbsentError as error:
             absent.append(f"{candidate}: {error}")
-        else:
-            return with_provenance(dataset, passed_over=tuple(absent))
     raise InputError(f"{name} is not available ({'; '.join(absent)}). {needs}")
 
 

@@ -14,7 +14,6 @@ from jaxcls.data import sources, splits
 from jaxcls.data.dataset import Dataset, Provenance, Split, Unlabeled
 from jaxcls.data.formats import tables
 
-PyTree = Any
 Columns = Mapping[str, np.ndarray]
 
 # A column of fractional numbers with more distinct values than this is a measurement, not a class.
@@ -72,7 +71,7 @@ class Labels(NamedTuple):
     class_names: tuple[str, ...]
 
 
-def infer_labels(columns: Columns, label_columns: Sequence[str], where: str) -> Labels:
+def infer_labels(columns: Columns, label_columns: Sequence[str], where: str | Path) -> Labels:
     """Encodes the labels of training rows and infers the problem from them.
 
     One column with two values is a binary problem, with more a multiclass one. Classes are sorted, numerically if all
@@ -94,44 +93,99 @@ def infer_labels(columns: Columns, label_columns: Sequence[str], where: str) -> 
     if not label_columns or len(set(label_columns)) != len(label_columns):
         raise InputError(f"the label columns are {', '.join(label_columns)!r}; give one, or several different ones.")
     if len(label_columns) > 1:
-        values = _binary_matrix(columns, label_columns, where)
-        for name, column in zip(label_columns, values.T, strict=True):
-            if np.all(column == column[0]):
-                raise InputError(
-                    f"{where}: column {name!r} is {column[0]:g} in every row, so there is nothing to learn. "
-                    "Remove it from the label columns."
-                )
+        values = encode_labels((), columns, label_columns, where)
+        check_varied(values, label_columns, where)
         return Labels(values, "multilabel", tuple(label_columns))
-    words, indices = _distinct_words(columns, label_columns[0], where)
+    (name,) = label_columns
+    words, indices = _distinct_words(columns, name, where)
     numeric = all(map(tables.PLAIN_NUMBER.fullmatch, words))
     class_names = tuple(sorted(set(words), key=float if numeric else None))
-    _check_classes(class_names, len(indices), numeric, f"{where}: column {label_columns[0]!r}")
-    problem: ProblemName = "binary" if len(class_names) == 2 else "multiclass"
-    return Labels(_encode(words, class_names)[indices], problem, class_names)
+    if len(class_names) < 2:
+        raise InputError(f"{where}: column {name!r} is {words[0]!r} in every row; classification needs two classes.")
+    fractional = numeric and any(not float(word).is_integer() for word in class_names)
+    rows = len(indices)
+    if len(class_names) > max(2, rows / 2) or (fractional and len(class_names) > _MAX_FRACTIONAL_CLASSES):
+        what = "a quantity, as in regression" if numeric else "names or ids"
+        raise InputError(
+            f"{where}: column {name!r} has {len(class_names):,} distinct values in {rows:,} rows. That looks like "
+            f"{what}; in a column of classes, each class occurs several times. Choose another label column."
+        )
+    return Labels(
+        _indices(words, class_names)[indices], "binary" if len(class_names) == 2 else "multiclass", class_names
+    )
 
 
-def encode_labels(known: Labels, columns: Columns, label_columns: Sequence[str], where: str) -> np.ndarray:
-    """Encodes the labels of test rows by the classes of the training rows.
+def encode_labels(
+    class_names: Sequence[str], columns: Columns, label_columns: Sequence[str], where: str | Path
+) -> np.ndarray:
+    """Encodes labels as :func:`infer_labels` does, by known classes; several columns of 0 and 1 need none.
 
     Raises:
-      InputError: as in :func:`infer_labels`, or a row has a class that no training row has.
+      InputError: as in :func:`infer_labels`, or a row has another class.
 
-    >>> known = infer_labels({"y": np.array(["no", "yes", "no", "no"], object)}, ["y"], "train.csv")
-    >>> encode_labels(known, {"y": np.array(["yes", "maybe"], object)}, ["y"], "test.csv")
+    >>> encode_labels(("no", "yes"), {"y": np.array(["yes", "maybe"], object)}, ["y"], "test.csv")
     Traceback (most recent call last):
     ...
-    jaxcls._utils.errors.InputError: test.csv: row 2 of column 'y' is 'maybe', which is not a class of ...
+    jaxcls._utils.errors.InputError: test.csv: row 2 of column 'y' is 'maybe', which is not a class; these are no, yes.
     """
-    if known.problem == "multilabel":
-        return _binary_matrix(columns, label_columns, where)
-    words, indices = _distinct_words(columns, label_columns[0], where)
-    unknown = np.array([word not in known.class_names for word in words])[indices]
-    problem = f"which is not a class of the training rows; these are {listed(known.class_names, most=20)}."
-    _reject_first(unknown, columns, label_columns[0], where, problem)
-    return _encode(words, known.class_names)[indices]
+    matrix = []
+    for name in label_columns:
+        words, indices = _distinct_words(columns, name, where)
+        if len(label_columns) > 1:
+            codes = np.array([_TRUTH.get(word.lower(), -1) for word in words], np.float32)
+            problem = "but several label columns hold 0 and 1. For classes, give a single label column."
+        else:
+            codes = _indices(words, class_names)
+            problem = f"which is not a class; these are {listed(class_names, most=20)}."
+        matrix.append(codes[indices])
+        reject_first(matrix[-1] < 0, columns, name, where, problem)
+    return np.stack(matrix, axis=1) if len(matrix) > 1 else matrix[0]
 
 
-def sample_weights(columns: Columns, weight_column: str | None, where: str) -> np.ndarray | None:
+def coded_numbers(
+    columns: Columns, name: str, where: str | Path, codes: Sequence[int], *, missing: bool = False
+) -> np.ndarray:
+    """Reads a column of numbers that each stand for something, float64 (N,); a missing one is NaN, if it may be.
+
+    >>> coded_numbers({"y": np.array([1.0, 2.0])}, "y", "rows.csv", (0, 1))
+    Traceback (most recent call last):
+    ...
+    jaxcls._utils.errors.InputError: rows.csv: row 2 of column 'y' is '2', but must be one of 0, 1.
+    """
+    values = tables.numbers(columns, name, where, missing=missing)
+    problem = f"but must be one of {', '.join(map(str, codes))}{', or blank' if missing else ''}."
+    reject_first(~np.isin(values, codes) & ~np.isnan(values), columns, name, where, problem)
+    return values
+
+
+def reject_first(wrong: np.ndarray, columns: Columns, name: str, where: str | Path, problem: str) -> None:
+    """Raises InputError for the first row of a column that is wrong, bool (N,).
+
+    >>> reject_first(np.array([False, True]), {"y": np.array([1.0, -1.0])}, "y", "rows.csv", "but must be positive.")
+    Traceback (most recent call last):
+    ...
+    jaxcls._utils.errors.InputError: rows.csv: row 2 of column 'y' is '-1', but must be positive.
+    """
+    for row in np.flatnonzero(wrong)[:1]:
+        raise InputError(f"{where}: row {row + 1} of column {name!r} is {_word(columns[name][row])!r}, {problem}")
+
+
+def check_varied(labels: np.ndarray, names: Sequence[str], where: str | Path) -> None:
+    """Raises InputError if a column of labels (N, L) has the same value in every row.
+
+    >>> check_varied(np.array([[0, 1], [1, 1]]), ["rude", "spam"], "rows.csv")
+    Traceback (most recent call last):
+    ...
+    jaxcls._utils.errors.InputError: rows.csv: column 'spam' is 1 in every row, so there is nothing to learn. ...
+    """
+    for column in np.flatnonzero((labels == labels[0]).all(axis=0))[:1]:
+        raise InputError(
+            f"{where}: column {names[column]!r} is {labels[0, column]:g} in every row, so there is nothing to learn. "
+            "Leave it out, or add rows."
+        )
+
+
+def sample_weights(columns: Columns, weight_column: str | None, where: str | Path) -> np.ndarray | None:
     """Reads the weight of each row, float32 (N,); None without a weight column.
 
     >>> sample_weights({"w": np.array([1.0, 0.5])}, "w", "rows.csv")
@@ -140,13 +194,13 @@ def sample_weights(columns: Columns, weight_column: str | None, where: str) -> n
     if weight_column is None:
         return None
     weights = tables.numbers(columns, weight_column, where)
-    _reject_first(weights < 0, columns, weight_column, where, "but a sample weight is 0 or more.")
+    reject_first(weights < 0, columns, weight_column, where, "but a sample weight is 0 or more.")
     if not np.any(weights > 0):
         raise InputError(f"{where}: column {weight_column!r} is 0 in every row, so no row would count.")
     return weights.astype(np.float32)
 
 
-def row_ids(columns: Columns, id_column: str | None, where: str) -> np.ndarray:
+def row_ids(columns: Columns, id_column: str | None, where: str | Path) -> np.ndarray:
     """Reads the id of each row, str objects (N,); without an id column, rows are numbered from 1.
 
     >>> row_ids({"x": np.zeros(2)}, None, "rows.csv").tolist()
@@ -160,7 +214,7 @@ def row_ids(columns: Columns, id_column: str | None, where: str) -> np.ndarray:
     return columns[id_column]
 
 
-def check_unique(ids: np.ndarray, id_column: str, where: str) -> None:
+def check_unique(ids: np.ndarray, id_column: str, where: str | Path) -> None:
     """Raises InputError if an id is empty or occurs twice.
 
     >>> check_unique(np.array(["a", "b", "a"], object), "id", "rows.csv")
@@ -169,17 +223,15 @@ def check_unique(ids: np.ndarray, id_column: str, where: str) -> None:
     jaxcls._utils.errors.InputError: rows.csv: row 3 of column 'id' is 'a', the same as row 1; ids must be unique.
     """
     first: dict[str, int] = {}
-    for row, name in enumerate(ids):
+    for row, name in enumerate(ids, 1):
         if not name:
-            raise InputError(f"{where}: row {row + 1} of column {id_column!r} is empty; every row needs an id.")
-        if first.setdefault(name, row) != row:
-            raise InputError(
-                f"{where}: row {row + 1} of column {id_column!r} is {name!r}, the same as row {first[name] + 1}; "
-                "ids must be unique."
-            )
+            raise InputError(f"{where}: row {row} of column {id_column!r} is empty; every row needs an id.")
+        if (other := first.setdefault(name, row)) != row:
+            same = f"the same as row {other}; ids must be unique."
+            raise InputError(f"{where}: row {row} of column {id_column!r} is {name!r}, {same}")
 
 
-def match_ids(ids: np.ndarray, other_ids: np.ndarray, where: str, other_where: str) -> np.ndarray:
+def match_ids(ids: np.ndarray, other_ids: np.ndarray, where: str | Path, other_where: str | Path) -> np.ndarray:
     """Returns, for each id, its row among the other ids, which must be the same ones in any order.
 
     >>> match_ids(np.array(["a", "b"]), np.array(["b", "a"]), "test.csv", "labels.csv").tolist()
@@ -197,7 +249,7 @@ def match_ids(ids: np.ndarray, other_ids: np.ndarray, where: str, other_where: s
 def hold_out_test(
     examples: Split,
     fraction: float,
-    where: str,
+    where: str | Path,
     split: Callable[..., tuple[np.ndarray, np.ndarray]] = splits.stratified,
     *,
     seed: int = 0,
@@ -209,14 +261,14 @@ def hold_out_test(
     >>> len(train.labels), test.labels.tolist()
     (6, [0, 1])
     """
-    with error_context(where):
+    with error_context(str(where)):
         train_rows, test_rows = split(examples, fraction, seed=seed)
     return examples.take(train_rows), examples.take(test_rows)
 
 
 def read_labels(path: Path, columns: TableColumns) -> Labels:
     """Reads only the labels of a CSV file, from which a task learns its problem before the data is loaded."""
-    return infer_labels(_read(path, columns), columns.label, str(path))
+    return infer_labels(_read(path, columns), columns.label, path)
 
 
 def load(name: str, data: Path, test_data: Path | None, columns: TableColumns, test_fraction: float) -> Dataset:
@@ -232,42 +284,42 @@ def load(name: str, data: Path, test_data: Path | None, columns: TableColumns, t
     Raises:
       InputError: a column is missing or has two roles, or a row does not fit; the message names it.
     """
-    where = str(data)
     table = _read(data, columns)
     for column in columns.drop:
-        tables.require(table, column, where)
-    row_ids(table, columns.id, where)
-    labels = infer_labels(table, columns.label, where)
-    train = Split(_inputs(table, columns, where), labels.values, sample_weights(table, columns.weight, where))
+        tables.require(table, column, data)
+    row_ids(table, columns.id, data)
+    labels = infer_labels(table, columns.label, data)
+    train = Split(_inputs(table, columns, data), labels.values, sample_weights(table, columns.weight, data))
     # Keyed by role: both files may have the same name.
     sha256 = {"data": sources.checksums([data])[data.name]}
     if test_data is None:
-        train, test = hold_out_test(train, test_fraction, where)
+        train, test = hold_out_test(train, test_fraction, data)
         note = f"user data; {len(test.labels):,} rows held out for the test"
     else:
-        test = _test_split(test_data, columns, labels, train.inputs)
+        table = _read(test_data, columns)
+        values = encode_labels(labels.class_names, table, columns.label, test_data)
+        weights = sample_weights(table, columns.weight if columns.weight in table else None, test_data)
+        test = Split(_inputs(table, columns, test_data, like=train.inputs), values, weights)
         sha256["test_data"] = sources.checksums([test_data])[test_data.name]
         note = f"user data; tested on {test_data}"
     if labels.problem == "binary":
         note += f"; the positive class is {labels.class_names[1]!r}"
-    return Dataset(
-        name, train, test, labels.class_names, Provenance("files", where, sha256, synthetic=False, note=note)
-    )
+    return Dataset(name, train, test, labels.class_names, Provenance("files", str(data), sha256, note=note))
 
 
 def read_unlabeled(path: Path, columns: TableColumns) -> Unlabeled:
     """Reads the rows of a CSV file to predict, which needs no labels."""
     table = _read(path, columns)
-    return Unlabeled(row_ids(table, columns.id, str(path)), _inputs(table, columns, str(path)))
+    return Unlabeled(row_ids(table, columns.id, path), _inputs(table, columns, path))
 
 
-def _read(path: Path, columns: TableColumns) -> dict[str, np.ndarray]:
+def _read(path: Path, columns: TableColumns) -> tables.Table:
     # Labels and ids are read as text: as numbers, 007 would be 7, and the last digits of long ids would be lost.
     return tables.read_csv(path, text={*columns.label, columns.id or "", columns.text or ""})
 
 
-def _inputs(table: Columns, columns: TableColumns, where: str) -> PyTree:
-    """The texts (N,), or the feature columns; a column of numbers holds finite numbers or NaN."""
+def _inputs(table: Columns, columns: TableColumns, where: Path, like: Any = None) -> Any:
+    """The texts (N,), or the feature columns, which hold finite numbers or NaN where those of `like` hold numbers."""
     roles = columns.roles()
     if columns.text is not None:
         tables.require(table, columns.text, where)
@@ -275,30 +327,14 @@ def _inputs(table: Columns, columns: TableColumns, where: str) -> PyTree:
     features = {name: column for name, column in table.items() if name not in roles}
     if not features:
         raise InputError(f"{where}: has no feature columns besides the label, weight, id and dropped columns.")
-    _check_numbers(features, features, where)
-    return features
-
-
-def _test_split(path: Path, columns: TableColumns, labels: Labels, train_inputs: PyTree) -> Split:
-    where = str(path)
-    table = _read(path, columns)
-    values = encode_labels(labels, table, columns.label, where)
-    weight_column = columns.weight if columns.weight in table else None
-    inputs = _inputs(table, columns, where)
-    if columns.text is None:
-        _check_numbers(inputs, train_inputs, where)
-    return Split(inputs, values, sample_weights(table, weight_column, where))
-
-
-def _check_numbers(table: Columns, like: Columns, where: str) -> None:
-    """Requires the columns of another table, and numbers where it has numbers."""
-    for name, column in like.items():
+    for name, column in (like or features).items():
         tables.require(table, name, where)
         if column.dtype != object:
             tables.numbers(table, name, where, missing=True)
+    return features
 
 
-def _distinct_words(columns: Columns, name: str, where: str) -> tuple[list[str], np.ndarray]:
+def _distinct_words(columns: Columns, name: str, where: str | Path) -> tuple[list[str], np.ndarray]:
     """The distinct values of a column as words, and for each row the index of its word; none may be missing."""
     tables.require(columns, name, where)
     if len(columns[name]) == 0:
@@ -306,13 +342,8 @@ def _distinct_words(columns: Columns, name: str, where: str) -> tuple[list[str],
     values, indices = np.unique(columns[name], return_inverse=True)
     words = [_word(value) for value in values]
     missing = np.array([word in ("", "nan", "NaN", "inf", "-inf") for word in words])[indices]
-    _reject_first(missing, columns, name, where, "but every row needs a label. Fill it in, or remove the row.")
+    reject_first(missing, columns, name, where, "but every row needs a label. Fill it in, or remove the row.")
     return words, indices
-
-
-def _reject_first(wrong: np.ndarray, columns: Columns, name: str, where: str, problem: str) -> None:
-    for row in np.flatnonzero(wrong)[:1]:
-        raise InputError(f"{where}: row {row + 1} of column {name!r} is {_word(columns[name][row])!r}, {problem}")
 
 
 def _word(value: object) -> str:
@@ -321,30 +352,7 @@ def _word(value: object) -> str:
     return whole[1] if whole else word
 
 
-def _binary_matrix(columns: Columns, names: Sequence[str], where: str) -> np.ndarray:
-    """Columns of 0 and 1 as float32 (N, L)."""
-    matrix = []
-    for name in names:
-        words, indices = _distinct_words(columns, name, where)
-        values = np.array([_TRUTH.get(word.lower(), np.nan) for word in words], np.float32)[indices]
-        problem = "but several label columns hold 0 and 1. For classes, give a single label column."
-        _reject_first(np.isnan(values), columns, name, where, problem)
-        matrix.append(values)
-    return np.stack(matrix, axis=1)
-
-
-def _check_classes(class_names: tuple[str, ...], rows: int, numeric: bool, where: str) -> None:
-    if len(class_names) < 2:
-        raise InputError(f"{where} is {class_names[0]!r} in every row; classification needs two classes.")
-    fractional = numeric and any(not float(word).is_integer() for word in class_names)
-    if len(class_names) > max(2, rows / 2) or (fractional and len(class_names) > _MAX_FRACTIONAL_CLASSES):
-        what = "a quantity, as in regression" if numeric else "names or ids"
-        raise InputError(
-            f"{where} has {len(class_names):,} distinct values in {rows:,} rows. That looks like {what}; in a column "
-            "of classes, each class occurs several times. Choose another label column."
-        )
-
-
-def _encode(words: Sequence[str], class_names: tuple[str, ...]) -> np.ndarray:
-    classes = {name: index for index, name in enumerate(class_names)}
-    return np.array([classes[word] for word in words], np.int32)
+def _indices(words: Sequence[str], class_names: Sequence[str]) -> np.ndarray:
+    """The index of each word among the classes, or -1."""
+    index_of = {name: index for index, name in enumerate(class_names)}
+    return np.array([index_of.get(word, -1) for word in words], np.int32)

@@ -19,7 +19,7 @@ Pitfalls:
 import dataclasses
 
 from jaxcls.data import splits
-from jaxcls.data.datasets import chest_xray
+from jaxcls.data.datasets.radiographs import load_pneumonia
 from jaxcls.data.preprocessing import images
 from jaxcls.tasks import radiographs
 from jaxcls.tasks.task import Preset, Task
@@ -36,7 +36,7 @@ TASK = Task(
     name="chest_xray",
     summary="pneumonia in chest radiographs of children, imbalanced",
     problem="binary",
-    load=lambda settings: chest_xray.load(settings.source, settings.data_dir, size=required(settings, "image_size")),
+    load=lambda settings: load_pneumonia(settings.source, settings.data_dir, size=required(settings, "image_size")),
     read=radiographs.read,
     fit_preprocessor=lambda inputs, settings: images.fit(inputs),
     models=radiographs.MODELS,

@@ -12,7 +12,7 @@ precision.
 """
 
 from jaxcls.data import splits
-from jaxcls.data.datasets import fraud
+from jaxcls.data.datasets import kaggle_tables
 from jaxcls.data.preprocessing import tables
 from jaxcls.models import tabular
 from jaxcls.tasks.task import Preset, Task
@@ -41,10 +41,10 @@ TASK = Task(
     name="fraud",
     summary="fraudulent credit card payments, one in 600, in a table of anonymous columns",
     problem="binary",
-    load=lambda settings: fraud.load(
+    load=lambda settings: kaggle_tables.load_fraud(
         settings.source, settings.data_dir, test_fraction=required(settings, "test_fraction")
     ),
-    read=lambda path, settings: fraud.read_unlabeled(path),
+    read=lambda path, settings: kaggle_tables.read_unlabeled_fraud(path),
     fit_preprocessor=lambda inputs, settings: tables.fit(inputs),
     models={"mlp": tabular.TabularMLP, "linear": tabular.TabularLinear},
     presets={"default": Preset(DEFAULT)},

@@ -12,7 +12,7 @@ species in sorted order.
 
 import functools
 
-from jaxcls.data.datasets import leaf
+from jaxcls.data.datasets import kaggle_tables
 from jaxcls.data.preprocessing import tables
 from jaxcls.models import tabular
 from jaxcls.tasks.task import Preset, Task
@@ -38,10 +38,10 @@ TASK = Task(
     name="leaf",
     summary="99 species of plants from the margin, shape and texture of a leaf, ten leaves each",
     problem="multiclass",
-    load=lambda settings: leaf.load(
+    load=lambda settings: kaggle_tables.load_leaf(
         settings.source, settings.data_dir, test_fraction=required(settings, "test_fraction")
     ),
-    read=lambda path, settings: leaf.read_unlabeled(path),
+    read=lambda path, settings: kaggle_tables.read_unlabeled_leaf(path),
     fit_preprocessor=lambda inputs, settings: tables.fit(inputs),
     # With many species of few leaves each, a wide layer separates more of them than a narrow one.
     models={"mlp": functools.partial(tabular.TabularMLP, hidden=(512,)), "linear": tabular.TabularLinear},

@@ -87,9 +87,10 @@ def test_unusable_labels_are_rejected(columns, names, message):
 def test_test_labels_must_be_training_classes(training):
     known = user_tables.infer_labels({"y": objects(training)}, ["y"], "train.csv")
     # Numbers alone, where the training labels had a word among them, are read as numbers.
-    assert user_tables.encode_labels(known, {"y": np.array([2.0, 1.0])}, ["y"], "test.csv").tolist() == [1, 0]
+    names = known.class_names
+    assert user_tables.encode_labels(names, {"y": np.array([2.0, 1.0])}, ["y"], "test.csv").tolist() == [1, 0]
     with pytest.raises(InputError, match=r"test.csv: row 2 of column 'y' is '4'.*these are 1, 2, "):
-        user_tables.encode_labels(known, {"y": np.array([2.0, 4.0])}, ["y"], "test.csv")
+        user_tables.encode_labels(names, {"y": np.array([2.0, 4.0])}, ["y"], "test.csv")
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ def test_a_large_table_trains_for_fewer_epochs_with_larger_batches(settings, mon
     [
         ("size", "big", "row 3 of column 'size' is 'big', which is not a finite number"),
         ("size", "inf", "row 3 of column 'size' is inf, which is not a finite number"),
-        ("kind", "shrub", "row 3 of column 'kind' is 'shrub', which is not a class of the training rows"),
+        ("kind", "shrub", "row 3 of column 'kind' is 'shrub', which is not a class; these are"),
         ("kind", "", "row 3 of column 'kind' is ''"),
     ],
 )

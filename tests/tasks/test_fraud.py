@@ -162,7 +162,7 @@ def label_all(*, after, label):
         (lambda path: path.write_bytes(path.read_bytes()[:5000]), r"row \d+ \(line \d+\) has length|column 'V|quote"),
         (put(0, 14, '"V41"'), "has no column 'V14'"),
         (put(0, 30, '"class"'), "has no column 'Class'. Did you mean 'class'"),
-        (put(7, 30, '"2"'), "row 7 of column 'Class' is 2; it must be 0, or 1 for fraud"),
+        (put(7, 30, '"2"'), "row 7 of column 'Class' is '2', but must be one of 0, 1"),
         (put(7, 30, '""'), "row 7 of column 'Class' is empty"),
         (put(7, 3, "NaN"), "row 7 of column 'V3' is empty"),
         (put(7, 29, "much"), "row 7 of column 'Amount' is 'much'"),

@@ -160,7 +160,7 @@ def one_species(rows):
         (put(3, "shape2", "nan"), "train.csv: row 3 of column 'shape2' is empty"),
         (put(3, "shape2", "inf"), "train.csv: row 3 of column 'shape2' is inf"),
         (put(3, "shape2", "tiny"), "train.csv: row 3 of column 'shape2' is 'tiny', which is not a finite number"),
-        (put(4, "species", ""), "train.csv: row 4 of column 'species' is empty"),
+        (put(4, "species", ""), "train.csv: row 4 of column 'species' is '', but every row needs a label"),
         (
             put(4, "species", "Acer_Momo"),
             "row 4 .* is 'Acer_Momo', a species of fewer than three .* Did you mean 'Acer_Mono'",
@@ -170,7 +170,7 @@ def one_species(rows):
             "train.csv: row 5 of column 'id' is .*, the same as row 2",
         ),
         (edited(lambda rows: rows[5].append("0.1")), "row 5 .* 195 values where there are 194 columns"),
-        (edited(one_species), "every leaf is of species 'Acer_Mono'"),
+        (edited(one_species), "column 'species' is 'Acer_Mono' in every row"),
         (
             lambda path: path.write_bytes(path.read_bytes().replace(b"Mono", "Mönö".encode("latin-1"))),
             "is not UTF-8",

@@ -120,7 +120,10 @@ def test_kaggles_file_is_always_split_the_same_way(kaggle):
         ({"review": ["a", "b"], "sentiment": ["positive", "Negative"]}, "row 2 of column 'sentiment' is 'Negative'"),
         ({"review": ["a", "b"], "sentiment": [1, -1]}, "row 1 of column 'sentiment' is '1'"),
         ({"review": ["a", ""], "sentiment": ["positive", "negative"]}, "row 2 of column 'review' is ''"),
-        ({"review": ["a", "b"], "sentiment": ["positive", "positive"]}, "no row is negative"),
+        (
+            {"review": ["a", "b"], "sentiment": ["positive", "positive"]},
+            "column 'sentiment' is 'positive' in every row",
+        ),
     ],
 )
 def test_an_invalid_table_is_rejected(kaggle, columns, message):

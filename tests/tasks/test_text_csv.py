@@ -101,7 +101,7 @@ def test_settings_that_do_not_match_the_table_are_rejected_before_compilation(se
     [
         (
             ["sour", "bitter"],
-            "test.csv: row 2 of column 'taste' is 'bitter', which is not a class of the training rows",
+            "test.csv: row 2 of column 'taste' is 'bitter', which is not a class; these are",
         ),
         (["", "sour"], "test.csv: row 1 of column 'taste' is ''"),
     ],

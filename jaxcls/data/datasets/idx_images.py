@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -69,24 +68,18 @@ def load(spec: IdxImages, source: str = "auto", data_dir: str | os.PathLike[str]
     >>> data.provenance.location
     'jaxcls/data/samples/fashion_mnist'
     """
-    loaders = (
-        ("files", _from_debian, spec.debian),
-        ("tfds", _from_tfds, spec.tfds),
-        ("sample", _from_sample, spec.sample),
-    )
-    remedies = [f"set data_dir to a folder with {', '.join(spec.sha256)} (plain or .gz)"]
+    others: sources.Loaders = {}
+    needs = f"One of these helps: set data_dir to a folder with {', '.join(spec.sha256)} (plain or .gz)"
     if spec.debian:
-        remedies.append(f"install the Debian package {spec.debian[0]}")
+        others["files"] = functools.partial(_from_debian, spec, *spec.debian)
+        needs += f"; install the Debian package {spec.debian[0]}"
+    if spec.tfds:
+        others["tfds"] = functools.partial(_from_tfds, spec, spec.tfds)
     if spec.sample:
-        remedies.append("set source to sample")
-    return sources.load(
-        spec.name,
-        source,
-        data_dir,
-        read=lambda folder: _from_data_dir(spec, folder),
-        others={source: functools.partial(load_from, spec) for source, load_from, known in loaders if known},
-        needs=f"One of these helps: {'; '.join(remedies)}.",
-    )
+        others["sample"] = functools.partial(_from_sample, spec, spec.sample)
+        needs += "; set source to sample"
+    read = functools.partial(_from_data_dir, spec)
+    return sources.load(spec.name, source, data_dir, read=read, others=others, needs=f"{needs}.")
 
 
 def read_unlabeled(path: Path) -> Unlabeled:
@@ -96,70 +89,59 @@ def read_unlabeled(path: Path) -> Unlabeled:
 
 
 def _from_data_dir(spec: IdxImages, data_dir: Path) -> Dataset:
-    folders = [data_dir, data_dir / "raw"]
-    if spec.torchvision:
-        folders.append(data_dir / spec.torchvision / "raw")
+    folders = [data_dir, data_dir / "raw", data_dir / (spec.torchvision or "") / "raw"]
     matches = {folder: _find(spec, folder, data_dir) for folder in folders}
     folder = max(folders, key=lambda folder: len(matches[folder]))
     missing = [name for name in spec.sha256 if name not in matches[folder]]
     if missing:
         needed = ", ".join(spec.sha256)
         raise InputError(f"{folder} lacks {', '.join(missing)}. data_dir must hold {needed}, each plain or with .gz.")
-    dataset = _decode(spec, matches[folder], "files", str(folder), "SHA-256 verified")
-    if others := _differing(dataset, spec.sha256):
-        return sources.with_provenance(dataset, note=f"user data: not the official content of {', '.join(others)}")
-    return dataset
+    return _decode(spec, matches[folder], folder, "SHA-256 verified")
 
 
-def _from_debian(spec: IdxImages) -> Dataset:
-    assert spec.debian
-    package, folder = spec.debian[0], Path(spec.debian[1])
+def _from_debian(spec: IdxImages, package: str, location: str) -> Dataset:
+    folder = Path(location)
     matches = _find(spec, folder, folder)
     if not matches:
         raise AbsentError(f"no data_dir was given and the Debian package {package} is not installed")
     # If the package is installed, a missing file is damage, which `_decode` reports.
     paths = {name: matches.get(name, folder / f"{name}.gz") for name in spec.sha256}
     remedy = f"Install the Debian package {package} again, or set data_dir to {folder} to use them as your own data."
-    dataset = _decode(spec, paths, "files", str(folder), f"Debian package {package}, SHA-256 verified")
-    return _verified(dataset, spec.sha256, "the official one", remedy)
+    return _decode(spec, paths, folder, f"Debian package {package}, SHA-256 verified", remedy)
 
 
-def _from_tfds(spec: IdxImages) -> Dataset:
-    assert spec.tfds
-    registered = downloads.registered(spec.tfds)
+def _from_tfds(spec: IdxImages, name: str) -> Dataset:
+    registered = downloads.registered(name)
     addresses = {url.rpartition("/")[2].removesuffix(".gz"): url for url in registered}
-    folder, paths = downloads.fetch(spec.tfds, {file: addresses[file] for file in spec.sha256}, registered)
-    dataset = _decode(spec, paths, "tfds", str(folder), f"TFDS {spec.tfds}, SHA-256 verified")
+    folder, paths = downloads.fetch(name, {file: addresses[file] for file in spec.sha256}, registered)
     # TFDS verifies what it downloads, but not what is in its cache.
-    return _verified(dataset, spec.sha256, "the official one", "Delete this folder and run again.")
+    remedy = "Delete this folder and run again."
+    dataset = _decode(spec, paths, folder, f"TFDS {name}, SHA-256 verified", remedy)
+    return sources.with_provenance(dataset, source="tfds")
 
 
-def _from_sample(spec: IdxImages) -> Dataset:
-    assert spec.sample
-    with resources.as_file(resources.files("jaxcls.data.samples") / spec.sample) as folder:
+def _from_sample(spec: IdxImages, name: str) -> Dataset:
+    location, note = f"jaxcls/data/samples/{name}", "a subset of the real data set, SHA-256 verified"
+    with resources.as_file(resources.files("jaxcls.data.samples") / name) as folder:
         paths = {file: folder / f"{file}.gz" for file in spec.sha256}
-        note = "a subset of the real data set, SHA-256 verified"
-        dataset = _decode(spec, paths, "sample", f"jaxcls/data/samples/{spec.sample}", note)
-        lines = (folder / "SHA256SUMS").read_text().splitlines()
-    expected = {file: digest for digest, file in map(str.split, lines)}
-    return _verified(dataset, expected, "the one in SHA256SUMS", "Install jaxcls again.")
+        dataset = _decode(spec, paths, folder)
+        for file, digest in dataset.provenance.sha256.items():
+            sources.check_packaged(paths[file], digest)
+    return sources.with_provenance(dataset, source="sample", location=location, note=note)
 
 
 def _find(spec: IdxImages, folder: Path, inside: Path) -> dict[str, Path]:
     """Finds the files of a data set in a folder, under any name in use for them; no link may leave `inside`."""
     matches = {}
     for name in spec.sha256:
-        dotted = name.replace("-idx", ".idx")
-        for candidate in (name, f"{name}.gz", dotted, f"{dotted}.gz"):
-            if (folder / candidate).is_file():
-                matches[name] = files.inside(inside, folder / candidate)
-                break
+        names = [f"{stem}{suffix}" for stem in (name, name.replace("-idx", ".idx")) for suffix in ("", ".gz")]
+        if path := next(filter(Path.is_file, map(folder.joinpath, names)), None):
+            matches[name] = files.inside(inside, path)
     return matches
 
 
-def _decode(
-    spec: IdxImages, paths: Mapping[str, Path], source: Literal["files", "tfds", "sample"], location: str, note: str
-) -> Dataset:
+def _decode(spec: IdxImages, paths: Mapping[str, Path], location: Path, note: str = "", remedy: str = "") -> Dataset:
+    """Decodes the files of a folder; with a remedy, content that is not the official one is an error."""
     arrays = {name: idx.read_idx(paths[name]) for name in spec.sha256}
     digests = {name: idx.idx_sha256(array) for name, array in arrays.items()}
     train_images, train_labels, test_images, test_labels = ((paths[name], arrays[name]) for name in spec.sha256)
@@ -168,19 +150,11 @@ def _decode(
     if train.inputs.shape[1:] != test.inputs.shape[1:]:
         shapes = f"{test.inputs.shape[1:]}, but those of {train_images[0]} of {train.inputs.shape[1:]}"
         raise InputError(f"{test_images[0]}: images of shape {shapes}; they must have the same shape.")
-    provenance = Provenance(source, location, digests, synthetic=False, note=note)
-    return Dataset(spec.name, train, test, spec.class_names, provenance)
-
-
-def _differing(dataset: Dataset, expected: Mapping[str, str]) -> list[str]:
-    return [name for name in expected if dataset.provenance.sha256[name] != expected[name]]
-
-
-def _verified(dataset: Dataset, expected: Mapping[str, str], which: str, remedy: str) -> Dataset:
-    if others := _differing(dataset, expected):
-        where = f"{dataset.provenance.location}: {', '.join(others)}"
-        raise InputError(f"{where}: the SHA-256 of the content is not {which}. {remedy}")
-    return dataset
+    if others := ", ".join(name for name, digest in digests.items() if digest != spec.sha256[name]):
+        if remedy:
+            raise InputError(f"{location}: {others}: the SHA-256 of the content is not the official one. {remedy}")
+        note = f"user data: not the official content of {others}"
+    return Dataset(spec.name, train, test, spec.class_names, Provenance("files", str(location), digests, note=note))
 
 
 def _split(images: tuple[Path, np.ndarray], labels: tuple[Path, np.ndarray], num_classes: int) -> Split:

@@ -1,8 +1,10 @@
-"""ChestX-ray14 and CheXpert: radiographs with the findings of their reports, as their authors publish them.
+"""Chest radiographs as their authors publish them: with or without pneumonia, or with the findings of their reports.
 
-ChestX-ray14: Wang et al. 2017, arXiv 1705.02315. CheXpert: Irvin et al. 2019, arXiv 1901.07031.
+Pneumonia: Kermany et al. 2018, Cell 172. ChestX-ray14: Wang et al. 2017, arXiv 1705.02315. CheXpert: Irvin et al. 2019,
+arXiv 1901.07031.
 """
 
+import functools
 import os
 import re
 from pathlib import Path, PurePosixPath
@@ -14,12 +16,13 @@ from jaxcls._utils import files
 from jaxcls._utils.errors import InputError, unknown_name
 from jaxcls.data import sources, splits, user_tables
 from jaxcls.data.dataset import Dataset, Provenance, Split
-from jaxcls.data.datasets import medmnist
+from jaxcls.data.datasets import image_folders, medmnist
 from jaxcls.data.formats import images, reading, tables
-from jaxcls.data.samples import disease_tagging
+from jaxcls.data.samples import chest_xray, disease_tagging
 
 Uncertain: TypeAlias = Literal["ignore", "ones", "zeros"]
 
+PNEUMONIA = ("NORMAL", "PNEUMONIA")
 # In MedMNIST's order.
 CHESTXRAY14 = (
     "Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia", "Pneumothorax",
@@ -32,11 +35,23 @@ CHEXPERT = (
 )  # fmt: skip
 NO_FINDING = "No Finding"
 TRAIN_LIST, TEST_LIST = "train_val_list.txt", "test_list.txt"
-_NEEDS = (
-    "Set data_dir to a folder with ChestX-ray14 (Data_Entry_2017*.csv and images), with CheXpert-v1.0-small "
-    "(train.csv, "
-    "valid.csv and images), or with MedMNIST's chestmnist.npz; or source to sample."
+_PNEUMONIA_NEEDS = (
+    "Set data_dir to a folder with Kaggle's chest_xray/{train,val,test}/{NORMAL,PNEUMONIA} "
+    "(paultimothymooney/chest-xray-pneumonia) or with MedMNIST's pneumoniamnist.npz, or source to sample."
 )
+_FINDINGS_NEEDS = (
+    "Set data_dir to a folder with ChestX-ray14 (Data_Entry_2017*.csv and images), with CheXpert-v1.0-small "
+    "(train.csv, valid.csv and images), or with MedMNIST's chestmnist.npz; or source to sample."
+)
+# person12_bacteria_47.jpeg; IM-0115-0001.jpeg, NORMAL2-IM-0327-0001.jpeg
+_PATIENT = re.compile(r"(person\d+)_|(?:NORMAL2-)?(IM-\d+)-")
+
+
+def load_pneumonia(source: str, data_dir: str | os.PathLike[str] | None, *, size: int) -> Dataset:
+    """Loads gray images of this height and width, of Kaggle's folders or PneumoniaMNIST, or a sample of the former."""
+    read = functools.partial(_read_pneumonia, size=size)
+    needs, write_sample = _PNEUMONIA_NEEDS, chest_xray.write
+    return sources.load("chest_xray", source, data_dir, read=read, needs=needs, write_sample=write_sample)
 
 
 def load_findings(
@@ -44,111 +59,114 @@ def load_findings(
 ) -> Dataset:
     """Loads ChestX-ray14, CheXpert or ChestMNIST, whichever a folder holds, or a sample in the layout of the first.
 
+    In ChestX-ray14, a row with 'No Finding' has no label. The lists train_val_list.txt and test_list.txt define the
+    splits; without them, `test_fraction` of the examples is held out, by patient.
+
+    In CheXpert, a finding is 1.0 if the report affirms it, 0.0 if it denies it, -1.0 if it is uncertain, and blank if
+    it does not mention it, which counts as 0. Frontal and lateral views are separate examples. valid.csv, which
+    radiologists labeled, is the test split; an uncertain label there is not scored.
+
     Args:
       source, data_dir: as in :func:`jaxcls.data.sources.load`.
       size: the height and width that images are resized to.
       test_fraction: for ChestX-ray14 without the official lists.
-      uncertain: for CheXpert; see :func:`read_chexpert`.
-    """
-    name = "disease_tagging"
-
-    def read(folder: Path) -> Dataset:
-        if any(folder.glob("Data_Entry_2017*.csv")):
-            return read_chestxray14(folder, name=name, size=size, test_fraction=test_fraction)
-        for root in (folder, *sorted(folder.glob("CheXpert-v1.0*"))):
-            if (root / "train.csv").is_file():
-                return read_chexpert(root, name=name, size=size, uncertain=uncertain, inside=folder)
-        file = medmnist.find(folder, "chestmnist", size)
-        if file is None:
-            raise InputError(f"{folder}: holds neither Data_Entry_2017*.csv nor train.csv nor chestmnist.npz. {_NEEDS}")
-        return medmnist.read(file, name=name, class_names=CHESTXRAY14, num_labels=len(CHESTXRAY14), size=size)
-
-    return sources.load(name, source, data_dir, read=read, needs=_NEEDS, write_sample=disease_tagging.write)
-
-
-def read_chestxray14(folder: Path, *, name: str, size: int, test_fraction: float) -> Dataset:
-    """Reads ChestX-ray14: Data_Entry_2017*.csv, and the images that it names, in any folders next to it.
-
-    A row with 'No Finding' has no label. The lists train_val_list.txt and test_list.txt define the splits; without
-    them, `test_fraction` of the examples is held out, by patient.
-
-    Args:
-      folder: the one that holds the table.
-      name: the name of the task.
-      size: the height and width that images are resized to.
-      test_fraction: the fraction of examples for the test split if there are no lists.
+      uncertain: what CheXpert's -1.0 becomes in training: unknown (NaN), 1, or 0.
 
     Raises:
-      InputError: naming the file and the row (of the data, from 1): a column, an image or a patient is missing, a
-        finding is unknown or combined with 'No Finding', an image occurs twice, or is in both lists or in none.
+      InputError: naming the file and the row (of the data, from 1): a column, an image or a patient is missing, an
+        image occurs twice, or is in both lists or in none, a finding is unknown or combined with 'No Finding', a label
+        is none of these, or a path leads out of the folder.
     """
-    candidates = sorted(folder.glob("Data_Entry_2017*.csv"))
-    if len(candidates) != 1:
+    read = functools.partial(_read_findings, size=size, test_fraction=test_fraction, uncertain=uncertain)
+    needs, write_sample = _FINDINGS_NEEDS, disease_tagging.write
+    return sources.load("disease_tagging", source, data_dir, read=read, needs=needs, write_sample=write_sample)
+
+
+def _read_pneumonia(folder: Path, size: int) -> Dataset:
+    for root in (folder, folder / "chest_xray"):
+        if (root / "train").is_dir():
+            return _read_kaggle(root, folder, size)
+    file = medmnist.find(folder, "pneumoniamnist", size)
+    if file is None:
+        raise InputError(f"{folder}: holds neither chest_xray/train nor pneumoniamnist.npz. {_PNEUMONIA_NEEDS}")
+    return medmnist.read(file, name="chest_xray", class_names=PNEUMONIA, num_labels=1, size=size)
+
+
+def _read_kaggle(root: Path, folder: Path, size: int) -> Dataset:
+    train_paths, train_labels = _list_pneumonia(root / "train")
+    if (root / "val").is_dir():
+        val_paths, val_labels = _list_pneumonia(root / "val")
+        train_paths, train_labels = train_paths + val_paths, np.append(train_labels, val_labels)
+    examples: list[Split] = []
+    patients: list[np.ndarray] = []
+    checksums = {}
+    for name, (paths, labels) in {"train": (train_paths, train_labels), "test": _list_pneumonia(root / "test")}.items():
+        what = f"{name} radiographs"
+        decoded = images.decode_all(paths, size=size, channels=1, root=root, what=what, inside=folder)
+        # An image without a patient in its name is its own group.
+        matches = [(path.name, _PATIENT.match(path.name)) for path in paths]
+        patients.append(np.array([match[1] or match[2] if match else file for file, match in matches]))
+        examples.append(Split(decoded.images, labels, groups=patients[-1]))
+        checksums[name] = decoded.sha256
+    numbers, shared = len(np.unique(patients[0])), len(np.intersect1d(patients[0], patients[1]))
+    note = (
+        f"the archive's validation images count as training images; {numbers:,} patients, of which the numbers of "
+        f"{shared:,} also occur in the test split, for the same patient or another"
+    )
+    train, test = examples
+    return Dataset("chest_xray", train, test, PNEUMONIA, Provenance("files", str(root), checksums, note=note))
+
+
+def _list_pneumonia(folder: Path) -> tuple[list[Path], np.ndarray]:
+    classes = [path.name for path in image_folders.class_folders(folder)]
+    if classes != [*PNEUMONIA]:
+        raise InputError(f"{folder}: holds the folders {classes}; it must hold {' and '.join(PNEUMONIA)} only.")
+    paths, labels, others = image_folders.list_images(folder, PNEUMONIA)
+    if others:
+        raise InputError(f"{others[0]}: is not an image by its name; remove or rename it.")
+    return paths, labels
+
+
+def _read_findings(folder: Path, size: int, test_fraction: float, uncertain: Uncertain) -> Dataset:
+    if candidates := sorted(folder.glob("Data_Entry_2017*.csv")):
+        return _read_chestxray14(folder, candidates, size, test_fraction)
+    for root in (folder, *sorted(folder.glob("CheXpert-v1.0*"))):
+        if (root / "train.csv").is_file():
+            return _read_chexpert(root, folder, size, uncertain)
+    file = medmnist.find(folder, "chestmnist", size)
+    if file is None:
+        there = "Data_Entry_2017*.csv nor train.csv nor chestmnist.npz"
+        raise InputError(f"{folder}: holds neither {there}. {_FINDINGS_NEEDS}")
+    return medmnist.read(file, name="disease_tagging", class_names=CHESTXRAY14, num_labels=len(CHESTXRAY14), size=size)
+
+
+def _read_chestxray14(folder: Path, candidates: list[Path], size: int, test_fraction: float) -> Dataset:
+    if len(candidates) > 1:
         raise InputError(f"{folder}: holds {len(candidates)} tables Data_Entry_2017*.csv; it must hold one.")
     table = files.inside(folder, candidates[0])
     keys = ("Image Index", "Finding Labels", "Patient ID")
     columns = tables.read_csv(table, required=keys, text=keys)
     names, findings, patients = (columns[key] for key in keys)
-    user_tables.check_unique(names, keys[0], str(table))
-    for row in np.flatnonzero(patients == "")[:1]:
-        raise InputError(f"{table}: row {row + 1} of column {keys[2]!r} is empty; images are split by patient.")
-    labels = np.stack([_labels(words, f"{table}: row {row}") for row, words in enumerate(findings, 1)])
+    user_tables.check_unique(names, keys[0], table)
+    user_tables.reject_first(patients == "", columns, keys[2], table, "but images are split by patient.")
+    labels = np.stack([_findings(words, f"{table}: row {row}") for row, words in enumerate(findings, 1)])
     in_test = _in_test_list(names, folder, table)
     decoded = images.decode_all(_paths(names, folder, table), size=size, channels=1, root=folder, what="radiographs")
     examples = Split(decoded.images, labels, groups=patients)
-    lists: list[Path] = []
+    read = [table]
     if in_test is None:
-        train, test = user_tables.hold_out_test(examples, test_fraction, str(table), splits.grouped)
+        train, test = user_tables.hold_out_test(examples, test_fraction, table, splits.grouped)
         note = f"no official lists, so {test_fraction:.0%} of the examples are held out for testing by patient"
     else:
         train, test = examples.take(~in_test), examples.take(in_test)
-        lists = [folder / TRAIN_LIST, folder / TEST_LIST]
-        note = f"the official lists; {_shared_patients(train, test):,} patients are in both"
-    checksums = sources.checksums([table, *lists]) | {"images": decoded.sha256}
-    record = Provenance("files", str(folder), checksums, synthetic=False, note=note)
-    return Dataset(name, train, test, CHESTXRAY14, record)
+        read += [folder / TRAIN_LIST, folder / TEST_LIST]
+        shared = np.intersect1d(patients[~in_test], patients[in_test])
+        note = f"the official lists; {len(shared):,} patients are in both"
+    checksums = sources.checksums(read) | {"images": decoded.sha256}
+    return Dataset("disease_tagging", train, test, CHESTXRAY14, Provenance("files", str(folder), checksums, note=note))
 
 
-def read_chexpert(folder: Path, *, name: str, size: int, uncertain: Uncertain, inside: Path | None = None) -> Dataset:
-    """Reads CheXpert: train.csv and valid.csv, and the images that they name.
-
-    A finding is 1.0 if the report affirms it, 0.0 if it denies it, -1.0 if it is uncertain, and blank if it does not
-    mention it, which counts as 0. Frontal and lateral views are separate examples. valid.csv, which radiologists
-    labeled, is the test split; an uncertain label there is not scored.
-
-    Args:
-      folder: the one that holds the tables.
-      name: the name of the task.
-      size: the height and width that images are resized to.
-      uncertain: what -1.0 becomes in training: unknown (NaN), 1, or 0.
-      inside: the folder that no link may lead out of; `folder` by default.
-
-    Raises:
-      InputError: naming the file and the row (of the data, from 1): a column or an image is missing, a label is none
-        of these, or a path names no patient or leads out of the folder.
-    """
-    paths = [folder / "train.csv", folder / "valid.csv"]
-    files.all_inside(inside or folder, paths)
-    checksums = sources.checksums(paths)
-    # Both tables are checked before any image is decoded.
-    contents = [_chexpert_table(path, value) for path, value in zip(paths, (uncertain, "ignore"), strict=True)]
-    examples: list[Split] = []
-    for what, (image_paths, labels, patients) in zip(("training", "test"), contents, strict=True):
-        decoded = images.decode_all(
-            image_paths, size=size, channels=1, root=folder, what=f"{what} radiographs", inside=inside
-        )
-        examples.append(Split(decoded.images, labels, groups=patients))
-        checksums[f"{what} images"] = decoded.sha256
-    train, test = examples
-    note = (
-        f"uncertain labels: {uncertain}; not mentioned is negative; {_shared_patients(train, test):,} patients are in "
-        "both splits"
-    )
-    record = Provenance("files", str(folder), checksums, synthetic=False, note=note)
-    return Dataset(name, train, test, CHEXPERT, record)
-
-
-def _labels(words: str, where: str) -> np.ndarray:
+def _findings(words: str, where: str) -> np.ndarray:
     """Encodes 'Cardiomegaly|Effusion' as float32 (14,)."""
     findings = [word.strip() for word in words.split("|")]
     if NO_FINDING in findings and len(findings) > 1:
@@ -163,9 +181,8 @@ def _paths(names: np.ndarray, folder: Path, table: Path) -> list[Path]:
     """Finds the images in images/, in images_001/images/, or wherever they were unpacked."""
     there: dict[str, Path] = {}
     for path in images.list_files(folder)[0]:
-        if other := there.get(path.name):
+        if (other := there.setdefault(path.name, path)) != path:
             raise InputError(f"{path}: there is an image of this name at {other} too; remove one.")
-        there[path.name] = path
     if missing := [name for name in names if name not in there]:
         raise images.missing(table, missing, len(names))
     return [there[name] for name in names]
@@ -188,29 +205,33 @@ def _in_test_list(names: np.ndarray, folder: Path, table: Path) -> np.ndarray | 
     return np.array([name in test for name in names])
 
 
-def _shared_patients(train: Split, test: Split) -> int:
-    assert train.groups is not None
-    assert test.groups is not None
-    return len(np.intersect1d(train.groups, test.groups))
+def _read_chexpert(root: Path, folder: Path, size: int, uncertain: Uncertain) -> Dataset:
+    paths = [root / "train.csv", root / "valid.csv"]
+    files.all_inside(folder, paths)
+    checksums = sources.checksums(paths)
+    # Both tables are checked before any image is decoded.
+    contents = [_chexpert_table(path, value) for path, value in zip(paths, (uncertain, "ignore"), strict=True)]
+    examples: list[Split] = []
+    for name, (image_paths, labels, patients) in zip(("training", "test"), contents, strict=True):
+        what = f"{name} radiographs"
+        decoded = images.decode_all(image_paths, size=size, channels=1, root=root, what=what, inside=folder)
+        examples.append(Split(decoded.images, labels, groups=patients))
+        checksums[f"{name} images"] = decoded.sha256
+    shared = len(np.intersect1d(contents[0][2], contents[1][2]))
+    note = f"uncertain labels: {uncertain}; not mentioned is negative; {shared:,} patients are in both splits"
+    train, test = examples
+    return Dataset("disease_tagging", train, test, CHEXPERT, Provenance("files", str(root), checksums, note=note))
 
 
 def _chexpert_table(table: Path, uncertain: str) -> tuple[list[Path], np.ndarray, np.ndarray]:
     """The images, their labels and their patients."""
-    columns = tables.read_csv(table, required=("Path", *CHEXPERT), text=("Path",))
-    user_tables.check_unique(columns["Path"], "Path", str(table))
-    labels = np.stack([_checked_labels(columns, finding, table) for finding in CHEXPERT], axis=1)
+    columns = tables.read_csv(table, required=("Path",), text=("Path",))
+    user_tables.check_unique(columns["Path"], "Path", table)
+    stated = [user_tables.coded_numbers(columns, finding, table, (1, 0, -1), missing=True) for finding in CHEXPERT]
+    labels = np.nan_to_num(np.stack(stated, axis=1)).astype(np.float32)
     labels[labels == -1] = {"ignore": np.nan, "ones": 1.0, "zeros": 0.0}[uncertain]
     views = [_view(path, table.parent, f"{table}: row {row}") for row, path in enumerate(columns["Path"], 1)]
     return [path for path, _ in views], labels, np.array([patient for _, patient in views])
-
-
-def _checked_labels(columns: tables.Table, finding: str, table: Path) -> np.ndarray:
-    """1, 0 and -1, and 0 for a blank; float32 (N,)."""
-    values = tables.numbers(columns, finding, table, missing=True)
-    for row in np.flatnonzero(~np.isin(values, (1, 0, -1)) & ~np.isnan(values))[:1]:
-        where = f"{table}: row {row + 1} of column {finding!r}"
-        raise InputError(f"{where} is {values[row]:g}; it must be 1.0, 0.0, -1.0 or blank.")
-    return np.nan_to_num(values).astype(np.float32)
 
 
 def _view(path: str, folder: Path, where: str) -> tuple[Path, str]:

@@ -4,10 +4,8 @@ import functools
 import gzip
 import hashlib
 import os
-from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -28,10 +26,7 @@ NEEDS = f"Set data_dir to the folder aclImdb, or to one with it, {ARCHIVE} or Ka
 def load(source: str, data_dir: str | os.PathLike[str] | None, *, test_fraction: float) -> Dataset:
     """Loads the labeled reviews; `test_fraction` is for the sources without a test split."""
     read = functools.partial(_read, test_fraction=test_fraction)
-    others: dict[str, Callable[[], Dataset]] = {
-        "tfds": _from_tfds,
-        "sample": lambda: load_sample(test_fraction),
-    }
+    others: sources.Loaders = {"tfds": _from_tfds, "sample": lambda: load_sample(test_fraction)}
     return sources.load("sentiment", source, data_dir, read=read, needs=NEEDS, others=others)
 
 
@@ -51,7 +46,7 @@ def load_sample(test_fraction: float, *, seed: int = 0) -> Dataset:
     rated = ratings != 0
     note = f"sentences of film reviews and their mean rating by readers; {np.sum(~rated)} rated 0 are dropped"
     location = "jaxcls/data/samples/sentiment"
-    record = Provenance("sample", location, {"sentences.csv": digest}, synthetic=False, note=note)
+    record = Provenance("sample", location, {"sentences.csv": digest}, note=note)
     sentences = Split(table["text"], (ratings > 0).astype(np.int32)).take(rated)
     train, test = user_tables.hold_out_test(sentences, test_fraction, location, seed=seed)
     return Dataset("sentiment", train, test, CLASS_NAMES, record)
@@ -61,54 +56,45 @@ def read_unlabeled(path: Path) -> Unlabeled:
     """Reads texts to predict: the column review or text of a CSV file, or the lines of any other file."""
     if path.suffix not in (".csv", ".gz"):
         lines = read_lines(path)
-        return Unlabeled(user_tables.row_ids({"text": lines}, None, str(path)), lines)
+        return Unlabeled(user_tables.row_ids({"text": lines}, None, path), lines)
     table = read_csv(path, text={"review", "text", "id"})
-    name = next((column for column in ("review", "text") if column in table), "review")
+    name = "text" if "text" in table and "review" not in table else "review"
     require(table, name, path)
-    ids = table["id"] if "id" in table else user_tables.row_ids(table, None, str(path))
+    ids = table["id"] if "id" in table else user_tables.row_ids(table, None, path)
     return Unlabeled(ids, table[name])
 
 
 def _read(folder: Path, test_fraction: float) -> Dataset:
     for root in (folder, folder / "aclImdb"):
         if (root / "train").is_dir():
-            reviews = read_folders(root, FOLDERS, inside=folder)
-            return _from_reviews(reviews, "files", root, "the labeled reviews of aclImdb")
+            return _from_reviews(read_folders(root, FOLDERS, inside=folder), root)
     if (folder / ARCHIVE).is_file():
-        return _from_archive(files.inside(folder, folder / ARCHIVE), "files", "the labeled reviews")
+        return _from_archive(files.inside(folder, folder / ARCHIVE))
     path = folder / KAGGLE
     if not path.is_file():
         raise InputError(f"{folder} holds none of aclImdb, {ARCHIVE} and {KAGGLE!r}. {NEEDS}")
-    names = ("review", "sentiment")
-    table = read_csv(files.inside(folder, path), required=names, text=names)
-    for name, expected in (("review", "a text"), ("sentiment", "positive or negative")):
-        for row, value in enumerate(table[name], 1):
-            if not value or (name == "sentiment" and value not in CLASS_NAMES):
-                raise InputError(f"{path}: row {row} of column {name!r} is {value!r}; it should be {expected}.")
-    for name in CLASS_NAMES:
-        if name not in table["sentiment"]:
-            raise InputError(f"{path}: no row is {name}; classification needs both classes.")
-    examples = Split(table["review"], (table["sentiment"] == "positive").astype(np.int32))
-    train, test = user_tables.hold_out_test(examples, test_fraction, str(path))
+    table = read_csv(files.inside(folder, path), required=("review",), text=("review", "sentiment"))
+    user_tables.reject_first(table["review"] == "", table, "review", path, "but every row needs a text.")
+    # Two classes at least, and no others.
+    user_tables.infer_labels(table, ["sentiment"], path)
+    labels = user_tables.encode_labels(CLASS_NAMES, table, ["sentiment"], path)
+    train, test = user_tables.hold_out_test(Split(table["review"], labels), test_fraction, path)
     note = f"test rows are {test_fraction:.0%} of each class"
-    record = Provenance("files", str(folder), sources.checksums([path]), synthetic=False, note=note)
+    record = Provenance("files", str(folder), sources.checksums([path]), note=note)
     return Dataset("sentiment", train, test, CLASS_NAMES, record)
 
 
 def _from_tfds() -> Dataset:
     archive, _ = downloads.fetch_archive("imdb_reviews", ARCHIVE)
-    return _from_archive(archive, "tfds", "TFDS imdb_reviews, SHA-256 verified")
+    return sources.with_provenance(_from_archive(archive), source="tfds", note="TFDS imdb_reviews, SHA-256 verified")
 
 
-def _from_archive(path: Path, source: Literal["files", "tfds"], note: str) -> Dataset:
+def _from_archive(path: Path) -> Dataset:
     members = read_archive(path, [f"aclImdb/{folder}" for folder in FOLDERS])
-    reviews = {name.removeprefix("aclImdb/"): texts for name, texts in members.items()}
-    return _from_reviews(reviews, source, path, note)
+    return _from_reviews({name.removeprefix("aclImdb/"): texts for name, texts in members.items()}, path)
 
 
-def _from_reviews(
-    reviews: dict[str, np.ndarray], source: Literal["files", "tfds"], location: Path, note: str
-) -> Dataset:
+def _from_reviews(reviews: dict[str, np.ndarray], location: Path) -> Dataset:
     def split(name: str) -> Split:
         classes = [reviews[f"{name}/neg"], reviews[f"{name}/pos"]]
         labels = np.repeat(np.arange(2, dtype=np.int32), [len(texts) for texts in classes])
@@ -116,5 +102,5 @@ def _from_reviews(
 
     # One checksum per folder, not for each of 50,000 files.
     sha256 = {name: hashlib.sha256("\0".join(texts).encode()).hexdigest() for name, texts in reviews.items()}
-    record = Provenance(source, str(location), sha256, synthetic=False, note=note)
+    record = Provenance("files", str(location), sha256, note="the labeled reviews of aclImdb")
     return Dataset("sentiment", split("train"), split("test"), CLASS_NAMES, record)
