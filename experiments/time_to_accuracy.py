@@ -175,7 +175,7 @@ def recipe_of(preset: str) -> Recipe:
 
     assert IMAGES.debian is not None
     _, folder = IMAGES.debian
-    chosen = fashion_mnist.TASK.presets[preset].settings
+    chosen = fashion_mnist.TASK.recipe(preset)
     model = fashion_mnist.TASK.models[chosen.model]
     assert isinstance(model, functools.partial)
     rows = round(60_000 * (1 - chosen.validation_fraction))

@@ -44,6 +44,6 @@ def _list_tasks() -> None:
         console.say(f"{task.name}: {task.summary} ({problem})\n  models: {', '.join(task.models)}\n  presets:")
         rows = [
             (f"    {name}", recipe.model, f"{recipe.epochs} epochs", recipe.optimizer, recipe.loss or "")
-            for name, (recipe, *_) in task.presets.items()
+            for name, recipe in ((name, task.recipe(name)) for name in task.presets)
         ]
         console.say(f"{text_table(rows, left=5)}\n")

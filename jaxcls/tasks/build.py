@@ -21,16 +21,7 @@ from jaxcls.tasks.task import Task
 from jaxcls.training import problems, settings
 from jaxcls.training.experiment import ClassNames, Experiment, check_batch_size, shaped_outputs, split_outputs
 from jaxcls.training.objective import Objective, OutputSpec
-from jaxcls.training.settings import (
-    DataSettings,
-    LossOptions,
-    OptimizerOptions,
-    OptimizerSettings,
-    ScheduleOptions,
-    ScheduleSettings,
-    Settings,
-    names,
-)
+from jaxcls.training.settings import Settings
 
 PyTree = Any
 
@@ -86,7 +77,7 @@ def build(
     optimizer = optimizers.get(
         resolved.optimizer,
         learning_rate=learning_rate or _schedule(resolved, len(train)),
-        **settings.select(resolved, OptimizerOptions),
+        **settings.select(resolved, settings.OptimizerOptions),
     )
     check_batch_size(resolved.batch_size, "--batch-size")
     experiment = with_objective(task, resolved, preprocessor, dataset.class_names, objective, optimizer)
@@ -151,7 +142,7 @@ def specialized(user_settings: Settings) -> Task:
     _check_taken(task, user_settings)
     if task.specialize is None:
         return task
-    return task.specialize(task, settings.resolve(user_settings, _recipe(task, user_settings)))
+    return task.specialize(task, settings.resolve(user_settings, task.recipe(user_settings.preset)))
 
 
 def with_recipe(task: Task, user_settings: Settings) -> Settings:
@@ -160,18 +151,18 @@ def with_recipe(task: Task, user_settings: Settings) -> Settings:
     A recipe's options for its own optimizer, schedule or loss do not suit another one, and are left out where the user
     chooses another one.
     """
-    recipe = _recipe(task, user_settings)
+    recipe = task.recipe(user_settings.preset)
     if user_settings.test_data is not None and user_settings.test_fraction not in (None, recipe.test_fraction):
         raise InputError("--test-fraction sets a share of --data aside, and --test-data replaces it: leave one out.")
     without: list[str] = []
     if user_settings.optimizer not in (None, recipe.optimizer):
-        without += names(OptimizerSettings)
+        without += settings.names(settings.OptimizerSettings)
         # Schedule-free averages the weights instead of lowering the rate.
         without += ["schedule"] if user_settings.optimizer == "schedule_free" else []
     if user_settings.schedule not in (None, recipe.schedule):
-        without += names(ScheduleSettings)
+        without += settings.names(settings.ScheduleSettings)
     if user_settings.loss is not None and _loss(user_settings.loss, task) != _loss(recipe.loss, task):
-        without += names(LossOptions)
+        without += settings.names(settings.LossOptions)
     resolved = settings.resolve(user_settings, recipe, without=without)
     if resolved.schedule is None:
         resolved = dataclasses.replace(resolved, schedule="constant")
@@ -192,7 +183,7 @@ def check_finished(task: Task, resolved: Settings, where: str) -> None:
         for name in settings.required():
             if getattr(resolved, name) is None:
                 raise InputError(f"has no {name}, which every run has.")
-        _recipe(task, resolved)
+        task.recipe(resolved.preset)
         _check(task, resolved)
 
 
@@ -268,24 +259,15 @@ def _no_loss(*arguments: Any, **options: Any) -> jax.Array:
 
 def _loss(name: str, task: Task) -> tuple[Any, bool]:
     """Returns what a name of a loss means: the function, and whether it has class weights."""
-    problem: Any = task.problem
-    if isinstance(problem, Mapping):
-        problem = next(iter(problem.values()))
-    return losses.find(name, problem), name == "weighted_crossentropy"
-
-
-def _recipe(task: Task, user_settings: Settings) -> Settings:
-    if user_settings.preset not in task.presets:
-        raise unknown_name("preset", user_settings.preset, task.presets)
-    return task.presets[user_settings.preset].settings
+    return losses.find(name, task.first_problem), name == "weighted_crossentropy"
 
 
 def _check_taken(task: Task, user_settings: Settings) -> None:
     """Refuses data settings that the task does not use."""
-    for name in settings.select(user_settings, DataSettings):
+    for name in settings.select(user_settings, settings.DataSettings):
         if not task.takes(name):
             others = [other.name for other in tasks.TASKS.values() if other.takes(name)]
-            taken = [flag(other) for other in names(DataSettings) if task.takes(other)]
+            taken = [flag(other) for other in settings.names(settings.DataSettings) if task.takes(other)]
             raise InputError(
                 f"--task {task.name} takes no {flag(name)}, which is for {', '.join(others)}. Its data settings are "
                 f"{', '.join(taken)}."
@@ -326,5 +308,5 @@ def _schedule(resolved: Settings, count: int) -> optax.Schedule:
         learning_rate=resolved.learning_rate,
         total_steps=updates,
         warmup_steps=round((resolved.warmup or 0) * updates),
-        **settings.select(resolved, ScheduleOptions),
+        **settings.select(resolved, settings.ScheduleOptions),
     )

@@ -42,14 +42,11 @@ DEFAULT = Settings(
     optimizer="adamw",
     learning_rate=5e-3,
     weight_decay=0.05,
-    schedule="cosine",
     warmup=0.1,
     test_fraction=0.2,
-    # The rate ends at zero, so the last epoch is the one to keep, and few validation rows suffice to monitor it. To
-    # choose anything by them, use more, such as 0.2.
+    # Nothing is chosen by the validation rows, so few suffice. To choose anything by them, use more, such as 0.2.
     validation_fraction=0.02,
     monitor="loss",
-    restore_best=False,
 )
 # From this number of rows on, there is more to learn and less overfitting.
 LARGE_ROWS = 20_000

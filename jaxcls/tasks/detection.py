@@ -42,22 +42,16 @@ DEFAULT = Settings(
     model="retinanet",
     epochs=34,
     batch_size=16,
-    dropout=0.0,
     loss="focal_loss",
     gamma=2.0,
     alpha=0.25,
     normalizer="positives",
     box_loss="giou",
     loss_weights=(1.0, 2.0),
-    optimizer="adam",
     learning_rate=4e-3,
     global_clipnorm=10.0,
-    schedule="cosine",
     warmup=0.1,
     validation_fraction=0.1,
-    monitor="map",
-    # The rate ends at zero, so the last epoch is the one to keep.
-    restore_best=False,
 )
 
 TASK = Task(

@@ -23,8 +23,7 @@ import dataclasses
 from jaxcls.data import splits
 from jaxcls.data.dataset import Dataset
 from jaxcls.data.datasets.radiographs import load_findings
-from jaxcls.data.preprocessing import images
-from jaxcls.tasks import radiographs
+from jaxcls.tasks import images
 from jaxcls.tasks.task import Preset, Task
 from jaxcls.tasks.user_data import required
 from jaxcls.training.settings import Settings
@@ -41,12 +40,7 @@ def load(settings: Settings) -> Dataset:
 
 
 DEFAULT = dataclasses.replace(
-    radiographs.SETTINGS,
-    uncertain="ignore",
-    test_fraction=0.2,
-    loss="binary_crossentropy",
-    validation_fraction=0.15,
-    tune_threshold="f1",
+    images.RADIOGRAPH_SETTINGS, uncertain="ignore", test_fraction=0.2, validation_fraction=0.15, tune_threshold="f1"
 )
 
 TASK = Task(
@@ -54,10 +48,10 @@ TASK = Task(
     summary="14 findings in chest radiographs, several or none in each",
     problem="multilabel",
     load=load,
-    read=radiographs.read,
-    fit_preprocessor=lambda inputs, settings: images.fit(inputs),
-    models=radiographs.MODELS,
-    presets={"default": Preset(DEFAULT, radiographs.AUGMENT)},
+    read=images.read_radiographs,
+    fit_preprocessor=images.fit_preprocessor,
+    models=images.RADIOGRAPH_MODELS,
+    presets={"default": Preset(DEFAULT, images.RADIOGRAPH_AUGMENT)},
     metrics=["roc_auc", "average_precision"],
     split=splits.grouped,
 )

@@ -10,7 +10,6 @@ article is still that article, so flipping is valid here (unlike for digits).
 
 import dataclasses
 import functools
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -18,28 +17,11 @@ import jax.numpy as jnp
 from jaxcls.data import augmentation
 from jaxcls.data.datasets import idx_images
 from jaxcls.data.datasets.fashion_mnist import IMAGES
-from jaxcls.data.preprocessing import images
 from jaxcls.models import vision
+from jaxcls.tasks import images
+from jaxcls.tasks.images import mirrored
 from jaxcls.tasks.task import Preset, Task
 from jaxcls.training.settings import Settings
-
-DEFAULT = Settings(
-    model="cnn",
-    epochs=12,
-    batch_size=128,
-    dropout=0.3,
-    loss="sparse_categorical_crossentropy",
-    label_smoothing=0.1,
-    optimizer="adamw",
-    learning_rate=4e-3,
-    weight_decay=0.05,
-    schedule="cosine",
-    warmup=0.15,
-    validation_fraction=0.05,
-    monitor="accuracy",
-    # The rate ends at zero, so the last epoch is the one to keep; choosing by validation accuracy adds noise.
-    restore_best=False,
-)
 
 # The presets fast90 to fast94 reach the test accuracy in their name in the least time on a CPU; `best` takes longer for
 # more. Their results and other experiments are in experiments/time_to_accuracy.md.
@@ -47,8 +29,6 @@ FAST = Settings(
     model="vgg",
     epochs=4,
     batch_size=256,
-    dropout=0.0,
-    loss="sparse_categorical_crossentropy",
     label_smoothing=0.1,
     optimizer="muon",
     learning_rate=0.03,
@@ -56,13 +36,7 @@ FAST = Settings(
     warmup=0.2,
     # Nothing is chosen, so few validation examples suffice.
     validation_fraction=0.02,
-    monitor="accuracy",
-    restore_best=False,
 )
-
-
-def _mirrored(batch: jax.Array) -> jax.Array:
-    return batch[:, :, ::-1]
 
 
 def _shifted(batch: jax.Array, *, pixels: int) -> jax.Array:
@@ -76,15 +50,9 @@ def _shifted(batch: jax.Array, *, pixels: int) -> jax.Array:
 
 
 _down, _up = (functools.partial(_shifted, pixels=pixels) for pixels in (1, -1))
-_six_views: list[Callable[[jax.Array], jax.Array]] = [
-    _mirrored,
-    _down,
-    _up,
-    lambda batch: _mirrored(_down(batch)),
-    lambda batch: _mirrored(_up(batch)),
-]
+_six_views = (mirrored, _down, _up, lambda batch: mirrored(_down(batch)), lambda batch: mirrored(_up(batch)))
+_flip_and_shift = images.FASHION.augment
 _flip = augmentation.inputs_only(augmentation.horizontal_flip)
-_flip_and_shift = augmentation.inputs_only(augmentation.chain(augmentation.horizontal_flip, augmentation.shift(1)))
 _flip_shift_and_cutout = augmentation.inputs_only(
     augmentation.chain(augmentation.horizontal_flip, augmentation.shift(2), augmentation.cutout(10))
 )
@@ -95,7 +63,7 @@ TASK = Task(
     problem="multiclass",
     load=lambda settings: idx_images.load(IMAGES, settings.source, settings.data_dir),
     read=lambda path, settings: idx_images.read_unlabeled(path),
-    fit_preprocessor=lambda inputs, settings: images.fit(inputs),
+    fit_preprocessor=images.fit_preprocessor,
     models={
         "mlp": vision.MLP,
         "cnn": vision.CNN,
@@ -106,12 +74,12 @@ TASK = Task(
         "vgg_large": functools.partial(vision.VGG, stages=((32, 64), (128, 128), (256, 256))),
     },
     presets={
-        "default": Preset(DEFAULT, _flip_and_shift, tta=[_mirrored]),
+        "default": images.FASHION,
         "best": Preset(dataclasses.replace(FAST, model="vgg_large", epochs=32), _flip_shift_and_cutout, tta=_six_views),
-        "fast90": Preset(dataclasses.replace(FAST, model="vgg_small", epochs=2), _flip, tta=[_mirrored]),
-        "fast92": Preset(dataclasses.replace(FAST, epochs=3), _flip, tta=[_mirrored]),
-        "fast93": Preset(dataclasses.replace(FAST, epochs=10), _flip_and_shift, tta=[_mirrored]),
-        "fast94": Preset(dataclasses.replace(FAST, model="vgg_wide", epochs=16), _flip_and_shift, tta=[_mirrored]),
+        "fast90": Preset(dataclasses.replace(FAST, model="vgg_small", epochs=2), _flip, tta=[mirrored]),
+        "fast92": Preset(dataclasses.replace(FAST, epochs=3), _flip, tta=[mirrored]),
+        "fast93": Preset(dataclasses.replace(FAST, epochs=10), _flip_and_shift, tta=[mirrored]),
+        "fast94": Preset(dataclasses.replace(FAST, model="vgg_wide", epochs=16), _flip_and_shift, tta=[mirrored]),
     },
     metrics=["accuracy"],
 )

@@ -12,15 +12,17 @@ Traps:
 - Loss weights are not learning rates: under Adam, multiplying all of them by ten changes next to nothing.
 """
 
+import dataclasses
+
 import numpy as np
 
-from jaxcls.data import augmentation, splits
+from jaxcls.data import splits
 from jaxcls.data.dataset import Dataset, Split
 from jaxcls.data.datasets import idx_images
 from jaxcls.data.datasets.fashion_mnist import GROUP_OF_ARTICLE, GROUPS, IMAGES
-from jaxcls.data.preprocessing import images
 from jaxcls.models import vision
-from jaxcls.tasks.task import Preset, Task
+from jaxcls.tasks import images
+from jaxcls.tasks.task import Task
 from jaxcls.training.settings import Settings
 
 
@@ -45,24 +47,7 @@ def by_article(split: Split, fraction: float, *, seed: int) -> tuple[np.ndarray,
     return splits.stratified(split._replace(labels=split.labels["article"]), fraction, seed=seed)
 
 
-DEFAULT = Settings(
-    model="cnn",
-    epochs=12,
-    batch_size=128,
-    dropout=0.3,
-    loss="sparse_categorical_crossentropy",
-    loss_weights=(1.0, 0.3),
-    label_smoothing=0.1,
-    optimizer="adamw",
-    learning_rate=4e-3,
-    weight_decay=0.05,
-    schedule="cosine",
-    warmup=0.15,
-    validation_fraction=0.05,
-    monitor="article_accuracy",
-    # The rate ends at zero, so the last epoch is the one to keep.
-    restore_best=False,
-)
+DEFAULT = dataclasses.replace(images.FASHION.settings, loss_weights=(1.0, 0.3))
 
 TASK = Task(
     name="fashion_mnist_groups",
@@ -70,15 +55,9 @@ TASK = Task(
     problem={"article": "multiclass", "group": "multiclass"},
     load=load,
     read=lambda path, settings: idx_images.read_unlabeled(path),
-    fit_preprocessor=lambda inputs, settings: images.fit(inputs),
+    fit_preprocessor=images.fit_preprocessor,
     models={"mlp": vision.MLP, "cnn": vision.CNN, "resnet": vision.ResNet},
-    presets={
-        "default": Preset(
-            DEFAULT,
-            augmentation.inputs_only(augmentation.chain(augmentation.horizontal_flip, augmentation.shift(1))),
-            tta=[lambda batch: batch[:, :, ::-1]],
-        )
-    },
+    presets={"default": images.FASHION._replace(settings=DEFAULT)},
     metrics=["article_accuracy", "group_accuracy"],
     split=by_article,
 )

@@ -27,13 +27,9 @@ DEFAULT = Settings(
     # On generated data it ranks better than plain cross-entropy and focal loss: experiments/imbalance.md.
     loss="weighted_crossentropy",
     pos_weight=10.0,
-    optimizer="adam",
     learning_rate=4e-3,
-    schedule="cosine",
     test_fraction=0.2,
     validation_fraction=0.2,
-    monitor="average_precision",
-    restore_best=False,
     tune_threshold="f1",
 )
 

@@ -56,11 +56,7 @@ TASK = Task(
     load=load,
     read=lambda path, settings: images.read_unlabeled(path, user_data.required(settings, "image_size"), 3),
     fit_preprocessor=lambda inputs, settings: image_preprocessing.fit(inputs),
-    models={
-        "mlp": vision.MLP,
-        "cnn": vision.CNN,
-        "resnet": functools.partial(vision.ResNet, pooled_stem=True),
-    },
+    models={"mlp": vision.MLP, "cnn": vision.CNN, "resnet": functools.partial(vision.ResNet, pooled_stem=True)},
     presets={
         "default": Preset(
             Settings(
@@ -69,22 +65,18 @@ TASK = Task(
                 model="resnet",
                 epochs=16,
                 batch_size=32,
-                loss="sparse_categorical_crossentropy",
                 dropout=0.2,
                 optimizer="adamw",
                 learning_rate=3e-3,
                 weight_decay=0.05,
-                schedule="cosine",
                 warmup=0.15,
                 validation_fraction=0.1,
                 monitor="accuracy",
-                # The rate ends at zero, so the last epoch is the one to keep.
-                restore_best=False,
             ),
             augmentation.inputs_only(
                 augmentation.chain(augmentation.affine(degrees=10, scale=0.1), augmentation.shift(4))
             ),
-        ),
+        )
     },
     metrics=["accuracy"],
     data_settings=("data", "test_data", "skip_damaged"),

@@ -25,13 +25,9 @@ DEFAULT = Settings(
     batch_size=64,
     dropout=0.3,
     loss="categorical_crossentropy",
-    optimizer="adam",
     learning_rate=3e-3,
-    schedule="cosine",
     test_fraction=0.2,
     validation_fraction=0.125,
-    monitor="log_loss",
-    restore_best=False,
 )
 
 TASK = Task(

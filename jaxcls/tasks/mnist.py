@@ -42,21 +42,15 @@ TASK = Task(
                 epochs=20,
                 batch_size=64,
                 dropout=0.4,
-                loss="sparse_categorical_crossentropy",
                 label_smoothing=0.1,
-                optimizer="adam",
                 learning_rate=2e-3,
-                schedule="cosine",
                 warmup=0.1,
                 validation_fraction=0.05,
-                monitor="accuracy",
-                # The rate ends at zero, so the last epoch is the one to keep.
-                restore_best=False,
             ),
             augmentation.inputs_only(
                 augmentation.chain(augmentation.affine(degrees=12, scale=0.12, shear=0.15), augmentation.shift(2))
             ),
-        ),
+        )
     },
     metrics=["accuracy"],
 )

@@ -28,9 +28,6 @@ DEFAULT = dataclasses.replace(
     max_length=1024,
     test_fraction=0.2,
     validation_fraction=0.05,
-    monitor="accuracy",
-    # The rate ends at zero, so the last epoch is the one to keep.
-    restore_best=False,
 )
 
 TASK = Task(

@@ -8,10 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax import nnx
 
+from jaxcls._utils.errors import unknown_name
 from jaxcls._utils.labels import AnyProblemName, ProblemName
 from jaxcls.data import splits
 from jaxcls.data.dataset import Dataset, Unlabeled
 from jaxcls.data.preprocessing import Preprocessor
+from jaxcls.training import settings
 from jaxcls.training.settings import Settings
 from jaxcls.training.steps import Augment, no_augmentation
 
@@ -22,7 +24,7 @@ class Preset(NamedTuple):
     """A recipe.
 
     Attributes:
-      settings: used where the user gives none.
+      settings: used where the user gives none; :meth:`Task.recipe` fills in what they leave out.
       augment: ``(key, inputs, labels) -> (inputs, labels)`` of a batch of arrays, in training.
       tta: test-time augmentation: functions of a batch of inputs, over which predictions are averaged.
     """
@@ -67,6 +69,34 @@ class Task:
     split: Callable[..., tuple[np.ndarray, np.ndarray]] = splits.stratified
     data_settings: Sequence[str] = ("data_dir",)
     specialize: Callable[["Task", Settings], "Task"] | None = None
+
+    @property
+    def first_problem(self) -> Any:
+        """The problem, of several outputs that of the first, which they share their loss with."""
+        return next(iter(self.problem.values())) if isinstance(self.problem, Mapping) else self.problem
+
+    def recipe(self, preset: str) -> Settings:
+        """Returns the settings of a preset; what it does not set has the same default in all tasks.
+
+        Raises:
+          InputError: there is no such preset.
+
+        >>> from jaxcls.tasks import leaf
+        >>> leaf.TASK.recipe("default").monitor
+        'log_loss'
+        """
+        if preset not in self.presets:
+            raise unknown_name("preset", preset, self.presets)
+        defaults = Settings(
+            dropout=0.0,
+            loss="sparse_categorical_crossentropy" if self.first_problem == "multiclass" else "binary_crossentropy",
+            optimizer="adam",
+            schedule="cosine",
+            monitor=self.metrics[0],
+            # The rate ends at zero, so the last epoch is the one to keep; a choice by validation scores adds noise.
+            restore_best=False,
+        )
+        return settings.resolve(self.presets[preset].settings, defaults)
 
     def takes(self, setting: str) -> bool:
         """Returns whether the task uses this data setting."""

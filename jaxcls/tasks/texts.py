@@ -21,14 +21,7 @@ MODELS: dict[str, Callable[..., nnx.Module]] = {
 
 # For n-grams, whose loss is convex. Steps are proportional to the gradients: Adam's steps, equally long for rare and
 # common n-grams, overfit the rare ones.
-SETTINGS = Settings(
-    model="ngrams",
-    dropout=0.0,
-    loss="binary_crossentropy",
-    optimizer="sgd",
-    momentum=0.9,
-    schedule="cosine",
-)
+SETTINGS = Settings(model="ngrams", optimizer="sgd", momentum=0.9)
 
 
 def fit_preprocessor(inputs: np.ndarray, settings: Settings) -> texts.TextPreprocessor:

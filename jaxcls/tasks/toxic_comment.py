@@ -24,9 +24,6 @@ DEFAULT = dataclasses.replace(
     vocabulary_size=8000,
     max_length=256,
     validation_fraction=0.05,
-    monitor="roc_auc",
-    # With few positives of a label its AUC is noisy, and the rate ends at zero: the last epoch is the one to keep.
-    restore_best=False,
 )
 
 TASK = Task(

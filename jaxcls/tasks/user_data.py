@@ -11,11 +11,6 @@ from jaxcls.data.user_tables import Labels, TableColumns
 from jaxcls.tasks.task import Task
 from jaxcls.training.settings import Settings
 
-_LOSSES: dict[ProblemName, str] = {
-    "binary": "binary_crossentropy",
-    "multiclass": "sparse_categorical_crossentropy",
-    "multilabel": "binary_crossentropy",
-}
 _METRICS: dict[ProblemName, tuple[str, ...]] = {
     "binary": ("roc_auc", "accuracy"),
     "multiclass": ("accuracy",),
@@ -24,17 +19,13 @@ _METRICS: dict[ProblemName, tuple[str, ...]] = {
 
 
 def for_problem(task: Task, problem: ProblemName) -> Task:
-    """Returns the task for this problem: every preset gets its loss, and the task its metrics.
+    """Returns the task for this problem, with its metrics and its loss.
 
     >>> from jaxcls.tasks import text_csv
-    >>> for_problem(text_csv.TASK, "multiclass").presets["default"].settings.loss
+    >>> for_problem(text_csv.TASK, "multiclass").recipe("default").loss
     'sparse_categorical_crossentropy'
     """
-    presets = {
-        name: preset._replace(settings=dataclasses.replace(preset.settings, loss=_LOSSES[problem]))
-        for name, preset in task.presets.items()
-    }
-    return dataclasses.replace(task, problem=problem, presets=presets, metrics=_METRICS[problem])
+    return dataclasses.replace(task, problem=problem, metrics=_METRICS[problem])
 
 
 def required(settings: Settings, name: str) -> Any:

@@ -14,7 +14,7 @@ from jaxcls.tasks import build
 from jaxcls.training.settings import Settings
 
 FASHION = tasks.get("fashion_mnist")
-RECIPE = FASHION.presets["default"].settings
+RECIPE = FASHION.recipe("default")
 
 
 def resolved(**options):

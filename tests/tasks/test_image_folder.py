@@ -87,7 +87,7 @@ def test_two_classes_are_binary_with_the_second_as_positive(plain):
         shutil.rmtree(plain / name)
     task, dataset = load(data=plain)
     assert task.problem == "binary"
-    assert task.presets["default"].settings.loss == "binary_crossentropy"
+    assert task.recipe("default").loss == "binary_crossentropy"
     assert "the positive class is 'cross'" in dataset.provenance.note
     assert set(dataset.train.labels.tolist()) == {0, 1}
 
