@@ -12,7 +12,6 @@ from jaxcls.data.dataset import Split
 from jaxcls.metrics.detection import bootstrap_intervals, box_iou, matches, precision_recall
 from jaxcls.reports.summary import MOST_CURVES, png, thin
 
-PyTree = Any
 Arrays = Mapping[str, np.ndarray]
 
 MOST_IMAGES = 8
@@ -29,14 +28,14 @@ class _Mistake(NamedTuple):
 
     rank: float
     row: int
-    label: int
+    label: str
     box: np.ndarray
     reason: str
 
 
 def summarize(
     report: Mapping[str, Any],
-    scores: PyTree,
+    scores: Any,
     splits: Mapping[str, Split],
     *,
     class_names: Sequence[str],
@@ -57,42 +56,39 @@ def summarize(
     false_alarms: list[_Mistake] = []
     for row in range(test.num_examples):
         detected, truth = _row(detections, row), _row(test.labels, row)
-        ious = _ious(detected, truth)
+        # The IoU of each detection with each object; 0 for padding.
+        exists = (detected["classes"] >= 0)[:, None] & (truth["classes"] >= 0)
+        ious = np.where(exists, box_iou(detected["boxes"], truth["boxes"]), 0)
         for index in np.flatnonzero(matched.objects[row] == -1):
-            box, label = truth["boxes"][index], int(truth["classes"][index])
+            box, label = truth["boxes"][index], truth["classes"][index]
             reason = _why_missed(ious[:, index], detected["classes"], label, class_names)
-            missed.append(_Mistake(float((box[2] - box[0]) * (box[3] - box[1])), row, label, box, reason))
+            area = (box[2] - box[0]) * (box[3] - box[1])
+            missed.append(_Mistake(float(area), row, class_names[label], box, reason))
         for index in np.flatnonzero(matched.detections[row] == -1):
-            label = int(detected["classes"][index])
+            box, label = detected["boxes"][index], detected["classes"][index]
             reason = _why_false(ious[index], label, truth["classes"], class_names)
-            false_alarms.append(
-                _Mistake(float(detected["scores"][index]), row, label, detected["boxes"][index], reason)
-            )
+            score = float(detected["scores"][index])
+            false_alarms.append(_Mistake(score, row, class_names[label], box, reason))
     shown = np.unique(np.linspace(0, test.num_examples - 1, min(test.num_examples, MOST_IMAGES)).astype(int)).tolist()
+    intervals = bootstrap_intervals(scores, test.labels)
+    known = {name: [low, high] for name, (low, high, _) in intervals.items() if not np.isnan(low)}
     return {
         "class_names": [*class_names],
-        "intervals": {"metrics": _intervals(scores, test.labels), "labels": {}},
+        "intervals": {"metrics": known, "labels": {}},
         "curves": _curves(report, scores, test, class_names),
         "counts": {
             "detected": int((matched.objects >= 0).sum()),
             "missed": len(missed),
             "false_alarms": len(false_alarms),
         },
-        "missed": [_shown(mistake, test, class_names) for mistake in _top(missed)],
-        "false_alarms": [
-            _shown(mistake, test, class_names) | {"score": round(mistake.rank, 4)} for mistake in _top(false_alarms)
-        ],
+        "missed": [_shown(mistake, test) for mistake in _top(missed)],
+        "false_alarms": [_shown(alarm, test) | {"score": round(alarm.rank, 4)} for alarm in _top(false_alarms)],
         "examples": [_example(detections, matched.detections[row] != -1, test, row, class_names) for row in shown],
         "balance": {name: _balance(split, len(class_names)) for name, split in splits.items()},
     }
 
 
-def _intervals(scores: PyTree, labels: PyTree) -> dict[str, list[float]]:
-    intervals = bootstrap_intervals(scores, labels)
-    return {name: [low, high] for name, (low, high, _) in intervals.items() if not np.isnan(low)}
-
-
-def _curves(report: Mapping[str, Any], scores: PyTree, test: Split, class_names: Sequence[str]) -> dict[str, Any]:
+def _curves(report: Mapping[str, Any], scores: Any, test: Split, class_names: Sequence[str]) -> dict[str, Any]:
     """Returns the precision-recall curves at IoU 0.5, points (recall, precision), of the classes of lowest mAP 50."""
     curves = precision_recall(scores, test.labels, num_classes=len(class_names))
     known = [name for name in class_names if report["labels"][name]["map_50"] is not None]
@@ -132,12 +128,22 @@ def _top(mistakes: Sequence[_Mistake]) -> list[_Mistake]:
     return sorted(mistakes, key=lambda mistake: -mistake.rank)[:MOST_MISTAKES]
 
 
-def _shown(mistake: _Mistake, test: Split, class_names: Sequence[str]) -> dict[str, Any]:
+def _shown(mistake: _Mistake, test: Split) -> dict[str, Any]:
+    crop = _crop(test, mistake.row, np.asarray(mistake.box, np.float64))
+    return {"row": mistake.row, "class": mistake.label, "reason": mistake.reason, "example": crop}
+
+
+def _crop(test: Split, row: int, box: np.ndarray) -> dict[str, Any]:
+    """Returns the pixels of a box with a margin of a quarter of its sides plus 4, and the box within them."""
+    height, width = test.inputs["size"][row]
+    margin = (box[2:] - box[:2]) / 4 + 4
+    left, top = np.maximum((box[:2] - margin).astype(int), 0).tolist()
+    right, bottom = np.minimum(np.ceil(box[2:] + margin).astype(int), (width, height)).tolist()
     return {
-        "row": mistake.row,
-        "class": class_names[mistake.label],
-        "reason": mistake.reason,
-        "example": _crop(test, mistake.row, mistake.box),
+        "png": png(test.inputs["image"][row, top:bottom, left:right], _CROP_SIZE),
+        "width": right - left,
+        "height": bottom - top,
+        "box": _rounded(box - (left, top, left, top)),
     }
 
 
@@ -146,65 +152,34 @@ def _example(
 ) -> dict[str, Any]:
     """Returns an image with its objects and detections, boxes in pixels of the canvas."""
     detected, truth = _row(detections, row), _row(test.labels, row)
-    height, width = (int(side) for side in test.inputs["size"][row])
+    height, width = test.inputs["size"][row].tolist()
+
+    def boxes(arrays: Arrays, **values: Sequence[Any]) -> list[dict[str, Any]]:
+        return [
+            {"box": _rounded(arrays["boxes"][index]), "class": class_names[arrays["classes"][index]]}
+            | {name: column[index] for name, column in values.items()}
+            for index in np.flatnonzero(arrays["classes"] >= 0).tolist()
+        ]
+
     return {
         "row": row,
         "png": png(test.inputs["image"][row, :height, :width], _IMAGE_SIZE),
         "height": height,
         "width": width,
-        "truth": [
-            {
-                "box": _rounded(truth["boxes"][index]),
-                "class": class_names[truth["classes"][index]],
-                "crowd": bool(truth["crowd"][index]),
-            }
-            for index in np.flatnonzero(truth["classes"] >= 0)
-        ],
-        "detections": [
-            {
-                "box": _rounded(detected["boxes"][index]),
-                "class": class_names[detected["classes"][index]],
-                "score": round(float(detected["scores"][index]), 4),
-                # Or in a crowd, where detections do not count.
-                "correct": bool(correct[index]),
-            }
-            for index in np.flatnonzero(detected["classes"] >= 0)
-        ],
-    }
-
-
-def _crop(test: Split, row: int, box: np.ndarray) -> dict[str, Any]:
-    """Returns the pixels of a box with a margin of a quarter of its sides plus 4, and the box within them."""
-    height, width = (int(side) for side in test.inputs["size"][row])
-    x1, y1, x2, y2 = (float(corner) for corner in box)
-    margin_x, margin_y = (x2 - x1) / 4 + 4, (y2 - y1) / 4 + 4
-    left, top = max(0, int(x1 - margin_x)), max(0, int(y1 - margin_y))
-    right, bottom = min(width, int(np.ceil(x2 + margin_x))), min(height, int(np.ceil(y2 + margin_y)))
-    return {
-        "png": png(test.inputs["image"][row, top:bottom, left:right], _CROP_SIZE),
-        "width": right - left,
-        "height": bottom - top,
-        "box": _rounded(np.array([x1 - left, y1 - top, x2 - left, y2 - top])),
+        "truth": boxes(truth, crowd=truth["crowd"].tolist()),
+        # Correct, or in a crowd, where detections do not count.
+        "detections": boxes(detected, score=_rounded(detected["scores"], 4), correct=correct.tolist()),
     }
 
 
 def _balance(split: Split, classes: int) -> dict[str, Any]:
-    counted = (split.labels["classes"] >= 0) & ~split.labels["crowd"]
-    return {
-        "examples": split.num_examples,
-        "counts": np.bincount(split.labels["classes"][counted], minlength=classes).tolist(),
-    }
+    counted = split.labels["classes"][(split.labels["classes"] >= 0) & ~split.labels["crowd"]]
+    return {"examples": split.num_examples, "counts": np.bincount(counted, minlength=classes).tolist()}
 
 
 def _row(arrays: Arrays, row: int) -> dict[str, np.ndarray]:
     return {name: np.asarray(array[row]) for name, array in arrays.items()}
 
 
-def _ious(detections: Arrays, truth: Arrays) -> np.ndarray:
-    """Returns the IoU of each detection with each object, (D, M); 0 for padding."""
-    exists = (detections["classes"] >= 0)[:, None] & (truth["classes"] >= 0)[None]
-    return np.where(exists, box_iou(detections["boxes"], truth["boxes"]), 0)
-
-
-def _rounded(box: np.ndarray) -> list[float]:
-    return [round(float(corner), 1) for corner in box]
+def _rounded(values: np.ndarray, digits: int = 1) -> list[float]:
+    return [round(float(value), digits) for value in values]

@@ -4,17 +4,14 @@ import base64
 import io
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from jaxcls import metrics
 from jaxcls._utils.labels import ProblemName
 from jaxcls.data.dataset import Split
-
-PyTree = Any
-FloatArray = NDArray[np.float64]
 
 # With more labels than this, only the curves with the lowest average precision are saved.
 MOST_CURVES = 12
@@ -46,35 +43,16 @@ def summarize(
     bins = metrics.reliability(scores, test.labels, **options)
     matrix = metrics.confusion_matrix(scores, test.labels, threshold=thresholds, **options)
     worst = mistakes(scores, test.labels, problem=problem, class_names=class_names, thresholds=thresholds)
+    nonzero_cells = [[*cell, float(matrix[*cell])] for cell in np.argwhere(matrix).tolist()]
     return {
         "class_names": list(class_names),
         "intervals": metrics.report_intervals(report, scores, test.labels, threshold=thresholds, **options),
-        "confusion": matrix.tolist() if problem == "multilabel" else _nonzero_cells(matrix),
+        "confusion": matrix.tolist() if problem == "multilabel" else nonzero_cells,
         "curves": _curves(report, scores, test, problem),
         "reliability": {name: _plain(values) for name, values in bins._asdict().items()},
-        "mistakes": [mistake._asdict() | {"example": _example(test.inputs, mistake.row)} for mistake in worst],
+        "mistakes": [mistake | {"example": _example(test.inputs, mistake["row"])} for mistake in worst],
         "balance": {name: _balance(split.labels, problem, len(class_names)) for name, split in splits.items()},
     }
-
-
-class Mistake(NamedTuple):
-    """A wrong prediction.
-
-    Attributes:
-      row: of the example, from 0.
-      label: the label that was predicted in a multilabel problem, else None.
-      truth: the name of the true class; 'yes' or 'no' in a multilabel problem.
-      predicted: the name of the predicted class, likewise.
-      confidence: the probability of the predicted class.
-      truth_probability: the probability of the true class.
-    """
-
-    row: int
-    label: str | None
-    truth: str
-    predicted: str
-    confidence: float
-    truth_probability: float
 
 
 def mistakes(
@@ -84,12 +62,17 @@ def mistakes(
     problem: ProblemName,
     class_names: Sequence[str],
     thresholds: ArrayLike = 0.5,
-    most: int = MOST_MISTAKES,
-) -> list[Mistake]:
+) -> list[dict[str, Any]]:
     """Returns the most confident wrong predictions, the most confident first, equals in the order of the rows.
 
+    Returns:
+      For each, the 'row' of the example, from 0; the 'label', or None unless the problem is multilabel; the names of
+      the classes 'truth' and 'predicted', 'yes' or 'no' in a multilabel problem; and their probabilities,
+      'truth_probability' and 'confidence'.
+
     >>> scores, labels = np.array([0.9, 0.2, 0.8, 0.7]), np.array([0, 1, 1, 0])
-    >>> [(m.row, m.truth, m.predicted) for m in mistakes(scores, labels, problem="binary", class_names=("no", "yes"))]
+    >>> found = mistakes(scores, labels, problem="binary", class_names=("no", "yes"))
+    >>> [(mistake["row"], mistake["truth"], mistake["predicted"]) for mistake in found]
     [(0, 'no', 'yes'), (1, 'yes', 'no'), (3, 'no', 'yes')]
     """
     scores = np.asarray(scores, np.float64)
@@ -105,27 +88,23 @@ def mistakes(
         truth_probability = 1 - confidence
         # An unknown label is nan.
         wrong = np.isfinite(truth) & (predicted != (truth == 1))
-    indices = np.flatnonzero(wrong)
-    indices = indices[np.argsort(-confidence.ravel()[indices], kind="stable")][:most]
-    multilabel = problem == "multilabel"
-    names = ("no", "yes") if multilabel else class_names
-    ranked = []
-    for index in indices.tolist():
-        row, label = divmod(index, len(class_names)) if multilabel else (index, None)
-        ranked.append(
-            Mistake(
-                row=row,
-                label=None if label is None else class_names[label],
-                truth=names[int(truth.flat[index])],
-                predicted=names[int(predicted.flat[index])],
-                confidence=float(confidence.flat[index]),
-                truth_probability=float(truth_probability.flat[index]),
-            )
-        )
-    return ranked
+    positions = np.argwhere(wrong)
+    order = np.argsort(-confidence[wrong], kind="stable")[:MOST_MISTAKES]
+    names = ("no", "yes") if problem == "multilabel" else class_names
+    return [
+        {
+            "row": position[0],
+            "label": class_names[position[1]] if problem == "multilabel" else None,
+            "truth": names[int(truth[position])],
+            "predicted": names[int(predicted[position])],
+            "confidence": float(confidence[position]),
+            "truth_probability": float(truth_probability[position]),
+        }
+        for position in map(tuple, positions[order].tolist())
+    ]
 
 
-def thin(points: ArrayLike, most: int = MOST_POINTS) -> FloatArray:
+def thin(points: ArrayLike, most: int = MOST_POINTS) -> np.ndarray:
     """Returns at most ``most`` points of a curve that keep its shape, in their order.
 
     The result starts from the two ends of the curve, and the point farthest from it is added until all points are on it
@@ -150,24 +129,14 @@ def thin(points: ArrayLike, most: int = MOST_POINTS) -> FloatArray:
     return curve[sorted(chosen)]
 
 
-def _farthest(curve: FloatArray, first: int, last: int) -> tuple[float, int, int, int]:
+def _farthest(curve: np.ndarray, first: int, last: int) -> tuple[float, int, int, int]:
     """Returns the largest distance of the points between two points from the line through these, and its index."""
-    start, line = curve[first], curve[last] - curve[first]
-    offsets = curve[first + 1 : last] - start
+    offsets, line = curve[first : last + 1] - curve[first], curve[last] - curve[first]
+    # Of a line without a length, from its only point.
     length = math.hypot(*line)
-    if length:
-        distances = np.abs(line[0] * offsets[:, 1] - line[1] * offsets[:, 0]) / length
-    else:
-        distances = np.hypot(offsets[:, 0], offsets[:, 1])
-    if not len(distances):
-        return 0.0, first, first, last
-    middle = int(distances.argmax())
-    return float(distances[middle]), first, first + 1 + middle, last
-
-
-def _nonzero_cells(matrix: FloatArray) -> list[list[Any]]:
-    """Returns [true class, predicted class, weight] of each cell that is not 0."""
-    return [[int(true), int(predicted), float(matrix[true, predicted])] for true, predicted in np.argwhere(matrix)]
+    distances = np.abs(line[0] * offsets[:, 1] - line[1] * offsets[:, 0]) / length if length else np.hypot(*offsets.T)
+    farthest = int(distances.argmax())
+    return float(distances[farthest]), first, first + farthest, last
 
 
 def _curves(report: Mapping[str, Any], scores: np.ndarray, test: Split, problem: ProblemName) -> dict[str, Any]:
@@ -186,13 +155,11 @@ def _curves(report: Mapping[str, Any], scores: np.ndarray, test: Split, problem:
         truth = test.labels == column if problem == "multiclass" else test.labels.reshape(columns.shape)[:, column]
         options = {"sample_weight": test.sample_weight, "mask": np.isfinite(truth)}
         roc = metrics.roc_curve(columns[:, column], truth, **options)
-        precision_recall = metrics.precision_recall_curve(columns[:, column], truth, **options)
+        precision, recall, _ = metrics.precision_recall_curve(columns[:, column], truth, **options)
         curves[label] = {
             "roc": _plain(thin(np.stack([roc.fpr, roc.tpr], axis=1))),
             # From the highest score down, without the last point, recall 0, which belongs to no threshold.
-            "precision_recall": _plain(
-                thin(np.stack([precision_recall.recall, precision_recall.precision], axis=1)[-2::-1])
-            ),
+            "precision_recall": _plain(thin(np.stack([recall, precision], axis=1)[-2::-1])),
         }
     return curves
 
@@ -205,7 +172,7 @@ def _balance(labels: np.ndarray, problem: ProblemName, classes: int) -> dict[str
     return {"examples": len(labels), "counts": np.bincount(labels, minlength=classes).tolist()}
 
 
-def _example(inputs: PyTree, row: int) -> dict[str, Any] | None:
+def _example(inputs: Any, row: int) -> dict[str, Any] | None:
     """Returns an example as the report shows it: an image, a text, or the first columns of a row.
 
     None for other types of inputs, such as arrays of features.
@@ -242,7 +209,7 @@ def png(pixels: np.ndarray, most: int) -> str:
     return base64.b64encode(file.getvalue()).decode("ascii")
 
 
-def _plain(values: FloatArray) -> Any:
+def _plain(values: np.ndarray) -> Any:
     """Returns nested lists of values rounded to four decimals, None for nan."""
     if values.ndim > 1:
         return [_plain(row) for row in values]

@@ -94,7 +94,7 @@ def test_curves_of_the_lowest_average_precision_are_saved():
 def test_most_confident_mistakes_come_first():
     scores = np.array([[0.9, 0.1, 0.0], [0.4, 0.6, 0.0], [0.0, 0.2, 0.8], [0.1, 0.7, 0.2]])
     ranked = summary.mistakes(scores, np.array([0, 0, 1, 2]), problem="multiclass", class_names="abc")
-    assert [(m.row, m.truth, m.predicted, m.confidence, m.truth_probability) for m in ranked] == [
+    assert [(m["row"], m["truth"], m["predicted"], m["confidence"], m["truth_probability"]) for m in ranked] == [
         (2, "b", "c", 0.8, 0.2),
         (3, "c", "b", 0.7, 0.2),
         (1, "a", "b", 0.6, 0.4),
@@ -107,9 +107,12 @@ def test_multilabel_mistakes_use_the_threshold_of_the_label_and_skip_unknown_lab
     ranked = summary.mistakes(
         scores, labels, problem="multilabel", class_names=("x", "y"), thresholds=np.array([0.5, 0.25])
     )
-    assert [(m.row, m.label, m.truth, m.predicted) for m in ranked] == [(1, "x", "yes", "no"), (1, "y", "no", "yes")]
-    assert ranked[0].confidence == pytest.approx(0.8)
-    assert ranked[1].confidence == pytest.approx(0.3)
+    assert [(m["row"], m["label"], m["truth"], m["predicted"]) for m in ranked] == [
+        (1, "x", "yes", "no"),
+        (1, "y", "no", "yes"),
+    ]
+    assert ranked[0]["confidence"] == pytest.approx(0.8)
+    assert ranked[1]["confidence"] == pytest.approx(0.3)
 
 
 @pytest.mark.parametrize("problem", ["binary", "multiclass", "multilabel"])
