@@ -69,55 +69,44 @@ def check(value: Any, schema: Schema, where: str) -> None:
 
     >>> check({"a": 1.5}, {"a": float, "b?": str}, "record.json")
     """
-    mismatch = _mismatch(value, schema, "")
-    if mismatch:
+    for mismatch in _mismatches(value, schema, ""):
         raise InputError(f"{where} is damaged: {mismatch}.")
 
 
-def _mismatch(value: Any, schema: Schema, path: str) -> str | None:
-    """Describes the first mismatch between a value and a schema."""
-    match schema:
-        case dict():
-            matches = isinstance(value, dict) and all(map(_is_text, value))
-        case list():
-            matches = isinstance(value, list) and len(schema) in (1, len(value))
-        case tuple():
-            matches = any(_mismatch(value, option, path) is None for option in schema)
-        case _:
-            matches = _is_scalar(value, schema)
-    if not matches:
+def _mismatches(value: Any, schema: Schema, path: str) -> Iterator[str]:
+    """Yields a description of each mismatch between a value and a schema."""
+    if not _matches(value, schema):
         shown = line(repr(value) if not isinstance(value, list | dict) else type(value).__name__, most=60)
-        return f"{line(path) or 'it'} is {shown}; it must be {_description(schema)}"
-    if isinstance(schema, dict):
+        yield f"{line(path) or 'it'} is {shown}; it must be {_description(schema)}"
+    elif isinstance(schema, list):
+        for index, item in enumerate(value):
+            yield from _mismatches(item, schema[index if len(schema) > 1 else 0], f"{path}[{index}]")
+    elif isinstance(schema, dict):
+        prefix = f"{path}." if path else ""
         for name in schema:
             if name is not str and not name.endswith("?") and name not in value:
-                return f"{_joined(path, name)} is missing"
-    items = (_mismatch(item, item_schema, item_path) for item_path, item, item_schema in _items(value, schema, path))
-    return next(filter(None, items), None)
-
-
-def _items(value: Any, schema: Schema, path: str) -> Iterator[tuple[str, Any, Schema]]:
-    """Yields the path, the value and the schema of each item of a list or an object."""
-    if isinstance(schema, list):
-        for index, item in enumerate(value):
-            yield f"{path}[{index}]", item, schema[index if len(schema) > 1 else 0]
-    elif isinstance(schema, dict):
+                yield f"{prefix}{name} is missing"
         for name, item in value.items():
             item_schema = schema.get(str, schema.get(name, schema.get(f"{name}?", ANYTHING)))
-            yield _joined(path, name), item, item_schema
+            yield from _mismatches(item, item_schema, f"{prefix}{name}")
 
 
-def _joined(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
-
-
-def _is_scalar(value: Any, schema: Schema) -> bool:
-    """Whether a value matches a schema that has no items."""
-    if schema is ANYTHING or schema is None:
-        return schema is ANYTHING or value is None
-    if isinstance(schema, frozenset):
-        return isinstance(value, str) and value in schema
+def _matches(value: Any, schema: Schema) -> bool:
+    """Whether a value matches a schema, apart from the items of a list or an object."""
     is_integer = type(value) is int and abs(value) <= 1 << 53
+    match schema:
+        case dict():
+            return isinstance(value, dict) and all(map(_is_text, value))
+        case list():
+            return isinstance(value, list) and len(schema) in (1, len(value))
+        case tuple():
+            return any(not any(_mismatches(value, option, "")) for option in schema)
+        case frozenset():
+            return isinstance(value, str) and value in schema
+        case None:
+            return value is None
+    if schema is ANYTHING:
+        return True
     if schema is int:
         return is_integer
     if schema is float or schema is NUMBER:

@@ -7,9 +7,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 
-# The exit status, that of any other error.
-STATUS = 1
-
 
 @contextlib.contextmanager
 def watched(seconds: float) -> Iterator[Callable[[], None]]:
@@ -26,31 +23,28 @@ def watched(seconds: float) -> Iterator[Callable[[], None]]:
     """
     # Time is counted in ticks, not read from a clock: a suspended process does not hang.
     tick = min(1.0, seconds / 4)
-    idle = 0.0
-    finished = threading.Event()
-
-    def progress() -> None:
-        nonlocal idle
-        idle = 0.0
+    progress, finished = threading.Event(), threading.Event()
 
     def watch() -> None:
-        nonlocal idle
+        idle = 0.0
         while not finished.wait(tick):
             idle += tick
+            if progress.is_set():
+                progress.clear()
+                idle = 0.0
             if idle > seconds:
-                print(
+                message = (
                     f"error: no progress for {seconds:g} s (--stall-seconds), so the process ends. The same command "
-                    "continues from the last checkpoint. The stack of each thread:",
-                    file=sys.stderr,
-                    flush=True,
+                    "continues from the last checkpoint. The stack of each thread:"
                 )
+                print(message, file=sys.stderr, flush=True)
                 faulthandler.dump_traceback(file=sys.stderr)
                 # An orderly exit would wait for the thread that hangs.
-                os._exit(STATUS)
+                os._exit(1)
 
     if seconds > 0:
         threading.Thread(target=watch, name="watchdog", daemon=True).start()
     try:
-        yield progress
+        yield progress.set
     finally:
         finished.set()

@@ -1,12 +1,18 @@
-"""The directory of a run's checkpoints, and the lock that keeps other runs out of it."""
+"""The files of a run's checkpoints: the directory, the lock that keeps other runs out, and reading damaged files."""
 
 import fcntl
 import logging
 import os
 import re
 import socket
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from jax.experimental import multihost_utils
+
+from jaxcls._utils import escaping
 from jaxcls._utils.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -15,15 +21,34 @@ logger = logging.getLogger(__name__)
 # holds the lock, its second line the newest step that was ever saved.
 LOCK_FILE = "jaxcls.lock"
 
+# What Orbax, TensorStore and the JSON parser raise on damaged files (determined by flipping bits, truncating files and
+# deleting them). Of the errors of the file system only a missing file means damage; the others may pass.
+_READ_ERRORS = (
+    FileNotFoundError, ValueError, RuntimeError, TypeError, AttributeError, LookupError, ArithmeticError,
+    AssertionError,
+)  # fmt: skip
 
-def resolve_directory(directory: str | os.PathLike[str], *, create: bool) -> Path:
-    """Returns the absolute path of a directory of checkpoints.
+
+class Damaged(Exception):
+    """The files of a checkpoint can be read, but their content is not what was written."""
+
+
+def open_directory(
+    directory: str | os.PathLike[str], *, create: bool, lock: bool
+) -> tuple[Path, int | None, int | None]:
+    """Opens a directory of checkpoints.
 
     Args:
       create: make the directory if it is missing.
+      lock: lock it until the returned file descriptor is closed or the process ends, however it ends.
+
+    Returns:
+      Its absolute path; and, if it is locked, the file descriptor of the lock and the newest step that was ever saved,
+      which is None if none was.
 
     Raises:
-      InputError: the directory cannot be used, or holds numbered directories that jaxcls did not write.
+      InputError: the directory cannot be used, another process holds the lock, or it holds numbered directories that
+        jaxcls did not write.
     """
     if "://" in str(directory):
         raise InputError(
@@ -34,17 +59,18 @@ def resolve_directory(directory: str | os.PathLike[str], *, create: bool) -> Pat
         path = Path(directory).expanduser().resolve()
         if create:
             path.mkdir(parents=True, exist_ok=True)
-        steps = steps_in(path)
+        if steps_in(path) and not (path / LOCK_FILE).exists():
+            raise InputError(
+                f"{path} holds numbered directories but no {LOCK_FILE}: jaxcls did not write them. Give another "
+                f"directory or, if they are copies of jaxcls's checkpoints, create an empty {LOCK_FILE} there."
+            )
+        return (path, *_take_lock(path)) if lock else (path, None, None)
     except (FileExistsError, NotADirectoryError) as error:
         raise InputError(f"checkpoint directory {directory} is a file, or inside one; give a directory.") from error
     except (OSError, RuntimeError) as error:  # RuntimeError: a cycle of links
-        raise _unusable(directory, error) from error
-    if steps and not (path / LOCK_FILE).exists():
-        raise InputError(
-            f"{path} holds numbered directories but no {LOCK_FILE}: jaxcls did not write them. Give another "
-            f"directory or, if they are copies of jaxcls's checkpoints, create an empty {LOCK_FILE} there."
-        )
-    return path
+        reason = getattr(error, "strerror", None) or error
+        message = f"checkpoint directory {directory} cannot be used ({reason}); give another directory."
+        raise InputError(message) from error
 
 
 def steps_in(directory: Path) -> list[int]:
@@ -53,37 +79,27 @@ def steps_in(directory: Path) -> list[int]:
     return sorted(int(name) for name in names if re.fullmatch("0|[1-9][0-9]*", name))
 
 
-def take_lock(directory: Path) -> tuple[int, int | None]:
-    """Locks the directory until the file descriptor is closed or the process ends, however it ends.
-
-    Returns:
-      The file descriptor, and the newest step that was ever saved, or None.
-
-    Raises:
-      InputError: another process holds the lock, or the lock file cannot be written.
-    """
+def _take_lock(directory: Path) -> tuple[int, int | None]:
+    # Not through a link: the file that it points to would be overwritten below.
+    descriptor = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
     try:
-        # Not through a link: the file that it points to would be overwritten below.
-        descriptor = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
-    except OSError as error:
-        raise _unusable(directory, error) from error
-    in_use = False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        in_use = True
-    except OSError as error:
-        logger.warning("%s cannot be locked (%s): make sure that no other run uses it", directory, error)
-    holder, _, newest = os.read(descriptor, 200).decode(errors="replace").partition("\n")
-    if in_use:
-        os.close(descriptor)
-        raise InputError(f"{directory} is in use by another run ({holder}); give another directory, or end that run.")
-    step = int(newest) if newest.isdecimal() else None
-    try:
+        in_use = False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            in_use = True
+        except OSError as error:
+            logger.warning("%s cannot be locked (%s): make sure that no other run uses it", directory, error)
+        holder, _, newest = os.read(descriptor, 200).decode(errors="replace").partition("\n")
+        if in_use:
+            raise InputError(
+                f"{directory} is in use by another run ({holder}); give another directory, or end that run."
+            )
+        step = int(newest) if newest.isdecimal() else None
         write_lock(descriptor, step)
-    except OSError as error:
+    except BaseException:
         os.close(descriptor)
-        raise _unusable(directory, error) from error
+        raise
     return descriptor, step
 
 
@@ -94,6 +110,32 @@ def write_lock(descriptor: int, newest: int | None) -> None:
     os.ftruncate(descriptor, len(content))
 
 
-def _unusable(directory: str | os.PathLike[str], error: Exception) -> InputError:
-    reason = getattr(error, "strerror", None) or error
-    return InputError(f"checkpoint directory {directory} cannot be used ({reason}); give another directory.")
+def read(path: Path, load: Callable[[], Any]) -> Any:
+    """Calls ``load``; raises Damaged, in every process, if in any process the files are damaged."""
+    result, reason = None, ""
+    try:
+        try:
+            result = load()
+        except Exception as error:
+            # Orbax wraps the error of a large array in a plain Exception.
+            if type(error) is Exception and error.__cause__ is not None:
+                raise error.__cause__ from None
+            raise
+    except _READ_ERRORS as error:
+        if "RESOURCE_EXHAUSTED" in str(error):  # memory, or open files
+            raise
+        # Read every file, to raise an error of the file system as itself.
+        for file in path.rglob("*"):
+            if not file.is_dir():
+                with file.open("rb") as opened:
+                    while opened.read(1 << 20):
+                        pass
+        reason = summary(error)
+    if not np.all(multihost_utils.process_allgather(np.array(not reason))):
+        raise Damaged(reason or "another process could not load it")
+    return result
+
+
+def summary(error: Exception) -> str:
+    """Returns the type and the first line of an error, shortened: TensorStore's messages hold whole specifications."""
+    return f"{type(error).__name__}: {escaping.line((str(error).splitlines() or [''])[0])}"

@@ -19,10 +19,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxcls._utils.errors import InputError, RunError, unknown_name
-from jaxcls.checkpoints.directory import resolve_directory, steps_in, take_lock, write_lock
-from jaxcls.checkpoints.leaves import abstract_leaf, check_storable, leaves_by_path, types_and_hashes
-from jaxcls.checkpoints.reading import Damaged, read, summary
-from jaxcls.checkpoints.record import Record, check_compatible, pack, unpack
+from jaxcls.checkpoints.directory import Damaged, open_directory, read, steps_in, summary, write_lock
+from jaxcls.checkpoints.record import Record, abstract_leaf, check_compatible, hashed, leaves_by_path, pack, unpack
 
 logger = logging.getLogger(__name__)
 
@@ -125,11 +123,7 @@ class CheckpointManager:
         self._read_only = read_only
         # Of the processes that train together, the first renames and deletes.
         self._changes = not read_only and jax.process_index() == 0
-        self._directory = resolve_directory(directory, create=not read_only)
-        self._lock: int | None = None
-        self._newest: int | None = None
-        if self._changes:
-            self._lock, self._newest = take_lock(self._directory)
+        self._directory, self._lock, self._newest = open_directory(directory, create=not read_only, lock=self._changes)
         try:
             self._remove_leftovers()
             for step in steps_in(self._directory):
@@ -215,9 +209,7 @@ class CheckpointManager:
         if metrics and self._best_metric is not None and self._best_metric not in metrics:
             raise unknown_name("best_metric", self._best_metric, metrics)
         leaves = leaves_by_path(state)
-        check_storable(leaves)
-        hashes = types_and_hashes(leaves)
-        packed = pack(Record(step, hashes, dict(metadata or {}), dict(metrics or {}), self._identity))
+        packed = pack(Record(step, hashed(leaves), dict(metadata or {}), dict(metrics or {}), self._identity))
         record = unpack(step, packed)
 
         self._finish_pending()
@@ -303,12 +295,9 @@ class CheckpointManager:
         return self
 
     def __exit__(self, kind: object, *details: object) -> None:
-        try:
+        # A failed save was logged, and must not hide an error that is being raised already.
+        with contextlib.suppress(*([] if kind is None else [CheckpointError])):
             self.close()
-        except CheckpointError:
-            # It was logged, and must not hide an error that is being raised already.
-            if kind is None:
-                raise
 
     def _path(self, step: int) -> Path:
         return self._directory / str(step)
@@ -343,28 +332,27 @@ class CheckpointManager:
         )
         self._failure.__cause__ = error
         logger.error("%s", self._failure)
-        # On a full disk they would take the space of the next save. Listing them fails if no more files can be opened.
-        with contextlib.suppress(OSError):
-            self._remove_leftovers()
+        # On a full disk they would take the space of the next save.
+        self._remove_leftovers()
 
     def _delete_old(self) -> None:
         for step in set(self._records) - {*sorted(self._records)[-self._max_to_keep :], self.best_step}:
             del self._records[step]
-            if self._changes:
-                # Renamed first: a kill in the middle must not leave what looks like a damaged checkpoint.
-                deleted = self._directory / f"{step}.deleted"
-                try:
-                    self._path(step).rename(deleted)
-                    shutil.rmtree(deleted, ignore_errors=True)
-                except FileNotFoundError:
-                    pass  # the user deleted it
-                except OSError as error:
-                    logger.warning("the checkpoint of step %d could not be deleted: %s", step, error)
+            # Renamed first: a kill in the middle must not leave what looks like a damaged checkpoint.
+            try:
+                if self._changes:
+                    self._path(step).rename(self._directory / f"{step}.deleted")
+            except FileNotFoundError:
+                pass  # the user deleted it
+            except OSError as error:
+                logger.warning("the checkpoint of step %d could not be deleted: %s", step, error)
+        self._remove_leftovers()
 
     def _remove_leftovers(self) -> None:
         """Removes what a killed or failed save, or a killed deletion, left behind."""
-        if self._changes:
-            for path in self._directory.iterdir():
+        # Listing them fails if no more files can be opened.
+        with contextlib.suppress(OSError):
+            for path in self._directory.iterdir() if self._changes else []:
                 if re.match(r"\d+\.(orbax-checkpoint-tmp|deleted)", path.name):
                     shutil.rmtree(path, ignore_errors=True)
 
@@ -390,7 +378,7 @@ class CheckpointManager:
             name: jax.device_put(array, spec.sharding) if jnp.issubdtype(array.dtype, jax.dtypes.prng_key) else array
             for name, array, spec in zip(saved, arrays, abstract, strict=True)
         }
-        changed = [name for name, type_and_hash in types_and_hashes(loaded).items() if type_and_hash != saved[name]]
+        changed = [name for name, type_and_hash in hashed(loaded).items() if type_and_hash != saved[name]]
         if changed:
             raise Damaged(f"the bits of {len(changed)} of {len(saved)} leaves have changed: {changed[0]} first")
         return loaded

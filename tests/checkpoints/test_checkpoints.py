@@ -26,7 +26,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxcls._utils.errors import InputError
 from jaxcls.checkpoints import CheckpointError, CheckpointManager
-from jaxcls.checkpoints.leaves import fingerprint
+from jaxcls.checkpoints.record import fingerprint
 
 
 class State(NamedTuple):

@@ -23,9 +23,8 @@ from jaxcls import tasks
 from jaxcls._utils import files
 from jaxcls._utils.errors import InputError
 from jaxcls.checkpoints import CheckpointError, CheckpointManager
-from jaxcls.checkpoints.leaves import types_and_hashes
-from jaxcls.checkpoints.reading import Damaged
-from jaxcls.checkpoints.record import Record, pack, unpack
+from jaxcls.checkpoints.directory import Damaged
+from jaxcls.checkpoints.record import Record, hashed, pack, unpack
 from jaxcls.data import predictions, preprocessing
 from jaxcls.data.datasets import medmnist
 from jaxcls.data.formats import boxes, coco, idx, images, texts, voc
@@ -424,7 +423,7 @@ class CheckpointRecord:
     """The record in the metadata of a checkpoint, with a matching digest, as an attacker would make it."""
 
     def __init__(self, folder):
-        leaves = types_and_hashes({"w": jnp.ones(3)})
+        leaves = hashed({"w": jnp.ones(3)})
         packed = pack(Record(7, leaves, {"epoch": 1}, {"accuracy": 0.5}, {"seed": 1}))
         self.record, self.text = json.loads(packed["record"]), packed["record"]
 
