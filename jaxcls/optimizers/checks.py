@@ -1,6 +1,5 @@
 """The valid values of each setting of an optimizer or a schedule."""
 
-import inspect
 import math
 from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral, Real
@@ -23,12 +22,6 @@ def check_names(owner: str, names: Iterable[str], known: Sequence[str]) -> None:
         if name not in known:
             listed = ", ".join(sorted(known)) or "none"
             raise InputError(f"{owner} takes no setting {name!r}.{did_you_mean(name, known)} It takes: {listed}.")
-
-
-def keywords(function: Callable[..., Any]) -> list[str]:
-    """The names of the keyword-only parameters of a function."""
-    parameters = inspect.signature(function).parameters.values()
-    return [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
 
 
 def _is_number(value: object) -> bool:

@@ -1,5 +1,6 @@
 """Learning-rate schedules by name: functions of the number of updates."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import optax
 
 from jaxcls._utils.errors import InputError, unknown_name
-from jaxcls.optimizers.checks import check, check_names, keywords
+from jaxcls.optimizers.checks import check, check_names
 
 
 def schedule(
@@ -38,7 +39,7 @@ def schedule(
     if name not in SCHEDULES:
         raise unknown_name("schedule", name, SCHEDULES)
     curve = SCHEDULES[name]
-    check_names(name, options, keywords(curve))
+    check_names(name, options, inspect.getfullargspec(curve).kwonlyargs)
     check(name, learning_rate=learning_rate, total_steps=total_steps, warmup_steps=warmup_steps, **options)
     if warmup_steps >= total_steps:
         raise InputError(

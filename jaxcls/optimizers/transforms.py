@@ -36,7 +36,8 @@ def sgd(
     validate(sgd, learning_rate, options, momentum=momentum, nesterov=nesterov)
     if nesterov and not momentum:
         raise InputError("sgd: nesterov=True needs a momentum above 0, for example momentum=0.9.")
-    velocity, rate = _momentum(momentum, nesterov=nesterov), optax.scale_by_learning_rate(learning_rate)
+    velocity = optax.trace(momentum, nesterov) if momentum else optax.identity()
+    rate = optax.scale_by_learning_rate(learning_rate)
     core = optax.chain(rate, velocity) if has_keras_semantics(options) else optax.chain(velocity, rate)
     return chain(core, learning_rate, options)
 
@@ -66,8 +67,7 @@ def rmsprop(
     [-0.2 -0.2]
     """
     validate(rmsprop, learning_rate, options, decay=decay, eps=eps, momentum=momentum, centered=centered)
-    scale = (optax.scale_by_stddev if centered else optax.scale_by_rms)(decay, _eps(eps, options))
-    core = optax.chain(scale, optax.scale_by_learning_rate(learning_rate), _momentum(momentum))
+    core = optax.rmsprop(learning_rate, decay, _eps(eps, options), centered=centered, momentum=momentum or None)
     return chain(core, learning_rate, options)
 
 
@@ -258,10 +258,6 @@ def schedule_free(
     core = optax.chain(scale, optax.scale_by_learning_rate(learning_rate))
     average = partial(optax.contrib.schedule_free, learning_rate=learning_rate, b1=b1)
     return chain(core, learning_rate, options, wrap=average)
-
-
-def _momentum(momentum: float, *, nesterov: bool = False) -> optax.GradientTransformation:
-    return optax.trace(momentum, nesterov) if momentum else optax.identity()
 
 
 def _eps(eps: float | None, options: Options) -> float:
