@@ -19,9 +19,17 @@ finds a loss by its name, jaxcls's or Keras's. `class_weights` and `resolve_clas
 labels.
 """
 
-from jaxcls._utils.labels import class_weights, resolve_class_weight
-from jaxcls.losses.by_name import find, get, names
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, get_args
+
+import jax
+
+from jaxcls._utils.errors import InputError, unknown_name
+from jaxcls._utils.labels import AnyProblemName, class_weights, resolve_class_weight
 from jaxcls.losses.detection import detection_loss
+from jaxcls.losses.shared import Options, SigmoidOptions, require, unknown_setting
 from jaxcls.losses.sigmoid import asymmetric, hinge, sigmoid_cross_entropy, sigmoid_focal, sigmoid_poly, squared_hinge
 from jaxcls.losses.softmax import (
     categorical_hinge,
@@ -30,10 +38,109 @@ from jaxcls.losses.softmax import (
     softmax_focal,
     softmax_poly,
 )
-from jaxcls.losses.weighting import Options, SigmoidOptions
 
 __all__ = [
     "Options", "SigmoidOptions", "asymmetric", "categorical_hinge", "class_weights", "detection_loss", "find", "get",
     "hinge", "logit_adjusted_cross_entropy", "names", "resolve_class_weight", "sigmoid_cross_entropy", "sigmoid_focal",
     "sigmoid_poly", "softmax_cross_entropy", "softmax_focal", "softmax_poly", "squared_hinge",
 ]  # fmt: skip
+
+Loss = Callable[..., jax.Array]
+
+SIGMOID_FAMILY: tuple[Loss, ...] = (
+    sigmoid_cross_entropy, hinge, squared_hinge, sigmoid_focal, asymmetric, sigmoid_poly,
+)  # fmt: skip
+SOFTMAX_FAMILY: tuple[Loss, ...] = (
+    softmax_cross_entropy, softmax_focal, categorical_hinge, softmax_poly, logit_adjusted_cross_entropy,
+)  # fmt: skip
+_BY_NAME: dict[str, tuple[Loss, ...]] = {
+    **{loss.__name__: (loss,) for loss in (*SIGMOID_FAMILY, *SOFTMAX_FAMILY)},
+    "binary_crossentropy": (sigmoid_cross_entropy,),
+    "sparse_categorical_crossentropy": (softmax_cross_entropy,),
+    "categorical_crossentropy": (softmax_cross_entropy,),
+    "binary_focal_crossentropy": (sigmoid_focal,),
+    "categorical_focal_crossentropy": (softmax_focal,),
+    "focal_loss": (sigmoid_focal, softmax_focal),
+    "weighted_crossentropy": (sigmoid_cross_entropy, softmax_cross_entropy),
+}
+
+
+def names(problem: AnyProblemName | None = None) -> tuple[str, ...]:
+    """The names that `get` takes, sorted; with a problem, those that fit it.
+
+    Raises:
+      InputError: the problem is unknown.
+
+    >>> names("multiclass")[:2]
+    ('categorical_crossentropy', 'categorical_focal_crossentropy')
+    """
+    family = _family(problem)
+    return tuple(sorted(name for name, losses in _BY_NAME.items() if any(loss in family for loss in losses)))
+
+
+def find(name: str, problem: AnyProblemName | None = None) -> Loss:
+    """The function that a name stands for; see `get`, which also binds settings to it.
+
+    Raises:
+      InputError: the name is unknown, does not fit the problem, or needs a problem.
+
+    >>> find("focal_loss", "multiclass").__name__
+    'softmax_focal'
+    """
+    if name not in _BY_NAME:
+        raise unknown_name("loss", name, _BY_NAME)
+    family = _family(problem)
+    losses = [loss for loss in _BY_NAME[name] if loss in family]
+    if not losses:
+        raise InputError(f"loss {name!r} does not fit a {problem} problem; these do: {', '.join(names(problem))}.")
+    if len(losses) > 1:
+        raise InputError(
+            f"loss {name!r} differs between problems; call losses.get({name!r}, 'binary'), or with 'multilabel' or "
+            "'multiclass'."
+        )
+    return losses[0]
+
+
+def get(name: str, problem: AnyProblemName | None = None, **settings: Any) -> Loss:
+    """The loss of that name with its settings bound.
+
+    Args:
+      name: of a function here or of Keras's (`binary_crossentropy`, `binary_focal_crossentropy`, ...; both
+        `sparse_categorical_crossentropy` and `categorical_crossentropy` take indices, one-hot and soft labels), or
+        `focal_loss` or `weighted_crossentropy`, whose function depends on the problem.
+      problem: the loss must fit it. `focal_loss` and `weighted_crossentropy` need it.
+      settings: options of the loss. `weighted_crossentropy` needs `class_weight` or `pos_weight`.
+
+    Raises:
+      InputError: the name or a setting is unknown, a setting or the problem is missing, or the loss does not fit the
+      problem.
+
+    >>> import jax.numpy as jnp
+    >>> loss = get("focal_loss", "multiclass", gamma=0.0)
+    >>> print(loss(jnp.array([[2.0, 0.0, 0.0]]), jnp.array([0])).round(4))
+    [0.2395]
+    """
+    loss = find(name, problem)
+    is_sigmoid = loss in SIGMOID_FAMILY
+    call = f"losses.get({name!r}, {problem or ('binary' if is_sigmoid else 'multiclass')!r}"
+    signature = inspect.getfullargspec(loss)
+    known = [*signature.kwonlyargs, *(SigmoidOptions if is_sigmoid else Options).__annotations__]
+    for setting in settings:
+        if setting not in known:
+            raise unknown_setting(name, setting, known)
+    for setting in signature.kwonlyargs:
+        has_value = setting in settings or setting in (signature.kwonlydefaults or {})
+        require(has_value, f"loss {name!r} needs the setting {setting}: {call}, {setting}=...).")
+    if name == "weighted_crossentropy":
+        weighted = any(settings.get(weight) is not None for weight in ("class_weight", "pos_weight"))
+        or_pos_weight = ", or with pos_weight=..." if is_sigmoid else ""
+        require(weighted, f"loss {name!r} needs a weight: {call}, class_weight=...){or_pos_weight}.")
+    return functools.partial(loss, **settings)
+
+
+def _family(problem: AnyProblemName | None) -> tuple[Loss, ...]:
+    if problem is None:
+        return SIGMOID_FAMILY + SOFTMAX_FAMILY
+    if problem not in get_args(AnyProblemName):
+        raise unknown_name("problem", problem, get_args(AnyProblemName))
+    return SOFTMAX_FAMILY if problem == "multiclass" else SIGMOID_FAMILY

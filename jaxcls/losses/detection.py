@@ -10,8 +10,8 @@ from jax.typing import ArrayLike
 
 from jaxcls._utils.errors import unknown_name
 from jaxcls._utils.fusion_barrier import fusion_barrier
+from jaxcls.losses.shared import Normalizer, Terms, reduce, require
 from jaxcls.losses.sigmoid import sigmoid_focal
-from jaxcls.losses.weighting import Normalizer, Terms, reduce, require
 from jaxcls.models.detection import IGNORED, decode_boxes, encode_boxes, generalized_iou, match
 
 BoxLoss = Literal["smooth_l1", "giou"]

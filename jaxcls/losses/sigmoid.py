@@ -4,7 +4,6 @@ For a hard label each is a function of the margin z, which is the logit of a pos
 negative one.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Unpack
 
@@ -13,17 +12,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxcls._utils.labels import squeeze_hint
-from jaxcls.losses.weighting import (
-    SigmoidOptions,
-    Terms,
-    as_logits,
-    as_weight,
-    counted_elements,
-    nan_outside_unit,
-    reduce,
-    require,
-    smoothing,
-)
+from jaxcls.losses import shared
+from jaxcls.losses.shared import SigmoidOptions, Terms, require
 
 
 def sigmoid_cross_entropy(logits: ArrayLike, labels: ArrayLike, **options: Unpack[SigmoidOptions]) -> jax.Array:
@@ -92,7 +82,7 @@ def sigmoid_focal(
     require(gamma >= 0, f"gamma is {gamma}; it must be at least 0.")
     if alpha is not None:
         require(0 <= alpha <= 1, f"alpha is {alpha}; it must lie in [0, 1].")
-    return _sigmoid_loss(functools.partial(_focal, gamma=gamma), logits, labels, options, alpha=alpha)
+    return _sigmoid_loss(lambda z: _focal(z, gamma), logits, labels, options, alpha=alpha)
 
 
 def asymmetric(
@@ -123,12 +113,12 @@ def asymmetric(
     require(gamma_negative >= 0, f"gamma_negative is {gamma_negative}; it must be at least 0.")
     require(gamma_positive >= 0, f"gamma_positive is {gamma_positive}; it must be at least 0.")
     require(0 <= clip < 1, f"clip is {clip}; it must lie in [0, 1).")
-    positive = functools.partial(_focal, gamma=gamma_positive)
-    if clip == 0:  # The shifted form would take the logarithm of a probability that underflows.
-        negative = functools.partial(_focal, gamma=gamma_negative)
-    else:
-        negative = functools.partial(_shifted_focal, gamma=gamma_negative, clip=clip)
-    return _sigmoid_loss(positive, logits, labels, options, negative=negative)
+
+    def negative(z: jax.Array) -> jax.Array:
+        # At clip 0 the shifted form would take the logarithm of a probability that underflows.
+        return _shifted_focal(z, gamma_negative, clip) if clip else _focal(z, gamma_negative)
+
+    return _sigmoid_loss(lambda z: _focal(z, gamma_positive), logits, labels, options, negative=negative)
 
 
 def sigmoid_poly(
@@ -178,16 +168,16 @@ def _sigmoid_loss(
     alpha: float | None = None,
 ) -> jax.Array:
     """w1 y positive(x) + w0 (1 - y) negative(-x), each side a function of its margin; by default they are the same."""
-    label_smoothing = smoothing(options, SigmoidOptions)
-    x = as_logits(logits)
+    label_smoothing = shared.smoothing(options, SigmoidOptions)
+    x = shared.as_logits(logits)
     y = jnp.asarray(labels, x.dtype)
     hint = squeeze_hint("labels", y.shape, x.shape) + squeeze_hint("logits", x.shape, y.shape)
     require(y.shape == x.shape, f"logits {x.shape} and labels {y.shape} differ in shape.{hint}")
     multilabel = x.ndim >= 2
 
-    counted = counted_elements(options, y, *([x.shape, x.shape[:-1]] if multilabel else [x.shape]))
+    counted = shared.counted_elements(options, y, *([x.shape, x.shape[:-1]] if multilabel else [x.shape]))
     x = jnp.where(counted, x, 0)
-    y = nan_outside_unit(jnp.where(counted, y, 0))
+    y = shared.nan_outside_unit(jnp.where(counted, y, 0))
     target = y * (1 - label_smoothing) + label_smoothing / 2
     weight0, weight1 = _side_weights(options, x, alpha)
     on, off = target * weight1, (1 - target) * weight0
@@ -203,7 +193,7 @@ def _sigmoid_loss(
         sums = Terms(*(jnp.sum(term, axis=-1) for term in terms))
         labels_counted = jnp.maximum(sums.elements, 1)
         terms = sums._replace(loss=sums.loss / labels_counted, weight=sums.weight / labels_counted)
-    return reduce(terms, options)
+    return shared.reduce(terms, options)
 
 
 def _side_weights(
@@ -216,10 +206,11 @@ def _side_weights(
     if options.get("class_weight") is not None:
         meaning = ": the weights of the labels 0 and 1" + (", shared or per label" if x.ndim >= 2 else "")
         pairs = [(*shape, 2) for shape in shapes]
-        weight = as_weight("class_weight", options["class_weight"], x, *pairs, meaning=meaning)
+        weight = shared.as_weight("class_weight", options["class_weight"], x, *pairs, meaning=meaning)
         negative, positive = (jnp.broadcast_to(weight[..., label], x.shape) for label in (0, 1))
     if options.get("pos_weight") is not None:
-        positive = positive * jnp.broadcast_to(as_weight("pos_weight", options["pos_weight"], x, *shapes), x.shape)
+        pos_weight = shared.as_weight("pos_weight", options["pos_weight"], x, *shapes)
+        positive = positive * jnp.broadcast_to(pos_weight, x.shape)
     if alpha is not None:
         negative, positive = negative * (1 - alpha), positive * alpha
     return negative, positive

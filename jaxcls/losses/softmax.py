@@ -10,17 +10,8 @@ from jax.typing import ArrayLike
 
 from jaxcls._utils.errors import InputError
 from jaxcls._utils.labels import squeeze_hint
-from jaxcls.losses.weighting import (
-    Options,
-    Terms,
-    as_logits,
-    as_weight,
-    counted_elements,
-    nan_outside_unit,
-    reduce,
-    require,
-    smoothing,
-)
+from jaxcls.losses import shared
+from jaxcls.losses.shared import Options, Terms, require
 
 
 def softmax_cross_entropy(logits: ArrayLike, labels: ArrayLike, **options: Unpack[Options]) -> jax.Array:
@@ -140,7 +131,7 @@ def logit_adjusted_cross_entropy(
     [0.1054 2.3026]
     """
     require(tau >= 0, f"tau is {tau}; it must be at least 0.")
-    scores = as_logits(logits)
+    scores = shared.as_logits(logits)
     frequencies = _per_class("prior", prior, scores)
     if _is_concrete(prior):
         bad = np.flatnonzero(~(np.asarray(prior) > 0))
@@ -168,8 +159,8 @@ def _softmax_loss(
     alpha: ArrayLike | None = None,
 ) -> jax.Array:
     """loss(logits, targets) of each example, where the targets are the distribution of its label."""
-    label_smoothing = smoothing(options, Options)
-    x, y = as_logits(logits), jnp.asarray(labels)
+    label_smoothing = shared.smoothing(options, Options)
+    x, y = shared.as_logits(logits), jnp.asarray(labels)
     _check_classes(x, y)
     indices = y.ndim < x.ndim
     if not indices and options.get("ignore_label") is not None:
@@ -177,10 +168,10 @@ def _softmax_loss(
 
     # A narrow type would wrap: as uint8, the ignored label -1 is 255.
     y = y.astype(int) if indices else y.astype(x.dtype)
-    counted = counted_elements(options, y, x.shape[:-1])
+    counted = shared.counted_elements(options, y, x.shape[:-1])
     row = counted[..., None]
     x = jnp.where(row, x, 0)
-    y = _one_hot(jnp.where(counted, y, 0), x) if indices else nan_outside_unit(jnp.where(row, y, 0))
+    y = _one_hot(jnp.where(counted, y, 0), x) if indices else shared.nan_outside_unit(jnp.where(row, y, 0))
     target = y * (1 - label_smoothing) + label_smoothing / x.shape[-1]
     elements = counted.astype(x.dtype)
     weight = elements
@@ -191,7 +182,7 @@ def _softmax_loss(
     if alpha is not None:
         target = target * (jnp.full_like(x, alpha) if np.ndim(alpha) == 0 else _per_class("alpha", alpha, x))
         applied = weight * jnp.sum(target, axis=-1)
-    return reduce(Terms(weight * loss(x, target), applied, elements, positives=elements), options)
+    return shared.reduce(Terms(weight * loss(x, target), applied, elements, positives=elements), options)
 
 
 def _check_classes(x: jax.Array, y: jax.Array) -> None:
@@ -213,7 +204,7 @@ def _check_classes(x: jax.Array, y: jax.Array) -> None:
 
 
 def _per_class(name: str, value: ArrayLike | None, x: jax.Array) -> jax.Array:
-    weight = as_weight(name, value, x, x.shape[-1:], meaning=f": one per class of logits {x.shape}")
+    weight = shared.as_weight(name, value, x, x.shape[-1:], meaning=f": one per class of logits {x.shape}")
     return jnp.broadcast_to(weight, x.shape)
 
 

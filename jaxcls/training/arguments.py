@@ -15,8 +15,8 @@ from jaxcls import losses, metrics, optimizers
 from jaxcls._utils import labels
 from jaxcls._utils.errors import InputError, error_context, unknown_name
 from jaxcls._utils.labels import ProblemName
-from jaxcls.losses.by_name import SIGMOID_FAMILY, SOFTMAX_FAMILY
-from jaxcls.losses.weighting import Terms, reduce
+from jaxcls.losses import SIGMOID_FAMILY, SOFTMAX_FAMILY
+from jaxcls.losses.shared import Terms, reduce
 from jaxcls.models import Model, from_linen, functional
 from jaxcls.training.objective import Objective, OutputSpec
 

@@ -16,7 +16,7 @@ from jax.test_util import check_grads
 
 from jaxcls import losses
 from jaxcls._utils.errors import InputError
-from jaxcls.losses.by_name import SIGMOID_FAMILY
+from jaxcls.losses import SIGMOID_FAMILY
 
 PRIOR = np.array([0.7, 0.2, 0.1])
 ALPHA = np.array([0.25, 0.5, 1.0])
