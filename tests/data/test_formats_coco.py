@@ -107,7 +107,7 @@ def test_small_overshoots_are_clipped(written, box, clipped):
         (("images", 1, "width", 10**12), "image 3: its height and width"),
         (("images", 1, "width", 2.5), "image 3: its width is 2.5; it must be an integer"),
         (("categories", []), "holds no categories"),
-        (("categories", 1, "name", "dog"), "category 2 has the name dog, as another"),
+        (("categories", 1, "name", "dog"), "category 2 has the name 'dog'; it must be"),
         (("categories", 1, "name", " "), "category 2 has the name ' '"),
     ],
 )

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcls._utils.errors import InputError
+from jaxcls._utils.errors import InputError, listed
 from jaxcls.data.formats import boxes, reading
 
 # COCO's instances_train2017.json has one box without height in each of these images.
@@ -47,7 +47,13 @@ def read(path: Path) -> boxes.Annotated:
             raise InputError(f"{where}: image {names[name]} has the file name {name} too; file names are unique.")
         names[name] = identity
         sizes[identity] = boxes.check_size(_integer(image, "height", where), _integer(image, "width", where), where)
-    categories = _categories(content, path)
+    ids: dict[str, int] = {}
+    for identity, category, where in _entries(content, "categories", path):
+        name = category.get("name")
+        if not isinstance(name, str) or not name.strip() or name in ids:
+            raise InputError(f"{where} has the name {name!r}; it must be a word, and no other category's.")
+        ids[name] = identity
+    categories = dict(sorted(zip(ids.values(), ids, strict=True)))
     objects: dict[int, list[boxes.Object]] = {identity: [] for identity in sizes}
     file_names = dict(zip(sizes, names, strict=True))
     left_out = []
@@ -75,27 +81,15 @@ def read(path: Path) -> boxes.Annotated:
 
 def write(path: Path, annotated: boxes.Annotated) -> None:
     """Writes annotations that :func:`read` reads. Images, annotations and categories get the ids 1, 2, ..."""
-    images = [
-        {"id": image_id, "file_name": name, "height": height, "width": width}
-        for image_id, (name, (height, width)) in enumerate(
-            zip(annotated.names, annotated.sizes.tolist(), strict=True), 1
-        )
-    ]
+    images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    per_image = zip(annotated.boxes, annotated.classes, annotated.crowd, strict=True)
-    for image_id, columns in enumerate(per_image, 1):
-        for corners, index, crowd in zip(*(column.tolist() for column in columns), strict=True):
+    columns = (annotated.names, annotated.sizes.tolist(), annotated.boxes, annotated.classes, annotated.crowd)
+    for image_id, (name, (height, width), *objects) in enumerate(zip(*columns, strict=True), 1):
+        images.append({"id": image_id, "file_name": name, "height": height, "width": width})
+        for corners, index, crowd in zip(*(column.tolist() for column in objects), strict=True):
             box = _as_xywh(corners)
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": image_id,
-                    "category_id": index + 1,
-                    "bbox": box,
-                    "area": box[2] * box[3],
-                    "iscrowd": int(crowd),
-                }
-            )
+            ids = {"id": len(annotations) + 1, "image_id": image_id, "category_id": index + 1}
+            annotations.append(ids | {"bbox": box, "area": box[2] * box[3], "iscrowd": int(crowd)})
     categories = [{"id": category, "name": name} for category, name in enumerate(annotated.class_names, 1)]
     content = {"images": images, "annotations": annotations, "categories": categories}
     path.write_text(json.dumps(content), encoding="utf-8")
@@ -121,7 +115,7 @@ def results(
     >>> results(detections, [17], scale=np.array([[2.0, 2.0]]), sizes=np.array([[9, 9]]))
     [{'image_id': 17, 'category_id': 1, 'bbox': [1.0, 2.0, 2.0, 2.0], 'score': 0.5}]
     """
-    listed: list[dict[str, Any]] = []
+    found: list[dict[str, Any]] = []
     for row, image_id in enumerate(image_ids):
         scores, classes = np.asarray(detections["scores"][row]), np.asarray(detections["classes"][row])
         corners = to_original(detections["boxes"][row], scale[row], sizes[row])
@@ -130,8 +124,8 @@ def results(
             if classes[best] >= 0 and min(box[2:]) > 0:
                 score = round(float(scores[best]), 5)
                 category = int(classes[best]) + 1
-                listed.append({"image_id": image_id, "category_id": category, "bbox": box, "score": score})
-    return listed
+                found.append({"image_id": image_id, "category_id": category, "bbox": box, "score": score})
+    return found
 
 
 def to_original(corners: np.ndarray, scale: np.ndarray, size: np.ndarray) -> np.ndarray:
@@ -160,14 +154,14 @@ def _as_xywh(corners: Sequence[float]) -> tuple[float, float, float, float]:
 
 def _entries(content: Mapping[str, Any], key: str, path: Path) -> Iterator[tuple[int, dict[str, Any], str]]:
     """Yields the id of each entry of a list, which must be unique, the entry, and how to call it in a message."""
-    listed = content.get(key)
-    if not isinstance(listed, list):
+    entries = content.get(key)
+    if not isinstance(entries, list):
         raise InputError(f"{path}: holds no list {key!r}; COCO's annotations have images, annotations and categories.")
-    if not listed and key != "annotations":
+    if not entries and key != "annotations":
         raise InputError(f"{path}: holds no {key}; there must be at least one.")
     name = {"images": "image", "annotations": "annotation", "categories": "category"}[key]
     seen = set()
-    for index, entry in enumerate(listed):
+    for index, entry in enumerate(entries):
         if not isinstance(entry, dict):
             raise InputError(f"{path}: {key} holds {entry!r:.40} at index {index}; it must hold objects.")
         identity = _integer(entry, "id", f"{path}: the {name} at index {index}")
@@ -178,28 +172,12 @@ def _entries(content: Mapping[str, Any], key: str, path: Path) -> Iterator[tuple
         yield identity, entry, where
 
 
-def _categories(content: Mapping[str, Any], path: Path) -> dict[int, str]:
-    """id -> name, in the order of the ids."""
-    names: dict[int, str] = {}
-    taken = set()
-    for identity, category, where in _entries(content, "categories", path):
-        name = category.get("name")
-        if not isinstance(name, str) or not name.strip():
-            raise InputError(f"{where} has the name {name!r}; it must be a word.")
-        if name in taken:
-            raise InputError(f"{where} has the name {name}, as another category does; names are unique.")
-        taken.add(name)
-        names[identity] = name
-    return dict(sorted(names.items()))
-
-
 def _known(annotation: Mapping[str, Any], key: str, known: Mapping[int, str], where: str) -> int:
     """The id of an image or a category, which must be one in the file."""
     identity = _integer(annotation, key, where)
     if identity not in known:
-        some = ", ".join(f"{number} ({name:.40})" for number, name in list(known.items())[:10])
-        more = ", ..." if len(known) > 10 else ""
-        raise InputError(f"{where}: its {key} {identity} is not in the file, which has {some}{more}.")
+        some = listed([f"{number} ({name:.40})" for number, name in known.items()])
+        raise InputError(f"{where}: its {key} {identity} is not in the file, which has {some}.")
     return identity
 
 

@@ -4,7 +4,6 @@ Everingham et al. 2010, "The Pascal Visual Object Classes (VOC) Challenge". VOC'
 to the box: xmin = 1, xmax = 10 is x1 = 0, x2 = 10 everywhere else in jaxcls.
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -62,8 +61,7 @@ def read(
     if missing:
         raise images.missing(folder / "JPEGImages", missing, len(names))
     annotations = [folder / "Annotations" / f"{name}.xml" for name in names]
-    # A missing file has an error of its own.
-    files.all_inside(inside or folder, filter(os.path.lexists, annotations))
+    files.all_inside(inside or folder, annotations)
     contents = [_read(path) for path in annotations]
     if class_names is None:
         class_names = sorted({item.class_id for _, objects in contents for item in objects})
