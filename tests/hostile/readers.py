@@ -188,7 +188,7 @@ class Images(FileReader):
         return contents
 
     def open(self, path):
-        assert images.decode(path, size=8, channels=3).shape == (8, 8, 3)
+        assert images.decode_path(path, size=8, channels=3)[1].images.shape == (1, 8, 8, 3)
 
 
 class Coco(FileReader):

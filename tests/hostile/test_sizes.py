@@ -213,7 +213,7 @@ pages = int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self
 resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (96 << 20),) * 2)
 for path in sorted(Path(sys.argv[1]).iterdir()):
     try:
-        images.decode(path, size=8, channels=3)
+        images.decode_path(path, size=8, channels=3)
     except InputError as error:
         print(path.name, isinstance(error.__cause__, MemoryError))
 """

@@ -48,11 +48,11 @@ def read(path: Path) -> boxes.Annotated:
         names[name] = identity
         sizes[identity] = boxes.check_size(_integer(image, "height", where), _integer(image, "width", where), where)
     ids: dict[str, int] = {}
-    for identity, category, where in _entries(content, "categories", path):
-        name = category.get("name")
-        if not isinstance(name, str) or not name.strip() or name in ids:
-            raise InputError(f"{where} has the name {name!r}; it must be a word, and no other category's.")
-        ids[name] = identity
+    for identity, entry, where in _entries(content, "categories", path):
+        word = entry.get("name")
+        if not isinstance(word, str) or not word.strip() or word in ids:
+            raise InputError(f"{where} has the name {word!r}; it must be a word, and no other category's.")
+        ids[word] = identity
     categories = dict(sorted(zip(ids.values(), ids, strict=True)))
     objects: dict[int, list[boxes.Object]] = {identity: [] for identity in sizes}
     file_names = dict(zip(sizes, names, strict=True))

@@ -1,13 +1,21 @@
-"""Decodes image files of any size, mode and bit depth to compact arrays, once: decoded images are cached on disk."""
+"""Decodes image files of any size, mode and bit depth to compact arrays, once: decoded images are cached on disk.
+
+JPEG, PNG, TIFF, BMP, GIF (its first frame), WebP, PGM and PPM are recognized by their content. Images are rotated as
+their EXIF orientation says and resized to a square without preserving their aspect ratio, as Keras and torchvision do
+by default: nothing is cropped, and no padding reveals a class whose images happen to be wide. Transparency becomes
+white. 16-bit gray values are scaled, not clipped; so are integers and floats without a fixed range (from 0 to 65,535
+and from 0 to 1, or else from their own minimum to their maximum).
+"""
 
 import contextlib
 import hashlib
 import io
+import itertools
 import json
 import os
 import shutil
 import warnings
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -32,8 +40,6 @@ _FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM")
 # Increased when `decode` changes its pixels, so that older ones are not read from the cache.
 _VERSION = 2
 _CHUNK = 64
-# The EXIF tag of the orientation.
-_ORIENTATION = 0x0112
 # An image with more pixels than the first is only decoded if its file has a byte per thousand of them.
 _SMALL, _PIXELS_PER_BYTE = 1 << 24, 1000
 
@@ -63,49 +69,15 @@ class _Options(NamedTuple):
     skip_damaged: bool = False
 
 
-class _File(NamedTuple):
-    """The SHA-256 of a file ('' if it could not be decoded), its pixels, and its original height and width."""
-
-    sha256: str
-    image: np.ndarray
-    size: tuple[int, int]
-
-
-def decode(path: str | os.PathLike[str], *, size: int, channels: int) -> np.ndarray:
-    """Decodes one image: JPEG, PNG, TIFF, BMP, GIF (its first frame), WebP, PGM or PPM, recognized by its content.
-
-    The image is rotated as its EXIF orientation says and resized to a square without preserving its aspect ratio, as
-    Keras and torchvision do by default: nothing is cropped, and no padding reveals a class whose images happen to be
-    wide. Transparency becomes white. 16-bit gray values are scaled, not clipped; so are integers and floats without a
-    fixed range (from 0 to 65,535 and from 0 to 1, or else from their own minimum to their maximum).
-
-    Args:
-      path: the file.
-      size: height and width of the result, in pixels.
-      channels: 1 for grayscale, 3 for RGB.
-
-    Returns:
-      uint8 (size, size, channels).
-
-    Raises:
-      InputError: the file cannot be read, is not an image, is damaged, or has too many pixels to be decoded safely.
-
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "gray.pgm"
-    >>> _ = path.write_bytes(b"P5 2 1 255 " + bytes([7, 9]))
-    >>> decode(path, size=2, channels=1)[:, :, 0].tolist()
-    [[7, 9], [7, 9]]
-    """
-    options = _checked(_Options(size, channels, pad=False))
-    with _strict_pillow():
-        return _decode_file(Path(path), options).image
+# The SHA-256 of a file ('' if it could not be decoded), its pixels, and its original height and width.
+_File = tuple[str, np.ndarray, tuple[int, int]]
 
 
 def open_upright(path: Path) -> "Image.Image":
     """Opens an image for display: grayscale or RGB, at its original size, rotated as its EXIF orientation says.
 
     Raises:
-      InputError: as for :func:`decode`.
+      InputError: it cannot be read, is not an image, is damaged, or has too many pixels to be decoded safely.
     """
     from PIL import ImageOps
 
@@ -158,10 +130,10 @@ def decode_all(
       The decoded images, memory-mapped and read-only.
 
     Raises:
-      InputError: there are no files, one of them leads out of the folder or cannot be decoded (as in :func:`decode`),
-        or the cache cannot be written.
+      InputError: there are no files, one of them leads out of the folder, cannot be read, is not an image, is damaged
+        or has too many pixels to be decoded safely, or the cache cannot be written.
     """
-    options = _checked(_Options(size, channels, pad, skip_damaged))
+    options = _Options(size, channels, pad, skip_damaged)
     if not paths:
         raise InputError(f"{root}: no images for {what}; there must be at least one.")
     files.all_inside(inside or root, paths)
@@ -196,6 +168,12 @@ def decode_path(path: Path, *, size: int, channels: int, pad: bool = False) -> t
 
     Raises:
       InputError: as for :func:`decode_all`.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "gray.pgm"
+    >>> _ = path.write_bytes(b"P5 2 1 255 " + bytes([7, 9]))
+    >>> decode_path(path, size=2, channels=1)[1].images[0, :, :, 0].tolist()
+    [[7, 9], [7, 9]]
     """
     if path.is_dir():
         image_paths, _ = list_files(path)
@@ -204,10 +182,9 @@ def decode_path(path: Path, *, size: int, channels: int, pad: bool = False) -> t
         return np.array([file.relative_to(path).as_posix() for file in image_paths], object), decoded
     if not path.exists():
         raise InputError(f"{path}: there is no such file or folder; give an image, or a folder of images.")
-    options = _checked(_Options(size, channels, pad))
     with _strict_pillow():
-        file = _decode_file(path, options)
-    return np.array([path.name], object), Decoded(file.image[None], file.sha256, np.array([file.size], np.int32))
+        sha256, pixels, original = _decode_file(path, _Options(size, channels, pad))
+    return np.array([path.name], object), Decoded(pixels[None], sha256, np.array([original], np.int32))
 
 
 def read_unlabeled(path: Path, size: int, channels: int) -> Unlabeled:
@@ -248,14 +225,6 @@ def missing(where: Path, names: Sequence[object], total: int) -> InputError:
     )
 
 
-def _checked(options: _Options) -> _Options:
-    if options.size < 1:
-        raise InputError(f"image size {options.size}: must be at least 1 pixel.")
-    if options.channels not in (1, 3):
-        raise InputError(f"channels {options.channels}: must be 1 (grayscale) or 3 (RGB).")
-    return options
-
-
 @contextlib.contextmanager
 def _strict_pillow() -> Iterator[None]:
     """Makes a decompression bomb an error, and silences warnings about metadata, which does not affect the pixels."""
@@ -287,13 +256,6 @@ def _pillow_error_names(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: cannot be decoded ({error}); it may be damaged or cut off. Replace it.") from error
 
 
-def _decode_file(path: Path, options: _Options) -> _File:
-    with _pillow_error_names(path):
-        # Read as a whole: from a file, a decoder would allocate as much as a header declares.
-        content = path.read_bytes()
-        return _File(hashlib.sha256(content).hexdigest(), *_pixels(content, options))
-
-
 def _opened(content: bytes) -> "Image.Image":
     """Opens an image without decoding it; one that declares more pixels than its file can hold is a bomb."""
     from PIL import Image
@@ -304,29 +266,32 @@ def _opened(content: bytes) -> "Image.Image":
     return image
 
 
-def _pixels(content: bytes, options: _Options) -> tuple[np.ndarray, tuple[int, int]]:
-    from PIL import Image, ImageOps
+def _decode_file(path: Path, options: _Options) -> _File:
+    from PIL import ExifTags, Image, ImageOps
 
-    size, channels = options.size, options.channels
+    size, channels, pad, _ = options
     mode = "L" if channels == 1 else "RGB"
-    with _opened(content) as image:
-        width, height = image.size
-        if image.getexif().get(_ORIENTATION) in (5, 6, 7, 8):  # a quarter turn
-            width, height = height, width
-        # A JPEG can be decoded at an eighth of its size; twice the result's leaves the rest to a better filter.
-        image.draft(mode, (2 * size, 2 * size))
-        image.load()
-        upright = ImageOps.exif_transpose(image)
-    # Pillow's bilinear filter averages over all pixels when it reduces. It does not ring, as bicubic does.
-    rows, columns = fitted_size(height, width, size) if options.pad else (size, size)
-    resized = _in_mode(upright, mode).resize((columns, rows), Image.Resampling.BILINEAR, reducing_gap=2.0)
-    pixels = np.asarray(resized)
-    if pixels.dtype != np.uint8:
-        pixels = np.rint(pixels).clip(0, 255).astype(np.uint8)
-        pixels = np.repeat(pixels[:, :, None], channels, axis=2)
-    canvas = np.zeros((size, size, channels), np.uint8)
-    canvas[:rows, :columns] = pixels.reshape(rows, columns, channels)
-    return canvas, (height, width)
+    with _pillow_error_names(path):
+        # Read as a whole: from a file, a decoder would allocate as much as a header declares.
+        content = path.read_bytes()
+        with _opened(content) as image:
+            width, height = image.size
+            if image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8):  # a quarter turn
+                width, height = height, width
+            # A JPEG can be decoded at an eighth of its size; twice the result's leaves the rest to a better filter.
+            image.draft(mode, (2 * size, 2 * size))
+            image.load()
+            upright = ImageOps.exif_transpose(image)
+        # Pillow's bilinear filter averages over all pixels when it reduces. It does not ring, as bicubic does.
+        rows, columns = fitted_size(height, width, size) if pad else (size, size)
+        resized = _in_mode(upright, mode).resize((columns, rows), Image.Resampling.BILINEAR, reducing_gap=2.0)
+        pixels = np.asarray(resized)
+        if pixels.dtype != np.uint8:
+            pixels = np.rint(pixels).clip(0, 255).astype(np.uint8)
+            pixels = np.repeat(pixels[:, :, None], channels, axis=2)
+        canvas = np.zeros((size, size, channels), np.uint8)
+        canvas[:rows, :columns] = pixels.reshape(rows, columns, channels)
+    return hashlib.sha256(content).hexdigest(), canvas, (height, width)
 
 
 def _in_mode(image: "Image.Image", mode: str) -> "Image.Image":
@@ -334,7 +299,13 @@ def _in_mode(image: "Image.Image", mode: str) -> "Image.Image":
     from PIL import Image
 
     if image.mode.startswith(("I", "F")):
-        return Image.fromarray(_scaled(np.asarray(image)))
+        values, full = np.asarray(image, np.float64), 1.0 if image.mode == "F" else 65535.0
+        low, high = values.min(), values.max()
+        if not np.isfinite([low, high]).all():
+            raise ValueError("some pixels are NaN or infinite")
+        if low < 0 or high > full:
+            values, full = values - low, max(high - low, 1e-30)
+        return Image.fromarray((values / full * 255).astype(np.float32))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -342,18 +313,6 @@ def _in_mode(image: "Image.Image", mode: str) -> "Image.Image":
         # Not every mode converts to grayscale directly.
         image = image.convert("RGB")
     return image if image.mode == mode else image.convert(mode)
-
-
-def _scaled(values: np.ndarray) -> np.ndarray:
-    """Scales gray values of more than 8 bits to float32 from 0 to 255."""
-    full = 1.0 if values.dtype.kind == "f" else 65535.0
-    values = values.astype(np.float64)
-    low, high = values.min(), values.max()
-    if not np.isfinite([low, high]).all():
-        raise ValueError("some pixels are NaN or infinite")
-    if low < 0 or high > full:
-        return ((values - low) / max(high - low, 1e-30) * 255).astype(np.float32)
-    return (values / full * 255).astype(np.float32)
 
 
 def _key(paths: Sequence[Path], names: Sequence[str], root: Path, options: _Options) -> str:
@@ -370,55 +329,38 @@ def _key(paths: Sequence[Path], names: Sequence[str], root: Path, options: _Opti
 def _write(folder: Path, paths: Sequence[Path], names: Sequence[str], what: str, options: _Options) -> None:
     from tqdm import tqdm
 
-    content, pixels = hashlib.sha256(), hashlib.sha256()
-    sizes: list[tuple[int, int]] = []
-    left_out: list[int] = []
-    # Written in order, not mapped: on a full disk, writing to a mapped page kills the process.
-    with (
-        (folder / "images.npy").open("wb") as file,
-        tqdm(total=len(paths), desc=f"decoding {line(what)}", unit="image", leave=False, disable=None) as bar,
-        contextlib.closing(_decode_in_threads(paths, options)) as decoded,
-    ):
-        shape = (len(paths), options.size, options.size, options.channels)
-        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-        for row, (name, (digest, image, size)) in enumerate(zip(names, decoded, strict=True)):
-            if not digest:
-                left_out.append(row)
-            content.update(f"{digest}  {name}\n".encode(errors="surrogateescape"))
-            pixels.update(image.data)
-            file.write(image.data)
-            sizes.append(size)
-            bar.update()
-    record = {
-        "content_sha256": content.hexdigest(),
-        "pixels_sha256": pixels.hexdigest(),
-        "sizes": sizes,
-        "left_out": left_out,
-    }
-    (folder / "record.json").write_text(json.dumps(record), encoding="utf-8")
-
-
-def _decode_in_threads(paths: Sequence[Path], options: _Options) -> Generator[_File]:
-    """Decodes in threads, since Pillow releases the GIL, and yields the results in order."""
-
-    def decode_or_skip(path: Path) -> _File:
+    def decode(path: Path) -> _File:
         try:
             return _decode_file(path, options)
         except InputError:
             if not options.skip_damaged:
                 raise
-            return _File("", np.zeros((options.size, options.size, options.channels), np.uint8), (0, 0))
+            return "", np.zeros(shape[1:], np.uint8), (0, 0)
 
-    def decode_chunk(start: int) -> list[_File]:
-        return [decode_or_skip(path) for path in paths[start : start + _CHUNK]]
-
+    shape = (len(paths), options.size, options.size, options.channels)
+    content, pixels = hashlib.sha256(), hashlib.sha256()
+    sizes: list[tuple[int, int]] = []
+    # Threads, since Pillow releases the GIL.
     pool = ThreadPoolExecutor(os.cpu_count())
-    with _strict_pillow():
-        try:
-            for chunk in pool.map(decode_chunk, range(0, len(paths), _CHUNK)):
-                yield from chunk
-        finally:
-            pool.shutdown(cancel_futures=True)
+    # Written in order, not mapped: on a full disk, writing to a mapped page kills the process.
+    with (
+        (folder / "images.npy").open("wb") as file,
+        tqdm(total=len(paths), desc=f"decoding {line(what)}", unit="image", leave=False, disable=None) as bar,
+        _strict_pillow(),
+        contextlib.ExitStack() as stack,
+    ):
+        stack.callback(pool.shutdown, cancel_futures=True)
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        chunks = (paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK))
+        decoded = itertools.chain.from_iterable(pool.map(lambda chunk: [*map(decode, chunk)], chunks))
+        for name, (digest, image, size) in zip(names, decoded, strict=True):
+            content.update(f"{digest}  {name}\n".encode(errors="surrogateescape"))
+            pixels.update(image.data)
+            file.write(image.data)
+            sizes.append(size)
+            bar.update()
+    record = {"content_sha256": content.hexdigest(), "pixels_sha256": pixels.hexdigest(), "sizes": sizes}
+    (folder / "record.json").write_text(json.dumps(record), encoding="utf-8")
 
 
 def _read_cached(folder: Path, shape: tuple[int, ...]) -> Decoded | None:
@@ -431,6 +373,8 @@ def _read_cached(folder: Path, shape: tuple[int, ...]) -> Decoded | None:
         if hashlib.sha256(images.data).hexdigest() != record["pixels_sha256"]:
             return None
         sizes = np.array(record["sizes"], np.int32).reshape(-1, 2)
-        return Decoded(np.asarray(images), record["content_sha256"], sizes, tuple(record["left_out"]))
+        # A file that could not be decoded has no size.
+        left_out = tuple(np.flatnonzero(sizes[:, 0] == 0).tolist())
+        return Decoded(np.asarray(images), record["content_sha256"], sizes, left_out)
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -5,7 +5,7 @@ only. An image has its own position, exposure and noise. Findings are faint, and
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +14,10 @@ import numpy as np
 SIDE = 96
 # Coordinates from -1 to 1, from top to bottom and from left to right; the heart is on the right.
 _ROWS, _COLUMNS = np.mgrid[-1 : 1 : SIDE * 1j, -1 : 1 : SIDE * 1j].astype(np.float32)
+
+# The amplitude of opacities and their smallest and largest size; the amplitude of discs and their radius.
+_PATCHES = {"Consolidation": (0.2, 0.08, 0.16), "Infiltration": (0.24, 0.15, 0.35), "Pneumonia": (0.32, 0.1, 0.24)}
+_DISCS = {"Mass": (0.2, 0.15), "Nodule": (0.18, 0.065)}
 
 
 class Patient(NamedTuple):
@@ -27,21 +31,6 @@ class Patient(NamedTuple):
     rib_strength: float
     density: float
     texture: np.ndarray
-
-
-class _Chest(NamedTuple):
-    """The coordinates (SIDE, SIDE) of an image, and the size of its lungs."""
-
-    rng: np.random.Generator
-    x: np.ndarray
-    y: np.ndarray
-    width: float
-    height: float
-
-    def centered(self, out: float, down: float) -> tuple[np.ndarray, np.ndarray]:
-        """Coordinates relative to a point in a lung, at this distance from the midline and below the center."""
-        side = 1 if self.rng.random() < 0.5 else -1
-        return self.x - side * out * self.width, self.y - down * self.height
 
 
 def new_patient(rng: np.random.Generator) -> Patient:
@@ -77,8 +66,7 @@ def radiograph(rng: np.random.Generator, patient: Patient, findings: Mapping[str
     ribs = np.sin(2 * np.pi * (y + 0.35 * x**2) / (0.24 * patient.rib_distance) + patient.rib_phase)
     image += 0.035 * patient.rib_strength * ribs * (0.4 + lungs) + 0.03 * lungs * patient.texture
     for name, strength in findings.items():
-        if name in _DRAWN:
-            image += strength * lungs * _DRAWN[name](_Chest(rng, x, y, width, height))
+        image += strength * lungs * _drawn(name, rng, x, y, width, height)
 
     exposure, contrast = rng.normal(0, 0.05), np.exp(rng.normal(0, 0.12))
     image = 0.5 + exposure + contrast * (image - 0.5) + 0.06 * rng.normal() * _ROWS + 0.05 * rng.normal() * _COLUMNS
@@ -121,74 +109,53 @@ def _inside(x: np.ndarray, y: np.ndarray, width: float, height: float, softness:
     return _step(1 - np.hypot(x / width, y / height), softness)
 
 
-def _patch(chest: _Chest, *, amplitude: float, smallest: float, largest: float) -> np.ndarray:
-    """A soft opacity anywhere in a lung."""
-    x, y = chest.centered(chest.rng.uniform(0.3, 0.58), chest.rng.uniform(-0.4, 0.42))
-    across, along = chest.rng.uniform(smallest, largest, 2)
-    return amplitude * np.exp(-0.5 * ((x / across) ** 2 + (y / along) ** 2))
+def _drawn(
+    name: str, rng: np.random.Generator, x: np.ndarray, y: np.ndarray, width: float, height: float
+) -> np.ndarray | float:
+    """What a finding adds to an image within the lungs.
 
+    Args:
+      name: the finding.
+      rng: the source of all that is random.
+      x, y: the coordinates (SIDE, SIDE) of the image.
+      width, height: the size of its lungs.
+    """
 
-def _disc(chest: _Chest, *, amplitude: float, radius: float) -> np.ndarray:
-    x, y = chest.centered(chest.rng.uniform(0.32, 0.55), chest.rng.uniform(-0.4, 0.35))
-    size = radius * chest.rng.uniform(0.8, 1.25)
-    return amplitude * _inside(x, y, size, size)
+    def centered(out: float, down: float) -> tuple[np.ndarray, np.ndarray]:
+        """Coordinates relative to a point in a lung, at this distance from the midline and below the center."""
+        side = 1 if rng.random() < 0.5 else -1
+        return x - side * out * width, y - down * height
 
-
-def _bands(chest: _Chest) -> np.ndarray:
-    """A line above the diaphragm."""
-    x, y = chest.centered(0.4, chest.rng.uniform(0.15, 0.35))
-    return 0.12 * np.exp(-0.5 * ((y - 0.15 * x) / 0.03) ** 2) * _step(0.35 - np.abs(x), 0.05)
-
-
-def _fluid(chest: _Chest) -> np.ndarray:
-    """Fluid at the bottom of a lung, higher at the wall."""
-    x, y = chest.centered(0.4, chest.rng.uniform(0.25, 0.42))
-    return 0.2 * _step(y + 0.25 * np.abs(x), 0.04) * _step(0.4 - np.abs(x), 0.05)
-
-
-def _air(chest: _Chest) -> np.ndarray:
-    """Air between a lung and the wall: dark, in the upper half."""
-    x, y = chest.centered(0.4, 0.0)
-    return (
-        -0.1 * (1 - _inside(x, y - 0.1, 0.25 * chest.width, 0.58)) * _step(0.4 - np.abs(x), 0.05) * _step(0.2 - y, 0.1)
-    )
-
-
-def _rim(chest: _Chest) -> np.ndarray:
-    """A bright rim at the wall of a lung, in the lower half."""
-    x, y = chest.centered(0.4, 0.0)
-    return 0.12 * (1 - _inside(x, y, 0.26 * chest.width, 0.75)) * _step(0.4 - np.abs(x), 0.05) * _step(y + 0.2, 0.1)
-
-
-def _wings(chest: _Chest) -> np.ndarray:
-    """Haze around the roots of both lungs."""
-    return 0.1 * np.exp(-0.5 * (((np.abs(chest.x) - 0.28) / 0.16) ** 2 + (chest.y / 0.28) ** 2))
-
-
-def _net(chest: _Chest) -> np.ndarray:
-    """A fine net in the lower parts of both lungs."""
-    return 0.04 * smooth_noise(chest.rng, 32) * _step(chest.y - 0.05, 0.15)
-
-
-def _bubble(chest: _Chest) -> np.ndarray:
-    """The stomach behind the heart: a bright ring around a dark disc."""
-    x, y = chest.centered(0.2, 0.3)
-    distance = np.hypot(x, y) / 0.17
-    return 0.15 * np.exp(-0.5 * ((distance - 1) / 0.2) ** 2) - 0.1 * _step(1 - distance, 0.2)
-
-
-# What each finding adds to the image within the lungs.
-_DRAWN: dict[str, Callable[[_Chest], np.ndarray]] = {
-    "Atelectasis": _bands,
-    "Consolidation": functools.partial(_patch, amplitude=0.2, smallest=0.08, largest=0.16),
-    "Edema": _wings,
-    "Effusion": _fluid,
-    "Fibrosis": _net,
-    "Hernia": _bubble,
-    "Infiltration": functools.partial(_patch, amplitude=0.24, smallest=0.15, largest=0.35),
-    "Mass": functools.partial(_disc, amplitude=0.2, radius=0.15),
-    "Nodule": functools.partial(_disc, amplitude=0.18, radius=0.065),
-    "Pleural_Thickening": _rim,
-    "Pneumonia": functools.partial(_patch, amplitude=0.32, smallest=0.1, largest=0.24),
-    "Pneumothorax": _air,
-}
+    match name:
+        case "Consolidation" | "Infiltration" | "Pneumonia":  # a soft opacity anywhere in a lung
+            amplitude, smallest, largest = _PATCHES[name]
+            x, y = centered(rng.uniform(0.3, 0.58), rng.uniform(-0.4, 0.42))
+            across, along = rng.uniform(smallest, largest, 2)
+            return amplitude * np.exp(-0.5 * ((x / across) ** 2 + (y / along) ** 2))
+        case "Mass" | "Nodule":  # a disc
+            amplitude, radius = _DISCS[name]
+            x, y = centered(rng.uniform(0.32, 0.55), rng.uniform(-0.4, 0.35))
+            size = radius * rng.uniform(0.8, 1.25)
+            return amplitude * _inside(x, y, size, size)
+        case "Atelectasis":  # a line above the diaphragm
+            x, y = centered(0.4, rng.uniform(0.15, 0.35))
+            return 0.12 * np.exp(-0.5 * ((y - 0.15 * x) / 0.03) ** 2) * _step(0.35 - np.abs(x), 0.05)
+        case "Effusion":  # fluid at the bottom of a lung, higher at the wall
+            x, y = centered(0.4, rng.uniform(0.25, 0.42))
+            return 0.2 * _step(y + 0.25 * np.abs(x), 0.04) * _step(0.4 - np.abs(x), 0.05)
+        case "Pneumothorax":  # air between a lung and the wall: dark, in the upper half
+            x, y = centered(0.4, 0.0)
+            wall = -0.1 * (1 - _inside(x, y - 0.1, 0.25 * width, 0.58)) * _step(0.4 - np.abs(x), 0.05)
+            return wall * _step(0.2 - y, 0.1)
+        case "Pleural_Thickening":  # a bright rim at the wall of a lung, in the lower half
+            x, y = centered(0.4, 0.0)
+            return 0.12 * (1 - _inside(x, y, 0.26 * width, 0.75)) * _step(0.4 - np.abs(x), 0.05) * _step(y + 0.2, 0.1)
+        case "Edema":  # haze around the roots of both lungs
+            return 0.1 * np.exp(-0.5 * (((np.abs(x) - 0.28) / 0.16) ** 2 + (y / 0.28) ** 2))
+        case "Fibrosis":  # a fine net in the lower parts of both lungs
+            return 0.04 * smooth_noise(rng, 32) * _step(y - 0.05, 0.15)
+        case "Hernia":  # the stomach behind the heart: a bright ring around a dark disc
+            x, y = centered(0.2, 0.3)
+            distance = np.hypot(x, y) / 0.17
+            return 0.15 * np.exp(-0.5 * ((distance - 1) / 0.2) ** 2) - 0.1 * _step(1 - distance, 0.2)
+    return 0.0
