@@ -107,7 +107,7 @@ def test_heatmap_of_many_cells_draws_the_largest_without_tooltips():
 
 
 def test_whisker_spans_the_interval():
-    tree = drawn(charts.points([Interval("a", 0.5, (0.4, 0.6)), Interval("b", 0.6, None, 1)], x="accuracy"))
+    tree = drawn(charts.points([Interval("a", 0.5, (0.4, 0.6)), Interval("b", 0.6, None)], x="accuracy"))
     (whisker,) = paths(tree, "whisker")
     low, high = (float(number) for number in re.fullmatch(r"M([\d.]+) 18H([\d.]+)", whisker).groups())
     first, second = (float(circle.get("cx")) for circle in tree.iter("circle"))

@@ -9,7 +9,8 @@ from typing import Any
 import jaxcls
 from jaxcls import metrics
 from jaxcls._utils.errors import InputError
-from jaxcls.reports.html_report import charts, classification, detection
+from jaxcls.reports.html_report import charts
+from jaxcls.reports.html_report.sections import section
 from jaxcls.reports.records import by_output
 from jaxcls.reports.run_directory import Records
 
@@ -31,16 +32,22 @@ def render(run: Records) -> str:
     Returns:
       HTML of less than 2 MB.
     """
+    known = {name: value for name, value in run.results["metrics"].items() if value is not None}
     return _render_template(
         "run.html",
         **_overview(run),
         title=_task(run),
-        synthetic=run.data["synthetic"],
-        tiles=_metric_rows(run, _headline(run))[:4],
-        metrics=_metric_rows(run, run.results["metrics"]),
+        tiles=[name for name in _headline(run) if name in known][:4],
+        metrics=known,
+        intervals=_intervals(run),
         learning_curves=_learning_curves(run),
         history_columns=list(dict.fromkeys(name for entry in run.history for name in entry)),
-        sections=_sections(run),
+        sections=[
+            section(results, summary)
+            # Of the anchors and the headings in the section.
+            | {"prefix": f"output{number}-" if name else "", "heading": f"{name}: " if name else ""}
+            for number, (name, (results, summary)) in enumerate(by_output(run.results, run.summary).items(), 1)
+        ],
         settings=[name for name in {**run.config, **run.summary["recipe"]} if name not in _COMMAND_ONLY],
         environment=_environment(run.environment),
     )
@@ -66,8 +73,8 @@ def render_comparison(runs: Sequence[Records]) -> str:
         all_synthetic=all(run.data["synthetic"] for run in runs),
         same_test=len({(str(sorted(run.data["sha256"].items())), run.results["examples"]) for run in runs}) == 1,
         runs={name: _overview(run) for name, run in named.items()},
-        interval_charts=[_interval_chart(rows[name], list(named)) for name in _headline(runs[0]) if name in rows],
-        metrics=list(rows.values()),
+        interval_charts=[_interval_chart(name, rows[name], named) for name in _headline(runs[0]) if name in rows],
+        metrics=rows,
         learning_curves=_compared_learning_curves(named),
         settings=_differing_settings(runs),
     )
@@ -84,11 +91,9 @@ def _render_template(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for filter_ in (metric, score, number, duration, bounds, plain):
+    for filter_ in (metric, score, number, duration, bounds, plain, metrics.direction):
         environment.filters[filter_.__name__] = filter_
-    assert environment.loader is not None
-    style, _, _ = environment.loader.get_source(environment, "style.css")
-    return environment.get_template(template).render(version=jaxcls.__version__, style=style, **values)
+    return environment.get_template(template).render(version=jaxcls.__version__, **values)
 
 
 def metric(name: str) -> str:
@@ -170,23 +175,6 @@ def _overview(run: Records) -> dict[str, Any]:
     }
 
 
-def _sections(run: Records) -> list[dict[str, Any]]:
-    """Returns the section about each output: a template and its values."""
-    sections: list[dict[str, Any]] = []
-    for name, (results, summary) in by_output(run.results, run.summary).items():
-        module = detection if results["problem"] == "detection" else classification
-        sections.append({
-            **module.section(results, summary),
-            "template": module.TEMPLATE,
-            # Of the anchors and the headings in the section.
-            "prefix": f"output{len(sections) + 1}-" if name else "",
-            "heading": f"{name}: " if name else "",
-            "results": results,
-            "summary": summary,
-        })  # fmt: skip
-    return sections
-
-
 def _intervals(run: Records) -> dict[str, Any]:
     """Returns the intervals of the metrics; those of several outputs are named like 'output_metric'."""
     return {
@@ -203,19 +191,6 @@ def _headline(run: Records) -> list[str]:
     return list(dict.fromkeys([*run.summary["headline"], *_HEADLINE, *prefixed]))
 
 
-def _metric_rows(run: Records, names: Iterable[str]) -> list[dict[str, Any]]:
-    values, intervals = run.results["metrics"], _intervals(run)
-    return [
-        {"name": name, "value": values[name], "interval": intervals.get(name), "down": _is_better_low(name)}
-        for name in names
-        if values.get(name) is not None
-    ]
-
-
-def _is_better_low(name: str) -> bool:
-    return metrics.direction(name) == "min"
-
-
 def _learning_curves(run: Records) -> list[dict[str, Any]]:
     """Returns a chart of the losses, and one of each validation metric."""
     validation = dict.fromkeys(name for entry in run.history for name in entry if name.startswith("val_"))
@@ -225,8 +200,7 @@ def _learning_curves(run: Records) -> list[dict[str, Any]]:
     for names in (["loss", "val_loss"], *([name] for name in validation if name != "val_loss")):
         title = metric(names[0])
         lines = [
-            charts.Line("training" if name == "loss" else "validation", _over_epochs(run, name), int(name != "loss"))
-            for name in names
+            _line("training" if name == "loss" else "validation", run, name, int(name != "loss")) for name in names
         ]
         values = [value for line in lines for _, value in line.points if value is not None and math.isfinite(value)]
         unit_interval = title != "loss" and all(0 <= value <= 1 for value in values)
@@ -235,8 +209,8 @@ def _learning_curves(run: Records) -> list[dict[str, Any]]:
     return shown
 
 
-def _over_epochs(run: Records, name: str) -> list[tuple[float, float | None]]:
-    return [(entry["epoch"], entry.get(name)) for entry in run.history]
+def _line(label: str, run: Records, name: str, style: int) -> charts.Line:
+    return charts.Line(label, [(entry["epoch"], entry.get(name)) for entry in run.history], style)
 
 
 def _environment(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -264,20 +238,13 @@ def _compared_metric(name: str, runs: Sequence[Records]) -> dict[str, Any] | Non
     values = [run.results["metrics"].get(name) for run in runs]
     if not all(value is not None and math.isfinite(value) for value in values):
         return None
-    down = _is_better_low(name)
-    return {
-        "name": name,
-        "down": down,
-        "values": values,
-        "best": min(values) if down else max(values),
-        "intervals": [_intervals(run).get(name) for run in runs],
-    }
+    best = min if metrics.direction(name) == "min" else max
+    return {"values": values, "best": best(values), "intervals": [_intervals(run).get(name) for run in runs]}
 
 
-def _interval_chart(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    title = metric(row["name"])
-    drawn = map(charts.Interval, names, row["values"], row["intervals"], range(len(names)))
-    return {"title": title, "chart": charts.points(list(drawn), x=title)}
+def _interval_chart(name: str, row: Mapping[str, Any], runs: Iterable[str]) -> dict[str, Any]:
+    drawn = list(map(charts.Interval, runs, row["values"], row["intervals"]))
+    return {"title": metric(name), "chart": charts.points(drawn, x=metric(name))}
 
 
 def _compared_learning_curves(runs: Mapping[str, Records]) -> list[dict[str, Any]]:
@@ -285,10 +252,7 @@ def _compared_learning_curves(runs: Mapping[str, Records]) -> list[dict[str, Any
     shown = []
     for name in names:
         if name == "loss" or name.startswith("val_"):
-            lines = [
-                charts.Line(run_name, _over_epochs(run, name), style)
-                for style, (run_name, run) in enumerate(runs.items())
-            ]
+            lines = [_line(run_name, run, name, style) for style, (run_name, run) in enumerate(runs.items())]
             title = "training loss" if name == "loss" else metric(name)
             shown.append({"title": title, "chart": charts.lines(lines, x="epoch", y=title)})
     return shown

@@ -6,7 +6,8 @@ reader, a chart is an image with a description; the report shows its numbers as 
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from markupsafe import Markup, escape
@@ -35,7 +36,6 @@ class Interval(NamedTuple):
     name: str
     value: float
     bounds: tuple[float, float] | None
-    style: int = 0
 
 
 class Box(NamedTuple):
@@ -98,7 +98,7 @@ def lines(
     xs, ys = zip(*points, strict=True)
     x_range = (min(xs), max(xs)) if min(xs) < max(xs) else (xs[0] - 0.5, xs[0] + 0.5)
     frame = _Frame(x_range, _padded(min(ys), max(ys), unit_interval), 48, 390, 10, 208)
-    body = [*_axes(frame, x, x_ticks=[tick for tick in ticks(*frame.x) if tick == int(tick)])]
+    body = _axes(frame, x, [tick for tick in ticks(*frame.x) if tick == int(tick)])
     if mark is not None:
         position, label = frame.across(mark[0]), mark[1]
         body.append(f'<path class="mark" d="M{position:.1f} {frame.top}V{frame.bottom}"/>')
@@ -123,10 +123,15 @@ def curve(
       dot: the point of the decision threshold.
     """
     frame = _Frame((0, 1), (0, 1), 34, 192, 8, 166)
-    body = [*_axes(frame, x, about=2)]
+    body = _axes(frame, x, ticks(0, 1, about=2), ticks(0, 1, about=2))
     if diagonal:
         body.append(f'<path class="reference" d="M{frame.left} {frame.bottom}L{frame.right} {frame.top}"/>')
-    body.append(f'<path class="line s0" d="{_path(frame, line.points, steps=steps)}"/>')
+    path = _path(frame, line.points)
+    if steps:
+        path = f"M{frame.left:.1f} " + "V".join(
+            f"{frame.up(y):.1f}H{frame.across(x):.1f}" for x, y in _finite(line.points)
+        )
+    body.append(f'<path class="line s0" d="{path}"/>')
     description = f"{line.name}: {y} over {x}."
     if dot is not None:
         body.append(_dot(frame, dot, "chosen", 4))
@@ -152,15 +157,13 @@ def reliability(
     low = math.floor(10 * filled[0][0]) / 10
     frame = _Frame((low, 1), (0, 1), 48, 390, 10, 190)
     counts = _Frame((low, 1), (0, max(weights)), 48, 390, 198, 234)
-    body = [*_axes(frame, "confidence", below=62)]
+    body = _axes(frame, "confidence", below=62)
     for start, end, weight, _, accuracy in filled:
         left, right = frame.across(max(start, low)) + 1, frame.across(end) - 1
         for area, height, style in ((frame, accuracy, "bar"), (counts, weight, "bar faint")):
             top = area.up(height)
-            body.append(
-                f'<rect class="{style}" x="{left:.1f}" y="{top:.1f}" width="{right - left:.1f}" '
-                f'height="{area.bottom - top:.1f}"/>'
-            )
+            size = f'width="{right - left:.1f}" height="{area.bottom - top:.1f}"'
+            body.append(f'<rect class="{style}" x="{left:.1f}" y="{top:.1f}" {size}/>')
     body.append(f'<path class="reference" d="M{frame.across(low):.1f} {frame.up(low):.1f}L{frame.right} {frame.top}"/>')
     body += [
         _dot(frame, (min(max(confidence, low), 1.0), accuracy), "dot s0", 3) for *_, confidence, accuracy in filled
@@ -182,27 +185,20 @@ def heatmap(cells: Sequence[tuple[int, int, float]], names: Sequence[str]) -> Ma
     """
     side, left, top = 400.0, 24, 8
     step = side / len(names)
-    totals = [0.0] * len(names)
-    for true, _, weight in cells:
-        totals[true] += weight
+    totals = true_totals(cells)
     body = [f'<rect class="plate" x="{left}" y="{top}" width="{side:g}" height="{side:g}"/>']
     # One path for all cells of a shade. Where there are few, each confusion is a path with a tooltip.
-    shades: dict[tuple[str, float], list[str]] = {}
+    paths: dict[tuple[str, float, str], list[str]] = {}
     for true, predicted, weight in sorted(cells, key=lambda cell: -cell[2])[:_MOST_CELLS]:
-        style = "right" if true == predicted else "wrong"
-        opacity = 0.2 + 0.2 * math.ceil(4 * weight / totals[true])
-        square = f"M{left + predicted * step:.2f} {top + true * step:.2f}h{step:.2f}v{step:.2f}h-{step:.2f}z"
+        style, tooltip = "right" if true == predicted else "wrong", ""
         if style == "wrong" and len(cells) <= _MOST_NAMED_CELLS:
             tooltip = escape(f"{names[true]} predicted as {names[predicted]}: {weight:g}")
-            body.append(
-                f'<path class="wrong" fill-opacity="{opacity:.1f}" d="{square}"><title>{tooltip}</title></path>'
-            )
-        else:
-            shades.setdefault((style, opacity), []).append(square)
-    body += [
-        f'<path class="{style}" fill-opacity="{opacity:.1f}" d="{"".join(squares)}"/>'
-        for (style, opacity), squares in shades.items()
-    ]
+        opacity = 0.2 + 0.2 * math.ceil(4 * weight / totals[true])
+        square = f"M{left + predicted * step:.2f} {top + true * step:.2f}h{step:.2f}v{step:.2f}h-{step:.2f}z"
+        paths.setdefault((style, opacity, tooltip), []).append(square)
+    for (style, opacity, tooltip), squares in paths.items():
+        title = f"<title>{tooltip}</title>" if tooltip else ""
+        body.append(f'<path class="{style}" fill-opacity="{opacity:.1f}" d="{"".join(squares)}">{title}</path>')
     turned = f"translate(14 {top + side / 2:g}) rotate(-90)"
     body += [
         _text(left + side / 2, top + side + 18, "predicted", "middle"),
@@ -211,22 +207,30 @@ def heatmap(cells: Sequence[tuple[int, int, float]], names: Sequence[str]) -> Ma
     return _svg(432, 436, f"Confusion matrix of {len(names)} classes; correct predictions are on the diagonal.", body)
 
 
+def true_totals(cells: Sequence[tuple[int, int, float]]) -> Mapping[int, float]:
+    """Returns the weight of each true class, given the nonzero cells of a confusion matrix."""
+    totals: dict[int, float] = defaultdict(float)
+    for true, _, weight in cells:
+        totals[true] += weight
+    return totals
+
+
 def points(values: Sequence[Interval], *, x: str) -> Markup:
     """Draws numbered values below each other, each with its interval."""
     reach = [bound for value in values for bound in (value.value, *(value.bounds or ()))]
     height = 12 + 24 * len(values)
     frame = _Frame(_padded(min(reach), max(reach), False), (0, 1), 34, 386, 6, height)
-    body = [*_axes(frame, x, about=4, y_ticks=[])]
+    body = _axes(frame, x, ticks(*frame.x, about=4), [])
     descriptions = []
-    for number, (name, value, bounds, style) in enumerate(values, 1):
-        y = 24 * number - 6
+    for style, (name, value, bounds) in enumerate(values):
+        y = 24 * style + 18
         description = f"{name} {value:.4g}"
         if bounds is not None:
             low, high = map(frame.across, bounds)
             body.append(f'<path class="whisker s{style}" d="M{low:.1f} {y}H{high:.1f}"/>')
             description += f" ({bounds[0]:.4g} to {bounds[1]:.4g})"
         body.append(f'<circle class="dot s{style}" cx="{frame.across(value):.1f}" cy="{y}" r="4.5"/>')
-        body.append(_text(26, y + 4, str(number), "end"))
+        body.append(_text(26, y + 4, str(style + 1), "end"))
         descriptions.append(description)
     return _svg(400, height + 40, f"{x}: {'; '.join(descriptions)}.", body)
 
@@ -262,31 +266,29 @@ def _svg(width: float, height: float, description: str, body: Sequence[str]) -> 
 def _axes(
     frame: _Frame,
     x: str,
-    *,
     x_ticks: Sequence[float] | None = None,
     y_ticks: Sequence[float] | None = None,
-    about: int = 5,
+    *,
     below: float = 18,
-) -> Iterator[str]:
-    """Yields horizontal grid lines, the numbers of both axes, and the name of x; that of y is above the chart."""
-    x_ticks = ticks(*frame.x, about) if x_ticks is None else x_ticks
-    y_ticks = ticks(*frame.y, about) if y_ticks is None else y_ticks
-    for tick, label in zip(y_ticks, _tick_labels(y_ticks), strict=True):
+) -> list[str]:
+    """Returns horizontal grid lines, the numbers of both axes, and the name of x; that of y is above the chart."""
+    drawn = []
+    for tick, label in _labeled(ticks(*frame.y) if y_ticks is None else y_ticks):
         y = frame.up(tick)
-        yield f'<path class="grid" d="M{frame.left} {y:.1f}H{frame.right}"/>'
-        yield _text(frame.left - 6, y + 4, label, "end")
-    yield f'<path class="axis" d="M{frame.left} {frame.bottom}H{frame.right}"/>'
-    for tick, label in zip(x_ticks, _tick_labels(x_ticks), strict=True):
-        yield _text(frame.across(tick), frame.bottom + below - 2, label, "middle")
-    yield _text((frame.left + frame.right) / 2, frame.bottom + below + 14, x, "middle")
+        drawn.append(f'<path class="grid" d="M{frame.left} {y:.1f}H{frame.right}"/>')
+        drawn.append(_text(frame.left - 6, y + 4, label, "end"))
+    drawn.append(f'<path class="axis" d="M{frame.left} {frame.bottom}H{frame.right}"/>')
+    for tick, label in _labeled(ticks(*frame.x) if x_ticks is None else x_ticks):
+        drawn.append(_text(frame.across(tick), frame.bottom + below - 2, label, "middle"))
+    return [*drawn, _text((frame.left + frame.right) / 2, frame.bottom + below + 14, x, "middle")]
 
 
-def _tick_labels(values: Sequence[float]) -> list[str]:
+def _labeled(values: Sequence[float]) -> list[tuple[float, str]]:
+    """Returns the numbers of an axis with their labels, which have as many decimals as their distance needs."""
     step = min((b - a for a, b in itertools.pairwise(values)), default=abs(values[0]) if values else 1)
     decimals = max(0, -math.floor(math.log10(step) + 1e-9)) if step else 0
-    if any(abs(value) >= 1e5 for value in values) or decimals > 5:
-        return [f"{value:.3g}" for value in values]
-    return [f"{value:,.{decimals}f}" for value in values]
+    rounded = decimals > 5 or any(abs(value) >= 1e5 for value in values)
+    return [(value, f"{value:.3g}" if rounded else f"{value:,.{decimals}f}") for value in values]
 
 
 def _text(x: float, y: float, text: str, anchor: str) -> str:
@@ -297,18 +299,15 @@ def _dot(frame: _Frame, point: tuple[float, float], style: str, radius: float) -
     return f'<circle class="{style}" cx="{frame.across(point[0]):.1f}" cy="{frame.up(point[1]):.1f}" r="{radius:g}"/>'
 
 
-def _path(frame: _Frame, points: Sequence[Point], *, steps: bool = False) -> str:
-    pieces, connected = [], False
+def _path(frame: _Frame, points: Sequence[Point]) -> str:
+    pieces, command = "", "M"
     for x, y in points:
-        finite = y is not None and math.isfinite(y)
-        if y is not None and finite:
-            across, up = f"{frame.across(x):.1f}", f"{frame.up(y):.1f}"
-            if steps:
-                pieces.append(f"V{up}H{across}" if connected else f"M{frame.left:.1f} {up}H{across}")
-            else:
-                pieces.append(f"{'L' if connected else 'M'}{across} {up}")
-        connected = finite
-    return "".join(pieces)
+        if y is None or not math.isfinite(y):
+            command = "M"
+            continue
+        pieces += f"{command}{frame.across(x):.1f} {frame.up(y):.1f}"
+        command = "L"
+    return pieces
 
 
 def _finite(points: Sequence[Point]) -> list[tuple[float, float]]:

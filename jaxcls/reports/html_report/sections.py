@@ -1,0 +1,103 @@
+"""The section of a report about one output: the name of its template, and what this shows besides the records."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from jaxcls.reports.html_report import charts
+
+# The confusion matrix of more classes is a chart without numbers.
+_MOST_CLASSES_OF_A_TABLE = 20
+_MOST_CONFUSIONS = 8
+Cells = Sequence[tuple[int, int, float]]
+
+
+def section(results: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the values of the template of an output, given its records."""
+    values = _detection if results["problem"] == "detection" else _classification
+    return values(results, summary) | {"results": results, "summary": summary}
+
+
+def _classification(results: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str, Any]:
+    problem, names, confusion = results["problem"], summary["class_names"], summary["confusion"]
+    # The predicted class of a multiclass problem is the most likely one.
+    thresholds, bins = results["thresholds"] if problem != "multiclass" else None, summary["reliability"]
+    if isinstance(thresholds, float | int):
+        thresholds = [thresholds] * len(results["labels"])
+    is_table = len(names) <= _MOST_CLASSES_OF_A_TABLE
+    return {
+        "template": "classification.html",
+        "confusion_table": _matrix(confusion, len(names)) if problem != "multilabel" and is_table else None,
+        "confusion_chart": charts.heatmap(confusion, names) if problem != "multilabel" and not is_table else None,
+        "confusions": _most_frequent_confusions(confusion, names) if problem == "multiclass" else [],
+        "thresholds": thresholds,
+        "curves": [
+            _curves(label, curves, results["labels"][label], has_threshold=thresholds is not None)
+            for label, curves in summary["curves"].items()
+        ],
+        "reliability_chart": charts.reliability(bins["weight"], bins["confidence"], bins["accuracy"]),
+    }
+
+
+def _matrix(cells: Cells, count: int) -> list[list[float]]:
+    matrix = [[0.0] * count for _ in range(count)]
+    for true, predicted, weight in cells:
+        matrix[true][predicted] = weight
+    return matrix
+
+
+def _most_frequent_confusions(cells: Cells, names: Sequence[str]) -> list[dict[str, Any]]:
+    totals = charts.true_totals(cells)
+    wrong = sorted((cell for cell in cells if cell[0] != cell[1]), key=lambda cell: -cell[2])
+    return [
+        {"true": names[true], "predicted": names[predicted], "weight": weight, "total": totals[true]}
+        for true, predicted, weight in wrong[:_MOST_CONFUSIONS]
+    ]
+
+
+def _curves(label: str, curves: Mapping[str, Any], values: Mapping[str, Any], has_threshold: bool) -> dict[str, Any]:
+    recall, precision, specificity = values["recall"], values["precision"], values["specificity"]
+    marked = has_threshold and None not in (recall, precision, specificity)
+    roc = charts.curve(
+        charts.Line(label, curves["roc"]),
+        x="false positive rate",
+        y="true positive rate",
+        diagonal=True,
+        dot=(1 - specificity, recall) if marked else None,
+    )
+    precision_recall = _precision_recall(label, curves, (recall, precision) if marked else None)
+    return {"label": label, "values": values, "roc": roc, "precision_recall": precision_recall}
+
+
+def _precision_recall(label: str, curves: Mapping[str, Any], dot: tuple[float, float] | None = None) -> Markup:
+    return charts.curve(charts.Line(label, curves["precision_recall"]), x="recall", y="precision", steps=True, dot=dot)
+
+
+def _detection(results: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "template": "detection.html",
+        "examples": [example | {"chart": _example(example)} for example in summary["examples"]],
+        "curves": [
+            {"label": label, "values": results["labels"][label], "chart": _precision_recall(label, curves)}
+            for label, curves in summary["curves"].items()
+        ],
+        "missed": [mistake | {"chart": _crop(mistake, "truth")} for mistake in summary["missed"]],
+        "false_alarms": [mistake | {"chart": _crop(mistake, "wrong")} for mistake in summary["false_alarms"]],
+    }
+
+
+def _example(example: Mapping[str, Any]) -> Markup:
+    truth = [charts.Box("truth", one["box"], one["class"]) for one in example["truth"]]
+    detections = [
+        charts.Box("correct" if one["correct"] else "wrong", one["box"], f"{one['class']} {one['score']:.2f}")
+        for one in example["detections"]
+    ]
+    names, detected = (", ".join(box.label for box in boxes) or "none" for boxes in (truth, detections))
+    description = f"Test image {example['row']}. Objects: {names}. Detections: {detected}."
+    return charts.boxes(example, truth + detections, description)
+
+
+def _crop(mistake: Mapping[str, Any], style: str) -> Markup:
+    box = charts.Box(style, mistake["example"]["box"], "")
+    return charts.boxes(mistake["example"], [box], f"{mistake['class']} in test image {mistake['row']}")
