@@ -1,7 +1,5 @@
 """The chain from settings to an experiment and its data: resolve, load, split, preprocess, build."""
 
-import dataclasses
-import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -20,7 +18,7 @@ from jaxcls.models import Model, functional
 from jaxcls.tasks.task import Task
 from jaxcls.training import problems, settings
 from jaxcls.training.experiment import ClassNames, Experiment, check_batch_size, shaped_outputs, split_outputs
-from jaxcls.training.objective import Objective, OutputSpec
+from jaxcls.training.objective import Objective
 from jaxcls.training.settings import Settings
 
 PyTree = Any
@@ -84,19 +82,6 @@ def build(
     # Traced, not compiled: settings that do not fit together are refused here.
     jax.eval_shape(experiment.step, experiment.state_shapes, one_batch(train, resolved.batch_size))
     return Built(task, resolved, experiment, dataset, splits, train)
-
-
-def for_prediction(task: Task, resolved: Settings, preprocessor: Preprocessor, class_names: ClassNames) -> Experiment:
-    """Builds the experiment of a finished run, which predicts and does not train: losses need training labels."""
-    objective = without_loss(task.problem)
-    return with_objective(task, resolved, preprocessor, class_names, objective, optax.identity())
-
-
-def without_loss(problem: Any) -> Objective:
-    """Returns an objective that scores and does not train."""
-    if isinstance(problem, Mapping):
-        return {name: OutputSpec(output, _no_loss) for name, output in problem.items()}
-    return OutputSpec(problem, _no_loss, scores=problems.get(problem).scores)
 
 
 def with_objective(
@@ -164,11 +149,8 @@ def with_recipe(task: Task, user_settings: Settings) -> Settings:
     if user_settings.loss is not None and _loss(user_settings.loss, task) != _loss(recipe.loss, task):
         without += settings.names(settings.LossOptions)
     resolved = settings.resolve(user_settings, recipe, without=without)
-    if resolved.schedule is None:
-        resolved = dataclasses.replace(resolved, schedule="constant")
-    if resolved.learning_rate is None:
-        rate = optimizers.default_learning_rate(resolved.optimizer)
-        resolved = dataclasses.replace(resolved, learning_rate=rate)
+    rate = optimizers.default_learning_rate(resolved.optimizer)
+    resolved = settings.resolve(resolved, Settings(schedule="constant", learning_rate=rate))
     _check(task, resolved)
     return resolved
 
@@ -231,30 +213,19 @@ def build_model(task: Task, resolved: Settings, preprocessor: Preprocessor, clas
     accepted = inspect.signature(getattr(maker, "func", maker).__init__).parameters
     if not accepted.keys() >= preprocessor.model_arguments.keys():
         raise InputError(f"--model {resolved.model} of {task.name} takes other inputs than the preprocessor returns.")
-    problem: Any = task.problem
-    sizes = (
-        {name: _logits(problem[name], class_names[name]) for name in problem}
-        if isinstance(problem, Mapping)
-        else {"": _logits(problem, class_names)}
-    )
-    module = functools.partial(
-        maker,
-        num_classes=sum(sizes.values()),
-        dropout=resolved.dropout,
-        dtype=jnp.dtype(resolved.dtype),
-        **preprocessor.model_arguments,
-    )
+    sizes: Any = jax.tree.map(lambda name, names: 1 if name == "binary" else len(names), task.problem, class_names)
     with error_context(f"--model {resolved.model}"):
-        model = functional(lambda rngs: module(rngs=rngs), remat=resolved.remat)
-    return shaped_outputs(split_outputs(model, sizes) if isinstance(problem, Mapping) else model, problem)
-
-
-def _logits(problem: str, class_names: Any) -> int:
-    return 1 if problem == "binary" else len(class_names)
-
-
-def _no_loss(*arguments: Any, **options: Any) -> jax.Array:
-    raise TypeError("the experiment of a finished run has no loss: class weights need training labels")
+        model = functional(
+            lambda rngs: maker(
+                num_classes=sum(jax.tree.leaves(sizes)),
+                dropout=resolved.dropout,
+                dtype=jnp.dtype(resolved.dtype),
+                rngs=rngs,
+                **preprocessor.model_arguments,
+            ),
+            remat=resolved.remat,
+        )
+    return shaped_outputs(split_outputs(model, sizes) if isinstance(sizes, Mapping) else model, task.problem)
 
 
 def _loss(name: str, task: Task) -> tuple[Any, bool]:

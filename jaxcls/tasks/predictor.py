@@ -16,7 +16,7 @@ from jaxcls._utils.errors import InputError, error_context
 from jaxcls.checkpoints import CheckpointManager
 from jaxcls.data import adapters
 from jaxcls.data.dataset import Unlabeled
-from jaxcls.data.preprocessing import Preprocessor, from_record
+from jaxcls.data.preprocessing import from_record
 from jaxcls.export.exportable import Exportable
 from jaxcls.kernels import native
 from jaxcls.reports import run_directory
@@ -24,8 +24,10 @@ from jaxcls.reports.run_directory import FinishedRun
 from jaxcls.tasks import build
 from jaxcls.tasks.task import Task
 from jaxcls.training import objective as objectives
+from jaxcls.training import problems
 from jaxcls.training.arguments import as_model
 from jaxcls.training.experiment import ClassNames, Experiment, shaped_outputs, shardings
+from jaxcls.training.objective import Objective, OutputSpec
 from jaxcls.training.saving import exportable_of
 from jaxcls.training.settings import Settings
 from jaxcls.training.settings import from_record as settings_from_record
@@ -112,11 +114,26 @@ def load(path: Path | str, model: Any = None, *, portable: bool = False) -> Pred
     """
     path = Path(path)
     saved = run_directory.read(path)
+    problem, class_names = saved.predictor["problem"], _class_names(saved)
+    task = settings = None
     if saved.config.get("task") == "compile":
-        predictor = Predictor(_of_user_model(model, saved, path), {}, 0.5, _class_names(saved), saved.data)
+        experiment = _of_user_model(model, saved, path)
     else:
-        predictor = _of_task(saved, path)
-    experiment = predictor.experiment
+        where = str(path / "config.toml")
+        settings = settings_from_record(saved.config, where=where)
+        task = dataclasses.replace(tasks.get(settings.task), problem=problem)
+        build.check_finished(task, settings, where)
+        with error_context(str(path / "predictor.json")):
+            preprocessor = from_record(saved.predictor["preprocessor"])
+        size = _bytes(preprocessor.shapes(settings.eval_batch_size))
+        if size > _MAX_BATCH_BYTES:
+            raise InputError(
+                f"{where}: a batch of eval_batch_size {settings.eval_batch_size} would take {size:,} bytes, more than "
+                f"{_MAX_BATCH_BYTES:,}; lower it."
+            )
+        experiment = build.with_objective(
+            task, settings, preprocessor, class_names, _without_loss(problem), optax.identity()
+        )
     replicated, _ = shardings()
     shapes = dict(zip(("params", "model_state"), jax.eval_shape(experiment.model.init, jax.random.key(0)), strict=True))
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated), shapes)
@@ -125,20 +142,8 @@ def load(path: Path | str, model: Any = None, *, portable: bool = False) -> Pred
         restored = checkpoints.restore(like=like)
     if restored is None:
         raise InputError(f"{saved.model} holds no weights; train again into another --run-dir.")
-    thresholds = _thresholds(restored.metadata, saved.predictor["problem"], predictor.class_names, str(saved.model))
-    return predictor._replace(weights=restored.state, thresholds=thresholds, portable=portable)
-
-
-def _of_task(saved: FinishedRun, path: Path) -> Predictor:
-    settings = settings_from_record(saved.config, where=str(path / "config.toml"))
-    task = dataclasses.replace(tasks.get(settings.task), problem=saved.predictor["problem"])
-    build.check_finished(task, settings, str(path / "config.toml"))
-    with error_context(str(path / "predictor.json")):
-        preprocessor = from_record(saved.predictor["preprocessor"])
-    _check_batch(settings, preprocessor, path)
-    class_names = _class_names(saved)
-    experiment = build.for_prediction(task, settings, preprocessor, class_names)
-    return Predictor(experiment, {}, 0.5, class_names, saved.data, task, settings)
+    thresholds = _thresholds(restored.metadata, problem, class_names, str(saved.model))
+    return Predictor(experiment, restored.state, thresholds, class_names, saved.data, task, settings, portable)
 
 
 def _of_user_model(model: Any, saved: FinishedRun, path: Path) -> Experiment:
@@ -152,11 +157,22 @@ def _of_user_model(model: Any, saved: FinishedRun, path: Path) -> Experiment:
     problem = saved.predictor["problem"]
     return Experiment(
         model=shaped_outputs(as_model(model, None), problem),
-        objective=build.without_loss(problem),
+        objective=_without_loss(problem),
         optimizer=optax.identity(),
         class_names=_class_names(saved),
         settings=saved.config,
     )
+
+
+def _without_loss(problem: Any) -> Objective:
+    """Returns an objective that scores and does not train: class weights need training labels."""
+    if isinstance(problem, dict):
+        return {name: OutputSpec(output, _no_loss) for name, output in problem.items()}
+    return OutputSpec(problem, _no_loss, scores=problems.get(problem).scores)
+
+
+def _no_loss(*arguments: Any, **options: Any) -> jax.Array:
+    raise TypeError("the experiment of a finished run has no loss: class weights need training labels")
 
 
 def _class_names(saved: FinishedRun) -> Any:
@@ -164,15 +180,6 @@ def _class_names(saved: FinishedRun) -> Any:
     if isinstance(names, dict):
         return {name: tuple(output_names) for name, output_names in names.items()}
     return tuple(names or ())
-
-
-def _check_batch(settings: Settings, preprocessor: Preprocessor, path: Path) -> None:
-    size = _bytes(preprocessor.shapes(settings.eval_batch_size))
-    if size > _MAX_BATCH_BYTES:
-        raise InputError(
-            f"{path / 'config.toml'}: a batch of eval_batch_size {settings.eval_batch_size} would take {size:,} "
-            f"bytes, more than {_MAX_BATCH_BYTES:,}; lower it."
-        )
 
 
 def _check_weights(shapes: PyTree, path: Path, folder: Path) -> None:
@@ -192,10 +199,7 @@ def _bytes(shapes: PyTree) -> int:
 
 
 def _thresholds(metadata: dict[str, Any], problem: Any, class_names: Any, where: str) -> Any:
-    one = {"multilabel": (float, [float])}
-    schema = {name: one.get(output, float) for name, output in problem.items()} if isinstance(problem, dict) else (
-        one.get(problem, float)
-    )  # fmt: skip
+    schema = jax.tree.map(lambda name: (float, [float]) if name == "multilabel" else float, problem)
     schemas.check(metadata, {"thresholds": schema}, f"the record of the weights in {where}")
     thresholds = metadata["thresholds"]
     if isinstance(thresholds, list):

@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from jaxcls._utils import environment
 from jaxcls._utils.errors import error_context
@@ -12,7 +11,6 @@ from jaxcls.kernels import native
 from jaxcls.reports import loggers
 from jaxcls.reports.run_directory import RunDirectory
 from jaxcls.tasks import build
-from jaxcls.tasks.build import Built
 from jaxcls.training import checks, settings
 from jaxcls.training.loop import FitConfig
 from jaxcls.training.run import Reported, Result, RunData, RunOptions, execute
@@ -50,6 +48,8 @@ def run(
 
     record = settings.as_record(resolved)
     identity = settings.identity(resolved)
+    preset = settings.identity(build.with_recipe(task, Settings(task=task.name, preset=resolved.preset)))
+    differences = {name: preset[name] for name in sorted(identity) if preset[name] != identity[name]}
     directory = RunDirectory(
         resolved.run_dir or Path("runs") / f"{task.name}-{settings.digest(resolved, provenance.sha256)}",
         {name: value for name, value in record.items() if name not in settings.names(CommandSettings)},
@@ -59,39 +59,20 @@ def run(
         data=dataclasses.asdict(provenance) | {"duplicates_in_test": copies},
         predictor=predictor_record(experiment, built.train),
     )
-    names = RunOptions._fields
+    mode = checks.monitor_mode(experiment.objective, resolved.monitor, resolved.patience, has_validation=True)
+    values = vars(resolved) | {"mode": mode}
     return execute(
         experiment,
         experiment.init(resolved.seed),
         RunData(built.train, validation, test),
-        FitConfig(
-            resolved.epochs,
-            resolved.batch_size,
-            resolved.monitor,
-            checks.monitor_mode(experiment.objective, resolved.monitor, resolved.patience, has_validation=True),
-            resolved.patience,
-            resolved.max_skipped_steps,
-            resolved.checkpoint_seconds,
-        ),
-        RunOptions(**{name: getattr(resolved, name) for name in names}),
+        FitConfig(**{name: values[name] for name in FitConfig._fields}),
+        RunOptions(**{name: values[name] for name in RunOptions._fields}),
         directory,
         Reported(
-            splits._asdict(),
-            provenance.synthetic,
-            copies,
-            headline=task.metrics,
-            differs_from_preset=_differs_from_preset(built),
+            splits._asdict(), provenance.synthetic, copies, headline=task.metrics, differs_from_preset=differences
         ),
         identity=identity | {"data": provenance.sha256},
         settings=record,
         say=say,
         stop=stop,
     )
-
-
-def _differs_from_preset(built: Built) -> dict[str, Any]:
-    """Returns the preset's values of the settings that differ from it; None where it has none."""
-    chosen = built.settings
-    preset = build.with_recipe(built.task, Settings(task=chosen.task, preset=chosen.preset))
-    theirs, ours = settings.identity(preset), settings.identity(chosen)
-    return {name: theirs.get(name) for name in sorted(ours) if theirs.get(name) != ours.get(name)}
