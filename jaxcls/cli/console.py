@@ -7,15 +7,12 @@ import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 from jaxcls._utils import escaping
 from jaxcls._utils.errors import InputError, RunError
 from jaxcls._utils.signals import Interrupted
 from jaxcls._utils.text_table import text_table
-
-if TYPE_CHECKING:
-    from jaxcls.tasks.predictor import Predictor
 
 # Exit statuses, other than 0.
 FAILED = 1
@@ -89,11 +86,6 @@ def check_output(file: Path, *, overwrite: bool) -> None:
         raise InputError(f"--output {file}: give the name of a file in an existing folder.")
     if file.exists() and not overwrite:
         raise InputError(f"--output {file} exists; name another file, or give --overwrite.")
-
-
-def origin(learned: "Predictor") -> str:
-    """The task of a finished run, and whether its examples were synthetic."""
-    return learned.experiment.name + (", learned from SYNTHETIC examples" if learned.data["synthetic"] else "")
 
 
 def table(report: Mapping[str, Any], split: str) -> str:

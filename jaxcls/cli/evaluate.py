@@ -8,16 +8,11 @@ Examples:
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from jaxcls._utils.errors import InputError
 from jaxcls.cli import console
 from jaxcls.training.settings import UNSET, DataSource, Settings, select
-
-if TYPE_CHECKING:
-    from jaxcls.data.dataset import Dataset
-    from jaxcls.tasks.predictor import Predictor
-    from jaxcls.tasks.task import Task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,7 +34,18 @@ def run(options: Options) -> None:
     learned = predictor.load(options.run_dir)
     task, settings = build.resolve(_with_data(learned.task_settings, options))
     dataset, splits = build.load(task, settings, say=console.say)
-    _compare(options, learned, task, dataset)
+    if (task.problem, dataset.class_names) != (learned.problem, learned.class_names):
+        raise InputError(
+            f"{dataset.provenance.location} is a {task.problem} problem of {_listed(dataset.class_names)}, but the "
+            f"run in {options.run_dir} learned a {learned.problem} one of {_listed(learned.class_names)}; give "
+            "data of the same classes."
+        )
+    before, now = learned.data["sha256"], dataset.provenance.sha256
+    differing = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+    if differing:
+        console.say(
+            f"note: this is not the data of the run, from {learned.data['location']}: {', '.join(differing)} differ"
+        )
     split = getattr(splits, options.split)
     result = problems.get(task.problem).report(
         learned.predict(split.inputs), split, class_names=dataset.class_names, thresholds=learned.thresholds
@@ -66,19 +72,3 @@ def _with_data(settings: Settings, options: Options) -> Settings:
 def _listed(class_names: Any) -> str:
     outputs = class_names.values() if isinstance(class_names, dict) else [class_names]
     return ", ".join(name for names in outputs for name in names)
-
-
-def _compare(options: Options, learned: "Predictor", task: "Task", dataset: "Dataset") -> None:
-    """Refuses data of other classes than those of the run, and notes where the data differs from that of the run."""
-    if (task.problem, dataset.class_names) != (learned.problem, learned.class_names):
-        raise InputError(
-            f"{dataset.provenance.location} is a {task.problem} problem of {_listed(dataset.class_names)}, but the "
-            f"run in {options.run_dir} learned a {learned.problem} one of {_listed(learned.class_names)}; give "
-            "data of the same classes."
-        )
-    before, now = learned.data["sha256"], dataset.provenance.sha256
-    differing = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
-    if differing:
-        console.say(
-            f"note: this is not the data of the run, from {learned.data['location']}: {', '.join(differing)} differ"
-        )

@@ -31,4 +31,4 @@ def run(options: Options) -> None:
     folder.check_output(options.output)
     learned = predictor.load(options.run_dir)
     size = folder.export(options.output, learned.exportable(), options.format)
-    console.say(f"{console.origin(learned)} as {options.format}, {size:,} bytes, saved in {options.output}")
+    console.say(f"{learned.origin} as {options.format}, {size:,} bytes, saved in {options.output}")

@@ -8,7 +8,7 @@ Examples:
 """
 
 import dataclasses
-import importlib
+import pkgutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -57,14 +57,13 @@ def run(options: Options) -> None:
         class_names=learned.class_names,
         thresholds=learned.thresholds,
     )
-    console.say(f"{written} by {console.origin(learned)}, saved as {options.output}")
+    console.say(f"{written} by {learned.origin}, saved as {options.output}")
 
 
 def _imported(name: str) -> Any:
     """Imports 'module:attribute', also from the current folder."""
-    module, _, attribute = name.partition(":")
     sys.path.insert(0, "")
     try:
-        return getattr(importlib.import_module(module), attribute)
+        return pkgutil.resolve_name(name)
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(f"--model {name}: {error}; give module:function, such as my_package.models:build.") from error

@@ -124,9 +124,14 @@ def specialized(user_settings: Settings) -> Task:
       InputError: there is no such task, or it does not use a setting that is given; before any file is opened.
     """
     task = tasks.get(user_settings.task)
-    _check_taken(task, user_settings)
-    if task.specialize is None:
-        return task
+    for name in settings.select(user_settings, settings.DataSettings):
+        if not task.takes(name):
+            others = [other.name for other in tasks.TASKS.values() if other.takes(name)]
+            taken = [flag(other) for other in settings.names(settings.DataSettings) if task.takes(other)]
+            raise InputError(
+                f"--task {task.name} takes no {flag(name)}, which is for {', '.join(others)}. Its data settings are "
+                f"{', '.join(taken)}."
+            )
     return task.specialize(task, settings.resolve(user_settings, task.recipe(user_settings.preset)))
 
 
@@ -151,22 +156,30 @@ def with_recipe(task: Task, user_settings: Settings) -> Settings:
     resolved = settings.resolve(user_settings, recipe, without=without)
     rate = optimizers.default_learning_rate(resolved.optimizer)
     resolved = settings.resolve(resolved, Settings(schedule="constant", learning_rate=rate))
-    _check(task, resolved)
+    check(task, resolved)
     return resolved
 
 
-def check_finished(task: Task, resolved: Settings, where: str) -> None:
-    """Refuses the settings of a finished run that lack a required one or hold an invalid one.
-
-    Args:
-      where: the file that they are from, for messages.
-    """
-    with error_context(where):
-        for name in settings.required():
-            if getattr(resolved, name) is None:
-                raise InputError(f"has no {name}, which every run has.")
-        task.recipe(resolved.preset)
-        _check(task, resolved)
+def check(task: Task, resolved: Settings) -> None:
+    """Checks everything about resolved settings that can be checked before data is read."""
+    for name in settings.required():
+        if getattr(resolved, name) is None:
+            raise InputError(f"has no {name}, which every run has.")
+    if resolved.model not in task.models:
+        raise unknown_name(f"model of {task.name}", str(resolved.model), task.models)
+    problems.get(task.problem).check_settings(resolved)
+    for name in ("epochs", "batch_size", "eval_batch_size", "max_skipped_steps", "patience", "max_length"):
+        _check_range(resolved, name, lambda value: value >= 1, "1 or more")
+    _check_range(resolved, "gradient_accumulation_steps", lambda value: value >= 1, "1 or more")
+    for name in ("dropout", "warmup"):
+        _check_range(resolved, name, lambda value: 0 <= value < 1, "at least 0 and less than 1")
+    for name in ("validation_fraction", "test_fraction"):
+        _check_range(resolved, name, lambda value: 0 < value < 1, "between 0 and 1")
+    _check_range(resolved, "image_size", lambda value: 8 <= value <= 1024, "between 8 and 1024")
+    _check_range(
+        resolved, "vocabulary_size", lambda value: value >= 257, "257 or more, a token per byte and the padding"
+    )
+    _check_range(resolved, "seed", lambda value: 0 <= value < 2**32, "between 0 and 4294967295")
 
 
 def load(task: Task, resolved: Settings, *, say: Callable[[str], None] = print) -> tuple[Dataset, Splits]:
@@ -231,37 +244,6 @@ def build_model(task: Task, resolved: Settings, preprocessor: Preprocessor, clas
 def _loss(name: str, task: Task) -> tuple[Any, bool]:
     """Returns what a name of a loss means: the function, and whether it has class weights."""
     return losses.find(name, task.first_problem), name == "weighted_crossentropy"
-
-
-def _check_taken(task: Task, user_settings: Settings) -> None:
-    """Refuses data settings that the task does not use."""
-    for name in settings.select(user_settings, settings.DataSettings):
-        if not task.takes(name):
-            others = [other.name for other in tasks.TASKS.values() if other.takes(name)]
-            taken = [flag(other) for other in settings.names(settings.DataSettings) if task.takes(other)]
-            raise InputError(
-                f"--task {task.name} takes no {flag(name)}, which is for {', '.join(others)}. Its data settings are "
-                f"{', '.join(taken)}."
-            )
-
-
-def _check(task: Task, resolved: Settings) -> None:
-    """Checks everything about the settings that can be checked before data is read."""
-    if resolved.model not in task.models:
-        raise unknown_name(f"model of {task.name}", str(resolved.model), task.models)
-    problems.get(task.problem).check_settings(resolved)
-    for name in ("epochs", "batch_size", "eval_batch_size", "max_skipped_steps", "patience", "max_length"):
-        _check_range(resolved, name, lambda value: value >= 1, "1 or more")
-    _check_range(resolved, "gradient_accumulation_steps", lambda value: value >= 1, "1 or more")
-    for name in ("dropout", "warmup"):
-        _check_range(resolved, name, lambda value: 0 <= value < 1, "at least 0 and less than 1")
-    for name in ("validation_fraction", "test_fraction"):
-        _check_range(resolved, name, lambda value: 0 < value < 1, "between 0 and 1")
-    _check_range(resolved, "image_size", lambda value: 8 <= value <= 1024, "between 8 and 1024")
-    _check_range(
-        resolved, "vocabulary_size", lambda value: value >= 257, "257 or more, a token per byte and the padding"
-    )
-    _check_range(resolved, "seed", lambda value: 0 <= value < 2**32, "between 0 and 4294967295")
 
 
 def _check_range(resolved: Settings, name: str, valid: Callable[[Any], bool], expected: str) -> None:

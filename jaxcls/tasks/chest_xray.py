@@ -21,8 +21,7 @@ import dataclasses
 from jaxcls.data import splits
 from jaxcls.data.datasets.radiographs import load_pneumonia
 from jaxcls.tasks import images
-from jaxcls.tasks.task import Preset, Task
-from jaxcls.tasks.user_data import required
+from jaxcls.tasks.task import Preset, Task, required
 
 DEFAULT = dataclasses.replace(
     images.RADIOGRAPH_SETTINGS,

@@ -27,13 +27,12 @@ from jaxcls.data.dataset import Dataset
 from jaxcls.data.datasets import object_detection
 from jaxcls.data.preprocessing import detection
 from jaxcls.models.detection.retinanet import RetinaNet
-from jaxcls.tasks import user_data
-from jaxcls.tasks.task import Preset, Task
+from jaxcls.tasks.task import Preset, Task, required
 from jaxcls.training.settings import Settings
 
 
 def load(settings: Settings) -> Dataset:
-    size = user_data.required(settings, "image_size")
+    size = required(settings, "image_size")
     return object_detection.load("detection", settings.source, settings.data_dir, size=size, channels=3)
 
 
@@ -59,7 +58,7 @@ TASK = Task(
     summary="objects in images: COCO's layout, Pascal VOC's, or composed scenes",
     problem="detection",
     load=load,
-    read=lambda path, settings: object_detection.read_unlabeled(path, user_data.required(settings, "image_size"), 3),
+    read=lambda path, settings: object_detection.read_unlabeled(path, required(settings, "image_size"), 3),
     fit_preprocessor=lambda inputs, settings: detection.fit(inputs),
     models={
         "retinanet": RetinaNet,

@@ -24,8 +24,7 @@ from jaxcls.data import splits
 from jaxcls.data.dataset import Dataset
 from jaxcls.data.datasets.radiographs import load_findings
 from jaxcls.tasks import images
-from jaxcls.tasks.task import Preset, Task
-from jaxcls.tasks.user_data import required
+from jaxcls.tasks.task import Preset, Task, required
 from jaxcls.training.settings import Settings
 
 

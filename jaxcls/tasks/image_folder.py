@@ -25,7 +25,7 @@ from jaxcls.data.preprocessing import images as image_preprocessing
 from jaxcls.data.samples import image_folder as sample
 from jaxcls.models import vision
 from jaxcls.tasks import user_data
-from jaxcls.tasks.task import Preset, Task
+from jaxcls.tasks.task import Preset, Task, required
 from jaxcls.training.settings import Settings
 
 
@@ -33,19 +33,19 @@ def load(settings: Settings) -> Dataset:
     read = functools.partial(
         image_folders.read,
         "image_folder",
-        size=user_data.required(settings, "image_size"),
-        test_fraction=user_data.required(settings, "test_fraction"),
+        size=required(settings, "image_size"),
+        test_fraction=required(settings, "test_fraction"),
         skip_damaged=bool(settings.skip_damaged),
     )
     if user_data.uses_sample(settings):
         return sources.load_sample(sample.write, lambda folder: read(image_folders.layout(folder)))
-    return read(image_folders.layout(user_data.required(settings, "data"), settings.test_data))
+    return read(image_folders.layout(required(settings, "data"), settings.test_data))
 
 
 def specialize(task: Task, settings: Settings) -> Task:
     if user_data.uses_sample(settings):
         return task
-    classes = image_folders.layout(user_data.required(settings, "data"), settings.test_data).class_names
+    classes = image_folders.layout(required(settings, "data"), settings.test_data).class_names
     return user_data.for_problem(task, "binary" if len(classes) == 2 else "multiclass")
 
 
@@ -54,7 +54,7 @@ TASK = Task(
     summary="your images, in one folder per class",
     problem="multiclass",
     load=load,
-    read=lambda path, settings: images.read_unlabeled(path, user_data.required(settings, "image_size"), 3),
+    read=lambda path, settings: images.read_unlabeled(path, required(settings, "image_size"), 3),
     fit_preprocessor=lambda inputs, settings: image_preprocessing.fit(inputs),
     models={"mlp": vision.MLP, "cnn": vision.CNN, "resnet": functools.partial(vision.ResNet, pooled_stem=True)},
     presets={

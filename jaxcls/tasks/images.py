@@ -13,8 +13,7 @@ from jaxcls.data.dataset import Unlabeled
 from jaxcls.data.formats.images import read_unlabeled
 from jaxcls.data.preprocessing import images
 from jaxcls.models import vision
-from jaxcls.tasks import user_data
-from jaxcls.tasks.task import Preset
+from jaxcls.tasks.task import Preset, required
 from jaxcls.training.settings import Settings
 
 
@@ -58,4 +57,4 @@ RADIOGRAPH_AUGMENT = augmentation.inputs_only(augmentation.shift(4))
 
 def read_radiographs(path: Path, settings: Settings) -> Unlabeled:
     """Reads radiographs to predict, from an image file or a folder."""
-    return read_unlabeled(path, user_data.required(settings, "image_size"), 1)
+    return read_unlabeled(path, required(settings, "image_size"), 1)

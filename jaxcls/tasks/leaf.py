@@ -15,8 +15,7 @@ import functools
 from jaxcls.data.datasets import kaggle_tables
 from jaxcls.data.preprocessing import tables
 from jaxcls.models import tabular
-from jaxcls.tasks.task import Preset, Task
-from jaxcls.tasks.user_data import required
+from jaxcls.tasks.task import Preset, Task, required
 from jaxcls.training.settings import Settings
 
 DEFAULT = Settings(

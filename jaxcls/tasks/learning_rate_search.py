@@ -5,6 +5,7 @@ exponentially and a smoothed loss, as in fastai.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -14,6 +15,7 @@ import optax
 
 from jaxcls._utils.errors import InputError
 from jaxcls.data.batching import Examples
+from jaxcls.reports.html_report import charts
 from jaxcls.tasks import build
 from jaxcls.training.experiment import Experiment, shardings
 from jaxcls.training.loop import chunks
@@ -22,6 +24,8 @@ from jaxcls.training.settings import Settings
 # fastai's: how much of the average of the losses stays at each step, and how far above its lowest the search ends.
 _MEMORY = 0.98
 _DIVERGED = 4.0
+# The size of the plot in characters.
+_ROWS, _COLUMNS = 12, 60
 
 
 class Search(NamedTuple):
@@ -111,6 +115,61 @@ def suggest(search: Search) -> Suggestions:
     return Suggestions(float(rates[int(np.argmin(slopes))]), float(rates[best] / 10))
 
 
+def plot(search: Search) -> str:
+    """The smoothed loss over the logarithm of the learning rate, in characters.
+
+    >>> rates = np.logspace(-3, 0, 50)
+    >>> plot(Search(rates, 2 - rates, 2 - rates)).splitlines()[0].split("•")[0]
+    '     1.999 | '
+    """
+    low, high = float(search.smoothed.min()), _highest(search)
+    decades = np.log(search.rates / search.rates[0])
+    columns = (decades / decades[-1] * (_COLUMNS - 1)).round().astype(int)
+    rows = ((high - search.smoothed) / (high - low) * (_ROWS - 1)).round().clip(0).astype(int)
+    cells = np.full((_ROWS, _COLUMNS), " ")
+    cells[rows, columns] = "•"
+    labels = [f"{high:.4g}", *[""] * (_ROWS - 2), f"{low:.4g}"]
+    lines = [f"{label:>10} | {''.join(row)}".rstrip() for label, row in zip(labels, cells, strict=True)]
+    first, last = f"{search.rates[0]:.1e}", f"{search.rates[-1]:.1e}"
+    return "\n".join([*lines, f"{'loss':>10} +-{'-' * _COLUMNS}", f"{'':12} {first}{last:>{_COLUMNS - len(first)}}"])
+
+
+def svg(search: Search, suggestion: float | None) -> str:
+    """An SVG file with the loss of each step, its average and the suggested learning rate, for light and dark mode."""
+    # An average follows late, so the losses reach lower than it.
+    losses = {"smoothed loss": search.smoothed, "loss": search.losses.clip(max=_highest(search))}
+    lines = [
+        charts.Line(name, list(zip(np.log10(search.rates).tolist(), values.tolist(), strict=True)), style)
+        for style, (name, values) in enumerate(losses.items())
+    ]
+    mark = None if suggestion is None else (float(np.log10(suggestion)), f"{suggestion:.2g}")
+    chart = charts.lines(lines, x="log10 of the learning rate", y="loss", mark=mark)
+    style = Path(charts.__file__).with_name("style.css").read_text(encoding="utf-8")
+    head = '<svg xmlns="http://www.w3.org/2000/svg" style="background: var(--ground); font-family: sans-serif"'
+    return str(chart).replace("<svg", head, 1).replace(">", f"><style>{style}</style>", 1) + "\n"
+
+
+def summary(search: Search, suggestions: Suggestions, steps: int) -> str:
+    """How the search of up to so many steps ended, and the suggestions as options of the command line."""
+    end = f"{len(search.rates)} steps"
+    if len(search.rates) < steps:
+        end += f" of {steps}: stopped at the learning rate {search.rates[-1]:.2g}, because the loss went up"
+    if suggestions.steepest is None or suggestions.tenth_of_lowest is None:
+        return f"{end}\nno suggestion: the loss never fell; try other rates or more --steps"
+    return (
+        f"{end}\n"
+        f"--learning-rate {suggestions.steepest:.2g}    where the loss falls fastest\n"
+        f"--learning-rate {suggestions.tenth_of_lowest:.2g}    a tenth of the rate with the lowest loss"
+    )
+
+
+def _highest(search: Search) -> float:
+    """The highest loss to show: that before the minimum, because divergence at the end would flatten the rest."""
+    best = int(search.smoothed.argmin())
+    before = search.smoothed[: best + 1] if best else search.smoothed
+    return max(float(before.max()), float(search.smoothed[best]) + 1e-12)
+
+
 def _losses(experiment: Experiment, train: Examples, settings: Settings, steps: int) -> np.ndarray:
     """Returns the loss of each step, up to the first that is not finite or shows that training diverges."""
     replicated, sharded = shardings()
@@ -121,14 +180,13 @@ def _losses(experiment: Experiment, train: Examples, settings: Settings, steps: 
         sharding=sharded,
     )
     state, losses = experiment.init(settings.seed), np.zeros(0)
-    while len(losses) < steps:
+    while True:
         epoch = len(losses) // batches.steps
         for chunk in batches.of_epoch(state.key, epoch, 0):
             state, metrics = experiment.train_chunk(state, chunk)
             seen = np.where(metrics.applied, np.asarray(metrics.loss, np.float64), np.nan)
             # Steps past the end of the epoch are dropped.
-            seen = seen[: (epoch + 1) * batches.steps - len(losses)]
-            losses = np.concatenate([losses, seen])[:steps]
+            losses = np.concatenate([losses, seen])[: min(steps, (epoch + 1) * batches.steps)]
             smoothed = smooth(losses)
             # A comparison with NaN is False.
             ended = ~(smoothed <= _DIVERGED * np.fmin.accumulate(smoothed))
@@ -137,5 +195,4 @@ def _losses(experiment: Experiment, train: Examples, settings: Settings, steps: 
                 last = int(ended.argmax())
                 return losses[: last + 1] if np.isfinite(losses[last]) else losses[:last]
             if len(losses) == steps:
-                break
-    return losses
+                return losses

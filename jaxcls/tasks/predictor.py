@@ -85,6 +85,11 @@ class Predictor(NamedTuple):
             raise InputError("this run is of jaxcls.compile, not of a task: evaluate it in your program.")
         return self.settings
 
+    @property
+    def origin(self) -> str:
+        """The task of the run, and whether its examples were synthetic."""
+        return self.experiment.name + (", learned from SYNTHETIC examples" if self.data["synthetic"] else "")
+
     def read(self, path: Path) -> Unlabeled:
         """Reads examples to predict, in the format of the task's test examples; without a task, NumPy's arrays."""
         return self.task.read(path, self.task_settings) if self.task else adapters.read_arrays(path)
@@ -122,7 +127,9 @@ def load(path: Path | str, model: Any = None, *, portable: bool = False) -> Pred
         where = str(path / "config.toml")
         settings = settings_from_record(saved.config, where=where)
         task = dataclasses.replace(tasks.get(settings.task), problem=problem)
-        build.check_finished(task, settings, where)
+        with error_context(where):
+            task.recipe(settings.preset)
+            build.check(task, settings)
         with error_context(str(path / "predictor.json")):
             preprocessor = from_record(saved.predictor["preprocessor"])
         size = _bytes(preprocessor.shapes(settings.eval_batch_size))

@@ -15,8 +15,7 @@ import functools
 from jaxcls.data.datasets import sentiment
 from jaxcls.models import text
 from jaxcls.tasks import texts
-from jaxcls.tasks.task import Preset, Task
-from jaxcls.tasks.user_data import required
+from jaxcls.tasks.task import Preset, Task, required
 
 DEFAULT = dataclasses.replace(
     texts.SETTINGS,

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax import nnx
 
-from jaxcls._utils.errors import unknown_name
+from jaxcls._utils.errors import InputError, flag, unknown_name
 from jaxcls._utils.labels import AnyProblemName, ProblemName
 from jaxcls.data import splits
 from jaxcls.data.dataset import Dataset, Unlabeled
@@ -68,7 +68,7 @@ class Task:
     metrics: Sequence[str]
     split: Callable[..., tuple[np.ndarray, np.ndarray]] = splits.stratified
     data_settings: Sequence[str] = ("data_dir",)
-    specialize: Callable[["Task", Settings], "Task"] | None = None
+    specialize: Callable[["Task", Settings], "Task"] = lambda task, settings: task
 
     @property
     def first_problem(self) -> Any:
@@ -102,3 +102,19 @@ class Task:
         """Returns whether the task uses this data setting."""
         recipes = [preset.settings for preset in self.presets.values()]
         return setting in self.data_settings or any(getattr(recipe, setting) is not None for recipe in recipes)
+
+
+def required(settings: Settings, name: str) -> Any:
+    """Returns the value of a setting that the task cannot do without.
+
+    >>> required(Settings(task="csv"), "data")
+    Traceback (most recent call last):
+    ...
+    jaxcls._utils.errors.InputError: --task csv needs --data. See --help for its meaning.
+    """
+    value = getattr(settings, name)
+    if value is None:
+        raise InputError(f"--task {settings.task} needs {flag(name)}. See --help for its meaning.")
+    if name == "data" and settings.source in ("tfds", "sample"):
+        raise InputError(f"--data goes with --source auto or files, not with {settings.source}: leave one out.")
+    return value

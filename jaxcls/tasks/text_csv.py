@@ -48,7 +48,6 @@ DEFAULT = dataclasses.replace(
     epochs=16,
     batch_size=64,
     learning_rate=10.0,
-    vocabulary_size=8000,
     max_length=512,
     test_fraction=0.2,
     validation_fraction=0.1,

@@ -9,8 +9,7 @@ from flax import nnx
 
 from jaxcls.data.preprocessing import texts
 from jaxcls.models import text
-from jaxcls.tasks.task import Task
-from jaxcls.tasks.user_data import required
+from jaxcls.tasks.task import Task, required
 from jaxcls.training.settings import Settings
 
 MODELS: dict[str, Callable[..., nnx.Module]] = {
@@ -21,7 +20,7 @@ MODELS: dict[str, Callable[..., nnx.Module]] = {
 
 # For n-grams, whose loss is convex. Steps are proportional to the gradients: Adam's steps, equally long for rare and
 # common n-grams, overfit the rare ones.
-SETTINGS = Settings(model="ngrams", optimizer="sgd", momentum=0.9)
+SETTINGS = Settings(model="ngrams", optimizer="sgd", momentum=0.9, vocabulary_size=8000)
 
 
 def fit_preprocessor(inputs: np.ndarray, settings: Settings) -> texts.TextPreprocessor:

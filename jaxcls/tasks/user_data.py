@@ -1,14 +1,13 @@
 """What tasks on user-supplied data share: reading their settings, and the loss and metrics of the inferred problem."""
 
 import dataclasses
-from typing import Any
 
 from jaxcls._utils.errors import InputError, flag
 from jaxcls._utils.labels import ProblemName
 from jaxcls.data import user_tables
 from jaxcls.data.dataset import Dataset
 from jaxcls.data.user_tables import Labels, TableColumns
-from jaxcls.tasks.task import Task
+from jaxcls.tasks.task import Task, required
 from jaxcls.training.settings import Settings
 
 _METRICS: dict[ProblemName, tuple[str, ...]] = {
@@ -26,22 +25,6 @@ def for_problem(task: Task, problem: ProblemName) -> Task:
     'sparse_categorical_crossentropy'
     """
     return dataclasses.replace(task, problem=problem, metrics=_METRICS[problem])
-
-
-def required(settings: Settings, name: str) -> Any:
-    """Returns the value of a setting that the task cannot do without.
-
-    >>> required(Settings(task="csv"), "data")
-    Traceback (most recent call last):
-    ...
-    jaxcls._utils.errors.InputError: --task csv needs --data. See --help for its meaning.
-    """
-    value = getattr(settings, name)
-    if value is None:
-        raise InputError(f"--task {settings.task} needs {flag(name)}. See --help for its meaning.")
-    if name == "data" and settings.source in ("tfds", "sample"):
-        raise InputError(f"--data goes with --source auto or files, not with {settings.source}: leave one out.")
-    return value
 
 
 def uses_sample(settings: Settings) -> bool:

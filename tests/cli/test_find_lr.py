@@ -8,7 +8,6 @@ import pytest
 import small_data
 
 from jaxcls._utils.errors import InputError
-from jaxcls.cli import find_lr
 from jaxcls.cli.main import main
 from jaxcls.data.formats import tables
 from jaxcls.tasks import learning_rate_search
@@ -102,13 +101,13 @@ def test_plots_span_the_curve():
     rates = np.logspace(-4, 0, 50)
     losses = np.linspace(3, 1, 50)
     result = Search(rates, losses + np.tile([0.1, -0.1], 25), losses)
-    lines = find_lr.plot(result).splitlines()
+    lines = learning_rate_search.plot(result).splitlines()
     assert lines[0].startswith("         3 | •")
     assert lines[11].endswith("•")
     assert lines[11].startswith("         1 | ")
     assert "1.0e-04" in lines[-1]
     assert lines[-1].endswith("1.0e+00")
-    root = ElementTree.fromstring(find_lr.svg(result, 1e-2))
+    root = ElementTree.fromstring(learning_rate_search.svg(result, 1e-2))
     texts = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
     assert {"0.01", "-4", "0", "log10 of the learning rate"} <= set(texts)
     assert len([*root.iter("{http://www.w3.org/2000/svg}path")]) > 2
