@@ -8,7 +8,7 @@ Examples:
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from jaxcls._utils.errors import InputError
 from jaxcls.cli import console
@@ -26,6 +26,8 @@ class Options(DataSource):
 
 
 def run(options: Options) -> None:
+    import jax
+
     from jaxcls.reports import run_directory
     from jaxcls.tasks import build, predictor
     from jaxcls.training import problems
@@ -35,10 +37,10 @@ def run(options: Options) -> None:
     task, settings = build.resolve(_with_data(learned.task_settings, options))
     dataset, splits = build.load(task, settings, say=console.say)
     if (task.problem, dataset.class_names) != (learned.problem, learned.class_names):
+        here, there = (", ".join(jax.tree.leaves(names)) for names in (dataset.class_names, learned.class_names))
         raise InputError(
-            f"{dataset.provenance.location} is a {task.problem} problem of {_listed(dataset.class_names)}, but the "
-            f"run in {options.run_dir} learned a {learned.problem} one of {_listed(learned.class_names)}; give "
-            "data of the same classes."
+            f"{dataset.provenance.location} is a {task.problem} problem of {here}, but the run in {options.run_dir} "
+            f"learned a {learned.problem} one of {there}; give data of the same classes."
         )
     before, now = learned.data["sha256"], dataset.provenance.sha256
     differing = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
@@ -67,8 +69,3 @@ def _with_data(settings: Settings, options: Options) -> Settings:
     if "data" in replaced:
         replaced = {"test_data": None, **replaced}
     return dataclasses.replace(settings, **replaced)
-
-
-def _listed(class_names: Any) -> str:
-    outputs = class_names.values() if isinstance(class_names, dict) else [class_names]
-    return ", ".join(name for names in outputs for name in names)

@@ -150,7 +150,7 @@ def svg(search: Search, suggestion: float | None) -> str:
 
 
 def summary(search: Search, suggestions: Suggestions, steps: int) -> str:
-    """How the search of up to so many steps ended, and the suggestions as options of the command line."""
+    """How the search of at most `steps` steps ended, and the suggestions as options of the command line."""
     end = f"{len(search.rates)} steps"
     if len(search.rates) < steps:
         end += f" of {steps}: stopped at the learning rate {search.rates[-1]:.2g}, because the loss went up"
