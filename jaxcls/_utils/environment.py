@@ -48,8 +48,8 @@ def configure(*, deterministic: bool = False) -> None:
     if "jax" in sys.modules:
         return
     gc.set_threshold(*_GC_THRESHOLDS)
-    version = importlib.metadata.version("jaxlib")
-    for flag in (_FLAG_BY_JAXLIB.get(version.rpartition(".")[0]), _DETERMINISTIC if deterministic else None):
+    minor_version = importlib.metadata.version("jaxlib").rpartition(".")[0]
+    for flag in (_FLAG_BY_JAXLIB.get(minor_version), _DETERMINISTIC if deterministic else None):
         flags = os.environ.get("XLA_FLAGS", "")
         if flag and flag.partition("=")[0] not in flags:
             os.environ["XLA_FLAGS"] = f"{flags} {flag}".strip()
@@ -92,10 +92,8 @@ def _default_cache_directory(home: str | None) -> Path:
         if os.access(folder, os.W_OK | os.X_OK):
             return folder
         reason = f"{folder} cannot be written to"
-    except OSError as error:
-        reason = f"{error.filename}: {error.strerror}"
-    except RuntimeError:
-        reason = "there is no home directory"
+    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home directory
+        reason = str(error)
     folder = Path(tempfile.gettempdir()) / f"jaxcls-{os.getuid()}"
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)

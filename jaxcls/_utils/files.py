@@ -4,6 +4,7 @@ An unpacked folder may contain links to anywhere, pipes that block a reader fore
 """
 
 import contextlib
+import functools
 import hashlib
 import os
 import shutil
@@ -40,11 +41,8 @@ def inside(folder: Path, path: Path) -> Path:
 def all_inside(folder: Path, paths: Iterable[Path]) -> None:
     """Checks many paths like :func:`inside`, with one system call per file and a few per folder."""
     root = _resolved(folder)
-    checked: dict[Path, bool] = {}
+    lies_inside = functools.cache(lambda path: _resolved(path).is_relative_to(root))
     for path in paths:
-        parent = path.parent
-        if parent not in checked:
-            checked[parent] = _resolved(parent).is_relative_to(root)
         try:
             status = path.lstat()
             linked = stat.S_ISLNK(status.st_mode)
@@ -52,7 +50,7 @@ def all_inside(folder: Path, paths: Iterable[Path]) -> None:
         except (OSError, ValueError) as error:
             raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}).") from None
         # The last component may also be "..".
-        if not checked[parent] or ((linked or path.name == "..") and not _resolved(path).is_relative_to(root)):
+        if not lies_inside(path.parent) or ((linked or path.name == "..") and not lies_inside(path)):
             raise InputError(
                 f"{path} leads out of {folder}, to {_resolved(path)}; input files must lie inside it. Copy it there."
             )

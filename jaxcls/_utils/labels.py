@@ -48,17 +48,16 @@ def validate(
             f"{problem} labels {array.shape} must have shape {' or '.join(map(str, shapes))} for "
             f"num_classes={num_classes}.{squeeze_hint('labels', array.shape, rows)}"
         )
-    indices = problem == "multiclass" and array.ndim == 1
-    distributions = problem == "multiclass" and not indices
-    counted = _is_counted(array, None if distributions else ignore_label)
-    if indices:
+    if problem == "multiclass" and array.ndim == 1:
         if array.dtype.kind not in "iu":
             raise InputError(f"multiclass indices must be integers, not {array.dtype}: labels.astype('int32').")
         valid = (array >= 0) & (array < num_classes)
-        _reject_first(counted & ~valid, array, f"multiclass indices lie in 0 to {num_classes - 1}.")
-        return
-    valid = (array >= 0) & (array <= 1)
-    _reject_first(counted & ~valid, array, f"{problem} labels are 0 and 1, or soft in [0, 1].")
+        right = f"multiclass indices lie in 0 to {num_classes - 1}."
+    else:
+        valid = (array >= 0) & (array <= 1)
+        right = f"{problem} labels are 0 and 1, or soft in [0, 1]."
+    distributions = problem == "multiclass" and array.ndim == 2
+    _reject_first(~valid & _is_counted(array, None if distributions else ignore_label), array, right)
     if distributions:
         sums = np.asarray(array.sum(axis=1, dtype=np.float64))
         _reject_first(np.abs(sums - 1) > 1e-3, sums, "that is the sum of a distribution, which must be 1.")
@@ -153,12 +152,10 @@ def resolve_class_weight(
     multilabel = problem == "multilabel"
     classes = num_classes if problem == "multiclass" else 2
     if isinstance(class_weight, str):
-        if labels is None:
-            raise InputError(f"class_weight {class_weight!r} is computed from the training labels: pass labels=.")
-        if np.ndim(labels) != (2 if multilabel else 1):
-            form = "(N, L)" if multilabel else "(N,)"
+        if labels is None or np.ndim(labels) != (2 if multilabel else 1):
             raise InputError(
-                f"class_weight {class_weight!r} needs {problem} labels of shape {form}, not {np.shape(labels)}."
+                f"class_weight {class_weight!r} is computed from the training labels: pass labels= of shape "
+                f"{'(N, L)' if multilabel else '(N,)'}, not {'None' if labels is None else np.shape(labels)}."
             )
         size = num_classes if multilabel else classes
         return class_weights(labels, size, method=class_weight, ignore_label=ignore_label)
