@@ -171,7 +171,7 @@ def _epochs(
     import jax.numpy as jnp
 
     from jaxcls import losses, optimizers
-    from jaxcls._utils.signals import Interrupted
+    from jaxcls._utils.interruption import Interrupted
     from jaxcls.data import batching
     from jaxcls.models import functional, vision
     from jaxcls.training import steps

@@ -92,7 +92,7 @@ def _mismatches(value: Any, schema: Schema, path: str) -> Iterator[str]:
 
 
 def _matches(value: Any, schema: Schema) -> bool:
-    """Whether a value matches a schema, apart from the items of a list or an object."""
+    """Whether a value matches a schema; the items of a list or an object are not compared."""
     is_integer = type(value) is int and abs(value) <= 1 << 53
     match schema:
         case dict():

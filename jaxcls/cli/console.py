@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 from jaxcls._utils import escaping
 from jaxcls._utils.errors import InputError, RunError
-from jaxcls._utils.signals import Interrupted
+from jaxcls._utils.interruption import Interrupted
 from jaxcls._utils.text_table import text_table
 
 # Exit statuses, other than 0.

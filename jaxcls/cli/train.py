@@ -12,7 +12,7 @@ Examples:
 import sys
 from typing import Any
 
-from jaxcls._utils.signals import stop_requests
+from jaxcls._utils.interruption import stop_requests
 from jaxcls._utils.text_table import text_table
 from jaxcls.cli import console
 from jaxcls.training.settings import Settings as Options

@@ -71,8 +71,8 @@ def _convert(exportable: Exportable) -> tuple[bytes, list[str], list[str]]:
     inputs = {name: shape for name, shape in named.items() if 0 not in shape.shape}
     weights = jax.tree.map(np.asarray, exportable.weights)
 
-    def scores(*given: jax.Array) -> PyTree:
-        rows, arrays = given[0].shape[0], dict(zip(inputs, given, strict=True))
+    def scores(*batch: jax.Array) -> PyTree:
+        rows, arrays = batch[0].shape[0], dict(zip(inputs, batch, strict=True))
         leaves = [
             arrays[name] if name in arrays else jnp.zeros((rows, *shape.shape[1:]), shape.dtype)
             for name, shape in named.items()

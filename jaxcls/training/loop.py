@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from jaxcls._utils.errors import InputError, RunError
-from jaxcls._utils.signals import Interrupted
+from jaxcls._utils.interruption import Interrupted
 from jaxcls.checkpoints import CheckpointManager
 from jaxcls.data.batching import Batch, Examples, Feed, chunk_length, device_feed, steps_per_epoch
 from jaxcls.reports.callbacks import Callback

@@ -13,7 +13,7 @@ import numpy as np
 from jaxcls import optimizers
 from jaxcls._utils import files
 from jaxcls._utils.errors import InputError
-from jaxcls._utils.watchdog import watched
+from jaxcls._utils.interruption import watched
 from jaxcls.checkpoints import CheckpointError, CheckpointManager
 from jaxcls.data import batching, streaming
 from jaxcls.data.batching import Examples, batch_rows, steps_per_epoch

@@ -8,7 +8,7 @@ import pytest
 
 from jaxcls import optimizers
 from jaxcls._utils.errors import InputError, flag
-from jaxcls._utils.signals import Interrupted
+from jaxcls._utils.interruption import Interrupted
 from jaxcls.cli import arguments, main, train
 from jaxcls.training.settings import Settings, names
 

@@ -13,7 +13,7 @@ from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxcls import losses
-from jaxcls._utils.signals import Interrupted
+from jaxcls._utils.interruption import Interrupted
 from jaxcls.checkpoints import CheckpointManager
 from jaxcls.data import batching, streaming
 from jaxcls.data.buckets import sequence_buckets

@@ -14,7 +14,7 @@ from flax import nnx
 
 from jaxcls import losses, optimizers
 from jaxcls._utils import environment
-from jaxcls._utils.signals import Interrupted
+from jaxcls._utils.interruption import Interrupted
 from jaxcls.checkpoints import CheckpointManager
 from jaxcls.cli.main import main
 from jaxcls.data import batching

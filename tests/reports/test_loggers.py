@@ -14,7 +14,7 @@ import small_data
 from tensorboardX.proto.event_pb2 import Event
 
 from jaxcls._utils.errors import InputError
-from jaxcls._utils.signals import Interrupted
+from jaxcls._utils.interruption import Interrupted
 from jaxcls.reports.loggers import TensorBoardLogger, WandbLogger
 from jaxcls.tasks import run
 from jaxcls.training.settings import Settings

@@ -11,7 +11,7 @@ import pytest
 from flax import nnx
 
 from jaxcls import losses
-from jaxcls._utils.signals import Interrupted
+from jaxcls._utils.interruption import Interrupted
 from jaxcls.checkpoints import CheckpointManager
 from jaxcls.data import batching
 from jaxcls.models import functional

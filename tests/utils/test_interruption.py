@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from jaxcls._utils.signals import stop_requests
+from jaxcls._utils.interruption import stop_requests
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
