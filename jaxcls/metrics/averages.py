@@ -1,16 +1,13 @@
-"""Averages over labels, of which some may be undefined: a ratio that is 0/0 is nan."""
+"""Averages over labels, of which some may be undefined (a ratio that is 0/0 is nan), and reports of them."""
 
 import math
-from typing import Any, Literal, get_args
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from jaxcls._utils.errors import InputError, unknown_name
-from jaxcls._utils.labels import ProblemName
-from jaxcls.metrics.collected import Collected, FloatArray
-
-Average = Literal["auto", "binary", "micro", "macro", "weighted"]
+from jaxcls.metrics.collected import Average, Collected, FloatArray
 
 
 def averaged(values: FloatArray, support: FloatArray, average: Average | None) -> float | FloatArray:
@@ -33,25 +30,36 @@ def mean_of_decisions(values: NDArray[Any], data: Collected) -> float:
     return mean_of_defined(ratio((data.sample_weight * values).sum(axis=0), data.sample_weight.sum(axis=0)))
 
 
-def check_average(average: Average | None, problem: ProblemName) -> None:
-    """Raises InputError for an unknown average, or one that the problem does not have."""
-    if average is not None and average not in get_args(Average):
-        raise unknown_name("average", average, get_args(Average))
-    if problem == "binary" and average in ("micro", "macro", "weighted"):
-        raise InputError(
-            f"average={average!r} needs several labels and a binary problem has one: use 'binary', or "
-            "problem='multiclass' with two columns of scores to average over both classes"
-        )
-    if problem != "binary" and average == "binary":
-        raise InputError("average='binary' is for a binary problem: use 'micro', 'macro', 'weighted' or None")
-
-
 def ratio(numerator: ArrayLike, denominator: ArrayLike) -> FloatArray:
     """numerator / denominator, nan where the denominator is 0."""
     top, bottom = np.broadcast_arrays(np.asarray(numerator, np.float64), np.asarray(denominator, np.float64))
     return np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom > 0)
 
 
-def json_number(value: float) -> float | None:
+def _json_number(value: float) -> float | None:
     """The value, or None for nan, which JSON cannot hold."""
     return None if math.isnan(value) else float(value)
+
+
+def report_of(
+    problem: str,
+    examples: int,
+    metrics: Mapping[str, float],
+    support: Mapping[str, float],
+    columns: Mapping[str, FloatArray],
+) -> dict[str, Any]:
+    """A report, see :func:`jaxcls.metrics.report`, of the values of metrics overall, and per label in `columns`."""
+    return {
+        "problem": problem,
+        "examples": examples,
+        "metrics": {name: _json_number(value) for name, value in metrics.items()},
+        "labels": {
+            label: {"support": count, **{name: _json_number(column[i]) for name, column in columns.items()}}
+            for i, (label, count) in enumerate(support.items())
+        },
+        "undefined_labels": {
+            name: [label for label, undefined in zip(support, np.isnan(column), strict=True) if undefined]
+            for name, column in columns.items()
+            if np.isnan(column).any()
+        },
+    }

@@ -1,7 +1,7 @@
-"""Scores and labels, validated and brought into one form for the three problems."""
+"""Scores, labels and options, validated and brought into one form for the three problems."""
 
 import math
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, Literal, NamedTuple, TypedDict, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -9,7 +9,9 @@ from numpy.typing import ArrayLike, NDArray
 from jaxcls._utils.errors import InputError, unknown_name
 from jaxcls._utils.labels import ProblemName, check_problem, holds, squeeze_hint
 
+Average = Literal["auto", "binary", "micro", "macro", "weighted"]
 FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
 
 
 class Options(TypedDict, total=False):
@@ -24,6 +26,30 @@ class Options(TypedDict, total=False):
     problem: ProblemName | None
     sample_weight: ArrayLike | None
     mask: ArrayLike | None
+
+
+class ThresholdOptions(Options, total=False):
+    """The options of metrics of decisions.
+
+    Attributes:
+      threshold: 0.5 by default; if multilabel, one value or one per label (L,).
+    """
+
+    threshold: ArrayLike
+
+
+class AverageOptions(Options, total=False):
+    """The options of metrics of each label.
+
+    Attributes:
+      average: 'auto', the default, 'binary', 'micro', 'macro', 'weighted' or None, see :mod:`jaxcls.metrics`.
+    """
+
+    average: Average | None
+
+
+class LabelOptions(ThresholdOptions, AverageOptions, total=False):
+    """The options of metrics of the decisions of each label: `threshold` and `average`."""
 
 
 class Collected(NamedTuple):
@@ -48,29 +74,39 @@ def collect(
     scores: ArrayLike,
     labels: ArrayLike,
     options: Options,
+    allowed: type = Options,
     *,
     only: ProblemName | None = None,
-    option_type: type = Options,
+    probabilities: bool = False,
 ) -> Collected:
     """Validates all examples that are not masked and returns those that count.
 
     Args:
       scores, labels: see :mod:`jaxcls.metrics`.
       options: as the user passed them.
+      allowed: the type of the options of the metric.
       only: the problem of a metric that fits no other.
-      option_type: of the metric, for the message about an unknown option.
+      probabilities: whether the scores must not be logits.
 
     Raises:
       InputError: an option is unknown, the problem cannot be inferred, or shapes or values are wrong.
     """
     for name in options:
-        if name not in Options.__annotations__:
-            raise unknown_name("option of this metric", name, option_type.__annotations__)
+        if name not in allowed.__annotations__:
+            raise unknown_name("option of this metric", name, allowed.__annotations__)
     values, truth = numbers(scores, "scores"), np.asarray(labels)
-    problem = options.get("problem") or only or infer_problem(values.shape, truth.shape)
+    problem = options.get("problem") or only
+    if problem is None:
+        if values.ndim == truth.ndim == 2:
+            raise InputError(
+                f"labels {truth.shape} may be multi-label or one-hot. If multi-label, call the metric as "
+                "metric(scores, labels, problem='multilabel'); if one-hot, as metric(scores, labels.argmax(axis=1))"
+            )
+        problem = "binary" if values.ndim < 2 else "multiclass"
     check_problem(problem)
     if only is not None and problem != only:
         raise InputError(f"this metric fits {only} problems only, not problem={problem!r}")
+    _check_average(options.get("average", "auto"), problem)
     _check_shapes(values.shape, truth.shape, problem)
     sample_weight, mask = weights_and_mask(len(values), options.get("sample_weight"), options.get("mask"))
     values, truth = values.reshape(len(values), -1), truth.reshape(len(truth), -1)
@@ -88,34 +124,20 @@ def collect(
     if not rows.size:
         raise InputError("no example is left: every label of the examples that count is unknown")
     classes = np.where(known, truth, 0)[rows].astype(np.int64)
-    return Collected(problem, values[rows], classes, sample_weight[rows, None] * known[rows], rows)
+    data = Collected(problem, values[rows], classes, sample_weight[rows, None] * known[rows], rows)
+    if probabilities:
+        require_probabilities(data)
+    return data
 
 
-def infer_problem(scores: tuple[int, ...], labels: tuple[int, ...]) -> ProblemName:
-    """The problem that arrays of these shapes have, where no other is possible.
-
-    Raises:
-      InputError: the labels have two axes, so they may be one-hot classes or independent labels.
-
-    >>> infer_problem((8,), (8,)), infer_problem((8, 3), (8,))
-    ('binary', 'multiclass')
-    """
-    if len(scores) == 2 and len(labels) == 2:
-        raise InputError(
-            f"labels {labels} may be multi-label or one-hot. If multi-label, call the metric as "
-            "metric(scores, labels, problem='multilabel'); if one-hot, as metric(scores, labels.argmax(axis=1))"
-        )
-    return "binary" if len(scores) < 2 else "multiclass"
-
-
-def is_known(labels: NDArray[Any], problem: ProblemName) -> NDArray[np.bool_]:
+def is_known(labels: NDArray[Any], problem: ProblemName) -> BoolArray:
     """Where a label is known; only multilabel labels may be nan, which means unknown."""
     return ~holds(labels, math.nan) if problem == "multilabel" else np.ones(labels.shape, dtype=bool)
 
 
 def weights_and_mask(
     rows: int, sample_weight: ArrayLike | None, mask: ArrayLike | None
-) -> tuple[FloatArray, NDArray[np.bool_]]:
+) -> tuple[FloatArray, BoolArray]:
     """The validated weight and mask of each row, with their defaults; at least one row counts."""
     row_mask = np.ones(rows, dtype=bool) if mask is None else np.asarray(mask)
     if row_mask.shape != (rows,) or row_mask.dtype != bool:
@@ -147,7 +169,7 @@ def require_probabilities(data: Collected) -> None:
         )
 
 
-def one_vs_rest(data: Collected) -> NDArray[np.bool_]:
+def one_vs_rest(data: Collected) -> BoolArray:
     """Whether each example is a positive of each column, (N, C)."""
     return data.truth == (np.arange(data.scores.shape[1]) if data.problem == "multiclass" else 1)
 
@@ -182,10 +204,20 @@ def _check_shapes(scores: tuple[int, ...], labels: tuple[int, ...], problem: Pro
         raise InputError(f"labels must have shape {expected} for {problem} scores {scores}, got {labels}.{hint}")
 
 
-def _check_rows(
-    valid: NDArray[np.bool_], mask: NDArray[np.bool_], values: NDArray[Any], argument: str, rule: str
-) -> None:
+def _check_rows(valid: BoolArray, mask: BoolArray, values: NDArray[Any], argument: str, rule: str) -> None:
     bad = ~valid & mask[:, None]
     if bad.any():
         row, column = np.argwhere(bad)[0]
         raise InputError(f"{argument} {rule}; row {row} holds {values[row, column]}")
+
+
+def _check_average(average: Any, problem: ProblemName) -> None:
+    if average is not None and average not in get_args(Average):
+        raise unknown_name("average", average, get_args(Average))
+    if problem == "binary" and average in ("micro", "macro", "weighted"):
+        raise InputError(
+            f"average={average!r} needs several labels and a binary problem has one: use 'binary', or "
+            "problem='multiclass' with two columns of scores to average over both classes"
+        )
+    if problem != "binary" and average == "binary":
+        raise InputError("average='binary' is for a binary problem: use 'micro', 'macro', 'weighted' or None")

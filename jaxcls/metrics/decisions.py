@@ -1,4 +1,7 @@
-"""Metrics of decisions: a threshold or an arg max makes predictions of scores, and a confusion matrix counts them."""
+"""Metrics of decisions: a threshold or an arg max makes predictions of scores, and a confusion matrix counts them.
+
+`tune_threshold` evaluates the matrix of every cut of a label's ranking.
+"""
 
 import math
 from collections.abc import Callable
@@ -9,27 +12,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxcls._utils.errors import InputError, unknown_name
+from jaxcls._utils.labels import ProblemName
 from jaxcls.metrics import confusion
-from jaxcls.metrics.averages import Average, averaged, check_average, mean_of_defined, ratio
-from jaxcls.metrics.collected import FloatArray, Options, collect
-from jaxcls.metrics.confusion import Counts, confusion_matrices, predict
+from jaxcls.metrics.averages import averaged, mean_of_defined, ratio
+from jaxcls.metrics.collected import Collected, FloatArray, LabelOptions, Options, ThresholdOptions, collect
+from jaxcls.metrics.confusion import Counts, predict
+from jaxcls.metrics.ranking import Ranking, rankings
 
 
-class LabelOptions(Options, total=False):
-    """The options of metrics that count the decisions of each label.
-
-    Attributes:
-      average: 'auto', the default, 'binary', 'micro', 'macro', 'weighted' or None, see :mod:`jaxcls.metrics`.
-      threshold: 0.5 by default; if multilabel, one value or one per label (L,).
-    """
-
-    average: Average | None
-    threshold: ArrayLike
-
-
-def confusion_matrix(
-    scores: ArrayLike, labels: ArrayLike, *, threshold: ArrayLike = 0.5, **options: Unpack[Options]
-) -> FloatArray:
+def confusion_matrix(scores: ArrayLike, labels: ArrayLike, **options: Unpack[ThresholdOptions]) -> FloatArray:
     """The total weight of the examples of each true class (row) predicted as each class (column).
 
     Returns:
@@ -39,37 +30,31 @@ def confusion_matrix(
     array([[1., 1.],
            [0., 1.]])
     """
-    data = collect(scores, labels, options)
-    matrices = confusion_matrices(data, threshold)
+    data, matrices = _confusion_matrices(scores, labels, options)
     return matrices if data.problem == "multilabel" else matrices[0]
 
 
-def accuracy(scores: ArrayLike, labels: ArrayLike, *, threshold: ArrayLike = 0.5, **options: Unpack[Options]) -> float:
+def accuracy(scores: ArrayLike, labels: ArrayLike, **options: Unpack[ThresholdOptions]) -> float:
     """The share of correct decisions; if multilabel, the mean over the labels (see `subset_accuracy`).
 
     >>> accuracy([[0.1, 0.9], [0.8, 0.2]], [1, 1])
     0.5
     """
-    matrices = confusion_matrices(collect(scores, labels, options), threshold)
-    return mean_of_defined(confusion.accuracy(matrices))
+    return mean_of_defined(confusion.accuracy(_confusion_matrices(scores, labels, options)[1]))
 
 
-def subset_accuracy(
-    scores: ArrayLike, labels: ArrayLike, *, threshold: ArrayLike = 0.5, **options: Unpack[Options]
-) -> float:
+def subset_accuracy(scores: ArrayLike, labels: ArrayLike, **options: Unpack[ThresholdOptions]) -> float:
     """The share of multilabel examples whose known labels are all predicted correctly (exact match).
 
     >>> subset_accuracy([[0.9, 0.1], [0.9, 0.1]], [[1, 0], [1, 1]])
     0.5
     """
-    data = collect(scores, labels, options, only="multilabel")
-    correct = (predict(data, threshold) == data.truth) | (data.sample_weight == 0)
+    data = collect(scores, labels, options, ThresholdOptions, only="multilabel")
+    correct = (predict(data, options.get("threshold", 0.5)) == data.truth) | (data.sample_weight == 0)
     return float(np.average(correct.all(axis=1), weights=data.sample_weight.max(axis=1)))
 
 
-def balanced_accuracy(
-    scores: ArrayLike, labels: ArrayLike, *, threshold: ArrayLike = 0.5, **options: Unpack[Options]
-) -> float:
+def balanced_accuracy(scores: ArrayLike, labels: ArrayLike, **options: Unpack[ThresholdOptions]) -> float:
     """The mean recall of the classes that occur, nan if only one does; if multilabel, the mean over the labels.
 
     Source: Brodersen et al. (2010), "The balanced accuracy and its posterior distribution".
@@ -77,8 +62,7 @@ def balanced_accuracy(
     >>> balanced_accuracy([0.1, 0.2, 0.3, 0.4], [0, 0, 0, 1])
     0.5
     """
-    matrices = confusion_matrices(collect(scores, labels, options), threshold)
-    return mean_of_defined(confusion.balanced_accuracy(matrices))
+    return mean_of_defined(confusion.balanced_accuracy(_confusion_matrices(scores, labels, options)[1]))
 
 
 def top_k_accuracy(scores: ArrayLike, labels: ArrayLike, *, k: int = 5, **options: Unpack[Options]) -> float:
@@ -156,9 +140,7 @@ def f1(scores: ArrayLike, labels: ArrayLike, **options: Unpack[LabelOptions]) ->
     return _of_counts(confusion.f_beta, scores, labels, options)
 
 
-def matthews_correlation(
-    scores: ArrayLike, labels: ArrayLike, *, threshold: ArrayLike = 0.5, **options: Unpack[Options]
-) -> float:
+def matthews_correlation(scores: ArrayLike, labels: ArrayLike, **options: Unpack[ThresholdOptions]) -> float:
     """The correlation of truth and prediction, -1 to 1; if multilabel, the mean over the labels.
 
     0 where all predictions are the same, as in scikit-learn; nan where the truth has one class only.
@@ -167,8 +149,7 @@ def matthews_correlation(
     >>> matthews_correlation([0.9, 0.8, 0.3, 0.1], [1, 1, 0, 0])
     1.0
     """
-    matrices = confusion_matrices(collect(scores, labels, options), threshold)
-    return mean_of_defined(confusion.matthews_correlation(matrices))
+    return mean_of_defined(confusion.matthews_correlation(_confusion_matrices(scores, labels, options)[1]))
 
 
 def cohen_kappa(
@@ -176,8 +157,7 @@ def cohen_kappa(
     labels: ArrayLike,
     *,
     weighting: Literal["none", "linear", "quadratic"] = "none",
-    threshold: ArrayLike = 0.5,
-    **options: Unpack[Options],
+    **options: Unpack[ThresholdOptions],
 ) -> float:
     """The agreement of truth and prediction beyond chance; if multilabel, the mean over the labels.
 
@@ -191,7 +171,7 @@ def cohen_kappa(
     >>> cohen_kappa([[0.8, 0.1, 0.1], [0.1, 0.7, 0.2], [0.1, 0.6, 0.3]], [0, 1, 2])
     0.5
     """
-    matrices = confusion_matrices(collect(scores, labels, options), threshold)
+    _, matrices = _confusion_matrices(scores, labels, options)
     ranks = np.arange(matrices.shape[-1])
     distance = np.abs(ranks[:, None] - ranks)
     costs = {"none": distance > 0, "linear": distance, "quadratic": distance**2}
@@ -203,16 +183,79 @@ def cohen_kappa(
     return mean_of_defined(1 - ratio(observed_cost, (costs[weighting] * expected).sum(axis=(1, 2))))
 
 
+_TUNABLE: dict[str, Callable[[FloatArray], FloatArray]] = {
+    "f1": lambda matrices: confusion.f_beta(confusion.counts_of_positives(matrices)),
+    "accuracy": confusion.accuracy,
+    "balanced_accuracy": confusion.balanced_accuracy,
+    "mcc": confusion.matthews_correlation,
+}
+
+
+def tune_threshold(
+    scores: ArrayLike, labels: ArrayLike, *, metric: str = "f1", **options: Unpack[Options]
+) -> float | FloatArray:
+    """The threshold that maximizes a metric: one if binary, one per label (L,) if multilabel.
+
+    Exact: every cut of the sorted probabilities is tried, in O(N log N). A threshold lies midway between the two
+    distinct scores that it separates (0 and 1 at the ends; just above 1 if even a score of 1 is better predicted
+    negative); of equally good cuts the highest is taken. A label with a single class keeps 0.5. Tune on validation
+    data, never on the data of the final score.
+
+    Args:
+      metric: 'f1', 'accuracy', 'balanced_accuracy' or 'mcc'.
+
+    >>> tune_threshold([0.1, 0.25, 0.5, 0.75], [0, 0, 1, 1])
+    0.375
+    """
+    data = collect(scores, labels, options, probabilities=True)
+    check_tunable(metric, data.problem)
+    best = np.array([_best_threshold(ranking, _TUNABLE[metric]) for ranking in rankings(data)])
+    return float(best[0]) if data.problem == "binary" else best
+
+
+def check_tunable(metric: str, problem: ProblemName) -> None:
+    """Raises InputError for a metric that no threshold is tuned for, and for a problem without thresholds.
+
+    >>> check_tunable("f1", "binary")
+    """
+    if metric not in _TUNABLE:
+        raise unknown_name("metric to tune a threshold for", metric, _TUNABLE)
+    if problem == "multiclass":
+        raise InputError("a multiclass prediction is the class of the highest score: it takes no threshold")
+
+
+def _confusion_matrices(
+    scores: ArrayLike, labels: ArrayLike, options: ThresholdOptions, allowed: type = ThresholdOptions
+) -> tuple[Collected, FloatArray]:
+    data = collect(scores, labels, options, allowed)
+    return data, confusion.confusion_matrices(data, options.get("threshold", 0.5))
+
+
 def _of_counts(
     metric: Callable[[Counts], FloatArray], scores: ArrayLike, labels: ArrayLike, options: LabelOptions
 ) -> float | FloatArray:
     """The metric of the counts of each label, averaged."""
-    average, threshold = options.pop("average", "auto"), options.pop("threshold", 0.5)
-    data = collect(scores, labels, options, option_type=LabelOptions)
-    check_average(average, data.problem)
-    matrices = confusion_matrices(data, threshold)
+    data, matrices = _confusion_matrices(scores, labels, options, LabelOptions)
+    average = options.get("average", "auto")
     multiclass = data.problem == "multiclass"
     counts = confusion.counts_of_classes(matrices[0]) if multiclass else confusion.counts_of_positives(matrices)
     if average == "micro":
         return float(metric(Counts(*(count.sum() for count in counts))))
     return averaged(metric(counts), counts.tp + counts.fn, average)
+
+
+def _best_threshold(ranking: Ranking, metric: Callable[[FloatArray], FloatArray]) -> float:
+    if not (ranking.positives > 0 and ranking.negatives > 0):
+        return 0.5
+    tp, fp = np.append(0.0, ranking.true_positives), np.append(0.0, ranking.false_positives)
+    matrices = np.stack([ranking.negatives - fp, fp, ranking.positives - tp, tp], axis=-1).reshape(-1, 2, 2)
+    # Cut i predicts the i highest distinct scores as positive.
+    cut = int(metric(matrices).argmax())
+    highest = ranking.thresholds[0]
+    just_above_one = float(np.nextafter(np.float32(1), np.float32(2)))
+    lowest_positive = ranking.thresholds[cut - 1] if cut else (1.0 if highest < 1 else just_above_one)
+    highest_negative = ranking.thresholds[cut] if cut < len(ranking.thresholds) else 0.0
+    # Rounded to float32, so that a model that compares in float32 decides the same. Where that rounds to the
+    # score below, the score above is the threshold.
+    middle = float(np.float32((highest_negative + lowest_positive) / 2))
+    return middle if highest_negative < middle <= lowest_positive else float(lowest_positive)

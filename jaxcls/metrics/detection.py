@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxcls._utils.errors import InputError, unknown_name
-from jaxcls.metrics.averages import json_number
+from jaxcls.metrics.averages import report_of
 from jaxcls.metrics.collected import FloatArray
 from jaxcls.metrics.intervals import Interval, percentile_intervals
 
@@ -169,19 +169,9 @@ def report(
     {'support': 1, 'map': 0.7..., 'map_50': 1.0, 'map_75': 1.0, 'voc_ap_50': 1.0}
     """
     scores = evaluate(detections, labels, len(class_names), scale=scale)
-    objects = scores.per_class["objects"]
-    values = {name: column for name, column in scores.per_class.items() if name != "objects"}
-    undefined = [name for name, count in zip(class_names, objects, strict=True) if not count]
-    return {
-        "problem": "detection",
-        "examples": len(labels["classes"]),
-        "metrics": {name: json_number(scores.overall[name]) for name in NAMES},
-        "labels": {
-            label: {"support": int(objects[i]), **{name: json_number(column[i]) for name, column in values.items()}}
-            for i, label in enumerate(class_names)
-        },
-        "undefined_labels": dict.fromkeys(values, undefined) if undefined else {},
-    }
+    objects = dict(zip(class_names, scores.per_class["objects"].astype(int).tolist(), strict=True))
+    columns = {name: column for name, column in scores.per_class.items() if name != "objects"}
+    return report_of("detection", len(labels["classes"]), scores.overall, objects, columns)
 
 
 def precision_recall(detections: Arrays, labels: Arrays, *, num_classes: int) -> list[FloatArray]:

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from jaxcls._utils.errors import InputError
 from jaxcls.metrics.averages import mean_of_decisions, mean_of_defined, ratio
-from jaxcls.metrics.collected import Collected, FloatArray, Options, collect, one_vs_rest, require_probabilities
+from jaxcls.metrics.collected import Collected, FloatArray, Options, collect, one_vs_rest
 from jaxcls.metrics.confusion import predict
 
 
@@ -21,8 +21,7 @@ def log_loss(scores: ArrayLike, labels: ArrayLike, **options: Unpack[Options]) -
     >>> log_loss([0.8, 0.4], [1, 0])
     0.366...
     """
-    data = collect(scores, labels, options)
-    require_probabilities(data)
+    data = collect(scores, labels, options, probabilities=True)
     return mean_of_decisions(log_losses(data), data)
 
 
@@ -35,8 +34,7 @@ def brier_score(scores: ArrayLike, labels: ArrayLike, **options: Unpack[Options]
     >>> brier_score([0.5, 0.0], [1, 0])
     0.125
     """
-    data = collect(scores, labels, options)
-    require_probabilities(data)
+    data = collect(scores, labels, options, probabilities=True)
     return mean_of_decisions(squared_errors(data), data)
 
 
@@ -106,8 +104,7 @@ def _binned(
     """The examples that count, and the confidence of each decision and its bin, (N, decisions)."""
     if bins < 1:
         raise InputError(f"bins must be at least 1, got {bins}")
-    data = collect(scores, labels, options)
-    require_probabilities(data)
+    data = collect(scores, labels, options, probabilities=True)
     if data.problem == "multiclass":
         confidence = data.scores.max(axis=1, keepdims=True)
     else:

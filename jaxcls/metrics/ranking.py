@@ -9,13 +9,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from jaxcls._utils.errors import InputError
-from jaxcls.metrics.averages import Average, averaged, check_average, ratio
-from jaxcls.metrics.collected import Collected, FloatArray, Options, collect, one_vs_rest, support
+from jaxcls.metrics.averages import averaged, ratio
+from jaxcls.metrics.collected import AverageOptions, Collected, FloatArray, Options, collect, one_vs_rest, support
 
 
-def roc_auc(
-    scores: ArrayLike, labels: ArrayLike, *, average: Average | None = "auto", **options: Unpack[Options]
-) -> float | FloatArray:
+def roc_auc(scores: ArrayLike, labels: ArrayLike, **options: Unpack[AverageOptions]) -> float | FloatArray:
     """The area under the ROC curve: the probability that a positive ranks above a negative, ties counting half.
 
     Multiclass is one class against the rest. nan for a label with a single class.
@@ -24,12 +22,10 @@ def roc_auc(
     >>> roc_auc([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1])
     0.75
     """
-    return _of_rankings(_roc_auc, collect(scores, labels, options), average)
+    return _of_rankings(_roc_auc, scores, labels, options)
 
 
-def average_precision(
-    scores: ArrayLike, labels: ArrayLike, *, average: Average | None = "auto", **options: Unpack[Options]
-) -> float | FloatArray:
+def average_precision(scores: ArrayLike, labels: ArrayLike, **options: Unpack[AverageOptions]) -> float | FloatArray:
     """Σ (R_i - R_{i-1}) P_i over the distinct scores, from the highest down, without interpolation.
 
     R_i and P_i are recall and precision where a score of at least the i-th is positive. Multiclass is one class
@@ -38,16 +34,11 @@ def average_precision(
     >>> average_precision([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1])
     0.833...
     """
-    return _of_rankings(_average_precision, collect(scores, labels, options), average)
+    return _of_rankings(_average_precision, scores, labels, options)
 
 
 def recall_at_precision(
-    scores: ArrayLike,
-    labels: ArrayLike,
-    *,
-    at: float = 0.9,
-    average: Average | None = "auto",
-    **options: Unpack[Options],
+    scores: ArrayLike, labels: ArrayLike, *, at: float = 0.9, **options: Unpack[AverageOptions]
 ) -> float | FloatArray:
     """The highest recall of any threshold whose precision is at least `at`, 0 if no threshold reaches it.
 
@@ -58,7 +49,7 @@ def recall_at_precision(
     """
     if not 0 < at <= 1:
         raise InputError(f"at must be a precision above 0 and at most 1, got {at}")
-    return _of_rankings(partial(_recall_at_precision, at=at), collect(scores, labels, options), average)
+    return _of_rankings(partial(_recall_at_precision, at=at), scores, labels, options)
 
 
 class RocCurve(NamedTuple):
@@ -158,9 +149,11 @@ def _binary_ranking(scores: ArrayLike, labels: ArrayLike, options: Options) -> R
     return rankings(collect(scores, labels, options, only="binary"))[0]
 
 
-def _of_rankings(metric: Callable[[Ranking], float], data: Collected, average: Average | None) -> float | FloatArray:
+def _of_rankings(
+    metric: Callable[[Ranking], float], scores: ArrayLike, labels: ArrayLike, options: AverageOptions
+) -> float | FloatArray:
     """The metric of the ranking of each label, averaged."""
-    check_average(average, data.problem)
+    data, average = collect(scores, labels, options, AverageOptions), options.get("average", "auto")
     if average == "micro":
         positive = one_vs_rest(data)
         sample_weight = np.broadcast_to(data.sample_weight, positive.shape)

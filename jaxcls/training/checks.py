@@ -12,7 +12,7 @@ from jaxcls._utils.errors import InputError, error_context, unknown_name
 from jaxcls._utils.labels import AnyProblemName, ProblemName
 from jaxcls.data.adapters import as_examples
 from jaxcls.data.batching import Examples
-from jaxcls.metrics.by_name import ALIASES, METRICS
+from jaxcls.metrics import ALIASES, METRICS
 from jaxcls.training.objective import Objective, OutputSpec, by_output
 
 PyTree = Any

@@ -16,7 +16,7 @@ from sklearn.exceptions import UndefinedMetricWarning
 
 from jaxcls import metrics
 from jaxcls._utils.errors import InputError
-from jaxcls.metrics.by_name import METRICS
+from jaxcls.metrics import METRICS
 
 PROBLEMS = ("binary", "multiclass", "multilabel")
 FITTING = [(name, problem) for name, entry in METRICS.items() for problem in entry.problems]

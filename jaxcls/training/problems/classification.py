@@ -14,7 +14,7 @@ from jaxcls._utils.labels import ProblemName
 from jaxcls.data import predictions
 from jaxcls.data.dataset import Split, Unlabeled
 from jaxcls.data.formats import tables
-from jaxcls.metrics.thresholds import check_tunable
+from jaxcls.metrics.decisions import check_tunable
 from jaxcls.reports import summary
 from jaxcls.training import settings as settings_module
 from jaxcls.training.objective import OutputSpec
