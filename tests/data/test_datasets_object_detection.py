@@ -303,9 +303,11 @@ def test_a_box_encloses_the_visible_pixels_of_an_article():
         patch.setattr(scenes, "_background", lambda rng, articles: np.zeros((scenes.SIDE, scenes.SIDE)))
         patch.setattr(scenes, "MAX_ARTICLES", 1)
         for seed in range(8):
-            made = scenes.scene(np.random.default_rng(seed), [article[None]])
-            rows, columns = (np.flatnonzero((made.image > 60).any(axis=axis)) for axis in (1, 0))
-            np.testing.assert_allclose(made.boxes[0], [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], atol=1)
+            image, (article_object,) = scenes.scene(np.random.default_rng(seed), [article[None]])
+            rows, columns = (np.flatnonzero((image > 60).any(axis=axis)) for axis in (1, 0))
+            np.testing.assert_allclose(
+                article_object.corners, [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], atol=1
+            )
 
 
 def test_hidden_articles_stay_visible_enough_and_their_boxes_exclude_covered_pixels():

@@ -115,7 +115,7 @@ def results(
     >>> results(detections, [17], scale=np.array([[2.0, 2.0]]), sizes=np.array([[9, 9]]))
     [{'image_id': 17, 'category_id': 1, 'bbox': [1.0, 2.0, 2.0, 2.0], 'score': 0.5}]
     """
-    found: list[dict[str, Any]] = []
+    detected: list[dict[str, Any]] = []
     for row, image_id in enumerate(image_ids):
         scores, classes = np.asarray(detections["scores"][row]), np.asarray(detections["classes"][row])
         corners = to_original(detections["boxes"][row], scale[row], sizes[row])
@@ -124,8 +124,8 @@ def results(
             if classes[best] >= 0 and min(box[2:]) > 0:
                 score = round(float(scores[best]), 5)
                 category = int(classes[best]) + 1
-                found.append({"image_id": image_id, "category_id": category, "bbox": box, "score": score})
-    return found
+                detected.append({"image_id": image_id, "category_id": category, "bbox": box, "score": score})
+    return detected
 
 
 def to_original(corners: np.ndarray, scale: np.ndarray, size: np.ndarray) -> np.ndarray:

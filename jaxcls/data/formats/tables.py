@@ -13,15 +13,12 @@ import os
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from jaxcls._utils.errors import InputError, did_you_mean, listed
 from jaxcls.data.formats import reading
-
-if TYPE_CHECKING:
-    import pyarrow
 
 Table = dict[str, np.ndarray]
 
@@ -87,12 +84,15 @@ def read_csv(path: str | os.PathLike[str], *, required: Sequence[str] = (), text
         raise InputError(f"{path}: its first line is not well-formed CSV.")
     if not table.num_rows:
         raise InputError(f"{path}: holds column names, but no rows.")
-    if not names[-1]:
-        # A comma at the end of every line, as in ChestX-ray14's Data_Entry_2017.csv.
-        *names, _ = names
-        if any(word.as_py() for word in table[""]):
-            raise _nameless(path, len(names) + 1)
-        table = table.drop_columns("")
+    # A comma at the end of every line, as in ChestX-ray14's Data_Entry_2017.csv.
+    if not names[-1] and not any(word.as_py() for word in table.columns[-1]):
+        names.pop()
+        table = table.remove_column(len(names))
+    if "" in names:
+        raise InputError(
+            f"{path}: column {names.index('') + 1} has no name in the first line. Name it, or leave it out (pandas "
+            "writes its index this way unless it is told index=False)."
+        )
     for name in required:
         require(table.column_names, name, path)
     return {
@@ -212,22 +212,13 @@ def _column_names(path: Path, content: bytes) -> list[str]:
     for separator in (";", "\t"):
         if len(names) == 1 and separator in names[0]:
             raise InputError(f"{path}: its columns are separated by {separator!r}; save it with commas between them.")
-    if "" in names[:-1]:
-        raise _nameless(path, names.index("") + 1)
     for name, count in collections.Counter(names).items():
-        if count > 1:
+        if name and count > 1:
             raise InputError(f"{path}: two columns are called {name!r}; rename or drop one.")
     return names
 
 
-def _nameless(path: Path, number: int) -> InputError:
-    return InputError(
-        f"{path}: column {number} has no name in the first line. Name it, or leave it out "
-        "(pandas writes its index this way unless it is told index=False)."
-    )
-
-
-def _as_numbers(column: "pyarrow.ChunkedArray") -> np.ndarray | None:
+def _as_numbers(column: Any) -> np.ndarray | None:
     """The column as float64, or None if it holds anything else than numbers."""
     import pyarrow
     from pyarrow import compute
@@ -251,11 +242,10 @@ def _check_rows(path: Path, content: bytes) -> None:
     """Raises an InputError that names the first line or row that is not UTF-8 or not well-formed. Slow."""
     reading.decode_text(content, path)
     rows = _rows(content)
-    line = 1
+    columns, line = 0, 1
     try:
-        columns = len(next(row for row in rows if row))
-        line = rows.line_num + 1
-        for number, row in enumerate((row for row in rows if row), 1):
+        for number, row in enumerate(filter(None, rows)):
+            columns = columns or len(row)
             if len(row) != columns:
                 raise InputError(
                     f"{path}: row {number} (line {line}) has {len(row)} values where there are {columns} columns. "

@@ -13,7 +13,6 @@ classes (T-shirt, Pullover), and this sample is about detection.
 
 from importlib import resources
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -36,43 +35,35 @@ _TRIES = 30
 _THRESHOLD = 10
 
 
-class Scene(NamedTuple):
-    """uint8 (SIDE, SIDE); float64 (n, 4), x1, y1, x2, y2; and int (n,), indices into CLASSES."""
-
-    image: np.ndarray
-    boxes: np.ndarray
-    classes: np.ndarray
-
-
 def write(folder: Path, *, train: int = 2400, val: int = 300, test: int = 400, seed: int = 0) -> None:
     """Writes annotations/instances_{train,val,test}.json and {train,val,test}/000000.png, ..."""
     from PIL import Image
 
     (folder / "annotations").mkdir()
     for number, (role, count) in enumerate((("train", train), ("val", val), ("test", test))):
-        rng = np.random.default_rng([seed, number])
-        articles = _articles(role)
+        rng, articles = np.random.default_rng([seed, number]), _articles(role)
         names = [f"{index:06}.png" for index in range(count)]
-        scenes = [scene(rng, articles) for _ in names]
+        objects = []
         (folder / role).mkdir()
-        for name, made in zip(names, scenes, strict=True):
-            Image.fromarray(made.image).save(folder / role / name, compress_level=3)
-        objects = [
-            [Object(index, box, crowd=False) for box, index in zip(made.boxes, made.classes, strict=True)]
-            for made in scenes
-        ]
+        for name in names:
+            image, visible = scene(rng, articles)
+            Image.fromarray(image).save(folder / role / name, compress_level=3)
+            objects.append(visible)
         annotated = boxes.annotated(names, [(SIDE, SIDE)] * count, objects, dict(enumerate(CLASSES)))
         coco.write(folder / "annotations" / f"instances_{role}.json", annotated)
 
 
-def scene(rng: np.random.Generator, articles: list[np.ndarray]) -> Scene:
-    """Composes a scene of these articles: for each class, uint8 (N, 28, 28)."""
+def scene(rng: np.random.Generator, articles: list[np.ndarray]) -> tuple[np.ndarray, list[Object]]:
+    """Composes a scene, uint8 (SIDE, SIDE), of articles: for each class, uint8 (N, 28, 28); returns its objects too.
+
+    The class ids of the objects are indices into CLASSES.
+    """
     canvas = _background(rng, articles)
     masks: list[np.ndarray] = []
     classes: list[int] = []
     for _ in range(rng.integers(1, MAX_ARTICLES + 1)):
         index = int(rng.integers(len(articles)))
-        pixels, alpha = _transformed(rng, _choice(rng, articles[index]))
+        pixels, alpha = _transformed(rng, rng.choice(articles[index]))
         for _ in range(_TRIES):
             # Up to an eighth of it may lie outside.
             height, width = alpha.shape
@@ -89,9 +80,9 @@ def scene(rng: np.random.Generator, articles: list[np.ndarray]) -> Scene:
                 classes.append(index)
                 break
     canvas += rng.normal(0, rng.uniform(2, 6), canvas.shape)
-    corners = [_bounding_box(mask) for mask in _visible(masks)]
-    image = np.rint(canvas.clip(0, 255)).astype(np.uint8)
-    return Scene(image, np.array(corners, np.float64), np.array(classes))
+    corners = map(_bounding_box, _visible(masks))
+    objects = [Object(index, box, crowd=False) for index, box in zip(classes, corners, strict=True)]
+    return np.rint(canvas.clip(0, 255)).astype(np.uint8), objects
 
 
 def _all_visible(masks: list[np.ndarray]) -> bool:
@@ -172,7 +163,7 @@ def _background(rng: np.random.Generator, articles: list[np.ndarray]) -> np.ndar
                 pen.ellipse(box, outline=shade, width=int(rng.integers(1, 4)))
     for _ in range(rng.integers(0, 8)):
         # A scrap of at most a seventh of an article.
-        article = _choice(rng, articles[rng.integers(len(articles))])
+        article = rng.choice(articles[rng.integers(len(articles))])
         rows, columns = rng.integers(6, 11, 2).tolist()
         top, left = int(rng.integers(4, 24 - rows)), int(rng.integers(4, 24 - columns))
         scrap = Image.fromarray(article[top : top + rows, left : left + columns])
@@ -180,10 +171,6 @@ def _background(rng: np.random.Generator, articles: list[np.ndarray]) -> np.ndar
         scrap = scrap.resize((round(columns * factor), round(rows * factor)), Image.Resampling.BILINEAR)
         image.paste(scrap, tuple(rng.integers(0, SIDE - 8, 2).tolist()))
     return np.array(image, np.float64)
-
-
-def _choice(rng: np.random.Generator, articles: np.ndarray) -> np.ndarray:
-    return articles[rng.integers(len(articles))]
 
 
 def _articles(role: str) -> list[np.ndarray]:
