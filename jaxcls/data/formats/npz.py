@@ -43,8 +43,6 @@ def opened(path: str | os.PathLike[str]) -> Iterator[zipfile.ZipFile]:
             raise InputError(
                 f"{path}: its {packed:,} bytes unpack to {unpacked:,}, which real arrays do not. Fetch it again."
             )
-        if len({member.filename for member in members}) < len(members):
-            raise InputError(f"{path}: not an .npz file, or a damaged one (it holds a name twice).")
         yield archive
 
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 from xml.etree import ElementTree
-from xml.parsers import expat
 
 from jaxcls._utils import files
 from jaxcls._utils.errors import InputError, unknown_name
@@ -82,7 +81,12 @@ def read(
 
 def _read(path: Path) -> tuple[tuple[int, int], list[boxes.Object]]:
     """Height and width of an image, and its objects."""
-    root = _parse(path)
+    # LookupError and ValueError: the encoding is unknown, or not one of single bytes.
+    damage = (ElementTree.ParseError, LookupError, ValueError)
+    with reading.error_names(path, damage, "is not XML of an annotation"):
+        if path.stat().st_size > _MAX_BYTES:
+            raise InputError(f"{path}: has more than {_MAX_BYTES:,} bytes; it describes one image.")
+        root = ElementTree.fromstring(path.read_bytes(), ElementTree.XMLParser(target=_Builder()))
     height, width = boxes.check_size(
         _number(root, "size/height", str(path)), _number(root, "size/width", str(path)), str(path)
     )
@@ -101,24 +105,11 @@ def _read(path: Path) -> tuple[tuple[int, int], list[boxes.Object]]:
     return (height, width), objects
 
 
-def _parse(path: Path) -> ElementTree.Element:
-    """The root of an XML file without a document type, hence without entities of its own."""
+class _Builder(ElementTree.TreeBuilder):
+    """Builds the elements of a file without a document type, hence without entities of its own."""
 
-    def refuse(*declared: Any) -> NoReturn:
-        raise InputError(f"{path}: declares a document type or an entity, which no annotation needs; remove it.")
-
-    builder = ElementTree.TreeBuilder()
-    parser = expat.ParserCreate()
-    parser.StartElementHandler = builder.start
-    parser.EndElementHandler = builder.end
-    parser.CharacterDataHandler = builder.data
-    parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = parser.ExternalEntityRefHandler = refuse
-    # LookupError and ValueError: the encoding is unknown, or not one of single bytes.
-    with reading.error_names(path, (expat.ExpatError, LookupError, ValueError), "is not XML"):
-        if path.stat().st_size > _MAX_BYTES:
-            raise InputError(f"{path}: has more than {_MAX_BYTES:,} bytes; it describes one image.")
-        parser.Parse(path.read_bytes(), True)
-        return builder.close()
+    def doctype(self, *declared: Any) -> NoReturn:
+        raise ValueError("it declares a document type, which no annotation needs")
 
 
 def _number(element: ElementTree.Element, tag: str, where: str) -> float:

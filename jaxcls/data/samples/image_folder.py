@@ -8,12 +8,9 @@ person recognizes all of them. Of the 200 test images, a network of dense layers
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 CLASSES = ("circle", "cross", "square", "star", "triangle")
 _FORMATS = (
@@ -35,12 +32,18 @@ def write(folder: Path, *, train: int = 160, test: int = 40, seed: int = 0) -> N
     (folder / "train" / CLASSES[1] / "._cross_000.jpg").write_bytes(b"\0\5\26\7")
 
 
-def _draw(name: str, rng: np.random.Generator) -> "Image.Image":
+def _draw(name: str, rng: np.random.Generator) -> np.ndarray:
+    """Draws a shape, uint8 (height, width, 3)."""
     from PIL import Image, ImageDraw
 
     width, height = rng.integers(48, 128, 2).tolist()
     height = round(min(max(height, width / 1.5), width * 1.5))
-    background, color = _two_colors(rng)
+    # A darker and a lighter color, so that a grayscale image shows the shape as well.
+    while True:
+        colors = rng.integers(0, 256, (2, 3))
+        if np.diff(colors @ [0.299, 0.587, 0.114])[0] > 90:
+            break
+    background, color = map(tuple, colors.tolist())
     image = Image.new("RGB", (width, height), background)
     pen = ImageDraw.Draw(image)
     radius = rng.uniform(0.28, 0.46) * min(width, height)
@@ -51,15 +54,7 @@ def _draw(name: str, rng: np.random.Generator) -> "Image.Image":
         shade = tuple(rng.integers(0, 256, 3).tolist())
         pen.line([(xs[0], ys[0]), (xs[1], ys[1])], fill=shade, width=int(rng.integers(1, 3)))
     noise = rng.normal(0, rng.uniform(3, 15), (height, width, 3))
-    return Image.fromarray((np.asarray(image) + noise).clip(0, 255).astype(np.uint8))
-
-
-def _two_colors(rng: np.random.Generator) -> list[tuple[int, int, int]]:
-    """A darker and a lighter color, so that a grayscale image shows the shape as well."""
-    while True:
-        colors = rng.integers(0, 256, (2, 3))
-        if np.diff(colors @ [0.299, 0.587, 0.114])[0] > 90:
-            return [tuple(color) for color in colors.tolist()]
+    return (np.asarray(image) + noise).clip(0, 255).astype(np.uint8)
 
 
 def _outline(name: str, rng: np.random.Generator) -> list[tuple[float, float]]:
@@ -75,14 +70,15 @@ def _outline(name: str, rng: np.random.Generator) -> list[tuple[float, float]]:
         "star": [(i / 10, 1.0 if i % 2 else 0.42) for i in range(10)],
         "cross": [(i / 4 + turn, far) for i in range(4) for turn, far in ((-arm, 1.0), (arm, 1.0), (1 / 8, inner))],
     }[name]
-    angles = [start + 2 * math.pi * turn for turn, _ in corners]
-    return [(far * math.cos(angle), far * math.sin(angle)) for angle, (_, far) in zip(angles, corners, strict=True)]
+    polar = [(start + 2 * math.pi * turn, far) for turn, far in corners]
+    return [(far * math.cos(angle), far * math.sin(angle)) for angle, far in polar]
 
 
-def _save(image: "Image.Image", stem: Path, rng: np.random.Generator) -> None:
+def _save(pixels: np.ndarray, stem: Path, rng: np.random.Generator) -> None:
     """Saves an image in one of `_FORMATS`."""
     from PIL import Image
 
+    image = Image.fromarray(pixels)
     image_format, _, suffix = _FORMATS[rng.integers(len(_FORMATS))].rpartition(" ")
     path = stem.with_suffix(f".{suffix}")
     options: dict[str, Any] = {}

@@ -21,23 +21,24 @@ _DISCS = {"Mass": (0.2, 0.15), "Nodule": (0.18, 0.065)}
 
 
 class Patient(NamedTuple):
-    """What all images of a patient share: factors of the usual sizes, and a lung texture (SIDE, SIDE)."""
+    """What all images of a patient share.
 
-    width: float
-    height: float
-    heart: float
-    rib_distance: float
+    Attributes:
+      factors: of the usual width, height, size of the heart, distance of the ribs, their strength, and density.
+      rib_phase: the position of the ribs.
+      texture: that of the lungs, (SIDE, SIDE).
+    """
+
+    factors: np.ndarray
     rib_phase: float
-    rib_strength: float
-    density: float
     texture: np.ndarray
 
 
 def new_patient(rng: np.random.Generator) -> Patient:
     """Draws a patient."""
-    width, height, heart, rib_distance, rib_strength, density = np.exp(rng.normal(0, 0.09, 6))
+    factors = np.exp(rng.normal(0, 0.09, 6))
     texture = smooth_noise(rng, 5) + 0.7 * smooth_noise(rng, 10)
-    return Patient(width, height, heart, rib_distance, rng.uniform(0, 2 * np.pi), rib_strength, density, texture)
+    return Patient(factors, rng.uniform(0, 2 * np.pi), texture)
 
 
 def radiograph(rng: np.random.Generator, patient: Patient, findings: Mapping[str, float]) -> np.ndarray:
@@ -54,17 +55,19 @@ def radiograph(rng: np.random.Generator, patient: Patient, findings: Mapping[str
     y = (np.sin(tilt) * _COLUMNS + np.cos(tilt) * _ROWS) * scale + down
 
     # An inflated lung is larger and darker.
-    inflated, heart_size = findings.get("Emphysema", 0.0), patient.heart * (1 + 0.3 * findings.get("Cardiomegaly", 0.0))
-    width, height = patient.width * (1 + 0.06 * inflated), patient.height * (1 + 0.1 * inflated)
+    inflated = findings.get("Emphysema", 0.0)
+    build, height, heart_size, rib_distance, rib_strength, density = patient.factors
+    width, height = build * (1 + 0.06 * inflated), height * (1 + 0.1 * inflated)
+    heart_size *= 1 + 0.3 * findings.get("Cardiomegaly", 0.0)
     lungs = sum(_inside(x - side * 0.43 * width, y + 0.05, 0.31 * width, 0.68 * height) for side in (-1, 1))
     lungs = lungs * _step(0.48 * height - y - 0.1 * np.cos(3 * x), 0.03)
     image = 0.75 * _inside(x, y - 0.3, 0.98 * width, 1.5, softness=0.2)
-    image -= lungs * (0.34 + 0.07 * inflated) * patient.density
+    image -= lungs * (0.34 + 0.07 * inflated) * density
     image += 0.1 * _step(0.1 - np.abs(x), 0.03)
-    heart = _inside(x - 0.13, y - 0.24, 0.3 * heart_size * patient.width, 0.27 * heart_size, softness=0.15)
+    heart = _inside(x - 0.13, y - 0.24, 0.3 * heart_size * build, 0.27 * heart_size, softness=0.15)
     image += 0.25 * heart * lungs
-    ribs = np.sin(2 * np.pi * (y + 0.35 * x**2) / (0.24 * patient.rib_distance) + patient.rib_phase)
-    image += 0.035 * patient.rib_strength * ribs * (0.4 + lungs) + 0.03 * lungs * patient.texture
+    ribs = np.sin(2 * np.pi * (y + 0.35 * x**2) / (0.24 * rib_distance) + patient.rib_phase)
+    image += 0.035 * rib_strength * ribs * (0.4 + lungs) + 0.03 * lungs * patient.texture
     for name, strength in findings.items():
         image += strength * lungs * _drawn(name, rng, x, y, width, height)
 

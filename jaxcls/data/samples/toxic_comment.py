@@ -65,7 +65,12 @@ def write(folder: Path, *, train_rows: int = 6000, test_rows: int = 4000, seed: 
     )
     for copy in range(test_rows // 300):
         test[copy] = train[copy]
-    ids = _ids(rng, train_rows + test_rows)
+    # Distinct ids of 16 hexadecimal digits.
+    distinct = dict.fromkeys(_TREACHEROUS_IDS)
+    while len(distinct) < train_rows + test_rows:
+        distinct[f"{rng.getrandbits(64):016x}"] = None
+    ids = list(distinct)
+    rng.shuffle(ids)
     train_ids, test_ids = sorted(ids[:train_rows]), sorted(ids[train_rows:])
     scored = {*rng.sample(range(test_rows - 2), round(0.418 * test_rows) - 2), test_rows - 2, test_rows - 1}
     names = ("id", "comment_text", *LABELS)
@@ -140,13 +145,3 @@ def _insults(rng: random.Random, labels: Mapping[str, bool]) -> list[str]:
 def _random_insults(rng: random.Random, count: int) -> list[str]:
     labels = rng.choices(list(_INSULTS), [0.35, 0.5, 0.05, 0.48, 0.15], k=count)
     return [rng.choice(_INSULTS[label]) for label in labels]
-
-
-def _ids(rng: random.Random, count: int) -> list[str]:
-    """Distinct ids of 16 hexadecimal digits."""
-    ids = dict.fromkeys(_TREACHEROUS_IDS)
-    while len(ids) < count:
-        ids[f"{rng.getrandbits(64):016x}"] = None
-    shuffled = list(ids)
-    rng.shuffle(shuffled)
-    return shuffled
