@@ -1,6 +1,6 @@
 """What is exported: a prediction step, its weights, and what a reader of the export needs to know."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -16,10 +16,9 @@ class Exportable(NamedTuple):
     """A trained model, ready to be exported in any format.
 
     Attributes:
-      task, model: names.
-      problem: a name, or a dict of names by output; `class_names` and `thresholds` likewise.
-      data: the provenance of the training data.
-      dtype: of the computation.
+      record: what a reader of the export needs to know, as JSON values: the names of "task" and "model"; "problem",
+        "class_names" and "thresholds", each a dict if there are several outputs; "synthetic" and "data", the provenance
+        of the training data; "dtype", of the computation.
       weights: "params" and "model_state".
       prediction_step: ``(params, model_state, inputs) -> (scores, outputs)`` of a batch of input arrays.
       input_shapes: ``count -> `` the shapes of that many input arrays, as :class:`jax.ShapeDtypeStruct`.
@@ -28,19 +27,17 @@ class Exportable(NamedTuple):
       buckets: the sizes of padded inputs, each of which has a program of its own.
     """
 
-    task: str
-    model: str
-    problem: str | Mapping[str, str]
-    class_names: Any
-    thresholds: Any
-    data: Mapping[str, Any]
-    dtype: str
+    record: dict[str, Any]
     weights: PyTree
     prediction_step: Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
     input_shapes: Callable[[Any], PyTree]
     batch_size: int
     preprocessor: Preprocessor | None = None
     buckets: Buckets | None = None
+
+    def scores(self, weights: PyTree, inputs: PyTree) -> PyTree:
+        """Returns the scores of a batch of input arrays, with weights like :attr:`weights`."""
+        return self.prediction_step(weights["params"], weights["model_state"], inputs)[0]
 
 
 def named_arrays(weights: PyTree) -> dict[str, np.ndarray]:

@@ -14,7 +14,6 @@ import json
 from pathlib import Path
 
 import jax
-import numpy as np
 
 from jaxcls._utils import environment, files
 from jaxcls._utils.errors import InputError, unknown_name
@@ -55,18 +54,10 @@ def export(output: Path, exportable: Exportable, format: str) -> int:
     versions = environment.record()
     record = {
         "format": format,
-        "task": exportable.task,
-        "model": exportable.model,
-        "problem": exportable.problem,
-        "class_names": exportable.class_names,
-        "thresholds": jax.tree.map(lambda value: np.asarray(value).tolist(), exportable.thresholds),
-        "synthetic": exportable.data["synthetic"],
-        # Without the location, which may be a folder of the person who trained it.
-        "data": {name: exportable.data[name] for name in ("source", "note", "sha256")},
+        **exportable.record,
         "preprocessor": preprocessor or None,
         "buckets": [[*size] for size in exportable.buckets.sizes] if exportable.buckets else [],
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(exportable.weights["params"])),
-        "dtype": exportable.dtype,
         "packages": versions["packages"],
         "xla_flags": versions["xla_flags"],
     }

@@ -32,8 +32,9 @@ def files(exportable: Exportable) -> tuple[dict[str, Any], dict[str, bytes]]:
     Raises:
       InputError: the model does not compute in float32, or uses operations that the format cannot express.
     """
-    if exportable.dtype != "float32":
-        raise InputError(f"the format onnx takes models that compute in float32, not in {exportable.dtype}.")
+    dtype = exportable.record["dtype"]
+    if dtype != "float32":
+        raise InputError(f"the format onnx takes models that compute in float32, not in {dtype}.")
     import onnxruntime
 
     content, inputs, outputs = _convert(exportable)
@@ -44,8 +45,7 @@ def files(exportable: Exportable) -> tuple[dict[str, Any], dict[str, bytes]]:
     differences = []
     for count in (5, 1):
         arrays = _random_inputs(exportable, count)
-        scores = exportable.prediction_step(exportable.weights["params"], exportable.weights["model_state"], arrays)[0]
-        expected = jax.device_get(_named_outputs(scores))
+        expected = jax.device_get(_named_outputs(exportable.scores(exportable.weights, arrays)))
         named = _named_inputs(arrays, exportable)
         results = session.run(outputs, {name: named[name] for name in inputs})
         differences.append(difference(dict(zip(outputs, results, strict=True)), expected))
@@ -77,9 +77,7 @@ def _convert(exportable: Exportable) -> tuple[bytes, list[str], list[str]]:
             arrays[name] if name in arrays else jnp.zeros((rows, *shape.shape[1:]), shape.dtype)
             for name, shape in named.items()
         ]
-        return exportable.prediction_step(weights["params"], weights["model_state"], jax.tree.unflatten(tree, leaves))[
-            0
-        ]
+        return exportable.scores(weights, jax.tree.unflatten(tree, leaves))
 
     # Traced here: when jax2onnx traces, it replaces functions of Flax with its own, which do not fit every version.
     with native.portable():
@@ -88,7 +86,7 @@ def _convert(exportable: Exportable) -> tuple[bytes, list[str], list[str]]:
     converted = jax2onnx.to_onnx(
         lambda *arrays: evaluate(traced.jaxpr, traced.consts, arrays),
         [*inputs.values()],
-        model_name=f"jaxcls-{exportable.task}",
+        model_name=f"jaxcls-{exportable.record['task']}",
         input_names=[*inputs],
         output_names=outputs,
     )

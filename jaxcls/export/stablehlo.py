@@ -31,7 +31,7 @@ def files(exportable: Exportable) -> tuple[dict[str, Any], dict[str, bytes]]:
     def scores(arrays: Mapping[str, jax.Array], inputs: PyTree) -> PyTree:
         # The leaves in their own order; a dict that goes through jit is sorted by its keys.
         weights = jax.tree.unflatten(tree, [arrays[name] for name in named])
-        return exportable.prediction_step(weights["params"], weights["model_state"], inputs)[0]
+        return exportable.scores(weights, inputs)
 
     # Programs for any number of inputs, on every platform.
     (count,) = export.symbolic_shape("count")

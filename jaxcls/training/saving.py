@@ -82,14 +82,19 @@ def exportable_of(
     def shapes(count: Any) -> PyTree:
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape[1:]), leaf.dtype), arrays)
 
+    record = {
+        "task": experiment.name,
+        "model": str(experiment.settings.get("model", "model")),
+        "problem": objectives.problems(experiment.objective),
+        "class_names": class_names,
+        "thresholds": plain_thresholds(thresholds),
+        "synthetic": data["synthetic"],
+        # Without the location, which may be a folder of the person who trained it.
+        "data": {name: data[name] for name in ("source", "note", "sha256")},
+        "dtype": str(experiment.settings.get("dtype", "float32")),
+    }
     return Exportable(
-        task=experiment.name,
-        model=str(experiment.settings.get("model", "model")),
-        problem=objectives.problems(experiment.objective),
-        class_names=class_names,
-        thresholds=thresholds,
-        data=data,
-        dtype=str(experiment.settings.get("dtype", "float32")),
+        record,
         weights=weights,
         prediction_step=experiment.prediction_step,
         input_shapes=shapes if preprocessor is None else preprocessor.shapes,

@@ -270,10 +270,9 @@ def test_decisions_are_made_at_the_thresholds(problem, thresholds, scores, expec
 def exported_step(folder_, step, inputs, **description):
     """Exports a step without weights or preprocessor, and loads it."""
     exportable = Exportable(
-        task="compile", model="model", data={"source": "memory", "note": "", "sha256": {}, "synthetic": False},
-        dtype="float32", weights={"params": {"scale": jnp.ones(())}, "model_state": {}}, prediction_step=step,
+        {"synthetic": False, "dtype": "float32", **description},
+        weights={"params": {"scale": jnp.ones(())}, "model_state": {}}, prediction_step=step, batch_size=2,
         input_shapes=lambda count: jax.tree.map(lambda a: jax.ShapeDtypeStruct((count, *a.shape[1:]), a.dtype), inputs),
-        batch_size=2, **description,
     )  # fmt: skip
     folder.export(folder_, exportable, "stablehlo")
     return loader.load(folder_)
@@ -480,6 +479,7 @@ def test_onnx_predicts_like_the_run_up_to_rounding(runs, tmp_path, task):
 def test_onnx_takes_float32_alone(runs):
     pytest.importorskip("jax2onnx", reason="it asks for flax>=0.12.1", exc_type=ImportError)
     _, learned, _ = runs["leaf"]
-    halved = learned.exportable()._replace(dtype="bfloat16")
+    exportable = learned.exportable()
+    halved = exportable._replace(record=exportable.record | {"dtype": "bfloat16"})
     with pytest.raises(InputError, match="compute in float32, not in bfloat16"):
         onnx.files(halved)
