@@ -33,7 +33,7 @@ from jaxcls.training.settings import Settings
 
 def load(settings: Settings) -> Dataset:
     size = required(settings, "image_size")
-    return object_detection.load("detection", settings.source, settings.data_dir, size=size, channels=3)
+    return object_detection.load(settings.source, settings.data_dir, size=size, channels=3)
 
 
 DEFAULT = Settings(

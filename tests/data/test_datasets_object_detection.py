@@ -61,7 +61,7 @@ def folder(written, tmp_path):
 
 
 def load(folder, size=48, channels=3, source="auto"):
-    return object_detection.load("detection", source, folder, size=size, channels=channels)
+    return object_detection.load(source, folder, size=size, channels=channels)
 
 
 @pytest.mark.parametrize(("size", "channels"), [(96, 3), (48, 1), (192, 3)])
@@ -336,7 +336,7 @@ def test_the_sample_is_called_synthetic_and_is_deterministic(small, tmp_path, mo
     with monkeypatch.context() as patch:
         patch.setattr(scenes.write, "__kwdefaults__", {"train": 40, "val": 4, "test": 12, "seed": 0})
         patch.setenv("TFDS_DATA_DIR", str(tmp_path))
-        dataset = object_detection.load("detection", size=128, channels=1)
+        dataset = object_detection.load(size=128, channels=1)
     assert write is scenes.write
     assert dataset.provenance.synthetic
     assert dataset.provenance.source == "sample"

@@ -130,7 +130,7 @@ def test_annotated_images_behind_an_outside_link_are_not_read(folder, tmp_path, 
         box = boxes.Object(0, (0, 0, 4, 4), crowd=False)
         coco.write(path, boxes.annotated(["1.png"], [(8, 8)], [[box]], {0: "cat"}))
     with pytest.raises(InputError, match=OUT):
-        object_detection.load("detection", "files", folder, size=16, channels=3)
+        object_detection.load("files", folder, size=16, channels=3)
 
 
 def test_a_class_folder_behind_an_outside_link_is_not_read(folder, tmp_path):

@@ -9,9 +9,9 @@ Labels are a dict: ``boxes``, float32 (N, M, 4), x1, y1, x2, y2 in pixels of the
 image; beyond the objects of an image, the class is -1 and the box 0.
 """
 
-import dataclasses
+import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,25 +43,20 @@ class Layout(NamedTuple):
     """The annotations of a data set, before its images are decoded.
 
     Attributes:
-      folder: the folder that was passed, out of which no link may lead.
       splits: 'train', 'val' and 'test', as far as they exist -> their annotations and the folder of their images.
       files: the files that were read.
       note: the layout, for the record.
     """
 
-    folder: Path
     splits: dict[str, tuple[Annotated, Path]]
     files: list[Path]
     note: str
 
 
-def load(
-    name: str, source: str = "auto", data_dir: str | os.PathLike[str] | None = None, *, size: int, channels: int
-) -> Dataset:
+def load(source: str = "auto", data_dir: str | os.PathLike[str] | None = None, *, size: int, channels: int) -> Dataset:
     """Loads a data set for detection.
 
     Args:
-      name: the name of the task.
       source: 'files' (`data_dir`, in the layout of COCO or of Pascal VOC), 'tfds' (the first of `TFDS` that TFDS has
         prepared as array_record), 'sample', or 'auto', the first of these that is available.
       data_dir: the folder of the user's data.
@@ -78,21 +73,14 @@ def load(
         differs from that in its annotations; or the splits have different classes.
     """
 
-    def read(folder: Path, note: str | None = None) -> Dataset:
-        return _decode(name, layout(folder), note, size=size, channels=channels)
-
-    def sample() -> Dataset:
-        note = "scenes composed of real articles of Fashion-MNIST"
-        return sources.load_sample(scenes.write, lambda folder: read(folder, note))
-
-    return sources.load(
-        name,
-        source,
-        data_dir,
-        read=read,
-        others={"tfds": lambda: _from_tfds(read), "sample": sample},
-        needs=f"Set data_dir to a folder with {_LAYOUTS}, or source to sample.",
-    )
+    read = functools.partial(_read, size=size, channels=channels)
+    read_scenes = functools.partial(read, note="scenes composed of real articles of Fashion-MNIST")
+    others: sources.Loaders = {
+        "tfds": lambda: _from_tfds(read),
+        "sample": lambda: sources.load_sample(scenes.write, read_scenes),
+    }
+    needs = f"Set data_dir to a folder with {_LAYOUTS}, or source to sample."
+    return sources.load("detection", source, data_dir, read=read, others=others, needs=needs)
 
 
 def read_unlabeled(path: Path, size: int, channels: int) -> Unlabeled:
@@ -133,21 +121,21 @@ def layout(folder: Path) -> Layout:
 
 
 def _coco(folder: Path) -> Layout:
-    paths: dict[str, Path] = {}
-    for role in _ROLES:
-        files_of_role = sorted((folder / "annotations").glob(f"instances_{role}*.json"))
-        if len(files_of_role) > 1:
-            names = f"{files_of_role[0].name} and {files_of_role[1].name}"
-            raise InputError(
-                f"{folder / 'annotations'}: holds {names}; there must be one for {role}. Remove the other."
-            )
-        if files_of_role:
-            paths[role] = files_of_role[0]
+    candidates = {role: sorted((folder / "annotations").glob(f"instances_{role}*.json")) for role in _ROLES}
+    for role, paths_of_role in candidates.items():
+        if len(paths_of_role) > 1:
+            names = " and ".join(path.name for path in paths_of_role)
+            raise InputError(f"{folder / 'annotations'}: holds {names}; there must be one for {role}. Remove the rest.")
+    paths = {role: path for role, paths_of_role in candidates.items() for path in paths_of_role}
     _check_roles(paths, folder / "annotations", "instances_{}*.json", folder)
     splits: dict[str, tuple[Annotated, Path]] = {}
     notes = ["COCO's layout"]
     for role, path in paths.items():
-        annotated, root = coco.read(path), _image_folder(folder, path, role)
+        annotated, name = coco.read(path), path.stem.removeprefix("instances_")
+        folders = (name, f"images/{name}", role, f"images/{role}", "images")
+        root = next(filter(Path.is_dir, map(folder.joinpath, folders)), None)
+        if root is None:
+            raise InputError(f"{folder}: the images of {path.name} are in none of the folders {', '.join(folders)}.")
         splits[role] = annotated, root
         class_names = splits["train"][0].class_names
         if annotated.class_names != class_names:
@@ -158,17 +146,7 @@ def _coco(folder: Path) -> Layout:
             raise images.missing(path, missing, len(annotated.names))
         if annotated.left_out:
             notes.append(f"{path.name}: {annotated.left_out}")
-    return Layout(folder, splits, [*paths.values()], "; ".join(notes))
-
-
-def _image_folder(folder: Path, path: Path, role: str) -> Path:
-    """The folder of the images of instances_train2017.json."""
-    name = path.stem.removeprefix("instances_")
-    candidates = (name, f"images/{name}", role, f"images/{role}", "images")
-    for candidate in candidates:
-        if (folder / candidate).is_dir():
-            return folder / candidate
-    raise InputError(f"{folder}: the images of {path.name} are in none of the folders {', '.join(candidates)}.")
+    return Layout(splits, [*paths.values()], "; ".join(notes))
 
 
 def _voc(root: Path, folder: Path) -> Layout:
@@ -180,13 +158,11 @@ def _voc(root: Path, folder: Path) -> Layout:
         paths = {role: lists[role] for role in _ROLES if role in lists}
     _check_roles(paths, root / "ImageSets" / "Main", "{}.txt", folder)
     splits: dict[str, tuple[Annotated, Path]] = {}
-    class_names = None
     names = {role: voc.read_list(path) for role, path in paths.items()}
     for role in paths:
-        annotated = voc.read(root, names[role], class_names, inside=folder)
-        class_names = annotated.class_names
-        splits[role] = annotated, root / "JPEGImages"
-    return Layout(folder, splits, [*paths.values()], "Pascal VOC's layout")
+        class_names = splits["train"][0].class_names if splits else None
+        splits[role] = voc.read(root, names[role], class_names, inside=folder), root / "JPEGImages"
+    return Layout(splits, [*paths.values()], "Pascal VOC's layout")
 
 
 def _check_roles(paths: dict[str, Path], where: Path, pattern: str, folder: Path) -> None:
@@ -197,16 +173,17 @@ def _check_roles(paths: dict[str, Path], where: Path, pattern: str, folder: Path
     files.all_inside(folder, paths.values())
 
 
-def _decode(name: str, layout: Layout, note: str | None, *, size: int, channels: int) -> Dataset:
-    folder, annotations = layout.folder, [annotated for annotated, _ in layout.splits.values()]
+def _read(folder: Path, note: str = "", *, size: int, channels: int) -> Dataset:
+    where = layout(folder)
+    annotations = [annotated for annotated, _ in where.splits.values()]
     columns = max(1, *(len(corners) for annotated in annotations for corners in annotated.boxes))
     label_bytes = _BYTES_PER_OBJECT * columns * sum(len(annotated.names) for annotated in annotations)
     if label_bytes > _MAX_BYTES:
         size_of_labels = f"padded to these, the labels of all images take {label_bytes:,} bytes"
         raise InputError(f"{folder}: one image has {columns:,} objects; {size_of_labels}. Cut it into several.")
     splits: dict[str, Split] = {}
-    checksums = sources.checksums(layout.files)
-    for role, (annotated, root) in layout.splits.items():
+    checksums = sources.checksums(where.files)
+    for role, (annotated, root) in where.splits.items():
         paths = [root / file for file in annotated.names]
         what = f"{role} images"
         decoded = images.decode_all(paths, size=size, channels=channels, root=root, what=what, pad=True, inside=folder)
@@ -218,37 +195,32 @@ def _decode(name: str, layout: Layout, note: str | None, *, size: int, channels:
                 f"annotations say {declared}; its boxes would be wrong. Correct either."
             )
         inputs = canvases(decoded.images, decoded.sizes)
-        labels: Any = _labels(annotated, inputs["size"] / decoded.sizes, columns)
+        # Float64, so that a box at the border of its image ends at the image's border on the canvas.
+        scales = inputs["size"] / decoded.sizes
+        corners = [rows * [x, y, x, y] for rows, (y, x) in zip(annotated.boxes, scales, strict=True)]
+        labels = {
+            "boxes": _padded(corners, np.zeros((columns, 4), np.float32)),
+            "classes": _padded(annotated.classes, np.full(columns, -1, np.int32)),
+            "crowd": _padded(annotated.crowd, np.zeros(columns, bool)),
+        }
         splits[role] = Split(inputs, labels, groups=np.array(annotated.names, object))
     counts = [int(((split.labels["classes"] >= 0) & ~split.labels["crowd"]).sum()) for split in splits.values()]
     # The training split is the first.
     if not counts[0]:
         raise InputError(f"{folder}: no training image has an object in it; there must be one to learn from.")
-    note = f"{note or layout.note}; {' + '.join(f'{count:,}' for count in counts)} objects"
-    record = Provenance("files", str(folder), checksums, synthetic=False, note=note)
+    note = f"{note or where.note}; {' + '.join(f'{count:,}' for count in counts)} objects"
     if "test" not in splits:
         splits["test"] = splits.pop("val")
-    return Dataset(name, splits["train"], splits["test"], annotations[0].class_names, record, splits.get("val"))
+    record = Provenance("files", str(folder), checksums, note=note)
+    return Dataset("detection", splits["train"], splits["test"], annotations[0].class_names, record, splits.get("val"))
 
 
-def _labels(annotated: Annotated, scale: np.ndarray, columns: int) -> dict[str, np.ndarray]:
-    """Boxes on the canvas, classes and crowds, padded to a number of columns.
-
-    The scale is float64, so that a box at the border of its image ends at the image's border on the canvas.
-    """
-    count = len(annotated.names)
-    labels = {
-        "boxes": np.zeros((count, columns, 4), np.float32),
-        "classes": np.full((count, columns), -1, np.int32),
-        "crowd": np.zeros((count, columns), bool),
-    }
-    for row, corners in enumerate(annotated.boxes):
-        number = len(corners)
-        vertical, horizontal = scale[row]
-        labels["boxes"][row, :number] = corners * [horizontal, vertical, horizontal, vertical]
-        labels["classes"][row, :number] = annotated.classes[row]
-        labels["crowd"][row, :number] = annotated.crowd[row]
-    return labels
+def _padded(rows: Sequence[np.ndarray], blank: np.ndarray) -> np.ndarray:
+    """Stacks the values of each image, padded with those of `blank`, of the greatest length."""
+    padded = np.repeat(blank[None], len(rows), axis=0)
+    for row, values in zip(padded, rows, strict=True):
+        row[: len(values)] = values
+    return padded
 
 
 def _from_tfds(read: Callable[[Path, str], Dataset]) -> Dataset:
@@ -257,24 +229,23 @@ def _from_tfds(read: Callable[[Path, str], Dataset]) -> Dataset:
     import tensorflow_datasets as tfds
 
     home = downloads.tfds_directory()
-    prepared = [(name, path.parent) for name in TFDS for path in sorted((home / name).glob("*.*.*/dataset_info.json"))]
-    if not prepared:
+    prepared = {name: sorted((home / name).glob("*.*.*/dataset_info.json")) for name in TFDS}
+    name = next(filter(prepared.get, TFDS), None)
+    if name is None:
         raise AbsentError(f"TFDS has prepared none of {', '.join(TFDS)} in {home}")
-    # The newest version of the first data set.
-    name = prepared[0][0]
-    folder = [folder for other, folder in prepared if other == name][-1]
-    builder = tfds.builder_from_directory(folder)
+    # The newest version.
+    info = prepared[name][-1]
+    builder = tfds.builder_from_directory(info.parent)
     if builder.info.file_format.value != "array_record":
         raise AbsentError(
             f"TFDS has prepared {name} as {builder.info.file_format.value}, which it reads with TensorFlow alone; "
             "prepare it with file_format='array_record'"
         )
-    version = sources.checksums([folder / "dataset_info.json"])["dataset_info.json"][:12]
+    version = sources.checksums([info])[info.name][:12]
     written = environment.cache_directory() / "tfds" / f"{name.replace('/', '-')}-{version}"
     sources.write_once(written, lambda partial: _write_prepared(builder, partial))
-    dataset = read(written, f"TFDS {name} {folder.name}")
-    record = dataclasses.replace(dataset.provenance, source="tfds", location=str(folder))
-    return dataset._replace(provenance=record)
+    dataset = read(written, f"TFDS {name} {info.parent.name}")
+    return sources.with_provenance(dataset, source="tfds", location=str(info.parent))
 
 
 def _write_prepared(builder: Any, folder: Path) -> None:
@@ -294,15 +265,14 @@ def _write_prepared(builder: Any, folder: Path) -> None:
         objects: list[list[boxes.Object]] = []
         (folder / role).mkdir()
         for number, example in enumerate(tqdm(examples, desc=f"{split} images", leave=False, disable=None)):
-            name = f"{number:06}{Path(os.fsdecode(example['image/filename'])).suffix.lower()}"
-            path = folder / role / name
+            names.append(f"{number:06}{Path(os.fsdecode(example['image/filename'])).suffix.lower()}")
+            path = folder / role / names[-1]
             path.write_bytes(example["image"])
             with Image.open(path) as image:
                 width, height = image.size
+            sizes.append((height, width))
             columns = example["objects"]
             crowd = columns.get("is_crowd", columns.get("is_difficult"))
-            names.append(name)
-            sizes.append((height, width))
             # TFDS's boxes are top, left, bottom, right, as fractions of the image.
             corners = np.array(columns["bbox"], np.float64).reshape(-1, 4)[:, [1, 0, 3, 2]] * ([width, height] * 2)
             objects.append([boxes.Object(*item) for item in zip(columns["label"], corners, crowd, strict=True)])
