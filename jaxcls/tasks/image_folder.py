@@ -32,7 +32,6 @@ from jaxcls.training.settings import Settings
 def load(settings: Settings) -> Dataset:
     read = functools.partial(
         image_folders.read,
-        "image_folder",
         size=required(settings, "image_size"),
         test_fraction=required(settings, "test_fraction"),
         skip_damaged=bool(settings.skip_damaged),

@@ -69,7 +69,7 @@ def task_reader(name, **options):
 
 
 def read_images(folder):
-    return image_folders.read("own", image_folders.layout(folder), size=8, test_fraction=0.5)
+    return image_folders.read(image_folders.layout(folder), size=8, test_fraction=0.5)
 
 
 def read_boxes(folder):

@@ -191,7 +191,7 @@ def test_the_sample_has_all_file_types_and_disjoint_splits(written):
         with Image.open(path) as image:
             modes.add((image.format, image.mode))
     assert {("JPEG", "RGB"), ("PNG", "RGB"), ("JPEG", "L"), ("PNG", "I;16"), ("JPEG", "CMYK")} <= modes
-    dataset = image_folders.read("shapes", image_folders.layout(written), size=16, test_fraction=0.5)
+    dataset = image_folders.read(image_folders.layout(written), size=16, test_fraction=0.5)
     assert duplicates.shared(dataset.train.inputs, dataset.test.inputs) == 0
     assert "warning" not in dataset.provenance.note
 

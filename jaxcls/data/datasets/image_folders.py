@@ -13,6 +13,9 @@ from jaxcls.data import user_tables
 from jaxcls.data.dataset import Dataset, Provenance, Split
 from jaxcls.data.formats import images
 
+# The names of the folders of splits; of several with one role, the last is read.
+_ROLES = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "test": "test"}
+
 
 class Layout(NamedTuple):
     """The folders of a data set.
@@ -46,16 +49,11 @@ def layout(data: Path, test_data: Path | None = None) -> Layout:
     ('cat', 'dog')
     """
     subfolders = {folder.name: folder for folder in class_folders(data)}
-    splits = {"train": (data, data)}
     # A folder that contains images itself is a class, even one called train.
-    if "train" in subfolders and not any(
-        path.suffix.lower() in images.SUFFIXES for path in subfolders["train"].iterdir()
-    ):
-        splits = {"train": (subfolders["train"], data)}
-        for role, names in (("validation", ("val", "valid", "validation")), ("test", ("test",))):
-            for name in names:
-                if name in subfolders:
-                    splits.setdefault(role, (subfolders[name], data))
+    if "train" in subfolders and not any(path.suffix.lower() in images.SUFFIXES for path in (data / "train").iterdir()):
+        splits = {role: (subfolders[name], data) for name, role in _ROLES.items() if name in subfolders}
+    else:
+        splits = {"train": (data, data)}
     train = splits["train"][0]
     if test_data is not None:
         if "test" in splits:
@@ -77,11 +75,10 @@ def layout(data: Path, test_data: Path | None = None) -> Layout:
     return Layout(splits, class_names)
 
 
-def read(name: str, where: Layout, *, size: int, test_fraction: float, skip_damaged: bool = False) -> Dataset:
+def read(where: Layout, *, size: int, test_fraction: float, skip_damaged: bool = False) -> Dataset:
     """Decodes a data set to uint8 images (N, size, size, 3), class by class, sorted by file name.
 
     Args:
-      name: the name of the task.
       where: the folders, from :func:`layout`.
       size: height and width that images are resized to.
       test_fraction: the fraction of training examples that is held out for testing if there is no test split.
@@ -101,10 +98,8 @@ def read(name: str, where: Layout, *, size: int, test_fraction: float, skip_dama
         checksums[role] = decoded.sha256
         pixels = decoded.images
         if damaged := decoded.left_out:
-            example = paths[damaged[0]].relative_to(folder)
-            notes.append(
-                f"warning: {len(damaged):,} images of {folder} cannot be decoded and are left out, such as {example}"
-            )
+            left_out = f"{len(damaged):,} images of {folder} cannot be decoded and are left out"
+            notes.append(f"warning: {left_out}, such as {paths[damaged[0]].relative_to(folder)}")
             pixels, labels = (np.delete(rows, damaged, axis=0) for rows in (pixels, labels))
             paths = [path for row, path in enumerate(paths) if row not in set(damaged)]
         if others:
@@ -113,15 +108,16 @@ def read(name: str, where: Layout, *, size: int, test_fraction: float, skip_dama
             first, second = (paths[row].relative_to(folder) for row in pairs[0])
             notes.append(f"warning: {len(pairs):,} images of {folder} are in two classes, such as {first} and {second}")
         splits[role] = Split(pixels, labels)
+    location = where.splits["train"][0]
     if "test" not in splits:
-        train = where.splits["train"][0]
-        splits["train"], splits["test"] = user_tables.hold_out_test(splits["train"], test_fraction, str(train))
+        splits["train"], splits["test"] = user_tables.hold_out_test(splits["train"], test_fraction, location)
         notes.append(f"{splits['test'].num_examples:,} images held out for testing")
     if len(where.class_names) == 2:
         notes.append(f"the positive class is {where.class_names[1]!r}")
-    location = str(where.splits["train"][0])
-    provenance = Provenance("files", location, checksums, synthetic=False, note="; ".join(notes))
-    return Dataset(name, splits["train"], splits["test"], where.class_names, provenance, splits.get("validation"))
+    provenance = Provenance("files", str(location), checksums, note="; ".join(notes))
+    return Dataset(
+        "image_folder", splits["train"], splits["test"], where.class_names, provenance, splits.get("validation")
+    )
 
 
 def class_folders(folder: Path) -> list[Path]:
