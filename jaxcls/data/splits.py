@@ -55,19 +55,14 @@ def grouped(examples: Split, fraction: float, *, seed: int) -> tuple[np.ndarray,
     _check(fraction, seed)
     if examples.groups is None:
         raise InputError("the examples have no groups; split them by class.")
-    _, groups = np.unique(examples.groups, return_inverse=True)
+    group_names, groups = np.unique(examples.groups, return_inverse=True)
     _, classes, class_rows = np.unique(_strata(examples.labels), return_inverse=True, return_counts=True)
-    num_groups = int(groups.max(initial=-1)) + 1
-    # One entry per class and group, ordered by class, and its number of rows.
-    entries, entry_rows = np.unique(classes * np.int64(num_groups) + groups, return_counts=True)
-    first_entries = np.searchsorted(entries, np.arange(len(class_rows) + 1) * num_groups)
-    rank = np.argsort(np.argsort(_sort_keys(num_groups, seed), kind="stable"), kind="stable")
-
-    validates, assigned = np.zeros(num_groups, bool), np.zeros(num_groups, bool)
+    num_groups = len(group_names)
+    keys = _sort_keys(num_groups, seed)
+    validates, assigned = np.zeros((2, num_groups), bool)
     for label in np.argsort(class_rows, kind="stable"):
-        of_class = slice(first_entries[label], first_entries[label + 1])
-        holders, sizes = entries[of_class] % num_groups, entry_rows[of_class]
-        shuffled = np.argsort(rank[holders])
+        holders, sizes = np.unique(groups[classes == label], return_counts=True)
+        shuffled = np.argsort(keys[holders], kind="stable")
         holders, sizes = holders[shuffled], sizes[shuffled]
         wanted = fraction * class_rows[label] - sizes[validates[holders]].sum()
         free = np.flatnonzero(~assigned[holders])
@@ -80,10 +75,8 @@ def grouped(examples: Split, fraction: float, *, seed: int) -> tuple[np.ndarray,
             smallest = holders[free[sizes[free].argmin()]]
             validates[smallest] = not validates[smallest]
     if not validates.any():
-        raise InputError(
-            f"{num_groups} groups are too few to split: no class is in two groups that can be separated, one for each "
-            "side."
-        )
+        reason = "no class is in two groups that can be separated, one for each side"
+        raise InputError(f"{num_groups} groups are too few to split: {reason}.")
     return np.flatnonzero(~validates[groups]), np.flatnonzero(validates[groups])
 
 
@@ -116,11 +109,8 @@ def chronological(examples: Split, fraction: float, *, seed: int) -> tuple[np.nd
     for name, rows in (("first", earlier), ("last", later)):
         classes = np.unique(examples.labels[rows])
         if len(classes) < 2:
-            raise InputError(
-                f"all {len(rows):,} of the {name} rows, by time, have class {classes[0]}; training, validation and "
-                f"test "
-                "need both classes. Give more rows, or another fraction."
-            )
+            needed = "training, validation and test need both classes. Give more rows, or another fraction."
+            raise InputError(f"all {len(rows):,} of the {name} rows, by time, have class {classes[0]}; {needed}")
     return earlier, later
 
 
