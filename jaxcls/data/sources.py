@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import hashlib
 import inspect
-import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -17,11 +16,7 @@ from jaxcls.data.dataset import Dataset
 Loaders = dict[str, Callable[[], Dataset]]
 SOURCES = ("auto", "files", "tfds", "sample")
 # Why a source without a loader is not available.
-_NO_LOADER = {
-    "files": "no data_dir was given",
-    "tfds": "TFDS does not offer it",
-    "sample": "the package holds no sample of it",
-}
+_NO_LOADER = {"files": "no data_dir was given", "tfds": "TFDS does not offer it", "sample": "there is no sample of it"}
 
 
 class AbsentError(Exception):
@@ -31,12 +26,12 @@ class AbsentError(Exception):
 def load(
     name: str,
     source: str,
-    data_dir: str | os.PathLike[str] | None,
-    *,
-    read: Callable[[Path], Dataset],
+    data_dir: str | Path | None,
+    read: Callable[..., Dataset],
     needs: str,
-    others: Mapping[str, Callable[[], Dataset]] = {},
     write_sample: Callable[[Path], None] | None = None,
+    others: Mapping[str, Callable[[], Dataset]] = {},
+    **options: Any,
 ) -> Dataset:
     """Loads a data set from the first source that has it.
 
@@ -44,15 +39,17 @@ def load(
       name: the name of the task.
       source: 'files', 'tfds', 'sample', or 'auto', the first of these that is available.
       data_dir: the folder of the user's data, or None. It is never passed over for another source.
-      read: reads the data set from such a folder.
+      read: ``(folder, **options) -> Dataset``, reads the data set from such a folder.
       needs: a sentence that says what to do if no source has it: the names of the files, where to get them.
+      write_sample: writes a synthetic sample; see :func:`load_sample`.
       others: source -> loads the data set from there, or raises :class:`AbsentError`. 'files' are those that the system
         installed.
-      write_sample: writes a synthetic sample; see :func:`load_sample`.
+      options: for `read`.
 
     Raises:
       InputError: the data is missing or corrupt.
     """
+    read = functools.partial(read, **options)
     if source not in SOURCES:
         raise unknown_name("source", source, SOURCES)
     if data_dir is not None:
@@ -69,7 +66,7 @@ def load(
         try:
             if candidate not in others:
                 raise AbsentError(_NO_LOADER[candidate])
-            return with_provenance(others[candidate](), passed_over=tuple(absent))
+            return with_provenance(others[candidate](), source=candidate, passed_over=tuple(absent))
         except AbsentError as error:
             absent.append(f"{candidate}: {error}")
     raise InputError(f"{name} is not available ({'; '.join(absent)}). {needs}")

@@ -31,7 +31,7 @@ def saved(**content):
 
 def read(path, num_labels=1, size=28):
     names = ("normal", "pneumonia") if num_labels == 1 else tuple(map(str, range(num_labels)))
-    return medmnist.read(path, name="toy", class_names=names, num_labels=num_labels, size=size)
+    return medmnist.read(path, name="toy", class_names=names, size=size)
 
 
 def read_bytes(folder, content):
@@ -77,14 +77,18 @@ def test_images_are_resized(folder):
 
 @pytest.mark.parametrize(
     ("there", "size", "right"),
-    [((28, 64, 224), 64, 64), ((28, 64, 224), 32, 64), ((28,), 64, 28), ((28, 128), 224, 128), ((), 64, None)],
+    [((28, 64, 224), 64, 64), ((28, 64, 224), 32, 64), ((28,), 64, 28), ((28, 128), 224, 128)],
 )
 def test_find_prefers_the_smallest_images_of_at_least_the_size(tmp_path, there, size, right):
     names = {28: "pneumoniamnist.npz", **{pixels: f"pneumoniamnist_{pixels}.npz" for pixels in (64, 128, 224)}}
     for pixels in there:
         (tmp_path / names[pixels]).touch()
-    path_found = medmnist.find(tmp_path, "pneumoniamnist", size)
-    assert path_found == (tmp_path / names[right] if right else None)
+    assert medmnist.find(tmp_path, "pneumoniamnist", size, "") == tmp_path / names[right]
+
+
+def test_find_says_what_is_needed(tmp_path):
+    with pytest.raises(InputError, match=r"holds none of the known data sets\. Put it there."):
+        medmnist.find(tmp_path, "pneumoniamnist", 64, "Put it there.")
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ class Npz(FileReader):
         return contents
 
     def open(self, path):
-        medmnist.read(path, name="toy", class_names=("no", "yes"), num_labels=1, size=8)
+        medmnist.read(path, name="toy", class_names=("no", "yes"), size=8)
 
 
 class Table(FileReader):

@@ -153,7 +153,7 @@ def test_medmnist_has_validation_images(written):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda f: (f / "Data_Entry_2017.csv").unlink(), "holds neither Data_Entry_2017"),
+        (lambda f: (f / "Data_Entry_2017.csv").unlink(), "holds none of .*Data_Entry_2017"),
         (lambda f: shutil.copy(f / "Data_Entry_2017.csv", f / "Data_Entry_2017_v2020.csv"), "holds 2 tables"),
         (lambda f: replace(f / "Data_Entry_2017.csv", "Patient ID", "Patient"), "2017.csv: has no column 'Patient ID'"),
         (lambda f: replace(f / "Data_Entry_2017.csv", "No Finding,0,1,", "Efusion,0,1,"),

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import os
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -41,7 +40,7 @@ class IdxImages:
     sample: str | None = None
 
 
-def load(spec: IdxImages, source: str = "auto", data_dir: str | os.PathLike[str] | None = None) -> Dataset:
+def load(spec: IdxImages, source: str = "auto", data_dir: str | Path | None = None) -> Dataset:
     """Loads a data set of images from the first source that has it, in the order of its files.
 
     Args:
@@ -78,8 +77,7 @@ def load(spec: IdxImages, source: str = "auto", data_dir: str | os.PathLike[str]
     if spec.sample:
         others["sample"] = functools.partial(_from_sample, spec, spec.sample)
         needs += "; set source to sample"
-    read = functools.partial(_from_data_dir, spec)
-    return sources.load(spec.name, source, data_dir, read=read, others=others, needs=f"{needs}.")
+    return sources.load(spec.name, source, data_dir, _from_data_dir, f"{needs}.", others=others, spec=spec)
 
 
 def read_unlabeled(path: Path) -> Unlabeled:
@@ -88,7 +86,7 @@ def read_unlabeled(path: Path) -> Unlabeled:
     return Unlabeled(np.arange(len(images)).astype(str).astype(object), images)
 
 
-def _from_data_dir(spec: IdxImages, data_dir: Path) -> Dataset:
+def _from_data_dir(data_dir: Path, spec: IdxImages) -> Dataset:
     folders = [data_dir, data_dir / "raw", data_dir / (spec.torchvision or "") / "raw"]
     matches = {folder: _find(spec, folder, data_dir) for folder in folders}
     folder = max(folders, key=lambda folder: len(matches[folder]))
@@ -116,8 +114,7 @@ def _from_tfds(spec: IdxImages, name: str) -> Dataset:
     folder, paths = downloads.fetch(name, {file: addresses[file] for file in spec.sha256}, registered)
     # TFDS verifies what it downloads, but not what is in its cache.
     remedy = "Delete this folder and run again."
-    dataset = _decode(spec, paths, folder, f"TFDS {name}, SHA-256 verified", remedy)
-    return sources.with_provenance(dataset, source="tfds")
+    return _decode(spec, paths, folder, f"TFDS {name}, SHA-256 verified", remedy)
 
 
 def _from_sample(spec: IdxImages, name: str) -> Dataset:
@@ -127,7 +124,7 @@ def _from_sample(spec: IdxImages, name: str) -> Dataset:
         dataset = _decode(spec, paths, folder)
         for file, digest in dataset.provenance.sha256.items():
             sources.check_packaged(paths[file], digest)
-    return sources.with_provenance(dataset, source="sample", location=location, note=note)
+    return sources.with_provenance(dataset, location=location, note=note)
 
 
 def _find(spec: IdxImages, folder: Path, inside: Path) -> dict[str, Path]:

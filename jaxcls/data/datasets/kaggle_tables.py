@@ -1,7 +1,5 @@
 """Tables of Kaggle's competitions: leaves of 99 species (2016), and credit card payments (Dal Pozzolo et al. 2015)."""
 
-import functools
-import os
 from pathlib import Path
 
 import numpy as np
@@ -18,16 +16,14 @@ _LEAF_NEEDS = "Set data_dir to a folder with train.csv of Kaggle's leaf-classifi
 _FRAUD_NEEDS = "Set data_dir to a folder with Kaggle's creditcard.csv, or source to sample."
 
 
-def load_leaf(source: str, data_dir: str | os.PathLike[str] | None, *, test_fraction: float) -> Dataset:
+def load_leaf(source: str, data_dir: str | Path | None, *, test_fraction: float) -> Dataset:
     """Loads the leaves of train.csv, of which a fraction of each species is the test split, whatever the seed."""
-    read = functools.partial(_read_leaf, test_fraction=test_fraction)
-    return sources.load("leaf", source, data_dir, read=read, needs=_LEAF_NEEDS, write_sample=leaf.write)
+    return sources.load("leaf", source, data_dir, _read_leaf, _LEAF_NEEDS, leaf.write, test_fraction=test_fraction)
 
 
-def load_fraud(source: str, data_dir: str | os.PathLike[str] | None, *, test_fraction: float) -> Dataset:
+def load_fraud(source: str, data_dir: str | Path | None, *, test_fraction: float) -> Dataset:
     """Loads the payments in order of time without duplicates; the last ones are the test split."""
-    read = functools.partial(_read_fraud, test_fraction=test_fraction)
-    return sources.load("fraud", source, data_dir, read=read, needs=_FRAUD_NEEDS, write_sample=fraud.write)
+    return sources.load("fraud", source, data_dir, _read_fraud, _FRAUD_NEEDS, fraud.write, test_fraction=test_fraction)
 
 
 def read_unlabeled_leaf(path: Path) -> Unlabeled:

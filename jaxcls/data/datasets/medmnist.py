@@ -18,29 +18,28 @@ SPLITS = ("train", "val", "test")
 SIZES = (28, 64, 128, 224)
 
 
-def find(folder: Path, name: str, size: int) -> Path | None:
-    """Finds the file of a data set, such as pneumoniamnist.npz or pneumoniamnist_64.npz, or returns None.
+def find(folder: Path, name: str, size: int, needs: str) -> Path:
+    """Finds the file of a data set, such as pneumoniamnist.npz or pneumoniamnist_64.npz.
 
     Of several files, that with the smallest images of at least this size is chosen, else that with the largest.
 
-    >>> find(Path("nowhere"), "pneumoniamnist", 64) is None
-    True
+    Raises:
+      InputError: there is no file; the message ends with `needs`.
     """
     names = {pixels: f"{name}.npz" if pixels == SIZES[0] else f"{name}_{pixels}.npz" for pixels in SIZES}
     there = [pixels for pixels in SIZES if (folder / names[pixels]).is_file()]
     if not there:
-        return None
+        raise InputError(f"{folder} holds none of the known data sets. {needs}")
     return files.inside(folder, folder / names[min((pixels for pixels in there if pixels >= size), default=there[-1])])
 
 
-def read(path: Path, *, name: str, class_names: tuple[str, ...], num_labels: int, size: int) -> Dataset:
-    """Reads a data set with yes-or-no labels: a binary problem (num_labels=1), or a multi-label one.
+def read(path: Path, *, name: str, class_names: tuple[str, ...], size: int) -> Dataset:
+    """Reads a data set with yes-or-no labels: a binary problem if there are two classes, else a multi-label one.
 
     Args:
       path: the .npz file, with arrays train_images, train_labels, val_images, ...
       name: the name of the task.
       class_names: as in :class:`Dataset`.
-      num_labels: the number of labels of an image.
       size: the height and width that images are resized to.
 
     Returns:
@@ -50,6 +49,7 @@ def read(path: Path, *, name: str, class_names: tuple[str, ...], num_labels: int
       InputError: naming the file, the array and the row: it cannot be read, is damaged, lacks an array, or an array
         holds something else than uint8 images or labels 0 and 1.
     """
+    num_labels = 1 if len(class_names) == 2 else len(class_names)
     with npz.opened(path) as archive:
         train, validation, test = (_split(path, archive, split, num_labels) for split in SPLITS)
     shapes = {split.inputs.shape[1:] for split in (train, validation, test)}
@@ -59,7 +59,7 @@ def read(path: Path, *, name: str, class_names: tuple[str, ...], num_labels: int
         split._replace(inputs=_resized(split.inputs, size)) for split in (train, validation, test)
     )
     note = "MedMNIST's splits; patients are not named, so some may be in several splits"
-    record = Provenance("files", str(path.parent), sources.checksums([path]), synthetic=False, note=note)
+    record = Provenance("files", str(path.parent), sources.checksums([path]), note=note)
     return Dataset(name, train, test, class_names, record, validation)
 
 

@@ -53,7 +53,7 @@ class Layout(NamedTuple):
     note: str
 
 
-def load(source: str = "auto", data_dir: str | os.PathLike[str] | None = None, *, size: int, channels: int) -> Dataset:
+def load(source: str = "auto", data_dir: str | Path | None = None, *, size: int, channels: int) -> Dataset:
     """Loads a data set for detection.
 
     Args:
@@ -80,7 +80,7 @@ def load(source: str = "auto", data_dir: str | os.PathLike[str] | None = None, *
         "sample": lambda: sources.load_sample(scenes.write, read_scenes),
     }
     needs = f"Set data_dir to a folder with {_LAYOUTS}, or source to sample."
-    return sources.load("detection", source, data_dir, read=read, others=others, needs=needs)
+    return sources.load("detection", source, data_dir, read, needs, others=others)
 
 
 def read_unlabeled(path: Path, size: int, channels: int) -> Unlabeled:
@@ -245,7 +245,7 @@ def _from_tfds(read: Callable[[Path, str], Dataset]) -> Dataset:
     written = environment.cache_directory() / "tfds" / f"{name.replace('/', '-')}-{version}"
     sources.write_once(written, lambda partial: _write_prepared(builder, partial))
     dataset = read(written, f"TFDS {name} {info.parent.name}")
-    return sources.with_provenance(dataset, source="tfds", location=str(info.parent))
+    return sources.with_provenance(dataset, location=str(info.parent))
 
 
 def _write_prepared(builder: Any, folder: Path) -> None:

@@ -4,11 +4,9 @@ Pneumonia: Kermany et al. 2018, Cell 172. ChestX-ray14: Wang et al. 2017, arXiv 
 arXiv 1901.07031.
 """
 
-import functools
-import os
 import re
 from pathlib import Path, PurePosixPath
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -47,15 +45,13 @@ _FINDINGS_NEEDS = (
 _PATIENT = re.compile(r"(person\d+)_|(?:NORMAL2-)?(IM-\d+)-")
 
 
-def load_pneumonia(source: str, data_dir: str | os.PathLike[str] | None, *, size: int) -> Dataset:
+def load_pneumonia(source: str, data_dir: str | Path | None, *, size: int) -> Dataset:
     """Loads gray images of this height and width, of Kaggle's folders or PneumoniaMNIST, or a sample of the former."""
-    read = functools.partial(_read_pneumonia, size=size)
-    needs, write_sample = _PNEUMONIA_NEEDS, chest_xray.write
-    return sources.load("chest_xray", source, data_dir, read=read, needs=needs, write_sample=write_sample)
+    return sources.load("chest_xray", source, data_dir, _read_pneumonia, _PNEUMONIA_NEEDS, chest_xray.write, size=size)
 
 
 def load_findings(
-    source: str, data_dir: str | os.PathLike[str] | None, *, size: int, test_fraction: float, uncertain: Uncertain
+    source: str, data_dir: str | Path | None, *, size: int, test_fraction: float, uncertain: Uncertain
 ) -> Dataset:
     """Loads ChestX-ray14, CheXpert or ChestMNIST, whichever a folder holds, or a sample in the layout of the first.
 
@@ -77,19 +73,17 @@ def load_findings(
         image occurs twice, or is in both lists or in none, a finding is unknown or combined with 'No Finding', a label
         is none of these, or a path leads out of the folder.
     """
-    read = functools.partial(_read_findings, size=size, test_fraction=test_fraction, uncertain=uncertain)
-    needs, write_sample = _FINDINGS_NEEDS, disease_tagging.write
-    return sources.load("disease_tagging", source, data_dir, read=read, needs=needs, write_sample=write_sample)
+    options: Any = {"size": size, "test_fraction": test_fraction, "uncertain": uncertain}
+    sample = disease_tagging.write
+    return sources.load("disease_tagging", source, data_dir, _read_findings, _FINDINGS_NEEDS, sample, **options)
 
 
 def _read_pneumonia(folder: Path, size: int) -> Dataset:
     for root in (folder, folder / "chest_xray"):
         if (root / "train").is_dir():
             return _read_kaggle(root, folder, size)
-    file = medmnist.find(folder, "pneumoniamnist", size)
-    if file is None:
-        raise InputError(f"{folder}: holds neither chest_xray/train nor pneumoniamnist.npz. {_PNEUMONIA_NEEDS}")
-    return medmnist.read(file, name="chest_xray", class_names=PNEUMONIA, num_labels=1, size=size)
+    file = medmnist.find(folder, "pneumoniamnist", size, _PNEUMONIA_NEEDS)
+    return medmnist.read(file, name="chest_xray", class_names=PNEUMONIA, size=size)
 
 
 def _read_kaggle(root: Path, folder: Path, size: int) -> Dataset:
@@ -133,11 +127,8 @@ def _read_findings(folder: Path, size: int, test_fraction: float, uncertain: Unc
     for root in (folder, *sorted(folder.glob("CheXpert-v1.0*"))):
         if (root / "train.csv").is_file():
             return _read_chexpert(root, folder, size, uncertain)
-    file = medmnist.find(folder, "chestmnist", size)
-    if file is None:
-        there = "Data_Entry_2017*.csv nor train.csv nor chestmnist.npz"
-        raise InputError(f"{folder}: holds neither {there}. {_FINDINGS_NEEDS}")
-    return medmnist.read(file, name="disease_tagging", class_names=CHESTXRAY14, num_labels=len(CHESTXRAY14), size=size)
+    file = medmnist.find(folder, "chestmnist", size, _FINDINGS_NEEDS)
+    return medmnist.read(file, name="disease_tagging", class_names=CHESTXRAY14, size=size)
 
 
 def _read_chestxray14(folder: Path, candidates: list[Path], size: int, test_fraction: float) -> Dataset:

@@ -1,9 +1,7 @@
 """Film reviews: IMDB (Maas et al. 2011) as folders, an archive or Kaggle's table, or a sample of real sentences."""
 
-import functools
 import gzip
 import hashlib
-import os
 from importlib import resources
 from pathlib import Path
 
@@ -23,11 +21,10 @@ KAGGLE = "IMDB Dataset.csv"
 NEEDS = f"Set data_dir to the folder aclImdb, or to one with it, {ARCHIVE} or Kaggle's {KAGGLE!r}; or source to sample."
 
 
-def load(source: str, data_dir: str | os.PathLike[str] | None, *, test_fraction: float) -> Dataset:
+def load(source: str, data_dir: str | Path | None, *, test_fraction: float) -> Dataset:
     """Loads the labeled reviews; `test_fraction` is for the sources without a test split."""
-    read = functools.partial(_read, test_fraction=test_fraction)
     others: sources.Loaders = {"tfds": _from_tfds, "sample": lambda: load_sample(test_fraction)}
-    return sources.load("sentiment", source, data_dir, read=read, needs=NEEDS, others=others)
+    return sources.load("sentiment", source, data_dir, _read, NEEDS, others=others, test_fraction=test_fraction)
 
 
 def load_sample(test_fraction: float, *, seed: int = 0) -> Dataset:
@@ -86,7 +83,7 @@ def _read(folder: Path, test_fraction: float) -> Dataset:
 
 def _from_tfds() -> Dataset:
     archive, _ = downloads.fetch_archive("imdb_reviews", ARCHIVE)
-    return sources.with_provenance(_from_archive(archive), source="tfds", note="TFDS imdb_reviews, SHA-256 verified")
+    return sources.with_provenance(_from_archive(archive), note="TFDS imdb_reviews, SHA-256 verified")
 
 
 def _from_archive(path: Path) -> Dataset:

@@ -1,6 +1,5 @@
 """Toxic comments (Kaggle 2018, Jigsaw): Kaggle's CSV files, or the archive that TFDS registers."""
 
-import os
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,12 +26,10 @@ NEEDS = (
 )
 
 
-def load(source: str, data_dir: str | os.PathLike[str] | None) -> Dataset:
+def load(source: str, data_dir: str | Path | None) -> Dataset:
     """Loads all training comments and the scored test comments."""
     others = {"tfds": _from_tfds}
-    return sources.load(
-        "toxic_comment", source, data_dir, read=_read_folder, needs=NEEDS, others=others, write_sample=sample.write
-    )
+    return sources.load("toxic_comment", source, data_dir, _read_folder, NEEDS, sample.write, others)
 
 
 def read_unlabeled(path: Path) -> Unlabeled:
