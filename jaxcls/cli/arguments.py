@@ -41,7 +41,7 @@ def parse(command: ModuleType, arguments: Sequence[str], *, program: str = "jaxc
         usage=f"{program} [OPTIONS]",
         description=summary,
         epilog=f"examples:\n{examples}".rstrip() if examples else None,
-        formatter_class=_HelpFormatter,
+        formatter_class=functools.partial(_HelpFormatter, max_help_position=30),
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
@@ -120,9 +120,6 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    def __init__(self, prog: str):
-        super().__init__(prog, max_help_position=30)
-
     def _format_action_invocation(self, action: argparse.Action) -> str:
         if isinstance(action, argparse.BooleanOptionalAction):
             return f"--[no-]{action.option_strings[0].removeprefix('--')}"

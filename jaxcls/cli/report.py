@@ -32,10 +32,9 @@ class Options:
 def run(options: Options) -> None:
     if (options.run_dir is None) == (options.compare is None):
         raise InputError("give either --run-dir, for the report of one run, or --compare, for several.")
-    output = options.output or Path("comparison.html")
-    if options.output is None and options.run_dir is not None:
-        output = options.run_dir / "report.html"
-    else:
+    default = Path("comparison.html") if options.run_dir is None else options.run_dir / "report.html"
+    output = options.output or default
+    if options.output or options.compare:
         console.check_output(output, overwrite=options.overwrite)
     # Neither --help nor a wrong option needs these.
     from jaxcls.reports import html_report, run_directory

@@ -24,10 +24,7 @@ from jaxcls.tasks import images
 from jaxcls.tasks.task import Preset, Task, required
 
 DEFAULT = dataclasses.replace(
-    images.RADIOGRAPH_SETTINGS,
-    loss="weighted_crossentropy",
-    validation_fraction=0.2,
-    tune_threshold="balanced_accuracy",
+    images.RADIOGRAPHS, loss="weighted_crossentropy", validation_fraction=0.2, tune_threshold="balanced_accuracy"
 )
 
 TASK = Task(

@@ -86,9 +86,7 @@ def jitter(rows: int, key: jax.Array, table: Mapping[str, jax.Array]) -> dict[st
 
 
 def _or_sample(settings: Settings) -> Settings:
-    if not user_data.uses_sample(settings):
-        return settings
-    return dataclasses.replace(settings, source="auto", data=SAMPLE, label_column=("class",))
+    return user_data.or_sample(settings, data=SAMPLE, label_column=("class",))
 
 
 TASK = Task(

@@ -39,7 +39,7 @@ def load(settings: Settings) -> Dataset:
 
 
 DEFAULT = dataclasses.replace(
-    images.RADIOGRAPH_SETTINGS, uncertain="ignore", test_fraction=0.2, validation_fraction=0.15, tune_threshold="f1"
+    images.RADIOGRAPHS, uncertain="ignore", test_fraction=0.2, validation_fraction=0.15, tune_threshold="f1"
 )
 
 TASK = Task(

@@ -1,19 +1,17 @@
 """What several tasks on images share: the recipe for Fashion-MNIST, and networks and settings for radiographs."""
 
 import functools
-from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import numpy as np
-from flax import nnx
 
 from jaxcls.data import augmentation
 from jaxcls.data.dataset import Unlabeled
 from jaxcls.data.formats.images import read_unlabeled
 from jaxcls.data.preprocessing import images
 from jaxcls.models import vision
-from jaxcls.tasks.task import Preset, required
+from jaxcls.tasks.task import Models, Preset, required
 from jaxcls.training.settings import Settings
 
 
@@ -44,11 +42,11 @@ FASHION = Preset(
     tta=[mirrored],
 )
 
-RADIOGRAPH_MODELS: dict[str, Callable[..., nnx.Module]] = {
+RADIOGRAPH_MODELS: Models = {
     "cnn": functools.partial(vision.CNN, channels=(16, 32, 64), dense=128),
     "resnet": functools.partial(vision.ResNet, widths=(16, 32, 64, 128), pooled_stem=True),
 }
-RADIOGRAPH_SETTINGS = Settings(
+RADIOGRAPHS = Settings(
     image_size=64, model="resnet", epochs=12, batch_size=32, dropout=0.2, learning_rate=2e-3, warmup=0.1
 )
 # No mirroring: the heart is on one side.

@@ -18,6 +18,7 @@ from jaxcls.training.settings import Settings
 from jaxcls.training.steps import Augment, no_augmentation
 
 PyTree = Any
+Models = dict[str, Callable[..., nnx.Module]]
 
 
 class Preset(NamedTuple):
@@ -63,7 +64,7 @@ class Task:
     load: Callable[[Settings], Dataset]
     read: Callable[[Path, Settings], Unlabeled]
     fit_preprocessor: Callable[[PyTree, Settings], Preprocessor]
-    models: Mapping[str, Callable[..., nnx.Module]]
+    models: Models
     presets: Mapping[str, Preset]
     metrics: Sequence[str]
     split: Callable[..., tuple[np.ndarray, np.ndarray]] = splits.stratified

@@ -10,8 +10,8 @@ seed. Without FILE, the task trains on synthetic comments, of which a tenth are 
 """
 
 import dataclasses
+import functools
 from pathlib import Path
-from typing import Any
 
 from jaxcls.data import sources, user_tables
 from jaxcls.data.dataset import Dataset, Unlabeled
@@ -20,22 +20,20 @@ from jaxcls.tasks import texts, user_data
 from jaxcls.tasks.task import Preset, Task
 from jaxcls.training.settings import Settings
 
-SAMPLE_COLUMNS: dict[str, Any] = {"text_column": "comment_text", "label_column": ("toxic",), "id_column": "id"}
+_or_sample = functools.partial(user_data.or_sample, text_column="comment_text", label_column=("toxic",), id_column="id")
 
 
 def load(settings: Settings) -> Dataset:
     if not user_data.uses_sample(settings):
         return user_data.load_table("text_csv", settings, text=True)
-    on_sample = dataclasses.replace(settings, source="auto", **SAMPLE_COLUMNS)
+    on_sample = _or_sample(settings)
     return sources.load_sample(
         sample.write, lambda folder: load(dataclasses.replace(on_sample, data=folder / "train.csv"))
     )
 
 
 def read(path: Path, settings: Settings) -> Unlabeled:
-    if user_data.uses_sample(settings):
-        settings = dataclasses.replace(settings, **SAMPLE_COLUMNS)
-    return user_tables.read_unlabeled(path, user_data.table_columns(settings, text=True))
+    return user_tables.read_unlabeled(path, user_data.table_columns(_or_sample(settings), text=True))
 
 
 def specialize(task: Task, settings: Settings) -> Task:

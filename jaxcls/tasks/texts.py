@@ -2,17 +2,16 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from typing import Any
 
 import numpy as np
-from flax import nnx
 
 from jaxcls.data.preprocessing import texts
 from jaxcls.models import text
-from jaxcls.tasks.task import Task, required
+from jaxcls.tasks.task import Models, Task, required
 from jaxcls.training.settings import Settings
 
-MODELS: dict[str, Callable[..., nnx.Module]] = {
+MODELS: Models = {
     "ngrams": functools.partial(text.NGramClassifier, orders=2),
     "cnn": text.TextCNN,
     "transformer": text.Transformer,
@@ -25,11 +24,8 @@ SETTINGS = Settings(model="ngrams", optimizer="sgd", momentum=0.9, vocabulary_si
 
 def fit_preprocessor(inputs: np.ndarray, settings: Settings) -> texts.TextPreprocessor:
     """Trains a tokenizer on the training texts."""
-    return texts.fit(
-        inputs,
-        vocabulary_size=required(settings, "vocabulary_size"),
-        max_length=required(settings, "max_length"),
-    )
+    size, length = required(settings, "vocabulary_size"), required(settings, "max_length")
+    return texts.fit(inputs, vocabulary_size=size, max_length=length)
 
 
 def specialize(task: Task, settings: Settings) -> Task:
@@ -42,12 +38,9 @@ def specialize(task: Task, settings: Settings) -> Task:
     """
     if settings.model not in task.models or settings.model == "ngrams":
         return task
+    changes: dict[str, Any] = {"optimizer": "adam", "learning_rate": 1e-3, "momentum": None, "dropout": 0.3}
     presets = {
-        name: preset._replace(
-            settings=dataclasses.replace(
-                preset.settings, optimizer="adam", learning_rate=1e-3, momentum=None, dropout=0.3
-            )
-        )
+        name: preset._replace(settings=dataclasses.replace(preset.settings, **changes))
         for name, preset in task.presets.items()
     }
     return dataclasses.replace(task, presets=presets)

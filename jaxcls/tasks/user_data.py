@@ -1,6 +1,7 @@
 """What tasks on user-supplied data share: reading their settings, and the loss and metrics of the inferred problem."""
 
 import dataclasses
+from typing import Any
 
 from jaxcls._utils.errors import InputError, flag
 from jaxcls._utils.labels import ProblemName
@@ -39,6 +40,11 @@ def uses_sample(settings: Settings) -> bool:
         if getattr(settings, name) is not None:
             raise InputError(f"{flag(name)} goes with --data; give both or neither.")
     return True
+
+
+def or_sample(settings: Settings, **sample: Any) -> Settings:
+    """Returns the settings, or if no user data was given, with those of the sample."""
+    return dataclasses.replace(settings, source="auto", **sample) if uses_sample(settings) else settings
 
 
 def table_columns(settings: Settings, *, text: bool = False) -> TableColumns:
