@@ -33,11 +33,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".pgm", ".ppm"})
-# Files that file managers create, in addition to hidden ones.
-_FILE_MANAGER_FILES = frozenset({"thumbs.db", "desktop.ini", "icon\r"})
 # The formats that Pillow decodes itself; for others (EPS) it would run another program on the file.
 _FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM")
-# Increased when `decode` changes its pixels, so that older ones are not read from the cache.
+# Increased when decoding changes the pixels, so that older ones are not read from the cache.
 _VERSION = 2
 _CHUNK = 64
 # An image with more pixels than the first is only decoded if its file has a byte per thousand of them.
@@ -212,7 +210,7 @@ def list_files(folder: Path) -> tuple[list[Path], list[Path]]:
         if path.suffix.lower() in SUFFIXES:
             files.check_name(path)
             images.append(path)
-        elif path.name.lower() not in _FILE_MANAGER_FILES:
+        elif path.name.lower() not in ("thumbs.db", "desktop.ini", "icon\r"):
             others.append(path)
     return images, others
 
@@ -287,10 +285,9 @@ def _decode_file(path: Path, options: _Options) -> _File:
         resized = _in_mode(upright, mode).resize((columns, rows), Image.Resampling.BILINEAR, reducing_gap=2.0)
         pixels = np.asarray(resized)
         if pixels.dtype != np.uint8:
-            pixels = np.rint(pixels).clip(0, 255).astype(np.uint8)
-            pixels = np.repeat(pixels[:, :, None], channels, axis=2)
+            pixels = np.rint(pixels).clip(0, 255)
         canvas = np.zeros((size, size, channels), np.uint8)
-        canvas[:rows, :columns] = pixels.reshape(rows, columns, channels)
+        canvas[:rows, :columns] = pixels if pixels.ndim == 3 else pixels[:, :, None]
     return hashlib.sha256(content).hexdigest(), canvas, (height, width)
 
 

@@ -12,15 +12,10 @@ from typing import BinaryIO
 
 from jaxcls._utils.errors import InputError
 
-_GZIP_MAGIC = b"\x1f\x8b"
-# A gzip file that is cut off ends in an EOFError.
-_GZIP_DAMAGE = (gzip.BadGzipFile, EOFError, zlib.error)
 _CHUNK = 1 << 18
 # Images and texts compress to a tenth, rarely to a thirtieth. Zeros, which decompression bombs are made of, compress to
 # a thousandth.
 MAX_RATIO = 100
-# A small file is no danger however well it compresses; sorted labels do.
-_SMALL = 1 << 26
 
 
 @contextlib.contextmanager
@@ -132,9 +127,12 @@ def opened(
     Raises:
       InputError: the file cannot be read, is damaged, or unpacks to more than its size gives reason for.
     """
-    with error_names(path, (*_GZIP_DAMAGE, *damage), what), path.open("rb") as file:
-        if file.peek(len(_GZIP_MAGIC)).startswith(_GZIP_MAGIC):
-            limit = max(MAX_RATIO * path.stat().st_size, _SMALL)
+    # A gzip file that is cut off ends in an EOFError.
+    damage = (gzip.BadGzipFile, EOFError, zlib.error, *damage)
+    with error_names(path, damage, what), path.open("rb") as file:
+        if file.peek(2).startswith(b"\x1f\x8b"):
+            # A small file is no danger however well it compresses; sorted labels do.
+            limit = max(MAX_RATIO * path.stat().st_size, 1 << 26)
             yield Reader(gzip.GzipFile(fileobj=file), limit, path, at_once)
         else:
             yield Reader(file, math.inf, path, at_once)

@@ -24,8 +24,6 @@ Table = dict[str, np.ndarray]
 
 # What programs write for a missing number; in a column of words, only '' is missing.
 MISSING = ("", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "<NA>")
-# A row has to fit into a block.
-_BLOCK = 1 << 24
 # The characters that begin a formula in a spreadsheet, some of them full-width, after any white space.
 _FORMULA = tuple("=+-@\t\r\n\N{FULLWIDTH EQUALS SIGN}\N{FULLWIDTH PLUS SIGN}\N{FULLWIDTH HYPHEN-MINUS}"
                  "\N{FULLWIDTH COMMERCIAL AT}")  # fmt: skip
@@ -72,7 +70,8 @@ def read_csv(path: str | os.PathLike[str], *, required: Sequence[str] = (), text
         names = _column_names(path, content)
         table = arrow_csv.read_csv(
             io.BytesIO(content),
-            read_options=arrow_csv.ReadOptions(block_size=_BLOCK),
+            # A row has to fit into a block.
+            read_options=arrow_csv.ReadOptions(block_size=1 << 24),
             parse_options=arrow_csv.ParseOptions(newlines_in_values=True),
             # All as text: PyArrow would guess a column's type from its first block, and fail at the second.
             convert_options=arrow_csv.ConvertOptions(column_types=dict.fromkeys(names, pyarrow.string())),

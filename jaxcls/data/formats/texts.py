@@ -15,9 +15,6 @@ from jaxcls._utils.errors import InputError
 from jaxcls.data.formats import reading
 from jaxcls.data.formats.reading import decode_text, read_text
 
-# No text is longer; one that is would be a bomb of a few compressed bytes.
-_MAX_BYTES = 1 << 24
-
 
 def read_folders(
     root: str | os.PathLike[str], folders: Sequence[str], *, inside: Path | None = None
@@ -69,7 +66,8 @@ def read_archive(path: str | os.PathLike[str], folders: Sequence[str]) -> dict[s
     # tarfile lets some errors of damaged headers pass, and calls itself for each header of a header.
     damage = (tarfile.TarError, ValueError, RecursionError)
     what = "truncated, or not a gzipped tar archive"
-    with reading.opened(path, damage, what, at_once=_MAX_BYTES) as content:
+    # No text is longer than 16 MB; one that is would be a bomb of a few compressed bytes.
+    with reading.opened(path, damage, what, at_once=1 << 24) as content:
         with tarfile.open(fileobj=content, mode="r:") as archive:  # type: ignore[call-overload]
             for member in archive:
                 name = PurePosixPath(member.name)

@@ -61,22 +61,17 @@ def read(
         raise images.missing(folder / "JPEGImages", missing, len(names))
     annotations = [folder / "Annotations" / f"{name}.xml" for name in names]
     files.all_inside(inside or folder, annotations)
-    contents = [_read(path) for path in annotations]
+    sizes, objects = zip(*map(_read, annotations), strict=True)
     if class_names is None:
-        class_names = sorted({item.class_id for _, objects in contents for item in objects})
+        class_names = sorted({item.class_id for items in objects for item in items})
         if not class_names:
             raise InputError(f"{folder}: no image has an object in it; there must be one to learn from.")
     classes = {name: name for name in class_names}
-    for path, (_, objects) in zip(annotations, contents, strict=True):
-        for item in objects:
+    for path, items in zip(annotations, objects, strict=True):
+        for item in items:
             if item.class_id not in classes:
                 raise InputError(f"{path}: {unknown_name('class', item.class_id, classes)}")
-    return boxes.annotated(
-        [there[name] for name in names],
-        [size for size, _ in contents],
-        [objects for _, objects in contents],
-        classes,
-    )
+    return boxes.annotated([there[name] for name in names], sizes, objects, classes)
 
 
 def _read(path: Path) -> tuple[tuple[int, int], list[boxes.Object]]:
@@ -87,9 +82,8 @@ def _read(path: Path) -> tuple[tuple[int, int], list[boxes.Object]]:
         if path.stat().st_size > _MAX_BYTES:
             raise InputError(f"{path}: has more than {_MAX_BYTES:,} bytes; it describes one image.")
         root = ElementTree.fromstring(path.read_bytes(), ElementTree.XMLParser(target=_Builder()))
-    height, width = boxes.check_size(
-        _number(root, "size/height", str(path)), _number(root, "size/width", str(path)), str(path)
-    )
+    height, width = (_number(root, f"size/{side}", str(path)) for side in ("height", "width"))
+    size = boxes.check_size(height, width, str(path))
     objects = []
     for number, entry in enumerate(root.findall("object"), 1):
         where = f"{path}: object {number}"
@@ -100,9 +94,9 @@ def _read(path: Path) -> tuple[tuple[int, int], list[boxes.Object]]:
         difficult = (entry.findtext("difficult") or "0").strip()
         if difficult not in ("0", "1"):
             raise InputError(f"{where}: its difficult is {difficult!r}; it is 0 or 1.")
-        corners = boxes.check_box((x1 - 1, y1 - 1, x2, y2), height, width, f"{where} ({name})")
+        corners = boxes.check_box((x1 - 1, y1 - 1, x2, y2), *size, f"{where} ({name})")
         objects.append(boxes.Object(name, corners, difficult == "1"))
-    return (height, width), objects
+    return size, objects
 
 
 class _Builder(ElementTree.TreeBuilder):

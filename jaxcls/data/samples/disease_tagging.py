@@ -26,7 +26,6 @@ _TOGETHER = {
 }  # fmt: skip
 # The fraction of findings that the drawing does not show, which bounds the area under the ROC curve by 1 - HIDDEN / 2.
 HIDDEN = 0.1
-TEST_FRACTION = 0.23
 
 _HEADER = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
@@ -54,8 +53,8 @@ def write(folder: Path, *, images: int = 1500, seed: int = 0) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         # A few of the real images are RGBA.
         radiographs.save(path, view.image, width=80, height=80, mode="RGBA" if rng.random() < 0.01 else "L")
-        # The same for all images of a patient.
-        in_test = np.random.default_rng([seed, view.patient]).random() < TEST_FRACTION
+        # The same for all images of a patient; the fraction of patients is that of the real test list.
+        in_test = np.random.default_rng([seed, view.patient]).random() < 0.23
         lists["test_list.txt" if in_test else "train_val_list.txt"].append(name)
         findings, age = "|".join(sorted(view.findings)) or "No Finding", rng.integers(20, 90)
         rows.append(f"{name},{findings},{view.number},{view.patient},{age:03d}Y,M,PA,2682,2749,0.143,0.143,")

@@ -29,10 +29,6 @@ LENGTHS = (24, 80)
 MAX_ARTICLES = 8
 # The least visible fraction of an article's pixels.
 VISIBLE = 0.6
-# Random positions tried for an article; one that fits at none of them is left out.
-_TRIES = 30
-# Brighter pixels, and darker ones that they enclose, belong to the article; the others are the background around it.
-_THRESHOLD = 10
 
 
 def write(folder: Path, *, train: int = 2400, val: int = 300, test: int = 400, seed: int = 0) -> None:
@@ -64,7 +60,8 @@ def scene(rng: np.random.Generator, articles: list[np.ndarray]) -> tuple[np.ndar
     for _ in range(rng.integers(1, MAX_ARTICLES + 1)):
         index = int(rng.integers(len(articles)))
         pixels, alpha = _transformed(rng, rng.choice(articles[index]))
-        for _ in range(_TRIES):
+        # An article that fits at none of these random positions is left out.
+        for _ in range(30):
             # Up to an eighth of it may lie outside.
             height, width = alpha.shape
             top = int(rng.integers(-height // 8, SIDE - height + height // 8 + 1))
@@ -109,7 +106,8 @@ def _transformed(rng: np.random.Generator, article: np.ndarray) -> tuple[np.ndar
     """An article at a random size and angle: its pixels, 0 to 255, and how opaque each is, 0 to 1."""
     from PIL import Image
 
-    mask = _filled(article > _THRESHOLD)
+    # Bright pixels, and dark ones that they enclose, belong to the article; the others are the background around it.
+    mask = _filled(article > 10)
     left, top, right, bottom = _bounding_box(mask)
     longest = np.exp(rng.uniform(*np.log(LENGTHS)))
     factor = longest / max(right - left, bottom - top)
