@@ -39,10 +39,14 @@ def batch_norm(
 def _forward(x, scale, bias, epsilon):  # type: ignore[no-untyped-def]
     chex.assert_rank([x, scale, bias], [4, 1, 1])
     precise = _precise(x)
-    total, squares = _sums(x, x, jnp.zeros(x.shape[3], precise.dtype))
-    mean = total / _count(x)
+    # The variance is computed in one pass as E[(x - s)²] - E[x - s]², which cancels if s is far from the mean. The mean of
+    # the center pixels is near enough: (s - mean)² is at most H * W times the variance.
+    shift = lax.stop_gradient(precise[:, x.shape[1] // 2, x.shape[2] // 2].mean(axis=0))
+    total, squares = _sums(x, x, jnp.stack([shift, shift]))
+    offset = total / _count(x)
+    mean = shift + offset
     # Rounding can make it negative.
-    variance = jnp.maximum(squares / _count(x) - jnp.square(mean), 0)
+    variance = jnp.maximum(squares / _count(x) - jnp.square(offset), 0)
     inverse = lax.rsqrt(variance + epsilon)
     y = (precise - _expand(mean)) * _expand(inverse * scale) + _expand(bias)
     return (y.astype(x.dtype), mean, variance), (x, scale, bias, mean, inverse)
@@ -52,7 +56,7 @@ def _backward(epsilon, saved, cotangents):  # type: ignore[no-untyped-def]
     # In this form the gradient needs two sums in one pass; automatic differentiation needs five, each in its own pass.
     x, scale, bias, mean, inverse = saved
     cotangent, centered = _precise(cotangents[0]), _precise(x) - _expand(mean)
-    d_bias, product = _sums(cotangents[0], x, mean)
+    d_bias, product = _sums(cotangents[0], x, jnp.stack([jnp.zeros_like(mean), mean]))
     d_scale = product * inverse
     projection = _expand(d_bias / _count(x)) + centered * _expand(inverse * d_scale / _count(x))
     d_x = (cotangent - projection) * _expand(inverse * scale)
@@ -64,7 +68,10 @@ batch_norm.defvjp(_forward, _backward)
 
 @jax.custom_vjp
 def _sums(a: jax.Array, b: jax.Array, shift: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Sums ``a`` and ``a * (b - shift)`` per channel, (N, H, W, C) and (C,) to float32 (C,) each."""
+    """Sums ``a - shift[0]`` and ``(a - shift[0]) * (b - shift[1])`` per channel; ``shift[0]`` has no gradient.
+
+    (N, H, W, C), (N, H, W, C) and (2, C) to float32 (C,) each.
+    """
 
     def chained(*arrays):  # type: ignore[no-untyped-def]
         return tuple(map(_chained_sum, _terms(*arrays)))
@@ -91,7 +98,8 @@ def _chained_sum(x: jax.Array) -> jax.Array:
 
 
 def _terms(a: jax.Array, b: jax.Array, shift: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return _precise(a), _precise(a) * (_precise(b) - _expand(shift))
+    shifted = _precise(a) - _expand(shift[0])
+    return shifted, shifted * (_precise(b) - _expand(shift[1]))
 
 
 def _sums_forward(a, b, shift):  # type: ignore[no-untyped-def]
@@ -102,9 +110,9 @@ def _sums_forward(a, b, shift):  # type: ignore[no-untyped-def]
 def _sums_backward(saved, cotangents):  # type: ignore[no-untyped-def]
     a, b, shift, total = saved
     plain, product = cotangents
-    d_a = _expand(plain) + _expand(product) * (_precise(b) - _expand(shift))
-    d_b = _expand(product) * _precise(a)
-    return d_a.astype(a.dtype), d_b.astype(b.dtype), -product * total
+    d_a = _expand(plain) + _expand(product) * (_precise(b) - _expand(shift[1]))
+    d_b = _expand(product) * (_precise(a) - _expand(shift[0]))
+    return d_a.astype(a.dtype), d_b.astype(b.dtype), jnp.stack([jnp.zeros_like(total), -product * total])
 
 
 _sums.defvjp(_sums_forward, _sums_backward)

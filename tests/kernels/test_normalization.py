@@ -5,6 +5,7 @@ import contextlib
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import nnx
 
@@ -49,6 +50,16 @@ def test_value_and_gradients_match_the_formula(dtype, tolerance):
     chex.assert_trees_all_close(
         [array.astype(jnp.float32) for array in results], list(oracles), rtol=tolerance, atol=tolerance
     )
+
+
+@pytest.mark.parametrize("mean", [100, 1000, 3000, -3000])
+def test_channels_far_from_zero_are_normalized_as_in_float64(mean):
+    x = np.random.default_rng(0).normal(mean, 1, (16, 12, 12, 8)).astype(np.float32)
+    exact = x.astype(np.float64)
+    expected = (exact - exact.mean((0, 1, 2))) / np.sqrt(exact.var((0, 1, 2)) + 1e-5)
+    value, _, variance = kernels.batch_norm(jnp.asarray(x), jnp.ones(8), jnp.zeros(8))
+    np.testing.assert_allclose(value, expected, atol=3e-4)
+    np.testing.assert_allclose(variance, exact.var((0, 1, 2)), rtol=1e-5)
 
 
 def test_second_derivatives_match_the_formula():

@@ -8,7 +8,10 @@ from jaxcls.kernels.native.convolution import batch_sharding, sum_over
 
 
 def channel_sums(a: jax.Array, b: jax.Array, shift: jax.Array) -> jax.Array:
-    """Sums ``a`` and ``a * (b - shift)`` per channel: (N, H, W, C), (N, H, W, C) and (C,) to float32 (2, C)."""
+    """Sums ``a - shift[0]`` and ``(a - shift[0]) * (b - shift[1])`` per channel.
+
+    (N, H, W, C), (N, H, W, C) and float32 (2, C) to float32 (2, C).
+    """
     return _vmappable(a, b, shift)
 
 
@@ -31,4 +34,4 @@ def _partition(mesh, operands, result):  # type: ignore[no-untyped-def]
 
 
 _sharded = custom_partitioning(_kernel)
-_sharded.def_partition(partition=_partition, sharding_rule="n h w c, n h w c, d -> k e")
+_sharded.def_partition(partition=_partition, sharding_rule="n h w c, n h w c, s d -> k e")

@@ -1,4 +1,5 @@
-// Two sums per channel in one pass, of a and of a * (b - shift), which batch normalization and its gradient need.
+// Two sums per channel in one pass, of a - shift[0] and of (a - shift[0]) * (b - shift[1]), which batch normalization and
+// its gradient need.
 // Images are (rows, C) here, one row per pixel.
 
 #include <algorithm>
@@ -33,16 +34,16 @@ inline float as_float(uint16_t bfloat16) {
 #define JAXCLS_CLONES
 #endif
 
-#define JAXCLS_ADD_BLOCK(Number)                                                                                   \
-  JAXCLS_CLONES void add_block(const Number* __restrict a, const Number* __restrict b, const float* __restrict shift, \
-                               int64_t rows, int64_t channels, float* __restrict plain, float* __restrict product) {  \
-    for (int64_t row = 0; row < rows; ++row, a += channels, b += channels) {                                       \
-      for (int64_t c = 0; c < channels; ++c) {                                                                     \
-        const float number = as_float(a[c]);                                                                       \
-        plain[c] += number;                                                                                        \
-        product[c] += number * (as_float(b[c]) - shift[c]);                                                        \
-      }                                                                                                            \
-    }                                                                                                              \
+#define JAXCLS_ADD_BLOCK(Number)                                                                                     \
+  JAXCLS_CLONES void add_block(const Number* __restrict a, const Number* __restrict b, const float* __restrict shift,\
+                               int64_t rows, int64_t channels, float* __restrict plain, float* __restrict product) { \
+    for (int64_t row = 0; row < rows; ++row, a += channels, b += channels) {                                         \
+      for (int64_t c = 0; c < channels; ++c) {                                                                       \
+        const float number = as_float(a[c]) - shift[c];                                                              \
+        plain[c] += number;                                                                                          \
+        product[c] += number * (as_float(b[c]) - shift[channels + c]);                                               \
+      }                                                                                                              \
+    }                                                                                                                \
   }
 JAXCLS_ADD_BLOCK(float)
 JAXCLS_ADD_BLOCK(uint16_t)
