@@ -1,4 +1,4 @@
-"""Plots of the losses for the documentation."""
+"""Plots of the losses for the documentation: python docs/plots.py (pip install 'jaxcls[docs]') writes docs/plots."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,8 +9,12 @@ import numpy as np
 from jaxcls import losses
 
 mpl.use("svg")
-# Reproducible files with searchable text.
-mpl.rcParams.update({"svg.hashsalt": "jaxcls", "svg.fonttype": "none"})
+# Reproducible files with searchable text, readable on light and on dark pages.
+GRAY = "#888888"
+mpl.rcParams.update(
+    {"svg.hashsalt": "jaxcls", "svg.fonttype": "none", "savefig.transparent": True}
+    | dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "text.color", "xtick.color", "ytick.color"), GRAY)
+)
 
 LOGITS = np.linspace(-5, 5, 201, dtype=np.float32)
 SIGMOID: dict[str, dict[str, Callable[..., object]]] = {
@@ -31,21 +35,25 @@ SIGMOID: dict[str, dict[str, Callable[..., object]]] = {
 
 def write(folder: Path) -> None:
     """Writes an SVG file for each family of losses."""
-    from matplotlib import pyplot
-
     folder.mkdir(parents=True, exist_ok=True)
     for name, drawn in SIGMOID.items():
-        figure, axes = pyplot.subplots(figsize=(6, 3.2), layout="constrained")
-        for label, loss in drawn.items():
-            axes.plot(LOGITS, np.asarray(loss(LOGITS, np.ones_like(LOGITS))), label=label)
-        axes.set(xlabel="logit of a positive example", ylabel="loss", ylim=(0, 6))
-        axes.legend(frameon=False)
-        figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
-        pyplot.close(figure)
+        _plot(folder / f"{name}.svg", drawn, "positive")
+    drawn = {"asymmetric": losses.asymmetric, "cross-entropy": losses.sigmoid_cross_entropy}
+    _plot(folder / "asymmetric.svg", drawn, "negative")
+
+
+def _plot(path: Path, drawn: dict[str, Callable[..., object]], label: str) -> None:
+    from matplotlib import pyplot
+
     figure, axes = pyplot.subplots(figsize=(6, 3.2), layout="constrained")
-    for label, loss in {"asymmetric": losses.asymmetric, "cross-entropy": losses.sigmoid_cross_entropy}.items():
-        axes.plot(LOGITS, np.asarray(loss(LOGITS, np.zeros_like(LOGITS))), label=label)
-    axes.set(xlabel="logit of a negative example", ylabel="loss", ylim=(0, 6))
+    labels = np.full_like(LOGITS, label == "positive")
+    for name, loss in drawn.items():
+        axes.plot(LOGITS, np.asarray(loss(LOGITS, labels)), label=name)
+    axes.set(xlabel=f"logit of a {label} example", ylabel="loss", ylim=(0, 6))
     axes.legend(frameon=False)
-    figure.savefig(folder / "asymmetric.svg", metadata={"Date": None})
+    figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    write(Path(__file__).parent / "plots")

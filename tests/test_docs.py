@@ -12,7 +12,7 @@ import pytest
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = [page for page in sorted(DOCS.glob("*.md")) if "```python" in page.read_text(encoding="utf-8")]
-SPHINX = ("sphinx", "myst_parser", "furo", "matplotlib")
+SPHINX = ("sphinx", "myst_parser", "furo", "latex2mathml")
 PACKAGES = (
     "jaxcls", "jaxcls.checkpoints", "jaxcls.data", "jaxcls.losses", "jaxcls.metrics", "jaxcls.metrics.detection",
     "jaxcls.models", "jaxcls.models.detection", "jaxcls.optimizers", "jaxcls.tasks",
@@ -20,12 +20,13 @@ PACKAGES = (
 
 
 def documented_names():
-    """The full names on the API page; those of a module with all of its members are not listed one by one."""
+    """The full names on the API page."""
     page = (DOCS / "api.md").read_text(encoding="utf-8")
-    names = set(re.findall(r"\.\. auto\w+:: (\S+)", page))
-    for module, members in re.findall(r"\.\. automodule:: (\S+)\n   :members: (.+)\n", page):
-        names |= {f"{module}.{member}" for member in members.split(", ")}
-    return names
+    return set(re.findall(r"`(jaxcls\.[\w.]+)`", page)) | {
+        f"{module}.{name}"
+        for module, names in re.findall(r"^`(jaxcls[\w.]*)`: (.+?)(?=\n\n|\Z)", page, re.MULTILINE | re.DOTALL)
+        for name in re.findall(r"`(\w+)`", names)
+    }
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -59,4 +60,22 @@ def test_the_site_builds_without_a_warning(tmp_path):
     command = [sys.executable, "-m", "sphinx", *options, str(DOCS), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "sigmoid_focal" in (tmp_path / "losses.html").read_text(encoding="utf-8")
+    page = (tmp_path / "losses.html").read_text(encoding="utf-8")
+    assert '<math xmlns="http://www.w3.org/1998/Math/MathML" display="inline">' in page
+    # Nothing is loaded from elsewhere: the site works offline.
+    assert not re.search(r'(src|href)="https?://[^"]+\.(js|css)', page)
+    assert "focal loss of each label" in (tmp_path / "api.html").read_text(encoding="utf-8").lower()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="matplotlib draws them, of jaxcls[docs]")
+def test_the_plots_of_the_losses_are_current(tmp_path):
+    # In a process, since matplotlib changes warnings and the environment.
+    code = f"import pathlib, plots; plots.write(pathlib.Path({str(tmp_path)!r}))"
+    subprocess.run([sys.executable, "-c", code], cwd=DOCS, check=True)
+    for drawn in tmp_path.iterdir():
+        assert _curves(drawn) == _curves(DOCS / "plots" / drawn.name)
+
+
+def _curves(plot):
+    return re.findall(r' d="([^"]+)"', plot.read_text(encoding="utf-8"))

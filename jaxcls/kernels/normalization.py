@@ -39,8 +39,8 @@ def batch_norm(
 def _forward(x, scale, bias, epsilon):  # type: ignore[no-untyped-def]
     chex.assert_rank([x, scale, bias], [4, 1, 1])
     precise = _precise(x)
-    # The variance is computed in one pass as E[(x - s)²] - E[x - s]², which cancels if s is far from the mean. The mean of
-    # the center pixels is near enough: (s - mean)² is at most H * W times the variance.
+    # The variance is computed in one pass as E[(x - s)²] - E[x - s]², which cancels if s is far from the mean. The mean
+    # of the center pixels is near enough: (s - mean)² is at most H * W times the variance.
     shift = lax.stop_gradient(precise[:, x.shape[1] // 2, x.shape[2] // 2].mean(axis=0))
     total, squares = _sums(x, x, jnp.stack([shift, shift]))
     offset = total / _count(x)
