@@ -13,6 +13,7 @@ A schema is written in Python values:
     [schema, schema]     a list of this length
     {str: schema}        an object with any names
     {"a": schema, "b?": schema}  an object that has the name a and may have b and others
+    {"a": schema, str: schema}   an object that has the name a, and may have others of the second schema
 
 Schema libraries were considered: msgspec, for one, accepts neither NaN nor a choice between two kinds of list.
 """
@@ -87,7 +88,7 @@ def _mismatches(value: Any, schema: Schema, path: str) -> Iterator[str]:
             if name is not str and not name.endswith("?") and name not in value:
                 yield f"{prefix}{name} is missing"
         for name, item in value.items():
-            item_schema = schema.get(str, schema.get(name, schema.get(f"{name}?", ANYTHING)))
+            item_schema = schema.get(name, schema.get(f"{name}?", schema.get(str, ANYTHING)))
             yield from _mismatches(item, item_schema, f"{prefix}{name}")
 
 

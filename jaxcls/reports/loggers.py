@@ -1,10 +1,11 @@
 """Log the history of a run to TensorBoard, without TensorFlow, or to Weights & Biases."""
 
+import contextlib
 import functools
 import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from jaxcls._utils.errors import InputError
 
@@ -21,8 +22,8 @@ def check_installed(flag: str, package: str) -> None:
         raise InputError(f"{flag} needs {package}: pip install 'jaxcls[{flag.removeprefix('--')}]'")
 
 
-class Logger:
-    """Logs each epoch of a run once. A context manager: its exit closes the log."""
+class Logger(contextlib.AbstractContextManager["Logger"]):
+    """Logs each epoch of a run once. Its exit closes the log."""
 
     _written = 0
 
@@ -39,12 +40,6 @@ class Logger:
 
     def _write_epoch(self, values: Mapping[str, Any], step: int) -> None:
         raise NotImplementedError
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: object, error: object, traceback: object) -> None:
-        pass
 
 
 class TensorBoardLogger(Logger):
@@ -68,8 +63,10 @@ class TensorBoardLogger(Logger):
 
     def _write_epoch(self, values: Mapping[str, Any], step: int) -> None:
         for name, value in values.items():
+            # Tags with the same prefix are shown in one section.
+            tag = f"validation/{name.removeprefix('val_')}" if name.startswith("val_") else f"train/{name}"
             if name not in ("epoch", "seconds"):
-                self._writer.add_scalar(_tag(name), value, step)
+                self._writer.add_scalar(tag, value, step)
         self._writer.flush()
 
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
@@ -105,12 +102,3 @@ class WandbLogger(Logger):
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
         if self._written:
             self._run.finish(exit_code=0 if kind is None else 1)
-
-
-def _tag(name: str) -> str:
-    """Returns the TensorBoard tag of a metric; tags with the same prefix are shown in one section.
-
-    >>> _tag("loss"), _tag("val_accuracy")
-    ('train/loss', 'validation/accuracy')
-    """
-    return f"validation/{name.removeprefix('val_')}" if name.startswith("val_") else f"train/{name}"

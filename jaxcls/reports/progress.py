@@ -1,15 +1,16 @@
 """Show the progress of a run: a progress bar in a terminal, plain lines elsewhere."""
 
+import contextlib
 import sys
 from collections.abc import Sequence
-from typing import Any, Self, TextIO
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
 from jaxcls.reports.callbacks import Callback
 
 
-class ProgressBar(Callback):
+class ProgressBar(Callback, contextlib.AbstractContextManager["ProgressBar"]):
     """Shows the loss, the rate and the remaining time, and prints a line for each epoch.
 
     Args:
@@ -62,9 +63,6 @@ class ProgressBar(Callback):
             f"{entry['seconds']:.1f} s, {entry['examples_per_second']:,.0f} examples/s"
         )
         sys.stdout.flush()
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *error: object) -> None:
         self._bar.close()

@@ -9,8 +9,7 @@ from jaxcls._utils.errors import InputError
 from jaxcls._utils.schemas import ANYTHING, NUMBER, Schema
 from jaxcls.metrics import detection
 
-_CLASSIFICATION = frozenset({"binary", "multiclass", "multilabel"})
-_PROBLEM = _CLASSIFICATION | {"detection"}
+_PROBLEM = frozenset({"binary", "multiclass", "multilabel", "detection"})
 _SCORE = (NUMBER, None)
 _SCORES = {str: _SCORE}
 _INTERVAL = ([float, float], None)
@@ -18,14 +17,7 @@ _POINTS = [[float, float]]
 
 # The configuration is free, except for what a report shows of it outside the table of settings.
 CONFIG: Schema = {"task?": str, "model?": str, "seed?": int, "tune_threshold?": str}
-DATA: Schema = {
-    "source": str,
-    "location": str,
-    "note": str,
-    "synthetic": bool,
-    "sha256": {str: str},
-    "duplicates_in_test": int,
-}
+DATA = {"source": str, "location": str, "note": str, "synthetic": bool, "sha256": {str: str}, "duplicates_in_test": int}
 # Several outputs have their problems and class names by output.
 PREDICTOR: Schema = {
     "problem": (_PROBLEM, {str: _PROBLEM}),
@@ -41,6 +33,8 @@ EPOCH: Schema = {
     "skipped_steps": int,
     "seconds": float,
     "examples_per_second": float,
+    # Metrics.
+    str: _SCORE,
 }
 _THRESHOLDS = (float, [float])
 RESULTS: Schema = {
@@ -59,8 +53,7 @@ _CLASSIFICATION_RESULTS = {
     "examples": int,
     "metrics": _SCORES,
     "undefined_labels": {str: [str]},
-    "problem": _CLASSIFICATION,
-    "labels": {str: {"support": float, **dict.fromkeys(_LABEL_SCORES, _SCORE)}},
+    "labels": {str: {"support": float} | dict.fromkeys(_LABEL_SCORES, _SCORE)},
     "thresholds": _THRESHOLDS,
 }
 _COMMON_SUMMARY = {
@@ -75,28 +68,26 @@ _EXAMPLE = (
     # Other types of inputs are not shown.
     None,
 )
-_MISTAKE = {
-    "row": int,
-    "label": (str, None),
-    "truth": str,
-    "predicted": str,
-    "confidence": float,
-    "truth_probability": float,
-    "example": _EXAMPLE,
-}
 _CLASSIFICATION_SUMMARY = _COMMON_SUMMARY | {
-    # The nonzero cells: true class, predicted class, weight.
-    "confusion": [[int, int, float]],
     "curves": {str: {"roc": _POINTS, "precision_recall": _POINTS}},
     "reliability": {"weight": [float], "confidence": [_SCORE], "accuracy": [_SCORE]},
-    "mistakes": [_MISTAKE],
+    "mistakes": [
+        {
+            "row": int,
+            "label": (str, None),
+            "truth": str,
+            "predicted": str,
+            "confidence": float,
+            "truth_probability": float,
+            "example": _EXAMPLE,
+        }
+    ],
 }
 
 _BOX = [float, float, float, float]
 _PICTURE = {"png": str, "height": int, "width": int}
 _DETECTION_MISTAKE = {"row": int, "class": str, "reason": str, "example": _PICTURE | {"box": _BOX}}
 _DETECTION_RESULTS = _CLASSIFICATION_RESULTS | {
-    "problem": frozenset({"detection"}),
     "labels": {str: {"support": float, "map": _SCORE, "map_50": _SCORE, "map_75": _SCORE, "voc_ap_50": _SCORE}},
     "thresholds": float,
 }
@@ -113,18 +104,6 @@ _DETECTION_SUMMARY = _COMMON_SUMMARY | {
     ],
     "missed": [_DETECTION_MISTAKE],
     "false_alarms": [_DETECTION_MISTAKE | {"score": float}],
-}
-
-# By problem.
-_OUTPUT_RESULTS: dict[str, Schema] = {
-    **dict.fromkeys(_CLASSIFICATION, _CLASSIFICATION_RESULTS),
-    "detection": _DETECTION_RESULTS,
-}
-_OUTPUT_SUMMARY: dict[str, Schema] = {
-    **dict.fromkeys(_CLASSIFICATION, _CLASSIFICATION_SUMMARY),
-    # [[true negatives, false positives], [false negatives, true positives]] of each label.
-    "multilabel": _CLASSIFICATION_SUMMARY | {"confusion": [[[float, float], [float, float]]]},
-    "detection": _DETECTION_SUMMARY,
 }
 
 
@@ -153,11 +132,7 @@ def check_predictor(predictor: Mapping[str, Any], where: str) -> None:
 
 
 def check_records(
-    problem: str | Mapping[str, str],
-    history: Sequence[Any],
-    results: Mapping[str, Any],
-    summary: Mapping[str, Any],
-    where: str,
+    problem: str | Mapping[str, str], results: Mapping[str, Any], summary: Mapping[str, Any], where: str
 ) -> None:
     """Raises InputError if the records of a run do not match their schemas, the problem or each other.
 
@@ -165,29 +140,34 @@ def check_records(
       problem: of predictor.json.
       where: the run's directory, for messages.
     """
-    for number, entry in enumerate(history, 1):
-        for schema in (EPOCH, _SCORES):
-            schemas.check(entry, schema, f"{where}/metrics.jsonl: line {number}")
-    problems = problem if isinstance(problem, Mapping) else {"": problem}
-    if isinstance(problem, Mapping) != ("outputs" in results):
-        raise InputError(f"{where} is damaged: results.json and predictor.json are not of the same outputs.")
     if isinstance(problem, Mapping):
-        for record in (results["outputs"], results["thresholds"], summary.get("outputs")):
-            if not isinstance(record, dict) or record.keys() != problem.keys():
-                raise InputError(f"{where} is damaged: its records are not of the outputs {', '.join(problem)}.")
+        by_name = [results.get("outputs"), results["thresholds"], summary.get("outputs")]
+        fits = all(isinstance(record, dict) and record.keys() == problem.keys() for record in by_name)
+    else:
+        problem, fits = {"": problem}, "outputs" not in results
+    _require({"its records and predictor.json are not of the same outputs": fits}, where)
     known = set()
     for name, (output_results, output_summary) in by_output(results, summary).items():
-        one, suffix = problems[name], f": output {name!r}" if name else ""
-        schema = _OUTPUT_RESULTS[one] | {"problem": frozenset({one})}
-        schemas.check(output_results, schema, f"{where}/results.json{suffix}")
-        schemas.check(output_summary, _OUTPUT_SUMMARY[one], f"{where}/summary.json{suffix}")
+        one, suffix = problem[name], f": output {name!r}" if name else ""
+        results_schema, summary_schema = _output_schemas(one)
+        schemas.check(output_results, results_schema, f"{where}/results.json{suffix}")
+        schemas.check(output_summary, summary_schema, f"{where}/summary.json{suffix}")
         _check_output(output_results, output_summary, where)
-        known |= {f"{name}_{metric}" if name else metric for metric in _metric_names(one)}
-    checks = {
-        "metrics.jsonl has no epoch": bool(history),
-        "results.json contains unknown metrics": set(results["metrics"]) <= known,
-    }
-    _require(checks, where)
+        metric_names = detection.NAMES if one == "detection" else metrics.names()
+        known |= {f"{name}_{metric}" if name else metric for metric in metric_names}
+    _require({"results.json contains unknown metrics": set(results["metrics"]) <= known}, where)
+
+
+def _output_schemas(problem: str) -> tuple[dict[str, Schema], dict[str, Schema]]:
+    """Returns the schemas of the results and of the summary of one output."""
+    if problem == "detection":
+        results, summary = _DETECTION_RESULTS, _DETECTION_SUMMARY
+    else:
+        # Of each label: [[true negatives, false positives], [false negatives, true positives]]; or the nonzero cells:
+        # true class, predicted class, weight.
+        confusion = [[[float, float], [float, float]]] if problem == "multilabel" else [[int, int, float]]
+        results, summary = _CLASSIFICATION_RESULTS, _CLASSIFICATION_SUMMARY | {"confusion": confusion}
+    return results | {"problem": frozenset({problem})}, summary
 
 
 def _check_output(results: Mapping[str, Any], summary: Mapping[str, Any], where: str) -> None:
@@ -201,7 +181,6 @@ def _check_output(results: Mapping[str, Any], summary: Mapping[str, Any], where:
             len(split["counts"]) == len(split.get("known", names)) == len(names) and min(split["counts"]) >= 0
             for split in summary["balance"].values()
         ),
-        "results.json contains unknown metrics": set(results["metrics"]) <= _metric_names(problem),
     }
     if problem != "detection":
         thresholds, bins = results["thresholds"], summary["reliability"]
@@ -227,10 +206,6 @@ def _check_classes(problem: str, class_names: Sequence[str], where: str) -> None
     fits = len(class_names) == 2 if problem == "binary" else len(class_names) >= least
     if not fits or len(set(class_names)) < len(class_names):
         raise InputError(f"{where} is damaged: its {len(class_names)} class names do not fit a {problem} problem.")
-
-
-def _metric_names(problem: str) -> set[str]:
-    return {*detection.NAMES} if problem == "detection" else {*metrics.names()}
 
 
 def _fits(confusion: Sequence[Any], problem: str, classes: int) -> bool:

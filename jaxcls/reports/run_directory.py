@@ -15,9 +15,10 @@ tensorboard/       event files, with --tensorboard
 model/             the tested weights and the decision thresholds
 """
 
+import contextlib
 import json
 import tomllib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +27,7 @@ import tomli_w
 from jaxcls._utils import files, schemas
 from jaxcls._utils.errors import InputError
 from jaxcls._utils.schemas import Schema
-from jaxcls.reports import records as record_schemas
+from jaxcls.reports import records
 
 # The files that a prediction needs besides the weights; the checkpoint of the weights has its own checksums.
 _CHECKED_FILES = ("config.toml", "data.json", "predictor.json")
@@ -76,10 +77,8 @@ class RunDirectory:
             "predictor.json": _json(predictor),
             "config.toml": tomli_w.dumps(config),
         }
-        try:
+        with _usable(path):
             self.continued = (path / "config.toml").exists()
-        except OSError as error:
-            raise InputError(f"run directory {path} cannot be used ({error.strerror}); give another.") from error
         if not self.continued:
             return
         if not resume:
@@ -99,13 +98,9 @@ class RunDirectory:
         """
         if self.continued:
             return
-        try:
+        with _usable(self.path):
             for name, text in self._texts.items():
                 files.write_atomically(self.path / name, text)
-        except OSError as error:
-            raise InputError(
-                f"run directory {self.path} cannot be written to ({error.strerror}); give another."
-            ) from error
 
     def write_history(self, history: Iterable[Mapping[str, Any]]) -> None:
         """Rewrites metrics.jsonl, so that it holds each epoch once after interruptions."""
@@ -136,21 +131,20 @@ class RunDirectory:
                 f"run directory {self.path} holds a run with other settings: {', '.join(differing)}. Give another "
                 f"directory, or continue that run with the settings in {self.path / 'config.toml'}."
             )
-        recorded = _read(self.path / "data.json", record_schemas.DATA)
+        recorded = _read(self.path / "data.json", records.DATA)
         changed = _differing(recorded["sha256"], data["sha256"])
         if changed:
             raise InputError(
                 f"run directory {self.path} holds a run on other data, from {recorded['location']}: now "
                 f"{', '.join(sorted(changed))} from {data['location']} differ. Give the same data, or another "
-                f"directory."
+                "directory."
             )
-        predictor = self.path / "predictor.json"
-        if _json(_read(predictor, record_schemas.PREDICTOR)) != self._texts["predictor.json"]:
+        if _json(_read(self.path / "predictor.json", records.PREDICTOR)) != self._texts["predictor.json"]:
             raise InputError(
-                f"{predictor} does not match the training examples: it is damaged, or other versions of the libraries "
-                "fitted it. Give another run directory."
+                f"{self.path / 'predictor.json'} does not match the training examples: it is damaged, or other "
+                "versions of the libraries fitted it. Give another run directory."
             )
-        began = _flat(_read(self.path / "environment.json", record_schemas.ENVIRONMENT))
+        began = _flat(_read(self.path / "environment.json", records.ENVIRONMENT))
         current = _flat(environment)
         self.warnings += [
             f"{name} was {began.get(name)}, is {current.get(name)}" for name in _differing(began, current)
@@ -181,12 +175,12 @@ def read(path: Path) -> FinishedRun:
     """
     if not (path / "config.toml").exists():
         raise InputError(f"run directory {path} holds no run; give the directory that training printed.")
-    if not (path / "SHA256SUMS").exists():
+    sums = path / "SHA256SUMS"
+    if not sums.exists():
         raise InputError(
             f"run directory {path}: this run has not finished. Continue it with python -m jaxcls.train --config "
             f"{path / 'config.toml'} --run-dir {path}, or with the call of fit that began it."
         )
-    sums = path / "SHA256SUMS"
     written = files.content(sums, folder=path).decode(errors="replace").splitlines()
     for line in checksums(path).splitlines():
         if line not in written:
@@ -194,9 +188,9 @@ def read(path: Path) -> FinishedRun:
                 f"{path / line.split()[1]} is not as the run wrote it: its SHA-256 is not the one in {sums}. Restore "
                 "it, or train again into another run directory."
             )
-    predictor = _read(path / "predictor.json", record_schemas.PREDICTOR)
-    record_schemas.check_predictor(predictor, str(path / "predictor.json"))
-    return FinishedRun(_read_config(path), _read(path / "data.json", record_schemas.DATA), predictor, path / "model")
+    predictor = _read(path / "predictor.json", records.PREDICTOR)
+    records.check_predictor(predictor, str(path / "predictor.json"))
+    return FinishedRun(_read_config(path), _read(path / "data.json", records.DATA), predictor, path / "model")
 
 
 class Records(NamedTuple):
@@ -230,21 +224,22 @@ def read_records(path: Path) -> Records:
             "command that trained it writes them without training again."
         )
     lines = files.content(path / "metrics.jsonl", folder=path).splitlines()
-    records = Records(
+    if not lines:
+        raise InputError(f"{path} is damaged: metrics.jsonl has no epoch; give another run directory.")
+    results, summary = _read(path / "results.json", records.RESULTS), _read(path / "summary.json", records.SUMMARY)
+    records.check_records(run.predictor["problem"], results, summary, str(path))
+    return Records(
         path=path,
         config=run.config,
-        environment=_read(path / "environment.json", record_schemas.ENVIRONMENT),
+        environment=_read(path / "environment.json", records.ENVIRONMENT),
         data=run.data,
         history=[
-            schemas.parse(line, {str: schemas.ANYTHING}, f"{path / 'metrics.jsonl'}: line {number}")
+            schemas.parse(line, records.EPOCH, f"{path / 'metrics.jsonl'}: line {number}")
             for number, line in enumerate(lines, 1)
         ],
-        results=_read(path / "results.json", record_schemas.RESULTS),
-        summary=_read(path / "summary.json", record_schemas.SUMMARY),
+        results=results,
+        summary=summary,
     )
-    problem = run.predictor["problem"]
-    record_schemas.check_records(problem, records.history, records.results, records.summary, str(path))
-    return records
 
 
 def write_evaluation(path: Path, split: str, results: Mapping[str, Any]) -> Path:
@@ -257,6 +252,14 @@ def write_evaluation(path: Path, split: str, results: Mapping[str, Any]) -> Path
 def checksums(path: Path) -> str:
     """Returns the content of SHA256SUMS for the files of a run."""
     return files.sha256sums({name: files.content(path / name, folder=path) for name in _CHECKED_FILES})
+
+
+@contextlib.contextmanager
+def _usable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"run directory {path} cannot be used ({error.strerror}); give another.") from error
 
 
 def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -283,7 +286,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     # ValueError: also a number of thousands of digits. RecursionError: thousands of nested brackets.
     except (ValueError, RecursionError) as error:
         raise InputError(f"{file} is not a TOML file: {error}") from None
-    schemas.check(config, record_schemas.CONFIG, str(file))
+    schemas.check(config, records.CONFIG, str(file))
     return config
 
 

@@ -122,7 +122,7 @@ def test_outputs_that_differ_between_records_are_refused(tmp_path):
     run.write_history(records.history)
     del records.summary["outputs"]["color"]
     run.write_results(records.results, records.summary)
-    with pytest.raises(InputError, match="its records are not of the outputs size, color"):
+    with pytest.raises(InputError, match="not of the same outputs"):
         run_directory.read_records(tmp_path)
 
 

@@ -18,8 +18,6 @@ from jaxcls.reports.run_directory import Records
 _WORDS = {"roc": "ROC", "auc": "AUC", "f1": "F1", "mcc": "MCC", "ece": "ECE", "brier": "Brier", "map": "mAP"}
 _WORDS |= {"voc": "VOC", "ap": "AP", "kappa": "Cohen's kappa", "k": "5", "val": "validation"}
 _HEADLINE = ("map", "map_50", "map_75", "accuracy", "roc_auc", "average_precision", "f1", "log_loss")
-# Settings of one call of the command.
-_COMMAND_ONLY = ("list_tasks", "config", "resume")
 MOST_RUNS = 8
 
 
@@ -48,7 +46,7 @@ def render(run: Records) -> str:
             | {"prefix": f"output{number}-" if name else "", "heading": f"{name}: " if name else ""}
             for number, (name, (results, summary)) in enumerate(by_output(run.results, run.summary).items(), 1)
         ],
-        settings=[name for name in {**run.config, **run.summary["recipe"]} if name not in _COMMAND_ONLY],
+        settings={**run.config, **run.summary["recipe"]},
         environment=_environment(run.environment),
     )
 
@@ -259,6 +257,6 @@ def _compared_learning_curves(runs: Mapping[str, Records]) -> list[dict[str, Any
 
 
 def _differing_settings(runs: Sequence[Records]) -> dict[str, list[str]]:
-    names = dict.fromkeys(name for run in runs for name in run.config if name not in ("run_dir", *_COMMAND_ONLY))
+    names = dict.fromkeys(name for run in runs for name in run.config if name != "run_dir")
     values = {name: [plain(run.config.get(name)) for run in runs] for name in names}
     return {name: shown for name, shown in values.items() if len(set(shown)) > 1}
