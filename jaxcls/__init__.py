@@ -9,7 +9,7 @@ from jaxcls._utils.lazy_imports import lazy_exports
 
 if TYPE_CHECKING:
     from jaxcls import checkpoints, data, losses, metrics, models, optimizers, tasks
-    from jaxcls.models.summary import describe
+    from jaxcls.models.activations import describe
     from jaxcls.reports.callbacks import Callback
     from jaxcls.tasks.predictor import Predictor, load
     from jaxcls.training.compile import batch, compile
@@ -23,7 +23,7 @@ __all__ = [
 __getattr__, __dir__ = lazy_exports(
     __name__,
     {
-        "models.summary": ["describe"],
+        "models.activations": ["describe"],
         "reports.callbacks": ["Callback"],
         "tasks.predictor": ["Predictor", "load"],
         "training.compile": ["batch", "compile"],

@@ -28,7 +28,7 @@ def jaxcls(workload: Workload, *, dtype: str = "float32", native: str = "1") -> 
     from jaxcls.data.buckets import sequence_buckets
     from jaxcls.data.preprocessing import images
     from jaxcls.models import functional, text, vision
-    from jaxcls.models.detection.retinanet import RetinaNet
+    from jaxcls.models.retinanet import RetinaNet
     from jaxcls.training import steps
     from jaxcls.training.loop import FitConfig, chunks, fit
     from jaxcls.training.problems.detection import loss_on_canvas

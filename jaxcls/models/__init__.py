@@ -12,10 +12,9 @@ from jaxcls._utils.lazy_imports import lazy_exports
 
 if TYPE_CHECKING:
     from jaxcls.models import activations, detection, layers, tabular, text, vision
-    from jaxcls.models.detection.retinanet import RetinaNet
-    from jaxcls.models.linen import from_linen
-    from jaxcls.models.model import Model, functional
-    from jaxcls.models.summary import describe
+    from jaxcls.models.activations import describe
+    from jaxcls.models.model import Model, from_linen, functional
+    from jaxcls.models.retinanet import RetinaNet
     from jaxcls.models.tabular import TabularLinear, TabularMLP
     from jaxcls.models.text import NGramClassifier, TextCNN, Transformer
     from jaxcls.models.vision import CNN, MLP, VGG, ResNet
@@ -28,10 +27,9 @@ __all__ = [
 __getattr__, __dir__ = lazy_exports(
     __name__,
     {
-        "detection.retinanet": ["RetinaNet"],
-        "linen": ["from_linen"],
-        "model": ["Model", "functional"],
-        "summary": ["describe"],
+        "retinanet": ["RetinaNet"],
+        "activations": ["describe"],
+        "model": ["Model", "from_linen", "functional"],
         "tabular": ["TabularLinear", "TabularMLP"],
         "text": ["NGramClassifier", "TextCNN", "Transformer"],
         "vision": ["CNN", "MLP", "VGG", "ResNet"],

@@ -1,11 +1,16 @@
-"""Activation capture: the module calls of a Flax NNX model and their outputs, in order."""
+"""Activation capture: the module calls of a model and their outputs, in order, and a summary made of them."""
 
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import jax
 from flax import nnx
+
+from jaxcls._utils.text_table import text_table
+from jaxcls.kernels import native
+from jaxcls.models.model import Model, functional
 
 PyTree = Any
 
@@ -77,3 +82,47 @@ def _subclasses(base: Any) -> Iterator[Any]:
     for cls in base.__subclasses__():
         yield cls
         yield from _subclasses(cls)
+
+
+def describe(model: Model | nnx.Module, inputs: PyTree) -> str:
+    """Describes the layers of a model as a text table, in the order in which they are called.
+
+    Nothing is computed: the model is traced in evaluation mode.
+
+    Args:
+      model: a :class:`jaxcls.models.Model`, or a Flax NNX module.
+      inputs: a batch, or :class:`jax.ShapeDtypeStruct` instead, or a tree of either.
+
+    Returns:
+      One line per layer with its path, class, output shape and number of parameters, sublayers included. The last line
+      has the number of parameters of the model, and the floating-point operations of a forward pass of the batch as
+      counted by XLA before optimization, on platforms where it counts them.
+
+    >>> from jaxcls.models import functional
+    >>> model = functional(lambda rngs: nnx.Linear(4, 3, rngs=rngs))
+    >>> print(describe(model, jax.ShapeDtypeStruct((2, 4), "float32")))
+    layer  class   output        parameters
+    .      Linear  float32[2,3]          15
+    <BLANKLINE>
+    15 parameters (60 bytes), 54 FLOPs per batch
+    """
+    if isinstance(model, nnx.Module):
+        module = model
+        model = functional(lambda rngs: nnx.clone(module))
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), inputs)
+    weights = jax.eval_shape(model.init, jax.random.key(0))
+    # XLA counts no operations of native kernels.
+    with native.portable(), capture_activations() as calls:
+        lowered = jax.jit(lambda weights, inputs: model.apply(*weights, inputs)[0]).lower(weights, shapes)
+    rows = [("layer", "class", "output", "parameters"), *map(_row, calls)]
+    leaves = jax.tree.leaves(weights[0])
+    size, memory = sum(leaf.size for leaf in leaves), sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+    total = f"{size:,} parameters ({memory:,} bytes)"
+    flops = (lowered.cost_analysis() or {}).get("flops")
+    return f"{text_table(rows, left=3)}\n\n{total}" + ("" if flops is None else f", {flops:,.0f} FLOPs per batch")
+
+
+def _row(call: ModuleCall) -> tuple[str, str, str, str]:
+    outputs = ", ".join(f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]" for leaf in jax.tree.leaves(call.outputs))
+    size = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(call.module, nnx.Param)))
+    return call.path, call.class_name, outputs, f"{size:,}"

@@ -26,7 +26,7 @@ from jaxcls.data import augmentation, augmentation_boxes, splits
 from jaxcls.data.dataset import Dataset
 from jaxcls.data.datasets import object_detection
 from jaxcls.data.preprocessing import detection
-from jaxcls.models.detection.retinanet import RetinaNet
+from jaxcls.models.retinanet import RetinaNet
 from jaxcls.tasks.task import Preset, Task, required
 from jaxcls.training.settings import Settings
 

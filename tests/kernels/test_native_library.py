@@ -15,8 +15,8 @@ from jax import lax
 from jaxcls import kernels
 from jaxcls._utils.errors import InputError
 from jaxcls.kernels import native
-from jaxcls.kernels.native import library, onednn
-from jaxcls.kernels.native.onednn import OneDNN, Unavailable
+from jaxcls.kernels.native import library
+from jaxcls.kernels.native.library import OneDNN, Unavailable
 
 GEOMETRY = native.ConvGeometry((1, 1), ((1, 1), (1, 1)))
 # A compiler that notes in the file COMPILED that it was called, and takes its time.
@@ -58,7 +58,7 @@ def installed(prefix, version=(3, 2, 0), runtime="OMP", library="lib/libdnnl.so.
 def search_only(monkeypatch, *prefixes):
     """Makes these the only prefixes that are searched."""
     monkeypatch.delenv("JAXCLS_ONEDNN", raising=False)
-    monkeypatch.setattr(onednn, "_prefixes", lambda: list(prefixes))
+    monkeypatch.setattr(library, "_prefixes", lambda: list(prefixes))
 
 
 def test_library_is_compiled_once(fake_onednn, tmp_path):
@@ -90,8 +90,8 @@ def test_concurrent_threads_compile_once(fake_onednn, tmp_path):
 def test_concurrent_processes_compile_once(fake_onednn, tmp_path):
     code = f"""
 import pathlib
-from jaxcls.kernels.native import library, onednn
-fake_onednn = onednn.OneDNN("3.2.0", pathlib.Path({str(tmp_path)!r}), pathlib.Path({str(fake_onednn.library)!r}))
+from jaxcls.kernels.native import library
+fake_onednn = library.OneDNN("3.2.0", pathlib.Path({str(tmp_path)!r}), pathlib.Path({str(fake_onednn.library)!r}))
 print(library.compiled(fake_onednn, pathlib.Path({str(tmp_path / "cache")!r})))
 """
     processes = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
@@ -117,15 +117,15 @@ def test_failing_or_missing_compiler_is_reported(fake_onednn, tmp_path, monkeypa
 def test_onednn_is_found_in_the_first_prefix_that_has_it(tmp_path, monkeypatch):
     second = installed(tmp_path / "second", library="lib64/libdnnl.so.3")
     search_only(monkeypatch, tmp_path / "first", second, installed(tmp_path / "third", (3, 9, 1)))
-    assert onednn.find() == OneDNN("3.2.0", second / "include", second / "lib64" / "libdnnl.so.3")
+    assert library.find_onednn() == OneDNN("3.2.0", second / "include", second / "lib64" / "libdnnl.so.3")
     monkeypatch.setenv("JAXCLS_ONEDNN", str(tmp_path / "third"))
-    assert onednn.find().version == "3.9.1"
+    assert library.find_onednn().version == "3.9.1"
 
 
 @pytest.mark.parametrize("runtime", ["OMP", "THREADPOOL", "SEQ"])
 def test_supported_threading_runtimes(tmp_path, monkeypatch, runtime):
     monkeypatch.setenv("JAXCLS_ONEDNN", str(installed(tmp_path / "user", runtime=runtime)))
-    assert onednn.find().version == "3.2.0"
+    assert library.find_onednn().version == "3.2.0"
 
 
 @pytest.mark.parametrize(
@@ -140,16 +140,16 @@ def test_unusable_onednn_is_reported(tmp_path, monkeypatch, options, reason):
     prefix = installed(tmp_path / "installed", **options)
     search_only(monkeypatch, tmp_path / "empty", prefix)
     with pytest.raises(Unavailable, match=reason):
-        onednn.find()
+        library.find_onednn()
     monkeypatch.setenv("JAXCLS_ONEDNN", str(prefix))
     with pytest.raises(InputError, match=f"JAXCLS_ONEDNN={prefix}: {reason}; set it to the folder"):
-        onednn.find()
+        library.find_onednn()
 
 
 def test_missing_onednn_is_reported(tmp_path, monkeypatch):
     search_only(monkeypatch, tmp_path)
     with pytest.raises(Unavailable, match=r"^no oneDNN is installed$"):
-        onednn.find()
+        library.find_onednn()
 
 
 @pytest.fixture
@@ -189,7 +189,7 @@ def test_other_systems_than_linux_are_not_tried(monkeypatch):
 
 @pytest.mark.usefixtures("absent")
 def test_unwritable_cache_folder_is_recorded(monkeypatch, tmp_path, fake_onednn):
-    monkeypatch.setattr(onednn, "find", lambda: fake_onednn)
+    monkeypatch.setattr(library, "find_onednn", lambda: fake_onednn)
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert not convolved()
@@ -198,7 +198,7 @@ def test_unwritable_cache_folder_is_recorded(monkeypatch, tmp_path, fake_onednn)
 
 @pytest.mark.usefixtures("absent")
 def test_library_that_does_not_load_is_recorded(monkeypatch, tmp_path, fake_onednn):
-    monkeypatch.setattr(onednn, "find", lambda: fake_onednn)
+    monkeypatch.setattr(library, "find_onednn", lambda: fake_onednn)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert not convolved()
     assert "invalid ELF header" in native.record()["convolutions"]

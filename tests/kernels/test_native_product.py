@@ -15,7 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxcls import kernels
 from jaxcls.kernels import native
 from jaxcls.kernels.native import library
-from jaxcls.kernels.native.onednn import Unavailable
+from jaxcls.kernels.native.library import Unavailable
 
 try:
     KERNELS = library.load()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxcls.models import detection, functional
-from jaxcls.models.detection import retinanet as models
+from jaxcls.models import retinanet as models
 
 SMALL = {"widths": (4, 6, 8, 8), "features": 8, "depth": 1}
 

@@ -13,10 +13,16 @@ import jax.numpy as jnp
 
 from jaxcls._utils.errors import InputError
 from jaxcls.kernels.native import library
-from jaxcls.kernels.native.channel_sums import channel_sums
-from jaxcls.kernels.native.convolution import ConvGeometry, convolve, input_gradient, kernel_gradient, output_shape
-from jaxcls.kernels.native.onednn import Unavailable
-from jaxcls.kernels.native.product import product
+from jaxcls.kernels.native.library import Unavailable
+from jaxcls.kernels.native.operations import (
+    ConvGeometry,
+    channel_sums,
+    convolve,
+    input_gradient,
+    kernel_gradient,
+    output_shape,
+    product,
+)  # fmt: skip
 
 __all__ = [
     "ConvGeometry", "channel_sums", "convolve", "input_gradient", "is_portable", "kernel_gradient", "portable",

@@ -10,10 +10,13 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+import re
 import shlex
 import shutil
+import site
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -23,8 +26,7 @@ from typing import NamedTuple
 import jax
 
 from jaxcls._utils import environment
-from jaxcls.kernels.native import onednn
-from jaxcls.kernels.native.onednn import OneDNN, Unavailable
+from jaxcls._utils.errors import InputError
 
 _SOURCES = Path(__file__).parent / "kernels"
 # The functions that XLA calls, which are also the names of its FFI targets.
@@ -35,9 +37,31 @@ _TARGETS = (
     "jaxcls_channel_sums",
     "jaxcls_product",
 )
+# Version 3.0 changed the C++ interface.
+_OLDEST = (3, 0)
+# OpenMP's threads, XLA's threads, or a single one. Builds for TBB and SYCL need further libraries.
+_RUNTIMES = ("OMP", "THREADPOOL", "SEQ")
 
 _lock = threading.Lock()
 _loaded: "Library | Unavailable | None" = None
+
+
+class Unavailable(Exception):
+    """The native kernels are not available; the message is the reason."""
+
+
+class OneDNN(NamedTuple):
+    """An installed oneDNN.
+
+    Attributes:
+      version: major, minor and patch version.
+      include: folder of its headers.
+      library: shared library to link with.
+    """
+
+    version: str
+    include: Path
+    library: Path
 
 
 class Library(NamedTuple):
@@ -63,7 +87,7 @@ def load() -> Library:
 
     Raises:
       Unavailable: there is none on this machine. Later calls raise the same error without another attempt.
-      InputError: see :func:`jaxcls.kernels.native.onednn.find`.
+      InputError: see :func:`find_onednn`.
     """
     global _loaded
     with _lock:
@@ -80,7 +104,7 @@ def load() -> Library:
 def _load() -> Library:
     if sys.platform != "linux":
         raise Unavailable(f"they support Linux, not {platform.system()}")
-    dependency = onednn.find()
+    dependency = find_onednn()
     try:
         path = compiled(dependency, environment.cache_directory() / "native")
         with _passive_openmp():
@@ -181,3 +205,60 @@ def _compiler() -> list[str]:
         if shutil.which(command[0]):
             return command
     raise Unavailable(f"there is no compiler {user_command[0]}" if user_command else "there is no C++ compiler")
+
+
+def find_onednn() -> OneDNN:
+    """Finds oneDNN in the folder ``JAXCLS_ONEDNN``; if that is not set, in the environment of this Python or the
+    system.
+
+    Raises:
+      InputError: the folder ``JAXCLS_ONEDNN`` contains no usable one.
+      Unavailable: there is no usable one.
+    """
+    user_folder = os.environ.get("JAXCLS_ONEDNN")
+    reasons = []
+    for prefix in [Path(user_folder)] if user_folder else _prefixes():
+        try:
+            return _installed(prefix)
+        except Unavailable as reason:
+            reasons.append(str(reason))
+    if user_folder:
+        raise InputError(
+            f"JAXCLS_ONEDNN={user_folder}: {reasons[0]}; set it to the folder of include/oneapi/dnnl and lib/libdnnl.so"
+        )
+    # The reason why an installed one is unusable is more helpful than a missing one.
+    raise Unavailable(next((reason for reason in reasons if "no oneDNN" not in reason), "no oneDNN is installed"))
+
+
+def _prefixes() -> list[Path]:
+    # The wheels onednn-cpu-gomp and onednn-devel-cpu-gomp install into the prefix of Python, like conda.
+    return [Path(prefix) for prefix in dict.fromkeys([sys.prefix, site.getuserbase(), "/usr/local", "/usr"])]
+
+
+def _installed(prefix: Path) -> OneDNN:
+    headers = prefix / "include" / "oneapi" / "dnnl"
+    try:
+        version_header = (headers / "dnnl_version.h").read_text(encoding="utf-8")
+        config_header = (headers / "dnnl_config.h").read_text(encoding="utf-8")
+    except OSError as error:
+        raise Unavailable(f"no oneDNN in {prefix}") from error
+    version = tuple(int(_macro(f"DNNL_VERSION_{name}", version_header)) for name in ("MAJOR", "MINOR", "PATCH"))
+    name = f"oneDNN {'.'.join(map(str, version))} in {prefix}"
+    if version < _OLDEST:
+        raise Unavailable(f"{name} is older than {'.'.join(map(str, _OLDEST))}")
+    runtime = _macro("DNNL_CPU_THREADING_RUNTIME", config_header).removeprefix("DNNL_RUNTIME_")
+    if runtime not in _RUNTIMES:
+        raise Unavailable(f"{name} is built for {runtime}, not for OpenMP or a thread pool")
+    folders = [prefix / "lib", prefix / "lib64", prefix / "lib" / (sysconfig.get_config_var("MULTIARCH") or "")]
+    for folder in folders:
+        # Runtime packages of Linux distributions have no libdnnl.so without the version.
+        library = folder / f"libdnnl.so.{version[0]}"
+        if library.exists():
+            return OneDNN(".".join(map(str, version)), prefix / "include", library)
+    raise Unavailable(f"{name} has headers, but no libdnnl.so.{version[0]}")
+
+
+def _macro(name: str, header: str) -> str:
+    """Returns the value of a macro, or "" if it is not defined."""
+    match = re.search(rf"^#define {name} +(\S+)", header, re.MULTILINE)
+    return match[1] if match else ""

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxcls import kernels
-from jaxcls.models.detection.anchors import DetectorOutput, canvas_anchors
+from jaxcls.models.detection import DetectorOutput, canvas_anchors
 from jaxcls.models.layers import BatchNorm, Conv
 from jaxcls.models.vision import residual_stage
 
