@@ -17,7 +17,7 @@ from tensorflow_datasets.core.download.checksums import compute_url_info
 
 from jaxcls._utils.errors import InputError
 from jaxcls.data import dataset as datasets
-from jaxcls.data import downloads
+from jaxcls.data import sources
 from jaxcls.data.datasets import idx_images
 from jaxcls.data.datasets.fashion_mnist import IMAGES
 from jaxcls.data.formats import idx
@@ -108,7 +108,7 @@ def registered_in_tfds(spec, monkeypatch, tmp_path, port):
     write(tmp_path / "served", tiny_arrays())
     files = {f"{name}.gz": tmp_path / "served" / f"{name}.gz" for name in spec.sha256}
     infos = {f"http://127.0.0.1:{port}/{name}": compute_url_info(path) for name, path in files.items()}
-    monkeypatch.setattr(downloads, "registered", lambda name: infos)
+    monkeypatch.setattr(sources, "registered", lambda name: infos)
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.setenv(name, "127.0.0.1")
@@ -298,7 +298,7 @@ def test_a_server_that_refuses_fails_fast(tiny, monkeypatch, tmp_path, status, s
 
 
 def test_a_silent_server_times_out(tiny, monkeypatch, tmp_path):
-    monkeypatch.setattr(downloads, "TIMEOUT", 0.2)
+    monkeypatch.setattr(sources, "TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         spec, _ = registered_in_tfds(tiny, monkeypatch, tmp_path, silent.getsockname()[1])
         start = time.perf_counter()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxcls._utils.errors import InputError
-from jaxcls.data import downloads, duplicates
+from jaxcls.data import duplicates, sources
 from jaxcls.data.formats import idx
 from jaxcls.tasks import fashion_mnist, mnist
 from jaxcls.training.settings import Settings
@@ -72,7 +72,7 @@ def test_errors_name_the_file(tmp_path, harm, message):
 
 
 def test_tfds_registers_all_four_files():
-    registered = {url.rpartition("/")[2] for url in downloads.registered("mnist")}
+    registered = {url.rpartition("/")[2] for url in sources.registered("mnist")}
     assert registered == {f"{name}.gz" for name in mnist.IMAGES.sha256}
 
 

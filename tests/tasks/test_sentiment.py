@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxcls._utils.errors import InputError
-from jaxcls.data import downloads, splits
+from jaxcls.data import sources, splits
 from jaxcls.data.datasets import sentiment
 from jaxcls.data.formats import tables
 from jaxcls.data.sources import AbsentError, checksums
@@ -83,8 +83,8 @@ def test_tfds_archive_is_verified(archive, monkeypatch):
     (digest,) = checksums([archive]).values()
     url = f"http://example.org/{sentiment.ARCHIVE}"
     registered = {url: types.SimpleNamespace(checksum=digest)}
-    monkeypatch.setattr(downloads, "registered", lambda name: registered)
-    monkeypatch.setattr(downloads, "fetch", lambda name, urls, known: (archive.parent, {sentiment.ARCHIVE: archive}))
+    monkeypatch.setattr(sources, "registered", lambda name: registered)
+    monkeypatch.setattr(sources, "fetch", lambda name, urls, known: (archive.parent, {sentiment.ARCHIVE: archive}))
     data = load(None, "tfds")
     assert (data.provenance.source, len(data.train.labels), len(data.test.labels)) == ("tfds", 2 * COUNT, 2 * COUNT)
     registered[url].checksum = "0" * 64
@@ -98,7 +98,7 @@ def test_tfds_registers_the_archive(monkeypatch):
         assert registered[urls[sentiment.ARCHIVE]].size == 84125825
         raise AbsentError("no network in a test")
 
-    monkeypatch.setattr(downloads, "fetch", fetch)
+    monkeypatch.setattr(sources, "fetch", fetch)
     with pytest.raises(InputError, match="no network in a test"):
         load(None, "tfds")
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxcls._utils.errors import InputError
-from jaxcls.data import downloads, duplicates
+from jaxcls.data import duplicates, sources
 from jaxcls.data.datasets import toxic_comment
 from jaxcls.data.samples import toxic_comment as sample
 from jaxcls.data.sources import checksums
@@ -110,15 +110,15 @@ def from_tfds(tmp_path, monkeypatch):
     def load_archive(archive, checksum=None):
         checksum = checksum or checksums([archive])[archive.name]
         registered = {"https://host/toxicity_v0.3.zip": types.SimpleNamespace(checksum=checksum)}
-        monkeypatch.setattr(downloads, "registered", lambda name: registered)
-        monkeypatch.setattr(downloads, "fetch", lambda name, urls, infos: (archive.parent, {next(iter(urls)): archive}))
+        monkeypatch.setattr(sources, "registered", lambda name: registered)
+        monkeypatch.setattr(sources, "fetch", lambda name, urls, infos: (archive.parent, {next(iter(urls)): archive}))
         return toxic_comment.load("tfds", None)
 
     return load_archive
 
 
 def test_tfds_registers_the_archive():
-    registered = downloads.registered("wikipedia_toxicity_subtypes")
+    registered = sources.registered("wikipedia_toxicity_subtypes")
     assert [url for url in registered if url.endswith("_v0.3.zip")]
 
 

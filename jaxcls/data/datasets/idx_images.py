@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxcls._utils import files
 from jaxcls._utils.errors import InputError
-from jaxcls.data import downloads, sources
+from jaxcls.data import sources
 from jaxcls.data.dataset import Dataset, Provenance, Split, Unlabeled
 from jaxcls.data.formats import idx
 from jaxcls.data.sources import AbsentError
@@ -109,9 +109,9 @@ def _from_debian(spec: IdxImages, package: str, location: str) -> Dataset:
 
 
 def _from_tfds(spec: IdxImages, name: str) -> Dataset:
-    registered = downloads.registered(name)
+    registered = sources.registered(name)
     addresses = {url.rpartition("/")[2].removesuffix(".gz"): url for url in registered}
-    folder, paths = downloads.fetch(name, {file: addresses[file] for file in spec.sha256}, registered)
+    folder, paths = sources.fetch(name, {file: addresses[file] for file in spec.sha256}, registered)
     # TFDS verifies what it downloads, but not what is in its cache.
     remedy = "Delete this folder and run again."
     return _decode(spec, paths, folder, f"TFDS {name}, SHA-256 verified", remedy)

@@ -19,7 +19,7 @@ import numpy as np
 
 from jaxcls._utils import environment, files
 from jaxcls._utils.errors import InputError
-from jaxcls.data import downloads, sources
+from jaxcls.data import sources
 from jaxcls.data.dataset import Dataset, Provenance, Split, Unlabeled
 from jaxcls.data.formats import boxes, coco, images, voc
 from jaxcls.data.formats.boxes import Annotated
@@ -228,7 +228,7 @@ def _from_tfds(read: Callable[[Path, str], Dataset]) -> Dataset:
     # Imports in half a second.
     import tensorflow_datasets as tfds
 
-    home = downloads.tfds_directory()
+    home = sources.tfds_directory()
     prepared = {name: sorted((home / name).glob("*.*.*/dataset_info.json")) for name in TFDS}
     name = next(filter(prepared.get, TFDS), None)
     if name is None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxcls._utils import files
 from jaxcls._utils.errors import InputError
-from jaxcls.data import downloads, sources, user_tables
+from jaxcls.data import sources, user_tables
 from jaxcls.data.dataset import Dataset, Provenance, Split, Unlabeled
 from jaxcls.data.formats.tables import numbers, read_csv, require
 from jaxcls.data.formats.texts import read_archive, read_folders, read_lines
@@ -82,7 +82,7 @@ def _read(folder: Path, test_fraction: float) -> Dataset:
 
 
 def _from_tfds() -> Dataset:
-    archive, _ = downloads.fetch_archive("imdb_reviews", ARCHIVE)
+    archive, _ = sources.fetch_archive("imdb_reviews", ARCHIVE)
     return sources.with_provenance(_from_archive(archive), note="TFDS imdb_reviews, SHA-256 verified")
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxcls._utils import environment
 from jaxcls._utils.errors import InputError
-from jaxcls.data import downloads, sources, user_tables
+from jaxcls.data import sources, user_tables
 from jaxcls.data.dataset import Dataset, Provenance, Split, Unlabeled
 from jaxcls.data.formats.tables import Table, read_csv
 from jaxcls.data.samples import toxic_comment as sample
@@ -57,7 +57,7 @@ def _read_folder(folder: Path) -> Dataset:
 
 
 def _from_tfds() -> Dataset:
-    archive, digest = downloads.fetch_archive(TFDS_NAME, "_v0.3.zip")
+    archive, digest = sources.fetch_archive(TFDS_NAME, "_v0.3.zip")
     folder = environment.cache_directory() / "unpacked" / f"{TFDS_NAME}-{digest[:12]}"
     sources.write_once(folder, lambda empty: _unpack(archive, empty))
     train, test = (_labeled(folder / name) for name in TFDS_FILES)
