@@ -27,7 +27,7 @@ from jaxcls import tasks
 from jaxcls.cli import train
 from jaxcls.cli.arguments import parse
 from jaxcls.data.dataset import Dataset
-from jaxcls.data.datasets import toxic_comment
+from jaxcls.data.datasets import kaggle_tables
 from jaxcls.data.samples import toxic_comment as sample
 from jaxcls.tasks.run import run
 from jaxcls.training.settings import Settings
@@ -76,7 +76,7 @@ def generated(seed: int) -> Dataset:
     """The comments of this seed, read from their files."""
     with tempfile.TemporaryDirectory() as folder:
         sample.write(Path(folder), seed=seed)
-        return toxic_comment.load("files", Path(folder))
+        return kaggle_tables.load_toxic_comment("files", Path(folder))
 
 
 def trained(dataset: Dataset, settings: Settings) -> tuple[float, float]:

@@ -11,7 +11,7 @@ is the unweighted mean of their ROC AUC; accuracy says nothing.
 
 import dataclasses
 
-from jaxcls.data.datasets import toxic_comment
+from jaxcls.data.datasets import kaggle_tables
 from jaxcls.tasks import texts
 from jaxcls.tasks.task import Preset, Task
 
@@ -24,8 +24,8 @@ TASK = Task(
     name="toxic_comment",
     summary="six kinds of toxic comments, of which one comment may be several",
     problem="multilabel",
-    load=lambda settings: toxic_comment.load(settings.source, settings.data_dir),
-    read=lambda path, settings: toxic_comment.read_unlabeled(path),
+    load=lambda settings: kaggle_tables.load_toxic_comment(settings.source, settings.data_dir),
+    read=lambda path, settings: kaggle_tables.read_unlabeled_toxic_comment(path),
     fit_preprocessor=texts.fit_preprocessor,
     models=texts.MODELS,
     presets={"default": Preset(DEFAULT)},

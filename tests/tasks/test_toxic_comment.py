@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from jaxcls._utils.errors import InputError
 from jaxcls.data import duplicates, sources
-from jaxcls.data.datasets import toxic_comment
+from jaxcls.data.datasets import kaggle_tables
 from jaxcls.data.samples import toxic_comment as sample
 from jaxcls.data.sources import checksums
 
@@ -37,7 +37,7 @@ def kaggle(tmp_path):
 
 
 def load(folder):
-    return toxic_comment.load("auto", folder)
+    return kaggle_tables.load_toxic_comment("auto", folder)
 
 
 def assert_same(ours, theirs):
@@ -63,7 +63,7 @@ def test_comments_and_ids_are_read_verbatim(kaggle):
     rows = rows_of(kaggle / "test.csv")[1:]
     rows[1] = ["0000000000000000", 'She said "no", twice.\n\n\n,,\t\u00e9\U0001f642 ']
     write_rows(kaggle / "test.csv", [["id", "comment_text"], *rows])
-    comments = toxic_comment.read_unlabeled(kaggle / "test.csv")
+    comments = kaggle_tables.read_unlabeled_toxic_comment(kaggle / "test.csv")
     assert list(zip(comments.ids, comments.inputs, strict=True)) == [tuple(row) for row in rows]
     train = rows_of(kaggle / "train.csv")[1:]
     assert {"0000e12345678901", "0000e98765432109"} <= {name for name, *_ in [*rows, *train]}
@@ -83,7 +83,7 @@ def test_the_columns_of_a_submission_are_in_the_order_of_the_labels(kaggle):
 def test_neither_the_order_of_rows_nor_of_columns_matters(tmp_path_factory, rng):
     folder, shuffled = (tmp_path_factory.mktemp("files") for _ in range(2))
     sample.write(folder, train_rows=60, test_rows=20)
-    for name in toxic_comment.FILES:
+    for name in kaggle_tables.TOXIC_FILES:
         rows = rows_of(folder / name)
         columns = rng.sample(range(len(rows[0])), len(rows[0]))
         order = rng.sample(rows[1:], len(rows) - 1) if name == "test_labels.csv" else rows[1:]
@@ -112,7 +112,7 @@ def from_tfds(tmp_path, monkeypatch):
         registered = {"https://host/toxicity_v0.3.zip": types.SimpleNamespace(checksum=checksum)}
         monkeypatch.setattr(sources, "registered", lambda name: registered)
         monkeypatch.setattr(sources, "fetch", lambda name, urls, infos: (archive.parent, {next(iter(urls)): archive}))
-        return toxic_comment.load("tfds", None)
+        return kaggle_tables.load_toxic_comment("tfds", None)
 
     return load_archive
 
@@ -130,7 +130,7 @@ def test_the_archive_of_tfds_has_the_same_data(kaggle, tmp_path, from_tfds):
 
 def test_labels_may_have_their_tfds_names(kaggle):
     expected = load(kaggle)
-    theirs = {ours: name for name, ours in toxic_comment.RENAMED.items()}
+    theirs = {ours: name for name, ours in kaggle_tables.TOXIC_LABELS_RENAMED.items()}
     for name in ("train.csv", "test_labels.csv"):
         rows = rows_of(kaggle / name)
         write_rows(kaggle / name, [[theirs.get(column, column) for column in rows[0]], *rows[1:]])
@@ -151,7 +151,7 @@ def test_a_damaged_archive_of_tfds_is_rejected(kaggle, tmp_path, from_tfds):
 
 def test_the_synthetic_sample_has_the_label_rates_of_the_real_files(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    data = toxic_comment.load("sample", None)
+    data = kaggle_tables.load_toxic_comment("sample", None)
     assert data.provenance.synthetic
     rates = dict(zip(data.class_names, data.train.labels.mean(axis=0), strict=True))
     # Of Kaggle's 159,571 training rows.
