@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import small_data
+from idx_files import write_idx
 
 from jaxcls.cli import console
 from jaxcls.cli.main import main
@@ -61,7 +62,7 @@ def test_validation_split_is_the_one_of_the_run(finished, capsys):
 def test_other_data_is_scored_and_noted(finished, data_dir, tmp_path, capsys):
     other = small_data.write(tmp_path / "other")
     name = "t10k-labels-idx1-ubyte"
-    idx.write_idx(other / f"{name}.gz", idx.read_idx(other / f"{name}.gz")[::-1])
+    write_idx(other / f"{name}.gz", idx.read_idx(other / f"{name}.gz")[::-1])
     output, result = evaluated(capsys, finished.directory, "--data-dir", other)
     assert f"note: this is not the data of the run, from {data_dir}: {name} differ" in output
     assert result["metrics"]["accuracy"] != finished.report["metrics"]["accuracy"]

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import small_data
+from idx_files import write_idx
 
 from jaxcls.cli.main import main
 from jaxcls.data.formats import idx, tables
@@ -175,7 +176,7 @@ def test_invalid_output_is_refused_before_any_work(image_run, data_dir, tmp_path
 def test_unsuitable_input_is_refused(image_run, tmp_path, capsys):
     arguments = ["--run-dir", image_run, "--output", tmp_path / "out.csv", "--input"]
     assert "missing" in refused(capsys, *arguments, tmp_path / "missing")
-    idx.write_idx(tmp_path / "small", np.zeros((3, 14, 14), np.uint8))
+    write_idx(tmp_path / "small", np.zeros((3, 14, 14), np.uint8))
     assert "shape (14, 14, 1); the training images have (28, 28, 1)" in refused(capsys, *arguments, tmp_path / "small")
     (tmp_path / "cut").write_bytes((tmp_path / "small").read_bytes()[:100])
     assert "cut" in refused(capsys, *arguments, tmp_path / "cut")

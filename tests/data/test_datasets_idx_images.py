@@ -13,6 +13,7 @@ from pathlib import Path
 import chex
 import numpy as np
 import pytest
+from idx_files import write_idx
 from tensorflow_datasets.core.download.checksums import compute_url_info
 
 from jaxcls._utils.errors import InputError
@@ -38,7 +39,7 @@ def tiny_arrays(seed=0):
 def write(folder, arrays, naming="{}.gz"):
     folder.mkdir(parents=True, exist_ok=True)
     for name, array in arrays.items():
-        idx.write_idx(folder / naming.format(name), array)
+        write_idx(folder / naming.format(name), array)
     return folder
 
 
@@ -271,7 +272,7 @@ def test_tfds_downloads_verifies_and_caches_the_files(tiny, monkeypatch, tmp_pat
     # The server is gone: this is the cache.
     check_tiny(idx_images.load(spec, "tfds"))
     for cached in (tmp_path / "tfds").rglob("*labels*.gz"):
-        idx.write_idx(cached, np.zeros(6 if "train" in cached.name else 4, np.uint8))
+        write_idx(cached, np.zeros(6 if "train" in cached.name else 4, np.uint8))
     with pytest.raises(InputError, match=f"{NAMES[1]}, {NAMES[3]}: the SHA-256 .* Delete this folder"):
         idx_images.load(spec, "tfds")
 

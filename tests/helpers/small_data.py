@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from idx_files import write_idx
+
 from jaxcls.data.datasets import idx_images
 from jaxcls.data.datasets.fashion_mnist import IMAGES
-from jaxcls.data.formats import idx
 
 TRAIN, TEST = 240, 60
 
@@ -14,6 +15,6 @@ def write(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     sample = idx_images.load(IMAGES, "sample")
     for prefix, split, count in (("train", sample.train, TRAIN), ("t10k", sample.test, TEST)):
-        idx.write_idx(folder / f"{prefix}-images-idx3-ubyte.gz", split.inputs[:count, :, :, 0])
-        idx.write_idx(folder / f"{prefix}-labels-idx1-ubyte.gz", split.labels[:count].astype("uint8"))
+        write_idx(folder / f"{prefix}-images-idx3-ubyte.gz", split.inputs[:count, :, :, 0])
+        write_idx(folder / f"{prefix}-labels-idx1-ubyte.gz", split.labels[:count].astype("uint8"))
     return folder

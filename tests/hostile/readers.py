@@ -15,6 +15,7 @@ import made_records
 import numpy as np
 import tomli_w
 from damage import damaged, edited
+from idx_files import write_idx
 from jax import export
 from PIL import Image
 
@@ -72,7 +73,7 @@ class Idx(FileReader):
             np.ones((1, 2), np.float64),
         ):
             for name in ("plain", "packed.gz"):
-                idx.write_idx(self.folder / name, array)
+                write_idx(self.folder / name, array)
                 contents.append((self.folder / name).read_bytes())
         return contents
 

@@ -5,10 +5,10 @@ from importlib import resources
 import jax
 import numpy as np
 import pytest
+from idx_files import write_idx
 
 from jaxcls._utils.errors import InputError
 from jaxcls.data import duplicates, sources
-from jaxcls.data.formats import idx
 from jaxcls.tasks import fashion_mnist, mnist
 from jaxcls.training.settings import Settings
 
@@ -41,8 +41,8 @@ def write(folder, count=4, labels=None):
     """Four files in the layout of torchvision with other digits."""
     folder.mkdir(parents=True)
     for prefix in ("train", "t10k"):
-        idx.write_idx(folder / f"{prefix}-images-idx3-ubyte", np.zeros((count, 28, 28), np.uint8))
-        idx.write_idx(folder / f"{prefix}-labels-idx1-ubyte", np.array(labels or range(count), np.uint8))
+        write_idx(folder / f"{prefix}-images-idx3-ubyte", np.zeros((count, 28, 28), np.uint8))
+        write_idx(folder / f"{prefix}-labels-idx1-ubyte", np.array(labels or range(count), np.uint8))
     return folder
 
 
@@ -61,7 +61,7 @@ def cut(path):
     ("harm", "message"),
     [
         (lambda folder: (folder / "t10k-labels-idx1-ubyte").unlink(), "lacks t10k-labels-idx1-ubyte"),
-        (lambda folder: idx.write_idx(folder / "train-labels-idx1-ubyte", np.array([0, 1, 10, 3], np.uint8)), "row 2"),
+        (lambda folder: write_idx(folder / "train-labels-idx1-ubyte", np.array([0, 1, 10, 3], np.uint8)), "row 2"),
         (lambda folder: cut(folder / "t10k-images-idx3-ubyte"), "truncated"),
     ],
 )

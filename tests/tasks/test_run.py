@@ -7,6 +7,7 @@ import chex
 import numpy as np
 import pytest
 import small_data
+from idx_files import write_idx
 
 from jaxcls import metrics, tasks
 from jaxcls._utils.errors import InputError
@@ -165,7 +166,7 @@ def test_a_directory_whose_records_are_damaged_is_not_continued(finished, data_d
 def test_a_directory_takes_no_other_data(finished, data_dir, tmp_path):
     other = small_data.write(tmp_path / "data")
     labels = idx.read_idx(other / "t10k-labels-idx1-ubyte.gz")
-    idx.write_idx(other / "t10k-labels-idx1-ubyte.gz", labels[::-1])
+    write_idx(other / "t10k-labels-idx1-ubyte.gz", labels[::-1])
     with pytest.raises(InputError, match=r"holds a run on other data.*: now t10k-labels-idx1-ubyte from"):
         train(other, finished[0].directory)
 
@@ -179,7 +180,7 @@ def test_a_label_out_of_range_is_named_with_its_row(data_dir, tmp_path):
     other = small_data.write(tmp_path / "data")
     labels = idx.read_idx(other / "train-labels-idx1-ubyte.gz").copy()
     labels[17] = 10
-    idx.write_idx(other / "train-labels-idx1-ubyte.gz", labels)
+    write_idx(other / "train-labels-idx1-ubyte.gz", labels)
     with pytest.raises(InputError, match=r"train-labels-idx1-ubyte\.gz: row 17 has label 10"):
         train(other, tmp_path / "run")
 

@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import small_data
+from idx_files import write_idx
 
 import jaxcls
 from jaxcls import losses, tasks
 from jaxcls.cli.main import main
 from jaxcls.data.datasets import idx_images, sentiment
-from jaxcls.data.formats import idx, tables
+from jaxcls.data.formats import tables
 from jaxcls.data.samples import chest_xray, disease_tagging, fraud, image_folder, leaf, scenes, toxic_comment
 from jaxcls.tasks import build, mnist
 from jaxcls.training import problems
@@ -42,8 +43,8 @@ def _few_digits(folder: Path) -> None:
     sample = idx_images.load(mnist.IMAGES, "sample")
     for prefix, part in (("train", sample.train), ("t10k", sample.test)):
         rows = np.sort(np.argsort(part.labels, kind="stable")[:: len(part.labels) // 100])
-        idx.write_idx(folder / f"{prefix}-images-idx3-ubyte", part.inputs[rows, :, :, 0])
-        idx.write_idx(folder / f"{prefix}-labels-idx1-ubyte", part.labels[rows].astype(np.uint8))
+        write_idx(folder / f"{prefix}-images-idx3-ubyte", part.inputs[rows, :, :, 0])
+        write_idx(folder / f"{prefix}-labels-idx1-ubyte", part.labels[rows].astype(np.uint8))
 
 
 def _few_reviews(folder: Path) -> None:

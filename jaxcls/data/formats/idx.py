@@ -1,6 +1,5 @@
 """IDX, the format of MNIST and its relatives: http://yann.lecun.com/exdb/mnist"""
 
-import gzip
 import hashlib
 import math
 import os
@@ -67,30 +66,6 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
     return array.astype(dtype.newbyteorder("="))
 
 
-def write_idx(path: str | os.PathLike[str], array: np.ndarray) -> None:
-    """Writes an array as an IDX file, gzipped if the name ends in .gz.
-
-    The same array gives the same bytes: the gzip header holds neither a time nor a name.
-
-    Raises:
-      InputError: IDX has no code for the array's type.
-
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "images-idx3-ubyte.gz"
-    >>> write_idx(path, np.zeros((2, 28, 28), np.uint8))
-    >>> read_idx(path).shape
-    (2, 28, 28)
-    """
-    content = _encode(array)
-    with Path(path).open("wb") as file:
-        if str(path).endswith(".gz"):
-            # gzip.compress writes another header in some versions of Python.
-            with gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as zipped:
-                zipped.write(content)
-        else:
-            file.write(content)
-
-
 def idx_sha256(array: np.ndarray) -> str:
     """Returns the SHA-256, in hexadecimal, of the uncompressed IDX file that holds this array.
 
@@ -103,10 +78,18 @@ def idx_sha256(array: np.ndarray) -> str:
     >>> idx_sha256(np.array([9, 0, 4], np.uint8)) == hashlib.sha256(content).hexdigest()
     True
     """
-    return hashlib.sha256(_encode(array)).hexdigest()
+    return hashlib.sha256(to_bytes(array)).hexdigest()
 
 
-def _encode(array: np.ndarray) -> bytes:
+def to_bytes(array: np.ndarray) -> bytes:
+    """Returns the content of the IDX file that holds this array.
+
+    Raises:
+      InputError: IDX has no code for the array's type.
+
+    >>> to_bytes(np.array([9, 0, 4], np.uint8)).hex(" ")
+    '00 00 08 01 00 00 00 03 09 00 04'
+    """
     stored = array.dtype.newbyteorder(">")
     codes = {dtype: code for code, dtype in _DTYPES.items()}
     if stored not in codes:
