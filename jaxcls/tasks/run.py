@@ -8,7 +8,7 @@ from jaxcls._utils import environment
 from jaxcls._utils.errors import error_context
 from jaxcls.data import duplicates
 from jaxcls.kernels import native
-from jaxcls.reports import loggers
+from jaxcls.reports import callbacks
 from jaxcls.reports.run_directory import RunDirectory
 from jaxcls.tasks import build
 from jaxcls.training import checks, settings
@@ -33,9 +33,9 @@ def run(
       Interrupted, DivergedError: see :func:`jaxcls.training.loop.fit`.
     """
     if user_settings.tensorboard:
-        loggers.check_installed("--tensorboard", "tensorboardX")
+        callbacks.check_installed("--tensorboard", "tensorboardX")
     if user_settings.wandb:
-        loggers.check_installed("--wandb", "wandb")
+        callbacks.check_installed("--wandb", "wandb")
     built = build.build(user_settings, say=say)
     task, resolved, experiment = built.task, built.settings, built.experiment
     provenance, splits = built.dataset.provenance, built.splits

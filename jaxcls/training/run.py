@@ -19,9 +19,8 @@ from jaxcls.data import batching, streaming
 from jaxcls.data.batching import Examples, batch_rows, steps_per_epoch
 from jaxcls.data.dataset import Split
 from jaxcls.kernels import native
-from jaxcls.reports import html_report, loggers, run_directory
-from jaxcls.reports.callbacks import Callback
-from jaxcls.reports.progress import ProgressBar
+from jaxcls.reports import html_report, run_directory
+from jaxcls.reports.callbacks import Callback, ProgressBar, TensorBoardLogger, WandbLogger
 from jaxcls.reports.run_directory import RunDirectory
 from jaxcls.training import objective as objectives
 from jaxcls.training import problems, profiling
@@ -157,9 +156,9 @@ def execute(
         for difference in directory.warnings:
             say(f"warning: {difference}; the last bits of the result may differ from those of an uninterrupted run")
         with (
-            loggers.TensorBoardLogger(directory.path / "tensorboard")
+            TensorBoardLogger(directory.path / "tensorboard")
             if options.tensorboard else contextlib.nullcontext() as events,
-            loggers.WandbLogger(directory.path.name, directory.path, experiment.settings)
+            WandbLogger(directory.path.name, directory.path, experiment.settings)
             if options.wandb else contextlib.nullcontext() as online,
             profiling.Trace(options.profile) if options.profile else contextlib.nullcontext() as trace,
         ):  # fmt: skip

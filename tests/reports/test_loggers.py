@@ -15,7 +15,7 @@ from tensorboardX.proto.event_pb2 import Event
 
 from jaxcls._utils.errors import InputError
 from jaxcls._utils.interruption import Interrupted
-from jaxcls.reports.loggers import TensorBoardLogger, WandbLogger
+from jaxcls.reports.callbacks import TensorBoardLogger, WandbLogger
 from jaxcls.tasks import run
 from jaxcls.training.settings import Settings
 

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from jaxcls.reports.progress import ProgressBar
+from jaxcls.reports.callbacks import ProgressBar
 
 ENTRY = {
     "epoch": 3,

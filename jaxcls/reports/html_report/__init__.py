@@ -3,7 +3,7 @@
 import math
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jaxcls
@@ -63,7 +63,7 @@ def render_comparison(runs: Sequence[Records]) -> str:
     if len(tasks) > 1:
         raise InputError(f"--compare takes runs of one task, got runs of {', '.join(tasks)}.")
     named = dict(zip(_distinct_names(runs), runs, strict=True))
-    rows = {name: row for name in runs[0].results["metrics"] if (row := _compared_metric(name, runs))}
+    rows = {name: row for name in runs[0].results["metrics"] if (row := _compared_metric(name, named))}
     return _render_template(
         "compare.html",
         title=tasks[0],
@@ -71,7 +71,7 @@ def render_comparison(runs: Sequence[Records]) -> str:
         all_synthetic=all(run.data["synthetic"] for run in runs),
         same_test=len({(str(sorted(run.data["sha256"].items())), run.results["examples"]) for run in runs}) == 1,
         runs={name: _overview(run) for name, run in named.items()},
-        interval_charts=[_interval_chart(name, rows[name], named) for name in _headline(runs[0]) if name in rows],
+        headline=[name for name in _headline(runs[0]) if name in rows],
         metrics=rows,
         learning_curves=_compared_learning_curves(named),
         settings=_differing_settings(runs),
@@ -231,24 +231,20 @@ def _distinct_names(runs: Sequence[Records]) -> list[str]:
     return ["/".join(path.parts[-depth:]) for path in paths]
 
 
-def _compared_metric(name: str, runs: Sequence[Records]) -> dict[str, Any] | None:
-    """Returns the row of a metric; None if a run lacks it."""
-    values = [run.results["metrics"].get(name) for run in runs]
+def _compared_metric(name: str, runs: Mapping[str, Records]) -> dict[str, Any] | None:
+    """Returns the values of a metric with their intervals, the best one, and a chart; None if a run lacks it."""
+    values = [run.results["metrics"].get(name) for run in runs.values()]
     if not all(value is not None and math.isfinite(value) for value in values):
         return None
-    best = min if metrics.direction(name) == "min" else max
-    return {"values": values, "best": best(values), "intervals": [_intervals(run).get(name) for run in runs]}
-
-
-def _interval_chart(name: str, row: Mapping[str, Any], runs: Iterable[str]) -> dict[str, Any]:
-    drawn = list(map(charts.Interval, runs, row["values"], row["intervals"]))
-    return {"title": metric(name), "chart": charts.points(drawn, x=metric(name))}
+    intervals = [_intervals(run).get(name) for run in runs.values()]
+    best = min(values) if metrics.direction(name) == "min" else max(values)
+    chart = charts.points(list(map(charts.Interval, runs, values, intervals)), x=metric(name))
+    return {"values": values, "intervals": intervals, "best": best, "chart": chart}
 
 
 def _compared_learning_curves(runs: Mapping[str, Records]) -> list[dict[str, Any]]:
-    names = dict.fromkeys(name for run in runs.values() for entry in run.history for name in entry)
     shown = []
-    for name in names:
+    for name in dict.fromkeys(name for run in runs.values() for entry in run.history for name in entry):
         if name == "loss" or name.startswith("val_"):
             lines = [_line(run_name, run, name, style) for style, (run_name, run) in enumerate(runs.items())]
             title = "training loss" if name == "loss" else metric(name)
