@@ -110,7 +110,7 @@ def collect(
     _check_shapes(values.shape, truth.shape, problem)
     sample_weight, mask = weights_and_mask(len(values), options.get("sample_weight"), options.get("mask"))
     values, truth = values.reshape(len(values), -1), truth.reshape(len(truth), -1)
-    known = is_known(truth, problem)
+    known = (problem != "multilabel") | ~holds(truth, math.nan)
     _check_rows(np.isfinite(values), mask, values, "scores", "must be finite")
     if problem == "multiclass":
         if truth.dtype.kind not in "iu":
@@ -128,11 +128,6 @@ def collect(
     if probabilities:
         require_probabilities(data)
     return data
-
-
-def is_known(labels: NDArray[Any], problem: ProblemName) -> BoolArray:
-    """Where a label is known; only multilabel labels may be nan, which means unknown."""
-    return ~holds(labels, math.nan) if problem == "multilabel" else np.ones(labels.shape, dtype=bool)
 
 
 def weights_and_mask(

@@ -19,6 +19,8 @@ from jaxcls.metrics.collected import Collected, FloatArray, LabelOptions, Option
 from jaxcls.metrics.confusion import Counts, predict
 from jaxcls.metrics.ranking import Ranking, rankings
 
+Weighting = Literal["none", "linear", "quadratic"]
+
 
 def confusion_matrix(scores: ArrayLike, labels: ArrayLike, **options: Unpack[ThresholdOptions]) -> FloatArray:
     """The total weight of the examples of each true class (row) predicted as each class (column).
@@ -153,11 +155,7 @@ def matthews_correlation(scores: ArrayLike, labels: ArrayLike, **options: Unpack
 
 
 def cohen_kappa(
-    scores: ArrayLike,
-    labels: ArrayLike,
-    *,
-    weighting: Literal["none", "linear", "quadratic"] = "none",
-    **options: Unpack[ThresholdOptions],
+    scores: ArrayLike, labels: ArrayLike, *, weighting: Weighting = "none", **options: Unpack[ThresholdOptions]
 ) -> float:
     """The agreement of truth and prediction beyond chance; if multilabel, the mean over the labels.
 

@@ -97,15 +97,12 @@ def evaluate(
         "categories": [{"id": number, "name": str(number)} for number in range(1, num_classes + 1)],
         "images": [{"id": number, "height": 1, "width": 1} for number in range(1, len(detections["boxes"]) + 1)],
     }
-
-    def silent(*message: object) -> None:
-        """Replaces print: the library reports how long everything took."""
-
+    # The library would print how long everything took.
+    silent: dict[str, Any] = {"print_function": lambda *message: None}
     truth, predicted = (
-        COCO({**shared, "annotations": _annotations(arrays, scale)}, print_function=silent)
-        for arrays in (labels, detections)
+        COCO({**shared, "annotations": _annotations(arrays, scale)}, **silent) for arrays in (labels, detections)
     )
-    evaluation = COCOeval_faster(truth, predicted, "bbox", print_function=silent)
+    evaluation = COCOeval_faster(truth, predicted, "bbox", **silent)
     evaluation.params.maxDets = [MAX_DETECTIONS]
     evaluation.evaluate()
     evaluation.accumulate()
@@ -243,8 +240,7 @@ def matches(detections: Arrays, labels: Arrays, *, iou: float = 0.5) -> Matches:
     _check(detections, labels, _num_classes(detections, labels))
     by_detection = np.full(detections["classes"].shape, -2, np.int32)
     by_object = np.where((labels["classes"] >= 0) & ~labels["crowd"], -1, -2).astype(np.int32)
-    for row, _, chosen, truth in _images_and_classes(detections, labels):
-        matched = _match(detections["boxes"][row, chosen], labels, row, truth, np.array([iou]))[0]
+    for row, _, chosen, truth, (matched,) in _matched(detections, labels, np.array([iou])):
         for detection, match in zip(chosen, matched, strict=True):
             if match < 0:
                 by_detection[row, detection] = -1
@@ -334,8 +330,7 @@ def match_by_class(detections: Arrays, labels: Arrays, num_classes: int) -> list
     _check(detections, labels, num_classes)
     nothing = (np.zeros(0), np.zeros(0, int), np.zeros((len(IOUS), 0)))
     columns_by_class: list[list[tuple[np.ndarray, ...]]] = [[nothing] for _ in range(num_classes)]
-    for row, label, chosen, truth in _images_and_classes(detections, labels):
-        matched = _match(detections["boxes"][row, chosen], labels, row, truth, IOUS)
+    for row, label, chosen, truth, matched in _matched(detections, labels, IOUS):
         # 1 for a correct detection, -1 for a false positive, 0 for one that does not count.
         results = np.append(np.where(labels["crowd"][row, truth], 0, 1), -1)[matched]
         columns_by_class[label].append((detections["scores"][row, chosen], np.full(len(chosen), row), results))
@@ -348,23 +343,29 @@ def match_by_class(detections: Arrays, labels: Arrays, num_classes: int) -> list
     return by_class
 
 
-def _images_and_classes(detections: Arrays, labels: Arrays) -> Iterator[tuple[int, int, np.ndarray, np.ndarray]]:
-    """Each image and class with detections: the 100 of the highest score, in that order, and the class's objects."""
+def _matched(
+    detections: Arrays, labels: Arrays, ious: np.ndarray
+) -> Iterator[tuple[int, int, np.ndarray, np.ndarray, np.ndarray]]:
+    """Each image and class with detections, its 100 detections of the highest score, its objects, and their matches.
+
+    The matches are, for each IoU threshold and detection, from the highest score down, an index of the objects, or -1.
+    """
     for row, (classes, scores) in enumerate(zip(detections["classes"], detections["scores"], strict=True)):
         for label in np.unique(classes[classes >= 0]).tolist():
             chosen = np.flatnonzero(classes == label)
             chosen = chosen[np.argsort(-scores[chosen], kind="stable")][:MAX_DETECTIONS]
-            yield row, label, chosen, np.flatnonzero(labels["classes"][row] == label)
+            truth = np.flatnonzero(labels["classes"][row] == label)
+            crowd = labels["crowd"][row, truth]
+            overlaps = box_iou(detections["boxes"][row, chosen], labels["boxes"][row, truth], crowd)
+            yield row, label, chosen, truth, _match(overlaps, crowd, ious)
 
 
-def _match(boxes: np.ndarray, labels: Arrays, row: int, truth: np.ndarray, ious: np.ndarray) -> np.ndarray:
-    """For each IoU threshold and box, from the highest score down, the index in `truth` of its match; -1 for none."""
-    crowd = labels["crowd"][row, truth]
-    overlaps = box_iou(boxes, labels["boxes"][row, truth], crowd)
-    matched = np.full((len(ious), len(boxes)), -1)
-    if not len(truth):
+def _match(overlaps: FloatArray, crowd: np.ndarray, ious: np.ndarray) -> np.ndarray:
+    """COCO's rule for the boxes of one image and class, whose overlaps with its objects are (boxes, objects)."""
+    matched = np.full((len(ious), len(overlaps)), -1)
+    if not len(crowd):
         return matched
-    taken = np.zeros((len(ious), len(truth)), bool)
+    taken = np.zeros((len(ious), len(crowd)), bool)
     thresholds = np.minimum(ious, 1 - 1e-10)[:, None]
     for box, overlap in enumerate(overlaps):
         available = (overlap >= thresholds) & (crowd | ~taken)
@@ -405,11 +406,11 @@ def _annotations(arrays: Arrays, scale: np.ndarray | None) -> list[dict[str, Any
     if scale is not None:
         boxes = boxes / np.asarray(scale, np.float64)[:, None, [1, 0, 1, 0]]
     real = np.nonzero(arrays["classes"] >= 0)
-    count = len(real[0])
     scores = np.asarray(arrays.get("scores", np.zeros(arrays["classes"].shape)), np.float64)
     crowd = arrays.get("crowd", np.zeros(arrays["classes"].shape, bool))
     corners = np.concatenate([boxes[..., :2], boxes[..., 2:] - boxes[..., :2]], axis=-1)[real]
     columns = (real[0], arrays["classes"][real], corners, scores[real], crowd[real])
+    rows = zip(*(column.tolist() for column in columns), strict=True)
     return [
         {
             "id": number,
@@ -421,9 +422,7 @@ def _annotations(arrays: Arrays, scale: np.ndarray | None) -> list[dict[str, Any
             "score": score,
         }
         # COCO takes an id of 0 for none.
-        for number, row, label, box, score, is_crowd in zip(
-            range(1, count + 1), *(column.tolist() for column in columns), strict=True
-        )
+        for number, (row, label, box, score, is_crowd) in enumerate(rows, 1)
     ]
 
 

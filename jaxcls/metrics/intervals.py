@@ -19,11 +19,12 @@ from statistics import NormalDist
 from typing import Any, NamedTuple, Unpack
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from jaxcls._utils.errors import InputError
+from jaxcls._utils.labels import holds
 from jaxcls.metrics.averages import ratio
-from jaxcls.metrics.collected import Collected, FloatArray, Options, collect, is_known, one_vs_rest, weights_and_mask
+from jaxcls.metrics.collected import BoolArray, Collected, FloatArray, Options, collect, one_vs_rest, weights_and_mask
 from jaxcls.metrics.confusion import predict
 from jaxcls.metrics.probabilities import log_losses, squared_errors
 
@@ -67,7 +68,7 @@ def bootstrap_interval(
     if score_rows.shape[:1] != label_rows.shape[:1]:
         raise InputError(f"scores {score_rows.shape} and labels {label_rows.shape} differ in their number of rows")
     row_weights, row_mask = weights_and_mask(len(score_rows), sample_weight, mask)
-    known = is_known(label_rows, "multilabel").any(axis=1) if label_rows.ndim == 2 else True
+    known = (~holds(label_rows, math.nan)).any(axis=1) if label_rows.ndim == 2 else True
     counted = np.flatnonzero(row_mask & (row_weights > 0) & known)
     if not counted.size:
         raise InputError("no example is left: every label of the examples that count is unknown")
@@ -181,14 +182,14 @@ def report_intervals(
     return {
         "confidence": confidence,
         "metrics": _lists(by_metric),
-        "labels": {k: _lists(v) for k, v in by_label.items()},
+        "labels": {label: _lists(bounds) for label, bounds in by_label.items()},
     }
 
 
 def _label_intervals(
     values: Mapping[str, float | None],
-    true: NDArray[np.bool_],
-    chosen: NDArray[np.bool_],
+    true: BoolArray,
+    chosen: BoolArray,
     weight: FloatArray,
     influences: Mapping[str, FloatArray],
     confidence: float,
@@ -213,9 +214,7 @@ def _label_intervals(
     return intervals
 
 
-def _decision_influences(
-    true: NDArray[np.bool_], chosen: NDArray[np.bool_], weight: FloatArray
-) -> dict[str, FloatArray]:
+def _decision_influences(true: BoolArray, chosen: BoolArray, weight: FloatArray) -> dict[str, FloatArray]:
     """The influence of each example on the metrics of a label's decisions, (N,); nan where the metric is."""
     y, p = true.astype(np.float64), chosen.astype(np.float64)
     ratios = {
@@ -234,7 +233,7 @@ def _decision_influences(
     return influences
 
 
-def _rank_influences(scores: FloatArray, true: NDArray[np.bool_], weight: FloatArray) -> dict[str, FloatArray]:
+def _rank_influences(scores: FloatArray, true: BoolArray, weight: FloatArray) -> dict[str, FloatArray]:
     """The influence of each example on the metrics of a label's ranking, (N,): weight times the derivative by it."""
     order = np.argsort(-scores, kind="stable")
     scores, positive = scores[order], (weight * true)[order]
@@ -280,17 +279,13 @@ def _mean_influence(values: FloatArray, data: Collected) -> FloatArray:
     return (data.sample_weight * ratio(values - means, totals))[:, defined].sum(axis=1) / defined.sum()
 
 
-def _standard_error(influence: FloatArray) -> float:
-    return float(np.sqrt(influence @ influence))
-
-
 def _effective_count(sample_weight: FloatArray) -> float:
     total = sample_weight.sum()
     return float(total**2 / (sample_weight @ sample_weight)) if total > 0 else 0.0
 
 
 def _logit_interval(value: float, influence: FloatArray, confidence: float) -> Bounds | None:
-    error = _standard_error(influence)
+    error = float(np.linalg.norm(influence))
     if not (0 < value < 1 and error > 0):
         return None
     middle, half = math.log(value / (1 - value)), _quantile(confidence) * error / (value * (1 - value))
@@ -298,7 +293,7 @@ def _logit_interval(value: float, influence: FloatArray, confidence: float) -> B
 
 
 def _log_interval(value: float, influence: FloatArray, confidence: float) -> Bounds | None:
-    error = _standard_error(influence)
+    error = float(np.linalg.norm(influence))
     if not (value > 0 and error > 0):
         return None
     factor = math.exp(min(_quantile(confidence) * error / value, 700.0))

@@ -105,11 +105,6 @@ def _piecewise(
 
 
 SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {
-    "constant": _constant,
-    "cosine": _cosine,
-    "exponential": _exponential,
-    "linear": _linear,
-    "one_cycle": _one_cycle,
-    "piecewise": _piecewise,
-    "warmup_cosine": _warmup_cosine,
+    curve.__name__.removeprefix("_"): curve
+    for curve in (_constant, _cosine, _exponential, _linear, _one_cycle, _piecewise, _warmup_cosine)
 }
