@@ -58,12 +58,11 @@ def annotated(
     sizes: Sequence[tuple[int, int]],
     objects: Sequence[Sequence[Object]],
     classes: Mapping[Any, str],
-    left_out: str = "",
 ) -> Annotated:
     """Builds the arrays of :class:`Annotated` from the objects of each image.
 
     Args:
-      names, sizes, left_out: as in :class:`Annotated`.
+      names, sizes: as in :class:`Annotated`.
       objects: those of each image.
       classes: class id -> name, in order.
     """
@@ -75,7 +74,6 @@ def annotated(
         classes=[np.array([index[item.class_id] for item in items], np.int32) for items in objects],
         crowd=[np.array([item.crowd for item in items], bool) for items in objects],
         class_names=tuple(classes.values()),
-        left_out=left_out,
     )
 
 

@@ -68,13 +68,8 @@ def read(path: Path) -> boxes.Annotated:
             continue
         corners = boxes.check_box((x, y, x + width, y + height), *sizes[image_id], where)
         objects[image_id].append(boxes.Object(category, corners, bool(crowd)))
-    return boxes.annotated(
-        list(names),
-        list(sizes.values()),
-        list(objects.values()),
-        categories,
-        left_out=f"annotations {left_out} have no height and are left out" if left_out else "",
-    )
+    annotated = boxes.annotated([*names], [*sizes.values()], [*objects.values()], categories)
+    return annotated._replace(left_out=f"annotations {left_out} have no height and are left out" if left_out else "")
 
 
 def write(path: Path, annotated: boxes.Annotated) -> None:

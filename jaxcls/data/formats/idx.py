@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ _NAMES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: "
 _DTYPES: dict[int, np.dtype[Any]] = {code: np.dtype(name) for code, name in _NAMES.items()}
 
 
-def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
+def read_idx(path: Path) -> np.ndarray:
     """Reads the array of an IDX file, plain or gzipped (recognized by its content, not by its name).
 
     Memory follows the content of the file and never exceeds what the header declares, nor what a gzip file of this
@@ -36,7 +35,6 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
     >>> read_idx(path)
     array([9, 0, 4], dtype=uint8)
     """
-    path = Path(path)
     with reading.opened(path) as content:
         magic = content.read(4)
         if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in _DTYPES:

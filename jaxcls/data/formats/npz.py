@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import os
 import re
 import struct
 import zipfile
@@ -29,7 +28,7 @@ _HEADER = re.compile(
 
 
 @contextlib.contextmanager
-def opened(path: str | os.PathLike[str]) -> Iterator[zipfile.ZipFile]:
+def opened(path: Path) -> Iterator[zipfile.ZipFile]:
     """Opens an .npz file, of which :func:`array` reads the arrays.
 
     Raises:
@@ -38,7 +37,7 @@ def opened(path: str | os.PathLike[str]) -> Iterator[zipfile.ZipFile]:
     """
     with reading.error_names(path, _DAMAGE, "not an .npz file, or a damaged one"), zipfile.ZipFile(path) as archive:
         members = archive.infolist()
-        unpacked, packed = sum(member.file_size for member in members), Path(path).stat().st_size
+        unpacked, packed = sum(member.file_size for member in members), path.stat().st_size
         if unpacked > reading.MAX_RATIO * packed:
             raise InputError(
                 f"{path}: its {packed:,} bytes unpack to {unpacked:,}, which real arrays do not. Fetch it again."

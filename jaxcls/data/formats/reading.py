@@ -4,7 +4,6 @@ import codecs
 import contextlib
 import gzip
 import math
-import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,9 +18,7 @@ MAX_RATIO = 100
 
 
 @contextlib.contextmanager
-def error_names(
-    path: str | os.PathLike[str], damage: tuple[type[Exception], ...] = (), what: str = ""
-) -> Iterator[None]:
+def error_names(path: Path | str, damage: tuple[type[Exception], ...] = (), what: str = "") -> Iterator[None]:
     """Turns errors of reading a file into an InputError that names it.
 
     Args:
@@ -57,7 +54,7 @@ def read_text(path: Path) -> str:
     return decode_text(content, path)
 
 
-def decode_text(content: bytes, where: str | os.PathLike[str]) -> str:
+def decode_text(content: bytes, where: Path | str) -> str:
     """Decodes UTF-8, with or without a byte order mark.
 
     Raises:

@@ -9,7 +9,6 @@ import csv
 import gzip
 import io
 import itertools
-import os
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -31,7 +30,7 @@ PLAIN_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _SPECIAL = re.compile('[",\r\n]')
 
 
-def read_csv(path: str | os.PathLike[str], *, required: Sequence[str] = (), text: Collection[str] = ()) -> Table:
+def read_csv(path: Path, *, required: Sequence[str] = (), text: Collection[str] = ()) -> Table:
     """Reads a CSV file, plain or gzipped (recognized by its content, not by its name).
 
     Args:
@@ -56,7 +55,6 @@ def read_csv(path: str | os.PathLike[str], *, required: Sequence[str] = (), text
     import pyarrow
     from pyarrow import csv as arrow_csv
 
-    path = Path(path)
     with reading.opened(path) as file:
         content = file.read().removeprefix(codecs.BOM_UTF8)
     if not content.strip():
@@ -100,7 +98,7 @@ def read_csv(path: str | os.PathLike[str], *, required: Sequence[str] = (), text
     }
 
 
-def require(columns: Collection[str], name: str, path: str | os.PathLike[str]) -> None:
+def require(columns: Collection[str], name: str, path: Path | str) -> None:
     """Raises InputError unless the column is present.
 
     >>> require(["weight", "size"], "wieght", "fruit.csv")
@@ -113,9 +111,7 @@ def require(columns: Collection[str], name: str, path: str | os.PathLike[str]) -
         raise InputError(f"{path}: has no column {name!r}.{similar} It has: {listed([*columns], most=40)}.")
 
 
-def numbers(
-    table: Mapping[str, np.ndarray], name: str, path: str | os.PathLike[str], *, missing: bool = False
-) -> np.ndarray:
+def numbers(table: Mapping[str, np.ndarray], name: str, path: Path | str, *, missing: bool = False) -> np.ndarray:
     """Returns a column that must hold a finite number in each row, float64 (N,).
 
     Args:
@@ -146,7 +142,7 @@ def numbers(
 
 
 def write_csv(
-    path: str | os.PathLike[str],
+    path: Path,
     columns: Mapping[str, Sequence[object] | np.ndarray],
     *,
     for_spreadsheets: bool = False,
@@ -167,7 +163,6 @@ def write_csv(
     >>> path.read_text()
     'name,weight\\n"apple, red",0.2\\npear,\\n'
     """
-    path = Path(path)
     # An empty line would be skipped when read.
     empty = '""' if len(columns) == 1 else ""
     # As Python values, whose str is the shortest exact text.

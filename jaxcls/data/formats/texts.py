@@ -3,7 +3,6 @@
 An example of such folders is aclImdb (Maas et al. 2011): train/pos, train/neg, train/unsup, test/pos, test/neg.
 """
 
-import os
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -16,9 +15,7 @@ from jaxcls.data.formats import reading
 from jaxcls.data.formats.reading import decode_text, read_text
 
 
-def read_folders(
-    root: str | os.PathLike[str], folders: Sequence[str], *, inside: Path | None = None
-) -> dict[str, np.ndarray]:
+def read_folders(root: Path, folders: Sequence[str], *, inside: Path | None = None) -> dict[str, np.ndarray]:
     """Reads the .txt files of some folders.
 
     Args:
@@ -41,16 +38,16 @@ def read_folders(
     """
     texts: dict[str, dict[str, str]] = {}
     for folder in folders:
-        where = Path(root) / folder
+        where = root / folder
         if not where.is_dir():
             raise InputError(f"{where} is not a folder; it should hold one text file for each example.")
         paths = [*where.glob("*.txt")]
-        files.all_inside(inside or Path(root), paths)
+        files.all_inside(inside or root, paths)
         texts[folder] = {path.name: read_text(path) for path in paths}
     return _sorted_by_name(texts, str(root))
 
 
-def read_archive(path: str | os.PathLike[str], folders: Sequence[str]) -> dict[str, np.ndarray]:
+def read_archive(path: Path, folders: Sequence[str]) -> dict[str, np.ndarray]:
     """Reads the .txt files of some folders in a gzipped tar archive; writes nothing to disk.
 
     Args:
@@ -61,7 +58,6 @@ def read_archive(path: str | os.PathLike[str], folders: Sequence[str]) -> dict[s
       InputError: as :func:`read_folders`; the file is truncated or not a gzipped tar archive; or a member is a link or
         a device, or has an absolute path or '..' in it.
     """
-    path = Path(path)
     texts: dict[str, dict[str, str]] = {folder: {} for folder in folders}
     # tarfile lets some errors of damaged headers pass, and calls itself for each header of a header.
     damage = (tarfile.TarError, ValueError, RecursionError)
@@ -84,14 +80,14 @@ def read_archive(path: str | os.PathLike[str], folders: Sequence[str]) -> dict[s
     return _sorted_by_name(texts, str(path))
 
 
-def read_lines(path: str | os.PathLike[str]) -> np.ndarray:
+def read_lines(path: Path) -> np.ndarray:
     """Reads a text file with one text per line, str objects (N,); empty lines are texts too.
 
     Raises:
       InputError: the file cannot be read, is empty, or is not UTF-8.
     """
     # Not splitlines, which also splits at other characters, such as U+2028.
-    lines = read_text(Path(path)).split("\n")
+    lines = read_text(path).split("\n")
     if not lines[-1]:
         lines.pop()
     if not lines:

@@ -33,7 +33,10 @@ def write(folder: Path, *, rows: int = 40_000, fraud: float = 0.005, twice: floa
     rng = np.random.default_rng(seed)
     positive = np.zeros(rows, bool)
     positive[rng.choice(rows, round(fraud * rows), replace=False)] = True
-    time = _times(rng, rows)
+    # Whole seconds, ascending, fewer at night.
+    candidates = rng.integers(0, SECONDS, 4 * rows)
+    day = np.sin((candidates / 86_400 - 0.25) * 2 * np.pi)
+    time = np.sort(candidates[rng.random(len(candidates)) < 0.6 + 0.4 * day][:rows]).astype(np.float64)
     values = _components(rng, time / SECONDS, positive) * np.linspace(1.96, 0.33, COMPONENTS)
     amounts = np.where(positive, _amounts(rng, rows, median=12.0, spread=2.2), _amounts(rng, rows, 22.0, 1.6))
     duplicates = [
@@ -50,13 +53,6 @@ def write(folder: Path, *, rows: int = 40_000, fraud: float = 0.005, twice: floa
     csv.write_csv(
         Table.from_pydict({name: column[order] for name, column in columns.items()}), folder / "creditcard.csv"
     )
-
-
-def _times(rng: np.random.Generator, rows: int) -> np.ndarray:
-    """Whole seconds, ascending, fewer at night."""
-    candidates = rng.integers(0, SECONDS, 4 * rows)
-    day = np.sin((candidates / 86_400 - 0.25) * 2 * np.pi)
-    return np.sort(candidates[rng.random(len(candidates)) < 0.6 + 0.4 * day][:rows]).astype(np.float64)
 
 
 def _components(rng: np.random.Generator, progress: np.ndarray, positive: np.ndarray) -> np.ndarray:

@@ -56,7 +56,11 @@ def write(folder: Path, *, train_rows: int = 6000, test_rows: int = 4000, seed: 
     from pyarrow import csv
 
     rng = random.Random(seed)
-    topics = _topics(rng)
+    # Eight lists of made-up words, the most common first.
+    syllables = ["".join(pair) for pair in itertools.product("bdfgklmnprstv", "aeiou")]
+    words = sorted({"".join(rng.choices(syllables, k=rng.choice([2, 3, 3, 4]))) for _ in range(1700)})
+    rng.shuffle(words)
+    topics = [words[start : start + 200] for start in range(0, 1600, 200)]
     # The last two comments of each split have all labels, so that small splits contain every label too.
     every = dict.fromkeys(LABELS, True)
     train, test = (
@@ -84,14 +88,6 @@ def write(folder: Path, *, train_rows: int = 6000, test_rows: int = 4000, seed: 
     write_csv(folder / "test_labels.csv", {name: test_columns[name] for name in ("id", *LABELS)})
     half = dict.fromkeys(LABELS, [0.5] * test_rows)
     write_csv(folder / "sample_submission.csv", {"id": test_ids, **half})
-
-
-def _topics(rng: random.Random) -> list[list[str]]:
-    """Eight lists of made-up words, the most common first."""
-    syllables = ["".join(pair) for pair in itertools.product("bdfgklmnprstv", "aeiou")]
-    words = sorted({"".join(rng.choices(syllables, k=rng.choice([2, 3, 3, 4]))) for _ in range(1700)})
-    rng.shuffle(words)
-    return [words[start : start + 200] for start in range(0, 1600, 200)]
 
 
 # Zipf-like word frequencies.
