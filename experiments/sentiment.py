@@ -20,8 +20,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from jaxcls import tasks
-from jaxcls.cli import train
 from jaxcls.cli.arguments import parse
+from jaxcls.cli.commands import Train
 from jaxcls.data.dataset import Dataset
 from jaxcls.data.datasets import sentiment
 from jaxcls.tasks.run import run
@@ -42,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--splits", type=int, nargs="+", default=[0, 1, 2])
     options, flags = parser.parse_known_args()
-    settings = parse(train, ["--task", "sentiment", *flags])
+    settings = parse(Train, ["--task", "sentiment", *flags])
     datasets = [sentiment.load_sample(0.2, seed=seed) for seed in options.splits]
     ours = [trained(dataset, settings) for dataset in datasets]
     theirs = [logistic_regression(dataset) for dataset in datasets]

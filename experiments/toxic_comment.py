@@ -24,8 +24,8 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 
 from jaxcls import tasks
-from jaxcls.cli import train
 from jaxcls.cli.arguments import parse
+from jaxcls.cli.commands import Train
 from jaxcls.data.dataset import Dataset
 from jaxcls.data.datasets import kaggle_tables
 from jaxcls.data.samples import toxic_comment as sample
@@ -48,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 3, 4])
     options, flags = parser.parse_known_args()
-    settings = parse(train, ["--task", "toxic_comment", *flags])
+    settings = parse(Train, ["--task", "toxic_comment", *flags])
     datasets = [generated(seed) for seed in options.seeds]
     rows = ""
     for name, results in (

@@ -39,15 +39,14 @@ def test_packages_import_only_lower_packages(path):
 @pytest.mark.parametrize(
     ("statement", "absent"),
     [
-        ("from jaxcls.cli import train", {"jax", "numpy", "flax", "optax", "orbax"}),
         ("import jax; from jaxcls import losses", {"flax", "optax", "chex", "orbax"}),
         ("import jax; from jaxcls import metrics", {"flax", "optax", "chex", "orbax", "sklearn"}),
         (
-            "from jaxcls.cli import report; from jaxcls.reports import html_report, run_directory",
+            "from jaxcls.cli import commands; from jaxcls.reports import html_report, run_directory",
             {"jax", "flax", "jinja2", "PIL"},
         ),
         ("from jaxcls.training import run", {"jinja2", "PIL", "tensorboardX", "wandb"}),
-        ("from jaxcls.cli import export, find_lr, main, replay", {"jax", "numpy", "flax", "optax", "orbax"}),
+        ("from jaxcls.cli import arguments, commands, main", {"jax", "numpy", "flax", "optax", "orbax"}),
         ("from jaxcls.export import loader", {"flax", "optax", "orbax", "tokenizers"}),
         ("import jaxcls", {"jax", "numpy", "flax"}),
         (

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from jaxcls import tasks
-from jaxcls.cli import train
 from jaxcls.cli.arguments import parse
+from jaxcls.cli.commands import Train
 from jaxcls.tasks import build
 
 ROOT = Path(__file__).parent.parent
@@ -29,7 +29,7 @@ def test_cheat_sheet_matches_its_commands():
     rows = re.findall(r"^\| (\w+-?\w*)[^|]* \| `(\w+)` \| `(\w+)` \| `(--task [^`]*)` \|$", TASKS, re.MULTILINE)
     assert len(rows) >= 8
     for problem, loss, optimizer, flags in rows:
-        settings = parse(train, flags.split())
+        settings = parse(Train, flags.split())
         task = tasks.get(settings.task)
         resolved = build.with_recipe(task, settings)
         assert (resolved.loss, resolved.optimizer) == (loss, optimizer), flags

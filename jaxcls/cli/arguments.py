@@ -10,7 +10,6 @@ import re
 import sys
 import typing
 from collections.abc import Collection, Sequence
-from types import ModuleType
 from typing import Any, NoReturn
 
 from jaxcls._utils.errors import InputError, did_you_mean, flag
@@ -21,21 +20,21 @@ _FEW = 20
 _METAVARS = {int: "N", float: "X", str: "NAME"}
 
 
-def parse(command: ModuleType, arguments: Sequence[str], *, program: str = "jaxcls") -> Any:
-    """Parses a command line into the dataclass ``Options`` of a command. With --help, prints the help and exits.
+def parse(command: type, arguments: Sequence[str], *, program: str = "jaxcls") -> Any:
+    """Parses a command line into the dataclass of a command. With --help, prints the help and exits.
 
     If there is a field ``config``, options that are not on the command line are read from the TOML file that it names.
 
     Args:
-      command: a module of this package. The base classes of its ``Options`` become sections of the help, without the
-        fields in ``OMITTED``; its docstring is the description, with examples at the end.
+      command: one of :mod:`jaxcls.cli.commands`. Its base classes become sections of the help, without the fields in
+        ``OMITTED``; its docstring is the description, with examples at the end.
       arguments: the words of the command line after the command.
       program: how the command was started.
 
     Raises:
       InputError: an option is unknown, missing or has a wrong value.
     """
-    summary, _, examples = (command.__doc__ or "").partition("\n\nExamples:\n")
+    summary, _, examples = (inspect.getdoc(command) or "").partition("\n\nExamples:\n")
     parser = _Parser(
         prog=program,
         usage=f"{program} [OPTIONS]",
@@ -45,7 +44,7 @@ def parse(command: ModuleType, arguments: Sequence[str], *, program: str = "jaxc
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
-    _add_options(parser, command.Options, getattr(command, "OMITTED", ()))
+    _add_options(parser, command, getattr(command, "OMITTED", ()))
     # As usual in Python, --batch_size is accepted as well.
     words = [re.sub("^--[^=]+", lambda name: name[0].replace("_", "-"), word) for word in arguments]
     namespace, unknown = parser.parse_known_args(words)
@@ -56,7 +55,7 @@ def parse(command: ModuleType, arguments: Sequence[str], *, program: str = "jaxc
         name: tuple(value) if isinstance(value, list) else value for name, value in vars(namespace).items()
     }
     base = vars(from_toml(values["config"])) if "config" in values else {}
-    return command.Options(**{**base, **values})
+    return command(**{**base, **values})
 
 
 def _add_options(parser: argparse.ArgumentParser, options: type, omit: Collection[str]) -> None:

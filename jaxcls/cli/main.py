@@ -1,10 +1,8 @@
 """The program ``jaxcls``, with one command for each thing that it does."""
 
-import importlib
 import shlex
 import sys
 from collections.abc import Sequence
-from types import ModuleType
 
 import jaxcls
 from jaxcls._utils import environment
@@ -12,10 +10,7 @@ from jaxcls._utils.errors import unknown_name
 from jaxcls._utils.text_table import text_table
 from jaxcls.cli import console
 from jaxcls.cli.arguments import parse
-
-# Each is a module of this package: its docstring is the summary and examples of --help, its class Options has the
-# options, and its function run takes them.
-COMMANDS = ("train", "evaluate", "predict", "report", "export", "find-lr", "replay")
+from jaxcls.cli.commands import COMMANDS
 
 
 def main(arguments: Sequence[str] | None = None, *, program: str = "jaxcls") -> int:
@@ -43,11 +38,10 @@ def run(name: str, *arguments: str, program: str) -> int:
 
 
 def _run(name: str, arguments: Sequence[str], program: str) -> int:
-    command = _module(name)
-    options = parse(command, arguments, program=program)
+    options = parse(COMMANDS[name], arguments, program=program)
     # Before jax is imported, which --help does without.
     environment.configure(deterministic=getattr(options, "deterministic", False))
-    return command.run(options) or 0
+    return options.run() or 0
 
 
 def _answer(arguments: list[str], program: str) -> int:
@@ -55,13 +49,9 @@ def _answer(arguments: list[str], program: str) -> int:
     if arguments == ["--version"]:
         console.say(f"jaxcls {jaxcls.__version__}")
     elif not arguments or arguments[0] in ("-h", "--help"):
-        summaries = [(f"  {name}", (_module(name).__doc__ or "").splitlines()[0]) for name in COMMANDS]
+        summaries = [(f"  {name}", (command.__doc__ or "").splitlines()[0]) for name, command in COMMANDS.items()]
         console.say(f"usage: {program} COMMAND [OPTIONS]\n\ncommands:\n{text_table(summaries, left=2)}\n")
         console.say(f"{program} COMMAND --help shows the options of a command.")
     else:
         raise unknown_name("command", arguments[0], COMMANDS)
     return 0 if arguments else console.BAD_INPUT
-
-
-def _module(name: str) -> ModuleType:
-    return importlib.import_module(f"jaxcls.cli.{name.replace('-', '_')}")

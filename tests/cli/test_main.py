@@ -1,6 +1,5 @@
 """The program ``jaxcls``: its commands, their help and their options."""
 
-import importlib
 import subprocess
 import sys
 
@@ -9,13 +8,14 @@ import pytest
 from jaxcls import optimizers
 from jaxcls._utils.errors import InputError, flag
 from jaxcls._utils.interruption import Interrupted
-from jaxcls.cli import arguments, main, train
-from jaxcls.training.settings import Settings, names
+from jaxcls.cli import arguments, main
+from jaxcls.cli.commands import Train
+from jaxcls.training.settings import names
 
 
 def options_of(command):
-    module = importlib.import_module(f"jaxcls.cli.{command.replace('-', '_')}")
-    return set(names(module.Options)) - set(getattr(module, "OMITTED", ()))
+    options = main.COMMANDS[command]
+    return set(names(options)) - set(getattr(options, "OMITTED", ()))
 
 
 def help_of(command, capsys, monkeypatch, columns=80):
@@ -38,9 +38,9 @@ def test_help_describes_every_option(command, columns, capsys, monkeypatch):
 
 @pytest.mark.parametrize("command", main.COMMANDS)
 def test_every_field_has_a_docstring(command):
-    module = importlib.import_module(f"jaxcls.cli.{command.replace('-', '_')}")
-    documented = {name for group in module.Options.__mro__[:-1] for name in arguments._docstrings(group)}
-    assert documented == set(names(module.Options))
+    options = main.COMMANDS[command]
+    documented = {name for group in options.__mro__[:-1] for name in arguments._docstrings(group)}
+    assert documented == set(names(options))
 
 
 def test_help_of_train_lists_the_most_used_options_first(capsys, monkeypatch):
@@ -92,7 +92,7 @@ def test_program_lists_its_commands(capsys):
     ],
 )  # fmt: skip
 def test_options_are_converted_to_the_types_of_their_fields(words, expected):
-    assert arguments.parse(train, words) == Settings(**expected)
+    assert arguments.parse(Train, words) == Train(**expected)
 
 
 @pytest.mark.parametrize(
@@ -107,15 +107,15 @@ def test_options_are_converted_to_the_types_of_their_fields(words, expected):
 )
 def test_wrong_options_are_refused(words, message):
     with pytest.raises(InputError) as error:
-        arguments.parse(train, words)
+        arguments.parse(Train, words)
     assert message in str(error.value)
 
 
 def test_options_override_the_config_file(tmp_path):
     config = tmp_path / "run.toml"
     config.write_text('model = "cnn"\nepochs = 3\n')
-    settings = arguments.parse(train, ["--config", str(config), "--epochs", "4"])
-    assert settings == Settings(model="cnn", epochs=4, config=config)
+    settings = arguments.parse(Train, ["--config", str(config), "--epochs", "4"])
+    assert settings == Train(model="cnn", epochs=4, config=config)
 
 
 def test_required_option_is_named_if_it_is_missing(capsys):
@@ -130,7 +130,7 @@ def test_interrupted_training_prints_the_command_that_continues_it(program, show
     def interrupted(options):
         raise Interrupted(3)
 
-    monkeypatch.setattr(train, "run", interrupted)
+    monkeypatch.setattr(Train, "run", interrupted)
     command = ["--run-dir", "a b"]
     if program == "jaxcls":
         status = main.main(["train", *command])

@@ -9,7 +9,7 @@ import sys
 import pytest
 import small_data
 
-from jaxcls.cli import report
+from jaxcls.cli import commands
 from jaxcls.cli.main import main
 from jaxcls.tasks import run
 from jaxcls.training.settings import Settings
@@ -75,7 +75,7 @@ def test_comparison_shows_all_runs_and_is_not_overwritten_unless_told(runs, tmp_
 
 def test_open_shows_the_report_in_the_browser(finished, monkeypatch, capsys):
     opened = []
-    monkeypatch.setattr(report.webbrowser, "open", lambda address: opened.append(address) or False)
+    monkeypatch.setattr(commands.webbrowser, "open", lambda address: opened.append(address) or False)
     assert main(["report", "--run-dir", str(finished)]) == 0
     assert opened == []
     assert main(["report", "--run-dir", str(finished), "--open"]) == 0

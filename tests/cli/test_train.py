@@ -8,7 +8,7 @@ import sys
 import pytest
 import small_data
 
-from jaxcls.cli import train
+from jaxcls.cli.commands import Train
 from jaxcls.cli.main import main
 
 EPOCHS = 60
@@ -59,7 +59,7 @@ def test_keyboard_interrupt_exits_with_130_and_no_traceback(monkeypatch, capsys)
     def interrupted(options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train, "run", interrupted)
+    monkeypatch.setattr(Train, "run", interrupted)
     assert main(["train"]) == 130
     assert capsys.readouterr().err == "stopped at once; what was saved before remains\n"
 

@@ -1,0 +1,353 @@
+"""The commands of the program: the fields of a class are its options, the docstrings are the help, and `run` acts.
+
+What imports JAX is imported by `run`, because --help needs none of it.
+"""
+
+import dataclasses
+import pkgutil
+import sys
+import webbrowser
+from pathlib import Path
+from typing import Any, Literal
+
+from jaxcls._utils import files
+from jaxcls._utils.errors import InputError, flag, listed
+from jaxcls._utils.interruption import stop_requests
+from jaxcls._utils.text_table import text_table
+from jaxcls.cli import console
+from jaxcls.training import settings
+from jaxcls.training.settings import UNSET, DataSource, Settings
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Train(Settings):
+    """Train a classifier and test it.
+
+    Options without a default below are set by the preset of the task; those that
+    the preset does not set have the default of the loss, optimizer or schedule.
+
+    Examples:
+        jaxcls train --task fashion_mnist
+        jaxcls train --task fashion_mnist --model resnet --optimizer sgd --momentum 0.9
+        jaxcls train --task csv --data patients.csv --label-column outcome
+    """
+
+    def run(self) -> None:
+        if self.list_tasks:
+            _list_tasks()
+            return
+        from jaxcls.tasks.run import run
+
+        with stop_requests() as stop:
+            result = run(self, say=console.say, stop=stop)
+        console.say(console.table(result.report, "test"))
+        if curves := console.curves(result.history, encoding=sys.stdout.encoding):
+            console.say(f"\n{curves}\n")
+        console.say(f"saved in {result.directory}; report: {result.directory / 'report.html'}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluate(DataSource):
+    """Score a finished run on one split of its data, or on other data.
+
+    Examples:
+        jaxcls evaluate --run-dir runs/fashion_mnist-1a2b3c4d
+        jaxcls evaluate --run-dir runs/fashion_mnist-1a2b3c4d --split validation
+        jaxcls evaluate --run-dir runs/csv-1a2b3c4d --test-data new.csv
+    """
+
+    run_dir: Path
+    """folder of the run"""
+    split: Literal["test", "validation", "train"] = "test"
+    """the split to score; validation examples decided the best epoch and the thresholds"""
+    source: Literal["auto", "files", "tfds", "sample"] = UNSET
+    """where to read a public data set from, as in training; data that is not given is that of the run"""
+
+    def run(self) -> None:
+        import jax
+
+        from jaxcls.reports import run_directory
+        from jaxcls.tasks import build, predictor
+        from jaxcls.training import problems
+        from jaxcls.training.saving import plain_thresholds
+
+        learned = predictor.load(self.run_dir)
+        task, resolved = build.resolve(_with_data(learned.task_settings, self))
+        dataset, splits = build.load(task, resolved, say=console.say)
+        if (task.problem, dataset.class_names) != (learned.problem, learned.class_names):
+            here, there = (", ".join(jax.tree.leaves(names)) for names in (dataset.class_names, learned.class_names))
+            raise InputError(
+                f"{dataset.provenance.location} is a {task.problem} problem of {here}, but the run in {self.run_dir} "
+                f"learned a {learned.problem} one of {there}; give data of the same classes."
+            )
+        before, now = learned.data["sha256"], dataset.provenance.sha256
+        differing = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+        if differing:
+            console.say(
+                f"note: this is not the data of the run, from {learned.data['location']}: {', '.join(differing)} differ"
+            )
+        split = getattr(splits, self.split)
+        result = problems.get(task.problem).report(
+            learned.predict(split.inputs), split, class_names=dataset.class_names, thresholds=learned.thresholds
+        ) | {
+            "split": self.split,
+            "thresholds": plain_thresholds(learned.thresholds),
+            "synthetic": dataset.provenance.synthetic,
+            "data": dataclasses.asdict(dataset.provenance),
+        }
+        console.say(console.table(result, self.split))
+        console.say(f"saved as {run_directory.write_evaluation(self.run_dir, self.split, result)}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Predict:
+    r"""Predict new examples with a finished run.
+
+    Examples:
+        jaxcls predict --run-dir runs/leaf-1a2b3c4d --input test.csv --output predicted.csv
+        jaxcls predict --run-dir runs/leaf-1a2b3c4d --input test.csv --output submission.csv \
+            --sample-submission sample_submission.csv
+        jaxcls predict --run-dir runs/detection-1a2b3c4d --input images --output boxes.json --draw drawn
+    """
+
+    run_dir: Path
+    """folder of the run"""
+    input: Path
+    """examples in the format of the task's test examples, without labels; of a run of jaxcls.compile, an .npy or .npz
+    file"""
+    output: Path
+    """CSV file to write: for every example its id, predicted class or labels, and the probability of each class; for a
+    detector, a JSON file in the format of COCO results"""
+    sample_submission: Path | None = None
+    """sample submission of a Kaggle competition: the output takes over its header, ids, columns and their order"""
+    model: str | None = None
+    """of a run of jaxcls.compile, whose model code is yours: what builds the model, such as my_package.models:build"""
+    draw: Path | None = None
+    """new folder for the images with the detected boxes drawn on them"""
+    overwrite: bool = False
+    """replace the output if it exists"""
+
+    def run(self) -> None:
+        for name in ("input", "sample_submission"):
+            path = getattr(self, name)
+            if path is not None and path.resolve() == self.output.resolve():
+                raise InputError(f"--output {self.output} would replace the {flag(name)}; name another file.")
+        console.check_output(self.output, overwrite=self.overwrite)
+        from jaxcls.tasks import predictor
+        from jaxcls.training import problems
+        from jaxcls.training.problems.base import PredictionRequest
+
+        # Portable kernels, so that an export predicts the same.
+        learned = predictor.load(self.run_dir, self.model and _imported(self.model), portable=True)
+        examples = learned.read(self.input)
+        written = problems.get(learned.problem).write(
+            PredictionRequest(self.input, self.output, self.sample_submission, self.draw, console.say),
+            examples,
+            lambda: learned.predict(examples.inputs),
+            class_names=learned.class_names,
+            thresholds=learned.thresholds,
+        )
+        console.say(f"{written} by {learned.origin}, saved as {self.output}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Report:
+    """Write the HTML report of a run, or compare several.
+
+    Examples:
+        jaxcls report --run-dir runs/fashion_mnist-1a2b3c4d --open
+        jaxcls report --compare runs/small runs/large --output comparison.html
+    """
+
+    run_dir: Path | None = None
+    """folder of the run"""
+    compare: tuple[Path, ...] | None = None
+    """folders of 2 to 8 runs of one task to compare"""
+    output: Path | None = None
+    """HTML file to write (default: report.html in --run-dir, or comparison.html)"""
+    overwrite: bool = False
+    """replace the output if it exists; report.html in --run-dir is always replaced"""
+    open: bool = False
+    """open the report in the browser"""
+
+    def run(self) -> None:
+        if (self.run_dir is None) == (self.compare is None):
+            raise InputError("give either --run-dir, for the report of one run, or --compare, for several.")
+        default = Path("comparison.html") if self.run_dir is None else self.run_dir / "report.html"
+        output = self.output or default
+        if self.output or self.compare:
+            console.check_output(output, overwrite=self.overwrite)
+        from jaxcls.reports import html_report, run_directory
+
+        if self.run_dir is not None:
+            html = html_report.render(run_directory.read_records(self.run_dir))
+        else:
+            html = html_report.render_comparison([run_directory.read_records(path) for path in self.compare or ()])
+        files.write_atomically(output, html)
+        console.say(f"saved as {output}")
+        if self.open and not webbrowser.open(output.resolve().as_uri()):
+            console.say("no browser was found to open it with", file=sys.stderr)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Export:
+    """Export a finished run as StableHLO, ONNX or safetensors, to use without jaxcls.
+
+    Examples:
+        jaxcls export --run-dir runs/fashion_mnist-1a2b3c4d --output model
+        python model/loader.py --input images.npy --output predicted.csv
+        jaxcls export --run-dir runs/fashion_mnist-1a2b3c4d --output model --format onnx
+    """
+
+    run_dir: Path
+    """folder of the run"""
+    output: Path
+    """new folder for the exported files and their SHA-256 checksums"""
+    format: Literal["stablehlo", "safetensors", "onnx"] = "stablehlo"
+    """stablehlo: programs for CPU, CUDA and TPU with a loader that needs only jax; safetensors: the weights; onnx: a
+    program for ONNX runtimes (pip install 'jaxcls[onnx]')"""
+
+    def run(self) -> None:
+        from jaxcls.export import folder
+        from jaxcls.tasks import predictor
+
+        folder.check_output(self.output)
+        learned = predictor.load(self.run_dir)
+        size = folder.export(self.output, learned.exportable(), self.format)
+        console.say(f"{learned.origin} as {self.format}, {size:,} bytes, saved in {self.output}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FindLr(Settings):
+    """Find a learning rate with the range test.
+
+    The learning rate rises exponentially from --lowest to --highest; the loss shows
+    from where it falls, and from where training diverges. Other options are those
+    of training.
+
+    Examples:
+        jaxcls find-lr --task fashion_mnist
+        jaxcls find-lr --task fashion_mnist --model resnet --optimizer sgd --momentum 0.9
+    """
+
+    # What the test sets itself, or has no use for.
+    OMITTED = (
+        *settings.names(settings.ScheduleSettings),
+        *settings.names(settings.EvaluationSettings),
+        *("learning_rate", "epochs", "max_skipped_steps", "debug"),
+        *("run_dir", "resume", "list_tasks", "checkpoint_seconds", "stall_seconds", "profile", "tensorboard", "wandb"),
+    )
+
+    lowest: float = 1e-6
+    """learning rate of the first step"""
+    highest: float = 1.0
+    """learning rate of the last step"""
+    steps: int = 200
+    """training steps; the test ends earlier if the loss exceeds 4 times its minimum"""
+    output: Path | None = None
+    """folder for find_lr.csv and find_lr.svg"""
+
+    def run(self) -> None:
+        if self.output is not None and self.output.exists() and not self.output.is_dir():
+            raise InputError(f"--output {self.output} is a file; give a folder.")
+        from jaxcls.tasks import learning_rate_search as range_test
+
+        search = range_test.search(self, lowest=self.lowest, highest=self.highest, steps=self.steps, say=console.say)
+        suggestions = range_test.suggest(search)
+        console.say(range_test.plot(search))
+        console.say(range_test.summary(search, suggestions, self.steps))
+        if self.output is not None:
+            from jaxcls.data.formats import tables
+
+            self.output.mkdir(parents=True, exist_ok=True)
+            columns = {"rate": search.rates, "loss": search.losses, "smoothed_loss": search.smoothed}
+            tables.write_csv(self.output / "find_lr.csv", {"step": range(1, len(search.rates) + 1), **columns})
+            (self.output / "find_lr.svg").write_text(range_test.svg(search, suggestions.steepest), encoding="utf-8")
+            console.say(f"saved in {self.output}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Replay:
+    """Examine a training step that was saved because it was not finite.
+
+    Prints the output of each layer, and the first value that is not finite. The exit
+    status is 1 if there is one.
+
+    Examples:
+        jaxcls replay runs/fashion_mnist-1a2b3c4d/debug/step-000012.npz
+    """
+
+    file: Path = dataclasses.field(metadata={"positional": True})
+    """file that training with --debug saved"""
+
+    def run(self) -> int:
+        import jax
+
+        from jaxcls.tasks import build
+        from jaxcls.training import debugging
+
+        record = debugging.read_record(self.file)
+        if "settings" not in record:
+            raise InputError(
+                f"{self.file} was saved by a program that uses jaxcls.compile: examine it there, with "
+                "compiled.replay()."
+            )
+        user_settings = settings.from_record(record["settings"], where=str(self.file))
+        # The data is read as well: class weights come from the training examples.
+        built = build.build(user_settings, say=console.say)
+        shapes = jax.eval_shape(lambda: build.one_batch(built.train, built.settings.batch_size))
+        state, batch = debugging.load(self.file, built.experiment.state_shapes, shapes)
+        finding = debugging.examine(built.experiment, state, batch)
+        console.say(f"\n{text_table(debugging.layers(built.experiment, state, batch), left=2)}\n")
+        console.say(f"step {int(state.step)}: {finding or 'everything is finite'}")
+        if rows := record.get("rows"):
+            console.say(f"rows of the training examples: {listed(rows)}")
+        return 0 if finding is None else console.FAILED
+
+
+def _list_tasks() -> None:
+    from jaxcls.tasks import TASKS
+
+    for task in TASKS.values():
+        problem: Any = task.problem
+        if task.takes("data"):
+            problem = "the problem follows from your labels"
+        elif isinstance(problem, dict):
+            problem = ", ".join(f"{output}: {name}" for output, name in problem.items())
+        console.say(f"{task.name}: {task.summary} ({problem})\n  models: {', '.join(task.models)}\n  presets:")
+        rows = [
+            (f"    {name}", recipe.model, f"{recipe.epochs} epochs", recipe.optimizer, recipe.loss)
+            for name, recipe in ((name, task.recipe(name)) for name in task.presets)
+        ]
+        console.say(f"{text_table(rows, left=5)}\n")
+
+
+def _with_data(of_run: Settings, options: Evaluate) -> Settings:
+    """The settings of the run with the data of the options."""
+    replaced = settings.select(options, DataSource)
+    if "data_dir" in replaced or "source" in replaced:
+        replaced = {"source": "auto", "data_dir": None, **replaced}
+    if "data" in replaced:
+        replaced = {"test_data": None, **replaced}
+    return dataclasses.replace(of_run, **replaced)
+
+
+def _imported(name: str) -> Any:
+    """Imports 'module:attribute', also from the current folder."""
+    sys.path.insert(0, "")
+    try:
+        return pkgutil.resolve_name(name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"--model {name}: {error}; give module:function, such as my_package.models:build.") from error
+
+
+# By the name on the command line.
+COMMANDS = {
+    "train": Train,
+    "evaluate": Evaluate,
+    "predict": Predict,
+    "report": Report,
+    "export": Export,
+    "find-lr": FindLr,
+    "replay": Replay,
+}
