@@ -27,7 +27,7 @@ from jaxcls.checkpoints import CheckpointError, CheckpointManager
 from jaxcls.checkpoints.directory import Damaged
 from jaxcls.checkpoints.record import Record, hashed, pack, unpack
 from jaxcls.data import predictions, preprocessing
-from jaxcls.data.datasets import medmnist
+from jaxcls.data.datasets import radiographs
 from jaxcls.data.formats import boxes, coco, idx, images, texts, voc
 from jaxcls.data.preprocessing import images as image_preprocessing
 from jaxcls.data.preprocessing import tables as table_preprocessing
@@ -98,7 +98,7 @@ class Npz(FileReader):
         return contents
 
     def open(self, path):
-        medmnist.read(path, name="toy", class_names=("no", "yes"), size=8)
+        radiographs.read_medmnist(path, name="toy", class_names=("no", "yes"), size=8)
 
 
 class Table(FileReader):

@@ -17,7 +17,7 @@ from damage import bounded
 
 from jaxcls._utils import files, schemas
 from jaxcls._utils.errors import InputError, did_you_mean
-from jaxcls.data.datasets import medmnist
+from jaxcls.data.datasets import radiographs
 from jaxcls.data.formats import idx, tables, texts
 from jaxcls.training import settings
 
@@ -129,7 +129,7 @@ def test_npy_headers_that_numpy_does_not_write(tmp_path, peak, monkeypatch, head
     path = tmp_path / "pneumoniamnist.npz"
     path.write_bytes(npz_of(train_images=npy(header, b"0")))
     with pytest.raises(InputError, match="train_images"):
-        medmnist.read(path, name="toy", class_names=("no", "yes"), size=28)
+        radiographs.read_medmnist(path, name="toy", class_names=("no", "yes"), size=28)
     assert peak() < 2 * MEGABYTE
     assert not (tmp_path / "executed").exists()
 
@@ -141,7 +141,7 @@ def test_a_compression_bomb_as_arrays(tmp_path, peak):
     del bomb
     tracemalloc.reset_peak()
     with pytest.raises(InputError, match="unpack to"):
-        medmnist.read(path, name="toy", class_names=("no", "yes"), size=28)
+        radiographs.read_medmnist(path, name="toy", class_names=("no", "yes"), size=28)
     assert peak() < 2 * MEGABYTE
 
 

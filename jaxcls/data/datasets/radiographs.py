@@ -1,10 +1,12 @@
 """Chest radiographs as their authors publish them: with or without pneumonia, or with the findings of their reports.
 
 Pneumonia: Kermany et al. 2018, Cell 172. ChestX-ray14: Wang et al. 2017, arXiv 1705.02315. CheXpert: Irvin et al. 2019,
-arXiv 1901.07031.
+arXiv 1901.07031. MedMNIST has the first two as one .npz file each, with its own splits: Yang et al. 2023, arXiv
+2110.14795.
 """
 
 import re
+import zipfile
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeAlias
 
@@ -14,8 +16,8 @@ from jaxcls._utils import files
 from jaxcls._utils.errors import InputError, unknown_name
 from jaxcls.data import sources, splits, user_tables
 from jaxcls.data.dataset import Dataset, Provenance, Split
-from jaxcls.data.datasets import image_folders, medmnist
-from jaxcls.data.formats import images, reading, tables
+from jaxcls.data.datasets import image_folders
+from jaxcls.data.formats import images, npz, reading, tables
 from jaxcls.data.samples import chest_xray, disease_tagging
 
 Uncertain: TypeAlias = Literal["ignore", "ones", "zeros"]
@@ -32,6 +34,8 @@ CHEXPERT = (
     "Atelectasis", "Pneumothorax", "Pleural Effusion", "Pleural Other", "Fracture", "Support Devices",
 )  # fmt: skip
 NO_FINDING = "No Finding"
+# The sizes of MedMNIST's images, in pixels, and the ends of the names of their files.
+_MEDMNIST_SIZES = {28: "", 64: "_64", 128: "_128", 224: "_224"}
 TRAIN_LIST, TEST_LIST = "train_val_list.txt", "test_list.txt"
 _PNEUMONIA_NEEDS = (
     "Set data_dir to a folder with Kaggle's chest_xray/{train,val,test}/{NORMAL,PNEUMONIA} "
@@ -82,8 +86,8 @@ def _read_pneumonia(folder: Path, size: int) -> Dataset:
     for root in (folder, folder / "chest_xray"):
         if (root / "train").is_dir():
             return _read_kaggle(root, folder, size)
-    file = medmnist.find(folder, "pneumoniamnist", size, _PNEUMONIA_NEEDS)
-    return medmnist.read(file, name="chest_xray", class_names=PNEUMONIA, size=size)
+    file = find_medmnist(folder, "pneumoniamnist", size, _PNEUMONIA_NEEDS)
+    return read_medmnist(file, name="chest_xray", class_names=PNEUMONIA, size=size)
 
 
 def _read_kaggle(root: Path, folder: Path, size: int) -> Dataset:
@@ -127,8 +131,8 @@ def _read_findings(folder: Path, size: int, test_fraction: float, uncertain: Unc
     for root in (folder, *sorted(folder.glob("CheXpert-v1.0*"))):
         if (root / "train.csv").is_file():
             return _read_chexpert(root, folder, size, uncertain)
-    file = medmnist.find(folder, "chestmnist", size, _FINDINGS_NEEDS)
-    return medmnist.read(file, name="disease_tagging", class_names=CHESTXRAY14, size=size)
+    file = find_medmnist(folder, "chestmnist", size, _FINDINGS_NEEDS)
+    return read_medmnist(file, name="disease_tagging", class_names=CHESTXRAY14, size=size)
 
 
 def _read_chestxray14(folder: Path, candidates: list[Path], size: int, test_fraction: float) -> Dataset:
@@ -236,3 +240,76 @@ def _view(path: str, folder: Path, where: str) -> tuple[Path, str]:
     if not (folder / below).is_file():
         raise InputError(f"{where}: there is no image {folder / below}. Fetch it, or remove the row from the table.")
     return folder / below, patient[0]
+
+
+def find_medmnist(folder: Path, name: str, size: int, needs: str) -> Path:
+    """Finds the file of a MedMNIST data set, such as pneumoniamnist.npz or pneumoniamnist_64.npz.
+
+    Of several files, that with the smallest images of at least this size is chosen, else that with the largest.
+
+    Raises:
+      InputError: there is no file; the message ends with `needs`.
+    """
+    paths = {pixels: folder / f"{name}{end}.npz" for pixels, end in _MEDMNIST_SIZES.items()}
+    there = [pixels for pixels, path in paths.items() if path.is_file()]
+    if not there:
+        raise InputError(f"{folder} holds none of the known data sets. {needs}")
+    return files.inside(folder, paths[min((pixels for pixels in there if pixels >= size), default=there[-1])])
+
+
+def read_medmnist(path: Path, *, name: str, class_names: tuple[str, ...], size: int) -> Dataset:
+    """Reads a data set with yes-or-no labels: a binary problem if there are two classes, else a multi-label one.
+
+    Args:
+      path: the .npz file, with arrays train_images, train_labels, val_images, ...
+      name: the name of the task.
+      class_names: as in :class:`Dataset`.
+      size: the height and width that images are resized to.
+
+    Returns:
+      A Dataset whose validation split is MedMNIST's.
+
+    Raises:
+      InputError: naming the file, the array and the row: it cannot be read, is damaged, lacks an array, or an array
+        holds something else than uint8 images or labels 0 and 1.
+    """
+    num_labels = 1 if len(class_names) == 2 else len(class_names)
+    with npz.opened(path) as archive:
+        stored = [_medmnist_split(path, archive, split, num_labels) for split in ("train", "val", "test")]
+    shapes = {split.inputs.shape[1:] for split in stored}
+    if len(shapes) > 1:
+        raise InputError(f"{path}: images of different shapes: {sorted(shapes)}; all splits must have the same.")
+    train, validation, test = (split._replace(inputs=_resized(split.inputs, size)) for split in stored)
+    note = "MedMNIST's splits; patients are not named, so some may be in several splits"
+    record = Provenance("files", str(path.parent), sources.checksums([path]), note=note)
+    return Dataset(name, train, test, class_names, record, validation)
+
+
+def _medmnist_split(path: Path, archive: zipfile.ZipFile, split: str, num_labels: int) -> Split:
+    pixels = npz.array(path, archive, f"{split}_images")
+    square = pixels.ndim >= 3 and pixels.shape[1] == pixels.shape[2]
+    if pixels.dtype != np.uint8 or not square or pixels.shape[3:] not in ((), (3,)) or not pixels.size:
+        needed = "uint8 of shape (N, size, size) or (N, size, size, 3), with at least one"
+        raise InputError(f"{path}: {split}_images: {pixels.dtype} of shape {pixels.shape}; images must be {needed}.")
+    labels = npz.array(path, archive, f"{split}_labels")
+    if labels.dtype.kind not in "biu" or labels.shape != (len(pixels), num_labels):
+        needed = f"integers of shape ({len(pixels)}, {num_labels})"
+        raise InputError(f"{path}: {split}_labels: {labels.dtype} of shape {labels.shape}; labels must be {needed}.")
+    for row, column in np.argwhere((labels != 0) & (labels != 1))[:1]:
+        raise InputError(f"{path}: {split}_labels: row {row} holds {labels[row, column]}; labels must be 0 or 1.")
+    values = labels[:, 0].astype(np.int32) if num_labels == 1 else labels.astype(np.float32)
+    return Split(pixels if pixels.ndim == 4 else pixels[..., None], values)
+
+
+def _resized(stack: np.ndarray, size: int) -> np.ndarray:
+    if stack.shape[1] == size:
+        return stack
+    from PIL import Image
+
+    resized = np.empty((len(stack), size, size, stack.shape[3]), np.uint8)
+    for row, pixels in enumerate(stack):
+        # Pillow takes grayscale images without a channel axis.
+        image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+        smooth = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+        resized[row] = smooth.reshape(resized.shape[1:])
+    return resized

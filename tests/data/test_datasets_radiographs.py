@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxcls._utils.errors import InputError
-from jaxcls.data.datasets import medmnist
+from jaxcls.data.datasets import radiographs
 
 
 def arrays(size=28, num_labels=1, **changed):
@@ -31,7 +31,7 @@ def saved(**content):
 
 def read(path, num_labels=1, size=28):
     names = ("normal", "pneumonia") if num_labels == 1 else tuple(map(str, range(num_labels)))
-    return medmnist.read(path, name="toy", class_names=names, size=size)
+    return radiographs.read_medmnist(path, name="toy", class_names=names, size=size)
 
 
 def read_bytes(folder, content):
@@ -83,12 +83,12 @@ def test_find_prefers_the_smallest_images_of_at_least_the_size(tmp_path, there, 
     names = {28: "pneumoniamnist.npz", **{pixels: f"pneumoniamnist_{pixels}.npz" for pixels in (64, 128, 224)}}
     for pixels in there:
         (tmp_path / names[pixels]).touch()
-    assert medmnist.find(tmp_path, "pneumoniamnist", size, "") == tmp_path / names[right]
+    assert radiographs.find_medmnist(tmp_path, "pneumoniamnist", size, "") == tmp_path / names[right]
 
 
 def test_find_says_what_is_needed(tmp_path):
     with pytest.raises(InputError, match=r"holds none of the known data sets\. Put it there."):
-        medmnist.find(tmp_path, "pneumoniamnist", 64, "Put it there.")
+        radiographs.find_medmnist(tmp_path, "pneumoniamnist", 64, "Put it there.")
 
 
 @pytest.mark.parametrize(
