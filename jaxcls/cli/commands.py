@@ -87,9 +87,8 @@ class Evaluate(DataSource):
                 f"note: this is not the data of the run, from {learned.data['location']}: {', '.join(differing)} differ"
             )
         split = getattr(splits, self.split)
-        result = problems.get(task.problem).report(
-            learned.predict(split.inputs), split, class_names=dataset.class_names, thresholds=learned.thresholds
-        ) | {
+        problem = problems.get(task.problem, dataset.class_names)
+        result = problem.report(learned.predict(split.inputs), split, learned.thresholds) | {
             "split": self.split,
             "thresholds": plain_thresholds(learned.thresholds),
             "synthetic": dataset.provenance.synthetic,
@@ -135,17 +134,13 @@ class Predict:
         console.check_output(self.output, overwrite=self.overwrite)
         from jaxcls.tasks import predictor
         from jaxcls.training import problems
-        from jaxcls.training.problems.base import PredictionRequest
 
         # Portable kernels, so that an export predicts the same.
         learned = predictor.load(self.run_dir, self.model and _imported(self.model), portable=True)
         examples = learned.read(self.input)
-        written = problems.get(learned.problem).write(
-            PredictionRequest(self.input, self.output, self.sample_submission, self.draw, console.say),
-            examples,
-            lambda: learned.predict(examples.inputs),
-            class_names=learned.class_names,
-            thresholds=learned.thresholds,
+        request = problems.Request(self.input, self.output, self.sample_submission, self.draw, console.say)
+        written = problems.get(learned.problem, learned.class_names).write(
+            request, examples, lambda: learned.predict(examples.inputs), learned.thresholds
         )
         console.say(f"{written} by {learned.origin}, saved as {self.output}")
 

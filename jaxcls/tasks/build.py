@@ -69,9 +69,8 @@ def build(
     with error_context(dataset.provenance.location):
         preprocessor = task.fit_preprocessor(splits.train.inputs, resolved)
         train = preprocess(preprocessor, splits.train)
-    problem = problems.get(task.problem)
     metrics = [name for name in dict.fromkeys([*task.metrics, resolved.monitor]) if name != "loss"]
-    objective = problem.objective(resolved, class_names=dataset.class_names, train_labels=train.labels, metrics=metrics)
+    objective = problems.get(task.problem, dataset.class_names).objective(resolved, train.labels, metrics)
     optimizer = optimizers.get(
         resolved.optimizer,
         learning_rate=learning_rate or _schedule(resolved, len(train)),
@@ -191,7 +190,7 @@ def load(task: Task, resolved: Settings, *, say: Callable[[str], None] = print) 
 
 def split(task: Task, resolved: Settings, dataset: Dataset) -> Splits:
     """Checks the labels, and takes validation examples from the training ones if the data set has none."""
-    problem = problems.get(task.problem)
+    problem = problems.get(task.problem, dataset.class_names)
     location = dataset.provenance.location
     for name, one in (("training", dataset.train), ("validation", dataset.validation), ("test", dataset.test)):
         if one is None:
@@ -199,7 +198,7 @@ def split(task: Task, resolved: Settings, dataset: Dataset) -> Splits:
         if not one.num_examples:
             raise InputError(f"{location}: there is no {name} example in {dataset.name}.")
         with error_context(f"{location}: {name} examples"):
-            problem.check_labels(one, dataset.class_names)
+            problem.check_labels(one)
     with error_context(location):
         if dataset.validation is None:
             rows = task.split(dataset.train, resolved.validation_fraction, seed=resolved.seed)

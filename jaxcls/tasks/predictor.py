@@ -25,7 +25,7 @@ from jaxcls.tasks import build
 from jaxcls.tasks.task import Task
 from jaxcls.training import objective as objectives
 from jaxcls.training import problems
-from jaxcls.training.arguments import as_model
+from jaxcls.training.compile import as_model
 from jaxcls.training.experiment import ClassNames, Experiment, shaped_outputs, shardings
 from jaxcls.training.objective import Objective, OutputSpec
 from jaxcls.training.saving import exportable_of
@@ -69,9 +69,7 @@ class Predictor(NamedTuple):
           inputs: raw, as the task's preprocessor takes them, or arrays.
         """
         with native.portable() if self.portable else contextlib.nullcontext():
-            return self.experiment.scores(
-                self.weights["params"], self.weights["model_state"], self.experiment.transform(inputs)
-            )
+            return self.experiment.scores(self.weights, self.experiment.transform(inputs))
 
     @property
     def problem(self) -> Any:

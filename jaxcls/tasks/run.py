@@ -4,17 +4,14 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from jaxcls._utils import environment
 from jaxcls._utils.errors import error_context
 from jaxcls.data import duplicates
-from jaxcls.kernels import native
 from jaxcls.reports import callbacks
-from jaxcls.reports.run_directory import RunDirectory
 from jaxcls.tasks import build
-from jaxcls.training import checks, settings
+from jaxcls.training import saving, settings
 from jaxcls.training.loop import FitConfig
-from jaxcls.training.run import Reported, Result, RunData, RunOptions, execute
-from jaxcls.training.saving import predictor_record
+from jaxcls.training.objective import monitor_mode
+from jaxcls.training.run import Reported, Result, RunData, execute
 from jaxcls.training.settings import CommandSettings, Settings
 
 
@@ -46,33 +43,31 @@ def run(
     with error_context(provenance.location):
         validation, test = (build.preprocess(experiment.preprocessor, one) for one in splits[1:])
 
-    record = settings.as_record(resolved)
     identity = settings.identity(resolved)
     preset = settings.identity(build.with_recipe(task, Settings(task=task.name, preset=resolved.preset)))
     differences = {name: preset[name] for name in sorted(identity) if preset[name] != identity[name]}
-    directory = RunDirectory(
+    directory = saving.run_directory(
+        experiment,
+        built.train,
         resolved.run_dir or Path("runs") / f"{task.name}-{settings.digest(resolved, provenance.sha256)}",
-        {name: value for name, value in record.items() if name not in settings.names(CommandSettings)},
+        {name: value for name, value in experiment.settings.items() if name not in settings.names(CommandSettings)},
+        dataclasses.asdict(provenance) | {"duplicates_in_test": copies},
         identity=identity,
         resume=resolved.resume,
-        environment=environment.record() | native.record(),
-        data=dataclasses.asdict(provenance) | {"duplicates_in_test": copies},
-        predictor=predictor_record(experiment, built.train),
     )
-    mode = checks.monitor_mode(experiment.objective, resolved.monitor, resolved.patience, has_validation=True)
+    mode = monitor_mode(experiment.objective, resolved.monitor, resolved.patience, has_validation=True)
     values = vars(resolved) | {"mode": mode}
     return execute(
         experiment,
         experiment.init(resolved.seed),
         RunData(built.train, validation, test),
         FitConfig(**{name: values[name] for name in FitConfig._fields}),
-        RunOptions(**{name: values[name] for name in RunOptions._fields}),
+        resolved,
         directory,
         Reported(
             splits._asdict(), provenance.synthetic, copies, headline=task.metrics, differs_from_preset=differences
         ),
         identity=identity | {"data": provenance.sha256},
-        settings=record,
         say=say,
         stop=stop,
     )

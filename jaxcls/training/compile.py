@@ -1,23 +1,37 @@
 """``jaxcls.compile``: an experiment from a model, an optimizer, losses and metrics, as in Keras."""
 
+import functools
+import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import linen, nnx
 
+from jaxcls import losses, optimizers
+from jaxcls import metrics as metric_functions
+from jaxcls._utils import labels
+from jaxcls._utils.errors import InputError, error_context, unknown_name
 from jaxcls._utils.labels import ProblemName
 from jaxcls.data.adapters import as_examples
 from jaxcls.data.augmentation import inputs_only
 from jaxcls.data.batching import Batch
-from jaxcls.training import arguments, steps
-from jaxcls.training.arguments import Loss, Metric, PerOutput
+from jaxcls.losses import SIGMOID_FAMILY, SOFTMAX_FAMILY
+from jaxcls.losses.shared import Terms, reduce
+from jaxcls.models import Model, from_linen, functional
+from jaxcls.training import steps
 from jaxcls.training.experiment import ClassNames, Experiment, shaped_outputs
-from jaxcls.training.objective import problems
+from jaxcls.training.objective import Objective, OutputSpec, problems
 
 PyTree = Any
+_Value = TypeVar("_Value")
+# One value for all outputs, or a dict of them by output.
+PerOutput: TypeAlias = _Value | Mapping[str, _Value]
+Loss = str | Callable[..., jax.Array]
+Metric = str | Callable[..., float]
 
 
 def compile(
@@ -53,8 +67,8 @@ def compile(
       metrics: names, or functions ``(scores, labels) -> float`` of the probabilities and labels of all examples, which
         may take ``sample_weight``. A list serves every output.
       loss_weights: of several outputs, the factor of each loss in their sum; 1 by default.
-      class_weight: 'balanced' or 'effective', computed from the training labels of the first ``fit``; an array; or a
-        dict {class: weight} with every class.
+      class_weight: 'balanced' or 'effective', computed from the training labels of every ``fit`` (``evaluate`` takes
+        those of the last one); an array; or a dict {class: weight} with every class.
       run_eagerly: ``fit`` examines every step on concrete values before it runs it, and stops at the first number that
         is not finite: it is named, with its examples, and saved for ``replay``. Slow.
       problem: 'binary', 'multiclass' or 'multilabel'. A softmax loss implies 'multiclass'; a sigmoid loss 'binary',
@@ -79,11 +93,11 @@ def compile(
     >>> compiled.evaluate(state, (inputs, [2, 0, 2, 1]))["accuracy"]
     0.75
     """
-    objective = arguments.as_objective(loss, metrics, loss_weights, class_weight, problem)
+    objective = _objective(loss, metrics, loss_weights, class_weight, problem)
     return Experiment(
-        model=shaped_outputs(arguments.as_model(model, example), problems(objective)),
+        model=shaped_outputs(as_model(model, example), problems(objective)),
         objective=objective,
-        optimizer=arguments.as_optimizer(optimizer),
+        optimizer=_optimizer(optimizer),
         preprocess=preprocess,
         augment=steps.no_augmentation if augment is None else inputs_only(augment),
         eval_batch_size=eval_batch_size,
@@ -91,9 +105,9 @@ def compile(
         class_names=class_names,
         settings={
             "task": "compile",
-            "model": arguments.name_of(model),
-            "loss": arguments.name_of(loss),
-            "optimizer": arguments.name_of(optimizer),
+            "model": _name(model),
+            "loss": _name(loss),
+            "optimizer": _name(optimizer),
         },
     )
 
@@ -107,3 +121,204 @@ def batch(inputs: PyTree, labels: PyTree, sample_weight: PyTree = None, mask: An
     arrays = as_examples((inputs, labels) if sample_weight is None else (inputs, labels, sample_weight))
     mask = np.ones(len(arrays), bool) if mask is None else np.asarray(mask, bool)
     return jax.tree.map(jnp.asarray, Batch(arrays.inputs, arrays.labels, mask, arrays.sample_weight))
+
+
+def as_model(model: Any, example: PyTree) -> Model:
+    """Turns a builder of an NNX module, a Linen module or a pair of functions into a Model."""
+    if isinstance(model, Model):
+        return model
+    if isinstance(model, linen.Module):
+        if example is None:
+            raise InputError("a Linen module is initialized with inputs: give a batch of them as example=.")
+        return from_linen(model, example)
+    if isinstance(model, nnx.Module):
+        raise InputError(
+            "a built module was given; give what builds it, such as its class or lambda rngs: MyModule(rngs=rngs), so "
+            "that every seed gives other initial weights."
+        )
+    if isinstance(model, tuple) and len(model) == 2 and all(map(callable, model)):
+        return _from_pair(*model)
+    if not callable(model):
+        raise InputError(
+            f"a model of type {type(model).__name__} was given; give what builds a Flax NNX module, a Linen module, or "
+            "a pair of functions (init, apply)."
+        )
+    built = _unwrapped(model)
+    # The signature of a Flax class is that of its metaclass.
+    signature = inspect.signature(built.__init__ if inspect.isclass(built) else built)
+    return functional((lambda rngs: model(rngs=rngs)) if "rngs" in signature.parameters else model)
+
+
+def _from_pair(init: Callable[..., PyTree], apply: Callable[..., PyTree]) -> Model:
+    takes_key = "key" in inspect.signature(apply).parameters
+
+    def applied(params: PyTree, model_state: PyTree, inputs: PyTree, *, key: Any = None) -> tuple[PyTree, PyTree]:
+        return (apply(params, inputs, key=key) if takes_key else apply(params, inputs)), model_state
+
+    return Model(lambda key: (init(key), {}), applied)
+
+
+def _optimizer(optimizer: str | optax.GradientTransformation) -> optax.GradientTransformation:
+    """Turns a name into an Optax transformation with the default learning rate of that optimizer."""
+    if isinstance(optimizer, str):
+        return optimizers.get(optimizer, learning_rate=optimizers.default_learning_rate(optimizer))
+    if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
+        raise InputError(
+            f"an optimizer of type {type(optimizer).__name__} was given; give a name, or an optax transformation such "
+            "as optimizers.adam(1e-3)."
+        )
+    return optimizer
+
+
+def _objective(loss: Any, metrics: Any, loss_weights: Any, class_weight: Any, problem: Any) -> Objective:
+    """Turns losses and metrics, by name or as functions, into an objective."""
+    if not isinstance(loss, Mapping):
+        if isinstance(metrics, Mapping) or isinstance(problem, Mapping) or loss_weights is not None:
+            raise InputError(
+                "metrics, problem or loss_weights name outputs, and loss does not: give a dict {output: loss}."
+            )
+        return _output_spec(loss, metrics, class_weight, problem, 1.0)
+    if not loss:
+        raise InputError("loss is an empty dict; it must name every output.")
+    by_argument = {
+        "metrics": metrics if isinstance(metrics, Mapping) else dict.fromkeys(loss, metrics),
+        "loss_weights": loss_weights or {},
+        "class_weight": class_weight or {},
+        "problem": problem if isinstance(problem, Mapping) else dict.fromkeys(loss, problem),
+    }
+    for argument, values in by_argument.items():
+        if not isinstance(values, Mapping):
+            raise InputError(f"{argument} must be a dict by output, as loss is.")
+        for name in values:
+            if name not in loss:
+                raise unknown_name(f"output in {argument}", str(name), loss)
+    specs = {}
+    for name, output_loss in loss.items():
+        with error_context(f"output {name!r}"):
+            specs[name] = _output_spec(
+                output_loss,
+                by_argument["metrics"].get(name, ()),
+                by_argument["class_weight"].get(name),
+                by_argument["problem"].get(name),
+                float(by_argument["loss_weights"].get(name, 1.0)),
+            )
+    return specs
+
+
+def _output_spec(loss: Any, metrics: Any, class_weight: Any, problem: Any, weight: float) -> OutputSpec:
+    if problem is not None:
+        labels.check_problem(problem)
+    if not (isinstance(loss, str) or callable(loss)):
+        raise InputError(f"a loss of type {type(loss).__name__} was given; give a name or a function.")
+    function = losses.find(loss, problem) if isinstance(loss, str) else _unwrapped(loss)
+    family = "multiclass" if function in SOFTMAX_FAMILY else "binary" if function in SIGMOID_FAMILY else None
+    problem = problem or family
+    if problem is None:
+        raise InputError("your own loss function needs problem='multiclass', or another.")
+    if family is not None and (problem == "multiclass") != (family == "multiclass"):
+        raise InputError(f"loss {function.__name__!r} does not fit a {problem} problem.")
+
+    from_labels = isinstance(class_weight, str)
+    if from_labels and class_weight not in ("balanced", "effective"):
+        raise unknown_name("class_weight", class_weight, ("balanced", "effective"))
+    options: dict[str, Any] = {}
+    if from_labels:
+        options["class_weight"] = class_weight  # until the training labels are known
+    elif class_weight is not None:
+        # The model's shapes are not known yet; the number of classes is checked when the loss is traced.
+        weights = labels.resolve_class_weight(class_weight, problem, len(class_weight))
+        options["class_weight"] = weights.astype(np.float32)
+    ignore_label = None
+    if family is None:
+        if options and problem == "multilabel":
+            raise InputError("with your own loss function, apply the class_weight of a multilabel problem inside it.")
+        bound: Callable[..., jax.Array] = functools.partial(_user_loss, loss, **options)
+    else:
+        defaults = {"normalizer": "batch", "ignore_label": float("nan") if problem == "multilabel" else None}
+        options = defaults | getattr(loss, "keywords", {}) | options
+        ignore_label = options["ignore_label"]
+        bound = losses.get(loss, problem, **options) if isinstance(loss, str) else functools.partial(loss, **options)
+
+    def weights_from_labels(train_labels: np.ndarray, num_classes: int) -> np.ndarray:
+        return labels.resolve_class_weight(
+            class_weight, problem, num_classes, labels=train_labels, ignore_label=ignore_label
+        ).astype(np.float32)
+
+    return OutputSpec(
+        problem,
+        bound,
+        _metrics(metrics, problem),
+        weight,
+        ignore_label,
+        class_weight=weights_from_labels if from_labels else None,
+    )
+
+
+def _user_loss(
+    loss: Callable[..., jax.Array],
+    outputs: jax.Array,
+    truth: jax.Array,
+    *,
+    mask: Any = None,
+    normalizer: Any = "batch",
+    sample_weight: Any = None,
+    class_weight: Any = None,
+) -> jax.Array:
+    """Gives a loss ``(outputs, labels) -> (N,)`` the weighting and reduction of the losses here."""
+    values = loss(outputs, truth)
+    if values.shape != truth.shape[:1]:
+        raise InputError(
+            f"the loss function returned {values.shape} for {truth.shape[0]} examples; it must return one value each, "
+            f"{truth.shape[:1]}."
+        )
+    elements = jnp.ones(values.shape, values.dtype) if mask is None else mask.astype(values.dtype)
+    weight = elements if class_weight is None else elements * jnp.asarray(class_weight, values.dtype)[truth]
+    # Masked before the product: 0 times NaN is NaN.
+    values = weight * jnp.where(elements > 0, values, 0)
+    terms = Terms(values, weight, elements, positives=elements)
+    return reduce(terms, {"normalizer": normalizer, "sample_weight": sample_weight})
+
+
+def _metrics(chosen: Sequence[Metric], problem: ProblemName) -> dict[str, Callable[..., float]]:
+    if isinstance(chosen, str) or callable(chosen):
+        raise InputError(f"metrics is a list, such as metrics=[{chosen!r}].")
+    functions: dict[str, Callable[..., float]] = {}
+    for metric in chosen:
+        if isinstance(metric, str):
+            functions[metric] = metric_functions.get(metric, problem)
+        elif callable(metric):
+            functions[getattr(metric, "__name__", type(metric).__name__)] = _user_metric(metric)
+        else:
+            raise InputError(f"a metric of type {type(metric).__name__} was given; give a name or a function.")
+    return functions
+
+
+def _user_metric(metric: Callable[..., Any]) -> Callable[..., float]:
+    takes_weight = "sample_weight" in inspect.signature(metric).parameters
+
+    def measured(scores: np.ndarray, truth: np.ndarray, *, sample_weight: np.ndarray, mask: np.ndarray) -> float:
+        options = {"sample_weight": sample_weight[mask]} if takes_weight else {}
+        return float(metric(scores[mask], truth[mask], **options))
+
+    return measured
+
+
+def _unwrapped(function: Any) -> Any:
+    """Returns the function inside nested ``functools.partial``."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function
+
+
+def _name(argument: Any) -> str:
+    """Names a model, loss or optimizer for the record of a run.
+
+    >>> _name({"kind": "hinge", "flag": np.mean})
+    'kind: hinge, flag: mean'
+    """
+    if isinstance(argument, Mapping):
+        return ", ".join(f"{name}: {_name(value)}" for name, value in argument.items())
+    if isinstance(argument, str):
+        return argument
+    function = _unwrapped(argument)
+    return str(getattr(function, "__name__", type(function).__name__))

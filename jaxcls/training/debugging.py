@@ -64,7 +64,7 @@ def examine(experiment: "Experiment", state: TrainState, batch: Batch) -> Findin
     Raises:
       InputError: the outputs of a multiclass problem are probabilities, not logits.
     """
-    model, objective = experiment.model, experiment.objective
+    model, objective = experiment.model, experiment.complete_objective
     for kind, tree in (("parameter", state.params), ("model state", state.model_state)):
         if finding := _first_non_finite(kind, tree):
             return finding
@@ -134,13 +134,11 @@ class StepSaver(NamedTuple):
     Attributes:
       experiment: whose steps they are.
       folder: for the files, ``step-000012.npz``.
-      settings: of the run, from which ``jaxcls replay`` builds the experiment again; None if its code is the user's.
       rows_of: state -> the rows of the training examples in the next batch; None if they are not known.
     """
 
     experiment: "Experiment"
     folder: Path
-    settings: Mapping[str, Any] | None = None
     rows_of: Callable[[TrainState], np.ndarray] | None = None
 
     def train_chunk(self, state: TrainState, batches: Batch) -> tuple[TrainState, StepMetrics]:
@@ -167,15 +165,16 @@ class StepSaver(NamedTuple):
             message = self._save(finding, state, batch)
         except OSError as error:
             return f"step {int(state.step)}: {finding}. It could not be saved ({error})."
-        return f"{message}." if self.settings is None else f"{message}: jaxcls replay examines it again."
+        return f"{message}." if self.experiment.name == "compile" else f"{message}: jaxcls replay examines it again."
 
     def _save(self, finding: Finding, state: TrainState, batch: Batch) -> str:
         # Where no single example is the cause, the rows of all of the batch are saved.
         indices = list(finding.examples) or np.flatnonzero(batch.mask).tolist()
         rows = self.rows_of(state)[indices].tolist() if self.rows_of else []
         step = int(state.step)
-        about = {"rows": rows} | ({} if self.settings is None else {"settings": self.settings})
-        path = save(self.folder / f"step-{step:06}.npz", finding, state, batch, about)
+        # From its settings, jaxcls replay builds the experiment of a task again; the code of another is the user's.
+        settings = {} if self.experiment.name == "compile" else {"settings": self.experiment.settings}
+        path = save(self.folder / f"step-{step:06}.npz", finding, state, batch, {"rows": rows} | settings)
         named = f" (rows {listed(rows)} of the training examples)" if rows else ""
         return f"step {step}: {finding}{named}. It is saved in {path}"
 

@@ -13,7 +13,6 @@ import jax
 import numpy as np
 import optax
 
-from jaxcls import optimizers
 from jaxcls._utils.errors import InputError
 from jaxcls.data.adapters import as_arrays
 from jaxcls.data.batching import Batch, Examples
@@ -21,14 +20,14 @@ from jaxcls.data.buckets import Buckets
 from jaxcls.data.preprocessing import Preprocessor
 from jaxcls.models import Model
 from jaxcls.reports.callbacks import Callback
-from jaxcls.training import checks, steps
 from jaxcls.training import objective as objectives
-from jaxcls.training.objective import Objective
+from jaxcls.training import steps
+from jaxcls.training.objective import Objective, OutputSpec
 from jaxcls.training.steps import Augment, StepMetrics, TrainState, TrainStep
 
 if TYPE_CHECKING:
     from jaxcls.training.debugging import Finding
-    from jaxcls.training.history import History
+    from jaxcls.training.loop import History
 
 PyTree = Any
 # Of several outputs, by output.
@@ -71,6 +70,8 @@ class Experiment:
     class_names: ClassNames | None = None
     preprocessor: Preprocessor | None = None
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    # Those that come from training labels, by output.
+    _class_weights: dict[str | None, np.ndarray] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
     def init(self, seed: int = 0) -> TrainState:
         """Returns the state before the first step, on every device; everything random follows from the seed."""
@@ -111,8 +112,7 @@ class Experiment:
         Args:
           inputs: as the preprocessor takes them, or arrays.
         """
-        params = optimizers.evaluation_params(state.opt_state, state.params)
-        return self.scores(params, state.model_state, self.transform(inputs))
+        return self.scores(steps.evaluated_weights(state), self.transform(inputs))
 
     def evaluate(self, state: TrainState, data: Any) -> dict[str, float]:
         """Returns the loss and the metrics of examples; of several outputs, of each too, as in 'article_accuracy'.
@@ -167,20 +167,19 @@ class Experiment:
           NonFiniteError: with ``run_eagerly``, something was not finite.
         """
         # Runs are built on the experiment.
-        from jaxcls.training import array_run
+        from jaxcls.training import run
         from jaxcls.training.loop import FitConfig
-        from jaxcls.training.run import RunData
 
-        mode = checks.monitor_mode(self.objective, monitor, patience, validation_data is not None)
+        mode = objectives.monitor_mode(self.objective, monitor, patience, validation_data is not None)
         config = FitConfig(epochs, batch_size, monitor, mode, patience, max_skipped_steps)
         train = self.examples(data)
         self._compute_class_weights(train)
-        examples = RunData(
+        examples = run.RunData(
             train,
             None if validation_data is None else self.examples(validation_data),
             None if test_data is None else self.examples(test_data),
         )
-        return array_run.fit(
+        return run.fit_arrays(
             self, state, examples, config, run_dir=None if run_dir is None else Path(run_dir), callbacks=callbacks,
             verbose=verbose,
         )  # fmt: skip
@@ -230,16 +229,19 @@ class Experiment:
         Raises:
           InputError: something does not fit; the message names the output, the row and the rule.
         """
-        return checks.examples(self.objective, data, self.output_shapes)
+        return objectives.checked_examples(self.objective, data, self.output_shapes)
 
-    def scores(self, params: PyTree, model_state: PyTree, inputs: PyTree) -> PyTree:
-        """Returns the scores of any number of input arrays, on the host."""
-        return self._map_batches(lambda *batch: self.prediction_step(*batch)[0], params, model_state, inputs)
+    def scores(self, weights: Mapping[str, PyTree], inputs: PyTree) -> PyTree:
+        """Returns the scores of any number of input arrays, on the host.
+
+        Args:
+          weights: "params" and "model_state".
+        """
+        return self._map_batches(lambda *batch: self.prediction_step(*batch)[0], weights, inputs)
 
     def measure(self, state: TrainState, data: Examples) -> dict[str, float]:
         """Returns the loss and the metrics of examples that are known to be valid."""
-        params = optimizers.evaluation_params(state.opt_state, state.params)
-        scores, losses = self._map_batches(self._judge, params, state.model_state, data.inputs, data.labels)
+        scores, losses = self._map_batches(self._judge, steps.evaluated_weights(state), data.inputs, data.labels)
         return objectives.measure(self.objective, scores, losses, data.labels, data.sample_weight)
 
     @property
@@ -253,27 +255,37 @@ class Experiment:
 
     @property
     def complete_objective(self) -> Objective:
-        """The objective with class weights; those that come from training labels are known from the first fit on."""
-        complete: Objective = self.__dict__.get("_weighted", self.objective)
-        return complete
+        """The objective with class weights; those that come from training labels are of the last fit.
+
+        Raises:
+          InputError: there was no fit yet.
+        """
+        complete: dict[Any, OutputSpec] = {}
+        for name, spec in objectives.specs(self.objective):
+            if spec.class_weight is not None:
+                if name not in self._class_weights:
+                    raise InputError(
+                        "class_weight is computed from the training labels of a fit: call fit first, or give "
+                        "losses.class_weights(labels, num_classes)."
+                    )
+                spec = spec._replace(loss=functools.partial(spec.loss, class_weight=self._class_weights[name]))
+            complete[name] = spec
+        return complete.get(None, complete)
 
     def _compute_class_weights(self, train: Examples) -> None:
-        """Completes the objective with class weights from training labels, once."""
-        if "_weighted" in self.__dict__ or not any(
-            spec.loss_from_labels for _, spec in objectives.specs(self.objective)
-        ):
+        """Computes the class weights that come from training labels; functions of other ones are compiled again."""
+        if all(spec.class_weight is None for _, spec in objectives.specs(self.objective)):
             return
         outputs = self.output_shapes(train.inputs)
-        weighted = {}
-        for name, spec, logits, labels, _ in objectives.by_output(self.objective, outputs, train.labels, None):
-            if spec.loss_from_labels:
-                classes = 2 if spec.problem == "binary" else logits.shape[1]
-                spec = spec._replace(loss=spec.loss_from_labels(labels, classes))
-            weighted[name] = spec
-        self.__dict__["_weighted"] = weighted.get(None, weighted)
-        # Functions of the incomplete objective, if any were made.
-        for name in ("step", "train_step", "train_chunk", "_judge"):
-            self.__dict__.pop(name, None)
+        weights = {
+            name: spec.class_weight(labels, 2 if spec.problem == "binary" else logits.shape[1])
+            for name, spec, logits, labels, _ in objectives.by_output(self.objective, outputs, train.labels, None)
+            if spec.class_weight is not None
+        }
+        if not self._class_weights or any((weights[name] != self._class_weights[name]).any() for name in weights):
+            self._class_weights.update(weights)
+            for name in ("step", "train_step", "train_chunk", "_judge"):
+                self.__dict__.pop(name, None)
 
     def epoch_order(self, data: Examples, batch_size: int) -> Callable[[jax.Array, int], jax.Array]:
         """Returns ``(key, epoch) -> rows``, the order in which an epoch visits the examples."""
@@ -307,11 +319,10 @@ class Experiment:
 
         return judge
 
-    def _map_batches(self, step: Callable[..., PyTree], params: PyTree, model_state: PyTree, *arrays: PyTree) -> PyTree:
+    def _map_batches(self, step: Callable[..., PyTree], weights: Mapping[str, PyTree], *arrays: PyTree) -> PyTree:
         batch_size = -(-self.eval_batch_size // jax.device_count()) * jax.device_count()
-        return steps.collect(
-            step, params, model_state, *arrays, batch_size=batch_size, buckets=self.buckets, sharding=shardings()[1]
-        )
+        step = functools.partial(step, weights["params"], weights["model_state"])
+        return steps.collect(step, *arrays, batch_size=batch_size, buckets=self.buckets, sharding=shardings()[1])
 
     def output_shapes(self, inputs: PyTree) -> PyTree:
         """Returns the shapes of the model's outputs for a batch of input arrays; nothing is computed."""

@@ -15,7 +15,6 @@ from jaxcls.checkpoints import CheckpointManager
 from jaxcls.data.batching import Batch, Examples, Feed, chunk_length, device_feed, steps_per_epoch
 from jaxcls.reports.callbacks import Callback
 from jaxcls.training import memory
-from jaxcls.training.history import History
 from jaxcls.training.steps import StepMetrics, TrainState, epoch_order
 
 TrainChunk = Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]
@@ -25,6 +24,18 @@ TrainChunk = Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]
 MAX_CHUNK_STEPS = 32
 # The batches of a dispatch are on the device together, so there are fewer of large examples.
 MAX_CHUNK_BYTES = 1 << 26
+
+
+class History(list[dict[str, Any]]):
+    """A list with one entry per epoch: 'epoch', 'step', 'loss', 'val_loss', metrics such as 'val_accuracy', 'seconds'.
+
+    >>> History([{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25}]).as_dict()
+    {'epoch': [1, 2], 'loss': [0.5, 0.25]}
+    """
+
+    def as_dict(self) -> dict[str, list[Any]]:
+        """Returns Keras's form, a list of values by name."""
+        return {name: [entry[name] for entry in self] for name in (self[0] if self else ())}
 
 
 class DivergedError(RunError):

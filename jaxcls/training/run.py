@@ -8,28 +8,29 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from jaxcls import optimizers
+from jaxcls import metrics
 from jaxcls._utils import files
 from jaxcls._utils.errors import InputError
 from jaxcls._utils.interruption import watched
 from jaxcls.checkpoints import CheckpointError, CheckpointManager
 from jaxcls.data import batching, streaming
-from jaxcls.data.batching import Examples, batch_rows, steps_per_epoch
+from jaxcls.data.batching import Examples, batch_rows, steps_per_epoch, take
 from jaxcls.data.dataset import Split
 from jaxcls.kernels import native
 from jaxcls.reports import html_report, run_directory
 from jaxcls.reports.callbacks import Callback, ProgressBar, TensorBoardLogger, WandbLogger
 from jaxcls.reports.run_directory import RunDirectory
+from jaxcls.training import loop, problems, profiling, saving
 from jaxcls.training import objective as objectives
-from jaxcls.training import problems, profiling
 from jaxcls.training.debugging import StepSaver
-from jaxcls.training.experiment import Experiment, shardings
-from jaxcls.training.history import History
-from jaxcls.training.loop import FitConfig, chunks, fit
-from jaxcls.training.saving import class_names_of, plain_thresholds, save_weights
-from jaxcls.training.steps import TrainState
+from jaxcls.training.experiment import Experiment, check_batch_size, shardings
+from jaxcls.training.loop import FitConfig, History
+from jaxcls.training.objective import by_output
+from jaxcls.training.settings import Settings
+from jaxcls.training.steps import TrainState, evaluated_weights
 
 PyTree = Any
 Say = Callable[[str], None]
@@ -41,28 +42,6 @@ class RunData(NamedTuple):
     train: Examples
     validation: Examples | None = None
     test: Examples | None = None
-
-
-class RunOptions(NamedTuple):
-    """How a run is executed.
-
-    Attributes:
-      data_on: where the training examples are kept; 'auto' keeps them on the device if they take at most half of its
-        free memory. The result is the same.
-      stall_seconds: end the process after this much time without progress; 0 never does.
-      restore_best: test the weights of the best epoch instead of the last.
-      tune_threshold: the metric that decision thresholds are tuned for on the validation examples.
-      profile: a folder for a profiler trace.
-      tensorboard, wandb: also log the history there.
-    """
-
-    data_on: Literal["auto", "device", "host"] = "auto"
-    stall_seconds: float = 0.0
-    restore_best: bool = False
-    tune_threshold: str | None = None
-    profile: Path | None = None
-    tensorboard: bool = False
-    wandb: bool = False
 
 
 class Reported(NamedTuple):
@@ -101,28 +80,82 @@ class Result(NamedTuple):
     report: dict[str, Any]
 
 
+def fit_arrays(
+    experiment: Experiment,
+    state: TrainState,
+    data: RunData,
+    config: FitConfig,
+    *,
+    run_dir: Path | None,
+    callbacks: Sequence[Callback],
+    verbose: bool,
+) -> tuple[TrainState, History]:
+    """Fits an experiment to a user's arrays; see :meth:`jaxcls.training.experiment.Experiment.fit`."""
+    if config.epochs < 1:
+        raise InputError(f"epochs is {config.epochs}; it must be 1 or more.")
+    check_batch_size(config.batch_size, "batch_size")
+    # The loop donates its state; the caller's stays valid.
+    own_state = jax.tree.map(jnp.copy, state)
+    say: Say | None = print if verbose else None
+    if run_dir is None:
+        return train(experiment, own_state, data, config, callbacks=callbacks, say=say)
+    test_split = "test" if data.test is not None else "validation" if data.validation is not None else "train"
+    validation = data.validation or data.train
+    arrays = {"train": data.train, "validation": validation, "test": data.test or validation}
+    checksums = {name: sha256(tuple(examples)) for name, examples in arrays.items()}
+    record = dict(experiment.settings) | {name: value for name, value in config._asdict().items() if value is not None}
+    directory = saving.run_directory(
+        experiment, data.train, run_dir.absolute(), record, saving.array_provenance(checksums), identity=["batch_size"]
+    )
+    batch = take(data.train, np.zeros(config.batch_size, np.int32), np.ones(config.batch_size, bool))
+    program = jax.jit(experiment.step).lower(experiment.state_shapes, batch).as_text()
+    result = execute(
+        experiment,
+        own_state,
+        data,
+        config,
+        Settings(stall_seconds=0.0),
+        directory,
+        Reported(
+            {name: _as_split(experiment, examples) for name, examples in arrays.items()},
+            test_split=test_split,
+            headline=experiment.measured_names,
+        ),
+        # All that decides the result of a program whose functions are the user's: the compiled step itself, in which
+        # are the model, the loss, the optimizer, its rates and class weights.
+        identity={
+            "batch_size": config.batch_size,
+            "step": hashlib.sha256(program.encode()).hexdigest(),
+            "initial_state": sha256(state._replace(key=jax.random.key_data(state.key))),
+            "data": checksums,
+        },
+        callbacks=callbacks,
+        say=say,
+    )
+    return result.state, result.history
+
+
 def execute(
     experiment: Experiment,
     state: TrainState,
     data: RunData,
     config: FitConfig,
-    options: RunOptions,
+    options: Settings,
     directory: RunDirectory,
     reported: Reported,
     *,
     identity: Mapping[str, Any],
-    settings: Mapping[str, Any] | None = None,
     callbacks: Sequence[Callback] = (),
-    say: Say = print,
+    say: Say | None = print,
     stop: Callable[[], bool] = lambda: False,
 ) -> Result:
     """Trains, or resumes training, tests at the end, and writes the run directory.
 
     Args:
       state: before the first step; it is donated.
+      options: how the run is executed: where data is kept, the watchdog, the tested epoch, thresholds, loggers.
       identity: what decides the result, for the checkpoints: those of another run are refused.
-      settings: of a task, from which ``jaxcls replay`` builds the experiment again.
-      say: takes lines for the user.
+      say: takes lines for the user; None is silent.
       stop: polled between dispatches; training saves and stops when it returns True.
 
     Raises:
@@ -130,11 +163,11 @@ def execute(
       Interrupted, DivergedError: see :func:`jaxcls.training.loop.fit`.
       CheckpointError: the results cannot be written; the message names the last good state.
     """
-    problem = problems.get(objectives.problems(experiment.objective))
-    class_names = class_names_of(experiment, data.train)
-    saver = StepSaver(
-        experiment, directory.path / "debug", settings, _rows_of(experiment, data.train, config.batch_size)
-    )
+    tell = say or (lambda line: None)
+    problem_name: Any = objectives.problems(experiment.objective)
+    class_names = saving.class_names_of(experiment, data.train)
+    problem = problems.get(problem_name, class_names)
+    saver = StepSaver(experiment, directory.path / "debug", _rows_of(experiment, data.train, config.batch_size))
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     with (
         watched(options.stall_seconds) as alive,
@@ -145,50 +178,57 @@ def execute(
     ):
         checkpoints.check_resources(state)
         directory.begin()
-        say(
+        tell(
             f"{experiment.settings.get('model', 'model')}: {count:,} parameters, "
             f"{experiment.settings.get('dtype', 'float32')}, on {jax.device_count()} {jax.devices()[0].device_kind}; "
             f"{len(data.train):,} training and {len(data.validation or ()):,} validation examples"
         )
         for operation, library in native.record().items():
-            say(f"{operation} by {library}")
-        say(f"{'resuming' if directory.continued else 'saving'} this run in {directory.path}")
+            tell(f"{operation} by {library}")
+        tell(f"{'resuming' if directory.continued else 'saving'} this run in {directory.path}")
         for difference in directory.warnings:
-            say(f"warning: {difference}; the last bits of the result may differ from those of an uninterrupted run")
-        with (
-            TensorBoardLogger(directory.path / "tensorboard")
-            if options.tensorboard else contextlib.nullcontext() as events,
-            WandbLogger(directory.path.name, directory.path, experiment.settings)
-            if options.wandb else contextlib.nullcontext() as online,
-            profiling.Trace(options.profile) if options.profile else contextlib.nullcontext() as trace,
-        ):  # fmt: skip
-            logger = _HistoryLogger(directory, [sink for sink in (events, online) if sink], alive, say)
+            tell(f"warning: {difference}; the last bits of the result may differ from those of an uninterrupted run")
+        with contextlib.ExitStack() as stack:
+            sinks: list[Any] = []
+            if options.tensorboard:
+                sinks.append(stack.enter_context(TensorBoardLogger(directory.path / "tensorboard")))
+            if options.wandb:
+                logger = WandbLogger(directory.path.name, directory.path, experiment.settings)
+                sinks.append(stack.enter_context(logger))
+            history_logger = _HistoryLogger(directory, sinks, alive, tell)
+            trace = [stack.enter_context(profiling.Trace(options.profile))] if options.profile else []
             state, history = train(
                 experiment, state, data, config, data_on=options.data_on, checkpoints=checkpoints, saver=saver,
-                callbacks=[logger, *([trace] if trace else []), *callbacks], say=say, stop=stop,
+                callbacks=[history_logger, *trace, *callbacks], say=say, stop=stop,
             )  # fmt: skip
             with _written(checkpoints):
-                logger.write(history)  # also if the last process was killed before it could
+                history_logger.write(history)  # also if the last process was killed before it could
         if options.restore_best and (best := checkpoints.restore(like=state, best=True)):
             state = best.state
         if options.profile:
-            say(f"\n{profiling.table(options.profile)}\nthe trace of these steps is in {options.profile}")
+            tell(f"\n{profiling.table(options.profile)}\nthe trace of these steps is in {options.profile}")
         validation = data.validation or data.train
-        thresholds = problem.thresholds(
-            options.tune_threshold, lambda: _scores(experiment, state, validation), reported.splits["validation"]
-        )
+        thresholds = problems.default_thresholds(problem_name)
+        if options.tune_threshold is not None:
+            thresholds = metrics.tune_threshold(
+                experiment.scores(evaluated_weights(state), validation.inputs),
+                reported.splits["validation"].labels,
+                problem=problem_name,
+                metric=options.tune_threshold,
+                sample_weight=reported.splits["validation"].sample_weight,
+            )
         with _written(checkpoints):
-            save_weights(directory.model, experiment, state, thresholds)
-        scores = _scores(experiment, state, data.test or validation)
-        report = problem.report(scores, reported.splits["test"], class_names=class_names, thresholds=thresholds) | {
+            saving.save_weights(directory.model, state, thresholds)
+        scores = experiment.scores(evaluated_weights(state), (data.test or validation).inputs)
+        report = problem.report(scores, reported.splits["test"], thresholds) | {
             "split": reported.test_split,
             "step": int(state.step),
-            "thresholds": plain_thresholds(thresholds),
+            "thresholds": saving.plain_thresholds(thresholds),
             "synthetic": reported.synthetic,
             "duplicates_in_test": reported.duplicates,
             "params_sha256": sha256(state.params),
         }
-        summary = problem.summarize(report, scores, reported.splits, class_names=class_names, thresholds=thresholds) | {
+        summary = problem.summarize(report, scores, reported.splits, thresholds) | {
             "headline": [name for name in reported.headline if name in report["metrics"]],
             "parameters": count,
             "recipe": dict(reported.differs_from_preset),
@@ -215,6 +255,8 @@ def train(
     """Fits an experiment to arrays that are kept on the devices, or on the host where they do not fit.
 
     Args:
+      data_on: where the training examples are kept; 'auto' keeps them on the device if they take at most half of its
+        free memory. The result is the same.
       saver: saves non-finite steps; without one they are only named.
       say: takes lines for the user and turns on the progress bar; None is silent.
     """
@@ -222,7 +264,7 @@ def train(
     if on_host and say:
         say("the training examples stay on the host, and batches are sent to the device ahead of their use")
     replicated, sharded = shardings()
-    batches = chunks(
+    chunks = loop.chunks(
         data.train if on_host else jax.device_put(data.train, replicated),
         config.batch_size,
         order=experiment.epoch_order(data.train, config.batch_size),
@@ -230,14 +272,14 @@ def train(
         sharding=sharded,
     )
     eager = saver or StepSaver(experiment, Path("debug"))
-    steps = int(state.step) + config.epochs * batches.steps
+    steps = int(state.step) + config.epochs * chunks.steps
     with (
         ProgressBar(steps, epochs=config.epochs, batch_size=config.batch_size)
         if say else contextlib.nullcontext() as bar,
     ):  # fmt: skip
-        return fit(
+        return loop.fit(
             state,
-            batches,
+            chunks,
             config,
             train_chunk=eager.train_chunk if experiment.run_eagerly else experiment.train_chunk,
             validate=lambda state: {} if data.validation is None else experiment.measure(state, data.validation),
@@ -256,9 +298,16 @@ def sha256(tree: PyTree) -> str:
     return total.hexdigest()
 
 
-def _scores(experiment: Experiment, state: TrainState, examples: Examples) -> Any:
-    params = optimizers.evaluation_params(state.opt_state, state.params)
-    return experiment.scores(params, state.model_state, examples.inputs)
+def _as_split(experiment: Experiment, examples: Examples) -> Split:
+    """Returns array examples as a split, with the most likely class of soft labels."""
+    labels = {}
+    for name, spec, truth, _, _ in by_output(experiment.objective, examples.labels, examples.labels, None):
+        if spec.problem == "multiclass" and truth.ndim == 2:
+            truth = truth.argmax(axis=1)
+        elif spec.problem == "binary":
+            truth = (truth >= 0.5).astype(np.int32)
+        labels[name] = truth
+    return Split(examples.inputs, labels.get(None, labels), examples.sample_weight)
 
 
 def _rows_of(experiment: Experiment, train: Examples, batch_size: int) -> Callable[[TrainState], np.ndarray]:

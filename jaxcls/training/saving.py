@@ -8,12 +8,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcls import optimizers
 from jaxcls._utils import environment
 from jaxcls._utils.errors import InputError
 from jaxcls.checkpoints import CheckpointManager
 from jaxcls.data.batching import Examples
-from jaxcls.data.dataset import Provenance, Split
+from jaxcls.data.dataset import Provenance
 from jaxcls.export import folder
 from jaxcls.export.exportable import Exportable
 from jaxcls.kernels import native
@@ -22,7 +21,7 @@ from jaxcls.training import objective as objectives
 from jaxcls.training import problems
 from jaxcls.training.experiment import ClassNames, Experiment
 from jaxcls.training.objective import by_output
-from jaxcls.training.steps import TrainState
+from jaxcls.training.steps import TrainState, evaluated_weights
 
 PyTree = Any
 
@@ -33,35 +32,48 @@ def array_provenance(sha256: Mapping[str, str]) -> dict[str, Any]:
     return dataclasses.asdict(provenance) | {"duplicates_in_test": 0}
 
 
+def run_directory(
+    experiment: Experiment,
+    examples: Examples | None,
+    path: Path,
+    config: Mapping[str, Any],
+    data: Mapping[str, Any],
+    **options: Any,
+) -> RunDirectory:
+    """Returns a run directory with the environment, and with what a prediction needs besides settings and weights.
+
+    Args:
+      examples: some, from which the number of classes follows where the experiment does not name them.
+      config, data, options: see :class:`jaxcls.reports.run_directory.RunDirectory`.
+    """
+    predictor = {
+        "problem": objectives.problems(experiment.objective),
+        "class_names": class_names_of(experiment, examples),
+        "preprocessor": None if experiment.preprocessor is None else experiment.preprocessor.as_record(),
+    }
+    versions = environment.record() | native.record()
+    return RunDirectory(path, config, environment=versions, data=data, predictor=predictor, **options)
+
+
 def save(experiment: Experiment, state: TrainState, path: Path) -> None:
     """Writes a directory with the weights that are evaluated, from which :func:`jaxcls.load` predicts."""
     if path.exists() and any(path.iterdir()):
         raise InputError(f"{path} is not empty; give a new directory.")
     path.mkdir(parents=True, exist_ok=True)
-    problem = problems.get(objectives.problems(experiment.objective))
-    directory = RunDirectory(
-        path.absolute(),
-        experiment.settings,
-        environment=environment.record() | native.record(),
-        data=array_provenance({}),
-        predictor=predictor_record(experiment, None),
-    )
+    directory = run_directory(experiment, None, path.absolute(), experiment.settings, array_provenance({}))
     directory.begin()
-    thresholds = problem.thresholds(None, lambda: None, Split(None, None))
-    save_weights(directory.model, experiment, state, thresholds)
+    save_weights(directory.model, state, problems.default_thresholds(objectives.problems(experiment.objective)))
     directory.write_checksums()
 
 
 def export(experiment: Experiment, state: TrainState, path: Path, inputs: PyTree, format: str) -> None:
     """Exports an experiment of arrays; see :meth:`jaxcls.training.experiment.Experiment.export`."""
     folder.check_output(path)
-    weights = evaluated_weights(state)
     arrays = experiment.transform(inputs)
     names = class_names_of(experiment, Examples(arrays, None, None))
-    problem = problems.get(objectives.problems(experiment.objective))
-    thresholds = problem.thresholds(None, lambda: None, Split(None, None))
-    exportable = exportable_of(experiment, weights, thresholds, names, array_provenance({}), arrays)
-    folder.export(path, exportable, format)
+    thresholds = problems.default_thresholds(objectives.problems(experiment.objective))
+    data = array_provenance({})
+    folder.export(path, exportable_of(experiment, evaluated_weights(state), thresholds, names, data, arrays), format)
 
 
 def exportable_of(
@@ -104,28 +116,10 @@ def exportable_of(
     )
 
 
-def evaluated_weights(state: TrainState) -> dict[str, PyTree]:
-    """Returns the weights that are evaluated, without the optimizer's state."""
-    return {
-        "params": optimizers.evaluation_params(state.opt_state, state.params),
-        "model_state": state.model_state,
-    }
-
-
-def save_weights(folder: Path, experiment: Experiment, state: TrainState, thresholds: Any) -> None:
+def save_weights(folder: Path, state: TrainState, thresholds: Any) -> None:
     """Saves the weights that are evaluated, without the optimizer's state, and their decision thresholds."""
     with CheckpointManager(folder, max_to_keep=1) as manager:
         manager.save(int(state.step), evaluated_weights(state), metadata={"thresholds": plain_thresholds(thresholds)})
-
-
-def predictor_record(experiment: Experiment, examples: Examples | None) -> dict[str, Any]:
-    """Returns what a prediction needs besides settings and weights, as JSON values."""
-    preprocessor = experiment.preprocessor
-    return {
-        "problem": objectives.problems(experiment.objective),
-        "class_names": class_names_of(experiment, examples),
-        "preprocessor": None if preprocessor is None else preprocessor.as_record(),
-    }
 
 
 def class_names_of(experiment: Experiment, examples: Examples | None) -> Any:

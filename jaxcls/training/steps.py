@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 
-from jaxcls import kernels
+from jaxcls import kernels, optimizers
 from jaxcls.data.batching import Batch, padded_batches
 from jaxcls.data.buckets import Buckets, Size
 from jaxcls.models import Model
@@ -84,6 +84,12 @@ def _strongly_typed(value: ArrayLike) -> jax.Array:
     """A weak type, as ``jnp.full(3, 0.5)`` has, is lost in the first step: the second would be another program."""
     leaf = jnp.asarray(value)
     return leaf if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf.astype(leaf.dtype)
+
+
+def evaluated_weights(state: TrainState) -> dict[str, PyTree]:
+    """The weights that are evaluated and saved: averages of the parameters, if the optimizer keeps any."""
+    params = optimizers.evaluation_params(state.opt_state, state.params)
+    return {"params": params, "model_state": state.model_state}
 
 
 def make_train_step(
@@ -229,8 +235,6 @@ def make_prediction_step(
 
 def collect(
     step: Callable[..., PyTree],
-    params: PyTree,
-    model_state: PyTree,
     inputs: PyTree,
     *extra: PyTree,
     batch_size: int,
@@ -242,13 +246,13 @@ def collect(
     Batches have one size, so that one compiled program serves sets of every size; with ``buckets``, one for each size.
 
     Args:
-      step: ``(params, model_state, inputs, *extra) -> tree``, such as a prediction step, of a batch.
+      step: ``(inputs, *extra) -> tree`` of a batch, such as a prediction step with its weights bound.
       extra: further arrays of the examples that the step takes, such as their labels.
     """
     count = len(jax.tree.leaves(inputs)[0])
     if buckets is None:
         batches = padded_batches((inputs, *extra), batch_size)
-        return _joined([step(params, model_state, *jax.device_put(batch, sharding)) for batch in batches], count)
+        return _joined([step(*jax.device_put(batch, sharding)) for batch in batches], count)
     numbers = buckets.indices(inputs)
     parts, rows = [], []
     for number, size in enumerate(buckets.sizes):
@@ -256,7 +260,7 @@ def collect(
         if len(indices):
             taken, *others = jax.tree.map(lambda leaf, indices=indices: leaf[indices], (inputs, *extra))
             options: dict[str, Any] = {"batch_size": batch_size, "sharding": sharding}
-            parts.append(collect(step, params, model_state, buckets.cut(taken, size), *others, **options))
+            parts.append(collect(step, buckets.cut(taken, size), *others, **options))
             rows.append(indices)
     back = np.argsort(np.concatenate(rows))
     return jax.tree.map(lambda values: values[back], _joined(parts, count))

@@ -84,10 +84,10 @@ def made(
     else:
         scores, labels = scored(problem, len(names), rows, rng)
         test = Split(inputs(kind, rows, rng, text=text, **shape), labels)
-    problem_type = problems.get(problem)
-    report = problem_type.report(scores, test, class_names=names, thresholds=threshold)
+    problem_type = problems.get(problem, names)
+    report = problem_type.report(scores, test, threshold)
     parts = {"train": test, "validation": test, "test": test}
-    summary = problem_type.summarize(report, scores, parts, class_names=names, thresholds=threshold)
+    summary = problem_type.summarize(report, scores, parts, threshold)
     history = [
         {
             "epoch": epoch,

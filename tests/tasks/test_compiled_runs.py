@@ -5,6 +5,7 @@ import json
 import chex
 import jax
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
@@ -162,6 +163,40 @@ def test_balanced_class_weights_are_those_of_the_training_labels():
     chex.assert_trees_all_equal(state, expected)
     assert history.as_dict()["val_loss"] == expected_history.as_dict()["val_loss"]
     assert balanced.evaluate(state, VALIDATION)["loss"] == history[-1]["val_loss"]
+
+
+def test_every_fit_balances_the_classes_of_its_own_training_labels():
+    traced = []
+
+    def own_loss(outputs, labels):
+        traced.append(outputs.shape)
+        return optax.softmax_cross_entropy_with_integer_labels(outputs, labels)
+
+    balanced = compiled(loss=own_loss, problem="multiclass", class_weight="balanced")
+    explicit = compiled(
+        loss=own_loss, problem="multiclass", class_weight=losses.class_weights(VALIDATION[1], num_classes=3)
+    )
+    fit(balanced)
+    options = {"epochs": 2, "batch_size": 16, "verbose": False}
+    state, history = balanced.fit(balanced.init(0), VALIDATION, validation_data=TRAIN, **options)
+    expected, expected_history = explicit.fit(explicit.init(0), VALIDATION, validation_data=TRAIN, **options)
+    chex.assert_trees_all_equal(state, expected)
+    assert history.as_dict()["val_loss"] == expected_history.as_dict()["val_loss"]
+    # The same weights again need no other program.
+    before = len(traced)
+    balanced.fit(balanced.init(1), VALIDATION, validation_data=TRAIN, **options)
+    assert len(traced) == before
+
+
+def test_a_fit_that_examines_every_step_knows_its_class_weights():
+    eager, quick = (compiled(class_weight="balanced", run_eagerly=eager) for eager in (True, False))
+    (state, _), (expected, _) = fit(eager, epochs=1), fit(quick, epochs=1)
+    chex.assert_trees_all_close(state.params, expected.params, rtol=1e-5)
+
+
+def test_a_silent_fit_prints_nothing(tmp_path, capsys):
+    fit(compiled(), tmp_path / "run", epochs=1)
+    assert capsys.readouterr().out == ""
 
 
 def test_callbacks_follow_training():

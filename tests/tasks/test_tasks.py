@@ -115,7 +115,7 @@ def test_every_task_has_a_valid_sample(name):
     assert len(dataset.provenance.sha256) > 0
     assert all(len(digest) == 64 for digest in dataset.provenance.sha256.values())
     for part in parts:
-        problems.get(task.problem).check_labels(part, dataset.class_names)
+        problems.get(task.problem, dataset.class_names).check_labels(part)
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from jaxcls.tasks import build
 from jaxcls.training import problems
 from jaxcls.training.settings import Settings
 
-PROBLEM = problems.get("detection")
+PROBLEM = problems.get("detection", ("a", "b"))
 
 
 def part(box=(4, 4, 20, 24), kind=1, crowd=False, images=2):
@@ -27,7 +27,7 @@ def part(box=(4, 4, 20, 24), kind=1, crowd=False, images=2):
 
 
 def test_good_labels_pass_and_so_does_an_image_without_boxes():
-    PROBLEM.check_labels(part(), ("a", "b"))
+    PROBLEM.check_labels(part())
     PROBLEM.check_learnable(part(), part())
 
 
@@ -43,13 +43,13 @@ def test_good_labels_pass_and_so_does_an_image_without_boxes():
 )
 def test_bad_labels_are_named(changed, message):
     with pytest.raises(InputError, match=message):
-        PROBLEM.check_labels(part(**changed), ("a", "b"))
+        PROBLEM.check_labels(part(**changed))
 
 
 def test_labels_of_other_shapes_are_refused():
     one = part()
     with pytest.raises(InputError, match=r"crowd \(2, 2\) must be \(N, M, 4\), \(N, M\) and \(N, M\)"):
-        PROBLEM.check_labels(Split({}, one.labels | {"crowd": one.labels["crowd"][:, :2]}), ("a", "b"))
+        PROBLEM.check_labels(Split({}, one.labels | {"crowd": one.labels["crowd"][:, :2]}))
 
 
 @pytest.mark.parametrize("nothing", [part(crowd=True), part(kind=-1)])
@@ -93,7 +93,7 @@ def test_settings_of_detection_are_refused_elsewhere(options, message):
 def test_outputs_without_loss_decode_to_the_labeled_boxes(canvas):
     """Outputs of no loss are decoded to the very boxes."""
     settings = build.with_recipe(tasks.get("detection"), Settings(task="detection"))
-    spec = PROBLEM.objective(settings, class_names=("a", "b"), train_labels=part().labels, metrics=["map", "map_50"])
+    spec = PROBLEM.objective(settings, part().labels, ["map", "map_50"])
     labels = part().labels
     grid = detection.canvas_anchors(*canvas)
     anchors = grid.boxes(*canvas)

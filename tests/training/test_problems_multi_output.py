@@ -15,8 +15,8 @@ from jaxcls.training import objective as objectives
 from jaxcls.training import problems
 from jaxcls.training.settings import Settings
 
-PROBLEM = problems.get({"size": "multiclass", "color": "multiclass"})
 NAMES = {"size": ("small", "large"), "color": ("red", "green", "blue")}
+PROBLEM = problems.get({"size": "multiclass", "color": "multiclass"}, NAMES)
 ROWS = 60
 THRESHOLDS = {"size": 0.5, "color": 0.5}
 
@@ -36,8 +36,7 @@ def settings(**options):
 
 
 def objective(truth, **options):
-    metrics = ["size_accuracy", "color_log_loss"]
-    return PROBLEM.objective(settings(**options), class_names=NAMES, train_labels=truth, metrics=metrics)
+    return PROBLEM.objective(settings(**options), truth, ["size_accuracy", "color_log_loss"])
 
 
 def total_loss(truth, **options):
@@ -88,7 +87,7 @@ def test_metrics_agree_with_scikit_learn(drawn):
     measured = objectives.measure(specs, scores, unused, truth, np.ones(ROWS))
     assert {name: measured[name] for name in expected} == pytest.approx(expected)
     split = Split(np.zeros((ROWS, 4, 4, 1), np.uint8), truth)
-    report = PROBLEM.report(scores, split, class_names=NAMES, thresholds=THRESHOLDS)
+    report = PROBLEM.report(scores, split, THRESHOLDS)
     assert {name: report["metrics"][name] for name in expected} == pytest.approx(expected)
     assert [*report["outputs"]["color"]["labels"]] == [*NAMES["color"]]
 
@@ -96,16 +95,14 @@ def test_metrics_agree_with_scikit_learn(drawn):
 def test_report_and_summary_hold_those_of_each_output(drawn):
     logits, truth = drawn
     scores, split = probabilities(logits), Split(np.zeros((ROWS, 4, 4, 1), np.uint8), truth)
-    report = PROBLEM.report(scores, split, class_names=NAMES, thresholds=THRESHOLDS)
-    summary = PROBLEM.summarize(report, scores, {"test": split}, class_names=NAMES, thresholds=THRESHOLDS)
+    report = PROBLEM.report(scores, split, THRESHOLDS)
+    summary = PROBLEM.summarize(report, scores, {"test": split}, THRESHOLDS)
     for name, classes in NAMES.items():
-        alone = problems.get("multiclass")
+        alone = problems.get("multiclass", classes)
         one = split._replace(labels=truth[name])
-        expected = alone.report(scores[name], one, class_names=classes, thresholds=0.5)
+        expected = alone.report(scores[name], one, 0.5)
         assert report["outputs"][name] == expected
-        assert summary["outputs"][name] == alone.summarize(
-            expected, scores[name], {"test": one}, class_names=classes, thresholds=0.5
-        )
+        assert summary["outputs"][name] == alone.summarize(expected, scores[name], {"test": one}, 0.5)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +117,7 @@ def test_invalid_labels_are_refused_by_output_and_row(changed, message):
     truth = {"size": [0, 1], "color": [2, 1], **changed}
     split = Split({}, {name: np.array(values) for name, values in truth.items()})
     with pytest.raises(InputError, match=message):
-        PROBLEM.check_labels(split, NAMES)
+        PROBLEM.check_labels(split)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """The step does what its formula says, and many steps in one dispatch are the same steps."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -41,6 +43,10 @@ def make(build=Net, optimizer=None, **options):
     optimizer = optimizer or optax.adam(1e-2)
     step = steps.make_train_step(model, LOSS, optimizer, **options)
     return model, step, steps.init_state(model, optimizer, seed=0)
+
+
+def with_weights(predict, state):
+    return functools.partial(predict, state.params, state.model_state)
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +186,7 @@ def test_evaluation_traces_once_whatever_the_size_of_the_set(data):
     model, _, state = make()
     predict = steps.make_prediction_step(model, scores=jax.nn.softmax, preprocess=counted)
     for count in (3, 8, 37):
-        steps.collect(predict, state.params, state.model_state, np.asarray(data.inputs)[:count], batch_size=BATCH)
+        steps.collect(with_weights(predict, state), np.asarray(data.inputs)[:count], batch_size=BATCH)
     assert len(traces) == 1
 
 
@@ -248,7 +254,7 @@ def test_collected_scores_are_those_of_the_whole_set_at_once_in_its_order(data, 
     model, _, state = make()
     predict = steps.make_prediction_step(model, scores=jax.nn.softmax, tta=[lambda inputs: -inputs])
     inputs = np.asarray(data.inputs)[:count]
-    scores, outputs = steps.collect(predict, state.params, state.model_state, inputs, batch_size=BATCH)
+    scores, outputs = steps.collect(with_weights(predict, state), inputs, batch_size=BATCH)
     logits = [model.apply(state.params, state.model_state, sign * inputs)[0] for sign in (1, -1)]
     np.testing.assert_allclose(scores, (jax.nn.softmax(logits[0]) + jax.nn.softmax(logits[1])) / 2, atol=1e-6)
     np.testing.assert_allclose(outputs, logits[0], atol=1e-6)
@@ -313,7 +319,7 @@ def test_batches_of_a_bucketed_epoch_hold_one_bucket_but_where_two_meet(sequence
 def test_scores_of_sequences_that_are_cut_come_in_the_order_of_the_examples(sequences):
     model, _, state = make(Bag)
     predict = steps.make_prediction_step(model, scores=jax.nn.softmax)
-    scores, outputs = steps.collect(predict, state.params, {}, sequences, batch_size=BATCH, buckets=BUCKETS)
+    scores, outputs = steps.collect(with_weights(predict, state), sequences, batch_size=BATCH, buckets=BUCKETS)
     expected, _ = model.apply(state.params, {}, sequences)
     np.testing.assert_allclose(outputs, expected, rtol=1e-6)
     np.testing.assert_allclose(scores, jax.nn.softmax(expected), rtol=1e-6)

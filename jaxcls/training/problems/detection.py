@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcls import losses
+from jaxcls._utils import files
 from jaxcls._utils.errors import InputError, flag
 from jaxcls.data import draw_boxes
 from jaxcls.data.dataset import Split, Unlabeled
@@ -18,58 +19,71 @@ from jaxcls.data.formats import coco
 from jaxcls.losses.detection import detection_loss
 from jaxcls.metrics import detection as detection_metrics
 from jaxcls.models import detection
-from jaxcls.models.detection import Decoding, DetectorOutput
+from jaxcls.models.detection import DetectorOutput
 from jaxcls.reports import detection_summary
 from jaxcls.training import settings as settings_module
 from jaxcls.training.objective import OutputSpec
-from jaxcls.training.problems.base import PredictionRequest
+from jaxcls.training.problems import Problem, Record, Request
 from jaxcls.training.settings import LossOptions, Settings
 
 PyTree = Any
 
-# Options of the class loss; the other options need labels that are a single array.
-_REFUSED = ("class_weight", "tau")
+
+def loss_on_canvas(outputs: DetectorOutput, labels: Mapping[str, jax.Array], **options: Any) -> jax.Array:
+    """:func:`jaxcls.losses.detection_loss` at the anchors of the canvas: batches may have canvases of several sizes."""
+    anchors = detection.canvas_anchors(*outputs.canvas).boxes(*outputs.canvas)
+    return detection_loss(outputs.outputs, labels, anchors=anchors, **options)
 
 
-_DECODING = Decoding()
+def _decoded(outputs: DetectorOutput) -> dict[str, jax.Array]:
+    """Decodes detections as the RetinaNet paper does (arXiv 1708.02002)."""
+    anchors = detection.canvas_anchors(*outputs.canvas)
+    return detection.decode_detections(
+        outputs.outputs["class_logits"],
+        outputs.outputs["box_deltas"],
+        jnp.asarray(anchors.boxes(*outputs.canvas)),
+        anchors.counts(*outputs.canvas),
+        outputs.canvas,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
-class Detection:
-    """Object detection; decoding of detections follows the RetinaNet paper (arXiv 1708.02002)."""
+class Detection(Problem):
+    """Object detection."""
 
-    @property
-    def scores(self) -> Callable[[PyTree], PyTree]:
-        return _decoded
+    class_names: Sequence[str]
+
+    scores = staticmethod(_decoded)
 
     def check_settings(self, settings: Settings) -> None:
         if settings.monitor != "loss":
             detection_metrics.get(settings.monitor)
-        for name in ("tune_threshold", *_REFUSED):
+        # These options need labels that are a single array.
+        for name in ("tune_threshold", "class_weight", "tau"):
             if getattr(settings, name) is not None:
                 raise InputError(f"{flag(name)} is for classification; leave it out of a detection task.")
         weights = settings.loss_weights
         if weights is not None and not (len(weights) == 2 and min(weights) >= 0 < max(weights)):
             raise InputError(f"--loss-weights is {weights}; give two numbers, not negative, one above 0.")
 
-    def check_labels(self, split: Split, class_names: Sequence[str]) -> None:
+    def check_labels(self, split: Split) -> None:
         boxes, classes, crowd = (split.labels[name] for name in ("boxes", "classes", "crowd"))
         if boxes.ndim != 3 or boxes.shape[2] != 4 or not classes.shape == crowd.shape == boxes.shape[:2]:
             raise InputError(
                 f"boxes {boxes.shape}, classes {classes.shape} and crowd {crowd.shape} must be (N, M, 4), (N, M) and "
                 "(N, M)."
             )
-        real = classes >= 0
         good = np.isfinite(boxes).all(axis=2) & (boxes[..., 2:] > boxes[..., :2]).all(axis=2)
-        for image, box in np.argwhere(real & ~good)[:1]:
+        for image, box in np.argwhere((classes >= 0) & ~good)[:1]:
             raise InputError(
                 f"labels: row {image}, box {box} is {boxes[image, box].tolist()}; boxes are x1, y1, x2, y2, "
                 "finite, with x2 > x1 and y2 > y1."
             )
-        for image, box in np.argwhere((classes < -1) | (classes >= len(class_names)))[:1]:
+        last = len(self.class_names) - 1
+        for image, box in np.argwhere((classes < -1) | (classes > last))[:1]:
             raise InputError(
-                f"labels: row {image}, box {box} has class {classes[image, box]}; classes lie in 0 to "
-                f"{len(class_names) - 1}, and -1 is padding."
+                f"labels: row {image}, box {box} has class {classes[image, box]}; classes lie in 0 to {last}, and -1 "
+                "is padding."
             )
 
     def check_learnable(self, train: Split, validation: Split) -> None:
@@ -79,9 +93,7 @@ class Detection:
                     f"none of the {split.num_examples:,} {name} images has a box of a class; give some that do."
                 )
 
-    def objective(
-        self, settings: Settings, *, class_names: Sequence[str], train_labels: PyTree, metrics: Sequence[str]
-    ) -> OutputSpec:
+    def objective(self, settings: Settings, train_labels: PyTree, metrics: Sequence[str]) -> OutputSpec:
         options = settings_module.select(settings, LossOptions)
         normalizer = options.pop("normalizer", "positives")
         loss = functools.partial(
@@ -93,70 +105,30 @@ class Detection:
         )
         return OutputSpec("detection", loss, {name: detection_metrics.get(name) for name in metrics}, scores=_decoded)
 
-    def thresholds(self, metric: str | None, scores: Callable[[], PyTree], validation: Split) -> float:
-        return 0.5
+    def report(self, scores: PyTree, split: Split, thresholds: Any) -> Record:
+        return detection_metrics.report(scores, split.labels, class_names=self.class_names, scale=split.inputs["scale"])
 
-    def report(self, scores: PyTree, split: Split, *, class_names: Sequence[str], thresholds: Any) -> dict[str, Any]:
-        return detection_metrics.report(scores, split.labels, class_names=class_names, scale=split.inputs["scale"])
+    def summarize(self, report: Record, scores: PyTree, splits: Mapping[str, Split], thresholds: Any) -> Record:
+        return detection_summary.summarize(report, scores, splits, class_names=self.class_names, threshold=thresholds)
 
-    def summarize(
-        self,
-        report: Mapping[str, Any],
-        scores: PyTree,
-        splits: Mapping[str, Split],
-        *,
-        class_names: Sequence[str],
-        thresholds: Any,
-    ) -> dict[str, Any]:
-        return detection_summary.summarize(report, scores, splits, class_names=class_names, threshold=thresholds)
-
-    def write(
-        self,
-        request: PredictionRequest,
-        examples: Unlabeled,
-        scores: Callable[[], PyTree],
-        *,
-        class_names: Sequence[str],
-        thresholds: Any,
-    ) -> str:
+    def write(self, request: Request, examples: Unlabeled, scores: Callable[[], PyTree], thresholds: Any) -> str:
         if request.sample_submission is not None:
             raise InputError("--sample-submission is for classification; leave it out of a detection task.")
         if request.draw is not None and request.draw.exists():
             raise InputError(f"--draw {request.draw} is there already; name a new folder.")
-        seen = scores()
-        scale = examples.inputs["scale"]
+        detections, scale = scores(), examples.inputs["scale"]
         sizes = np.rint(examples.inputs["size"] / scale).astype(int)
-        listed = coco.results(seen, examples.ids.tolist(), scale=scale, sizes=sizes)
+        listed = coco.results(detections, examples.ids.tolist(), scale=scale, sizes=sizes)
         for result in listed:
             # An addition to COCO's format, which has numeric categories only.
-            result["category"] = class_names[result["category_id"] - 1]
-        partial = request.output.with_name(f".partial-{request.output.name}")
-        partial.write_text(json.dumps(listed, indent=1) + "\n", encoding="utf-8")
-        partial.replace(request.output)
+            result["category"] = self.class_names[result["category_id"] - 1]
+        files.write_atomically(request.output, json.dumps(listed, indent=1) + "\n")
         if request.draw is not None:
             for row, name in enumerate(examples.ids):
                 source = request.input / name if request.input.is_dir() else request.input
                 path = request.draw / f"{name}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
-                one = {field: np.asarray(array[row]) for field, array in seen.items()}
+                one = {field: np.asarray(array[row]) for field, array in detections.items()}
                 one["boxes"] = coco.to_original(one["boxes"], scale[row], sizes[row])
-                draw_boxes.save(path, source, one, class_names, min_score=thresholds)
+                draw_boxes.save(path, source, one, self.class_names, min_score=thresholds)
         return f"{len(listed):,} boxes in {len(examples.ids):,} images, predictions"
-
-
-def loss_on_canvas(outputs: DetectorOutput, labels: Mapping[str, jax.Array], **options: Any) -> jax.Array:
-    """:func:`jaxcls.losses.detection_loss` at the anchors of the canvas: batches may have canvases of several sizes."""
-    anchors = detection.canvas_anchors(*outputs.canvas).boxes(*outputs.canvas)
-    return detection_loss(outputs.outputs, labels, anchors=anchors, **options)
-
-
-def _decoded(outputs: DetectorOutput) -> dict[str, jax.Array]:
-    anchors = detection.canvas_anchors(*outputs.canvas)
-    return detection.decode_detections(
-        outputs.outputs["class_logits"],
-        outputs.outputs["box_deltas"],
-        jnp.asarray(anchors.boxes(*outputs.canvas)),
-        anchors.counts(*outputs.canvas),
-        outputs.canvas,
-        _DECODING,
-    )
