@@ -12,6 +12,7 @@ from idx_files import write_idx
 from jaxcls import metrics, tasks
 from jaxcls._utils.errors import InputError
 from jaxcls.data.formats import idx
+from jaxcls.kernels import native
 from jaxcls.tasks import build, predictor, run
 from jaxcls.training import settings
 from jaxcls.training.settings import Settings
@@ -187,7 +188,7 @@ def test_a_label_out_of_range_is_named_with_its_row(data_dir, tmp_path):
 
 def test_the_library_of_the_convolutions_is_printed_once_and_recorded(data_dir, tmp_path, monkeypatch):
     by = {"convolutions": "oneDNN 3.2.0 on 2 threads"}
-    monkeypatch.setattr(run.native, "record", lambda: by)
+    monkeypatch.setattr(native, "record", lambda: by)
     lines = []
     result = train(data_dir, tmp_path / "run", lines, epochs=1)
     assert lines.count("convolutions by oneDNN 3.2.0 on 2 threads") == 1
