@@ -29,16 +29,14 @@ def _contents(inputs: PyTree) -> Iterator[Hashable]:
         return _contents(inputs["image"])
     if isinstance(inputs, dict):
         columns = [column for _, column in sorted(inputs.items())]
-        words = [column for column in columns if column.dtype.kind in "OU"]
+        contents: list[Any] = [column for column in columns if column.dtype.kind in "OU"]
         numbers = [column for column in columns if column.dtype.kind not in "OU"]
-        return zip(*words, *([_contents(_table(numbers))] if numbers else []), strict=True)
+        if numbers:
+            # Equal rows get equal bytes: -0 becomes 0, and NaN one of its many bit patterns.
+            table = np.stack(numbers, axis=1).astype(np.float64) + 0.0
+            table[np.isnan(table)] = np.nan
+            contents.append(_contents(table))
+        return zip(*contents, strict=True)
     if inputs.dtype.kind in "OU":
         return iter(inputs)
     return (hashlib.blake2b(example.tobytes(), digest_size=16).digest() for example in inputs)
-
-
-def _table(columns: list[np.ndarray]) -> np.ndarray:
-    """Stacks columns of numbers into rows that have equal bytes if they are equal."""
-    table = np.stack(columns, axis=1).astype(np.float64) + 0.0  # -0 becomes 0
-    table[np.isnan(table)] = np.nan  # one of the many bit patterns of NaN
-    return table

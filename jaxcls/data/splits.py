@@ -5,10 +5,14 @@ hold each of 0..N-1 once. `fraction`, between 0 and 1, is that of the validation
 The same examples and seed give the same rows with every version of NumPy.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from jaxcls._utils.errors import InputError
 from jaxcls.data.dataset import Split
+
+Splitter = Callable[..., tuple[np.ndarray, np.ndarray]]
 
 
 def stratified(examples: Split, fraction: float, *, seed: int) -> tuple[np.ndarray, np.ndarray]:

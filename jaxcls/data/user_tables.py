@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -110,9 +110,8 @@ def infer_labels(columns: Columns, label_columns: Sequence[str], where: str | Pa
             f"{where}: column {name!r} has {len(class_names):,} distinct values in {rows:,} rows. That looks like "
             f"{what}; in a column of classes, each class occurs several times. Choose another label column."
         )
-    return Labels(
-        _indices(words, class_names)[indices], "binary" if len(class_names) == 2 else "multiclass", class_names
-    )
+    problem: ProblemName = "binary" if len(class_names) == 2 else "multiclass"
+    return Labels(_indices(words, class_names)[indices], problem, class_names)
 
 
 def encode_labels(
@@ -247,12 +246,7 @@ def match_ids(ids: np.ndarray, other_ids: np.ndarray, where: str | Path, other_w
 
 
 def hold_out_test(
-    examples: Split,
-    fraction: float,
-    where: str | Path,
-    split: Callable[..., tuple[np.ndarray, np.ndarray]] = splits.stratified,
-    *,
-    seed: int = 0,
+    examples: Split, fraction: float, where: str | Path, split: splits.Splitter = splits.stratified, *, seed: int = 0
 ) -> tuple[Split, Split]:
     """Splits examples into training and test examples, the same ones whatever the seed of a run.
 
