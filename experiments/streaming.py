@@ -76,7 +76,7 @@ def measure(model: str, rounds: int) -> list[tuple[Turn, Turn]]:
     import jax
 
     from jaxcls import losses, optimizers, tasks
-    from jaxcls.data import batching, streaming
+    from jaxcls.data import batching
     from jaxcls.data.preprocessing import images
     from jaxcls.models import functional
     from jaxcls.tasks import build as building
@@ -104,7 +104,7 @@ def measure(model: str, rounds: int) -> list[tuple[Turn, Turn]]:
             return {}
 
         # The original functions, timed.
-        gathered = mock.patch.object(streaming, "gather_chunk", timed(GATHER, streaming.gather_chunk, spans))
+        gathered = mock.patch.object(batching, "gather_chunk", timed(GATHER, batching.gather_chunk, spans))
         sent = mock.patch.object(jax, "device_put", timed(SEND, jax.device_put, spans))
         with gathered, sent:
             fit(
@@ -122,7 +122,7 @@ def measure(model: str, rounds: int) -> list[tuple[Turn, Turn]]:
         length = end - begin
         return Turn(count / length, sum(waits) / length, waits[0] / length, within)
 
-    return [(turn(on_device, batching.device_feed), turn(on_host, streaming.host_feed)) for _ in range(rounds)]
+    return [(turn(on_device, batching.device_feed), turn(on_host, batching.host_feed)) for _ in range(rounds)]
 
 
 def timed(activity: str, function: Callable[..., Any], spans: list[Span]) -> Callable[..., Any]:

@@ -25,7 +25,7 @@ def jaxcls(workload: Workload, *, dtype: str = "float32", native: str = "1") -> 
 
     from jaxcls import losses, optimizers
     from jaxcls.data import batching
-    from jaxcls.data.buckets import sequence_buckets
+    from jaxcls.data.batching import sequence_buckets
     from jaxcls.data.preprocessing import images
     from jaxcls.models import functional, text, vision
     from jaxcls.models.retinanet import RetinaNet

@@ -18,9 +18,8 @@ PyTree = Any
 _NAMES = ("inputs", "labels", "sample_weight")
 _EXPECTED = (
     "Examples are a tuple (inputs, labels) or (inputs, labels, sample_weight) of arrays or dicts of arrays; or an "
-    "object "
-    "with __len__ and __getitem__ whose items are such tuples for one example, or dicts with 'inputs', 'labels' and "
-    "optionally 'sample_weight'."
+    "object with __len__ and __getitem__ whose items are such tuples for one example, or dicts with 'inputs', 'labels' "
+    "and optionally 'sample_weight'."
 )
 
 

@@ -1,16 +1,25 @@
-"""Batches of a fixed size: in the shuffled order of an epoch for training, in the original order for evaluation."""
+"""Batches of a fixed size: in the shuffled order of an epoch for training, in the original order for evaluation.
+
+Examples may be on the device, or in host memory and memory-mapped files, from where chunks are sent ahead. Batches of
+padded examples are cropped to a few sizes, the buckets, to save computing on padding.
+"""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
 
 PyTree = Any
+Size = tuple[int, ...]
 # ``(order, first) -> chunks``: the batches of an epoch from index ``first`` on, stacked in chunks, on the device.
 # ``order`` is a permutation of the rows.
 Feed: TypeAlias = Callable[[jax.Array, int], Iterator["Batch"]]
+
+# Chunks that are prepared or on the device while it computes on another one. With one, a single late gather makes the
+# device wait; more take memory and gain nothing.
+AHEAD = 2
 
 
 class Batch(NamedTuple):
@@ -133,6 +142,66 @@ def chunk_sharding(sharding: jax.sharding.NamedSharding | None) -> jax.sharding.
     return jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec(None, *sharding.spec))
 
 
+def fits(data: Examples, devices: Sequence[Any]) -> bool:
+    """Returns whether the examples take at most half of the free memory of each device.
+
+    They always fit on CPU devices, whose memory is the host's.
+
+    >>> fits(Examples(np.zeros((2, 3)), np.zeros(2), np.zeros(2)), jax.devices("cpu"))
+    True
+    """
+    size = sum(array.nbytes for array in jax.tree.leaves(tuple(data)))
+    statistics = [device.memory_stats() for device in devices if device.platform != "cpu"]
+    # Some allocators have no statistics, or not these.
+    known = [stats for stats in statistics if stats and "bytes_limit" in stats]
+    # Activations, gradients and the compiler need the rest.
+    return all(size <= 0.5 * (stats["bytes_limit"] - stats["bytes_in_use"]) for stats in known)
+
+
+def host_feed(
+    data: Examples, *, batch_size: int, length: int, sharding: jax.sharding.NamedSharding | None = None
+) -> Feed:
+    """Returns the same chunks, bit for bit, as :func:`device_feed`, from examples on the host.
+
+    Threads gather them and send them to the device in order, at most two ahead of the one in use. The arrays may be
+    memory-mapped files.
+
+    >>> feed = host_feed(Examples(np.arange(6), np.zeros(6), np.ones(6)), batch_size=2, length=2)
+    >>> [chunk.inputs.tolist() for chunk in feed(jax.numpy.array([5, 4, 3, 2, 1, 0]), 1)]
+    [[[3, 2], [1, 0]]]
+    """
+    # Takes half a second to import, and only streaming needs it.
+    import grain
+
+    # As plain arrays: what is taken from a np.memmap would be one as well.
+    data = jax.tree.map(np.asarray, data)
+
+    def feed(order: jax.Array, first: int) -> Iterator[Batch]:
+        rows = np.asarray(order)
+
+        def chunk(start: int) -> Batch:
+            return jax.device_put(gather_chunk(data, rows, start, batch_size, length), chunk_sharding(sharding))
+
+        # A chunk is a function of its first batch, so the iterator has no state to save.
+        starts = grain.MapDataset.range(first, steps_per_epoch(len(data), batch_size), length)
+        options = grain.ReadOptions(num_threads=AHEAD, prefetch_buffer_size=AHEAD)
+        chunks = iter(starts.map(chunk).to_iter_dataset(options))
+        try:
+            yield from chunks
+        finally:
+            chunks.close()
+
+    return feed
+
+
+def gather_chunk(data: Examples, order: np.ndarray, first: int, batch_size: int, length: int) -> Batch:
+    """Gathers the chunk of ``length`` batches from index ``first`` on, on the host."""
+    rows, mask = batch_rows(order, first, batch_size=batch_size, length=length)
+    # np.take copies whole rows; indexing does not.
+    inputs, labels, sample_weight = jax.tree.map(lambda array: np.take(array, rows, axis=0), tuple(data))
+    return Batch(inputs, labels, mask, sample_weight)
+
+
 def padded_batches(inputs: PyTree, batch_size: int) -> Iterator[PyTree]:
     """Yields batches of host inputs in their order, the last one padded with its own first example.
 
@@ -144,3 +213,62 @@ def padded_batches(inputs: PyTree, batch_size: int) -> Iterator[PyTree]:
         rows = np.arange(first, first + batch_size)
         rows = np.where(rows < count, rows, first)
         yield jax.tree.map(lambda array, rows=rows: array[rows], inputs)
+
+
+class Buckets(NamedTuple):
+    """The sizes of batches along the padded axes.
+
+    Attributes:
+      sizes: the cheapest first; the last one fits every example.
+      extents: ``inputs -> (N, axes)``, the size of each example without padding; NumPy for NumPy inputs.
+      cut: ``(inputs, size) -> inputs``, cropped to the size.
+    """
+
+    sizes: tuple[Size, ...]
+    extents: Callable[[PyTree], Any]
+    cut: Callable[[PyTree, Size], PyTree]
+
+    def indices(self, inputs: PyTree) -> Any:
+        """Returns, for each example, the index of the first size that fits it, int32 (N,).
+
+        >>> sequence_buckets((2, 4)).indices(np.array([[5, 0, 0, 0], [5, 0, 7, 0]])).tolist()
+        [0, 1]
+        """
+        return self._first_fit(self.extents(inputs))
+
+    def common_index(self, inputs: PyTree) -> Any:
+        """Returns the index of the first size that fits all examples together, a scalar.
+
+        >>> sizes = np.array([[60, 30], [30, 60]])
+        >>> buckets = canvas_buckets(((64, 32), (32, 64), (64, 64)))
+        >>> buckets.indices({"size": sizes}).tolist(), int(buckets.common_index({"size": sizes}))
+        ([0, 1], 2)
+        """
+        return self._first_fit(self.extents(inputs).max(axis=0)[None, :])[0]
+
+    def _first_fit(self, extents: Any) -> Any:
+        fits = (extents[:, None, :] <= np.array(self.sizes)[None]).all(axis=2)
+        return fits.argmax(axis=1).astype(np.int32)
+
+
+def sequence_buckets(widths: tuple[int, ...]) -> Buckets:
+    """Returns the buckets of token ids (N, width), padded with 0 at the end, for ascending widths."""
+    return Buckets(tuple((width,) for width in widths), _lengths, lambda tokens, size: tokens[:, : size[0]])
+
+
+def canvas_buckets(sizes: tuple[tuple[int, int], ...]) -> Buckets:
+    """Returns the buckets of images at the top left of canvases, for canvases of these (height, width).
+
+    Inputs are a dict of ``image`` (N, H, W, C) and ``size`` (N, 2), the height and width of the images.
+    """
+
+    def cut(inputs: PyTree, size: Size) -> PyTree:
+        return inputs | {"image": inputs["image"][:, : size[0], : size[1]]}
+
+    return Buckets(sizes, lambda inputs: inputs["size"], cut)
+
+
+def _lengths(tokens: Any) -> Any:
+    # The argmax of booleans needs an eighth of the memory of a maximum of indices.
+    real = tokens != 0
+    return (real.any(axis=1) * (tokens.shape[1] - real[:, ::-1].argmax(axis=1)))[:, None]

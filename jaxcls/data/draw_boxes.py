@@ -39,7 +39,8 @@ def draw(
     """
     from PIL import Image, ImageDraw, ImageFont
 
-    factor = max(1, -(-_MIN_SIDE // max(picture.size)))
+    # By an integer factor, if the longer side is shorter than this.
+    factor = max(1, -(-384 // max(picture.size)))
     size = (picture.width * factor, picture.height * factor)
     drawn = picture.convert("RGB").resize(size, Image.Resampling.NEAREST)
     pen = ImageDraw.Draw(drawn)
@@ -59,11 +60,9 @@ def draw(
         # Above the box, or inside it at the upper edge of the image.
         _, _, text_width, text_height = pen.textbbox((0, 0), text, font=font)
         x = min(max(left, 0.0), max(drawn.width - text_width - 4, 0))
-        y = (
-            top - text_height - 3
-            if top >= text_height + 3
-            else min(max(top, 0.0), max(drawn.height - text_height - 3, 0))
-        )
+        y = top - text_height - 3
+        if y < 0:
+            y = min(max(top, 0.0), max(drawn.height - text_height - 3, 0))
         pen.rectangle((x, y, x + text_width + 3, y + text_height + 2), fill=color)
         pen.text((x + 2, y + 1), text, fill=text_color, font=font)
     return drawn
@@ -88,10 +87,6 @@ def save(
     picture = images.open_upright(source)
     with contextlib.closing(draw(picture, detections["boxes"], classes, class_names, detections["scores"])) as drawn:
         drawn.save(path)
-
-
-# An image whose longer side is shorter than this is enlarged, by an integer factor.
-_MIN_SIDE = 384
 
 
 def _colors(index: int, count: int) -> tuple[tuple[int, int, int], str]:

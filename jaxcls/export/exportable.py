@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxcls.data.buckets import Buckets
+from jaxcls.data.batching import Buckets
 from jaxcls.data.preprocessing import Preprocessor
 
 PyTree = Any

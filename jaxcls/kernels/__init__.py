@@ -2,8 +2,7 @@
 
 from jaxcls.kernels.attention import attention
 from jaxcls.kernels.convolution import conv, max_pool, pooled_convolution
-from jaxcls.kernels.dropout import dropout
-from jaxcls.kernels.linear import add_bias, dot_general, linear
+from jaxcls.kernels.dense import add_bias, dot_general, dropout, linear
 from jaxcls.kernels.normalization import add_rows, batch_norm
 
 __all__ = [

@@ -15,8 +15,7 @@ import optax
 
 from jaxcls._utils.errors import InputError
 from jaxcls.data.adapters import as_arrays
-from jaxcls.data.batching import Batch, Examples
-from jaxcls.data.buckets import Buckets
+from jaxcls.data.batching import Batch, Buckets, Examples
 from jaxcls.data.preprocessing import Preprocessor
 from jaxcls.models import Model
 from jaxcls.reports.callbacks import Callback

@@ -93,7 +93,7 @@ def chunks(
     Args:
       data: the training examples, on the device or the host as ``feed`` expects.
       order: ``(key, epoch) -> rows``, the order of the examples in an epoch; by default any order is as likely.
-      feed: :func:`jaxcls.data.batching.device_feed` or :func:`jaxcls.data.streaming.host_feed`; the bits are the same.
+      feed: :func:`jaxcls.data.batching.device_feed` or :func:`jaxcls.data.batching.host_feed`; the bits are the same.
       sharding: of a batch over several devices.
     """
     steps = steps_per_epoch(len(data), batch_size)

@@ -16,7 +16,7 @@ from jaxcls._utils import files
 from jaxcls._utils.errors import InputError
 from jaxcls._utils.interruption import watched
 from jaxcls.checkpoints import CheckpointError, CheckpointManager
-from jaxcls.data import batching, streaming
+from jaxcls.data import batching
 from jaxcls.data.batching import Examples, batch_rows, steps_per_epoch, take
 from jaxcls.data.dataset import Split
 from jaxcls.kernels import native
@@ -260,7 +260,7 @@ def train(
       saver: saves non-finite steps; without one they are only named.
       say: takes lines for the user and turns on the progress bar; None is silent.
     """
-    on_host = data_on == "host" or (data_on == "auto" and not streaming.fits(data.train, jax.local_devices()))
+    on_host = data_on == "host" or (data_on == "auto" and not batching.fits(data.train, jax.local_devices()))
     if on_host and say:
         say("the training examples stay on the host, and batches are sent to the device ahead of their use")
     replicated, sharded = shardings()
@@ -268,7 +268,7 @@ def train(
         data.train if on_host else jax.device_put(data.train, replicated),
         config.batch_size,
         order=experiment.epoch_order(data.train, config.batch_size),
-        feed=streaming.host_feed if on_host else batching.device_feed,
+        feed=batching.host_feed if on_host else batching.device_feed,
         sharding=sharded,
     )
     eager = saver or StepSaver(experiment, Path("debug"))

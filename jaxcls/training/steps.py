@@ -11,8 +11,7 @@ import optax
 from jax.typing import ArrayLike
 
 from jaxcls import kernels, optimizers
-from jaxcls.data.batching import Batch, padded_batches
-from jaxcls.data.buckets import Buckets, Size
+from jaxcls.data.batching import Batch, Buckets, Size, padded_batches
 from jaxcls.models import Model
 
 PyTree = Any

@@ -19,7 +19,7 @@ from jaxcls.training.settings import Settings
 
 # The loader waits for ever from now on, as for a network that is down.
 HANGS = (
-    "from jaxcls.data import streaming; import threading; streaming.gather_chunk = lambda *_: threading.Event().wait()"
+    "from jaxcls.data import batching; import threading; batching.gather_chunk = lambda *_: threading.Event().wait()"
 )
 STREAMED = (*real_runs.TABLE, "--data-on", "host")
 
@@ -31,7 +31,7 @@ def test_a_loader_that_hangs_ends_the_run_which_resumes_with_the_same_bits(expec
     done = real_runs.after_saves(5, HANGS, *arguments, "--stall-seconds", 15)
     assert done.returncode == 1
     assert "error: no progress for 15 s (--stall-seconds)" in done.stderr
-    assert "streaming.py" in done.stderr, "the stack of the loader is not shown"
+    assert "batching.py" in done.stderr, "the stack of the loader is not shown"
     assert real_runs.steps_in(tmp_path / "run")
     done = real_runs.run(*arguments)
     assert done.returncode == 0, done.stderr

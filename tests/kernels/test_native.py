@@ -47,7 +47,7 @@ def drawn(window, geometry, *, batch=3, height=9, width=8, channels=4, features=
     generator = np.random.default_rng(0)
     x = generator.normal(size=(batch, height, width, channels)).astype(dtype)
     kernel = generator.normal(size=(window, window, channels // geometry.groups, features)).astype(dtype)
-    y = generator.normal(size=native.output_shape(x.shape, kernel.shape, geometry)).astype(dtype)
+    y = generator.normal(size=native.ops.output_shape(x.shape, kernel.shape, geometry)).astype(dtype)
     return x, kernel, y
 
 
@@ -100,7 +100,7 @@ def test_values_and_first_and_second_derivatives_match_lax(name):
 def written_out(x, kernel, geometry):
     """The convolution in float64, a product for each element of the kernel."""
     padded = np.pad(x.astype(np.float64), ((0, 0), *geometry.padding, (0, 0)))
-    _, rows, columns, features = native.output_shape(x.shape, kernel.shape, geometry)
+    _, rows, columns, features = native.ops.output_shape(x.shape, kernel.shape, geometry)
     inputs, outputs = kernel.shape[2], features // geometry.groups
     result = np.zeros((len(x), rows, columns, features))
     for group in range(geometry.groups):
@@ -133,7 +133,7 @@ def test_any_geometry_matches_float64(geometry, window, sides, channels):
     generator = np.random.default_rng(0)
     x = generator.normal(size=(*sides, channels[0] * geometry.groups)).astype(np.float32)
     kernel = generator.normal(size=(*window, channels[0], channels[1] * geometry.groups)).astype(np.float32)
-    shape = native.output_shape(x.shape, kernel.shape, geometry)
+    shape = native.ops.output_shape(x.shape, kernel.shape, geometry)
     if not native.supports_convolution(jnp.asarray(x), jnp.asarray(kernel), geometry):
         assert 0 in shape
         return

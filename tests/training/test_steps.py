@@ -13,7 +13,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxcls import losses, optimizers
 from jaxcls.data import batching
-from jaxcls.data.buckets import sequence_buckets
+from jaxcls.data.batching import sequence_buckets
 from jaxcls.models import functional
 from jaxcls.training import steps
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from jaxcls._utils.errors import unknown_name
-from jaxcls.data.buckets import Buckets
+from jaxcls.data.batching import Buckets
 
 PyTree = Any
 

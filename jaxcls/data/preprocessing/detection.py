@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxcls._utils import schemas
 from jaxcls._utils.errors import InputError
-from jaxcls.data.buckets import Buckets, canvas_buckets
+from jaxcls.data.batching import Buckets, canvas_buckets
 from jaxcls.data.preprocessing import images
 
 # A smaller canvas is worth its compilation if this fraction of the images fits on it and on no smaller one.
@@ -39,7 +39,7 @@ class DetectionPreprocessor:
           InputError: the canvases have another size than in training.
         """
         image = inputs["image"]
-        if self.pixels.shape[-1] == 1:
+        if image.shape[-1] > self.pixels.shape[-1] == 1:
             image = _to_gray(image)
         return {"image": self.pixels.transform(image), "size": np.asarray(inputs["size"], np.int32)}
 
@@ -125,9 +125,7 @@ def _candidates(side: int) -> list[tuple[int, int]]:
 
 
 def _to_gray(pixels: np.ndarray) -> np.ndarray:
-    """Converts uint8 (N, S, S, 1 or 3) to (N, S, S, 1) by the luma of ITU-R BT.601, which keeps gray images."""
-    if pixels.shape[-1] == 1:
-        return pixels
+    """Converts uint8 (N, S, S, 3) to (N, S, S, 1) by the luma of ITU-R BT.601, which keeps gray images."""
     # Image by image: the products take four times the memory.
     gray = np.empty((*pixels.shape[:3], 1), np.uint8)
     weights = np.array([299, 587, 114], np.uint32)

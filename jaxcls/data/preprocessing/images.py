@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxcls._utils import schemas
 from jaxcls._utils.errors import InputError
-from jaxcls.data.buckets import Buckets
+from jaxcls.data.batching import Buckets
 
 _MAX_PIXELS = 1 << 28
 _SCHEMA = {"shape": [int, int, int], "mean": [float], "deviation": [float]}

@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxcls._utils import schemas
 from jaxcls._utils.errors import InputError
-from jaxcls.data.buckets import Buckets
+from jaxcls.data.batching import Buckets
 from jaxcls.data.formats.tables import numbers, require
 
 Columns = Mapping[str, np.ndarray]

@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxcls._utils import schemas
 from jaxcls._utils.errors import InputError
-from jaxcls.data.buckets import Buckets, sequence_buckets
+from jaxcls.data.batching import Buckets, sequence_buckets
 
 if TYPE_CHECKING:
     import tokenizers
@@ -198,9 +198,7 @@ def _choose_widths(lengths: np.ndarray, max_length: int) -> tuple[int, ...]:
     >>> _choose_widths(np.array([10, 20, 21, 22, 70]), max_length=1000)
     (16, 32, 128)
     """
-    longest = _MIN_WIDTH
-    while longest < lengths.max():
-        longest *= 2
+    longest = max(_MIN_WIDTH, 1 << (int(lengths.max()) - 1).bit_length())
     last = min(longest, max_length)
     widths: list[int] = []
     width = _MIN_WIDTH

@@ -12,17 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxcls._utils.errors import InputError
-from jaxcls.kernels.native import library
+from jaxcls.kernels.native import library, ops
 from jaxcls.kernels.native.library import Unavailable
-from jaxcls.kernels.native.operations import (
-    ConvGeometry,
-    channel_sums,
-    convolve,
-    input_gradient,
-    kernel_gradient,
-    output_shape,
-    product,
-)  # fmt: skip
+from jaxcls.kernels.native.ops import ConvGeometry, channel_sums, convolve, input_gradient, kernel_gradient, product
 
 __all__ = [
     "ConvGeometry", "channel_sums", "convolve", "input_gradient", "is_portable", "kernel_gradient", "portable",
@@ -62,7 +54,7 @@ def supports_convolution(x: jax.Array, kernel: jax.Array, geometry: ConvGeometry
     """
     if not _supports(x, kernel) or min(min(pair) for pair in geometry.padding) < 0:
         return False
-    if 0 in output_shape(x.shape, kernel.shape, geometry):
+    if 0 in ops.output_shape(x.shape, kernel.shape, geometry):
         return False
     kernels = _library(_CONVOLUTIONS)
     return kernels is not None and (x.dtype == jnp.float32 or kernels.bfloat16)

@@ -19,7 +19,6 @@ import sys
 import sysconfig
 import tempfile
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -107,7 +106,13 @@ def _load() -> Library:
     dependency = find_onednn()
     try:
         path = compiled(dependency, environment.cache_directory() / "native")
-        with _passive_openmp():
+        with contextlib.ExitStack() as stack:
+            # If this loads OpenMP, its threads sleep between calls. By default they spin for a while, on cores that
+            # XLA's threads need: a step of a small CNN takes 1.1 to 1.3 times as long. OpenMP reads the variable once,
+            # when it is loaded. A value set by the user is left unchanged.
+            if "OMP_WAIT_POLICY" not in os.environ:
+                os.environ["OMP_WAIT_POLICY"] = "passive"
+                stack.callback(os.environ.pop, "OMP_WAIT_POLICY")
             functions = ctypes.CDLL(str(path))
     except OSError as error:
         raise Unavailable(str(error)) from error
@@ -119,23 +124,6 @@ def _load() -> Library:
         dependency.version, functions.jaxcls_threads(),
         bool(functions.jaxcls_bfloat16()), bool(functions.jaxcls_bfloat16_products()), functions,
     )  # fmt: skip
-
-
-@contextlib.contextmanager
-def _passive_openmp() -> Iterator[None]:
-    """Makes OpenMP, if it is loaded inside this context, put its threads to sleep between calls.
-
-    By default they spin for a while, on cores that XLA's threads need: a step of a small CNN takes 1.1 to 1.3 times as
-    long. OpenMP reads the variable once, when it is loaded. A value set by the user is left unchanged.
-    """
-    if "OMP_WAIT_POLICY" in os.environ:
-        yield
-        return
-    os.environ["OMP_WAIT_POLICY"] = "passive"
-    try:
-        yield
-    finally:
-        del os.environ["OMP_WAIT_POLICY"]
 
 
 def compiled(dependency: OneDNN, folder: Path) -> Path:
@@ -188,8 +176,13 @@ def _digest(content: bytes) -> str:
 
 
 def _compile(dependency: OneDNN, output: Path) -> None:
+    user_command = shlex.split(os.environ.get("CXX", ""))
+    candidates = [user_command] if user_command else [["c++"], ["g++"], ["clang++"]]
+    compiler = next((command for command in candidates if shutil.which(command[0])), None)
+    if compiler is None:
+        raise Unavailable(f"there is no compiler {user_command[0]}" if user_command else "there is no C++ compiler")
     command = [
-        *_compiler(), "-std=c++17", "-O3", "-fPIC", "-shared", "-fvisibility-inlines-hidden",
+        *compiler, "-std=c++17", "-O3", "-fPIC", "-shared", "-fvisibility-inlines-hidden",
         f"-I{jax.ffi.include_dir()}", f"-I{dependency.include}", *map(str, sorted(_SOURCES.glob("*.cc"))),
         str(dependency.library), f"-Wl,-rpath,{dependency.library.parent}", "-o", str(output),
     ]  # fmt: skip
@@ -197,14 +190,6 @@ def _compile(dependency: OneDNN, output: Path) -> None:
     if done.returncode:
         error = next((line for line in done.stderr.splitlines() if "error" in line), f"exit status {done.returncode}")
         raise Unavailable(f"{command[0]} does not compile them: {error.strip()}")
-
-
-def _compiler() -> list[str]:
-    user_command = shlex.split(os.environ.get("CXX", ""))
-    for command in [user_command] if user_command else [["c++"], ["g++"], ["clang++"]]:
-        if shutil.which(command[0]):
-            return command
-    raise Unavailable(f"there is no compiler {user_command[0]}" if user_command else "there is no C++ compiler")
 
 
 def find_onednn() -> OneDNN:

@@ -5,7 +5,7 @@ import hypothesis.strategies as st
 import jax
 import numpy as np
 
-from jaxcls.data import buckets
+from jaxcls.data.batching import canvas_buckets, sequence_buckets
 
 CANVASES = ((4, 8), (8, 4), (6, 8), (8, 8))
 WIDTHS = (2, 4, 8)
@@ -34,8 +34,8 @@ def nonzero(inputs):
 
 
 CASES = (
-    (buckets.sequence_buckets(WIDTHS), sequences),
-    (buckets.canvas_buckets(CANVASES), images),
+    (sequence_buckets(WIDTHS), sequences),
+    (canvas_buckets(CANVASES), images),
 )
 
 

@@ -15,8 +15,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxcls import losses
 from jaxcls._utils.interruption import Interrupted
 from jaxcls.checkpoints import CheckpointManager
-from jaxcls.data import batching, streaming
-from jaxcls.data.buckets import sequence_buckets
+from jaxcls.data import batching
+from jaxcls.data.batching import sequence_buckets
 from jaxcls.models import functional
 from jaxcls.training import steps
 from jaxcls.training.loop import FitConfig, chunks, fit
@@ -93,29 +93,29 @@ def mapped(folder, arrays):
 
 
 def test_host_feed_gives_the_same_bits(from_device):
-    chex.assert_trees_all_equal(train(Net, TABLE, streaming.host_feed), from_device)
+    chex.assert_trees_all_equal(train(Net, TABLE, batching.host_feed), from_device)
 
 
 def test_memory_mapped_files_give_the_same_bits(from_device, tmp_path):
-    chex.assert_trees_all_equal(train(Net, mapped(tmp_path, TABLE), streaming.host_feed), from_device)
+    chex.assert_trees_all_equal(train(Net, mapped(tmp_path, TABLE), batching.host_feed), from_device)
 
 
 def test_bucketed_sequences_give_the_same_bits():
     expected = train(Bag, TOKENS, batching.device_feed, buckets=BUCKETS)
-    chex.assert_trees_all_equal(train(Bag, TOKENS, streaming.host_feed, buckets=BUCKETS), expected)
+    chex.assert_trees_all_equal(train(Bag, TOKENS, batching.host_feed, buckets=BUCKETS), expected)
 
 
 def test_two_devices_give_the_same_bits(from_device):
     mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
     whole, split = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("data",)))
     here, there = (
-        train(Net, TABLE, feed, placement=whole, sharding=split) for feed in (batching.device_feed, streaming.host_feed)
+        train(Net, TABLE, feed, placement=whole, sharding=split) for feed in (batching.device_feed, batching.host_feed)
     )
     chex.assert_trees_all_equal(there, here)
     chex.assert_trees_all_close(there[0].params, from_device[0].params, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("feed", [batching.device_feed, streaming.host_feed], ids=lambda feed: feed.__name__)
+@pytest.mark.parametrize("feed", [batching.device_feed, batching.host_feed], ids=lambda feed: feed.__name__)
 def test_each_device_gets_only_its_shard_of_each_batch(feed):
     mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
     sharding = NamedSharding(mesh, PartitionSpec("data"))
@@ -128,7 +128,7 @@ def test_each_device_gets_only_its_shard_of_each_batch(feed):
 
 @pytest.mark.parametrize(
     ("before", "after"),
-    [(streaming.host_feed, streaming.host_feed), (streaming.host_feed, batching.device_feed)],
+    [(batching.host_feed, batching.host_feed), (batching.host_feed, batching.device_feed)],
     ids=["host", "device"],
 )
 def test_an_interrupted_run_resumes_within_the_epoch_from_either_feed(from_device, tmp_path, before, after):
@@ -149,9 +149,9 @@ def test_at_most_two_chunks_are_ahead(monkeypatch):
         begun.append(arguments)
         return gather_chunk(*arguments)
 
-    gather_chunk = streaming.gather_chunk
-    monkeypatch.setattr(streaming, "gather_chunk", counted)
-    chunks = streaming.host_feed(batching.examples(TABLE, LABELS), batch_size=BATCH, length=2)(np.arange(COUNT), 0)
+    gather_chunk = batching.gather_chunk
+    monkeypatch.setattr(batching, "gather_chunk", counted)
+    chunks = batching.host_feed(batching.examples(TABLE, LABELS), batch_size=BATCH, length=2)(np.arange(COUNT), 0)
     for taken in range(1, 6):
         next(chunks)
         time.sleep(0.05)  # the device computes
@@ -162,7 +162,7 @@ def test_at_most_two_chunks_are_ahead(monkeypatch):
 
 def test_no_thread_is_left_behind():
     before = set(threading.enumerate())
-    chunks = streaming.host_feed(batching.examples(TABLE, LABELS), batch_size=BATCH, length=2)(np.arange(COUNT), 0)
+    chunks = batching.host_feed(batching.examples(TABLE, LABELS), batch_size=BATCH, length=2)(np.arange(COUNT), 0)
     next(chunks)
     begun = set(threading.enumerate()) - before
     assert begun
@@ -176,9 +176,9 @@ def test_an_error_while_reading_examples_reaches_the_training_loop(monkeypatch):
     def failing(*arguments):
         raise OSError("the disk is gone")
 
-    monkeypatch.setattr(streaming, "gather_chunk", failing)
+    monkeypatch.setattr(batching, "gather_chunk", failing)
     with pytest.raises(OSError, match="the disk is gone"):
-        train(Net, TABLE, streaming.host_feed)
+        train(Net, TABLE, batching.host_feed)
 
 
 def device(platform, limit, used):
@@ -200,4 +200,4 @@ def device(platform, limit, used):
 def test_examples_fit_if_they_take_at_most_half_of_the_free_memory(devices, fits):
     data = batching.Examples(np.zeros((100, 2), np.uint8), np.zeros(100, np.int32), np.zeros(100, np.float32))
     assert sum(array.nbytes for array in data) == 1000
-    assert streaming.fits(data, [device(*arguments) for arguments in devices]) == fits
+    assert batching.fits(data, [device(*arguments) for arguments in devices]) == fits
