@@ -40,34 +40,31 @@ def exit_status(action: Callable[[], int], *, command: str = "") -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return action()
-    except InputError as error:
-        return _failed(error, BAD_INPUT)
     except BrokenPipeError:
         # For what Python still writes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
+    except Interrupted as stop:
+        message, status = f"{stop}. To continue: {command}", INTERRUPTED
+    except KeyboardInterrupt:
+        message, status = "stopped at once; what was saved before remains", KILLED
+    except InputError as error:
+        message, status = f"error: {error}", BAD_INPUT
     except OSError as error:
         # A file that disappeared, a full disk, a network: the message names it.
-        return _failed(f"{error}; what was saved before remains")
+        message, status = f"error: {error}; what was saved before remains", FAILED
     except RunError as error:
-        return _failed(error)
-    except Interrupted as stop:
-        say(f"{stop}. To continue: {command}", file=sys.stderr)
-        return INTERRUPTED
-    except KeyboardInterrupt:
-        say("stopped at once; what was saved before remains", file=sys.stderr)
-        return KILLED
+        message, status = f"error: {error}", FAILED
     except RuntimeError as error:
         if not str(error).startswith("RESOURCE_EXHAUSTED"):
             raise
-        return _failed(
-            f"out of memory ({str(error).splitlines()[0]}). Lower --batch-size and raise --gradient-accumulation-steps "
-            "by the same factor, which keeps the examples per update; lower --eval-batch-size; or give --remat."
+        status = FAILED
+        message = (
+            f"error: out of memory ({str(error).splitlines()[0]}). Lower --batch-size and raise "
+            "--gradient-accumulation-steps by the same factor, which keeps the examples per update; lower "
+            "--eval-batch-size; or give --remat."
         )
-
-
-def _failed(message: object, status: int = FAILED) -> int:
-    say(f"error: {message}", file=sys.stderr)
+    say(message, file=sys.stderr)
     return status
 
 

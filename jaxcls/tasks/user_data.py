@@ -11,11 +11,7 @@ from jaxcls.data.user_tables import Labels, TableColumns
 from jaxcls.tasks.task import Task, required
 from jaxcls.training.settings import Settings
 
-_METRICS: dict[ProblemName, tuple[str, ...]] = {
-    "binary": ("roc_auc", "accuracy"),
-    "multiclass": ("accuracy",),
-    "multilabel": ("roc_auc",),
-}
+_METRICS = {"binary": ("roc_auc", "accuracy"), "multiclass": ("accuracy",), "multilabel": ("roc_auc",)}
 
 
 def for_problem(task: Task, problem: ProblemName) -> Task:
