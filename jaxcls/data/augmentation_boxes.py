@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcls.data.preprocessing.detection import image_mask
+from jaxcls.data.preprocessing.images import image_mask
 
 Arrays: TypeAlias = dict[str, jax.Array]
 Augmentation: TypeAlias = Callable[[jax.Array, Arrays, Arrays], tuple[Arrays, Arrays]]

@@ -118,12 +118,10 @@ def _conv_forward(x, kernel, geometry, is_native):  # type: ignore[no-untyped-de
 
 def _conv_backward(geometry, is_native, saved, cotangent):  # type: ignore[no-untyped-def]
     def on_cpu(x, kernel, cotangent):  # type: ignore[no-untyped-def]
-        input_gradient = native.input_gradient if is_native else _input_gradient
-        kernel_gradient = native.kernel_gradient if is_native else _kernel_gradient
-        return (
-            input_gradient(cotangent, kernel, x.shape, geometry),
-            kernel_gradient(x, cotangent, kernel.shape, geometry),
-        )
+        of_x, of_kernel = _input_gradient, _kernel_gradient
+        if is_native:
+            of_x, of_kernel = native.input_gradient, native.kernel_gradient
+        return of_x(cotangent, kernel, x.shape, geometry), of_kernel(x, cotangent, kernel.shape, geometry)
 
     def by_lax(x, kernel, cotangent):  # type: ignore[no-untyped-def]
         return jax.vjp(_lax_conv(geometry), x, kernel)[1](cotangent)

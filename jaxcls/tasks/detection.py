@@ -25,7 +25,7 @@ import functools
 from jaxcls.data import augmentation, augmentation_boxes, splits
 from jaxcls.data.dataset import Dataset
 from jaxcls.data.datasets import object_detection
-from jaxcls.data.preprocessing import detection
+from jaxcls.data.preprocessing import images
 from jaxcls.models.retinanet import RetinaNet
 from jaxcls.tasks.task import Preset, Task, required
 from jaxcls.training.settings import Settings
@@ -59,7 +59,7 @@ TASK = Task(
     problem="detection",
     load=load,
     read=lambda path, settings: object_detection.read_unlabeled(path, required(settings, "image_size"), 3),
-    fit_preprocessor=lambda inputs, settings: detection.fit(inputs),
+    fit_preprocessor=lambda inputs, settings: images.fit_canvases(inputs),
     models={
         "retinanet": RetinaNet,
         # With initial probabilities of one half, to show the effect of the prior.

@@ -3,7 +3,7 @@
 One module per type of input. A fitted preprocessor is a plain JSON record, which is saved with a run.
 """
 
-import importlib
+import pkgutil
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -12,12 +12,12 @@ from jaxcls.data.batching import Buckets
 
 PyTree = Any
 
-# The type in a record, which is also the module -> the class.
+# The type in a record -> the module and the class.
 _CLASSES = {
-    "images": "ImagePreprocessor",
-    "detection": "DetectionPreprocessor",
-    "tables": "TablePreprocessor",
-    "texts": "TextPreprocessor",
+    "images": "images:ImagePreprocessor",
+    "detection": "images:DetectionPreprocessor",
+    "tables": "tables:TablePreprocessor",
+    "texts": "texts:TextPreprocessor",
 }
 
 
@@ -61,6 +61,5 @@ def from_record(record: Mapping[str, Any]) -> Preprocessor:
     if name not in _CLASSES:
         raise unknown_name("preprocessor", name, _CLASSES)
     # Imports only the module that is needed: images do not need a tokenizer.
-    preprocessor: Any = getattr(importlib.import_module(f"{__name__}.{name}"), _CLASSES[name])
-    fitted: Preprocessor = preprocessor.from_record(record)
+    fitted: Preprocessor = pkgutil.resolve_name(f"{__name__}.{_CLASSES[name]}").from_record(record)
     return fitted

@@ -8,7 +8,7 @@ import pytest
 
 from jaxcls._utils.errors import InputError
 from jaxcls.data.datasets import object_detection
-from jaxcls.data.preprocessing import detection, from_record
+from jaxcls.data.preprocessing import from_record, images
 
 
 def padded(seed, channels=3):
@@ -26,7 +26,7 @@ def test_statistics_leave_out_the_padding(channels):
     parts = zip(inputs["image"], inputs["size"], strict=True)
     pixels = np.concatenate([image[:height, :width].reshape(-1, channels) for image, (height, width) in parts])
     pixels = pixels.astype(np.float64)
-    fitted = detection.fit(inputs)
+    fitted = images.fit_canvases(inputs)
     rounded = pixels.std(axis=0).max() / 128
     np.testing.assert_allclose(fitted.pixels.mean, pixels.mean(axis=0), atol=rounded)
     np.testing.assert_allclose(fitted.pixels.deviation, pixels.std(axis=0), atol=rounded)
@@ -39,14 +39,14 @@ def test_statistics_leave_out_the_padding(channels):
 
 
 def test_record_round_trips_through_json():
-    fitted = detection.fit(padded(1))
+    fitted = images.fit_canvases(padded(1))
     again = from_record(json.loads(json.dumps(fitted.as_record())))
     assert again == fitted
     assert again.model_arguments == {"input_shape": (8, 8, 3)}
 
 
 def test_shapes_match_the_encoded_arrays():
-    fitted, inputs = detection.fit(padded(2)), padded(2)
+    fitted, inputs = images.fit_canvases(padded(2)), padded(2)
     encoded = fitted.transform(inputs)
     assert {name: (array.shape, array.dtype) for name, array in encoded.items()} == {
         name: (shape.shape, shape.dtype) for name, shape in fitted.shapes(6).items()
@@ -73,7 +73,7 @@ def sized(sizes):
     ids=str,
 )
 def test_canvases_fit_enough_of_the_images_each(sizes, canvases):
-    fitted = detection.fit(sized(sizes))
+    fitted = images.fit_canvases(sized(sizes))
     assert fitted.canvases == canvases
     assert from_record(json.loads(json.dumps(fitted.as_record()))) == fitted
     if not canvases:
@@ -96,22 +96,22 @@ def test_canvases_fit_enough_of_the_images_each(sizes, canvases):
     ids=str,
 )
 def test_impossible_canvases_are_rejected(canvases):
-    record = detection.fit(sized([(96, 128)])).as_record()
+    record = images.fit_canvases(sized([(96, 128)])).as_record()
     with pytest.raises(InputError, match="canvases"):
         from_record(record | {"canvases": canvases})
 
 
 def test_another_canvas_size_and_nonzero_padding_are_rejected():
-    fitted, inputs = detection.fit(padded(3)), padded(3)
+    fitted, inputs = images.fit_canvases(padded(3)), padded(3)
     with pytest.raises(InputError, match=r"\(8, 7, 3\); the training images have \(8, 8, 3\)"):
         fitted.transform(inputs | {"image": inputs["image"][:, :, :7]})
     with pytest.raises(InputError, match="padding of the canvases is not 0"):
-        detection.fit(inputs | {"image": np.full_like(inputs["image"], 9)})
+        images.fit_canvases(inputs | {"image": np.full_like(inputs["image"], 9)})
 
 
 def test_images_to_predict_are_normalized_as_training_images():
     inputs = padded(4)
-    fitted = detection.fit(inputs)
+    fitted = images.fit_canvases(inputs)
     one = object_detection.canvases(inputs["image"][:1], np.array([[16, 8]]))
     assert one["size"].tolist() == [[8, 4]]
     assert fitted.normalize(fitted.transform(one)).shape == (1, 8, 8, 3)
