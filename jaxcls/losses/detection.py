@@ -93,12 +93,8 @@ def detection_loss(
     positives = positive.sum(axis=1).astype(jnp.float32)
     divisor = jnp.maximum(positives, 1)
     loss = loss_weights[0] * class_terms + loss_weights[1] * box_terms
-    terms = Terms(
-        loss=loss / divisor,
-        weight=counted.astype(loss.dtype),
-        elements=jnp.where(counted, divisor, 0),
-        positives=positives,
-    )
+    weight, elements = counted.astype(loss.dtype), jnp.where(counted, divisor, 0)
+    terms = Terms(loss / divisor, weight, elements, positives)
     return reduce(terms, {"normalizer": normalizer, "sample_weight": sample_weight})
 
 

@@ -147,7 +147,7 @@ def report_intervals(
     predicted_positive = predicted == (np.arange(positive.shape[1]) if problem == "multiclass" else 1)
     label_weights = np.broadcast_to(data.sample_weight, positive.shape)
 
-    by_label: dict[str, dict[str, Bounds]] = {}
+    by_label: dict[str, dict[str, Bounds | None]] = {}
     # By metric: the influence of each example summed over the labels that have one, and their number.
     summed: dict[str, tuple[FloatArray, int]] = {}
     for column, (label, label_values) in enumerate(report["labels"].items()):
@@ -187,14 +187,14 @@ def report_intervals(
 
 
 def _label_intervals(
-    values: Mapping[str, float | None],
+    values: Mapping[str, Any],
     true: BoolArray,
     chosen: BoolArray,
     weight: FloatArray,
     influences: Mapping[str, FloatArray],
     confidence: float,
-) -> dict[str, Bounds]:
-    intervals: dict[str, Bounds] = {}
+) -> dict[str, Bounds | None]:
+    intervals: dict[str, Bounds | None] = {}
     among = {"precision": chosen, "recall": true, "specificity": ~true, "f1": true | chosen}
     for name, counted in among.items():
         value, count = values[name], _effective_count(weight[counted])
@@ -208,9 +208,7 @@ def _label_intervals(
     known = weight > 0
     if min((true & known).sum(), (~true & known).sum()) >= _MIN_RANKED:
         for name in ("roc_auc", "average_precision"):
-            value = values[name]
-            if value is not None and (bounds := _logit_interval(value, influences[name], confidence)):
-                intervals[name] = bounds
+            intervals[name] = _logit_interval(values[name], influences[name], confidence)
     return intervals
 
 

@@ -46,12 +46,7 @@ class Options(TypedDict, total=False):
 
 
 def validate(
-    optimizer: Callable[..., Any],
-    learning_rate: Rate,
-    options: Options,
-    *,
-    in_keras: bool = True,
-    **settings: object,
+    optimizer: Callable[..., Any], learning_rate: Rate, options: Options, *, in_keras: bool = True, **settings: object
 ) -> None:
     """Raises InputError for unknown or invalid options and settings of an optimizer.
 
@@ -60,9 +55,8 @@ def validate(
       in_keras: whether Keras has it, so that semantics='keras' is allowed.
     """
     name = optimizer.__name__
-    check_names(
-        name, options, ["learning_rate", *inspect.getfullargspec(optimizer).kwonlyargs, *Options.__annotations__]
-    )
+    known = ["learning_rate", *inspect.getfullargspec(optimizer).kwonlyargs, *Options.__annotations__]
+    check_names(name, options, known)
     if not callable(learning_rate):
         check(name, learning_rate=learning_rate)
     present = {key: value for key, value in options.items() if value is not None}

@@ -207,23 +207,15 @@ def muon(
     >>> bool((updates["dense"]["kernel"] != updates["head"]["kernel"]).any())
     True
     """
-    settings = {"beta": beta, "ns_steps": ns_steps, "eps": eps}
+    settings: dict[str, Any] = {"beta": beta, "ns_steps": ns_steps, "eps": eps}
     validate(muon, learning_rate, options, in_keras=False, b1=b1, b2=b2, muon_mask=muon_mask, **settings)
 
     def dimensions(params: PyTree) -> PyTree:
         mask = (muon_mask or _hidden_matrices)(params)
         return jax.tree.map(lambda chosen, leaf: _last_axis_against_the_rest(leaf) if chosen else None, mask, params)
 
-    core = optax.contrib.muon(
-        learning_rate,
-        ns_steps=ns_steps,
-        beta=beta,
-        eps=eps,
-        adam_b1=b1,
-        adam_b2=b2,
-        muon_weight_dimension_numbers=dimensions,
-        consistent_rms=0.2,
-    )
+    settings |= {"adam_b1": b1, "adam_b2": b2, "muon_weight_dimension_numbers": dimensions}
+    core = optax.contrib.muon(learning_rate, consistent_rms=0.2, **settings)
     return chain(core, learning_rate, options)
 
 
