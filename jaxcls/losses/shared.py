@@ -71,8 +71,11 @@ def smoothing(options: Options, allowed: type) -> float:
     normalizer = options.get("normalizer")
     if normalizer is not None and normalizer not in get_args(Normalizer):
         raise unknown_name("normalizer", str(normalizer), get_args(Normalizer))
-    label_smoothing = options.get("label_smoothing") or 0.0
-    require(0 <= label_smoothing < 1, f"label_smoothing is {label_smoothing}; it must lie in [0, 1).")
+    label_smoothing = options.get("label_smoothing")
+    if label_smoothing is None:
+        return 0.0
+    in_range = not is_known(label_smoothing) or 0 <= label_smoothing < 1
+    require(in_range, f"label_smoothing is {label_smoothing}; it must lie in [0, 1).")
     return label_smoothing
 
 
@@ -153,7 +156,23 @@ def check_shape(name: str, array: jax.Array, *shapes: tuple[int, ...], meaning: 
     require(array.shape in shapes, f"{name} {array.shape} must have shape {' or '.join(map(str, shapes))}{meaning}.")
 
 
+def where_counted(weight: jax.Array, value: jax.Array) -> jax.Array:
+    """The value, or 0 where its weight is 0: it may be infinite there, and 0 times infinity is NaN."""
+    return jnp.where(weight == 0, 0, value)
+
+
 def require(condition: bool, message: str) -> None:
     """Raises InputError with the message unless the condition holds."""
     if not condition:
         raise InputError(message)
+
+
+def is_known(value: ArrayLike) -> bool:
+    """Whether a setting can be checked: while it is traced, as in a schedule of gamma, it cannot."""
+    return not isinstance(value, jax.core.Tracer)
+
+
+def require_at_least_zero(**settings: ArrayLike) -> None:
+    """Raises InputError unless each setting is at least 0."""
+    for name, value in settings.items():
+        require(not is_known(value) or bool(value >= 0), f"{name} is {value}; it must be at least 0.")

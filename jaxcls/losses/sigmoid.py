@@ -67,22 +67,31 @@ def sigmoid_focal(
 ) -> jax.Array:
     """Focal loss of each label, -(1 - p)^gamma log p, where p = sigmoid(z) is the probability of the true side.
 
-    Shapes, other options and errors are those of `sigmoid_cross_entropy`.
+    Shapes, other options and errors are those of `sigmoid_cross_entropy`. A soft or smoothed label y has, as in Keras
+    and Optax, its cross-entropy times (1 - p)^gamma with p = y sigmoid(x) + (1 - y) sigmoid(-x).
 
     Args:
       gamma: at least 0; at 0 the loss is cross-entropy.
-      alpha: in [0, 1], the weight of positive labels; negative ones have 1 - alpha. By default neither is weighted.
-        RetinaNet sets gamma=2, alpha=0.25 and normalizer="positives".
+      alpha: in [0, 1], the weight of positive labels; negative ones have 1 - alpha, a soft label y has
+        y alpha + (1 - y) (1 - alpha). By default none is weighted. RetinaNet sets gamma=2, alpha=0.25 and
+        normalizer="positives".
 
     Source: Lin et al. 2017, arXiv:1708.02002.
 
     >>> print(sigmoid_focal(jnp.array([0.0, 2.0]), jnp.array([1, 0])).round(4))
     [0.1733 1.6501]
     """
-    require(gamma >= 0, f"gamma is {gamma}; it must be at least 0.")
-    if alpha is not None:
+    shared.require_at_least_zero(gamma=gamma)
+    if alpha is not None and shared.is_known(alpha):
         require(0 <= alpha <= 1, f"alpha is {alpha}; it must lie in [0, 1].")
-    return _sigmoid_loss(lambda z: _focal(z, gamma), logits, labels, options, alpha=alpha)
+
+    def focus(x: jax.Array, y: jax.Array) -> jax.Array:
+        # The power is taken in log space: (1 - p)**gamma has an infinite slope where 1 - p underflows and gamma < 1.
+        x, y = _finite(x), jnp.clip(y, 0, 1)
+        log_not_p = jnp.logaddexp(jnp.log(y) + jax.nn.log_sigmoid(-x), jnp.log1p(-y) + jax.nn.log_sigmoid(x))
+        return jnp.exp(gamma * log_not_p)
+
+    return _sigmoid_loss(_cross_entropy, logits, labels, options, focus=focus, alpha=alpha)
 
 
 def asymmetric(
@@ -110,13 +119,13 @@ def asymmetric(
     >>> print(asymmetric(jnp.array([[-4.0, 2.0]]), jnp.array([[0, 1]])).round(4))
     [0.0076]
     """
-    require(gamma_negative >= 0, f"gamma_negative is {gamma_negative}; it must be at least 0.")
-    require(gamma_positive >= 0, f"gamma_positive is {gamma_positive}; it must be at least 0.")
-    require(0 <= clip < 1, f"clip is {clip}; it must lie in [0, 1).")
+    shared.require_at_least_zero(gamma_negative=gamma_negative, gamma_positive=gamma_positive)
+    require(not shared.is_known(clip) or 0 <= clip < 1, f"clip is {clip}; it must lie in [0, 1).")
 
     def negative(z: jax.Array) -> jax.Array:
         # At clip 0 the shifted form would take the logarithm of a probability that underflows.
-        return _shifted_focal(z, gamma_negative, clip) if clip else _focal(z, gamma_negative)
+        shifted = _shifted_focal(z, gamma_negative, jnp.where(clip == 0, 0.5, clip))
+        return jnp.where(clip == 0, _focal(z, gamma_negative), shifted)
 
     return _sigmoid_loss(lambda z: _focal(z, gamma_positive), logits, labels, options, negative=negative)
 
@@ -144,12 +153,16 @@ def _hinge(z: jax.Array) -> jax.Array:
     return jax.nn.relu(1 - z)
 
 
-def _focal(z: jax.Array, gamma: float) -> jax.Array:
-    # The power is taken in log space: (1 - p)**gamma has an infinite slope where 1 - p underflows and gamma < 1.
-    return jnp.exp(gamma * jax.nn.log_sigmoid(-z)) * jax.nn.softplus(-z)
+def _focal(z: jax.Array, gamma: ArrayLike) -> jax.Array:
+    return jnp.exp(gamma * jax.nn.log_sigmoid(-_finite(z))) * jax.nn.softplus(-z)
 
 
-def _shifted_focal(z: jax.Array, gamma: float, clip: float) -> jax.Array:
+def _finite(logits: jax.Array) -> jax.Array:
+    """Beyond 1e4 a focusing factor is 0 or 1, but its derivative at infinity would be NaN."""
+    return jnp.clip(logits, -1e4, 1e4)
+
+
+def _shifted_focal(z: jax.Array, gamma: ArrayLike, clip: ArrayLike) -> jax.Array:
     shifted = jax.nn.sigmoid(-z) - clip
     counted = shifted > 0
     # 1 in place of what is dropped: the branch that the last `where` does not take must have a finite gradient too.
@@ -165,9 +178,13 @@ def _sigmoid_loss(
     options: SigmoidOptions,
     *,
     negative: Callable[[jax.Array], jax.Array] | None = None,
-    alpha: float | None = None,
+    focus: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
+    alpha: ArrayLike | None = None,
 ) -> jax.Array:
-    """w1 y positive(x) + w0 (1 - y) negative(-x), each side a function of its margin; by default they are the same."""
+    """focus(x, y) (w1 y positive(x) + w0 (1 - y) negative(-x)), each side a function of its margin.
+
+    By default both sides are the same function, and nothing is focused.
+    """
     label_smoothing = shared.smoothing(options, SigmoidOptions)
     x = shared.as_logits(logits)
     y = jnp.asarray(labels, x.dtype)
@@ -179,12 +196,17 @@ def _sigmoid_loss(
     x = jnp.where(counted, x, 0)
     y = shared.nan_outside_unit(jnp.where(counted, y, 0))
     target = y * (1 - label_smoothing) + label_smoothing / 2
-    weight0, weight1 = _side_weights(options, x, alpha)
+    weight0, weight1 = _side_weights(options, x)
     on, off = target * weight1, (1 - target) * weight0
+    if alpha is not None:
+        balance = target * alpha + (1 - target) * (1 - alpha)
+        on, off = on * balance, off * balance
 
     elements = counted.astype(x.dtype)
+    on_x, off_x = (shared.where_counted(weight, x) for weight in (on, off))
+    loss = on * positive(on_x) + off * (negative or positive)(-off_x)
     terms = Terms(
-        loss=elements * (on * positive(x) + off * (negative or positive)(-x)),
+        loss=elements * (loss if focus is None else focus(x, target) * loss),
         weight=elements * (on + off),
         elements=elements,
         positives=y,
@@ -196,9 +218,7 @@ def _sigmoid_loss(
     return shared.reduce(terms, options)
 
 
-def _side_weights(
-    options: SigmoidOptions, x: jax.Array, alpha: float | None
-) -> tuple[jax.Array | float, jax.Array | float]:
+def _side_weights(options: SigmoidOptions, x: jax.Array) -> tuple[jax.Array | float, jax.Array | float]:
     """The weights of labels 0 and 1, each a scalar or of the shape of x."""
     negative: jax.Array | float = 1.0
     positive: jax.Array | float = 1.0
@@ -211,6 +231,4 @@ def _side_weights(
     if options.get("pos_weight") is not None:
         pos_weight = shared.as_weight("pos_weight", options["pos_weight"], x, *shapes)
         positive = positive * jnp.broadcast_to(pos_weight, x.shape)
-    if alpha is not None:
-        negative, positive = negative * (1 - alpha), positive * alpha
     return negative, positive

@@ -35,7 +35,7 @@ def softmax_cross_entropy(logits: ArrayLike, labels: ArrayLike, **options: Unpac
     >>> float(softmax_cross_entropy(logits, jnp.array([0, 9]), ignore_label=9, normalizer="batch"))
     0.239...
     """
-    return _softmax_loss(lambda x, y: -jnp.sum(y * jax.nn.log_softmax(x), axis=-1), logits, labels, options)
+    return _softmax_loss(lambda x, y: -_expected(y, jax.nn.log_softmax(x)), logits, labels, options)
 
 
 def softmax_focal(
@@ -59,8 +59,8 @@ def softmax_focal(
     >>> print(softmax_focal(jnp.array([[2.0, 0.0, 0.0]]), jnp.array([0])).round(4))
     [0.0109]
     """
-    require(gamma >= 0, f"gamma is {gamma}; it must be at least 0.")
-    if _is_concrete(alpha):
+    shared.require_at_least_zero(gamma=gamma)
+    if alpha is not None and shared.is_known(alpha):
         require(
             bool(np.all((np.asarray(alpha) >= 0) & (np.asarray(alpha) <= 1))),
             f"alpha is {alpha}; it must lie in [0, 1]. Weights of any size go into class_weight.",
@@ -68,7 +68,7 @@ def softmax_focal(
 
     def focal(x: jax.Array, y: jax.Array) -> jax.Array:
         log_p, log_not_p = _log_probabilities(x)
-        return -jnp.sum(y * jnp.exp(gamma * log_not_p) * log_p, axis=-1)
+        return -_expected(y * jnp.exp(gamma * log_not_p), log_p)
 
     return _softmax_loss(focal, logits, labels, options, alpha)
 
@@ -86,8 +86,8 @@ def categorical_hinge(logits: ArrayLike, labels: ArrayLike, **options: Unpack[Op
     """
 
     def hinge(scores: jax.Array, y: jax.Array) -> jax.Array:
-        competitor = jnp.max((1 - y) * scores, axis=-1)
-        return jax.nn.relu(1 + competitor - jnp.sum(y * scores, axis=-1))
+        competitor = jnp.max((1 - y) * shared.where_counted(1 - y, scores), axis=-1)
+        return jax.nn.relu(1 + competitor - _expected(y, scores))
 
     return _softmax_loss(hinge, logits, labels, options)
 
@@ -107,7 +107,7 @@ def softmax_poly(
 
     def poly(x: jax.Array, y: jax.Array) -> jax.Array:
         log_p, log_not_p = _log_probabilities(x)
-        return jnp.sum(y * (-log_p + epsilon * jnp.exp(log_not_p)), axis=-1)
+        return _expected(y, -log_p + epsilon * jnp.exp(log_not_p))
 
     return _softmax_loss(poly, logits, labels, options)
 
@@ -130,15 +130,20 @@ def logit_adjusted_cross_entropy(
     >>> print(logit_adjusted_cross_entropy(jnp.zeros((2, 2)), jnp.array([0, 1]), prior=prior).round(4))
     [0.1054 2.3026]
     """
-    require(tau >= 0, f"tau is {tau}; it must be at least 0.")
+    shared.require_at_least_zero(tau=tau)
     scores = shared.as_logits(logits)
     frequencies = _per_class("prior", prior, scores)
-    if _is_concrete(prior):
+    if shared.is_known(prior):
         bad = np.flatnonzero(~(np.asarray(prior) > 0))
         require(bad.size == 0, f"prior of class {bad[:1]} is not positive: drop the class, or smooth the counts.")
     # Centered, since next to a logit of 1e4 the adjustment would round away; a shift of all logits has no effect.
     centered = scores - jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
     return softmax_cross_entropy(centered + tau * jnp.log(frequencies), labels, **options)
+
+
+def _expected(weights: jax.Array, values: jax.Array) -> jax.Array:
+    """The weighted sum over the classes. The logits of impossible classes may be -inf."""
+    return jnp.sum(weights * shared.where_counted(weights, values), axis=-1)
 
 
 def _log_probabilities(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -212,8 +217,3 @@ def _one_hot(indices: jax.Array, x: jax.Array) -> jax.Array:
     classes = x.shape[-1]
     in_range = (indices >= 0) & (indices < classes)
     return jnp.where(in_range[..., None], jax.nn.one_hot(indices, classes, dtype=x.dtype), jnp.nan)
-
-
-def _is_concrete(value: ArrayLike | None) -> bool:
-    """Whether the values are known now, rather than when the compiled code runs."""
-    return value is not None and not isinstance(value, jax.core.Tracer)

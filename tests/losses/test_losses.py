@@ -34,6 +34,14 @@ def focal(x, gamma):
     return -np.exp(gamma * log_sigmoid(-x)) * log_sigmoid(x)
 
 
+def sigmoid_focal(x, y, gamma=2.0, alpha=None):
+    """As Keras and Optax define it for soft labels: one probability of the label, one factor."""
+    log_y, log_not_y = np.log(np.maximum(y, 1e-300)), np.log(np.maximum(1 - y, 1e-300))
+    log_not_p = np.logaddexp(log_y + log_sigmoid(-x), log_not_y + log_sigmoid(x))
+    balance = 1 if alpha is None else y * alpha + (1 - y) * (1 - alpha)
+    return balance * np.exp(gamma * log_not_p) * (-y * log_sigmoid(x) - (1 - y) * log_sigmoid(-x))
+
+
 def asymmetric(x, y, gamma_negative=4.0, gamma_positive=1.0, clip=0.05):
     p = np.exp(log_sigmoid(x))
     shifted = np.maximum(p - clip, 0)
@@ -68,14 +76,9 @@ SIGMOID = [
     case(losses.sigmoid_cross_entropy, lambda x, y: -y * log_sigmoid(x) - (1 - y) * log_sigmoid(-x)),
     case(losses.hinge, lambda x, y: y * np.maximum(0, 1 - x) + (1 - y) * np.maximum(0, 1 + x)),
     case(losses.squared_hinge, lambda x, y: y * np.maximum(0, 1 - x) ** 2 + (1 - y) * np.maximum(0, 1 + x) ** 2),
-    case(losses.sigmoid_focal, lambda x, y: y * focal(x, 2) + (1 - y) * focal(-x, 2)),
-    case(losses.sigmoid_focal, lambda x, y: y * focal(x, 0) + (1 - y) * focal(-x, 0), gamma=0.0),
-    case(
-        losses.sigmoid_focal,
-        lambda x, y: 0.25 * y * focal(x, 0.5) + 0.75 * (1 - y) * focal(-x, 0.5),
-        gamma=0.5,
-        alpha=0.25,
-    ),
+    case(losses.sigmoid_focal, sigmoid_focal),
+    case(losses.sigmoid_focal, functools.partial(sigmoid_focal, gamma=0), gamma=0.0),
+    case(losses.sigmoid_focal, functools.partial(sigmoid_focal, gamma=0.5, alpha=0.25), gamma=0.5, alpha=0.25),
     case(losses.asymmetric, asymmetric),
     case(
         losses.asymmetric,
@@ -278,6 +281,18 @@ AGAINST_KERAS = {
             apply_class_balancing=True,
         ),
     ),
+    "smoothed binary focal": (
+        lambda: losses.sigmoid_focal(X1, Y1, alpha=0.3, label_smoothing=0.1),
+        lambda: by_keras(
+            "BinaryFocalCrossentropy",
+            Y1,
+            X1,
+            from_logits=True,
+            alpha=0.3,
+            apply_class_balancing=True,
+            label_smoothing=0.1,
+        ),
+    ),
     "ignored class": (
         lambda: losses.softmax_cross_entropy(X3, I3, ignore_label=0),
         lambda: by_keras("SparseCategoricalCrossentropy", I3, X3, from_logits=True, ignore_class=0),
@@ -334,6 +349,10 @@ def test_agrees_with_keras(name):
 
 
 AGAINST_OPTAX = {
+    "focal of soft labels": (
+        lambda: losses.sigmoid_focal(jnp.array([6.0, -1.0]), jnp.array([0.7, 0.2])),
+        lambda: optax.sigmoid_focal_loss(jnp.array([6.0, -1.0]), jnp.array([0.7, 0.2]), gamma=2.0),
+    ),
     "binary": (
         lambda: losses.sigmoid_cross_entropy(X1, Y1),
         lambda: optax.sigmoid_binary_cross_entropy(X1, Y1),
@@ -614,6 +633,49 @@ def test_any_number_of_leading_axes_is_accepted(loss):
         logits.reshape(2, 3, 3), labels.reshape(2, 3, *labels.shape[1:])
     )
     chex.assert_trees_all_close(deep, loss(logits, labels).reshape(2, 3), rtol=1e-6)
+
+
+# Infinite logits and traced settings.
+
+
+@pytest.mark.parametrize("loss", EVERY_SOFTMAX, ids=name_of)
+@pytest.mark.parametrize("one_hot", [False, True])
+def test_classes_that_were_ruled_out_with_infinite_logits_change_nothing(loss, one_hot):
+    if name_of(loss) == "logit_adjusted_cross_entropy":
+        loss = functools.partial(losses.logit_adjusted_cross_entropy, prior=jnp.ones(3))
+    labels = jnp.eye(3)[1:2] if one_hot else jnp.array([1])
+    logits = jnp.array([[0.0, 1.0, -jnp.inf]])
+    # The class at -1e4 has no probability either.
+    expected, gradient = (f(lambda x: loss(x, labels).sum())(logits.clip(-1e4)) for f in (lambda f: f, jax.grad))
+    np.testing.assert_allclose(loss(logits, labels).sum(), expected, rtol=1e-6)
+    np.testing.assert_allclose(jax.grad(lambda x: loss(x, labels).sum())(logits), gradient, rtol=1e-6)
+
+
+@pytest.mark.parametrize("loss", [*EVERY_SIGMOID, functools.partial(losses.sigmoid_focal, gamma=0.0)], ids=name_of)
+def test_infinite_logits_on_the_right_side_have_no_loss(loss):
+    logits, labels = jnp.array([jnp.inf, -jnp.inf]), jnp.array([1, 0])
+    assert loss(logits, labels).tolist() == [0, 0]
+    assert jax.grad(lambda x: loss(x, labels).sum())(logits).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("loss", "settings"),
+    [
+        (losses.sigmoid_cross_entropy, {"label_smoothing": 0.1}),
+        (losses.sigmoid_focal, {"gamma": 1.5, "alpha": 0.3}),
+        (losses.asymmetric, {"gamma_negative": 3.0, "gamma_positive": 0.5, "clip": 0.1}),
+        (losses.asymmetric, {"clip": 0.0}),
+        (losses.sigmoid_poly, {"epsilon": 0.5}),
+        (losses.softmax_cross_entropy, {"label_smoothing": 0.1}),
+        (losses.softmax_focal, {"gamma": 1.5, "alpha": 0.3}),
+        (losses.softmax_poly, {"epsilon": 0.5}),
+        (losses.logit_adjusted_cross_entropy, {"prior": PRIOR, "tau": 0.5}),
+    ],
+)
+def test_settings_may_be_traced(loss, settings):
+    arrays = batch(loss)
+    traced = jax.jit(lambda settings: loss(*arrays, **settings))(settings)
+    np.testing.assert_allclose(traced, loss(*arrays, **settings), rtol=1e-5)
 
 
 # Invalid arguments.
