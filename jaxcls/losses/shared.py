@@ -1,7 +1,7 @@
 """What all losses share: their options, validation, masks, weights and the reduction."""
 
 from collections.abc import Iterable, Mapping
-from typing import Literal, NamedTuple, TypedDict, get_args
+from typing import Any, Literal, NamedTuple, TypedDict, get_args
 
 import jax
 import jax.numpy as jnp
@@ -172,7 +172,7 @@ def is_known(value: ArrayLike) -> bool:
     return not isinstance(value, jax.core.Tracer)
 
 
-def require_at_least_zero(**settings: ArrayLike) -> None:
+def require_at_least_zero(**settings: Any) -> None:
     """Raises InputError unless each setting is at least 0."""
     for name, value in settings.items():
         require(not is_known(value) or bool(value >= 0), f"{name} is {value}; it must be at least 0.")
