@@ -18,12 +18,6 @@ from jaxcls._utils.errors import InputError
 
 # Instead of the index of a box: background, and anchors without a target.
 NEGATIVE, IGNORED = -1, -2
-# Canvases with a longer side of at least this many pixels have the levels and anchors of the paper.
-_LARGE = 256
-# IoUs that differ by less are considered equal: fused loops round differently.
-_ROUNDING = 1e-5
-# Sides grow by at most this factor, as in Detectron, so that an untrained network does not overflow.
-_MAX_LOG_SCALE = math.log(1000 / 16)
 
 
 def area(boxes: jax.Array) -> jax.Array:
@@ -120,7 +114,8 @@ def decode_boxes(deltas: jax.Array, anchors: jax.Array) -> jax.Array:
     """
     anchor_center, anchor_sides = _center_and_sides(anchors)
     center = anchor_center + deltas[..., :2] * anchor_sides
-    half = anchor_sides * jnp.exp(jnp.minimum(deltas[..., 2:], _MAX_LOG_SCALE)) / 2
+    # Sides grow by at most this factor, as in Detectron, so that an untrained network does not overflow.
+    half = anchor_sides * jnp.exp(jnp.minimum(deltas[..., 2:], math.log(1000 / 16))) / 2
     return jnp.concatenate([center - half, center + half], axis=-1)
 
 
@@ -194,7 +189,7 @@ def canvas_anchors(height: int, width: int) -> Anchors:
     ((3, 4, 5), (3, 4, 5, 6, 7))
     """
     side = max(height, width)
-    if side >= _LARGE:
+    if side >= 256:
         return Anchors()
     levels = tuple(level for level in range(3, 8) if side > 2 ** (level + 1))
     if not levels:
@@ -250,7 +245,8 @@ def match(
     overlaps = jnp.where(((classes >= 0) & ~crowd)[None, :], overlaps, 0)
     highest, box = overlaps.max(axis=1), overlaps.argmax(axis=1).astype(jnp.int32)
     best = overlaps.max(axis=0, keepdims=True)
-    forced = ((overlaps >= best * (1 - _ROUNDING)) & (best > 0)).any(axis=1)
+    # IoUs that differ by less are considered equal: fused loops round differently.
+    forced = ((overlaps >= best * (1 - 1e-5)) & (best > 0)).any(axis=1)
     covered = intersection(anchors[:, None, :], boxes[None, :, :]) / area(anchors)[:, None]
     crowded = ((covered >= 0.5) & ((classes >= 0) & crowd)[None, :]).any(axis=1)
     unmatched = jnp.where((highest < negative) & ~crowded, NEGATIVE, IGNORED)

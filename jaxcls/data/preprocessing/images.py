@@ -16,13 +16,6 @@ from jaxcls._utils import schemas
 from jaxcls._utils.errors import InputError
 from jaxcls.data.batching import Buckets, canvas_buckets
 
-_MAX_PIXELS = 1 << 28
-_SCHEMA = {"shape": [int, int, int], "mean": [float], "deviation": [float]}
-# A smaller canvas is worth its compilation if this fraction of the images fits on it and on no smaller one.
-_MIN_FRACTION = 0.1
-# Sides of canvases are multiples of the stride of the backbone's last feature map.
-_STRIDE = 32
-
 
 @dataclasses.dataclass(frozen=True)
 class ImagePreprocessor:
@@ -68,10 +61,11 @@ class ImagePreprocessor:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Self:
-        schemas.check(record, _SCHEMA, "the preprocessor")
+        schema = {"shape": [int, int, int], "mean": [float], "deviation": [float]}
+        schemas.check(record, schema, "the preprocessor")
         height, width, channels = shape = record["shape"]
         complete = len(record["mean"]) == len(record["deviation"]) == channels and min(record["deviation"]) > 0
-        if min(shape) < 1 or math.prod(shape) > _MAX_PIXELS or not complete:
+        if min(shape) < 1 or math.prod(shape) > 1 << 28 or not complete:
             raise InputError(f"the preprocessor of images of shape {shape} is damaged.")
         return cls((height, width, channels), tuple(record["mean"]), tuple(record["deviation"]))
 
@@ -215,7 +209,8 @@ def _choose_canvases(sizes: np.ndarray, side: int) -> tuple[tuple[int, int], ...
     remaining = np.ones(len(sizes), bool)
     for canvas in _canvas_candidates(side):
         fits = remaining & (sizes <= canvas).all(axis=1)
-        if fits.mean() >= _MIN_FRACTION:
+        # Else it is not worth its compilation.
+        if fits.mean() >= 0.1:
             chosen.append(canvas)
             remaining &= ~fits
     return (*chosen, (side, side)) if chosen else ()
@@ -223,7 +218,8 @@ def _choose_canvases(sizes: np.ndarray, side: int) -> tuple[tuple[int, int], ...
 
 def _canvas_candidates(side: int) -> list[tuple[int, int]]:
     """Half of a square, for panoramas, and three quarters, the aspect ratio of most cameras, in both orientations."""
-    shorter = dict.fromkeys(-(-side * quarters // (4 * _STRIDE)) * _STRIDE for quarters in (2, 3))
+    # Sides are multiples of the stride of the backbone's last feature map, 32.
+    shorter = dict.fromkeys(-(-side * quarters // (4 * 32)) * 32 for quarters in (2, 3))
     return [canvas for short in shorter if short < side for canvas in ((short, side), (side, short))]
 
 

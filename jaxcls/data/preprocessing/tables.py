@@ -27,12 +27,8 @@ _SCHEMA = {
 }
 # The file of a table is not known here.
 _WHERE = "the table"
-# The bound of scaled numbers.
-_CLIP = 5.0
 # Numbers are clipped here first, so that their differences and quotients are finite.
 _HUGE = 1e100
-# A column with more distinct words than this, or than half its rows, holds names, not categories.
-_MAX_WORDS = 1000
 
 
 class NumericColumn(NamedTuple):
@@ -181,7 +177,8 @@ def _fit_numeric(name: str, column: np.ndarray, num_bins: int) -> NumericColumn:
 
 def _fit_words(name: str, column: np.ndarray) -> CategoricalColumn:
     words = sorted(set(column))
-    if len(words) > min(_MAX_WORDS, max(len(column) / 2, 20)):
+    # Then they are names, not categories.
+    if len(words) > min(1000, max(len(column) / 2, 20)):
         not_numbers = [word for word in words if not _is_number(word)]
         hint = (
             f"Most of them are numbers, but not {not_numbers[0]!r}."
@@ -198,7 +195,7 @@ def _fit_words(name: str, column: np.ndarray) -> CategoricalColumn:
 def _scale(values: np.ndarray, mean: float, scale: float) -> np.ndarray:
     """Standardizes float64 (N,) and clips it smoothly to float32 between -5 and 5; NaN becomes 0."""
     distance = (np.clip(values, -_HUGE, _HUGE) - mean) * scale
-    return np.nan_to_num(distance / np.hypot(1.0, distance / _CLIP)).astype(np.float32)
+    return np.nan_to_num(distance / np.hypot(1.0, distance / 5.0)).astype(np.float32)
 
 
 def _as_words(values: np.ndarray, words: tuple[str, ...]) -> list[str]:

@@ -27,9 +27,6 @@ PADDING = "[PAD]"
 MIN_VOCABULARY = 257
 # Below this width, the overhead of a step outweighs what a narrower batch saves.
 _MIN_WIDTH = 16
-_MAX_WIDTH = 1 << 20
-# A width is worth its compilation if this fraction of the texts fits into it and into no smaller one.
-_MIN_FRACTION = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +80,7 @@ class TextPreprocessor:
     def from_record(cls, record: Mapping[str, Any]) -> Self:
         schemas.check(record, {"tokenizer": str, "widths": [int]}, "the preprocessor")
         widths = tuple(record["widths"])
-        if not widths or widths[0] < 1 or widths[-1] > _MAX_WIDTH or any(a >= b for a, b in itertools.pairwise(widths)):
+        if not widths or widths[0] < 1 or widths[-1] > 1 << 20 or any(a >= b for a, b in itertools.pairwise(widths)):
             raise InputError(f"the preprocessor is damaged: the widths of its texts are {widths}.")
         _check_tokenizer(record["tokenizer"])
         return cls(record["tokenizer"], widths)
@@ -204,7 +201,8 @@ def _choose_widths(lengths: np.ndarray, max_length: int) -> tuple[int, ...]:
     width = _MIN_WIDTH
     while width < last:
         fits = (lengths <= width) & (lengths > (widths[-1] if widths else -1))
-        if fits.mean() >= _MIN_FRACTION:
+        # Else it is not worth its compilation.
+        if fits.mean() >= 0.1:
             widths.append(width)
         width *= 2
     return (*widths, last)

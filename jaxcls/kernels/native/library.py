@@ -28,18 +28,6 @@ from jaxcls._utils import environment
 from jaxcls._utils.errors import InputError
 
 _SOURCES = Path(__file__).parent / "kernels"
-# The functions that XLA calls, which are also the names of its FFI targets.
-_TARGETS = (
-    "jaxcls_convolution",
-    "jaxcls_convolution_input_gradient",
-    "jaxcls_convolution_kernel_gradient",
-    "jaxcls_channel_sums",
-    "jaxcls_product",
-)
-# Version 3.0 changed the C++ interface.
-_OLDEST = (3, 0)
-# OpenMP's threads, XLA's threads, or a single one. Builds for TBB and SYCL need further libraries.
-_RUNTIMES = ("OMP", "THREADPOOL", "SEQ")
 
 _lock = threading.Lock()
 _loaded: "Library | Unavailable | None" = None
@@ -116,7 +104,9 @@ def _load() -> Library:
             functions = ctypes.CDLL(str(path))
     except OSError as error:
         raise Unavailable(str(error)) from error
-    for target in _TARGETS:
+    # The functions that XLA calls, which are also the names of its FFI targets.
+    for name in ("convolution", "convolution_input_gradient", "convolution_kernel_gradient", "channel_sums", "product"):
+        target = f"jaxcls_{name}"
         jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(getattr(functions, target)), platform="cpu")
     for name in ("jaxcls_primitives", "jaxcls_workspace_bytes"):
         getattr(functions, name).restype = ctypes.c_size_t
@@ -229,10 +219,12 @@ def _installed(prefix: Path) -> OneDNN:
         raise Unavailable(f"no oneDNN in {prefix}") from error
     version = tuple(int(_macro(f"DNNL_VERSION_{name}", version_header)) for name in ("MAJOR", "MINOR", "PATCH"))
     name = f"oneDNN {'.'.join(map(str, version))} in {prefix}"
-    if version < _OLDEST:
-        raise Unavailable(f"{name} is older than {'.'.join(map(str, _OLDEST))}")
+    # Version 3.0 changed the C++ interface.
+    if version < (3, 0):
+        raise Unavailable(f"{name} is older than 3.0")
     runtime = _macro("DNNL_CPU_THREADING_RUNTIME", config_header).removeprefix("DNNL_RUNTIME_")
-    if runtime not in _RUNTIMES:
+    # OpenMP's threads, XLA's threads, or a single one. Builds for TBB and SYCL need further libraries.
+    if runtime not in ("OMP", "THREADPOOL", "SEQ"):
         raise Unavailable(f"{name} is built for {runtime}, not for OpenMP or a thread pool")
     folders = [prefix / "lib", prefix / "lib64", prefix / "lib" / (sysconfig.get_config_var("MULTIARCH") or "")]
     for folder in folders:
