@@ -16,6 +16,10 @@ import numpy as np
 
 from jaxcls._utils.errors import InputError
 
+__all__ = [
+    "IGNORED", "NEGATIVE", "Anchors", "Decoding", "DetectorOutput", "area", "canvas_anchors", "clip", "decode_boxes",
+    "decode_detections", "encode_boxes", "generalized_iou", "intersection", "iou", "match", "pairwise_iou", "suppress",
+]  # fmt: skip
 # Instead of the index of a box: background, and anchors without a target.
 NEGATIVE, IGNORED = -1, -2
 
