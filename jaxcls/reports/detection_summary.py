@@ -4,7 +4,7 @@ Detections are matched with objects as in COCO's evaluation, at an IoU of 0.5.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +13,8 @@ from jaxcls.metrics.detection import bootstrap_intervals, box_iou, matches, prec
 from jaxcls.reports.summary import MOST_CURVES, png, thin
 
 Arrays = Mapping[str, np.ndarray]
+# The rank, the box and the record of a missed object or a false alarm.
+_Mistake = tuple[float, np.ndarray, dict[str, Any]]
 
 MOST_IMAGES = 8
 MOST_MISTAKES = 12
@@ -21,16 +23,6 @@ IOU = 0.5
 _SLIGHT_IOU = 0.1
 # The longer side of an image, and of the crop around a box, in pixels.
 _IMAGE_SIZE, _CROP_SIZE = 160, 96
-
-
-class _Mistake(NamedTuple):
-    """A missed object, ranked by its area, or a false alarm, ranked by its score."""
-
-    rank: float
-    row: int
-    label: str
-    box: np.ndarray
-    reason: str
 
 
 def summarize(
@@ -52,6 +44,7 @@ def summarize(
     test = splits["test"]
     detections = scores | {"classes": np.where(scores["scores"] >= threshold, scores["classes"], -1)}
     matched = matches(detections, test.labels)
+    # Ranked by area and by score.
     missed: list[_Mistake] = []
     false_alarms: list[_Mistake] = []
     for row in range(test.num_examples):
@@ -63,26 +56,24 @@ def summarize(
             box, label = truth["boxes"][index], truth["classes"][index]
             reason = _why_missed(ious[:, index], detected["classes"], label, class_names)
             area = (box[2] - box[0]) * (box[3] - box[1])
-            missed.append(_Mistake(float(area), row, class_names[label], box, reason))
+            missed.append((area, box, {"row": row, "class": class_names[label], "reason": reason}))
         for index in np.flatnonzero(matched.detections[row] == -1):
             box, label = detected["boxes"][index], detected["classes"][index]
             reason = _why_false(ious[index], label, truth["classes"], class_names)
             score = float(detected["scores"][index])
-            false_alarms.append(_Mistake(score, row, class_names[label], box, reason))
+            alarm = {"row": row, "class": class_names[label], "reason": reason, "score": round(score, 4)}
+            false_alarms.append((score, box, alarm))
     shown = np.unique(np.linspace(0, test.num_examples - 1, min(test.num_examples, MOST_IMAGES)).astype(int)).tolist()
     intervals = bootstrap_intervals(scores, test.labels)
+    detected_count = int((matched.objects >= 0).sum())
     known = {name: [low, high] for name, (low, high, _) in intervals.items() if not np.isnan(low)}
     return {
         "class_names": [*class_names],
         "intervals": {"metrics": known, "labels": {}},
         "curves": _curves(report, scores, test, class_names),
-        "counts": {
-            "detected": int((matched.objects >= 0).sum()),
-            "missed": len(missed),
-            "false_alarms": len(false_alarms),
-        },
-        "missed": [_shown(mistake, test) for mistake in _top(missed)],
-        "false_alarms": [_shown(alarm, test) | {"score": round(alarm.rank, 4)} for alarm in _top(false_alarms)],
+        "counts": {"detected": detected_count, "missed": len(missed), "false_alarms": len(false_alarms)},
+        "missed": _with_crops(missed, test),
+        "false_alarms": _with_crops(false_alarms, test),
         "examples": [_example(detections, matched.detections[row] != -1, test, row, class_names) for row in shown],
         "balance": {name: _balance(split, len(class_names)) for name, split in splits.items()},
     }
@@ -124,13 +115,10 @@ def _why_false(ious: np.ndarray, label: int, classes: np.ndarray, class_names: S
     return f"overlaps {class_names[classes[nearest]]}"
 
 
-def _top(mistakes: Sequence[_Mistake]) -> list[_Mistake]:
-    return sorted(mistakes, key=lambda mistake: -mistake.rank)[:MOST_MISTAKES]
-
-
-def _shown(mistake: _Mistake, test: Split) -> dict[str, Any]:
-    crop = _crop(test, mistake.row, np.asarray(mistake.box, np.float64))
-    return {"row": mistake.row, "class": mistake.label, "reason": mistake.reason, "example": crop}
+def _with_crops(mistakes: Sequence[_Mistake], test: Split) -> list[dict[str, Any]]:
+    """Returns the records of the mistakes of highest rank, each with its part of the image."""
+    top = sorted(mistakes, key=lambda mistake: -mistake[0])[:MOST_MISTAKES]
+    return [mistake | {"example": _crop(test, mistake["row"], box.astype(np.float64))} for _, box, mistake in top]
 
 
 def _crop(test: Split, row: int, box: np.ndarray) -> dict[str, Any]:

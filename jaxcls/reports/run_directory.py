@@ -228,18 +228,12 @@ def read_records(path: Path) -> Records:
         raise InputError(f"{path} is damaged: metrics.jsonl has no epoch; give another run directory.")
     results, summary = _read(path / "results.json", records.RESULTS), _read(path / "summary.json", records.SUMMARY)
     records.check_records(run.predictor["problem"], results, summary, str(path))
-    return Records(
-        path=path,
-        config=run.config,
-        environment=_read(path / "environment.json", records.ENVIRONMENT),
-        data=run.data,
-        history=[
-            schemas.parse(line, records.EPOCH, f"{path / 'metrics.jsonl'}: line {number}")
-            for number, line in enumerate(lines, 1)
-        ],
-        results=results,
-        summary=summary,
-    )
+    history = [
+        schemas.parse(line, records.EPOCH, f"{path / 'metrics.jsonl'}: line {number}")
+        for number, line in enumerate(lines, 1)
+    ]
+    environment = _read(path / "environment.json", records.ENVIRONMENT)
+    return Records(path, run.config, environment, run.data, history, results, summary)
 
 
 def write_evaluation(path: Path, split: str, results: Mapping[str, Any]) -> Path:

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import pytest
 
 from jaxcls.reports.html_report import charts
-from jaxcls.reports.html_report.charts import Interval, Line
+from jaxcls.reports.html_report.charts import Line
 
 HOSTILE = """<script>alert("1")</script>' & co."""
 
@@ -107,7 +107,7 @@ def test_heatmap_of_many_cells_draws_the_largest_without_tooltips():
 
 
 def test_whisker_spans_the_interval():
-    tree = drawn(charts.points([Interval("a", 0.5, (0.4, 0.6)), Interval("b", 0.6, None)], x="accuracy"))
+    tree = drawn(charts.points(["a", "b"], [0.5, 0.6], [(0.4, 0.6), None], x="accuracy"))
     (whisker,) = paths(tree, "whisker")
     low, high = (float(number) for number in re.fullmatch(r"M([\d.]+) 18H([\d.]+)", whisker).groups())
     first, second = (float(circle.get("cx")) for circle in tree.iter("circle"))
@@ -121,7 +121,7 @@ def test_whisker_spans_the_interval():
         charts.lines([Line(HOSTILE, [(1, 1.0), (2, 2.0)])], x=HOSTILE, y=HOSTILE, mark=(1, HOSTILE)),
         charts.curve(Line(HOSTILE, [(0, 0), (1, 1)]), x=HOSTILE, y=HOSTILE),
         charts.heatmap([(0, 1, 1.0)], [HOSTILE, HOSTILE]),
-        charts.points([Interval(HOSTILE, 1.0, None)], x=HOSTILE),
+        charts.points([HOSTILE], [1.0], [None], x=HOSTILE),
     ],
     ids=["lines", "curve", "heatmap", "points"],
 )

@@ -238,7 +238,7 @@ def _compared_metric(name: str, runs: Mapping[str, Records]) -> dict[str, Any] |
         return None
     intervals = [_intervals(run).get(name) for run in runs.values()]
     best = min(values) if metrics.direction(name) == "min" else max(values)
-    chart = charts.points(list(map(charts.Interval, runs, values, intervals)), x=metric(name))
+    chart = charts.points(list(runs), values, intervals, x=metric(name))
     return {"values": values, "intervals": intervals, "best": best, "chart": chart}
 
 

@@ -30,14 +30,6 @@ class Line(NamedTuple):
     style: int = 0
 
 
-class Interval(NamedTuple):
-    """A value with its bounds, if it has any."""
-
-    name: str
-    value: float
-    bounds: tuple[float, float] | None
-
-
 class Box(NamedTuple):
     """A box on an image.
 
@@ -215,14 +207,16 @@ def true_totals(cells: Sequence[tuple[int, int, float]]) -> Mapping[int, float]:
     return totals
 
 
-def points(values: Sequence[Interval], *, x: str) -> Markup:
-    """Draws numbered values below each other, each with its interval."""
-    reach = [bound for value in values for bound in (value.value, *(value.bounds or ()))]
+def points(
+    names: Sequence[str], values: Sequence[float], intervals: Sequence[Sequence[float] | None], *, x: str
+) -> Markup:
+    """Draws numbered values below each other, each with its interval, if it has one."""
+    reach = [*values, *(bound for interval in intervals for bound in interval or ())]
     height = 12 + 24 * len(values)
     frame = _Frame(_padded(min(reach), max(reach), False), (0, 1), 34, 386, 6, height)
     body = _axes(frame, x, ticks(*frame.x, about=4), [])
     descriptions = []
-    for style, (name, value, bounds) in enumerate(values):
+    for style, (name, value, bounds) in enumerate(zip(names, values, intervals, strict=True)):
         y = 24 * style + 18
         description = f"{name} {value:.4g}"
         if bounds is not None:
