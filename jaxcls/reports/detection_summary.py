@@ -26,12 +26,7 @@ _IMAGE_SIZE, _CROP_SIZE = 160, 96
 
 
 def summarize(
-    report: Mapping[str, Any],
-    scores: Any,
-    splits: Mapping[str, Split],
-    *,
-    class_names: Sequence[str],
-    threshold: float,
+    report: Mapping[str, Any], scores: Any, splits: Mapping[str, Split], *, class_names: Sequence[str], threshold: float
 ) -> dict[str, Any]:
     """Returns what the HTML report shows in addition to the metrics, as plain JSON values.
 

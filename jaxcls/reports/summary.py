@@ -56,8 +56,8 @@ def summarize(
 
 
 def mistakes(
-    scores: np.ndarray,
-    labels: np.ndarray,
+    scores: ArrayLike,
+    labels: ArrayLike,
     *,
     problem: ProblemName,
     class_names: Sequence[str],

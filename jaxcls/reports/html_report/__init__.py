@@ -200,9 +200,7 @@ def _learning_curves(run: Records) -> list[dict[str, Any]]:
         lines = [
             _line("training" if name == "loss" else "validation", run, name, int(name != "loss")) for name in names
         ]
-        values = [value for line in lines for _, value in line.points if value is not None and math.isfinite(value)]
-        unit_interval = title != "loss" and all(0 <= value <= 1 for value in values)
-        chart = charts.lines(lines, x="epoch", y=title, mark=mark, unit_interval=unit_interval)
+        chart = charts.lines(lines, x="epoch", y=title, mark=mark, unit_interval=title != "loss")
         shown.append({"title": title, "lines": lines, "chart": chart})
     return shown
 

@@ -82,15 +82,16 @@ def lines(
     Args:
       x, y: the names of the axes.
       mark: the x of a vertical line, and its label.
-      unit_interval: whether y is limited to 0 to 1.
+      unit_interval: whether the axis stays within 0 to 1 if all values do.
     """
     points = [point for line in data for point in _finite(line.points)]
     if not points:
         return _svg(400, 60, f"No value of {y} is finite.", [_text(200, 34, "no finite values", "middle")])
     xs, ys = zip(*points, strict=True)
     x_range = (min(xs), max(xs)) if min(xs) < max(xs) else (xs[0] - 0.5, xs[0] + 0.5)
-    frame = _Frame(x_range, _padded(min(ys), max(ys), unit_interval), 48, 390, 10, 208)
-    body = _axes(frame, x, [tick for tick in ticks(*frame.x) if tick == int(tick)])
+    is_share = unit_interval and min(ys) >= 0 and max(ys) <= 1
+    frame = _Frame(x_range, _padded(min(ys), max(ys), is_share), 48, 390, 10, 208)
+    body = _axes(frame, x, [tick for tick in ticks(*frame.x) if tick == int(tick)], ticks(*frame.y))
     if mark is not None:
         position, label = frame.across(mark[0]), mark[1]
         body.append(f'<path class="mark" d="M{position:.1f} {frame.top}V{frame.bottom}"/>')
@@ -103,26 +104,24 @@ def lines(
     return _svg(400, 248, f"{y} over {x}. {'; '.join(map(_line_description, data))}.", body)
 
 
-def curve(
-    line: Line, *, x: str, y: str, steps: bool = False, diagonal: bool = False, dot: tuple[float, float] | None = None
-) -> Markup:
-    """Draws a curve in the unit square.
+def curve(line: Line, *, x: str, y: str, steps: bool = False, dot: tuple[float, float] | None = None) -> Markup:
+    """Draws a curve in the unit square: an ROC curve with the diagonal of chance, or a precision-recall curve.
 
     Args:
       x, y: the names of the axes.
-      steps: go from each point vertically, then horizontally, as average precision is summed.
-      diagonal: draw the line of chance.
+      steps: of precision and recall: go from each point vertically, then horizontally, as average precision is summed.
       dot: the point of the decision threshold.
     """
     frame = _Frame((0, 1), (0, 1), 34, 192, 8, 166)
     body = _axes(frame, x, ticks(0, 1, about=2), ticks(0, 1, about=2))
-    if diagonal:
-        body.append(f'<path class="reference" d="M{frame.left} {frame.bottom}L{frame.right} {frame.top}"/>')
-    path = _path(frame, line.points)
     if steps:
-        path = f"M{frame.left:.1f} " + "V".join(
-            f"{frame.up(y):.1f}H{frame.across(x):.1f}" for x, y in _finite(line.points)
-        )
+        corners = [
+            f"{frame.up(precision):.1f}H{frame.across(recall):.1f}" for recall, precision in _finite(line.points)
+        ]
+        path = f"M{frame.left:.1f} {'V'.join(corners)}"
+    else:
+        body.append(f'<path class="reference" d="M{frame.left} {frame.bottom}L{frame.right} {frame.top}"/>')
+        path = _path(frame, line.points)
     body.append(f'<path class="line s0" d="{path}"/>')
     description = f"{line.name}: {y} over {x}."
     if dot is not None:
@@ -149,7 +148,7 @@ def reliability(
     low = math.floor(10 * filled[0][0]) / 10
     frame = _Frame((low, 1), (0, 1), 48, 390, 10, 190)
     counts = _Frame((low, 1), (0, max(weights)), 48, 390, 198, 234)
-    body = _axes(frame, "confidence", below=62)
+    body = _axes(frame, "confidence", ticks(*frame.x), ticks(*frame.y), below=62)
     for start, end, weight, _, accuracy in filled:
         left, right = frame.across(max(start, low)) + 1, frame.across(end) - 1
         for area, height, style in ((frame, accuracy, "bar"), (counts, weight, "bar faint")):
@@ -157,9 +156,8 @@ def reliability(
             size = f'width="{right - left:.1f}" height="{area.bottom - top:.1f}"'
             body.append(f'<rect class="{style}" x="{left:.1f}" y="{top:.1f}" {size}/>')
     body.append(f'<path class="reference" d="M{frame.across(low):.1f} {frame.up(low):.1f}L{frame.right} {frame.top}"/>')
-    body += [
-        _dot(frame, (min(max(confidence, low), 1.0), accuracy), "dot s0", 3) for *_, confidence, accuracy in filled
-    ]
+    for *_, confidence, accuracy in filled:
+        body.append(_dot(frame, (min(max(confidence, low), 1.0), accuracy), "dot s0", 3))
     body.append(f'<path class="axis" d="M{counts.left} {counts.bottom}H{counts.right}"/>')
     bins = "; ".join(
         f"confidence {confidence:.2f}, accuracy {accuracy:.2f}, {weight / sum(weights):.0%} of predictions"
@@ -191,11 +189,9 @@ def heatmap(cells: Sequence[tuple[int, int, float]], names: Sequence[str]) -> Ma
     for (style, opacity, tooltip), squares in paths.items():
         title = f"<title>{tooltip}</title>" if tooltip else ""
         body.append(f'<path class="{style}" fill-opacity="{opacity:.1f}" d="{"".join(squares)}">{title}</path>')
+    body.append(_text(left + side / 2, top + side + 18, "predicted", "middle"))
     turned = f"translate(14 {top + side / 2:g}) rotate(-90)"
-    body += [
-        _text(left + side / 2, top + side + 18, "predicted", "middle"),
-        f'<text class="label" text-anchor="middle" transform="{turned}">true</text>',
-    ]
+    body.append(f'<text class="label" text-anchor="middle" transform="{turned}">true</text>')
     return _svg(432, 436, f"Confusion matrix of {len(names)} classes; correct predictions are on the diagonal.", body)
 
 
@@ -257,22 +253,15 @@ def _svg(width: float, height: float, description: str, body: Sequence[str]) -> 
     )
 
 
-def _axes(
-    frame: _Frame,
-    x: str,
-    x_ticks: Sequence[float] | None = None,
-    y_ticks: Sequence[float] | None = None,
-    *,
-    below: float = 18,
-) -> list[str]:
+def _axes(frame: _Frame, x: str, x_ticks: Sequence[float], y_ticks: Sequence[float], below: float = 18) -> list[str]:
     """Returns horizontal grid lines, the numbers of both axes, and the name of x; that of y is above the chart."""
     drawn = []
-    for tick, label in _labeled(ticks(*frame.y) if y_ticks is None else y_ticks):
+    for tick, label in _labeled(y_ticks):
         y = frame.up(tick)
         drawn.append(f'<path class="grid" d="M{frame.left} {y:.1f}H{frame.right}"/>')
         drawn.append(_text(frame.left - 6, y + 4, label, "end"))
     drawn.append(f'<path class="axis" d="M{frame.left} {frame.bottom}H{frame.right}"/>')
-    for tick, label in _labeled(ticks(*frame.x) if x_ticks is None else x_ticks):
+    for tick, label in _labeled(x_ticks):
         drawn.append(_text(frame.across(tick), frame.bottom + below - 2, label, "middle"))
     return [*drawn, _text((frame.left + frame.right) / 2, frame.bottom + below + 14, x, "middle")]
 

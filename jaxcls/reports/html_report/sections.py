@@ -58,15 +58,11 @@ def _most_frequent_confusions(cells: Cells, names: Sequence[str]) -> list[dict[s
 
 def _curves(label: str, curves: Mapping[str, Any], values: Mapping[str, Any], has_threshold: bool) -> dict[str, Any]:
     recall, precision, specificity = values["recall"], values["precision"], values["specificity"]
-    marked = has_threshold and None not in (recall, precision, specificity)
-    roc = charts.curve(
-        charts.Line(label, curves["roc"]),
-        x="false positive rate",
-        y="true positive rate",
-        diagonal=True,
-        dot=(1 - specificity, recall) if marked else None,
-    )
-    precision_recall = _precision_recall(label, curves, (recall, precision) if marked else None)
+    roc_dot = precision_recall_dot = None
+    if has_threshold and None not in (recall, precision, specificity):
+        roc_dot, precision_recall_dot = (1 - specificity, recall), (recall, precision)
+    roc = charts.curve(charts.Line(label, curves["roc"]), x="false positive rate", y="true positive rate", dot=roc_dot)
+    precision_recall = _precision_recall(label, curves, precision_recall_dot)
     return {"label": label, "values": values, "roc": roc, "precision_recall": precision_recall}
 
 
