@@ -1,6 +1,9 @@
 """Batch normalization that is fast on a CPU, including its gradient, by sums over rows as chains of additions."""
 
+import contextlib
+import contextvars
 import functools
+from collections.abc import Iterator
 
 import chex
 import jax
@@ -9,14 +12,26 @@ from jax import lax
 
 from jaxcls.kernels import native
 
+_row_mask: contextvars.ContextVar[jax.Array | None] = contextvars.ContextVar("row_mask", default=None)
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+
+@contextlib.contextmanager
+def masked_rows(mask: jax.Array) -> Iterator[None]:
+    """Batch normalization traced in this context leaves out the rows (N,) of a batch where the mask is False."""
+    token = _row_mask.set(mask)
+    try:
+        yield
+    finally:
+        _row_mask.reset(token)
+
+
 def batch_norm(
     x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float = 1e-5
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Normalizes each channel by its mean and variance in the batch (Ioffe and Szegedy 2015, arXiv 1502.03167).
 
-    Reverse-mode derivatives of any order are supported; forward mode is not.
+    Rows that :func:`masked_rows` excludes are normalized too, but count nowhere. Reverse-mode derivatives of any order
+    are supported; forward mode is not.
 
     Args:
       x: images (N, H, W, C).
@@ -32,44 +47,54 @@ def batch_norm(
     >>> y.ravel().tolist(), mean.tolist(), variance.tolist()
     ([-1.0, 1.0], [2.0], [1.0])
     """
-    return _forward(x, scale, bias, epsilon)[0]
-
-
-def _forward(x, scale, bias, epsilon):  # type: ignore[no-untyped-def]
     chex.assert_rank([x, scale, bias], [4, 1, 1])
-    precise = _precise(x)
+    mask = _row_mask.get()
+    # A module may have reshaped its batch, say to one of patches.
+    if mask is None or len(mask) != len(x):
+        mask = jnp.ones(len(x), bool)
+    return _batch_norm(x, scale, bias, mask, epsilon)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _batch_norm(x, scale, bias, mask, epsilon):  # type: ignore[no-untyped-def]
+    return _forward(x, scale, bias, mask, epsilon)[0]
+
+
+def _forward(x, scale, bias, mask, epsilon):  # type: ignore[no-untyped-def]
+    precise, count = _precise(x), _count(x, mask)
     # The variance is computed in one pass as E[(x - s)²] - E[x - s]², which cancels if s is far from the mean. The mean
     # of the center pixels is near enough: (s - mean)² is at most H * W times the variance.
-    shift = lax.stop_gradient(precise[:, x.shape[1] // 2, x.shape[2] // 2].mean(axis=0))
-    total, squares = _sums(x, x, jnp.stack([shift, shift]))
-    offset = total / _count(x)
+    center = precise[:, x.shape[1] // 2, x.shape[2] // 2]
+    shift = lax.stop_gradient(jnp.mean(center, axis=0, where=mask[:, None]))
+    total, squares = _sums(x, x, jnp.stack([shift, shift]), mask)
+    offset = total / count
     mean = shift + offset
     # Rounding can make it negative.
-    variance = jnp.maximum(squares / _count(x) - jnp.square(offset), 0)
+    variance = jnp.maximum(squares / count - jnp.square(offset), 0)
     inverse = lax.rsqrt(variance + epsilon)
     y = (precise - _expand(mean)) * _expand(inverse * scale) + _expand(bias)
-    return (y.astype(x.dtype), mean, variance), (x, scale, bias, mean, inverse)
+    return (y.astype(x.dtype), mean, variance), (x, scale, bias, mask, mean, inverse)
 
 
 def _backward(epsilon, saved, cotangents):  # type: ignore[no-untyped-def]
     # In this form the gradient needs two sums in one pass; automatic differentiation needs five, each in its own pass.
-    x, scale, bias, mean, inverse = saved
-    cotangent, centered = _precise(cotangents[0]), _precise(x) - _expand(mean)
-    d_bias, product = _sums(cotangents[0], x, jnp.stack([jnp.zeros_like(mean), mean]))
+    x, scale, bias, mask, mean, inverse = saved
+    cotangent, centered, count = _precise(cotangents[0]), _precise(x) - _expand(mean), _count(x, mask)
+    d_bias, product = _sums(cotangents[0], x, jnp.stack([jnp.zeros_like(mean), mean]), mask)
     d_scale = product * inverse
-    projection = _expand(d_bias / _count(x)) + centered * _expand(inverse * d_scale / _count(x))
-    d_x = (cotangent - projection) * _expand(inverse * scale)
-    return d_x.astype(x.dtype), d_scale.astype(scale.dtype), d_bias.astype(bias.dtype)
+    projection = _expand(d_bias / count) + centered * _expand(inverse * d_scale / count)
+    d_x = (cotangent - _where(mask, projection)) * _expand(inverse * scale)
+    return d_x.astype(x.dtype), d_scale.astype(scale.dtype), d_bias.astype(bias.dtype), None
 
 
-batch_norm.defvjp(_forward, _backward)
+_batch_norm.defvjp(_forward, _backward)
 
 
 @jax.custom_vjp
-def _sums(a: jax.Array, b: jax.Array, shift: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _sums(a: jax.Array, b: jax.Array, shift: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Sums ``a - shift[0]`` and ``(a - shift[0]) * (b - shift[1])`` per channel; ``shift[0]`` has no gradient.
 
-    (N, H, W, C), (N, H, W, C) and (2, C) to float32 (C,) each.
+    (N, H, W, C), (N, H, W, C), (2, C) and bool (N,) to float32 (C,) each.
     """
 
     def chained(*arrays):  # type: ignore[no-untyped-def]
@@ -82,7 +107,7 @@ def _sums(a: jax.Array, b: jax.Array, shift: jax.Array) -> tuple[jax.Array, jax.
         return tuple(native.channel_sums(*arrays))
 
     on_cpu = natively if native.supports_channel_sums(a, b) else chained
-    return lax.platform_dependent(a, b, shift, cpu=on_cpu, default=reduced)
+    return lax.platform_dependent(a, b, shift, mask, cpu=on_cpu, default=reduced)
 
 
 def _chained_sum(x: jax.Array) -> jax.Array:
@@ -96,22 +121,22 @@ def _chained_sum(x: jax.Array) -> jax.Array:
     return add_rows(images.reshape(-1, channels), max_rows=32).sum(axis=0)
 
 
-def _terms(a: jax.Array, b: jax.Array, shift: jax.Array) -> tuple[jax.Array, jax.Array]:
-    shifted = _precise(a) - _expand(shift[0])
-    return shifted, shifted * (_precise(b) - _expand(shift[1]))
+def _terms(a: jax.Array, b: jax.Array, shift: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+    shifted = _where(mask, _precise(a) - _expand(shift[0]))
+    return shifted, shifted * _where(mask, _precise(b) - _expand(shift[1]))
 
 
-def _sums_forward(a, b, shift):  # type: ignore[no-untyped-def]
-    sums = _sums(a, b, shift)
-    return sums, (a, b, shift, sums[0])
+def _sums_forward(a, b, shift, mask):  # type: ignore[no-untyped-def]
+    sums = _sums(a, b, shift, mask)
+    return sums, (a, b, shift, mask, sums[0])
 
 
 def _sums_backward(saved, cotangents):  # type: ignore[no-untyped-def]
-    a, b, shift, total = saved
+    a, b, shift, mask, total = saved
     plain, product = cotangents
-    d_a = _expand(plain) + _expand(product) * (_precise(b) - _expand(shift[1]))
-    d_b = _expand(product) * (_precise(a) - _expand(shift[0]))
-    return d_a.astype(a.dtype), d_b.astype(b.dtype), jnp.stack([jnp.zeros_like(total), -product * total])
+    d_a = _where(mask, _expand(plain) + _expand(product) * (_precise(b) - _expand(shift[1])))
+    d_b = _where(mask, _expand(product) * (_precise(a) - _expand(shift[0])))
+    return d_a.astype(a.dtype), d_b.astype(b.dtype), jnp.stack([jnp.zeros_like(total), -product * total]), None
 
 
 _sums.defvjp(_sums_forward, _sums_backward)
@@ -122,8 +147,13 @@ def _precise(x: jax.Array) -> jax.Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def _count(x: jax.Array) -> int:
-    return x.size // x.shape[3]
+def _count(x: jax.Array, mask: jax.Array) -> jax.Array:
+    """The pixels that count, at least 1."""
+    return jnp.maximum(mask.sum() * (x.shape[1] * x.shape[2]), 1)
+
+
+def _where(mask: jax.Array, images: jax.Array) -> jax.Array:
+    return jnp.where(mask[:, None, None, None], images, 0)
 
 
 def _expand(channels: jax.Array) -> jax.Array:

@@ -106,21 +106,23 @@ def make_train_step(
       preprocess: the compact form of the data to what the model takes, such as uint8 to normalized float.
       augment: ``(key, inputs, labels) -> (inputs, labels)``, before ``preprocess``.
 
-    A batch whose loss, gradient, update or model state is not finite moves nothing but the step's number. A
-    batch that is masked whole changes nothing at all.
+    Masked examples count neither in the loss nor in the statistics of :class:`jaxcls.models.layers.BatchNorm`; in those
+    of other layers that mix examples they do. A batch whose loss, gradient, update or model state is not finite moves
+    nothing but the step's number. A batch that is masked whole changes nothing at all.
     """
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
         _check_batch(batch)
         augment_key, model_key = step_keys(state)
         inputs, labels = augment(augment_key, batch.inputs, batch.labels)
-        inputs = preprocess(inputs)
+        inputs = clear_masked(preprocess(inputs), batch.mask)
 
         def objective(params: PyTree) -> tuple[jax.Array, PyTree]:
             outputs, model_state = model.apply(params, state.model_state, inputs, key=model_key)
             return loss(outputs, labels, sample_weight=batch.sample_weight, mask=batch.mask), model_state
 
-        (value, model_state), gradient = jax.value_and_grad(objective, has_aux=True)(state.params)
+        with kernels.masked_rows(batch.mask):
+            (value, model_state), gradient = jax.value_and_grad(objective, has_aux=True)(state.params)
         chex.assert_rank(value, 0)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -135,6 +137,17 @@ def make_train_step(
         return TrainState(state.step + (count > 0), state.key, *selected), StepMetrics(value, norm, apply, count)
 
     return train_step
+
+
+def clear_masked(inputs: PyTree, mask: jax.Array) -> PyTree:
+    """Replaces floating-point inputs of masked examples by 0: NaN times a gradient of 0 would be NaN."""
+
+    def clear(leaf: jax.Array) -> jax.Array:
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            return leaf
+        return jnp.where(mask.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, 0)
+
+    return jax.tree.map(clear, inputs)
 
 
 def step_keys(state: TrainState) -> tuple[jax.Array, jax.Array]:

@@ -248,9 +248,9 @@ def test_sharded_convolution_computes_each_shard_on_its_device(over):
         assert "f32[4,9,8,4]" not in text
 
 
-def summed(a, b, shift):
+def summed(a, b, shift, mask):
     """The two sums in float64."""
-    a, b, shift = (np.asarray(array, np.float64) for array in (a, b, shift))
+    a, b, shift = (np.asarray(array, np.float64) for array in (a[mask], b[mask], shift))
     shifted = a - shift[0]
     return shifted.sum((0, 1, 2)), (shifted * (b - shift[1])).sum((0, 1, 2))
 
@@ -261,15 +261,16 @@ def summed(a, b, shift):
 def test_channel_sums_match_float64(shape, dtype):
     a, b = (jax.random.normal(jax.random.key(seed), shape, dtype) + 2 for seed in range(2))
     shift = jnp.stack([jnp.linspace(0.0, 0.5, shape[3]), jnp.linspace(-1.0, 1.0, shape[3])])
+    mask = jnp.arange(shape[0]) != 1  # of one image, of several
     assert native.supports_channel_sums(a, b)
-    close(tuple(native.channel_sums(a, b, shift)), summed(a, b, shift), 5e-6)
-    mapped = jax.vmap(native.channel_sums, (0, None, None))(jnp.stack([a, -a]), b, shift)
-    close(tuple(mapped[1]), summed(-a, b, shift), 5e-6)
+    close(tuple(native.channel_sums(a, b, shift, mask)), summed(a, b, shift, mask), 5e-6)
+    mapped = jax.vmap(native.channel_sums, (0, None, None, None))(jnp.stack([a, -a]), b, shift, mask)
+    close(tuple(mapped[1]), summed(-a, b, shift, mask), 5e-6)
 
 
 def test_long_sums_are_accurate():
     ones = jnp.full((8, 512, 512, 1), 0.1)
-    total, squares = native.channel_sums(ones, ones, jnp.zeros((2, 1)))
+    total, squares = native.channel_sums(ones, ones, jnp.zeros((2, 1)), jnp.ones(8, bool))
     tenth = np.float64(np.float32(0.1))
     # One after another in float32 it would be off by 1.7e-2.
     np.testing.assert_allclose([total[0], squares[0]], [ones.size * tenth, ones.size * tenth**2], rtol=5e-6)
@@ -279,10 +280,13 @@ def test_sharded_channel_sums_gather_nothing():
     mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     a, b = (np.asarray(jax.random.normal(jax.random.key(seed), (4, 9, 8, 4))) for seed in range(2))
     split = NamedSharding(mesh, PartitionSpec("data"))
-    compiled = jax.jit(native.channel_sums).lower(*jax.device_put((a, b), split), jnp.ones((2, 4))).compile()
-    assert "all-gather" not in compiled.as_text()
+    mask = np.array([True, False, True, True])
+    images = jax.device_put((a, b), split)
     whole = jax.device_put(jnp.ones((2, 4)), NamedSharding(mesh, PartitionSpec()))
-    close(tuple(compiled(*jax.device_put((a, b), split), whole)), summed(a, b, np.ones((2, 4))), 1e-6)
+    arguments = (*images, whole, jax.device_put(mask, split))
+    compiled = jax.jit(native.channel_sums).lower(*arguments).compile()
+    assert "all-gather" not in compiled.as_text()
+    close(tuple(compiled(*arguments)), summed(a, b, np.ones((2, 4)), mask), 1e-6)
 
 
 def test_results_are_identical_across_threads():
@@ -292,7 +296,9 @@ def test_results_are_identical_across_threads():
     @jax.jit
     def every(x, kernel, y):
         # These run concurrently, and one may wait for the other on a thread of the pool that both share.
-        return jax.vjp(ours(geometry), x, kernel)[1](y), native.channel_sums(x, x, jnp.zeros((2, x.shape[-1])))
+        return jax.vjp(ours(geometry), x, kernel)[1](y), native.channel_sums(
+            x, x, jnp.zeros((2, x.shape[-1])), jnp.ones(len(x), bool)
+        )
 
     first = every(x, kernel, y)
     with concurrent.futures.ThreadPoolExecutor(4) as pool:

@@ -80,6 +80,26 @@ def test_batch_statistics_are_right_and_carry_no_gradient():
     assert not gradient.any()
 
 
+def test_masked_rows_count_nowhere():
+    x, scale, bias, cotangent = arrays()
+    counted = jnp.array([True, False, True, True, False, True])
+    cotangent = jnp.where(counted[:, None, None, None], cotangent, 0)
+
+    def everything(x, cotangent):
+        (y, *statistics), pullback = jax.vjp(kernels.batch_norm, x, scale, bias)
+        return y, statistics, pullback((cotangent, *map(jnp.zeros_like, statistics)))
+
+    with kernels.masked_rows(counted):
+        y, statistics, (d_x, *gradients) = everything(1000 * x.at[counted].set(x[counted] / 1000), cotangent)
+    expected_y, expected_statistics, (expected_d_x, *expected_gradients) = everything(x[counted], cotangent[counted])
+    chex.assert_trees_all_close(
+        (y[counted], statistics, d_x[counted], gradients),
+        (expected_y, expected_statistics, expected_d_x, expected_gradients),
+        rtol=1e-4, atol=1e-5,
+    )  # fmt: skip
+    assert not d_x[~counted].any()
+
+
 def test_constant_channel_becomes_its_bias():
     value = ours(jnp.full((4, 3, 3, 1), 1e3), jnp.ones(1), jnp.full(1, 0.5))
     chex.assert_trees_all_close(value, jnp.full((4, 3, 3, 1), 0.5), atol=1e-3)

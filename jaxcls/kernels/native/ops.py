@@ -130,26 +130,26 @@ _sharded_convolution = custom_partitioning(_convolution_kernel, static_argnums=(
 _sharded_convolution.def_partition(partition=_partition_convolution, sharding_rule=_convolution_rule)
 
 
-def channel_sums(a: jax.Array, b: jax.Array, shift: jax.Array) -> jax.Array:
-    """Sums ``a - shift[0]`` and ``(a - shift[0]) * (b - shift[1])`` per channel.
+def channel_sums(a: jax.Array, b: jax.Array, shift: jax.Array, mask: jax.Array) -> jax.Array:
+    """Sums ``a - shift[0]`` and ``(a - shift[0]) * (b - shift[1])`` per channel, over the images of the mask.
 
-    (N, H, W, C), (N, H, W, C) and float32 (2, C) to float32 (2, C).
+    (N, H, W, C), (N, H, W, C), float32 (2, C) and bool (N,) to float32 (2, C).
     """
-    return jax.custom_batching.sequential_vmap(_sharded_sums)(a, b, shift)
+    return jax.custom_batching.sequential_vmap(_sharded_sums)(a, b, shift, mask)
 
 
-def _sums_kernel(a: jax.Array, b: jax.Array, shift: jax.Array) -> jax.Array:
+def _sums_kernel(a: jax.Array, b: jax.Array, shift: jax.Array, mask: jax.Array) -> jax.Array:
     shape = jax.ShapeDtypeStruct((2, a.shape[-1]), jnp.float32)
-    return jax.ffi.ffi_call("jaxcls_channel_sums", shape)(a, b, shift)
+    return jax.ffi.ffi_call("jaxcls_channel_sums", shape)(a, b, shift, mask)
 
 
 def _partition_sums(mesh, operands, result):  # type: ignore[no-untyped-def]
     axis, split, whole = _batch_sharding(mesh, operands)
-    return mesh, lambda *arrays: _sum_over(axis, _sums_kernel(*arrays)), whole, (split, split, whole)
+    return mesh, lambda *arrays: _sum_over(axis, _sums_kernel(*arrays)), whole, (split, split, whole, split)
 
 
 _sharded_sums = custom_partitioning(_sums_kernel)
-_sharded_sums.def_partition(partition=_partition_sums, sharding_rule="n h w c, n h w c, s d -> k e")
+_sharded_sums.def_partition(partition=_partition_sums, sharding_rule="n h w c, n h w c, s d, n -> k e")
 
 
 def _batch_sharding(mesh: Any, operands: Any) -> tuple[Any, NamedSharding, NamedSharding]:
