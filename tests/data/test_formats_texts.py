@@ -87,7 +87,7 @@ def test_links_and_devices_are_refused(tmp_path, kind):
         member = tarfile.TarInfo("train/pos/0_9.txt")
         member.type, member.linkname = kind, "secret"
         archive.addfile(member)
-    with pytest.raises(InputError, match="is a link or a device"):
+    with pytest.raises(InputError, match="is a link, a device"):
         read_archive(path, FOLDERS)
 
 

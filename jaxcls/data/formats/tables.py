@@ -142,10 +142,7 @@ def numbers(table: Mapping[str, np.ndarray], name: str, path: Path | str, *, mis
 
 
 def write_csv(
-    path: Path,
-    columns: Mapping[str, Sequence[object] | np.ndarray],
-    *,
-    for_spreadsheets: bool = False,
+    path: Path, columns: Mapping[str, Sequence[object] | np.ndarray], *, for_spreadsheets: bool = False
 ) -> None:
     """Writes columns of equal length as a CSV file; floats are read back exactly.
 

@@ -67,7 +67,9 @@ def read_archive(path: Path, folders: Sequence[str]) -> dict[str, np.ndarray]:
         with tarfile.open(fileobj=content, mode="r:") as archive:  # type: ignore[call-overload]
             for member in archive:
                 name = PurePosixPath(member.name)
-                if problem := _problem(member, name):
+                plain = (member.isfile() or member.isdir()) and member.size >= 0 and not member.issparse()
+                if not plain or name.is_absolute() or ".." in name.parts:
+                    problem = "leads out of the archive" if plain else "is a link, a device or no plain file"
                     raise InputError(f"{path}: {member.name!r} {problem}. Do not trust this file.")
                 folder = texts.get(str(name.parent))
                 if folder is not None and member.isfile() and name.suffix == ".txt":
@@ -100,11 +102,3 @@ def _sorted_by_name(texts: dict[str, dict[str, str]], where: str) -> dict[str, n
         if not by_name:
             raise InputError(f"{where}: {folder} holds no text; it should hold one .txt file for each example.")
     return {folder: np.array([by_name[name] for name in sorted(by_name)], object) for folder, by_name in texts.items()}
-
-
-def _problem(member: tarfile.TarInfo, name: PurePosixPath) -> str:
-    if name.is_absolute() or ".." in name.parts:
-        return "leads out of the archive"
-    if not (member.isfile() or member.isdir()):
-        return "is a link or a device"
-    return "is not a plain file" if member.size < 0 or member.issparse() else ""

@@ -39,10 +39,9 @@ def _draw(name: str, rng: np.random.Generator) -> np.ndarray:
     width, height = rng.integers(48, 128, 2).tolist()
     height = round(min(max(height, width / 1.5), width * 1.5))
     # A darker and a lighter color, so that a grayscale image shows the shape as well.
-    while True:
+    colors = np.zeros((2, 3), int)
+    while np.diff(colors @ [0.299, 0.587, 0.114])[0] <= 90:
         colors = rng.integers(0, 256, (2, 3))
-        if np.diff(colors @ [0.299, 0.587, 0.114])[0] > 90:
-            break
     background, color = map(tuple, colors.tolist())
     image = Image.new("RGB", (width, height), background)
     pen = ImageDraw.Draw(image)

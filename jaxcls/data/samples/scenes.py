@@ -104,10 +104,12 @@ def _bounding_box(mask: np.ndarray) -> tuple[int, int, int, int]:
 
 def _transformed(rng: np.random.Generator, article: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """An article at a random size and angle: its pixels, 0 to 255, and how opaque each is, 0 to 1."""
-    from PIL import Image
+    from PIL import Image, ImageDraw
 
-    # Bright pixels, and dark ones that they enclose, belong to the article; the others are the background around it.
-    mask = _filled(article > 10)
+    # Bright pixels belong to the article, and dark ones that they enclose: a flood from the border does not reach them.
+    flooded = Image.fromarray(np.pad(article > 10, 1).astype(np.uint8)).copy()  # writable
+    ImageDraw.floodfill(flooded, (0, 0), 2)
+    mask = np.asarray(flooded)[1:-1, 1:-1] != 2
     left, top, right, bottom = _bounding_box(mask)
     longest = np.exp(rng.uniform(*np.log(LENGTHS)))
     factor = longest / max(right - left, bottom - top)
@@ -115,25 +117,14 @@ def _transformed(rng: np.random.Generator, article: np.ndarray) -> tuple[np.ndar
     angle, mirrored = rng.uniform(-10, 10), rng.random() < 0.5
 
     def enlarged(values: np.ndarray) -> np.ndarray:
-        image = Image.fromarray(values[top:bottom, left:right])
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-        image = image.rotate(angle, Image.Resampling.BILINEAR, expand=True)
-        rotated = np.asarray(image, np.float64)
+        image = Image.fromarray(values[top:bottom, left:right]).resize((width, height), Image.Resampling.BILINEAR)
+        rotated = np.asarray(image.rotate(angle, Image.Resampling.BILINEAR, expand=True), np.float64)
         return rotated[:, ::-1] if mirrored else rotated
 
     pixels = enlarged(article) * rng.uniform(0.75, 1.1)
     alpha = enlarged(mask.astype(np.uint8) * 255) / 255
     # Undoes the mixture of edges with the black background.
     return pixels / np.maximum(alpha, 0.5), alpha
-
-
-def _filled(mask: np.ndarray) -> np.ndarray:
-    """Fills holes: what a flood from the border does not reach."""
-    from PIL import Image, ImageDraw
-
-    image = Image.fromarray(np.pad(mask, 1).astype(np.uint8)).copy()  # writable
-    ImageDraw.floodfill(image, (0, 0), 2)
-    return np.asarray(image)[1:-1, 1:-1] != 2
 
 
 def _background(rng: np.random.Generator, articles: list[np.ndarray]) -> np.ndarray:
