@@ -2,7 +2,6 @@
 
 import functools
 import json
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -83,7 +82,6 @@ def examine(experiment: "Experiment", state: TrainState, batch: Batch) -> Findin
             return finding._replace(path=f"{call.path} ({call.class_name})", source=source)
     if finding := _first_non_finite("output", outputs, counted):
         return finding
-    _refuse_probabilities(objective, outputs, counted)
     if finding := _non_finite_loss(objective, outputs, batch):
         return finding
     loss = total_loss(objective)
@@ -195,7 +193,13 @@ def read_record(path: Path) -> dict[str, Any]:
       InputError: the file is missing, or :func:`save` did not write it.
     """
     with npz.opened(path) as file:
-        return _record(path, file)
+        if "record.npy" not in file.namelist():
+            raise InputError(f"{path} is not a training step that --debug saved.")
+        text = npz.array(path, file, "record")
+    if text.dtype.kind != "U" or text.shape:
+        raise InputError(f"{path}: its record is {text.dtype} of shape {text.shape}; it is damaged.")
+    record: dict[str, Any] = schemas.parse(str(text), _RECORD, f"{path}: its record")
+    return record
 
 
 def load(path: Path, like: TrainState, batch_like: Batch | None = None) -> tuple[TrainState, Batch]:
@@ -208,15 +212,14 @@ def load(path: Path, like: TrainState, batch_like: Batch | None = None) -> tuple
     Raises:
       InputError: the file is missing, was not saved here, or is of another model or optimizer.
     """
+    read_record(path)
     with npz.opened(path) as file:
-        _record(path, file)
-        entries = {name: npz.array(path, file, name) for name in _names(file) if name != "record"}
+        names = [member.removesuffix(".npy") for member in file.namelist()]
+        entries = {name: npz.array(path, file, name) for name in names if name != "record"}
     structure = jax.eval_shape(_with_key_data, like)
     wanted = dict(_named(structure, () if batch_like is None else batch_like))
-    batch_names = [name for name in entries if name.startswith("batch/")]
-    names = {*wanted, *([] if batch_like is not None else batch_names)}
-    if names != set(entries):
-        differing = sorted(names ^ set(entries))
+    expected = {*wanted} | {name for name in entries if batch_like is None and name.startswith("batch/")}
+    if differing := sorted(expected ^ {*entries}):
         raise InputError(f"{path} is of another model or optimizer; they differ in {', '.join(differing[:3])}.")
     leaves = {name: _restored(path, name, entries[name], leaf) for name, leaf in wanted.items()}
     plain = jax.tree.unflatten(jax.tree.structure(structure), [leaves[name] for name, _ in _named(structure, ())])
@@ -233,20 +236,6 @@ def _restored(path: Path, name: str, array: np.ndarray, leaf: Any) -> jax.Array:
             f"{path} is of another model: {name} is {array.dtype}{[*array.shape]}, not {leaf.dtype}{[*leaf.shape]}."
         )
     return jnp.asarray(array)
-
-
-def _names(file: zipfile.ZipFile) -> list[str]:
-    return [name.removesuffix(".npy") for name in file.namelist()]
-
-
-def _record(path: Path, file: zipfile.ZipFile) -> dict[str, Any]:
-    if "record" not in _names(file):
-        raise InputError(f"{path} is not a training step that --debug saved.")
-    text = npz.array(path, file, "record")
-    if text.dtype.kind != "U" or text.shape:
-        raise InputError(f"{path}: its record is {text.dtype} of shape {text.shape}; it is damaged.")
-    record: dict[str, Any] = schemas.parse(str(text), _RECORD, f"{path}: its record")
-    return record
 
 
 def _with_key_data(state: TrainState) -> TrainState:
@@ -285,22 +274,22 @@ def _first_non_finite(kind: str, tree: PyTree, counted: np.ndarray | None = None
     return None
 
 
-def _refuse_probabilities(objective: Objective, outputs: PyTree, counted: np.ndarray) -> None:
-    """Refuses multiclass outputs whose rows are not negative and sum to 1: they are no logits."""
-    for name, spec, logits, _, _ in by_output(objective, outputs, outputs, None):
-        rows = np.asarray(logits).astype(np.float64)[counted]
-        if spec.problem == "multiclass" and np.all(rows >= 0) and np.all(np.abs(rows.sum(axis=-1) - 1) < 1e-5):
-            where = f"output {name!r}" if name else "the model"
-            raise InputError(f"{where} returns probabilities, and losses take logits: remove its softmax.")
-
-
 def _non_finite_loss(objective: Objective, outputs: PyTree, batch: Batch) -> Finding | None:
+    """Finds the first output whose loss is not finite.
+
+    Raises:
+      InputError: multiclass outputs are not negative and sum to 1 in all rows: they are no logits.
+    """
+    counted = np.asarray(batch.mask)
     for name, spec, logits, labels, weight in by_output(objective, outputs, batch.labels, batch.sample_weight):
-        options = {"sample_weight": weight, "mask": batch.mask}
-        terms = spec.loss(logits, labels, normalizer="none", **options)
-        if finding := _first_non_finite("loss", terms, np.asarray(batch.mask)):
-            source = _source(functools.partial(spec.loss, **options), logits, labels)
-            return finding._replace(path=name or "", source=source)
+        if spec.problem == "multiclass":
+            rows = np.asarray(logits).astype(np.float64)[counted]
+            if np.all(rows >= 0) and np.all(np.abs(rows.sum(axis=-1) - 1) < 1e-5):
+                where = f"output {name!r}" if name else "the model"
+                raise InputError(f"{where} returns probabilities, and losses take logits: remove its softmax.")
+        loss = functools.partial(spec.loss, sample_weight=weight, mask=batch.mask)
+        if finding := _first_non_finite("loss", loss(logits, labels, normalizer="none"), counted):
+            return finding._replace(path=name or "", source=_source(loss, logits, labels))
     return None
 
 

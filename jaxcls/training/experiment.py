@@ -15,14 +15,14 @@ import optax
 
 from jaxcls._utils.errors import InputError
 from jaxcls.data.adapters import as_arrays
-from jaxcls.data.batching import Batch, Buckets, Examples
+from jaxcls.data.batching import Buckets, Examples
 from jaxcls.data.preprocessing import Preprocessor
 from jaxcls.models import Model
 from jaxcls.reports.callbacks import Callback
 from jaxcls.training import objective as objectives
 from jaxcls.training import steps
 from jaxcls.training.objective import Objective, OutputSpec
-from jaxcls.training.steps import Augment, StepMetrics, TrainState, TrainStep
+from jaxcls.training.steps import Augment, TrainState, TrainStep
 
 if TYPE_CHECKING:
     from jaxcls.training.debugging import Finding
@@ -92,7 +92,7 @@ class Experiment:
         return jax.jit(self.step)
 
     @functools.cached_property
-    def train_chunk(self) -> Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]:
+    def train_chunk(self) -> TrainStep:
         """Many compiled training steps in one dispatch; see :func:`jaxcls.training.steps.make_train_chunk`."""
         return steps.make_train_chunk(self.step)
 

@@ -15,9 +15,7 @@ from jaxcls.checkpoints import CheckpointManager
 from jaxcls.data.batching import Batch, Examples, Feed, chunk_length, device_feed, steps_per_epoch
 from jaxcls.reports.callbacks import Callback
 from jaxcls.training import memory
-from jaxcls.training.steps import StepMetrics, TrainState, epoch_order
-
-TrainChunk = Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]
+from jaxcls.training.steps import StepMetrics, TrainState, TrainStep, epoch_order
 
 # The most steps in one dispatch: long enough to hide the cost of a dispatch, short enough for a progress bar that
 # moves and for a run that stops soon after a signal.
@@ -159,7 +157,7 @@ def fit(
     chunks: Chunks,
     config: FitConfig,
     *,
-    train_chunk: TrainChunk,
+    train_chunk: TrainStep,
     validate: Callable[[TrainState], Mapping[str, float]],
     checkpoints: CheckpointManager | None = None,
     callbacks: Sequence[Callback] = (),

@@ -1,5 +1,6 @@
 """Whether the compiled steps fit into the memory of the device, before the first of them is made."""
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,10 @@ import jax
 
 from jaxcls._utils.errors import InputError
 from jaxcls.data.batching import Batch
-from jaxcls.training.steps import StepMetrics, TrainState
-
-TrainChunk = Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]
+from jaxcls.training.steps import StepMetrics, TrainState, TrainStep
 
 
-def checked(train_chunk: TrainChunk) -> TrainChunk:
+def checked(train_chunk: TrainStep) -> TrainStep:
     """The chunk, which before its first dispatch compares what its compiled program needs with what is free.
 
     What is compiled for that is what is run. A chunk that is not compiled, or on a backend that cannot say, is run as
@@ -54,8 +53,8 @@ def _check(lower: Callable[..., jax.stages.Lowered], state: TrainState, batches:
     batch_size, devices, factor = batches.mask.shape[1], jax.device_count(), 2
     advice = "No smaller batch fits: give a smaller --model, or --remat, which keeps less of it for the gradient."
     while (smaller := batch_size // factor // devices * devices) > 0:
-        of_fewer = jax.tree.map(lambda leaf, size=smaller: _resized(leaf, size), batches)
-        if (_needed(lower(state, of_fewer)) or 0) <= there:
+        fewer = jax.tree.map(functools.partial(_resized, batch_size=smaller), batches)
+        if (_needed(lower(state, fewer)) or 0) <= there:
             advice = (
                 f"--batch-size {smaller} fits; with --gradient-accumulation-steps {factor} (times what it is now, "
                 "where it is given) an update is of as many examples."

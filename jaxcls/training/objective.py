@@ -199,20 +199,17 @@ def monitor_mode(objective: Objective, monitor: str | None, patience: int | None
     if not has_validation:
         raise InputError(f"monitor={monitor!r} is a value of validation examples: give validation_data.")
     modes: dict[str, Mode] = {"loss": "min"}
-    specs = (
-        {"": objective} if isinstance(objective, OutputSpec) else {f"{name}_": objective[name] for name in objective}
-    )
-    for prefix, spec in specs.items():
+    for name, spec in specs(objective):
+        prefix = "" if name is None else f"{name}_"
         modes[f"{prefix}loss"] = "min"
-        modes |= {prefix + metric: _direction(metric) for metric in spec.metrics}
+        # Of a user's own metric, more is better.
+        modes |= {
+            prefix + metric: metrics.direction(metric) if metric in {*METRICS, *ALIASES} else "max"
+            for metric in spec.metrics
+        }
     if monitor not in modes:
         raise unknown_name("value to monitor", monitor, modes)
     return modes[monitor]
-
-
-def _direction(metric: str) -> Mode:
-    known = {*METRICS, *ALIASES}
-    return metrics.direction(metric) if metric in known else "max"  # a user's own metric: more is better
 
 
 def _check_names(what: str, tree: Any, objective: Mapping[str, OutputSpec]) -> None:

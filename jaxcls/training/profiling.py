@@ -1,12 +1,11 @@
 """A trace of JAX's profiler of some steps of a run, and where their time went as a table."""
 
 import collections
+import contextlib
 import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import jax
 
@@ -19,7 +18,7 @@ DISPATCHES = 4
 _HOLDERS = ("while", "call", "conditional")
 
 
-class Trace(Callback):
+class Trace(Callback, contextlib.AbstractContextManager["Trace"]):
     """Traces the dispatches after the first one of a training.
 
     Args:
@@ -47,10 +46,7 @@ class Trace(Callback):
             jax.profiler.stop_trace()
             self._running = False
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         self._stop()
 
 

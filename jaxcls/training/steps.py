@@ -204,7 +204,7 @@ def bucketed_order(key: jax.Array, epoch: jax.Array, buckets: jax.Array, batch_s
     return jnp.concatenate([jax.random.permutation(dealing, whole).ravel(), order[batches * batch_size :]])
 
 
-def make_train_chunk(train_step: TrainStep) -> Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]:
+def make_train_chunk(train_step: TrainStep) -> TrainStep:
     """Compiles ``(state, batches) -> (state, metrics)``: as many steps in one dispatch as batches are stacked.
 
     The state is donated. The batches, (length, batch_size, ...), are what a :class:`jaxcls.data.batching.Feed` gives;
