@@ -13,7 +13,7 @@ from jax.experimental import checkify
 
 from jaxcls._utils import schemas
 from jaxcls._utils.errors import InputError, RunError, listed
-from jaxcls.data.batching import Batch
+from jaxcls.data.batching import Batch, Examples, batch_rows, steps_per_epoch
 from jaxcls.data.formats import npz
 from jaxcls.models.activations import capture_activations
 from jaxcls.training.objective import Objective, by_output, total_loss
@@ -132,12 +132,13 @@ class StepSaver(NamedTuple):
     Attributes:
       experiment: whose steps they are.
       folder: for the files, ``step-000012.npz``.
-      rows_of: state -> the rows of the training examples in the next batch; None if they are not known.
+      train, batch_size: the training examples and their batches, for the rows of the examples in a step.
     """
 
     experiment: "Experiment"
     folder: Path
-    rows_of: Callable[[TrainState], np.ndarray] | None = None
+    train: Examples
+    batch_size: int
 
     def train_chunk(self, state: TrainState, batches: Batch) -> tuple[TrainState, StepMetrics]:
         """Runs a chunk step by step, each examined first.
@@ -168,13 +169,14 @@ class StepSaver(NamedTuple):
     def _save(self, finding: Finding, state: TrainState, batch: Batch) -> str:
         # Where no single example is the cause, the rows of all of the batch are saved.
         indices = list(finding.examples) or np.flatnonzero(batch.mask).tolist()
-        rows = self.rows_of(state)[indices].tolist() if self.rows_of else []
         step = int(state.step)
+        epoch, index = divmod(step, steps_per_epoch(len(self.train), self.batch_size))
+        order = np.asarray(self.experiment.epoch_order(self.train, self.batch_size)(state.key, epoch))
+        rows = batch_rows(order, index, batch_size=self.batch_size, length=1)[0][0, indices].tolist()
         # From its settings, jaxcls replay builds the experiment of a task again; the code of another is the user's.
         settings = {} if self.experiment.name == "compile" else {"settings": self.experiment.settings}
         path = save(self.folder / f"step-{step:06}.npz", finding, state, batch, {"rows": rows} | settings)
-        named = f" (rows {listed(rows)} of the training examples)" if rows else ""
-        return f"step {step}: {finding}{named}. It is saved in {path}"
+        return f"step {step}: {finding} (rows {listed(rows)} of the training examples). It is saved in {path}"
 
 
 def save(path: Path, finding: Finding, state: TrainState, batch: Batch, about: Mapping[str, Any]) -> Path:

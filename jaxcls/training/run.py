@@ -1,7 +1,6 @@
 """A run: trains an experiment, tests it, and leaves a run directory with checkpoints, weights, records and a report."""
 
 import contextlib
-import functools
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from jaxcls._utils.errors import InputError
 from jaxcls._utils.interruption import watched
 from jaxcls.checkpoints import CheckpointError, CheckpointManager
 from jaxcls.data import batching
-from jaxcls.data.batching import Examples, batch_rows, steps_per_epoch, take
+from jaxcls.data.batching import Examples, take
 from jaxcls.data.dataset import Split
 from jaxcls.kernels import native
 from jaxcls.reports import html_report, run_directory
@@ -167,7 +166,6 @@ def execute(
     problem_name: Any = objectives.problems(experiment.objective)
     class_names = saving.class_names_of(experiment, data.train)
     problem = problems.get(problem_name, class_names)
-    saver = StepSaver(experiment, directory.path / "debug", _rows_of(experiment, data.train, config.batch_size))
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     with (
         watched(options.stall_seconds) as alive,
@@ -198,8 +196,8 @@ def execute(
             history_logger = _HistoryLogger(directory, sinks, alive, tell)
             trace = [stack.enter_context(profiling.Trace(options.profile))] if options.profile else []
             state, history = train(
-                experiment, state, data, config, data_on=options.data_on, checkpoints=checkpoints, saver=saver,
-                callbacks=[history_logger, *trace, *callbacks], say=say, stop=stop,
+                experiment, state, data, config, data_on=options.data_on, checkpoints=checkpoints,
+                debug=directory.path / "debug", callbacks=[history_logger, *trace, *callbacks], say=say, stop=stop,
             )  # fmt: skip
             with _written(checkpoints):
                 history_logger.write(history)  # also if the last process was killed before it could
@@ -247,7 +245,7 @@ def train(
     *,
     data_on: Literal["auto", "device", "host"] = "auto",
     checkpoints: CheckpointManager | None = None,
-    saver: StepSaver | None = None,
+    debug: Path | None = None,
     callbacks: Sequence[Callback] = (),
     say: Say | None = None,
     stop: Callable[[], bool] = lambda: False,
@@ -257,7 +255,7 @@ def train(
     Args:
       data_on: where the training examples are kept; 'auto' keeps them on the device if they take at most half of its
         free memory. The result is the same.
-      saver: saves non-finite steps; without one they are only named.
+      debug: a folder for non-finite steps; without one, only those of an experiment that runs eagerly are saved.
       say: takes lines for the user and turns on the progress bar; None is silent.
     """
     on_host = data_on == "host" or (data_on == "auto" and not batching.fits(data.train, jax.local_devices()))
@@ -271,7 +269,7 @@ def train(
         feed=batching.host_feed if on_host else batching.device_feed,
         sharding=sharded,
     )
-    eager = saver or StepSaver(experiment, Path("debug"))
+    saver = StepSaver(experiment, debug or Path("debug"), data.train, config.batch_size)
     steps = int(state.step) + config.epochs * chunks.steps
     with (
         ProgressBar(steps, epochs=config.epochs, batch_size=config.batch_size)
@@ -281,12 +279,12 @@ def train(
             state,
             chunks,
             config,
-            train_chunk=eager.train_chunk if experiment.run_eagerly else experiment.train_chunk,
+            train_chunk=saver.train_chunk if experiment.run_eagerly else experiment.train_chunk,
             validate=lambda state: {} if data.validation is None else experiment.measure(state, data.validation),
             checkpoints=checkpoints,
             callbacks=[*([bar] if bar else []), *callbacks],
             stop=stop,
-            examine=saver.examine if saver else None,
+            examine=saver.examine if debug else None,
         )
 
 
@@ -308,17 +306,6 @@ def _as_split(experiment: Experiment, examples: Examples) -> Split:
             truth = (truth >= 0.5).astype(np.int32)
         labels[name] = truth
     return Split(examples.inputs, labels.get(None, labels), examples.sample_weight)
-
-
-def _rows_of(experiment: Experiment, train: Examples, batch_size: int) -> Callable[[TrainState], np.ndarray]:
-    order = functools.cache(lambda: experiment.epoch_order(train, batch_size))
-
-    def rows_of(state: TrainState) -> np.ndarray:
-        epoch, index = divmod(int(state.step), steps_per_epoch(len(train), batch_size))
-        rows, _ = batch_rows(np.asarray(order()(state.key, epoch)), index, batch_size=batch_size, length=1)
-        return rows[0]
-
-    return rows_of
 
 
 @contextlib.contextmanager
