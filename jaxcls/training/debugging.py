@@ -11,13 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import checkify
 
+from jaxcls import kernels
 from jaxcls._utils import schemas
 from jaxcls._utils.errors import InputError, RunError, listed
 from jaxcls.data.batching import Batch, Examples, batch_rows, steps_per_epoch
 from jaxcls.data.formats import npz
 from jaxcls.models.activations import capture_activations
 from jaxcls.training.objective import Objective, by_output, total_loss
-from jaxcls.training.steps import StepMetrics, TrainState, step_keys
+from jaxcls.training.steps import StepMetrics, TrainState, clear_masked, step_keys
 
 if TYPE_CHECKING:
     from jaxcls.training.experiment import Experiment
@@ -63,13 +64,18 @@ def examine(experiment: "Experiment", state: TrainState, batch: Batch) -> Findin
     Raises:
       InputError: the outputs of a multiclass problem are probabilities, not logits.
     """
+    with kernels.masked_rows(batch.mask):
+        return _examine(experiment, state, batch)
+
+
+def _examine(experiment: "Experiment", state: TrainState, batch: Batch) -> Finding | None:
     model, objective = experiment.model, experiment.complete_objective
     for kind, tree in (("parameter", state.params), ("model state", state.model_state)):
         if finding := _first_non_finite(kind, tree):
             return finding
     augment_key, model_key = step_keys(state)
     inputs, labels = experiment.augment(augment_key, batch.inputs, batch.labels)
-    inputs, batch = experiment.preprocess(inputs), batch._replace(labels=labels)
+    inputs, batch = clear_masked(experiment.preprocess(inputs), batch.mask), batch._replace(labels=labels)
     counted = np.asarray(batch.mask)
     if finding := _first_non_finite("input", inputs, counted):
         return finding
