@@ -5,7 +5,8 @@ hold each of 0..N-1 once. `fraction`, between 0 and 1, is that of the validation
 The same examples and seed give the same rows with every version of NumPy.
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -166,3 +167,42 @@ def _quotas(counts: np.ndarray, fraction: float) -> np.ndarray:
     largest_remainders = np.argsort(quotas - ideal, kind="stable")[:remaining]
     quotas[largest_remainders] += 1
     return np.minimum(quotas, counts - 1)
+
+
+ROLES = {"train": "train(?:ing)?|trn", "validation": "val(?:id(?:ation)?)?|dev", "test": "test(?:ing)?|tst"}
+_ROLE = re.compile(
+    "|".join(rf"(?P<{role}>(?:{words})(?:set|data|images)?)" for role, words in ROLES.items()), re.IGNORECASE
+)
+_FILLERS = {"set", "data", "dataset", "images", "image", "imgs", "split"}
+
+
+def role(name: str) -> str | None:
+    """Returns the split that a folder or a file is named after: 'train', 'validation', 'test' or None.
+
+    >>> [role(name) for name in ("Training", "valid", "TestSet", "dev_images", "train_station")]
+    ['train', 'validation', 'test', 'validation', None]
+    """
+    found = _role(name)
+    return found[0] if found and not found[1] else None
+
+
+def roles(names: Iterable[str]) -> dict[str, str]:
+    """Returns the split of each name that is one of a split: by itself, or as one of several that differ in it alone.
+
+    >>> roles(["seg_train", "seg_test", "train_station", "airport", "Test"])
+    {'seg_train': 'train', 'seg_test': 'test', 'Test': 'test'}
+    """
+    found = {name: one for name in names if (one := _role(name))}
+    return {name: one for name, (one, left) in found.items()
+            if not left or {other for other, rest in found.values() if rest == left} > {"train"}}  # fmt: skip
+
+
+def _role(name: str) -> tuple[str, tuple[str, ...]] | None:
+    """The split that one word of a name says, and the other words."""
+    words = re.findall(r"[A-Z]?[^\W\dA-Z_]+|[A-Z]+|\d+", name)
+    matches = {index: match for index, word in enumerate(words) if (match := _ROLE.fullmatch(word))}
+    if len(matches) != 1:
+        return None
+    ((position, match),) = matches.items()
+    left = (word.casefold() for index, word in enumerate(words) if index != position)
+    return str(match.lastgroup), tuple(word for word in left if word not in _FILLERS)

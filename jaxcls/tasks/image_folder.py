@@ -3,9 +3,9 @@
     python -m jaxcls.train --task image_folder --data FOLDER
     python -m jaxcls.train --task image_folder
 
-FOLDER holds one folder of images per class; or train/, test/ and optionally val/ with such folders. Two classes are a
-binary problem, with the second in alphabetical order as the positive class; more are a multiclass problem. Without
-FOLDER, the task trains on a synthetic sample of drawn shapes.
+FOLDER holds one folder of images per class; or folders of splits with such folders: train/, test/ and optionally val/,
+in any spelling. Two classes are a binary problem, with the second in alphabetical order as the positive class; more
+are a multiclass problem. Without FOLDER, the task trains on a synthetic sample of drawn shapes.
 
 Pitfalls:
 - Images of any size, mode and depth are decoded once, to three channels of --image-size.

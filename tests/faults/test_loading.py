@@ -91,7 +91,7 @@ def test_an_image_that_vanishes_before_it_is_read_is_named(tmp_path, monkeypatch
 
     def listed_then_lost(folder):
         files = listed(folder)
-        if folder == gone.parent:
+        if folder == tmp_path / "data":
             gone.unlink()
         return files
 

@@ -102,6 +102,61 @@ def test_a_class_may_be_called_train_and_images_may_be_in_subfolders(plain):
     assert len(dataset.train.labels) + len(dataset.test.labels) == 60
 
 
+def layout_of(folder, *names):
+    for number, name in enumerate(names):
+        path = folder / name
+        path.mkdir(parents=True, exist_ok=True)
+        (path / f"{number}.png").touch()
+    found = image_folders.layout(folder)
+    labels = {role: [found.class_names[label] for label in one.labels] for role, one in found.splits.items()}
+    left_out = sum(int(note.split()[1]) for note in found.notes if "left out" in note)
+    assert sum(map(len, labels.values())) + left_out == len(names)
+    return labels, left_out
+
+
+@pytest.mark.parametrize(
+    ("names", "labels", "left_out"),
+    [
+        ("Training/a Training/b Testing/a", {"train": "ab", "test": "a"}, 0),
+        ("train/a train/b Test/b", {"train": "ab", "test": "b"}, 0),
+        ("TRAIN/a TRAIN/b Valid/b test_set/a", {"train": "ab", "validation": "b", "test": "a"}, 0),
+        ("seg_train/seg_train/a seg_train/seg_train/b seg_test/seg_test/b seg_pred/seg_pred",
+         {"train": "ab", "test": "b"}, 1),
+        ("archive/images/train/a archive/images/train/b archive/images/val/a", {"train": "ab", "validation": "a"}, 0),
+        ("x/x/train/a x/x/train/b x/x/valid/b test/test", {"train": "ab", "validation": "b"}, 1),
+        ("a/train b/train a/test b/test/deeper", {"train": "ab", "test": "ab"}, 0),
+        ("train/a train/b/deep/er extra", {"train": "ab"}, 1),
+        ("train/a train/b train", {"train": "ab"}, 1),
+        ("train/images/a train/images/b test/images/a", {"train": "ab", "test": "a"}, 0),
+        ("a b test/a test/b", {"train": "ab", "test": "ab"}, 0),
+        ("a b test", {"train": ["a", "b", "test"]}, 0),
+        ("a b .", {"train": "ab"}, 1),
+        ("train_station/in train_station/out airport/in",
+         {"train": ["airport", "train_station", "train_station"]}, 0),
+        ("train/e\u0301 train/b test/\u00e9", {"train": ["b", "\u00e9"], "test": ["\u00e9"]}, 0),
+    ],
+)  # fmt: skip
+def test_splits_in_any_spelling_and_depth_and_what_is_left_out(tmp_path, names, labels, left_out):
+    assert layout_of(tmp_path, *names.split()) == ({role: [*one] for role, one in labels.items()}, left_out)
+
+
+@pytest.mark.parametrize("names", ["train test", "test/a test/b val/a", "train/a test/a"])
+def test_splits_are_never_learned_as_classes(tmp_path, names):
+    with pytest.raises(InputError, match="are splits by their names"):
+        layout_of(tmp_path, *names.split())
+
+
+def test_a_class_folder_behind_a_link_within_the_data_is_read(tmp_path):
+    for name in ("pool/cats", "train/dog"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "1.png").touch()
+    (tmp_path / "train" / "cat").symlink_to(tmp_path / "pool" / "cats")
+    (tmp_path / "train" / "dog" / "loop").symlink_to(tmp_path)
+    found = image_folders.layout(tmp_path)
+    assert found.class_names == ("cat", "dog")
+    assert len(found.splits["train"].paths) == 2
+
+
 def test_files_that_are_not_images_are_ignored_and_counted(plain):
     (plain / "notes.txt").touch()
     (plain / "star" / "labels.csv").touch()
@@ -109,8 +164,8 @@ def test_files_that_are_not_images_are_ignored_and_counted(plain):
     (plain / "__MACOSX").mkdir()
     _, dataset = load(data=plain)
     assert len(dataset.class_names) == 5
-    assert "1 files of" in dataset.provenance.note
-    assert "labels.csv" in dataset.provenance.note
+    assert "2 files of" in dataset.provenance.note
+    assert "notes.txt" in dataset.provenance.note
 
 
 def test_the_same_image_in_two_classes_is_reported(plain):

@@ -204,15 +204,25 @@ def list_files(folder: Path) -> tuple[list[Path], list[Path]]:
     [['a.JPG', 'b.png'], ['notes.txt']]
     """
     images, others = [], []
-    for path in sorted(folder.rglob("*")):
-        if path.is_dir() or any(part.startswith((".", "__MACOSX")) for part in path.relative_to(folder).parts):
-            continue
+    for path in sorted(_all_files(folder)):
         if path.suffix.lower() in SUFFIXES:
             files.check_name(path)
             images.append(path)
         elif path.name.lower() not in ("thumbs.db", "desktop.ini", "icon\r"):
             others.append(path)
     return images, others
+
+
+def _all_files(folder: Path) -> Iterator[Path]:
+    """Yields the files in a folder and its subfolders, also behind links that lead into them, in no order."""
+    for root, folders, names in os.walk(folder, followlinks=True):
+        above = Path(root)
+        folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
+        for link in [above / name for name in folders if (above / name).is_symlink()]:
+            # Not in circles.
+            if files.inside(folder, link).resolve() in {parent.resolve() for parent in (above, *above.parents)}:
+                folders.remove(link.name)
+        yield from (above / name for name in names if not name.startswith((".", "__MACOSX")))
 
 
 def missing(where: Path, names: Sequence[object], total: int) -> InputError:
