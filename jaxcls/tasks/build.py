@@ -36,7 +36,7 @@ class Built(NamedTuple):
     """An experiment and the data that it was built on.
 
     Attributes:
-      task, settings: resolved.
+      task, settings: resolved, as :func:`resolve` returns them.
       experiment: with the preprocessor that was fitted on the training split.
       dataset: as it was loaded.
       splits: raw, as the preprocessor takes them.
@@ -137,8 +137,8 @@ def specialized(user_settings: Settings) -> Task:
 def with_recipe(task: Task, user_settings: Settings) -> Settings:
     """Fills in the task's recipe where the user gave nothing, and checks the result.
 
-    A recipe's options for its own optimizer, schedule or loss do not suit another one, and are left out where the user
-    chooses another one.
+    A recipe's options suit its own optimizer, schedule and loss, and are left out where the user chooses a different
+    one.
     """
     recipe = task.recipe(user_settings.preset)
     if user_settings.test_data is not None and user_settings.test_fraction not in (None, recipe.test_fraction):

@@ -4,8 +4,8 @@
     python -m jaxcls.train --task fashion_mnist --preset best
     python -m jaxcls.train --task fashion_mnist --preset fast92
 
-Pitfalls: no choice in a run depends on the test images; choices are made on held-out training images. A mirrored
-article is still that article, so flipping is valid here (unlike for digits).
+Pitfalls: make choices on held-out training images, as a run does, never on the test images. A mirrored article is still
+that article, so flipping is valid here (unlike for digits).
 """
 
 import dataclasses
@@ -40,7 +40,7 @@ FAST = Settings(
 
 
 def _shifted(batch: jax.Array, *, pixels: int) -> jax.Array:
-    """Shifts down and right, or up and left for negative pixels, filling with zero."""
+    """Shifts images down and right, or up and left where ``pixels`` is negative; the border is filled with zeros."""
     _, height, width, _ = batch.shape
     # Negative padding would crop as well, but ONNX does not support it.
     margin = abs(pixels)

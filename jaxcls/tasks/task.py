@@ -25,7 +25,7 @@ class Preset(NamedTuple):
     """A recipe.
 
     Attributes:
-      settings: used where the user gives none; :meth:`Task.recipe` fills in what they leave out.
+      settings: used where the user gives none; :meth:`Task.recipe` fills in what these leave out.
       augment: ``(key, inputs, labels) -> (inputs, labels)`` of a batch of arrays, in training.
       tta: test-time augmentation: functions of a batch of inputs, over which predictions are averaged.
     """
@@ -43,15 +43,15 @@ class Task:
       name: as on the command line.
       summary: one line for a list of tasks.
       problem: decides the losses, metrics and averages that fit; a dict by output for a model with several outputs.
-        Where the user's data decides it, it is that of the sample until `specialize` replaces it.
+        If the user's data decides it, this is the problem of the sample, which `specialize` replaces.
       load: resolved settings -> Dataset.
       read: the input of ``jaxcls predict`` and the settings of the run -> the examples to predict.
       fit_preprocessor: the training inputs and the settings -> the fitted preprocessor.
       models: name -> ``(*, num_classes, dropout, dtype, rngs, **preprocessor.model_arguments) -> nnx.Module``;
         ``num_classes`` is the number of logits: 1 for a binary problem, the sum over all outputs.
       presets: name -> recipe. There is a 'default'.
-      metrics: computed on the validation examples after each epoch, the most important first; 'output_metric' of
-        several outputs.
+      metrics: computed on the validation examples after each epoch, the most important first; for several outputs,
+        named 'output_metric'.
       split: ``(split, fraction, *, seed) -> (train_rows, validation_rows)``; one of :mod:`jaxcls.data.splits`.
       data_settings: the `DataSettings` that it uses, besides those that its recipes set; others are refused.
       specialize: ``(task, settings) -> task`` with what the settings and the user's data decide before the data is
@@ -73,7 +73,7 @@ class Task:
 
     @property
     def first_problem(self) -> Any:
-        """The problem, of several outputs that of the first, which they share their loss with."""
+        """The problem; for several outputs that of the first, as one loss is used for all."""
         return next(iter(self.problem.values())) if isinstance(self.problem, Mapping) else self.problem
 
     def recipe(self, preset: str) -> Settings:

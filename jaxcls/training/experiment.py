@@ -1,6 +1,6 @@
-"""The experiment: one value that holds a model and everything that training, evaluation and prediction need of it.
+"""The experiment: one value that holds a model and everything else that training, evaluation and prediction need.
 
-:func:`jaxcls.compile` makes one, a task makes one, and everything else takes it, whoever made it.
+:func:`jaxcls.compile` makes one from a user's model, a task makes one from its settings; the rest is the same for both.
 """
 
 import dataclasses
@@ -29,16 +29,19 @@ if TYPE_CHECKING:
     from jaxcls.training.loop import History
 
 PyTree = Any
-# Of several outputs, by output.
+# With several outputs, a dict by output.
 ClassNames: TypeAlias = tuple[str, ...] | Mapping[str, tuple[str, ...]]
 
-# Random numbers take long to compile and no time to draw: 1.5 s instead of 4.4 s for a ResNet.
+# Random numbers take long to compile and no time to draw: without optimization, ``init`` of a ResNet takes 1.5 s, not
+# 4.4 s.
 _INIT_OPTIONS = {"xla_backend_optimization_level": 0}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Experiment:
-    """A model, its objective and its optimizer, as pure functions of a state and of data; it never changes.
+    """A model, its objective and its optimizer, as pure functions of a state and of data.
+
+    It never changes, except that ``fit`` recomputes class weights that come from the training labels.
 
     Attributes:
       model: the pure functions ``init`` and ``apply``.
@@ -51,7 +54,7 @@ class Experiment:
       eval_batch_size: examples per evaluation or prediction step.
       run_eagerly: ``fit`` examines every step on concrete values and stops at the first non-finite number.
       name: of the task, or 'compile'.
-      class_names: of the classes; None if they are only numbered. Of several outputs, a dict of them.
+      class_names: one for each class; None if they are only numbered. With several outputs, a dict of them.
       preprocessor: raw inputs -> input arrays, on the host; None if inputs are arrays already.
       settings: what the experiment was made from, as a plain record, for the run directory.
     """
@@ -69,7 +72,7 @@ class Experiment:
     class_names: ClassNames | None = None
     preprocessor: Preprocessor | None = None
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    # Those that come from training labels, by output.
+    # The class weights that come from training labels, by output.
     _class_weights: dict[str | None, np.ndarray] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
     def init(self, seed: int = 0) -> TrainState:
@@ -104,7 +107,7 @@ class Experiment:
         )
 
     def predict(self, state: TrainState, inputs: PyTree) -> PyTree:
-        """Returns probabilities as NumPy arrays: (N,) of a binary problem, else (N, classes); a dict by output.
+        """Returns probabilities as NumPy arrays: (N,) for a binary problem, else (N, classes); or a dict by output.
 
         They are computed with the weights that are evaluated: the averages, if the optimizer keeps any.
 
@@ -114,7 +117,7 @@ class Experiment:
         return self.scores(steps.evaluated_weights(state), self.transform(inputs))
 
     def evaluate(self, state: TrainState, data: Any) -> dict[str, float]:
-        """Returns the loss and the metrics of examples; of several outputs, of each too, as in 'article_accuracy'.
+        """Returns the loss and the metrics of examples; with several outputs also of each, as in 'article_accuracy'.
 
         Args:
           data: see :func:`jaxcls.data.adapters.as_examples`.
@@ -140,7 +143,7 @@ class Experiment:
         """Trains for ``epochs`` more epochs; the given state is left unchanged.
 
         Args:
-          state: of ``init``, or of another ``fit``.
+          state: from ``init``, or from another ``fit``.
           data: training examples, see :func:`jaxcls.data.adapters.as_examples`.
           validation_data: examples whose loss and metrics are computed after each epoch.
           batch_size: examples per step, over all devices. The last batch of an epoch is padded and masked.
@@ -165,7 +168,7 @@ class Experiment:
             its ``debug/``.
           NonFiniteError: with ``run_eagerly``, something was not finite.
         """
-        # Runs are built on the experiment.
+        # Imported here because `run` imports this module.
         from jaxcls.training import run
         from jaxcls.training.loop import FitConfig
 
@@ -245,7 +248,7 @@ class Experiment:
 
     @property
     def measured_names(self) -> list[str]:
-        """The names of the metrics, 'output_metric' of several outputs."""
+        """The names of the metrics; with several outputs, 'output_metric'."""
         return [
             metric if name is None else f"{name}_{metric}"
             for name, spec in objectives.specs(self.objective)
@@ -254,7 +257,7 @@ class Experiment:
 
     @property
     def complete_objective(self) -> Objective:
-        """The objective with class weights; those that come from training labels are of the last fit.
+        """The objective with class weights; those that come from training labels are from the last fit.
 
         Raises:
           InputError: there was no fit yet.
@@ -272,7 +275,7 @@ class Experiment:
         return complete.get(None, complete)
 
     def _compute_class_weights(self, train: Examples) -> None:
-        """Computes the class weights that come from training labels; functions of other ones are compiled again."""
+        """Computes the class weights that come from training labels; if they changed, steps are compiled again."""
         if all(spec.class_weight is None for _, spec in objectives.specs(self.objective)):
             return
         outputs = self.output_shapes(train.inputs)

@@ -20,7 +20,7 @@ from jaxcls.training.steps import StepMetrics, TrainState, TrainStep, epoch_orde
 # The most steps in one dispatch: long enough to hide the cost of a dispatch, short enough for a progress bar that
 # moves and for a run that stops soon after a signal.
 MAX_CHUNK_STEPS = 32
-# The batches of a dispatch are on the device together, so there are fewer of large examples.
+# All batches of a dispatch are on the device at once, so a dispatch of large examples has fewer of them.
 MAX_CHUNK_BYTES = 1 << 26
 
 
@@ -90,7 +90,7 @@ def chunks(
 
     Args:
       data: the training examples, on the device or the host as ``feed`` expects.
-      order: ``(key, epoch) -> rows``, the order of the examples in an epoch; by default any order is as likely.
+      order: ``(key, epoch) -> rows``, the order of the examples in an epoch; by default uniformly random.
       feed: :func:`jaxcls.data.batching.device_feed` or :func:`jaxcls.data.batching.host_feed`; the bits are the same.
       sharding: of a batch over several devices.
     """
@@ -174,14 +174,14 @@ def fit(
       train_chunk: ``(state, batches) -> (state, metrics)``, such as ``experiment.train_chunk``.
       validate: ``state -> {name: value}``, called after each epoch.
       stop: polled between dispatches; training saves and stops when it returns True.
-      examine: ``(state, batch) -> message`` of the last non-finite step when training stops for it; the message becomes
-        part of the error.
+      examine: ``(state, batch) -> message``. When too many non-finite steps stop training, it is called with the last
+        of them, and the message becomes part of the error.
 
     Returns:
       The last state and the history.
 
     Raises:
-      InputError: the checkpoint is of another seed; or the steps do not fit into the device's memory.
+      InputError: the checkpoint is of a run with another seed; or the steps do not fit into the device's memory.
       Interrupted: ``stop`` returned True; the state is saved.
       DivergedError: loss, gradient or update stayed non-finite.
       CheckpointError: see :mod:`jaxcls.checkpoints`.

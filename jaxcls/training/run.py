@@ -67,10 +67,10 @@ class Result(NamedTuple):
     """The result of a run.
 
     Attributes:
-      directory: of the run.
-      state: that was tested.
-      history: of all epochs.
-      report: of the test examples, as :func:`jaxcls.metrics.report` makes it.
+      directory: that of the run.
+      state: the one that was tested.
+      history: that of all epochs.
+      report: the scores of the test examples, as :func:`jaxcls.metrics.report` makes it.
     """
 
     directory: Path
@@ -120,8 +120,8 @@ def fit_arrays(
             test_split=test_split,
             headline=experiment.measured_names,
         ),
-        # All that decides the result of a program whose functions are the user's: the compiled step itself, in which
-        # are the model, the loss, the optimizer, its rates and class weights.
+        # Everything that decides the result where the functions are the user's: the program of the step contains the
+        # model, the loss, the optimizer, its rates and the class weights.
         identity={
             "batch_size": config.batch_size,
             "step": hashlib.sha256(program.encode()).hexdigest(),
@@ -153,7 +153,7 @@ def execute(
     Args:
       state: before the first step; it is donated.
       options: how the run is executed: where data is kept, the watchdog, the tested epoch, thresholds, loggers.
-      identity: what decides the result, for the checkpoints: those of another run are refused.
+      identity: everything that decides the result; checkpoints with another identity are refused.
       say: takes lines for the user; None is silent.
       stop: polled between dispatches; training saves and stops when it returns True.
 

@@ -22,7 +22,7 @@ PredictionStep = Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
 
 
 def identity(inputs: PyTree) -> PyTree:
-    """Returns the inputs; the preprocessing of inputs that need none."""
+    """Returns the inputs unchanged: the preprocessing of inputs that need none."""
     return inputs
 
 
@@ -39,7 +39,7 @@ class TrainState(NamedTuple):
       key: the run's random key. It never changes: everything random derives from it and the step.
       params: what the gradient moves.
       model_state: what the model changes itself, such as running statistics.
-      opt_state: the optimizer's.
+      opt_state: the state of the optimizer.
     """
 
     step: jax.Array
@@ -55,8 +55,8 @@ class StepMetrics(NamedTuple):
     Attributes:
       loss: of the batch.
       gradient_norm: over all parameters together.
-      applied: whether the update was finite, and so was applied.
-      examples: how many of the batch's count.
+      applied: whether the step was finite, so that its update was applied.
+      examples: the number of examples that are not masked.
     """
 
     loss: jax.Array
@@ -80,7 +80,7 @@ def init_state(model: Model, optimizer: optax.GradientTransformation, seed: int)
 
 
 def _strongly_typed(value: ArrayLike) -> jax.Array:
-    """A weak type, as ``jnp.full(3, 0.5)`` has, is lost in the first step: the second would be another program."""
+    """Returns an array without a weak type, which the first step would remove: the second would be compiled again."""
     leaf = jnp.asarray(value)
     return leaf if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf.astype(leaf.dtype)
 
@@ -103,12 +103,12 @@ def make_train_step(
 
     Args:
       loss: ``(outputs, labels, *, sample_weight, mask) -> scalar``; outputs, labels and weights may be dicts.
-      preprocess: the compact form of the data to what the model takes, such as uint8 to normalized float.
+      preprocess: a batch of input arrays -> what the model takes, such as uint8 to normalized float.
       augment: ``(key, inputs, labels) -> (inputs, labels)``, before ``preprocess``.
 
-    Masked examples count neither in the loss nor in the statistics of :class:`jaxcls.models.layers.BatchNorm`; in those
-    of other layers that mix examples they do. A batch whose loss, gradient, update or model state is not finite moves
-    nothing but the step's number. A batch that is masked whole changes nothing at all.
+    Masked examples count neither in the loss nor in the statistics of :class:`jaxcls.models.layers.BatchNorm`, but do
+    count in other layers that mix examples. A batch whose loss, gradient, update or model state is not finite changes
+    nothing but the step count. A batch in which every example is masked changes nothing at all.
     """
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
@@ -170,7 +170,7 @@ def epoch_order(key: jax.Array, epoch: jax.Array, count: int) -> jax.Array:
 def bucketed(train_step: TrainStep, buckets: Buckets) -> TrainStep:
     """The step on a batch of padded examples, cut to the first size of the buckets that holds them all.
 
-    What is cut off is padding, so a model that heeds padding gives the same. The steps of all sizes are compiled into
+    What is cut off is padding, so a model that ignores padding gives the same. The steps of all sizes are compiled into
     one program. Little is saved unless the examples of a batch are of one bucket: see :func:`bucketed_order`.
     """
 
@@ -186,8 +186,8 @@ def bucketed(train_step: TrainStep, buckets: Buckets) -> TrainStep:
 def bucketed_order(key: jax.Array, epoch: jax.Array, buckets: jax.Array, batch_size: int) -> jax.Array:
     """As :func:`epoch_order`, but the batches hold examples of one bucket each, and come in random order.
 
-    Where two buckets meet, a batch holds some of both. Any examples may be those of the last batch, which may be
-    a small one.
+    Where two buckets meet, a batch holds some of both. Any examples may be in the last batch, which may be a partial
+    one.
 
     >>> order = bucketed_order(jax.random.key(0), 1, jnp.array([0, 1, 0, 1]), batch_size=2)
     >>> sorted(order.tolist())
@@ -205,14 +205,14 @@ def bucketed_order(key: jax.Array, epoch: jax.Array, buckets: jax.Array, batch_s
 
 
 def make_train_chunk(train_step: TrainStep) -> TrainStep:
-    """Compiles ``(state, batches) -> (state, metrics)``: as many steps in one dispatch as batches are stacked.
+    """Compiles ``(state, batches) -> (state, metrics)``: one dispatch runs a step for each of the stacked batches.
 
     The state is donated. The batches, (length, batch_size, ...), are what a :class:`jaxcls.data.batching.Feed` gives;
-    where their examples lived makes no difference to the program, and so none to the bits. The metrics are stacked,
-    (length,).
+    whether their examples were on the host or the device makes no difference to the program, and so none to the bits.
+    The metrics are stacked, (length,).
 
-    The steps always run under ``lax.scan``: any two lengths then agree bit for bit, which a step that is
-    compiled alone does not with one that is not.
+    The steps always run under ``lax.scan``: any two lengths then agree bit for bit. A step that is compiled alone
+    may differ from the same step in a scan in the last bits.
     """
     return jax.jit(lambda state, batches: jax.lax.scan(train_step, state, batches), donate_argnums=0)
 
@@ -253,7 +253,7 @@ def collect(
     buckets: Buckets | None = None,
     sharding: jax.sharding.Sharding | None = None,
 ) -> PyTree:
-    """What a step gives for all examples, one row for each, in their order, on the host.
+    """Runs a step on all examples; returns what it gives, one row per example, in their order, on the host.
 
     Batches have one size, so that one compiled program serves sets of every size; with ``buckets``, one for each size.
 
@@ -288,7 +288,7 @@ def _sum(tree: PyTree) -> jax.Array:
 
 
 def _sum_in_chains(numbers: jax.Array) -> jax.Array:
-    """With it the step of a multilayer perceptron takes 0.92 of its time (two Zen 5 cores, batch size 128)."""
+    """The sum in chains of additions: an MLP's step takes 0.92 of its time (two Zen 5 cores, batch size 128)."""
     return (
         numbers.sum()
         if numbers.ndim < 2
@@ -304,7 +304,7 @@ def _is_finite(tree: PyTree) -> jax.Array:
 
 
 def _check_batch(batch: Batch) -> None:
-    """Costs nothing when the compiled step runs: shapes and types are checked while it is traced."""
+    """Checks shapes and types while the step is traced, which costs nothing when the compiled step runs."""
     weights = jax.tree.leaves(batch.sample_weight)
     chex.assert_rank([batch.mask, *weights], 1)
     chex.assert_type([batch.mask, *weights], [bool, *(float for _ in weights)])
