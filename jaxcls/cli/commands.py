@@ -87,6 +87,8 @@ class Evaluate(DataSource):
                 f"note: this is not the data of the run, from {learned.data['location']}: {', '.join(differing)} differ"
             )
         split = getattr(splits, self.split)
+        for line in build.unfamiliar(learned.experiment.preprocessor, split.inputs):
+            console.say(f"warning: {line}")
         problem = problems.get(task.problem, dataset.class_names)
         result = problem.report(learned.predict(split.inputs), split, learned.thresholds) | {
             "split": self.split,
@@ -132,12 +134,14 @@ class Predict:
             if path is not None and path.resolve() == self.output.resolve():
                 raise InputError(f"--output {self.output} would replace the {flag(name)}; name another file.")
         console.check_output(self.output, overwrite=self.overwrite)
-        from jaxcls.tasks import predictor
+        from jaxcls.tasks import build, predictor
         from jaxcls.training import problems
 
         # Portable kernels, so that an export predicts the same.
         learned = predictor.load(self.run_dir, self.model and _imported(self.model), portable=True)
         examples = learned.read(self.input)
+        for line in build.unfamiliar(learned.experiment.preprocessor, examples.inputs):
+            console.say(f"warning: {self.input}: {line}")
         request = problems.Request(self.input, self.output, self.sample_submission, self.draw, console.say)
         written = problems.get(learned.problem, learned.class_names).write(
             request, examples, lambda: learned.predict(examples.inputs), learned.thresholds

@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from jaxcls._utils.labels import ProblemName
 from jaxcls.data import sources, splits
 from jaxcls.data.dataset import Dataset, Provenance, Split, Unlabeled
 from jaxcls.data.formats import tables
+from jaxcls.data.formats.columns import is_missing
 
 Columns = Mapping[str, np.ndarray]
 
@@ -31,6 +32,7 @@ class TableColumns:
       weight: the column of sample weights.
       id: the column of row ids.
       drop: the columns that are ignored.
+      separator, decimal: of a CSV file; found if None.
     """
 
     label: tuple[str, ...] = ()
@@ -38,6 +40,8 @@ class TableColumns:
     weight: str | None = None
     id: str | None = None
     drop: tuple[str, ...] = ()
+    separator: str | None = None
+    decimal: str | None = None
 
     def roles(self) -> dict[str, str]:
         """Returns column name -> role.
@@ -49,7 +53,8 @@ class TableColumns:
         {'y': 'label', 'name': 'id'}
         """
         roles: dict[str, str] = {}
-        for role, value in vars(self).items():
+        for role in ("label", "text", "weight", "id", "drop"):
+            value = getattr(self, role)
             for name in (value,) if isinstance(value, str) else dict.fromkeys(value or ()):
                 if name in roles:
                     raise InputError(f"column {name!r} is both a {roles[name]} and a {role} column; choose one role.")
@@ -61,7 +66,8 @@ class Labels(NamedTuple):
     """Labels and what they imply.
 
     Attributes:
-      values: int32 (N,), indices into `class_names`; or float32 (N, L) of 0 and 1 for L label columns.
+      values: int32 (N,), indices into `class_names`, -1 where a label is missing; or float32 (N, L) of 0 and 1 for L
+        label columns, NaN where one is missing.
       problem: binary, multiclass or multilabel.
       class_names: as in :class:`jaxcls.data.dataset.Dataset`.
     """
@@ -71,7 +77,7 @@ class Labels(NamedTuple):
     class_names: tuple[str, ...]
 
 
-def infer_labels(columns: Columns, label_columns: Sequence[str], where: str | Path) -> Labels:
+def infer_labels(columns: Columns, label_columns: Sequence[str], where: str | Path, *, missing: bool = False) -> Labels:
     """Encodes the labels of training rows and infers the problem from them.
 
     One column with two values is a binary problem, with more a multiclass one. Classes are sorted, numerically if all
@@ -82,6 +88,7 @@ def infer_labels(columns: Columns, label_columns: Sequence[str], where: str | Pa
       columns: name -> (N,) numbers or str objects.
       label_columns: the names of the label columns.
       where: the file, for messages.
+      missing: whether labels may be missing, as `MISSING` of :mod:`jaxcls.data.formats.columns` spells them.
 
     Raises:
       InputError: a column or a label is missing, all labels are equal, the values look like a quantity or like names,
@@ -93,15 +100,16 @@ def infer_labels(columns: Columns, label_columns: Sequence[str], where: str | Pa
     if not label_columns or len(set(label_columns)) != len(label_columns):
         raise InputError(f"the label columns are {', '.join(label_columns)!r}; give one, or several different ones.")
     if len(label_columns) > 1:
-        values = encode_labels((), columns, label_columns, where)
+        values = encode_labels((), columns, label_columns, where, missing=missing)
         check_varied(values, label_columns, where)
         return Labels(values, "multilabel", tuple(label_columns))
     (name,) = label_columns
-    words, indices = _distinct_words(columns, name, where)
-    numeric = all(map(tables.PLAIN_NUMBER.fullmatch, words))
-    class_names = tuple(sorted(set(words), key=float if numeric else None))
+    words, indices = _distinct_words(columns, name, where, missing=missing)
+    named = [word for word in words if word]
+    numeric = all(map(tables.PLAIN_NUMBER.fullmatch, named))
+    class_names = tuple(sorted(set(named), key=float if numeric else None))
     if len(class_names) < 2:
-        raise InputError(f"{where}: column {name!r} is {words[0]!r} in every row; classification needs two classes.")
+        raise InputError(f"{where}: column {name!r} is {named[0]!r} in every row; classification needs two classes.")
     fractional = numeric and any(not float(word).is_integer() for word in class_names)
     rows = len(indices)
     if len(class_names) > max(2, rows / 2) or (fractional and len(class_names) > _MAX_FRACTIONAL_CLASSES):
@@ -115,7 +123,12 @@ def infer_labels(columns: Columns, label_columns: Sequence[str], where: str | Pa
 
 
 def encode_labels(
-    class_names: Sequence[str], columns: Columns, label_columns: Sequence[str], where: str | Path
+    class_names: Sequence[str],
+    columns: Columns,
+    label_columns: Sequence[str],
+    where: str | Path,
+    *,
+    missing: bool = False,
 ) -> np.ndarray:
     """Encodes labels as :func:`infer_labels` does, by known classes; several columns of 0 and 1 need none.
 
@@ -129,15 +142,16 @@ def encode_labels(
     """
     matrix = []
     for name in label_columns:
-        words, indices = _distinct_words(columns, name, where)
+        words, indices = _distinct_words(columns, name, where, missing=missing)
         if len(label_columns) > 1:
-            codes = np.array([_TRUTH.get(word.lower(), -1) for word in words], np.float32)
+            codes = np.array([_TRUTH.get(word.lower(), -1) if word else np.nan for word in words], np.float32)
             problem = "but several label columns hold 0 and 1. For classes, give a single label column."
         else:
             codes = _indices(words, class_names)
             problem = f"which is not a class; these are {listed(class_names, most=20)}."
         matrix.append(codes[indices])
-        reject_first(matrix[-1] < 0, columns, name, where, problem)
+        absent = np.array([not word for word in words])[indices]
+        reject_first((matrix[-1] < 0) & ~absent, columns, name, where, problem)
     return np.stack(matrix, axis=1) if len(matrix) > 1 else matrix[0]
 
 
@@ -177,9 +191,13 @@ def check_varied(labels: np.ndarray, names: Sequence[str], where: str | Path) ->
     ...
     jaxcls._utils.errors.InputError: rows.csv: column 'spam' is 1 in every row, so there is nothing to learn. ...
     """
-    for column in np.flatnonzero((labels == labels[0]).all(axis=0))[:1]:
+    for column, values in enumerate(labels.T):
+        known = values[~np.isnan(values)]
+        if len(known) and (known != known[0]).any():
+            continue
+        what = f"{known[0]:g}" if len(known) else "missing"
         raise InputError(
-            f"{where}: column {names[column]!r} is {labels[0, column]:g} in every row, so there is nothing to learn. "
+            f"{where}: column {names[column]!r} is {what} in every row, so there is nothing to learn. "
             "Leave it out, or add rows."
         )
 
@@ -260,13 +278,14 @@ def hold_out_test(
     return examples.take(train_rows), examples.take(test_rows)
 
 
-def read_labels(path: Path, columns: TableColumns) -> Labels:
-    """Reads only the labels of a CSV file, from which a task learns its problem before the data is loaded."""
-    return infer_labels(_read(path, columns), columns.label, path)
+def read_labels(path: Path, columns: TableColumns) -> tuple[Labels, str]:
+    """Reads only the labels of a file, from which a task learns its problem, and the decimal sign of its numbers."""
+    file, columns = _read(path, columns)
+    return infer_labels(file.columns, columns.label, path, missing=True), file.decimal
 
 
 def load(name: str, data: Path, test_data: Path | None, columns: TableColumns, test_fraction: float) -> Dataset:
-    """Reads a data set from one or two CSV files.
+    """Reads a data set from one or two files. Rows without a label are left out.
 
     Args:
       name: of the data set.
@@ -278,65 +297,99 @@ def load(name: str, data: Path, test_data: Path | None, columns: TableColumns, t
     Raises:
       InputError: a column is missing or has two roles, or a row does not fit; the message names it.
     """
-    table = _read(data, columns)
+    file, columns = _read(data, columns)
+    table = file.columns
     for column in columns.drop:
         tables.require(table, column, data)
     row_ids(table, columns.id, data)
-    labels = infer_labels(table, columns.label, data)
-    train = Split(_inputs(table, columns, data), labels.values, sample_weights(table, columns.weight, data))
+    labels = infer_labels(table, columns.label, data, missing=True)
+    inputs = _inputs(table, columns, data)
+    train, notes = _labeled(Split(inputs, labels.values, sample_weights(table, columns.weight, data)))
+    notes.insert(0, "user data")
+    if file.separator not in ("", ","):
+        notes.insert(1, f"values separated by {file.separator!r}, decimal sign {file.decimal!r}")
     # Keyed by role: both files may have the same name.
     sha256 = {"data": sources.checksums([data])[data.name]}
     if test_data is None:
         train, test = hold_out_test(train, test_fraction, data)
-        note = f"user data; {len(test.labels):,} rows held out for the test"
+        notes.append(f"{len(test.labels):,} rows held out for the test")
     else:
-        table = _read(test_data, columns)
-        values = encode_labels(labels.class_names, table, columns.label, test_data)
+        words = [name for name, column in inputs.items() if column.dtype == object] if columns.text is None else ()
+        file, _ = _read(test_data, dataclasses.replace(columns, decimal=file.decimal), words)
+        table = file.columns
+        values = encode_labels(labels.class_names, table, columns.label, test_data, missing=True)
         weights = sample_weights(table, columns.weight if columns.weight in table else None, test_data)
-        test = Split(_inputs(table, columns, test_data, like=train.inputs), values, weights)
+        test, test_notes = _labeled(Split(_inputs(table, columns, test_data, like=inputs), values, weights))
         sha256["test_data"] = sources.checksums([test_data])[test_data.name]
-        note = f"user data; tested on {test_data}"
+        notes += [f"tested on {test_data}", *test_notes]
     if labels.problem == "binary":
-        note += f"; the positive class is {labels.class_names[1]!r}"
-    return Dataset(name, train, test, labels.class_names, Provenance("files", str(data), sha256, note=note))
+        notes.append(f"the positive class is {labels.class_names[1]!r}")
+    return Dataset(name, train, test, labels.class_names, Provenance("files", str(data), sha256, note="; ".join(notes)))
 
 
 def read_unlabeled(path: Path, columns: TableColumns) -> Unlabeled:
-    """Reads the rows of a CSV file to predict, which needs no labels."""
-    table = _read(path, columns)
-    return Unlabeled(row_ids(table, columns.id, path), _inputs(table, columns, path))
+    """Reads the rows of a file to predict, which needs no labels. All columns are text: the preprocessor knows their
+    types."""
+    file, columns = _read(path, columns, text=None)
+    return Unlabeled(row_ids(file.columns, columns.id, path), _inputs(file.columns, columns, path))
 
 
-def _read(path: Path, columns: TableColumns) -> tables.Table:
+def _read(
+    path: Path, columns: TableColumns, text: Collection[str] | None = ()
+) -> tuple[tables.TableFile, TableColumns]:
+    """Reads a file, with lists such as 'a,b' among the names of columns divided."""
     # Labels and ids are read as text: as numbers, 007 would be 7, and the last digits of long ids would be lost.
-    return tables.read_csv(path, text={*columns.label, columns.id or "", columns.text or ""})
+    listed_names = [word for name in (*columns.label, *columns.drop) for word in (name, *name.split(","))]
+    texts = None if text is None else {*listed_names, columns.id or "", columns.text or "", *text}
+    file = tables.read(path, text=texts, separator=columns.separator, decimal=columns.decimal)
+
+    def divided(names: Sequence[str]) -> tuple[str, ...]:
+        return tuple(part for name in names for part in ([name] if name in file.columns else name.split(",")))
+
+    columns = dataclasses.replace(columns, label=divided(columns.label), drop=divided(columns.drop))
+    if columns.id is None and "" in file.columns and len(set(file.columns[""])) == len(file.columns[""]):
+        columns = dataclasses.replace(columns, id="")
+    if columns.weight in file.columns and file.decimal == ",":
+        weights = file.columns[columns.weight]
+        file.columns[columns.weight] = np.array([str(word).replace(",", ".") for word in weights], object)
+    return file, columns
+
+
+def _labeled(examples: Split) -> tuple[Split, list[str]]:
+    """Leaves out rows without any label, and says how many."""
+    labels = examples.labels
+    known = labels >= 0 if labels.ndim == 1 else ~np.isnan(labels).all(axis=1)
+    if known.all():
+        return examples, []
+    return examples.take(known), [f"{np.sum(~known):,} rows without a label left out"]
 
 
 def _inputs(table: Columns, columns: TableColumns, where: Path, like: Any = None) -> Any:
-    """The texts (N,), or the feature columns, which hold finite numbers or NaN where those of `like` hold numbers."""
+    """The texts (N,), or the feature columns, among them those of `like`."""
     roles = columns.roles()
     if columns.text is not None:
         tables.require(table, columns.text, where)
         return table[columns.text]
-    features = {name: column for name, column in table.items() if name not in roles}
+    features = {name: column for name, column in table.items() if name and name not in roles}
     if not features:
         raise InputError(f"{where}: has no feature columns besides the label, weight, id and dropped columns.")
-    for name, column in (like or features).items():
+    for name in like or ():
         tables.require(table, name, where)
-        if column.dtype != object:
-            tables.numbers(table, name, where, missing=True)
     return features
 
 
-def _distinct_words(columns: Columns, name: str, where: str | Path) -> tuple[list[str], np.ndarray]:
-    """The distinct values of a column as words, and for each row the index of its word; none may be missing."""
+def _distinct_words(
+    columns: Columns, name: str, where: str | Path, *, missing: bool = False
+) -> tuple[list[str], np.ndarray]:
+    """The distinct values of a column as words, '' for a missing one, and for each row the index of its word."""
     tables.require(columns, name, where)
     if len(columns[name]) == 0:
         raise InputError(f"{where} has no rows.")
     values, indices = np.unique(columns[name], return_inverse=True)
-    words = [_word(value) for value in values]
-    missing = np.array([word in ("", "nan", "NaN", "inf", "-inf") for word in words])[indices]
-    reject_first(missing, columns, name, where, "but every row needs a label. Fill it in, or remove the row.")
+    words = ["" if is_missing(word) or word in ("inf", "-inf") else word for word in map(_word, values)]
+    absent = np.array([not word for word in words])[indices]
+    if not missing or absent.all():
+        reject_first(absent, columns, name, where, "but every row needs a label. Fill it in, or remove the row.")
     return words, indices
 
 

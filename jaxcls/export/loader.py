@@ -20,12 +20,13 @@ devices; elsewhere, and for transformers, up to rounding.
 import argparse
 import csv
 import dataclasses
+import gzip
 import hashlib
 import io
 import json
-import math
 import re
 import sys
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,11 +36,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 
+from jaxcls.data.formats.columns import as_utf8, csv_reader, encode, unfamiliar
+
 SUMS = "SHA256SUMS"
 # Characters with which a spreadsheet lets a formula begin; the full-width ones do so in some languages.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-# What programs write for a missing number.
-MISSING = ("", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "<NA>")
 
 
 class ExportError(ValueError):
@@ -83,7 +84,7 @@ class Model:
             case {"type": "texts", "widths": widths}:
                 return _encode_texts(inputs, self.tokenizer, widths[-1])
             case preprocessor:
-                return _encode_table(inputs, preprocessor["numeric"], preprocessor["categories"])
+                return _encode_table(inputs, preprocessor)
 
     def predict(self, inputs: Any, *, batch_size: int | None = None) -> Any:
         """Returns probabilities: (N,) of the positive class of a binary problem, else (N, classes); a dict by output.
@@ -257,57 +258,11 @@ def _encode_texts(texts: Sequence[str], tokenizer: Any, width: int) -> np.ndarra
     return tokens
 
 
-def _encode_table(columns: Mapping[str, Any], numeric: Any, categories: Any) -> dict[str, np.ndarray]:
-    for name in [*(column["name"] for column in numeric), *categories]:
-        if name not in columns:
-            raise ExportError(f"the table has no column {name!r}; it has: {', '.join(columns)}.")
-    rows = len(next(iter(columns.values())))
-    scaled, missing = [], []
-    for column in numeric:
-        values = _numbers(columns[column["name"]], column["name"])
-        distance = (np.clip(values, -1e100, 1e100) - column["mean"]) * column["scale"]
-        # Between -5 and 5, smoothly; a missing number becomes 0, the mean.
-        scaled.append(np.nan_to_num(distance / np.hypot(1.0, distance / 5.0)).astype(np.float32))
-        if column["flagged"]:
-            missing.append(np.isnan(values))
-    indices = [_indices(columns[name], words) for name, words in categories.items()]
-    return {
-        "numeric": _stacked(rows, np.float32, scaled),
-        "missing": _stacked(rows, np.uint8, missing),
-        "categories": _stacked(rows, np.int32, indices),
-    }
-
-
-def _numbers(column: Any, name: str) -> np.ndarray:
-    """Converts a column of numbers or their spellings to float64, with NaN for missing ones."""
-    values = np.array([_number(value) for value in column], np.float64)
-    for row in np.flatnonzero(~np.isfinite(values)):
-        value = column[row]
-        if not (value.strip() in MISSING if isinstance(value, str) else math.isnan(value)):
-            raise ExportError(f"row {row + 1} of column {name!r} is {value!r}, which is not a finite number.")
-    return values
-
-
-def _number(value: Any) -> float:
+def _encode_table(table: Mapping[str, Any], preprocessor: Mapping[str, Any]) -> dict[str, np.ndarray]:
     try:
-        return float(value)
-    except ValueError:
-        return math.nan
-
-
-def _indices(column: Any, words: Sequence[str]) -> np.ndarray:
-    """The index of word i is i + 1; 0 is for unknown words. A number is spelled as in ``words``."""
-    known = {word: index for index, word in enumerate(words, 1)}
-    spelled = {_number(word): word for word in words}
-    names = [
-        value if isinstance(value, str) else "" if math.isnan(value) else spelled.get(float(value), repr(float(value)))
-        for value in column
-    ]
-    return np.array([known.get(name, 0) for name in names], np.int32)
-
-
-def _stacked(rows: int, dtype: type, columns: list[np.ndarray]) -> np.ndarray:
-    return np.stack(columns, axis=1).astype(dtype) if columns else np.zeros((rows, 0), dtype)
+        return encode(table, preprocessor)
+    except KeyError as error:
+        raise ExportError(f"the table has no column {error}; it has: {', '.join(table)}.") from None
 
 
 def _read(path: Path, preprocessor: Mapping[str, Any] | None) -> Any:
@@ -318,22 +273,14 @@ def _read(path: Path, preprocessor: Mapping[str, Any] | None) -> Any:
             # Mapped, so that a header that declares more than the file holds takes no memory.
             loaded = np.load(path, mmap_mode="r", allow_pickle=False)
             return np.asarray(loaded) if isinstance(loaded, np.ndarray) else dict(loaded)
-        text = path.read_text(encoding="utf-8-sig")
         if kind == "texts":
-            return text.splitlines()
-        names, *rows = (row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row)
-        columns = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
-    except (OSError, ValueError, SyntaxError, RecursionError, csv.Error) as error:
+            return path.read_text(encoding="utf-8-sig").splitlines()
+        content = path.read_bytes()
+        content, separator = as_utf8(gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content)
+        names, *rows = (row for row in csv_reader(content.decode(), separator) if row)
+        return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
+    except (OSError, EOFError, zlib.error, ValueError, SyntaxError, RecursionError, csv.Error) as error:
         raise ExportError(f"{path}: cannot be read: {error}.") from None
-    # As in training, a column of numbers alone is numeric.
-    return {
-        name: [_number(word) for word in column] if all(_is_number(word) for word in column) else column
-        for name, column in columns.items()
-    }
-
-
-def _is_number(word: str) -> bool:
-    return word.strip() in MISSING or (not math.isnan(_number(word)) and "_" not in word)
 
 
 def _no_formula(name: str) -> str:
@@ -370,7 +317,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         model = load(Path(__file__).parent)
-        scores = model.predict(_read(options.input, model.record["preprocessor"]), batch_size=options.batch_size)
+        inputs = _read(options.input, preprocessor := model.record["preprocessor"])
+        for line in unfamiliar(inputs, preprocessor) if preprocessor and preprocessor["type"] == "tables" else ():
+            print(f"warning: {_escaped(line)}", file=sys.stderr)
+        scores = model.predict(inputs, batch_size=options.batch_size)
     except ExportError as error:
         print(f"error: {_escaped(str(error))}", file=sys.stderr)
         return 2

@@ -8,6 +8,7 @@ The scores are those of `jaxcls predict`, bit for bit on the same type of machin
 kernels and compute the attention of all texts at once; a training run that did otherwise differs in the last bits.
 """
 
+import inspect
 import io
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ import jax
 import numpy as np
 from jax import export
 
+from jaxcls.data.formats import columns
 from jaxcls.export import loader
 from jaxcls.export.exportable import Exportable, PyTree, named_arrays
 from jaxcls.kernels import native
@@ -57,5 +59,7 @@ def files(exportable: Exportable) -> tuple[dict[str, Any], dict[str, bytes]]:
             lambda leaf: {"dtype": leaf.dtype.name, "shape": [*leaf.shape[1:]]}, exportable.input_shapes(1)
         ),
     }
-    loader_source = Path(loader.__file__).read_bytes()
-    return added, {"parameters.npz": parameters.getvalue(), "loader.py": loader_source, **programs}
+    # With the module of columns instead of its import, the loader is one file that does not need jaxcls.
+    source = Path(loader.__file__).read_text(encoding="utf-8").splitlines(keepends=True)
+    lines = [inspect.getsource(columns) if line.startswith("from jaxcls.") else line for line in source]
+    return added, {"parameters.npz": parameters.getvalue(), "loader.py": "".join(lines).encode(), **programs}

@@ -1,9 +1,10 @@
 """Tabular classifiers: a linear model, and a multilayer perceptron with embeddings of numbers and categories.
 
-Each is a Flax NNX module that maps the features of :mod:`jaxcls.data.preprocessing.tables` to float32 logits
-(N, num_classes). The features are a dict: "numeric", standardized numbers, float32 (N, F); "missing", 1 where a number
-of a flagged column is missing, float32 (N, M); and "categories", category indices with 0 for unknown ones, int32 (N,
-C). ``dtype`` is the type of the computation; parameters are stored in float32.
+Each is a Flax NNX module that maps the features of :mod:`jaxcls.data.preprocessing.tables` to float32 logits (N,
+num_classes). The features are a dict: "numeric", standardized numbers, float32 (N, F); "missing", 1 where a number of a
+flagged column is missing, float32 (N, M); "categories", category indices with 0 for unknown ones, int32 (N, C); and for
+texts "ngrams", vectors of the n-grams that occur, float32 (N, K). ``dtype`` is the type of the computation; parameters
+are stored in float32.
 """
 
 import itertools
@@ -31,15 +32,17 @@ class TabularLinear(nnx.Module):
       bins: bin edges of each numeric column; only their number is used.
       flags: number of columns of "missing".
       cardinalities: number of indices of each category column, the unknown one included.
+      ngrams: number of n-grams of texts.
       dropout: rate at which features are dropped.
     """
 
     def __init__(
         self, num_classes: int, *, bins: Sequence[Sequence[float]], flags: int, cardinalities: Sequence[int],
-        dropout: float = 0.0, dtype: Any = jnp.float32, rngs: nnx.Rngs,
+        ngrams: int = 0, dropout: float = 0.0, dtype: Any = jnp.float32, rngs: nnx.Rngs,
     ):  # fmt: skip
         self.cardinalities = tuple(cardinalities)
-        width = len(bins) + flags + sum(cardinalities) - len(cardinalities)
+        self.ngrams = ngrams
+        width = len(bins) + flags + sum(cardinalities) - len(cardinalities) + ngrams
         self.dropout = nnx.Dropout(dropout, rngs=rngs)
         # The loss is convex, so any start is as good, and only zero favors no class.
         zeros = nnx.initializers.zeros
@@ -53,7 +56,8 @@ class TabularLinear(nnx.Module):
             jax.nn.one_hot(table["categories"][:, column] - 1, cardinality - 1)
             for column, cardinality in enumerate(self.cardinalities)
         ]
-        features = jnp.concatenate([table["numeric"], table["missing"], *one_hot], axis=1)
+        texts = [table["ngrams"]] if self.ngrams else []
+        features = jnp.concatenate([table["numeric"], table["missing"], *one_hot, *texts], axis=1)
         return self.head(self.dropout(features)).astype(jnp.float32)
 
 
@@ -74,13 +78,15 @@ class TabularMLP(nnx.Module):
       hidden: widths of the hidden layers.
       members: number of perceptrons; they share the category embeddings.
       embedding: width of the category embeddings.
+      ngrams: number of n-grams of texts, which vote linearly next to the perceptron (Cheng et al. 2016, "Wide & Deep
+        Learning", arXiv 1606.07792).
       dropout: rate after each hidden layer.
     """
 
     def __init__(
         self, num_classes: int, *, bins: Sequence[Sequence[float]], flags: int, cardinalities: Sequence[int],
-        hidden: Sequence[int] = (128,), members: int = 1, embedding: int = 8, dropout: float = 0.0,
-        dtype: Any = jnp.float32, rngs: nnx.Rngs,
+        hidden: Sequence[int] = (128,), members: int = 1, embedding: int = 8, ngrams: int = 0,
+        dropout: float = 0.0, dtype: Any = jnp.float32, rngs: nnx.Rngs,
     ):  # fmt: skip
         self.members = members
         self.bins = tuple(tuple(edges) for edges in bins)
@@ -97,6 +103,7 @@ class TabularMLP(nnx.Module):
         self.hidden = nnx.Sequential(*layers)
         self.head = _MemberLinear(members, width, num_classes, _lecun_normal, dtype=jnp.float32, rngs=rngs)
         self.bias = nnx.Param(jnp.zeros(num_classes))
+        self.votes = nnx.Param(jnp.zeros((ngrams, num_classes))) if ngrams else None
         # Random keys are assigned in the order of the attribute names: this one comes after `hidden`.
         self.member_mean = _MemberMean(rngs=rngs)
 
@@ -104,7 +111,8 @@ class TabularMLP(nnx.Module):
         features = [table["numeric"], piecewise_linear(table["numeric"], self.bins), table["missing"]]
         features += [] if self.embeddings is None else [self.embeddings(table["categories"])]
         each = jnp.repeat(jnp.concatenate(features, axis=1)[:, None], self.members, axis=1)
-        return self.member_mean(self.head(self.hidden(each).astype(jnp.float32))) + self.bias[...][None]
+        logits = self.member_mean(self.head(self.hidden(each).astype(jnp.float32))) + self.bias[...][None]
+        return logits if self.votes is None else logits + table["ngrams"] @ self.votes[...]
 
 
 class _MemberLinear(nnx.Module):

@@ -13,7 +13,7 @@ from jaxcls import losses, optimizers, tasks
 from jaxcls._utils.errors import InputError, error_context, flag, unknown_name
 from jaxcls.data.batching import Batch, Examples, examples, steps_per_epoch, take
 from jaxcls.data.dataset import Dataset, Split, describe
-from jaxcls.data.preprocessing import Preprocessor
+from jaxcls.data.preprocessing import Preprocessor, tables
 from jaxcls.models import Model, functional
 from jaxcls.tasks.task import Task
 from jaxcls.training import problems, settings
@@ -68,6 +68,8 @@ def build(
     dataset, splits = load(task, resolved, say=say)
     with error_context(dataset.provenance.location):
         preprocessor = task.fit_preprocessor(splits.train.inputs, resolved)
+        if isinstance(preprocessor, tables.TablePreprocessor) and task.takes("label_column"):
+            say(tables.summary(preprocessor))
         train = preprocess(preprocessor, splits.train)
     metrics = [name for name in dict.fromkeys([*task.metrics, resolved.monitor]) if name != "loss"]
     objective = problems.get(task.problem, dataset.class_names).objective(resolved, train.labels, metrics)
@@ -212,6 +214,11 @@ def split(task: Task, resolved: Settings, dataset: Dataset) -> Splits:
 def preprocess(preprocessor: Preprocessor, one: Split) -> Examples:
     """Returns a split as arrays with sample weights."""
     return examples(preprocessor.transform(one.inputs), one.labels, one.sample_weight)
+
+
+def unfamiliar(preprocessor: Preprocessor | None, inputs: PyTree) -> list[str]:
+    """Says how inputs differ from those that the preprocessor was fitted on, one line each."""
+    return preprocessor.unfamiliar(inputs) if isinstance(preprocessor, tables.TablePreprocessor) else []
 
 
 def one_batch(train: Examples, batch_size: int) -> Batch:

@@ -4,15 +4,17 @@
     python -m jaxcls.train --task csv --data FILE --label-column rude spam --test-data FILE --id-column id
     python -m jaxcls.train --task csv
 
-All columns are features except the label, weight and id columns and those of --drop-column. Numbers are scaled by the
-training rows, words are categories. Without FILE, the task trains on a real table of 178 wines.
+All columns are features except the label, weight and id columns, those of --drop-column, and those that cannot be
+used. Training begins with a table of the columns and their types: numbers, categories, dates (as parts and elapsed
+days) or texts (as words and pairs of words). FILE is a CSV, Parquet or Feather file; separator and decimal sign are
+found. Without FILE, the task trains on a real table of 178 wines.
 
 Pitfalls:
 - A column that is only known once the class is known (the date of a diagnosis) leaks the label: use --drop-column.
-- A column that names the rows is not a category. It is rejected if it holds words; drop it yourself if it holds
-  numbers.
+- A column of row numbers that is not called an id is a feature: drop it yourself.
 - Rows that belong together (visits of one patient) must not be split between training and test: use --test-data.
-- A test file must have the columns of --data: a missing column, or words instead of numbers, are errors.
+- A test file must have the columns of --data. What is no number in a column of numbers counts as missing, with a
+  warning.
 """
 
 import dataclasses
@@ -69,9 +71,12 @@ def read(path: Path, settings: Settings) -> Unlabeled:
 
 
 def specialize(task: Task, settings: Settings) -> Task:
-    labels = user_data.table_labels(_or_sample(settings))
+    labels, decimal = user_data.table_labels(_or_sample(settings))
     rows = len(labels.values)
-    preset = Preset(LARGE if rows >= LARGE_ROWS else DEFAULT, inputs_only(functools.partial(jitter, rows)))
+    recipe = LARGE if rows >= LARGE_ROWS else DEFAULT
+    # A setting, so that the rows of any other file are read like those of --data.
+    recipe = dataclasses.replace(recipe, decimal="," if decimal == "," else None)
+    preset = Preset(recipe, inputs_only(functools.partial(jitter, rows)))
     return user_data.for_problem(dataclasses.replace(task, presets={"default": preset}), labels.problem)
 
 
@@ -95,7 +100,7 @@ TASK = Task(
     problem="multiclass",
     load=load,
     read=read,
-    fit_preprocessor=lambda inputs, settings: tables.fit(inputs),
+    fit_preprocessor=lambda inputs, settings: tables.fit(inputs, decimal=settings.decimal or "."),
     models={
         "ensemble": functools.partial(tabular.TabularMLP, hidden=(64,), members=8),
         "mlp": functools.partial(tabular.TabularMLP, hidden=(256, 256)),
@@ -103,6 +108,15 @@ TASK = Task(
     },
     presets={"default": Preset(DEFAULT)},
     metrics=["accuracy"],
-    data_settings=("data", "test_data", "label_column", "weight_column", "id_column", "drop_column"),
+    data_settings=(
+        "data",
+        "test_data",
+        "label_column",
+        "weight_column",
+        "id_column",
+        "drop_column",
+        "separator",
+        "decimal",
+    ),
     specialize=specialize,
 )

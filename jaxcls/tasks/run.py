@@ -39,6 +39,8 @@ def run(
     copies = duplicates.shared(splits.train.inputs, splits.test.inputs)
     if copies:
         say(f"warning: {copies:,} of {splits.test.num_examples:,} test examples are also training examples")
+    for line in build.unfamiliar(experiment.preprocessor, splits.test.inputs):
+        say(f"warning: test examples: {line}")
     assert experiment.preprocessor is not None
     with error_context(provenance.location):
         validation, test = (build.preprocess(experiment.preprocessor, one) for one in splits[1:])

@@ -37,7 +37,7 @@ def read(path: Path, settings: Settings) -> Unlabeled:
 
 
 def specialize(task: Task, settings: Settings) -> Task:
-    problem = "binary" if user_data.uses_sample(settings) else user_data.table_labels(settings).problem
+    problem = "binary" if user_data.uses_sample(settings) else user_data.table_labels(settings)[0].problem
     return user_data.for_problem(texts.specialize(task, settings), problem)
 
 
@@ -63,6 +63,15 @@ TASK = Task(
     models=texts.MODELS,
     presets={"default": Preset(DEFAULT)},
     metrics=["roc_auc"],
-    data_settings=("data", "test_data", "text_column", "label_column", "weight_column", "id_column"),
+    data_settings=(
+        "data",
+        "test_data",
+        "text_column",
+        "label_column",
+        "weight_column",
+        "id_column",
+        "separator",
+        "decimal",
+    ),
     specialize=specialize,
 )

@@ -32,7 +32,16 @@ def uses_sample(settings: Settings) -> bool:
     """
     if settings.data is not None or settings.source not in ("auto", "sample"):
         return False
-    for name in ("test_data", "label_column", "text_column", "weight_column", "id_column", "drop_column"):
+    for name in (
+        "test_data",
+        "label_column",
+        "text_column",
+        "weight_column",
+        "id_column",
+        "drop_column",
+        "separator",
+        "decimal",
+    ):
         if getattr(settings, name) is not None:
             raise InputError(f"{flag(name)} goes with --data; give both or neither.")
     return True
@@ -56,11 +65,13 @@ def table_columns(settings: Settings, *, text: bool = False) -> TableColumns:
         weight=settings.weight_column,
         id=settings.id_column,
         drop=settings.drop_column or (),
+        separator=settings.separator,
+        decimal=settings.decimal,
     )
 
 
-def table_labels(settings: Settings) -> Labels:
-    """Reads the labels of --data."""
+def table_labels(settings: Settings) -> tuple[Labels, str]:
+    """Reads the labels of --data, and the decimal sign of its numbers."""
     return user_tables.read_labels(required(settings, "data"), table_columns(settings))
 
 

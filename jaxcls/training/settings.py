@@ -67,7 +67,11 @@ class DataSettings(DataSource):
     id_column: str | None = None
     """column of --data that identifies each row; not a feature"""
     drop_column: tuple[str, ...] | None = None
-    """columns of --data to ignore"""
+    """columns of --data to ignore, such as: Name Ticket, or Name,Ticket"""
+    separator: str | None = None
+    """character between the values of a CSV file of --data (default: found)"""
+    decimal: Literal[".", ","] | None = None
+    """decimal sign of the numbers of --data (default: found)"""
     uncertain: Literal["ignore", "ones", "zeros"] | None = None
     """how to read an uncertain label (CheXpert's -1): as unknown, positive or negative"""
     skip_damaged: bool | None = None

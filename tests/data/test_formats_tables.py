@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxcls._utils.errors import InputError
-from jaxcls.data.formats import tables
+from jaxcls.data.formats import columns, tables
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_quoted_values_may_contain_commas_quotes_and_newlines(path):
     assert _read(path, 'text,y\n"one,\n""two""\r\n\nthree",1\n')["text"].tolist() == ['one,\n"two"\r\n\nthree']
 
 
-@pytest.mark.parametrize("word", tables.MISSING)
+@pytest.mark.parametrize("word", columns.MISSING)
 def test_missing_numbers_are_nan_in_every_spelling(path, word):
     np.testing.assert_array_equal(_read(path, f"a,b\n 1 ,2\n{word},3\n")["a"], [1.0, np.nan])
 
@@ -78,15 +78,11 @@ def test_a_column_with_one_late_word_is_text(path):
         (b"a,b\n1,2\n3\n", r"row 2 \(line 3\) has 1 values where there are 2 columns"),
         (b'a,b\n"1\n",2\n1,2,3\n', r"row 2 \(line 4\) has 3 values"),
         (b"a,a\n1,2\n", "two columns are called 'a'"),
-        (b",a\n0,2\n", "column 1 has no name.*index=False"),
         (b"a,\n0,\n0,2\n", "column 2 has no name"),
         (b'a,b\n1,2\n3,"4\n5,6\n', "line 3 is not well-formed"),
         (b"a,b\n1,x\n1,caf\xe9\n", r"line 3 is not UTF-8 \(byte 0xe9\)"),
-        ("a,b\n1,x\n".encode("utf-16"), "line 1 is not UTF-8 .* iconv -f UTF-16 -t UTF-8"),
-        ("a,b\n1,x\n".encode("utf-16-le"), "iconv -f UTF-16LE -t UTF-8"),
+        ("a,b\n1,x\n".encode("utf-16")[:-1], "is not well-formed UTF-16"),
         (b"PK\3\4\x14\0", "is a zip archive"),
-        (b"a;b\n1;x\n", "separated by ';'; save it with commas"),
-        (b"a\tb\n1\tx\n", r"separated by '\\t'"),
         (gzip.compress(b"a,b\n1,x\n", mtime=0)[:-9], "corrupt gzip"),
         (b"\x1f\x8bnot gzip", "corrupt gzip"),
     ],
@@ -146,7 +142,7 @@ def test_tables_are_read_back_as_written(path, data, rows, name):
     names = data.draw(st.lists(_words.filter(bool), min_size=2, max_size=2, unique=True))
     file = path.with_name(name)
     tables.write_csv(file, dict(zip(names, [words, np.array(floats)], strict=True)))
-    table = tables.read_csv(file, text=names[:1])
+    table = tables.read(file, text=names[:1], separator=",").columns
     assert table[names[0]].tolist() == words
     np.testing.assert_array_equal(table[names[1]], floats)
 
@@ -154,11 +150,90 @@ def test_tables_are_read_back_as_written(path, data, rows, name):
 @given(st.binary(max_size=60) | st.text(st.sampled_from('ab1,"\n\r ')).map(str.encode))
 def test_any_bytes_are_a_table_or_an_input_error(path, content):
     try:
-        table = _read(path, content)
+        path.write_bytes(content)
+        table = tables.read(path, separator=",").columns
     except InputError:
         return
     # The standard library is the oracle.
     rows = [row for row in csv.reader(io.StringIO(content.decode("utf-8-sig"), newline="")) if row]
-    # An empty last column is skipped.
-    assert list(table) == [name for name in rows[0] if name]
+    # An empty last column is skipped; the first may be an index without a name, which the header may leave out.
+    index = [""] if len(rows[1]) == len(rows[0]) + 1 and rows[1][-1] else []
+    assert list(table) == [*index, *(name for position, name in enumerate(rows[0]) if name or not position)]
     assert {len(column) for column in table.values()} == {len(rows) - 1}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"a;b\n1,5;x\n;\n",
+        b"a\tb\n1,5\tx\n\t\n",
+        b"a|b\n1.5|x\n|\n",
+        b"sep=;\r\na;b\r\n1,5;x\r\n;\r\n",
+        "a;b\n1,5;x\n;\n".encode("utf-16"),
+        "a,b\n1.5,x\n,\n".encode("utf-16-le"),
+        gzip.compress("a;b\n1,5;x\n;\n".encode("utf-16"), mtime=0),
+    ],
+    ids=["semicolons", "tabs", "bars", "Excel", "UTF-16", "UTF-16 without a mark", "gzipped"],
+)  # fmt: skip
+def test_separators_and_encodings_are_found(path, content):
+    path.write_bytes(content)
+    table = tables.read(path)
+    assert table.columns["b"].tolist() == ["x", ""]
+    values = columns.to_numbers(table.columns["a"], table.decimal)
+    np.testing.assert_array_equal(values, [1.5, np.nan])
+
+
+def test_a_separator_and_a_decimal_sign_may_be_given(path):
+    path.write_text("a:b\n1,5:x\n")
+    table = tables.read(path, separator=":", decimal=",").columns
+    assert columns.to_numbers(table["a"], ",").tolist() == [1.5]
+
+
+def test_a_value_may_be_long(path):
+    long = "word " * 40_000 + '"'
+    tables.write_csv(path, {"text": [long, "b"], "y": [1, 2]})
+    assert tables.read_csv(path)["text"].tolist() == [long, "b"]
+
+
+@pytest.mark.parametrize("content", ["a,b\nr1,1,x\nr2,2,y\n", ",a,b\nr1,1,x\nr2,2,y\n"], ids=["R", "pandas"])
+def test_an_index_without_a_name_is_read(path, content):
+    table = _read(path, content)
+    assert table[""].tolist() == ["r1", "r2"]
+    assert table["a"].tolist() == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("format", ["parquet", "feather"])
+def test_parquet_and_feather_files_are_read_as_csv_is(tmp_path, format):
+    import datetime
+
+    import pyarrow
+    from pyarrow import feather, parquet
+
+    table = pyarrow.table(
+        {
+            "whole": pyarrow.array([1, None, 3]),
+            "number": pyarrow.array([0.5, float("nan"), None]),
+            "word": pyarrow.array(["007", None, "b"]).dictionary_encode(),
+            "truth": pyarrow.array([True, False, None]),
+            "day": pyarrow.array([datetime.date(2024, 1, 2), None, datetime.date(2024, 1, 3)]),
+        }
+    )
+    path = tmp_path / "table"
+    (parquet.write_table if format == "parquet" else feather.write_feather)(table, path)
+    columns_ = tables.read(path).columns
+    np.testing.assert_array_equal(columns_["whole"], [1, np.nan, 3])
+    np.testing.assert_array_equal(columns_["number"], [0.5, np.nan, np.nan])
+    assert columns_["word"].tolist() == ["007", "", "b"]
+    assert columns_["truth"].tolist() == ["True", "False", ""]
+    assert columns_["day"].tolist() == ["2024-01-02", "", "2024-01-03"]
+    assert tables.read(path, text=None).columns["whole"].tolist() == ["1", "", "3"]
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(InputError, match="cannot be read as a table"):
+        tables.read(path)
+
+
+def test_a_url_gets_a_clear_answer():
+    from pathlib import Path
+
+    with pytest.raises(InputError, match="It is a URL: download it first"):
+        tables.read(Path("https://example.com/rows.csv"))

@@ -174,7 +174,8 @@ def test_rows_to_predict_need_no_labels_and_keep_their_ids(tmp_path):
     write_csv(tmp_path / "new.csv", {"name": ["007", "008"], "x": [1.0, 2.0], "junk": ["", ""]})
     rows = user_tables.read_unlabeled(tmp_path / "new.csv", COLUMNS)
     assert rows.ids.tolist() == ["007", "008"]
-    assert rows.inputs["x"].tolist() == [1.0, 2.0]
+    # As text: the preprocessor knows the types.
+    assert rows.inputs["x"].tolist() == ["1.0", "2.0"]
 
 
 def test_a_text_column_is_the_only_input_and_is_read_as_text(table):
@@ -203,3 +204,35 @@ def test_columns_that_do_not_fit_the_table_are_rejected(table, changes, message)
 def test_a_test_fraction_outside_0_and_1_is_rejected(table, fraction):
     with pytest.raises(InputError, match=r"rows.csv: fraction is .*; it must be"):
         load(table, test_fraction=fraction)
+
+
+def test_rows_without_a_label_are_left_out_and_counted(tmp_path):
+    spellings = ["", "NA", "null", "N/A", "?", "nan"]
+    labels = [*["yes", "no"] * 10, *spellings]
+    write_csv(tmp_path / "rows.csv", {"x": np.arange(26.0), "y": labels})
+    data = load(tmp_path / "rows.csv", TableColumns(label=("y",)), test_data=tmp_path / "rows.csv")
+    assert data.class_names == ("no", "yes")
+    for split in (data.train, data.test):
+        np.testing.assert_array_equal(split.inputs["x"], np.arange(20.0))
+        np.testing.assert_array_equal(split.labels, [1, 0] * 10)
+    assert data.provenance.note.count("6 rows without a label left out") == 2
+
+
+def test_gaps_of_several_label_columns_are_unknown_labels(tmp_path):
+    write_csv(
+        tmp_path / "rows.csv", {"x": np.arange(5.0), "a": ["1", "", "0", "1", "?"], "b": ["NA", "1", "0", "1", ""]}
+    )
+    data = load(tmp_path / "rows.csv", TableColumns(label=("a,b",)), test_data=tmp_path / "rows.csv")
+    np.testing.assert_array_equal(data.train.labels, [[1, np.nan], [np.nan, 1], [0, 0], [1, 1]])
+    assert "1 rows without a label left out" in data.provenance.note
+
+
+def test_lists_of_columns_may_be_joined_by_commas(table):
+    assert list(load(table, dataclasses.replace(COLUMNS, drop=("junk,w",), weight=None)).train.inputs) == ["x"]
+
+
+def test_an_index_without_a_name_is_the_id(tmp_path):
+    (tmp_path / "rows.csv").write_text(",x,y\n" + "".join(f"r{row},{row},{row % 2}\n" for row in range(10)))
+    assert list(load(tmp_path / "rows.csv", TableColumns(label=("y",))).train.inputs) == ["x"]
+    rows = user_tables.read_unlabeled(tmp_path / "rows.csv", TableColumns(label=("y",)))
+    assert rows.ids.tolist() == [f"r{row}" for row in range(10)]

@@ -103,7 +103,6 @@ def test_settings_that_do_not_match_the_table_are_rejected_before_compilation(se
             ["sour", "bitter"],
             "test.csv: row 2 of column 'taste' is 'bitter', which is not a class; these are",
         ),
-        (["", "sour"], "test.csv: row 1 of column 'taste' is ''"),
     ],
 )
 def test_test_labels_must_be_training_classes(settings, tmp_path, labels, message):

@@ -4,6 +4,7 @@ import codecs
 import contextlib
 import gzip
 import math
+import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,7 +41,10 @@ def error_names(path: Path | str, damage: tuple[type[Exception], ...] = (), what
     except damage as error:
         raise InputError(f"{path}: {what} ({error}). The file may be damaged; fetch it again.") from error
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from error
+        # A Path has only one slash of a URL left.
+        url = re.match(r"(https?|ftp|s3|gs|hf):/", str(path))
+        hint = f" It is a URL: download it first, for example with: curl -LO {path}" if url else ""
+        raise InputError(f"{path}: cannot be read ({error.strerror or error}).{hint}") from error
 
 
 def read_text(path: Path) -> str:

@@ -1,9 +1,8 @@
-"""CSV files (RFC 4180) in UTF-8 with a header line, read as columns of numbers and of strings, and written.
+"""Tables in CSV, Parquet and Feather files, read as columns of numbers and of strings, and written as CSV (RFC 4180).
 
-Values are separated by commas; one that contains a comma, a quote or a newline is enclosed in double quotes.
+A value of a CSV file that contains a separator, a quote or a newline is enclosed in double quotes.
 """
 
-import codecs
 import collections
 import csv
 import gzip
@@ -12,39 +11,42 @@ import itertools
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxcls._utils.errors import InputError, did_you_mean, listed
+from jaxcls.data.formats import columns as column_values
 from jaxcls.data.formats import reading
 
 Table = dict[str, np.ndarray]
 
-# What programs write for a missing number; in a column of words, only '' is missing.
-MISSING = ("", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "<NA>")
 # The characters that begin a formula in a spreadsheet, some of them full-width, after any white space.
 _FORMULA = tuple("=+-@\t\r\n\N{FULLWIDTH EQUALS SIGN}\N{FULLWIDTH PLUS SIGN}\N{FULLWIDTH HYPHEN-MINUS}"
                  "\N{FULLWIDTH COMMERCIAL AT}")  # fmt: skip
 PLAIN_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _SPECIAL = re.compile('[",\r\n]')
+# How pandas calls an index without a name in Parquet files.
+_INDEX = "__index_level_0__"
+
+
+class TableFile(NamedTuple):
+    """A table as it was read.
+
+    Attributes:
+      columns: name -> values (N,), in the order of the file. A column of numbers is float64, with NaN where one is
+        missing; any other holds str objects, with '' where a value is missing.
+      separator: of the values; '' in a Parquet or Feather file.
+      decimal: the decimal sign of its numbers.
+    """
+
+    columns: Table
+    separator: str
+    decimal: str
 
 
 def read_csv(path: Path, *, required: Sequence[str] = (), text: Collection[str] = ()) -> Table:
-    """Reads a CSV file, plain or gzipped (recognized by its content, not by its name).
-
-    Args:
-      path: the file. Its first line holds the column names. Empty lines are skipped, and so is an empty last column.
-      required: the columns that must be present.
-      text: columns to read as text whatever they hold, such as ids; they may be missing.
-
-    Returns:
-      Column name -> values (N,), in the order of the file. A column of numbers is float64, with NaN where one is
-      missing; any other holds str objects, with '' where a value is missing.
-
-    Raises:
-      InputError: the file cannot be read, is empty or not UTF-8, a row (it is named) has too many or too few values,
-        a column has no name or that of another, or a required column is missing.
+    """Returns the columns of :func:`read` with decimal points, and checks that these are present.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "fruit.csv"
@@ -52,30 +54,77 @@ def read_csv(path: Path, *, required: Sequence[str] = (), text: Collection[str] 
     >>> read_csv(path)
     {'name': array(['apple, red', 'pear'], dtype=object), 'weight': array([0.2, nan])}
     """
+    table = read(path, text=text, decimal=".").columns
+    for name in required:
+        require(table, name, path)
+    return table
+
+
+def read(
+    path: Path, *, text: Collection[str] | None = (), separator: str | None = None, decimal: str | None = None
+) -> TableFile:
+    """Reads a CSV file, plain or gzipped, or a Parquet or Feather file, recognized by their content.
+
+    Args:
+      path: the file. The first line of a CSV file holds the column names. Empty lines are skipped, and so is an empty
+        last column. The first column may have the name '', as an index that pandas or R wrote.
+      text: columns to read as text whatever they hold, such as ids; they may be missing. None stands for all.
+      separator: of the values of a CSV file; found if None.
+      decimal: the decimal sign; found if None, where commas do not separate the values.
+
+    Raises:
+      InputError: the file cannot be read, is empty or not UTF-8 or UTF-16, a row (it is named) has too many or too few
+        values, or a column has no name or that of another.
+    """
+    import pyarrow
+
+    with reading.opened(path) as file:
+        content = file.read()
+    try:
+        if content.startswith((b"PAR1", b"ARROW1", b"FEA1")):
+            table, separator = _typed_columns(path, content), ""
+        else:
+            table, separator = _csv_columns(path, content, separator)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise InputError(f"{path}: cannot be read as a table: {error}.") from error
+    columns: Table = {}
+    if decimal is None:
+        decimal = "." if separator in ("", ",") or not _has_decimal_commas(table.values()) else ","
+    for name, column in table.items():
+        is_text = text is None or name in text or (decimal == "," and pyarrow.types.is_string(column.type))
+        numeric = None if is_text else _as_numbers(column)
+        columns[name] = _as_words(column) if numeric is None else numeric
+    return TableFile(columns, separator, decimal)
+
+
+def _csv_columns(path: Path, content: bytes, separator: str | None) -> tuple[dict[str, Any], str]:
+    """Reads the columns of a CSV file as text, and the separator."""
     import pyarrow
     from pyarrow import csv as arrow_csv
 
-    with reading.opened(path) as file:
-        content = file.read().removeprefix(codecs.BOM_UTF8)
+    if content.startswith(b"PK\3\4"):
+        raise InputError(f"{path}: is a zip archive or an Excel workbook; unpack it, or save it as CSV.")
+    try:
+        content, separator = column_values.as_utf8(content, separator)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is not well-formed UTF-16: {error}.") from error
     if not content.strip():
         raise InputError(f"{path}: is empty; a CSV file begins with a line of column names.")
-    if content.startswith(b"PK\3\4"):
-        raise InputError(f"{path}: is a zip archive, whatever its name; unpack it.")
     # PyArrow accepts a quoted value that the end of the file cuts off.
     if content.count(b'"') % 2:
-        _check_rows(path, content)
+        _check_rows(path, content, separator)
     try:
-        names = _column_names(path, content)
+        names = _column_names(path, content, separator)
         table = arrow_csv.read_csv(
             io.BytesIO(content),
             # A row has to fit into a block.
             read_options=arrow_csv.ReadOptions(block_size=1 << 24),
-            parse_options=arrow_csv.ParseOptions(newlines_in_values=True),
+            parse_options=arrow_csv.ParseOptions(delimiter=separator, newlines_in_values=True),
             # All as text: PyArrow would guess a column's type from its first block, and fail at the second.
             convert_options=arrow_csv.ConvertOptions(column_types=dict.fromkeys(names, pyarrow.string())),
         )
     except (pyarrow.ArrowInvalid, UnicodeDecodeError, csv.Error) as error:
-        _check_rows(path, content)
+        _check_rows(path, content, separator)
         raise InputError(f"{path}: cannot be read as CSV: {error}.") from error
     if table.column_names != names:
         raise InputError(f"{path}: its first line is not well-formed CSV.")
@@ -85,17 +134,42 @@ def read_csv(path: Path, *, required: Sequence[str] = (), text: Collection[str] 
     if not names[-1] and not any(word.as_py() for word in table.columns[-1]):
         names.pop()
         table = table.remove_column(len(names))
-    if "" in names:
-        raise InputError(
-            f"{path}: column {names.index('') + 1} has no name in the first line. Name it, or leave it out (pandas "
-            "writes its index this way unless it is told index=False)."
-        )
-    for name in required:
-        require(table.column_names, name, path)
-    return {
-        name: column.to_numpy() if name in text or (numeric := _as_numbers(column)) is None else numeric
-        for name, column in zip(names, table.columns, strict=True)
-    }
+    if "" in names[1:]:
+        raise InputError(f"{path}: column {names.index('', 1) + 1} has no name in the first line. Name it.")
+    return dict(zip(names, table.columns, strict=True)), separator
+
+
+def _typed_columns(path: Path, content: bytes) -> dict[str, Any]:
+    """Reads the columns of a Parquet or Feather file; what is no number becomes text, spelled as pandas does in CSV."""
+    import pyarrow
+    from pyarrow import compute, feather, parquet
+
+    source = pyarrow.BufferReader(content)
+    if content.startswith(b"PAR1"):
+        file = parquet.ParquetFile(source)
+        # Of a few bytes, a damaged or hostile file may make any number of rows.
+        if file.metadata.num_rows * file.metadata.num_columns > max(reading.MAX_RATIO * len(content), 1 << 26):
+            raise InputError(f"{path}: unpacks to more than real data does. Do not trust this file.")
+        table = file.read()
+    else:
+        table = feather.read_table(source)
+    table.validate(full=True)
+    if not table.num_rows:
+        raise InputError(f"{path}: holds column names, but no rows.")
+    typed = {}
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        if pyarrow.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        if pyarrow.types.is_nested(column.type) or pyarrow.types.is_binary(column.type):
+            raise InputError(f"{path}: column {name!r} holds {column.type}; store numbers, words or dates.")
+        if pyarrow.types.is_boolean(column.type):
+            column = compute.if_else(column, "True", "False")
+        is_number = pyarrow.types.is_integer(column.type) or pyarrow.types.is_floating(column.type)
+        if not is_number:
+            is_decimal = pyarrow.types.is_decimal(column.type)
+            column = column.cast(pyarrow.float64() if is_decimal else pyarrow.string())
+        typed["" if name == _INDEX else name] = column
+    return typed
 
 
 def require(columns: Collection[str], name: str, path: Path | str) -> None:
@@ -132,7 +206,7 @@ def numbers(table: Mapping[str, np.ndarray], name: str, path: Path | str, *, mis
     column = table[name]
     if column.dtype == object:
         # A word that is not a number becomes NaN too.
-        values, absent = np.array([_number(word) for word in column]), np.isin(column, MISSING)
+        values, absent = np.array([_number(word) for word in column]), np.isin(column, column_values.MISSING)
     else:
         values, absent = column.astype(np.float64), np.isnan(column)
     for row in np.flatnonzero(~np.isfinite(values) & ~(absent & missing))[:1]:
@@ -188,38 +262,48 @@ def _quoted(value: object) -> str:
     return '"' + text.replace('"', '""') + '"' if _SPECIAL.search(text) else text
 
 
-def _rows(content: bytes) -> Any:
-    # newline="" preserves newlines within quotes.
-    return csv.reader(io.TextIOWrapper(io.BytesIO(content), encoding="utf-8", newline=""), strict=True)
-
-
-def _column_names(path: Path, content: bytes) -> list[str]:
-    names: list[str] = next(row for row in _rows(content) if row)
-    # UTF-16 without a byte order mark decodes as UTF-8, with a zero after every ASCII letter.
-    if "\0" in "".join(names):
-        raise InputError(
-            f"{path}: is not UTF-8, but probably UTF-16. Convert it, for example with: iconv -f UTF-16LE -t UTF-8."
-        )
-    for separator in (";", "\t"):
-        if len(names) == 1 and separator in names[0]:
-            raise InputError(f"{path}: its columns are separated by {separator!r}; save it with commas between them.")
+def _column_names(path: Path, content: bytes, separator: str) -> list[str]:
+    # Only the first line is decoded.
+    file = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8", newline="")
+    names: list[str] = next(row for row in csv.reader(file, delimiter=separator, strict=True) if row)
     for name, count in collections.Counter(names).items():
         if name and count > 1:
             raise InputError(f"{path}: two columns are called {name!r}; rename or drop one.")
     return names
 
 
+def _has_decimal_commas(table: Collection[Any]) -> bool:
+    """Whether more values have a comma before their last digits than a point."""
+    from pyarrow import compute
+
+    def count(sign: str) -> int:
+        matches = (compute.match_substring_regex(column, rf"^\s*[+-]?\d+{sign}\d+\s*$") for column in table)
+        return sum(compute.sum(match).as_py() or 0 for match in matches)
+
+    return count(",") > count(r"\.")
+
+
 def _as_numbers(column: Any) -> np.ndarray | None:
-    """The column as float64, or None if it holds anything else than numbers."""
+    """The column as float64, or None if it holds anything else than numbers and missing ones."""
     import pyarrow
     from pyarrow import compute
 
-    words = compute.utf8_trim_whitespace(column)
-    missing = compute.is_in(words, value_set=pyarrow.array(MISSING))
+    if pyarrow.types.is_string(column.type):
+        words = compute.utf8_trim_whitespace(column)
+        column = compute.if_else(compute.is_in(words, value_set=pyarrow.array(column_values.MISSING)), None, words)
     try:
-        return compute.if_else(missing, None, words).cast(pyarrow.float64()).to_numpy()
+        return column.cast(pyarrow.float64(), safe=False).to_numpy()
     except pyarrow.ArrowInvalid:
         return None
+
+
+def _as_words(column: Any) -> np.ndarray:
+    import pyarrow
+    from pyarrow import compute
+
+    if pyarrow.types.is_floating(column.type):
+        return np.array([column_values.as_word(value) for value in column.to_pylist()], object)
+    return compute.fill_null(column.cast(pyarrow.string()), "").to_numpy()
 
 
 def _number(word: str) -> float:
@@ -229,10 +313,10 @@ def _number(word: str) -> float:
         return np.nan
 
 
-def _check_rows(path: Path, content: bytes) -> None:
+def _check_rows(path: Path, content: bytes, separator: str) -> None:
     """Raises an InputError that names the first line or row that is not UTF-8 or not well-formed. Slow."""
-    reading.decode_text(content, path)
-    rows = _rows(content)
+    text = reading.decode_text(content, path)
+    rows = column_values.csv_reader(text, separator)
     columns, line = 0, 1
     try:
         for number, row in enumerate(filter(None, rows)):
@@ -240,7 +324,7 @@ def _check_rows(path: Path, content: bytes) -> None:
             if len(row) != columns:
                 raise InputError(
                     f"{path}: row {number} (line {line}) has {len(row)} values where there are {columns} columns. "
-                    "Enclose a value that contains a comma in double quotes."
+                    f"Enclose a value that contains {separator!r} in double quotes."
                 )
             line = rows.line_num + 1
     except csv.Error as error:

@@ -1,13 +1,16 @@
-"""Table preprocessing: numeric columns to comparable scales, categorical columns to indices.
+"""Table preprocessing: the types of columns; numbers to comparable scales, categories to indices, dates to their parts,
+texts to n-grams.
 
 Numbers are standardized by the mean and standard deviation of their middle 98%, then smoothly clipped, as in RealMLP
 (Holzmüller et al. 2024, arXiv 2407.04491): outliers neither compress the other values nor reach the model. A missing
 number becomes the mean, with a flag.
 """
 
+import collections
 import dataclasses
 import itertools
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 import jax
@@ -16,19 +19,29 @@ import numpy as np
 
 from jaxcls._utils import schemas
 from jaxcls._utils.errors import InputError
+from jaxcls._utils.text_table import text_table
 from jaxcls.data.batching import Buckets
-from jaxcls.data.formats.tables import numbers, require
+from jaxcls.data.formats import columns
+from jaxcls.data.formats.tables import require
 
 Columns = Mapping[str, np.ndarray]
 
 _SCHEMA = {
+    "decimal": str,
     "numeric": [{"name": str, "mean": float, "scale": float, "flagged": bool, "edges": [float]}],
     "categories": {str: [str]},
+    "dates": {str: str},
+    "texts": {str: [str]},
 }
 # The file of a table is not known here.
 _WHERE = "the table"
 # Numbers are clipped here first, so that their differences and quotients are finite.
 _HUGE = 1e100
+# A column with this share of numbers, or of dates, is one; what else it holds counts as missing.
+_MOST = 0.9
+# A category has at most this many words, and a text column this many n-grams.
+_MAX_WORDS, _MAX_NGRAMS = 1000, 500
+_IDS = re.compile(r"(?i:(.*[ _.-])?(id|uuid|index)|unnamed: \d+|row[ _.]?(names?|n[ro]|number))|.*[a-z]I[dD]")
 
 
 class NumericColumn(NamedTuple):
@@ -55,113 +68,246 @@ class CategoricalColumn(NamedTuple):
     name: str
     words: tuple[str, ...]
 
-    def indices(self, values: np.ndarray) -> np.ndarray:
-        """Encodes str objects or float64 (N,) as int32 (N,)."""
-        words = values if values.dtype == object else _as_words(values, self.words)
-        known = {word: index for index, word in enumerate(self.words, 1)}
-        return np.array([known.get(word, 0) for word in words], np.int32)
-
 
 @dataclasses.dataclass(frozen=True)
 class TablePreprocessor:
-    """What was fitted to the columns of the training rows; columns are found by name, in any order."""
+    """What was fitted to the columns of the training rows; columns are found by name, in any order.
+
+    Attributes:
+      numeric: the columns of numbers, and the parts of dates.
+      categories: the columns of words.
+      dates: column -> format, one of :data:`jaxcls.data.formats.columns.DATE_FORMATS`.
+      texts: column -> the n-grams that the model sees.
+      decimal: the decimal sign of numbers.
+      types: the name, the type and the reason for it of each column of training rows, for the user.
+    """
 
     numeric: tuple[NumericColumn, ...]
     categories: tuple[CategoricalColumn, ...]
+    dates: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    texts: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    decimal: str = "."
+    types: tuple[tuple[str, str, str], ...] = dataclasses.field(default=(), compare=False, repr=False)
 
     buckets: Buckets | None = dataclasses.field(default=None, init=False, repr=False)
 
     def transform(self, inputs: Columns) -> dict[str, np.ndarray]:
-        """Encodes columns (N,) as "numeric" float32, "missing" uint8 and "categories" int32, each (N, columns).
+        """Encodes columns (N,) as :func:`jaxcls.data.formats.columns.encode` says.
 
         Raises:
-          InputError: a training column is missing, or a row of a numeric column is not a number.
+          InputError: a training column is missing.
 
         >>> fitted = fit({"size": np.array([1.0, 2.0, 3.0, np.nan]), "color": np.array([*"rbrr"], object)})
         >>> encoded = fitted.transform({"color": np.array(["g", "r"], object), "size": np.array([2.0, np.nan])})
         >>> {name: array.tolist() for name, array in encoded.items()}
         {'numeric': [[0.0], [0.0]], 'missing': [[0], [1]], 'categories': [[0], [2]]}
         """
-        for category in self.categories:
-            require(inputs, category.name, _WHERE)
-        values = [numbers(inputs, column.name, _WHERE, missing=True) for column in self.numeric]
-        scaled = [_scale(v, column.mean, column.scale) for v, column in zip(values, self.numeric, strict=True)]
-        missing = [np.isnan(v) for v, column in zip(values, self.numeric, strict=True) if column.flagged]
-        indices = [column.indices(inputs[column.name]) for column in self.categories]
-        rows = len(next(iter(inputs.values())))
-        return {
-            "numeric": _stack(rows, np.float32, scaled),
-            "missing": _stack(rows, np.uint8, missing),
-            "categories": _stack(rows, np.int32, indices),
-        }
+        parts = {columns.date_column(name, part) for name in self.dates for part in columns.DATE_PARTS}
+        numeric = [column.name for column in self.numeric if column.name not in parts]
+        for name in [*numeric, *(column.name for column in self.categories), *self.dates, *self.texts]:
+            require(inputs, name, _WHERE)
+        return columns.encode(inputs, self.as_record())
+
+    def unfamiliar(self, inputs: Columns) -> list[str]:
+        """Says which columns hold other values than training rows, one line each."""
+        return columns.unfamiliar(inputs, self.as_record())
 
     def shapes(self, count: Any) -> dict[str, jax.ShapeDtypeStruct]:
         return {
             "numeric": jax.ShapeDtypeStruct((count, len(self.numeric)), np.float32),
             "missing": jax.ShapeDtypeStruct((count, self._num_flags), np.uint8),
             "categories": jax.ShapeDtypeStruct((count, len(self.categories)), np.int32),
+            **({"ngrams": jax.ShapeDtypeStruct((count, self._num_ngrams), np.uint8)} if self.texts else {}),
         }
 
     def normalize(self, compact: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-        """Returns the same arrays, with "missing" as float32."""
-        return {**compact, "missing": jnp.asarray(compact["missing"], jnp.float32)}
+        """Returns the same arrays, with "missing" as float32, and the "ngrams" of each text as a vector of length 1."""
+        normalized = {**compact, "missing": jnp.asarray(compact["missing"], jnp.float32)}
+        if self.texts:
+            present = jnp.asarray(compact["ngrams"], jnp.float32)
+            normalized["ngrams"] = present * jax.lax.rsqrt(jnp.maximum(present.sum(axis=1, keepdims=True), 1))
+        return normalized
 
     @property
     def _num_flags(self) -> int:
         return sum(column.flagged for column in self.numeric)
 
     @property
+    def _num_ngrams(self) -> int:
+        return sum(map(len, self.texts.values()))
+
+    @property
     def model_arguments(self) -> Mapping[str, Any]:
-        """The bin edges of each numeric column, the number of flags, and the number of indices of each category."""
+        """The bin edges of each numeric column, and the numbers of flags, indices of each category, and n-grams."""
         return {
             "bins": tuple(column.edges for column in self.numeric),
             "flags": self._num_flags,
             "cardinalities": tuple(len(column.words) + 1 for column in self.categories),
+            **({"ngrams": self._num_ngrams} if self.texts else {}),
         }
 
     def as_record(self) -> dict[str, Any]:
         numeric = [{**column._asdict(), "edges": [*column.edges]} for column in self.numeric]
-        return {"type": "tables", "numeric": numeric, "categories": {name: [*words] for name, words in self.categories}}
+        return {
+            "type": "tables",
+            "decimal": self.decimal,
+            "numeric": numeric,
+            "categories": {name: [*words] for name, words in self.categories},
+            "dates": {**self.dates},
+            "texts": {name: [*known] for name, known in self.texts.items()},
+        }
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Self:
         schemas.check(record, _SCHEMA, "the preprocessor")
-        names = [*(column["name"] for column in record["numeric"]), *record["categories"]]
+        names = [*(column["name"] for column in record["numeric"]), *record["categories"], *record["texts"]]
         ascending = all(low < high for column in record["numeric"] for low, high in itertools.pairwise(column["edges"]))
-        if not names or len(set(names)) < len(names) or not ascending:
+        readable = record["decimal"] in (".", ",") and {*record["dates"].values()} <= {*columns.DATE_FORMATS}
+        if not names or len(set(names)) < len(names) or not ascending or not readable:
             raise InputError("the preprocessor is damaged: no columns, a duplicate column, or edges out of order.")
         numeric = tuple(
             NumericColumn(column["name"], column["mean"], column["scale"], column["flagged"], tuple(column["edges"]))
             for column in record["numeric"]
         )
         categories = tuple(CategoricalColumn(name, tuple(words)) for name, words in record["categories"].items())
-        return cls(numeric, categories)
+        texts = {name: tuple(known) for name, known in record["texts"].items()}
+        return cls(numeric, categories, record["dates"], texts, record["decimal"])
 
 
-def fit(columns: Columns, *, max_bins: int = 16, rows_per_bin: int = 200) -> TablePreprocessor:
-    """Fits the scales and vocabularies of training rows.
+def fit(table: Columns, *, decimal: str = ".", max_bins: int = 16, rows_per_bin: int = 200) -> TablePreprocessor:
+    """Finds the types of the columns of training rows, and fits their scales and vocabularies.
 
     Args:
-      columns: name -> (N,), float64 with NaN for missing numbers, or str objects.
+      table: name -> (N,), float64 with NaN for missing numbers; or str objects: of numbers, words, dates or texts.
+      decimal: the decimal sign of numbers among the str objects.
       max_bins: the maximum number of bins of a numeric column; the minimum is two.
       rows_per_bin: the minimum number of rows per bin.
 
     Raises:
-      InputError: there are no columns, a number is infinite, or a column has too many distinct words.
+      InputError: there is no column that can be used.
 
-    >>> fit({"size": np.array([1.0, 2.0, 3.0, np.nan])}).numeric[0].mean
-    2.0
+    >>> fitted = fit({"size": np.array([1.0, 2.0, 3.0, np.nan]), "id": np.array([4.0, 7.0, 2.0, 5.0])})
+    >>> fitted.numeric[0].mean, fitted.types[1]
+    (2.0, ('id', 'unused', 'its name and its distinct numbers are those of an id'))
     """
-    if not columns:
+    if not table:
         raise InputError("the table has no feature columns.")
-    rows = len(next(iter(columns.values())))
+    rows = len(next(iter(table.values())))
     num_bins = min(max_bins, max(rows // rows_per_bin, 2))
-    numeric = tuple(_fit_numeric(name, c, num_bins) for name, c in columns.items() if c.dtype != object)
-    return TablePreprocessor(numeric, tuple(_fit_words(name, c) for name, c in columns.items() if c.dtype == object))
+    numeric: list[NumericColumn] = []
+    categories, dates, texts, types = [], {}, {}, []
+    for name, column in table.items():
+        type_, fitted, why = _recognized(name, column, decimal)
+        match type_:
+            case "number":
+                numeric.append(_fit_numeric(name, fitted, num_bins))
+            case "category":
+                categories.append(CategoricalColumn(name, fitted))
+            case "text":
+                texts[name] = fitted
+            case "date":
+                dates[name] = fitted
+                parts = [_fit_numeric(part, values, num_bins)
+                         for part, values in columns.date_parts(column, name, fitted).items()]  # fmt: skip
+                numeric += [part for part in parts if part.scale]
+        types.append((name, type_, why))
+    if not (numeric or categories or texts):
+        raise InputError("no column can be used: " + "; ".join(f"{name}: {why}" for name, _, why in types) + ".")
+    return TablePreprocessor(tuple(numeric), tuple(categories), dates, texts, decimal, tuple(types))
+
+
+def _recognized(name: str, column: np.ndarray, decimal: str) -> tuple[str, Any, str]:
+    """The type of a column, what is fitted to it, and why: a number with its float64 (N,), a category with its words, a
+    date with its format, a text with its n-grams; or unused."""
+    if column.dtype != object:
+        values, infinite = columns.to_numbers(column, decimal), np.isinf(column)
+        return _number(name, values, int(np.isnan(column).sum()), _such(int(infinite.sum()), "not finite", ["inf"]))
+    counts = collections.Counter(column)
+    present = {word: count for word, count in counts.items() if not columns.is_missing(word)}
+    known = sum(present.values())
+    if not known:
+        return "unused", None, "no row has a value"
+    missing = len(column) - known
+    read = {word: columns.number(word, decimal) for word in present}
+    others = [word for word, value in read.items() if np.isnan(value)]
+    share = 1 - sum(present[word] for word in others) / known
+    # Where few words occur, a rare word that is no number may well be a category.
+    if share == 1 or (share >= _MOST and (len(present) > 20 or share >= 0.98)):
+        strays = _such(sum(present[word] for word in others), "no numbers", others)
+        return _number(name, np.array([read.get(word, np.nan) for word in column]), missing, strays)
+    warning = f"; warning: {share:.0%} are numbers, but not {others[0][:40]!r}" if share > 0.5 else ""
+    format, dated = _date_format(present, first=1 if decimal == "," else 0)
+    if dated >= _MOST:
+        strays = "" if dated == 1 else f"; {1 - dated:.0%} are no dates and count as missing"
+        return "date", format, f"dates as {format}{_missing(missing)}{strays}"
+    if len(present) > 20 and sum(len(w.split()) * count for w, count in present.items()) >= 3 * known:
+        ngrams = collections.Counter(ngram for text in column for ngram in columns.ngrams(text))
+        frequent = [(ngram, count) for ngram, count in ngrams.items() if max(3, known / 200) <= count < known]
+        if frequent:
+            frequent.sort(key=lambda pair: (-pair[1], pair[0]))
+            chosen = tuple(sorted(ngram for ngram, _ in frequent[:_MAX_NGRAMS]))
+            return "text", chosen, f"{len(present):,} distinct texts, {len(chosen):,} words and pairs of words are used"
+    words = [*counts]
+    why = f"{len(present):,} distinct words{_missing(missing)}"
+    if len(counts) > min(_MAX_WORDS, max(len(column) / 2, 20)):
+        frequent = [(word, count) for word, count in counts.most_common(_MAX_WORDS) if count >= 5]
+        if sum(count for _, count in frequent) < len(column) / 2:
+            return "unused", None, f"{why} in {len(column):,} rows: they name the rows{warning}"
+        words = [word for word, _ in frequent]
+        why += f", of which the most frequent {len(words):,} are distinguished"
+    return "category", tuple(sorted(words)), why + warning
+
+
+def _number(name: str, values: np.ndarray, missing: int, strays: str) -> tuple[str, Any, str]:
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return "unused", None, "no row has a value"
+    if _IDS.fullmatch(name) and len(known) == len(values) == len(np.unique(known)) and (known % 1 == 0).all():
+        return "unused", None, "its name and its distinct numbers are those of an id"
+    constant = ", the same in every row" if len(known) and (known == known[0]).all() else ""
+    return "number", values, f"numbers{_missing(missing)}{constant}{strays}"
+
+
+def _such(count: int, what: str, words: Sequence[str]) -> str:
+    return f"; {count:,} are {what} and count as missing, such as {words[0][:40]!r}" if count else ""
+
+
+def _missing(count: int) -> str:
+    return f", {count:,} missing" if count else ""
+
+
+def _date_format(counts: Mapping[str, int], *, first: int) -> tuple[str, float]:
+    """The format that most of the words are dates in, and the share that are. The first 1,000 words decide."""
+    some = dict(itertools.islice(counts.items(), 1000))
+    # Of month/day and day/month, the order in the table decides where both are possible.
+    month_first = [*columns.DATE_FORMATS]
+    formats = month_first if not first else sorted(month_first, key=lambda format: not format.startswith("%d"))
+    if not any(character.isdigit() for character in next(iter(some))):
+        return columns.ISO, 0.0
+    share = {
+        format: sum(count for word, count in some.items() if columns.date(word, format)) / sum(some.values())
+        for format in formats
+    }
+    best = max(formats, key=lambda format: share[format])
+    return best, share[best]
+
+
+def summary(fitted: TablePreprocessor, *, most: int = 40) -> str:
+    """The table of the columns and their types; of many columns, those of plain numbers are only counted.
+
+    >>> print(summary(fit({"size": np.array([1.0, 2.0]), "color": np.array(["red", "blue"], object)})))
+    size   number    numbers
+    color  category  2 distinct words
+    """
+    rows = [*fitted.types]
+    if len(rows) > most:
+        rows = [row for row in rows if row[2] != "numbers"]
+        rows.append((f"{len(fitted.types) - len(rows):,} others", "number", "numbers"))
+    return text_table(rows, left=3)
 
 
 def _fit_numeric(name: str, column: np.ndarray, num_bins: int) -> NumericColumn:
-    values = numbers({name: column}, name, _WHERE, missing=True)
+    values = columns.to_numbers(column, ".")
     present = np.sort(np.clip(values[~np.isnan(values)], -_HUGE, _HUGE))
     flagged = len(present) < len(column)
     if not len(present) or present[0] == present[-1]:
@@ -171,47 +317,6 @@ def _fit_numeric(name: str, column: np.ndarray, num_bins: int) -> NumericColumn:
     middle = np.clip(present, low, high) if low < high else present
     mean, scale = float(middle.mean()), float(1 / max(middle.std(), 1 / _HUGE))
     # Edges are values of rows, so no bin is narrower than the distance of two values.
-    edges = np.unique(_scale(present, mean, scale)[np.linspace(0, len(present) - 1, num_bins + 1).round().astype(int)])
+    scaled = columns.standardized(present, mean, scale)
+    edges = np.unique(scaled[np.linspace(0, len(present) - 1, num_bins + 1).round().astype(int)])
     return NumericColumn(name, mean, scale, flagged, tuple(edges.tolist()))
-
-
-def _fit_words(name: str, column: np.ndarray) -> CategoricalColumn:
-    words = sorted(set(column))
-    # Then they are names, not categories.
-    if len(words) > min(1000, max(len(column) / 2, 20)):
-        not_numbers = [word for word in words if not _is_number(word)]
-        hint = (
-            f"Most of them are numbers, but not {not_numbers[0]!r}."
-            if 0 < len(not_numbers) < len(words) / 2
-            else f"If it names the rows, make {name} the id column; else drop it."
-        )
-        raise InputError(
-            f"column {name!r} has {len(words):,} distinct words in {len(column):,} rows, too many for a category. "
-            f"{hint}"
-        )
-    return CategoricalColumn(name, tuple(words))
-
-
-def _scale(values: np.ndarray, mean: float, scale: float) -> np.ndarray:
-    """Standardizes float64 (N,) and clips it smoothly to float32 between -5 and 5; NaN becomes 0."""
-    distance = (np.clip(values, -_HUGE, _HUGE) - mean) * scale
-    return np.nan_to_num(distance / np.hypot(1.0, distance / 5.0)).astype(np.float32)
-
-
-def _as_words(values: np.ndarray, words: tuple[str, ...]) -> list[str]:
-    """Spells numbers as in training: in a file where all words of the column look like numbers, '07' is read as 7.0."""
-    spelled = {float(word): word for word in words if _is_number(word)}
-    return ["" if np.isnan(value) else spelled.get(value, repr(value)) for value in values.tolist()]
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
-
-
-def _stack(rows: int, dtype: type, columns: list[np.ndarray]) -> np.ndarray:
-    """Stacks columns to (rows, columns), also without any."""
-    return np.stack(columns, axis=1).astype(dtype) if columns else np.zeros((rows, 0), dtype)
