@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcls._utils.errors import InputError
+from jaxcls._utils.errors import InputError, error_context
 from jaxcls.data.batching import Examples, examples
 from jaxcls.data.dataset import Unlabeled
 
@@ -19,7 +19,7 @@ _NAMES = ("inputs", "labels", "sample_weight")
 _EXPECTED = (
     "Examples are a tuple (inputs, labels) or (inputs, labels, sample_weight) of arrays or dicts of arrays; or an "
     "object with __len__ and __getitem__ whose items are such tuples for one example, or dicts with 'inputs', 'labels' "
-    "and optionally 'sample_weight'."
+    "and optionally 'sample_weight'; or a Hugging Face data set with a column of ClassLabel, or one called label."
 )
 
 
@@ -31,52 +31,115 @@ def as_examples(data: Any) -> Examples:
         :class:`jaxcls.data.batching.Examples`; or an object with ``__len__`` and ``__getitem__`` (a list, a
         ``grain.MapDataset``, a TFDS data source) whose items are such tuples for one example, or dicts with 'inputs',
         'labels' and optionally 'sample_weight'. Items of TFDS are split by the supervised keys of their data set.
-        Objects are read once into memory, in parallel threads.
+        Objects are read once into memory, in parallel threads. Of a Hugging Face data set, the column of ClassLabel, or
+        else the one called label or labels, holds the labels, and all others are inputs.
 
     Raises:
-      InputError: the data has another form, or its arrays differ in length.
+      InputError: the data has another form, its arrays differ in length, or a number does not fit into 32 bits.
 
     >>> as_examples([(np.zeros(2), 1), (np.ones(2), 0)]).labels
     array([1, 0], dtype=int32)
     """
-    parts = data if isinstance(data, tuple) else _read_items(data)
+    if isinstance(data, tuple):
+        parts = data
+    else:
+        parts = _read_columns(data) if _is_hugging_face(data) else _read_items(data)
     if not 2 <= len(parts) <= 3:
-        raise InputError(f"the data is a tuple of length {len(parts)}. {_EXPECTED}")
-    inputs, labels, *sample_weight = (as_arrays(part) for part in parts)
+        what = f"a tuple of length {len(parts)}" if isinstance(data, tuple) else "without a column of labels"
+        raise InputError(f"the data is {what}. {_EXPECTED}")
+    inputs, labels, *sample_weight = _converted(parts)
     _check_lengths((inputs, labels, *sample_weight))
     return examples(
         inputs, labels, *(jax.tree.map(lambda leaf: leaf.astype(np.float32), part) for part in sample_weight)
     )
 
 
-def as_arrays(values: PyTree) -> PyTree:
-    """Converts inputs, labels or sample_weight alone, as :func:`as_examples` does; a list becomes an array."""
-    return jax.tree.map(_as_array, values, is_leaf=lambda node: isinstance(node, list))
+def as_arrays(values: PyTree, name: str = "inputs") -> PyTree:
+    """Converts inputs, labels or sample_weight alone, as :func:`as_examples` does; a list becomes an array.
+
+    Args:
+      name: what the values are, for messages.
+    """
+    if _is_hugging_face(values):
+        values, *_ = _read_columns(values)
+
+    def as_array(path: Any, leaf: Any) -> np.ndarray:
+        where = ".".join([name, jax.tree_util.keystr(path, simple=True, separator=".")]) if path else name
+        return _as_array(leaf, where)
+
+    return jax.tree.map_with_path(as_array, values, is_leaf=lambda node: isinstance(node, list))
 
 
-def _as_array(leaf: Any) -> np.ndarray:
+def _as_array(leaf: Any, name: str) -> np.ndarray:
     array = np.asarray(leaf)
     if array.dtype.kind not in "biuf":
-        raise InputError(f"an array has dtype {array.dtype}; examples are numbers. {_EXPECTED}")
+        raise InputError(f"{name} has dtype {array.dtype}; examples are numbers. {_EXPECTED}")
     # As JAX would convert them silently.
     narrow = {"float64": np.float32, "int64": np.int32, "uint64": np.uint32}.get(array.dtype.name)
-    return array if narrow is None else array.astype(narrow)
+    if narrow is None:
+        return array
+    with np.errstate(over="ignore"):
+        narrowed = array.astype(narrow)
+    wrong = np.isinf(narrowed) & np.isfinite(array) if array.dtype.kind == "f" else narrowed != array
+    for index in np.argwhere(wrong)[:1]:
+        right = "labels number the classes from 0" if name.startswith("labels") else "subtract an offset, or scale it"
+        raise InputError(
+            f"{name}{index.tolist() or ''} is {array[tuple(index)]}, which does not fit into {narrowed.dtype}, as "
+            f"models compute; {right}."
+        )
+    return narrowed
+
+
+def _converted(parts: tuple[PyTree, ...]) -> tuple[PyTree, ...]:
+    return tuple(as_arrays(part, name) for part, name in zip(parts, _NAMES, strict=False))
+
+
+def _is_hugging_face(data: Any) -> bool:
+    """Whether it is a ``datasets.Dataset``, which is recognized without an import: it may not be installed."""
+    attributes = ("features", "column_names", "with_format", "__len__")
+    return not isinstance(data, Mapping) and all(hasattr(data, name) for name in attributes)
+
+
+def _read_columns(data: Any) -> tuple[PyTree, ...]:
+    """The inputs, and the labels and weights if there are any, of a Hugging Face data set."""
+    # A transform of the user's own makes arrays itself.
+    if data.format["type"] != "custom":
+        data = data.with_format("numpy", columns=data.format["columns"])
+    columns = dict(data[:])
+    named = [name for name in columns if name in ("label", "labels")]
+    labels = [name for name in columns if type(data.features.get(name)).__name__ == "ClassLabel"] or named
+    if len(labels) > 1:
+        raise InputError(f"the columns {', '.join(labels)} all hold labels: keep one, with data.remove_columns.")
+    # Without labels, as for a prediction, weights mean nothing.
+    others = [columns.pop(name) for name in (*labels, "sample_weight") if name in columns]
+    parts = others if labels else []
+    for name, values in columns.items():
+        if np.asarray(values).dtype.kind not in "biuf":
+            raise InputError(
+                f"column {name!r} does not hold numbers of one shape in every row: convert it with data.map, or leave "
+                f"it out with data.remove_columns({name!r})."
+            )
+    return (next(iter(columns.values())) if len(columns) == 1 else columns), *parts
 
 
 def _read_items(source: Any) -> tuple[PyTree, ...]:
     name = type(source).__name__
     if not hasattr(source, "__len__") or not hasattr(source, "__getitem__") or isinstance(source, Mapping | np.ndarray):
         hint = " Instead of a stream, give the data set that it reads (grain.MapDataset, tfds.data_source)."
+        if hasattr(source, "with_format") and isinstance(source, Mapping):
+            hint = f" Give one of its splits: {', '.join(source)}."
         raise InputError(f"{name} does not give access to examples by index. {_EXPECTED}{hint}")
     count = len(source)
     if not count:
         raise InputError(f"{name} is empty; at least one example is needed.")
-    first: Any = as_arrays(_item_parts(source, source[0]))
+    first: Any = _converted(_item_parts(source, source[0]))
     structure: Any = jax.tree.structure(first)
     columns = jax.tree.map(lambda leaf: np.empty((count, *leaf.shape), leaf.dtype), first)
+    wider: dict[int, PyTree] = {}
 
     def read(index: int) -> None:
-        example = as_arrays(_item_parts(source, source[index]))
+        with error_context(f"example {index}"):
+            example = _converted(_item_parts(source, source[index]))
         if jax.tree.structure(example) != structure:
             raise InputError(f"example {index} has another structure than example 0.")
         for column, leaf in zip(jax.tree.leaves(columns), jax.tree.leaves(example), strict=True):
@@ -84,13 +147,22 @@ def _read_items(source: Any) -> tuple[PyTree, ...]:
                 raise InputError(
                     f"example {index} has an array of shape {leaf.shape}, example 0 one of {column.shape[1:]}."
                 )
-            column[index] = leaf
+            if np.can_cast(leaf.dtype, column.dtype):
+                column[index] = leaf
+            else:
+                wider[index] = example
 
     # Most sources decode files or wait for a disk.
     with concurrent.futures.ThreadPoolExecutor() as threads:
         for _ in threads.map(read, range(count)):
             pass
-    return columns
+    # As in an array of all examples: where some are 0 and 1, others 0.5, all are floats.
+    types = jax.tree.map(lambda *leaves: np.result_type(*leaves), columns, *wider.values())
+    columns = jax.tree.map(lambda column, dtype: column.astype(dtype, copy=False), columns, types)
+    for index, example in wider.items():
+        for column, leaf in zip(jax.tree.leaves(columns), jax.tree.leaves(example), strict=True):
+            column[index] = leaf
+    return _converted(columns)
 
 
 def _item_parts(source: Any, item: Any) -> tuple[PyTree, ...]:

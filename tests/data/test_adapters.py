@@ -64,6 +64,105 @@ def test_small_types_are_not_converted():
     assert as_arrays(np.zeros(2, np.float16)).dtype == np.float16
 
 
+def test_examples_of_several_types_have_the_type_that_holds_all():
+    examples = as_examples([([1, 2], 0), ([0.5, 1], 1), (np.array([3, 4], np.uint8), 1)])
+    np.testing.assert_array_equal(examples.inputs, np.array([[1, 2], [0.5, 1], [3, 4]], np.float32))
+    assert [array.dtype for array in examples] == [np.float32, np.int32, np.float32]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.array([[0, 1_700_000_000_000]]), r"inputs\[0, 1\] is 1700000000000, which does not fit into int32"),
+        ({"time": np.array([2**31], np.uint64), "x": [1.0]}, None),
+        ({"time": np.array([2**32], np.uint64), "x": [1.0]}, r"inputs.time\[0\] is 4294967296.* into uint32"),
+        (np.array([1.0, -1e300]), r"inputs\[1\] is -1e\+300.* into float32"),
+        (np.array([1.0, -np.inf, np.nan, 3e38]), None),
+        (np.array([-(2**31), 2**31 - 1]), None),
+    ],
+)
+def test_numbers_that_do_not_fit_into_32_bits_are_refused(values, message):
+    if message is None:
+        as_arrays(values)
+    else:
+        with pytest.raises(InputError, match=message):
+            as_arrays(values)
+
+
+def test_labels_do_not_wrap():
+    with pytest.raises(InputError, match=r"labels\[1\] is 4294967296.*number the classes from 0"):
+        as_examples((INPUTS, np.array([0, 2**32, 1])))
+    with pytest.raises(InputError, match="example 1: labels is 4294967296"):
+        as_examples([(0.5, 0), (0.5, 2**32)])
+
+
+class ClassLabel:
+    """As the feature of that name in Hugging Face's `datasets`."""
+
+
+class HuggingFace(Source):
+    """The part of `datasets.Dataset` that is used; a slice is a dict of columns, in lists unless formatted."""
+
+    def __init__(self, items, features=None, kind=None):
+        names = list(items)
+        super().__init__(items, features=features or {}, column_names=names, format={"type": kind, "columns": names})
+
+    def with_format(self, kind, columns):
+        chosen = {name: np.asarray(self.items[name], object if name == "text" else None) for name in columns}
+        return HuggingFace(chosen, self.features, kind)
+
+    def __len__(self):
+        return len(INPUTS)
+
+    def __getitem__(self, rows):
+        return {name: column[rows] for name, column in self.items.items()}
+
+
+@pytest.mark.parametrize(
+    ("columns", "features"),
+    [
+        ({"image": INPUTS.tolist(), "kind": LABELS.tolist()}, {"kind": ClassLabel()}),
+        ({"image": INPUTS.tolist(), "labels": LABELS.tolist()}, {}),
+    ],
+)
+def test_the_class_label_of_a_hugging_face_data_set_is_the_label(columns, features):
+    data = HuggingFace(columns, features)
+    examples = as_examples(data)
+    np.testing.assert_array_equal(examples.inputs, INPUTS)
+    np.testing.assert_array_equal(examples.labels, LABELS)
+    np.testing.assert_array_equal(as_arrays(data), INPUTS)
+
+
+def test_several_columns_of_a_hugging_face_data_set_are_a_dict_of_inputs():
+    columns = {"a": INPUTS[:, 0], "b": INPUTS[:, 1], "label": LABELS, "sample_weight": WEIGHTS}
+    examples = as_examples(HuggingFace(columns, kind="custom"))
+    assert {name: values.tolist() for name, values in examples.inputs.items()} == {"a": [0, 2, 4], "b": [1, 3, 5]}
+    assert examples.sample_weight.tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("columns", "features", "message"),
+    [
+        ({"x": INPUTS}, {}, "without a column of labels"),
+        ({"x": INPUTS, "fine": LABELS, "coarse": LABELS}, dict.fromkeys(("fine", "coarse"), ClassLabel()), "all hold"),
+        ({"text": ["a", "b", "c"], "label": LABELS}, {}, "column 'text' does not hold numbers.*remove_columns"),
+    ],
+)
+def test_a_hugging_face_data_set_that_is_not_ready_is_refused(columns, features, message):
+    with pytest.raises(InputError, match=message):
+        as_examples(HuggingFace(columns, features))
+
+
+def test_a_real_hugging_face_data_set():
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features({"x": [datasets.Value("float32")], "kind": datasets.ClassLabel(names=["no", "yes"])})
+    data = datasets.Dataset.from_dict({"x": INPUTS.tolist(), "kind": LABELS.tolist()}, features=features)
+    np.testing.assert_array_equal(as_examples(data).inputs, INPUTS)
+    np.testing.assert_array_equal(as_examples(data).labels, LABELS)
+    with pytest.raises(InputError, match="Give one of its splits: train"):
+        as_examples(datasets.DatasetDict(train=data))
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
