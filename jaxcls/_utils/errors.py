@@ -50,6 +50,15 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {nearest[0]!r}?" if nearest else ""
 
 
+def reason(error: Exception) -> str:
+    """The first line of the message of an exception from other code, without a full stop.
+
+    >>> reason(ValueError("shapes differ.\\nSee above.")), reason(KeyError())
+    ('shapes differ', 'KeyError')
+    """
+    return next(iter(str(error).strip().splitlines()), type(error).__name__).removesuffix(".")
+
+
 def flag(name: str) -> str:
     """Returns the command-line option of a setting.
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from jaxcls._utils.errors import InputError, unknown_name
+from jaxcls._utils.errors import InputError, listed, unknown_name
 
 ProblemName = Literal["binary", "multiclass", "multilabel"]
 # Detection labels are several arrays, see :mod:`jaxcls.models.detection`. Multioutput labels are (N, outputs), each
@@ -160,10 +160,13 @@ def resolve_class_weight(
         size = num_classes if multilabel else classes
         return class_weights(labels, size, method=class_weight, ignore_label=ignore_label)
     if isinstance(class_weight, Mapping):
-        if set(class_weight) != set(range(classes)):
-            raise InputError(
-                f"class_weight names the classes {list(class_weight)}; it must name each of 0 to {classes - 1}."
-            )
+        for which, names in (
+            ("lacks", [index for index in range(classes) if index not in class_weight]),
+            ("has a weight for the unknown", [name for name in class_weight if name not in range(classes)]),
+        ):
+            if names:
+                every = f"it must have a weight for each class from 0 to {classes - 1}"
+                raise InputError(f"class_weight {which} class {listed(names)}; {every}.")
         class_weight = [class_weight[index] for index in range(classes)]
     weights = np.asarray(class_weight, np.float64)
     shapes = [(2,), (num_classes, 2)] if multilabel else [(classes,)]

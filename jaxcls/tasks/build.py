@@ -169,18 +169,7 @@ def check(task: Task, resolved: Settings) -> None:
     if resolved.model not in task.models:
         raise unknown_name(f"model of {task.name}", str(resolved.model), task.models)
     problems.get(task.problem).check_settings(resolved)
-    for name in ("epochs", "batch_size", "eval_batch_size", "max_skipped_steps", "patience", "max_length"):
-        _check_range(resolved, name, lambda value: value >= 1, "1 or more")
-    _check_range(resolved, "gradient_accumulation_steps", lambda value: value >= 1, "1 or more")
-    for name in ("dropout", "warmup"):
-        _check_range(resolved, name, lambda value: 0 <= value < 1, "at least 0 and less than 1")
-    for name in ("validation_fraction", "test_fraction"):
-        _check_range(resolved, name, lambda value: 0 < value < 1, "between 0 and 1")
-    _check_range(resolved, "image_size", lambda value: 8 <= value <= 1024, "between 8 and 1024")
-    _check_range(
-        resolved, "vocabulary_size", lambda value: value >= 257, "257 or more, a token per byte and the padding"
-    )
-    _check_range(resolved, "seed", lambda value: 0 <= value < 2**32, "between 0 and 4294967295")
+    settings.check_ranges(vars(resolved), flag)
 
 
 def load(task: Task, resolved: Settings, *, say: Callable[[str], None] = print) -> tuple[Dataset, Splits]:
@@ -250,12 +239,6 @@ def build_model(task: Task, resolved: Settings, preprocessor: Preprocessor, clas
 def _loss(name: str, task: Task) -> tuple[Any, bool]:
     """Returns what a name of a loss means: the function, and whether it has class weights."""
     return losses.find(name, task.first_problem), name == "weighted_crossentropy"
-
-
-def _check_range(resolved: Settings, name: str, valid: Callable[[Any], bool], expected: str) -> None:
-    value = getattr(resolved, name)
-    if value is not None and not valid(value):
-        raise InputError(f"{flag(name)} is {value}; it must be {expected}.")
 
 
 def _schedule(resolved: Settings, count: int) -> optax.Schedule:

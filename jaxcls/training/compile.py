@@ -3,6 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
 from typing import Any, TypeAlias, TypeVar
 
 import jax
@@ -14,7 +15,7 @@ from flax import linen, nnx
 from jaxcls import losses, optimizers
 from jaxcls import metrics as metric_functions
 from jaxcls._utils import labels
-from jaxcls._utils.errors import InputError, error_context, unknown_name
+from jaxcls._utils.errors import InputError, error_context, reason, unknown_name
 from jaxcls._utils.labels import ProblemName
 from jaxcls.data.adapters import as_examples
 from jaxcls.data.augmentation import inputs_only
@@ -25,6 +26,7 @@ from jaxcls.models import Model, from_linen, functional
 from jaxcls.training import steps
 from jaxcls.training.experiment import ClassNames, Experiment, shaped_outputs
 from jaxcls.training.objective import Objective, OutputSpec, problems
+from jaxcls.training.settings import check_ranges
 
 PyTree = Any
 _Value = TypeVar("_Value")
@@ -57,8 +59,8 @@ def compile(
     loss of validation examples is that of training, class weights included.
 
     Args:
-      model: what builds a Flax NNX module from ``rngs``, such as its class; a Flax Linen module (with ``example``); a
-        :class:`jaxcls.models.Model`; or a pair of functions ``init(key) -> params`` and
+      model: what builds a Flax NNX module from ``rngs``, such as its class; a Flax Linen module or its class (with
+        ``example``); a :class:`jaxcls.models.Model`; or a pair of functions ``init(key) -> params`` and
         ``apply(params, inputs) -> outputs``, whose ``apply`` may take ``key``, which is None except in training.
       optimizer: a name, or any Optax transformation, such as ``optimizers.adam(1e-3, clipnorm=1.0)``.
       loss: a name, ours or Keras's; a function of :mod:`jaxcls.losses`, or ``losses.get(name, gamma=2.0, ...)``; or
@@ -93,6 +95,7 @@ def compile(
     >>> compiled.evaluate(state, (inputs, [2, 0, 2, 1]))["accuracy"]
     0.75
     """
+    check_ranges({"eval_batch_size": eval_batch_size})
     objective = _objective(loss, metrics, loss_weights, class_weight, problem)
     return Experiment(
         model=shaped_outputs(as_model(model, example), problems(objective)),
@@ -127,6 +130,15 @@ def as_model(model: Any, example: PyTree) -> Model:
     """Turns a builder of an NNX module, a Linen module or a pair of functions into a Model."""
     if isinstance(model, Model):
         return model
+    built = _unwrapped(model)
+    if inspect.isclass(built) and issubclass(built, linen.Module):
+        try:
+            model = model()
+        except TypeError as error:
+            raise InputError(
+                f"the class {built.__name__} of a Linen module was given, which has settings ({reason(error)}): give "
+                f"the module, {built.__name__}(...)."
+            ) from error
     if isinstance(model, linen.Module):
         if example is None:
             raise InputError("a Linen module is initialized with inputs: give a batch of them as example=.")
@@ -143,10 +155,14 @@ def as_model(model: Any, example: PyTree) -> Model:
             f"a model of type {type(model).__name__} was given; give what builds a Flax NNX module, a Linen module, or "
             "a pair of functions (init, apply)."
         )
-    built = _unwrapped(model)
     # The signature of a Flax class is that of its metaclass.
     signature = inspect.signature(built.__init__ if inspect.isclass(built) else built)
-    return functional((lambda rngs: model(rngs=rngs)) if "rngs" in signature.parameters else model)
+    try:
+        return functional((lambda rngs: model(rngs=rngs)) if "rngs" in signature.parameters else model)
+    except InputError:
+        raise
+    except Exception as error:  # whatever the code of the model raises
+        raise InputError(f"{_name(model)} does not build a Flax NNX module: {reason(error)}.") from error
 
 
 def _from_pair(init: Callable[..., PyTree], apply: Callable[..., PyTree]) -> Model:
@@ -225,8 +241,10 @@ def _output_spec(loss: Any, metrics: Any, class_weight: Any, problem: Any, weigh
     if from_labels:
         options["class_weight"] = class_weight  # until the training labels are known
     elif class_weight is not None:
-        # The model's shapes are not known yet; the number of classes is checked when the loss is traced.
-        weights = labels.resolve_class_weight(class_weight, problem, len(class_weight))
+        # How many classes the model has is not known before the loss is traced, which checks it again.
+        numbers = class_weight if isinstance(class_weight, Mapping) else range(len(class_weight))
+        count = 1 + max((int(number) for number in numbers if isinstance(number, Integral)), default=0)
+        weights = labels.resolve_class_weight(class_weight, problem, count)
         options["class_weight"] = weights.astype(np.float32)
     ignore_label = None
     if family is None:
@@ -238,6 +256,8 @@ def _output_spec(loss: Any, metrics: Any, class_weight: Any, problem: Any, weigh
         options = defaults | getattr(loss, "keywords", {}) | options
         ignore_label = options["ignore_label"]
         bound = losses.get(loss, problem, **options) if isinstance(loss, str) else functools.partial(loss, **options)
+    if isinstance(class_weight, Mapping) and problem == "multiclass":
+        bound = functools.partial(_with_every_class, bound, class_weight)
 
     def weights_from_labels(train_labels: np.ndarray, num_classes: int) -> np.ndarray:
         return labels.resolve_class_weight(
@@ -252,6 +272,18 @@ def _output_spec(loss: Any, metrics: Any, class_weight: Any, problem: Any, weigh
         ignore_label,
         class_weight=weights_from_labels if from_labels else None,
     )
+
+
+def _with_every_class(
+    loss: Callable[..., jax.Array],
+    class_weight: Mapping[int, float],
+    outputs: jax.Array,
+    *arguments: Any,
+    **options: Any,
+) -> jax.Array:
+    """The loss, once the model's classes are those that have a weight."""
+    labels.resolve_class_weight(class_weight, "multiclass", outputs.shape[1])
+    return loss(outputs, *arguments, **options)
 
 
 def _user_loss(
@@ -272,7 +304,13 @@ def _user_loss(
             f"{truth.shape[:1]}."
         )
     elements = jnp.ones(values.shape, values.dtype) if mask is None else mask.astype(values.dtype)
-    weight = elements if class_weight is None else elements * jnp.asarray(class_weight, values.dtype)[truth]
+    weight = elements
+    if class_weight is not None:
+        weights = jnp.asarray(class_weight, values.dtype)
+        if jnp.issubdtype(truth.dtype, jnp.integer):
+            weight = elements * weights[truth]
+        else:  # a soft label has its expected weight
+            weight = elements * (truth @ weights if truth.ndim == 2 else weights[0] + truth * (weights[1] - weights[0]))
     # Masked before the product: 0 times NaN is NaN.
     values = weight * jnp.where(elements > 0, values, 0)
     terms = Terms(values, weight, elements, positives=elements)

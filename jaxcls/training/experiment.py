@@ -3,6 +3,7 @@
 :func:`jaxcls.compile` makes one from a user's model, a task makes one from its settings; the rest is the same for both.
 """
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +14,7 @@ import jax
 import numpy as np
 import optax
 
-from jaxcls._utils.errors import InputError
+from jaxcls._utils.errors import InputError, reason
 from jaxcls.data.adapters import as_arrays
 from jaxcls.data.batching import Buckets, Examples
 from jaxcls.data.preprocessing import Preprocessor
@@ -22,6 +23,7 @@ from jaxcls.reports.callbacks import Callback
 from jaxcls.training import objective as objectives
 from jaxcls.training import steps
 from jaxcls.training.objective import Objective, OutputSpec
+from jaxcls.training.settings import check_ranges
 from jaxcls.training.steps import Augment, TrainState, TrainStep
 
 if TYPE_CHECKING:
@@ -77,6 +79,7 @@ class Experiment:
 
     def init(self, seed: int = 0) -> TrainState:
         """Returns the state before the first step, on every device; everything random follows from the seed."""
+        check_ranges({"seed": seed})
         return self._init(np.uint32(seed))
 
     @functools.cached_property
@@ -172,9 +175,12 @@ class Experiment:
         from jaxcls.training import run
         from jaxcls.training.loop import FitConfig
 
+        counts = {"epochs": epochs, "batch_size": batch_size, "patience": patience}
+        check_ranges(counts | {"max_skipped_steps": max_skipped_steps})
         mode = objectives.monitor_mode(self.objective, monitor, patience, validation_data is not None)
         config = FitConfig(epochs, batch_size, monitor, mode, patience, max_skipped_steps)
-        train = self.examples(data)
+        train = self.examples(data, scored=False)
+        self._check_finite(state, train.inputs, tell=verbose)
         self._compute_class_weights(train)
         examples = run.RunData(
             train,
@@ -220,18 +226,25 @@ class Experiment:
         return debugging.examine(self, state, batch)
 
     def transform(self, inputs: PyTree) -> PyTree:
-        """Returns raw inputs as input arrays, on the host."""
-        return as_arrays(inputs) if self.preprocessor is None else self.preprocessor.transform(inputs)
+        """Returns raw inputs as input arrays, on the host; without a preprocessor, the model must take their shapes."""
+        if self.preprocessor is not None:
+            return self.preprocessor.transform(inputs)
+        arrays = as_arrays(inputs)
+        self.output_shapes(arrays)
+        return arrays
 
-    def examples(self, data: Any) -> Examples:
-        """Returns the examples as arrays, checked by shapes and values against the problem and the model's outputs.
+    def examples(self, data: Any, *, scored: bool = True) -> Examples:
+        """Returns the examples as arrays, checked against the model, the loss and the metrics; nothing is computed.
 
         Labels (N, 1) of binary and multiclass problems become (N,), one-hot labels become indices.
+
+        Args:
+          scored: whether the metrics are computed of them, and not only the loss.
 
         Raises:
           InputError: something does not fit; the message names the output, the row and the rule.
         """
-        return objectives.checked_examples(self.objective, data, self.output_shapes)
+        return objectives.checked_examples(self.objective, data, self.output_shapes, scored=scored)
 
     def scores(self, weights: Mapping[str, PyTree], inputs: PyTree) -> PyTree:
         """Returns the scores of any number of input arrays, on the host.
@@ -239,6 +252,9 @@ class Experiment:
         Args:
           weights: "params" and "model_state".
         """
+        if not len(jax.tree.leaves(inputs)[0]):
+            scores, _ = self.prediction_step.eval_shape(*weights.values(), self._batch_shapes(inputs, 1))
+            return jax.tree.map(lambda leaf: np.zeros((0, *leaf.shape[1:]), leaf.dtype), scores)
         return self._map_batches(lambda *batch: self.prediction_step(*batch)[0], weights, inputs)
 
     def measure(self, state: TrainState, data: Examples) -> dict[str, float]:
@@ -322,18 +338,76 @@ class Experiment:
         return judge
 
     def _map_batches(self, step: Callable[..., PyTree], weights: Mapping[str, PyTree], *arrays: PyTree) -> PyTree:
-        batch_size = -(-self.eval_batch_size // jax.device_count()) * jax.device_count()
         step = functools.partial(step, weights["params"], weights["model_state"])
-        return steps.collect(step, *arrays, batch_size=batch_size, buckets=self.buckets, sharding=shardings()[1])
+        return steps.collect(
+            step, *arrays, batch_size=self._prediction_batch, buckets=self.buckets, sharding=shardings()[1]
+        )
+
+    @property
+    def _prediction_batch(self) -> int:
+        return -(-self.eval_batch_size // jax.device_count()) * jax.device_count()
+
+    def _batch_shapes(self, inputs: PyTree, first_axis: int) -> PyTree:
+        """Returns the shapes of a prediction batch of examples whose own shapes begin with an axis of the inputs."""
+        count = self._prediction_batch
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape[first_axis:]), leaf.dtype), inputs)
+
+    @functools.cached_property
+    def _outputs(self) -> Any:
+        # Only traced: JAX keeps the shapes of the outputs for each shape of the inputs.
+        return jax.jit(
+            lambda state, inputs: self.model.apply(state.params, state.model_state, self.preprocess(inputs))[0]
+        )
+
+    def _batch_outputs(self, inputs: PyTree, first_axis: int) -> PyTree:
+        outputs = self._outputs.eval_shape(self.state_shapes, self._batch_shapes(inputs, first_axis))
+        for leaf in jax.tree.leaves(outputs):
+            if leaf.shape[:1] != (self._prediction_batch,):
+                raise ValueError(f"it returns {leaf.shape} for {self._prediction_batch} examples")
+        return outputs
 
     def output_shapes(self, inputs: PyTree) -> PyTree:
-        """Returns the shapes of the model's outputs for a batch of input arrays; nothing is computed."""
-        state = self.state_shapes
-        return jax.eval_shape(
-            lambda state, inputs: self.model.apply(state.params, state.model_state, self.preprocess(inputs))[0],
-            state,
-            inputs,
+        """Returns the shapes of the model's outputs for a batch of input arrays like these; nothing is computed.
+
+        Raises:
+          InputError: the model does not take such inputs.
+        """
+        try:
+            if len({leaf.shape[:1] or leaf for leaf in jax.tree.leaves(inputs)}) != 1:
+                raise ValueError("the first axis of each array must have one length, the number of examples")
+            return self._batch_outputs(inputs, 1)
+        except InputError:
+            raise
+        except Exception as error:  # whatever the code of the model raises
+            shown = ", ".join(f"{leaf.dtype} {leaf.shape}" for leaf in jax.tree.leaves(inputs))
+            hint = "The first axis counts the examples, and the others are those that the model was built for."
+            with contextlib.suppress(Exception):
+                self._batch_outputs(inputs, 0)
+                hint = "They look like one example: give inputs[None]."
+            raise InputError(f"the model does not take inputs {shown}: {reason(error)}. {hint}") from error
+
+    def _check_finite(self, state: TrainState, inputs: PyTree, *, tell: bool) -> None:
+        """Refuses inputs of which every step would be skipped, because the model makes NaN of each example."""
+        leaves = [leaf.reshape(len(leaf), -1) for leaf in jax.tree.leaves(inputs) if leaf.dtype.kind == "f"]
+        # A sum is finite only if all its terms are, and takes no memory.
+        finite = [np.isfinite(leaf.sum(axis=1, dtype=np.float64)) for leaf in leaves]
+        rows = np.flatnonzero(~np.logical_and.reduce(finite)) if finite else np.zeros(0, int)
+        if not rows.size:
+            return
+        first = jax.tree.map(lambda leaf: leaf[rows[:1]], inputs)
+        scores = self.scores(steps.evaluated_weights(state), first)
+        if all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(scores)):
+            return  # the model replaces them
+        count = len(finite[0])
+        message = (
+            f"{len(rows):,} of {count:,} rows of the inputs hold NaN or infinity, the first of them row {rows[0]}, and "
+            "the model returns NaN for it. No step learns from a batch with such a row: replace the numbers, as by "
+            "np.nan_to_num, or leave the rows out"
         )
+        if len(rows) == count:
+            raise InputError(f"{message}.")
+        if tell:
+            print(f"warning: {message}")
 
 
 def shardings() -> tuple[jax.sharding.NamedSharding, jax.sharding.NamedSharding]:

@@ -1,6 +1,7 @@
 """The objective: the problem, loss and metrics of a model's output, or of each output by name."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from jaxcls import metrics
 from jaxcls._utils import labels as label_checks
-from jaxcls._utils.errors import InputError, error_context, unknown_name
+from jaxcls._utils.errors import InputError, error_context, reason, unknown_name
 from jaxcls._utils.labels import AnyProblemName, ProblemName
 from jaxcls.data.adapters import as_examples
 from jaxcls.data.batching import Examples
@@ -163,11 +164,14 @@ def _known(labels: PyTree, spec: OutputSpec) -> np.ndarray:
     return ~(unknown.all(axis=1) if unknown.ndim == 2 else unknown)
 
 
-def checked_examples(objective: Objective, data: Any, output_shapes: Callable[[PyTree], PyTree]) -> Examples:
+def checked_examples(
+    objective: Objective, data: Any, output_shapes: Callable[[PyTree], PyTree], *, scored: bool
+) -> Examples:
     """Returns examples as arrays with labels in one form; see :meth:`jaxcls.training.experiment.Experiment.examples`.
 
     Args:
-      output_shapes: inputs -> the shapes of the model's outputs for them.
+      output_shapes: inputs -> the shapes of the model's outputs for a batch of them.
+      scored: whether the metrics are computed of them.
     """
     arrays = as_examples(data)
     outputs = output_shapes(arrays.inputs)
@@ -183,6 +187,13 @@ def checked_examples(objective: Objective, data: Any, output_shapes: Callable[[P
             checked[name] = _labels(truth, spec, logits)
             if not np.all(np.isfinite(weight) & (weight >= 0)):
                 raise InputError("sample_weight must be finite and not negative.")
+            # For the same number of examples, so that it is traced once for all of them.
+            labels = jax.ShapeDtypeStruct((logits.shape[0], *checked[name].shape[1:]), checked[name].dtype)
+            _check_loss(spec.loss, spec.class_weight is None, logits, labels)
+            if scored:
+                if not weight[_known(checked[name], spec)].any():
+                    raise InputError("no example has both a known label and a weight above 0.")
+                check_metrics(spec, None if spec.problem == "binary" else logits.shape[1], checked[name])
     return Examples(arrays.inputs, checked.get(None, checked), arrays.sample_weight)
 
 
@@ -212,6 +223,49 @@ def monitor_mode(objective: Objective, monitor: str | None, patience: int | None
     return modes[monitor]
 
 
+def check_metrics(spec: OutputSpec, columns: int | None, truth: np.ndarray | None = None) -> None:
+    """Computes the metrics of one example, so that what they do not take is refused before training.
+
+    Args:
+      columns: of the scores; None of a binary problem, whose scores are (N,).
+      truth: the labels, as checked.
+
+    Raises:
+      InputError: a metric does not fit the number of classes, or takes no soft labels.
+    """
+    shape = (1,) if columns is None else (1, columns)
+    scores, label = np.full(shape, 1 / (columns or 2)), np.zeros(shape if spec.problem == "multilabel" else 1, int)
+    soft = np.zeros(0, int)
+    if truth is not None and truth.dtype.kind == "f" and spec.problem != "multiclass":
+        # Of several labels, unknown ones are NaN.
+        fractional = (truth != np.rint(truth)) & ~np.isnan(truth)
+        soft = np.flatnonzero(fractional.any(axis=1) if truth.ndim == 2 else fractional)
+    for name, function in spec.metrics.items():
+        if name not in METRICS and name not in ALIASES:
+            continue  # a user's own metric
+        with error_context(f"metric {name!r}"):
+            function(scores, label, sample_weight=np.ones(1), mask=np.ones(1, bool))
+            if truth is not None and len(soft):
+                raise InputError(
+                    f"row {soft[0]} has the soft label {truth[soft[0]]}, which a loss takes, but not a metric: it "
+                    "compares scores with 0 and 1. Round the labels of examples that are scored, or give metrics=[]."
+                )
+
+
+@functools.lru_cache
+def _check_loss(loss: Callable[..., jax.Array], complete: bool, logits: Any, labels: Any) -> None:
+    """Traces the loss, which may be a user's function, so that labels it does not take are refused before training."""
+    # Class weights that come from the training labels are not known yet.
+    options = {} if complete else {"class_weight": None}
+    try:
+        jax.eval_shape(functools.partial(loss, normalizer="none", **options), logits, labels)
+    except InputError:
+        raise
+    except Exception as error:  # whatever the code of the loss raises
+        outputs, truth = (f"{one.dtype} {_shape_of_any(one)}" for one in (logits, labels))
+        raise InputError(f"the loss does not take outputs {outputs} with labels {truth}: {reason(error)}.") from error
+
+
 def _check_names(what: str, tree: Any, objective: Mapping[str, OutputSpec]) -> None:
     names = set(tree) if isinstance(tree, Mapping) else None
     if names != set(objective):
@@ -232,10 +286,14 @@ def _check_logits(logits: Any, problem: AnyProblemName) -> None:
     if len(shape) != rank or (problem == "multiclass" and shape[1] < 2):
         others = ", ".join(other for other in get_args(ProblemName) if other != problem)
         raise InputError(
-            f"the model returns {tuple(shape)}, but a {problem} problem needs {expected}. If the problem is another "
-            f"one "
-            f"({others}), give problem=."
+            f"the model returns {_shape_of_any(logits)}, but a {problem} problem needs {expected}. If the problem is "
+            f"another one ({others}), give problem=."
         )
+
+
+def _shape_of_any(batch: Any) -> str:
+    """Writes the shape of a batch of any number of examples: '(N, 3)'."""
+    return f"({', '.join(['N', *map(str, batch.shape[1:])])}{',' if batch.ndim == 1 else ''})"
 
 
 def _labels(truth: np.ndarray, spec: OutputSpec, logits: Any) -> np.ndarray:
@@ -244,7 +302,7 @@ def _labels(truth: np.ndarray, spec: OutputSpec, logits: Any) -> np.ndarray:
     if spec.problem != "multilabel" and truth.ndim == 2 and truth.shape[1] == 1:
         truth = truth[:, 0]
     if spec.problem == "multiclass" and truth.ndim == 1:
-        whole = truth.dtype.kind == "f" and np.all(truth == np.rint(truth))
+        whole = truth.dtype.kind == "f" and np.all((truth == np.rint(truth)) & (np.abs(truth) < 2**31))
         truth = truth.astype(np.int32) if whole or truth.dtype.kind == "b" else truth
     label_checks.validate(truth, spec.problem, count, ignore_label=spec.ignore_label)
     if spec.problem == "multiclass":

@@ -90,8 +90,6 @@ def fit_arrays(
     verbose: bool,
 ) -> tuple[TrainState, History]:
     """Fits an experiment to a user's arrays; see :meth:`jaxcls.training.experiment.Experiment.fit`."""
-    if config.epochs < 1:
-        raise InputError(f"epochs is {config.epochs}; it must be 1 or more.")
     check_batch_size(config.batch_size, "batch_size")
     # The loop donates its state; the caller's stays valid.
     own_state = jax.tree.map(jnp.copy, state)
@@ -101,10 +99,16 @@ def fit_arrays(
     test_split = "test" if data.test is not None else "validation" if data.validation is not None else "train"
     validation = data.validation or data.train
     arrays = {"train": data.train, "validation": validation, "test": data.test or validation}
-    checksums = {name: sha256(tuple(examples)) for name, examples in arrays.items()}
+    # Of those that were given: an epoch without validation data has no validation loss to compare with.
+    checksums = {name: sha256(tuple(examples)) for name, examples in data._asdict().items() if examples is not None}
     record = dict(experiment.settings) | {name: value for name, value in config._asdict().items() if value is not None}
     directory = saving.run_directory(
-        experiment, data.train, run_dir.absolute(), record, saving.array_provenance(checksums), identity=["batch_size"]
+        experiment,
+        data.train,
+        run_dir.absolute(),
+        record,
+        saving.array_provenance(checksums),
+        identity=["batch_size", "monitor", "patience"],
     )
     batch = take(data.train, np.zeros(config.batch_size, np.int32), np.ones(config.batch_size, bool))
     program = jax.jit(experiment.step).lower(experiment.state_shapes, batch).as_text()

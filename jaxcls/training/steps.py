@@ -18,7 +18,7 @@ PyTree = Any
 Loss = Callable[..., jax.Array]
 Augment = Callable[[jax.Array, PyTree, PyTree], tuple[PyTree, PyTree]]
 TrainStep = Callable[["TrainState", Batch], tuple["TrainState", "StepMetrics"]]
-PredictionStep = Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
+PredictionStep = Any  # a compiled (params, model_state, inputs) -> (scores, outputs), whose type JAX does not name
 
 
 def identity(inputs: PyTree) -> PyTree:

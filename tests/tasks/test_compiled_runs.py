@@ -43,6 +43,12 @@ def fit(experiment, run_dir=None, *, seed=0, epochs=3, **options):
     )
 
 
+def fit_again(run_dir):
+    experiment = compiled()
+    trained, _ = fit(experiment, epochs=1)
+    experiment.fit(trained, TRAIN, 3, VALIDATION, batch_size=16, verbose=False, run_dir=run_dir)
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     directory = tmp_path_factory.mktemp("runs") / "compiled"
@@ -81,6 +87,12 @@ def test_a_run_is_extended_by_the_same_call_and_equals_an_uninterrupted_one(tmp_
     assert continued.as_dict()["val_loss"] == history.as_dict()["val_loss"]
 
 
+def test_a_run_is_not_cut_short_by_another_call(tmp_path):
+    fit(compiled(), tmp_path / "run", epochs=2)
+    with pytest.raises(InputError, match="the run has 2 epochs already, more than epochs=1"):
+        fit(compiled(), tmp_path / "run", epochs=1)
+
+
 @pytest.mark.parametrize(
     ("change", "difference"),
     [
@@ -95,8 +107,22 @@ def test_a_run_is_extended_by_the_same_call_and_equals_an_uninterrupted_one(tmp_
             ),
             "train",
         ),
+        (
+            lambda run_dir: compiled().fit(
+                compiled().init(0), TRAIN, 3, batch_size=16, verbose=False, run_dir=run_dir
+            ),
+            "now validation",
+        ),
+        (
+            lambda run_dir: compiled().fit(
+                compiled().init(0), TRAIN, 3, VALIDATION, batch_size=16, verbose=False, run_dir=run_dir,
+                monitor="loss", patience=1,
+            ),
+            "patience",
+        ),
+        (fit_again, "initial_state"),
     ],
-    ids=["seed", "rate", "loss", "class weights", "inputs"],
+    ids=["seed", "rate", "loss", "class weights", "inputs", "validation data", "patience", "trained state"],
 )  # fmt: skip
 def test_what_decides_the_result_is_part_of_the_identity_of_a_run(tmp_path, change, difference):
     fit(compiled(), tmp_path / "run")

@@ -26,6 +26,7 @@ RANDOM = np.random.default_rng(0)
 INPUTS = RANDOM.normal(size=(COUNT, FEATURES)).astype(np.float32)
 KINDS = (INPUTS @ RANDOM.normal(size=(FEATURES, CLASSES))).argmax(axis=1).astype(np.int32)
 FLAGS = (INPUTS[:, 0] > 0.3).astype(np.int32)
+SOFT = np.eye(CLASSES)[KINDS] * 0.7 + 0.1
 TAGS = np.stack([INPUTS[:, 0] > 0, INPUTS[:, 1] > 0.5], axis=1).astype(np.float32)
 
 
@@ -40,6 +41,14 @@ class Dense(nnx.Module):
 
     def __call__(self, inputs):
         return self.drop(self.layer(inputs))
+
+
+def single(rngs):
+    return nnx.Linear(FEATURES, 1, rngs=rngs)
+
+
+class Settings(linen.Module):
+    features: int
 
 
 class LinenNet(linen.Module):
@@ -139,9 +148,10 @@ def test_a_second_fit_compiles_no_step_again():
 
     compiled = jaxcls.compile(Dense, "adam", surprise, problem="multiclass")
     state, _ = compiled.fit(compiled.init(0), (INPUTS, KINDS), 1, batch_size=16, verbose=False)
-    assert traced == [(16, CLASSES)]
+    # It was checked with the labels before it was compiled.
+    assert traced == [(500, CLASSES), (16, CLASSES)]
     compiled.fit(state, (INPUTS, KINDS), 1, batch_size=16, verbose=False)
-    assert len(traced) == 1
+    assert len(traced) == 2
 
 
 def test_a_fit_with_a_run_directory_resumes(tmp_path):
@@ -269,6 +279,10 @@ def test_a_multilabel_problem_may_have_unknown_labels():
     assert np.isfinite([history[-1]["val_loss"], history[-1]["val_f1"]]).all()
 
 
+def cross_entropy(outputs, labels):
+    return optax.softmax_cross_entropy_with_integer_labels(outputs, labels)
+
+
 def one_number(outputs, labels):
     return jnp.mean(outputs)
 
@@ -286,14 +300,14 @@ def one_number(outputs, labels):
         (lambda: jaxcls.compile(linear, metrics=["acuracy"]), "Did you mean 'accuracy'?"),
         (lambda: jaxcls.compile(linear, metrics=["subset_accuracy"]), "does not fit a multiclass problem"),
         (lambda: jaxcls.compile(linear, class_weight="balance"), "unknown class_weight 'balance'"),
-        (lambda: jaxcls.compile(linear, class_weight={1: 1.0, 2: 1.0}), "it must name each of 0 to 1"),
+        (lambda: jaxcls.compile(linear, class_weight={1: 1.0, 2: 1.0}), "class_weight lacks class 0"),
         (lambda: jaxcls.compile(linear, loss_weights={"a": 1.0}), "give a dict {output: loss}"),
         (lambda: jaxcls.compile(linear(nnx.Rngs(0))), "give what builds it"),
         (lambda: jaxcls.compile(LinenNet()), "give a batch of them as example="),
         (lambda: jaxcls.compile("resnet"), "a model of type str was given"),
         (lambda: two(loss_weights={"flg": 1.0}), "unknown output in loss_weights 'flg'. Did you mean 'flag'?"),
         (lambda: two(metrics={"kind": ["f2"]}), "output 'kind': unknown metric 'f2'"),
-        (lambda: fitted(linear, (INPUTS, FLAGS), loss="binary_crossentropy"), "returns (48, 3), but a binary"),
+        (lambda: fitted(linear, (INPUTS, FLAGS), loss="binary_crossentropy"), "returns (N, 3), but a binary"),
         (lambda: fitted(linear, (INPUTS, KINDS + 1)), "labels: row"),
         (lambda: fitted(linear, (INPUTS, KINDS + 0.5)), "indices must be integers"),
         (lambda: fitted(linear, (INPUTS, TAGS)), "must have shape (48,) or (48, 3)"),
@@ -307,10 +321,38 @@ def one_number(outputs, labels):
         (lambda: fitted(Two, (INPUTS, FLAGS), loss="hinge"), "several outputs need a dict of losses"),
         (lambda: fitted(linear, (INPUTS, KINDS), loss={"a": "hinge"}), "the model must be a dict of a, as loss is"),
         (lambda: two().evaluate(two().init(0), (INPUTS, KINDS)), "labels must be a dict of kind, flag"),
-        (lambda: fitted(linear, (INPUTS, KINDS), loss=one_number, problem="multiclass"), "one value each, (16,)"),
+        (lambda: fitted(linear, (INPUTS, KINDS), loss=one_number, problem="multiclass"), "must return one value each"),
         (lambda: fitted(linear, (INPUTS, KINDS), batch_size=15), "15 cannot be split over 2 devices; give 16"),
         (lambda: fitted(linear, (INPUTS, KINDS), monitor="loss"), "give validation_data"),
         (lambda: fitted(linear, (INPUTS, KINDS), patience=2), "patience needs monitor"),
+        (lambda: fitted(linear, (INPUTS, KINDS), patience=0), "patience is 0; it must be 1 or more"),
+        (lambda: fitted(linear, (INPUTS, KINDS), monitor="loss", patience=1.5), "it must be an integer, 1 or more"),
+        (lambda: fitted(linear, (INPUTS, KINDS), max_skipped_steps=0), "max_skipped_steps is 0; it must be 1 or more"),
+        (lambda: jaxcls.compile(linear, eval_batch_size=0), "eval_batch_size is 0"),
+        (lambda: jaxcls.compile(linear).init(-1), "seed is -1"),
+        (lambda: jaxcls.compile(Settings, example=INPUTS), "give the module, Settings(...)"),
+        (lambda: jaxcls.compile(lambda rngs: 3), "does not build a Flax NNX module"),
+        (lambda: fitted(linear, (INPUTS, KINDS.astype(np.int64) + 2**32)), "labels[0] is 42949672"),
+        (lambda: fitted(linear, (INPUTS, KINDS * 1e10)), "indices must be integers"),
+        (lambda: fitted(linear, (INPUTS[:, :3], KINDS)), "does not take inputs float32 (48, 3)"),
+        (lambda: fitted(linear, (INPUTS, KINDS), class_weight={0: 1.0}), "class_weight lacks class 1, 2"),
+        (lambda: fitted(linear, (INPUTS, KINDS), class_weight=[1.0, 1.0]), "must have shape (3,)"),
+        (lambda: fitted(linear, (INPUTS, SOFT), loss=cross_entropy, problem="multiclass"), "the loss does not take"),
+        (lambda: fitted(linear, (INPUTS * np.nan, KINDS)), "48 of 48 rows of the inputs hold NaN"),
+        (
+            lambda: fitted(linear, (INPUTS, KINDS), metrics=["top_k_accuracy"], validation_data=(INPUTS, KINDS)),
+            "metric 'top_k_accuracy': k must be at least 1 and below the 3 classes",
+        ),
+        (
+            lambda: fitted(
+                single, (INPUTS, FLAGS), loss="hinge", metrics=["f1"], validation_data=(INPUTS, FLAGS * 0.9)
+            ),
+            "metric 'f1': row",
+        ),
+        (
+            lambda: fitted(linear, (INPUTS, KINDS), validation_data=(INPUTS, KINDS, np.zeros(COUNT))),
+            "no example has both a known label and a weight above 0",
+        ),
     ],
 )  # fmt: skip
 def test_wrong_arguments_are_refused_with_the_correction(attempt, message):
@@ -319,11 +361,87 @@ def test_wrong_arguments_are_refused_with_the_correction(attempt, message):
     assert message in str(error.value)
 
 
-def fitted(model, data, batch_size=16, monitor=None, patience=None, **options):
+def fitted(
+    model, data, validation_data=None, batch_size=16, monitor=None, patience=None, max_skipped_steps=20, **options
+):
     compiled = jaxcls.compile(model, **options)
     return compiled.fit(
-        compiled.init(0), data, 1, batch_size=batch_size, monitor=monitor, patience=patience, verbose=False
+        compiled.init(0), data, 1, validation_data, batch_size=batch_size, monitor=monitor, patience=patience,
+        max_skipped_steps=max_skipped_steps, verbose=False,
+    )  # fmt: skip
+
+
+def test_predictions_of_no_rows_and_of_inputs_of_another_shape():
+    compiled = jaxcls.compile(linear)
+    state = compiled.init(0)
+    assert compiled.predict(state, INPUTS[:0]).shape == (0, CLASSES)
+    assert two().predict(two().init(0), INPUTS[:0])["flag"].shape == (0,)
+    with pytest.raises(InputError, match=r"float32 \(4,\).*look like one example: give inputs\[None\]"):
+        compiled.predict(state, INPUTS[0])
+    with pytest.raises(InputError, match=r"float32 \(48, 3\).*The first axis counts the examples"):
+        compiled.predict(state, INPUTS[:, :3])
+    with pytest.raises(InputError, match=r"does not take inputs float32 \(48, 4\), int32 \(48,\)"):
+        compiled.predict(state, (INPUTS, KINDS))
+
+
+def test_the_class_of_a_linen_module_builds_it():
+    example = jax.ShapeDtypeStruct((1, FEATURES), "float32")
+    chex.assert_trees_all_equal(
+        jaxcls.compile(LinenNet, example=example).init(0), jaxcls.compile(LinenNet(), example=example).init(0)
     )
+
+
+def test_soft_labels_have_their_expected_class_weight_in_a_users_loss():
+    def soft_loss(outputs, labels):
+        return optax.softmax_cross_entropy(outputs, labels)
+
+    def sigmoid_loss(outputs, labels):
+        return optax.sigmoid_binary_cross_entropy(outputs, labels)
+
+    options = {"metrics": [], "problem": "multiclass", "class_weight": {0: 1, 1: 2, 2: 4}}
+    ours = jaxcls.compile(linear, loss=soft_loss, **options)
+    outputs = np.asarray(ours.model.apply(ours.init(0).params, {}, INPUTS)[0], np.float64)
+    values = np.log(np.exp(outputs).sum(axis=1)) - (SOFT * outputs).sum(axis=1)
+    assert ours.evaluate(ours.init(0), (INPUTS, SOFT))["loss"] == pytest.approx(np.mean(SOFT @ [1, 2, 4] * values))
+
+    floats = jaxcls.compile(single, loss=sigmoid_loss, metrics=[], problem="binary", class_weight=[1, 3])
+    z = np.asarray(floats.model.apply(floats.init(0).params, {}, INPUTS)[0], np.float64)
+    soft = FLAGS * 0.8 + 0.1
+    values = (1 + 2 * soft) * (np.log1p(np.exp(z)) - soft * z)
+    assert floats.evaluate(floats.init(0), (INPUTS, soft))["loss"] == pytest.approx(values.mean())
+
+
+def test_soft_labels_are_trained_on_beside_metrics_of_hard_ones():
+    compiled = jaxcls.compile(single, loss="binary_crossentropy", metrics=["accuracy", "roc_auc"])
+    data = (INPUTS, FLAGS * 0.8 + 0.1)
+    _, history = compiled.fit(compiled.init(0), data, 1, (INPUTS, FLAGS), batch_size=16, verbose=False)
+    assert 0 <= history[-1]["val_accuracy"] <= 1
+
+
+def test_missing_numbers_are_named_unless_the_model_replaces_them(capsys):
+    gaps = INPUTS.copy()
+    gaps[::5, 1] = np.nan
+    compiled = jaxcls.compile(linear)
+    compiled.fit(compiled.init(0), (gaps, KINDS), 1, batch_size=16)
+    assert (
+        "warning: 10 of 48 rows of the inputs hold NaN or infinity, the first of them row 0" in capsys.readouterr().out
+    )
+    compiled = jaxcls.compile(linear, preprocess=jnp.nan_to_num)
+    gaps[:, 1] = np.nan
+    _, history = compiled.fit(compiled.init(0), (gaps, KINDS), 1, batch_size=16)
+    assert "warning" not in capsys.readouterr().out
+    assert history[-1]["skipped_steps"] == 0
+
+
+def test_unknown_labels_are_no_error_with_debug_nans():
+    compiled = jaxcls.compile(
+        functools.partial(linear, features=2), "adam", "binary_crossentropy", ["f1"], problem="multilabel"
+    )
+    tags = TAGS.copy()
+    tags[::5, 1] = np.nan
+    with jax.debug_nans(True):
+        _, history = compiled.fit(compiled.init(0), (INPUTS, tags), 2, (INPUTS, tags), batch_size=16, verbose=False)
+    assert np.isfinite(history[-1]["val_loss"])
 
 
 def test_an_unknown_value_to_monitor_is_refused():

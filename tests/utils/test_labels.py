@@ -99,7 +99,7 @@ def test_multilabel_weights_are_computed_per_label():
         ),
         (
             lambda: labels.resolve_class_weight({0: 1.0}, "binary", 2),
-            r"names the classes \[0\]; .* each of 0 to 1",
+            "lacks class 1; it must have a weight for each class from 0 to 1",
         ),
         (
             lambda: labels.resolve_class_weight([1, 2, 3], "multilabel", 3),
