@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import jaxcls
+from jaxcls._utils.errors import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,24 @@ def configure(*, deterministic: bool = False) -> None:
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_directory() / f"compiled-{_processor()}"))
     # By default jax caches only programs that took over a second to compile; a run compiles dozens of smaller ones.
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
+
+def check_platform() -> None:
+    """Raises InputError if JAX_PLATFORMS asks for devices that are not available; imports jax only if it is set."""
+    platforms = os.environ.get("JAX_PLATFORMS")
+    if not platforms:
+        return
+    import jax
+
+    try:
+        jax.devices()
+    # AssertionError: jax was installed without support for any of them.
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition(" (set JAX_PLATFORMS")[0].rstrip(".") or "jax was installed without it"
+        raise InputError(
+            f"JAX_PLATFORMS={platforms} asks for devices that are not available here: {reason}. Unset JAX_PLATFORMS to "
+            "use what is available, or set JAX_PLATFORMS=cpu."
+        ) from error
 
 
 def record() -> dict[str, Any]:

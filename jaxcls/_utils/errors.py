@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 
 # Longer names are not compared: the time grows with the product of the lengths, and a file may hold long ones.
@@ -42,12 +43,28 @@ def error_context(where: str) -> Iterator[None]:
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Returns a hint at the most similar known name, or an empty string.
 
+    Initials stand for their words; otherwise, the first name that contains this one is taken before those that are
+    spelled alike.
+
     >>> did_you_mean("adamm", ["adam", "sgd"])
     " Did you mean 'adam'?"
+    >>> did_you_mean("--lr", ["--loss", "--learning-rate"])
+    " Did you mean '--learning-rate'?"
+    >>> did_you_mean("crossentropy", ["softmax_cross_entropy", "weighted_crossentropy"])
+    " Did you mean 'softmax_cross_entropy'?"
     """
     short = [other for other in known if max(len(name), len(other)) <= _MAX_LENGTH]
-    nearest = difflib.get_close_matches(name, short, n=1)
+    letters = _letters(name)
+    initials = [
+        other for other in short if len(letters) > 1 and letters == _letters(re.sub(r"([a-z])[a-z]*", r"\1", other))
+    ]
+    containing = [other for other in short if len(letters) > 3 and letters in _letters(other)]
+    nearest = initials or containing or difflib.get_close_matches(name, short, n=1)
     return f" Did you mean {nearest[0]!r}?" if nearest else ""
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[\W_]", "", name).lower()
 
 
 def reason(error: Exception) -> str:
@@ -86,5 +103,5 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
     ...
     jaxcls._utils.errors.InputError: unknown optimizer 'adamm'. Did you mean 'adam'? Known: adam, sgd.
     """
-    known = sorted(known)
-    return InputError(f"unknown {kind} {name!r}.{did_you_mean(name, known)} Known: {', '.join(known)}.")
+    known = list(known)
+    return InputError(f"unknown {kind} {name!r}.{did_you_mean(name, known)} Known: {', '.join(sorted(known))}.")

@@ -7,48 +7,111 @@ import contextlib
 import faulthandler
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
+# Exit statuses. EX_TEMPFAIL of sysexits.h: the run is saved, and the same command continues it; and as shells report a
+# process that SIGINT ended.
+INTERRUPTED, KILLED = 75, 130
+
+# For the main thread to react to an exception: to finish the last save.
+_SECONDS_TO_END = 5.0
+
 
 class Interrupted(Exception):
-    """Training was asked to stop; its state is saved.
+    """The command was asked to stop.
 
     Attributes:
-      step: of the saved state.
+      step: of the state that was saved for it; None if there was nothing to save.
     """
 
-    def __init__(self, step: int):
-        super().__init__(f"stopped at step {step}; the state is saved")
+    def __init__(self, step: int | None = None):
+        super().__init__(
+            "stopped; nothing that was saved is lost" if step is None else f"stopped at step {step}; the state is saved"
+        )
         self.step = step
 
 
+class StopRequests:
+    """Whether SIGTERM or SIGINT arrived: ``stop()`` tells.
+
+    Attributes:
+      training: whether there are steps to save, so that a request waits until training polls it; None before that.
+    """
+
+    def __init__(self) -> None:
+        self.training: bool | None = None
+        self.requested, self.ended = threading.Event(), threading.Event()
+
+    def __call__(self) -> bool:
+        return self.requested.is_set()
+
+    def request(self, number: int, frame: FrameType | None) -> None:
+        """Handles a signal, in the main thread."""
+        if self.requested.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.requested.set()
+        if self.training is False:
+            raise Interrupted
+
+    def answer(self, signals: socket.socket) -> None:
+        """Answers signals at once, in a thread of its own: the main thread may be waiting for compiled code."""
+        requested = False
+        while number := signals.recv(1):
+            if number[0] not in (signal.SIGTERM, signal.SIGINT):
+                continue
+            again = requested and number[0] == signal.SIGINT
+            requested = True
+            if self.training and not again:
+                name = signal.Signals(number[0]).name
+                _print(f"{name}: training saves its state and stops; another Ctrl-C stops it at once")
+            elif self.training is None or not self.ended.wait(_SECONDS_TO_END):
+                _print(f"{Interrupted()}; the same command continues")
+                # An orderly exit would wait for what is being compiled.
+                os._exit(KILLED if again else INTERRUPTED)
+
+
 @contextlib.contextmanager
-def stop_requests() -> Iterator[Callable[[], bool]]:
-    """Yields a function that returns whether SIGTERM or SIGINT arrived. A second SIGINT raises KeyboardInterrupt.
+def stop_requests() -> Iterator[StopRequests]:
+    """Yields whether SIGTERM or SIGINT arrived; each is answered at once with a line on standard error.
+
+    Before training, a signal ends the process. In training, it is a request; a second SIGINT raises KeyboardInterrupt.
+    After training, it raises Interrupted. A process whose main thread does not react to an exception is ended.
 
     For the main thread of a process that trains alone. With several processes under ``jax.distributed``, JAX
     synchronizes their stop itself, and these handlers would break that.
 
     >>> with stop_requests() as stop:
+    ...     stop.training = True
     ...     stop(), signal.raise_signal(signal.SIGTERM), stop()
     (False, None, True)
     """
-    requested = threading.Event()
-
-    def request(number: int, frame: FrameType | None) -> None:
-        if requested.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        requested.set()
-
-    previous = {number: signal.signal(number, request) for number in (signal.SIGTERM, signal.SIGINT)}
+    stop = StopRequests()
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    previous = {number: signal.signal(number, stop.request) for number in (signal.SIGTERM, signal.SIGINT)}
+    # Python calls a handler between two of its instructions, but the number of the signal arrives here at once.
+    descriptor = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    answering = threading.Thread(target=stop.answer, args=[reader], name="signals", daemon=True)
+    answering.start()
     try:
-        yield requested.is_set
+        yield stop
     finally:
+        stop.ended.set()
+        signal.set_wakeup_fd(descriptor)
         for number, handler in previous.items():
             signal.signal(number, handler)
+        writer.close()
+        answering.join()
+        reader.close()
+
+
+def _print(line: str) -> None:
+    # In a terminal, there is a progress bar on this line.
+    print(f"\n{line}" if sys.stderr.isatty() else line, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from collections.abc import Collection, Sequence
 from typing import Any, NoReturn
 
 from jaxcls._utils.errors import InputError, did_you_mean, flag
-from jaxcls.training.settings import from_toml, value_type
+from jaxcls.training.settings import from_toml, inherited, value_type
 
 # A command with no more options than this needs no section of the most used.
 _FEW = 20
@@ -23,7 +23,8 @@ _METAVARS = {int: "N", float: "X", str: "NAME"}
 def parse(command: type, arguments: Sequence[str], *, program: str = "jaxcls") -> Any:
     """Parses a command line into the dataclass of a command. With --help, prints the help and exits.
 
-    If there is a field ``config``, options that are not on the command line are read from the TOML file that it names.
+    If there is a field ``config``, options that are not on the command line are read from the TOML file that it names;
+    or with ``continue_from``, from that of the run that it names.
 
     Args:
       command: one of :mod:`jaxcls.cli.commands`. Its base classes become sections of the help, without the fields in
@@ -54,7 +55,11 @@ def parse(command: type, arguments: Sequence[str], *, program: str = "jaxcls") -
     values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in vars(namespace).items()
     }
-    base = vars(from_toml(values["config"])) if "config" in values else {}
+    base: dict[str, Any] = {}
+    if "config" in values:
+        base = vars(from_toml(values["config"]))
+    elif "continue_from" in values:
+        base = inherited(values["continue_from"], values)
     return command(**{**base, **values})
 
 

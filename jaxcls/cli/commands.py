@@ -7,14 +7,16 @@ import dataclasses
 import pkgutil
 import sys
 import webbrowser
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from jaxcls._utils import files
 from jaxcls._utils.errors import InputError, flag, listed
-from jaxcls._utils.interruption import stop_requests
+from jaxcls._utils.interruption import Interrupted, StopRequests, stop_requests
 from jaxcls._utils.text_table import text_table
 from jaxcls.cli import console
+from jaxcls.reports.callbacks import Callback
 from jaxcls.training import settings
 from jaxcls.training.settings import UNSET, DataSource, Settings
 
@@ -38,12 +40,31 @@ class Train(Settings):
             return
         from jaxcls.tasks.run import run
 
+        say = console.sayer(quiet=self.quiet, json=self.json)
         with stop_requests() as stop:
-            result = run(self, say=console.say, stop=stop)
-        console.say(console.table(result.report, "test"))
+            result = run(self, callbacks=[_Training(stop)], say=say, stop=stop)
+        say(console.table(result.report, "test"))
         if curves := console.curves(result.history, encoding=sys.stdout.encoding):
-            console.say(f"\n{curves}\n")
-        console.say(f"saved in {result.directory}; report: {result.directory / 'report.html'}")
+            say(f"\n{curves}\n")
+        say(f"saved in {result.directory}; report: {result.directory / 'report.html'}")
+        if self.json:
+            epochs = len(result.history)
+            console.say_json({"run_dir": str(result.directory), "epochs": epochs} | result.report)
+
+
+class _Training(Callback):
+    """Tells the handlers of signals when there are steps to save."""
+
+    def __init__(self, stop: StopRequests):
+        self._stop = stop
+
+    def on_chunk_end(self, step: int, loss: float) -> None:
+        self._stop.training = True
+
+    def on_train_end(self, history: Sequence[dict[str, Any]]) -> None:
+        self._stop.training = False
+        if self._stop():
+            raise Interrupted
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,6 +83,10 @@ class Evaluate(DataSource):
     """the split to score; validation examples decided the best epoch and the thresholds"""
     source: Literal["auto", "files", "tfds", "sample"] = UNSET
     """where to read a public data set from, as in training; data that is not given is that of the run"""
+    quiet: bool = False
+    """print only warnings and errors"""
+    json: bool = False
+    """print the results as one line of JSON on standard output, and all other lines on standard error"""
 
     def run(self) -> None:
         import jax
@@ -71,9 +96,10 @@ class Evaluate(DataSource):
         from jaxcls.training import problems
         from jaxcls.training.saving import plain_thresholds
 
+        say = console.sayer(quiet=self.quiet, json=self.json)
         learned = predictor.load(self.run_dir)
         task, resolved = build.resolve(_with_data(learned.task_settings, self))
-        dataset, splits = build.load(task, resolved, say=console.say)
+        dataset, splits = build.load(task, resolved, say=say)
         if (task.problem, dataset.class_names) != (learned.problem, learned.class_names):
             here, there = (", ".join(jax.tree.leaves(names)) for names in (dataset.class_names, learned.class_names))
             raise InputError(
@@ -83,12 +109,12 @@ class Evaluate(DataSource):
         before, now = learned.data["sha256"], dataset.provenance.sha256
         differing = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
         if differing:
-            console.say(
+            say(
                 f"note: this is not the data of the run, from {learned.data['location']}: {', '.join(differing)} differ"
             )
         split = getattr(splits, self.split)
         for line in build.unfamiliar(learned.experiment.preprocessor, split.inputs):
-            console.say(f"warning: {line}")
+            say(f"warning: {line}")
         problem = problems.get(task.problem, dataset.class_names)
         result = problem.report(learned.predict(split.inputs), split, learned.thresholds) | {
             "split": self.split,
@@ -96,8 +122,10 @@ class Evaluate(DataSource):
             "synthetic": dataset.provenance.synthetic,
             "data": dataclasses.asdict(dataset.provenance),
         }
-        console.say(console.table(result, self.split))
-        console.say(f"saved as {run_directory.write_evaluation(self.run_dir, self.split, result)}")
+        say(console.table(result, self.split))
+        say(f"saved as {run_directory.write_evaluation(self.run_dir, self.split, result)}")
+        if self.json:
+            console.say_json({"run_dir": str(self.run_dir)} | result)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -234,7 +262,8 @@ class FindLr(Settings):
         *settings.names(settings.ScheduleSettings),
         *settings.names(settings.EvaluationSettings),
         *("learning_rate", "epochs", "max_skipped_steps", "debug"),
-        *("run_dir", "resume", "list_tasks", "checkpoint_seconds", "stall_seconds", "profile", "tensorboard", "wandb"),
+        *("run_dir", "continue_from", "resume", "list_tasks", "checkpoint_seconds", "stall_seconds", "profile"),
+        *("tensorboard", "wandb"),
     )
 
     lowest: float = 1e-6
@@ -251,18 +280,22 @@ class FindLr(Settings):
             raise InputError(f"--output {self.output} is a file; give a folder.")
         from jaxcls.tasks import learning_rate_search as range_test
 
-        search = range_test.search(self, lowest=self.lowest, highest=self.highest, steps=self.steps, say=console.say)
+        say = console.sayer(quiet=self.quiet, json=self.json)
+        with stop_requests():
+            search = range_test.search(self, lowest=self.lowest, highest=self.highest, steps=self.steps, say=say)
         suggestions = range_test.suggest(search)
-        console.say(range_test.plot(search))
-        console.say(range_test.summary(search, suggestions, self.steps))
+        say(range_test.plot(search))
+        say(range_test.summary(search, suggestions, self.steps))
         if self.output is not None:
             from jaxcls.data.formats import tables
 
             self.output.mkdir(parents=True, exist_ok=True)
             columns = {"rate": search.rates, "loss": search.losses, "smoothed_loss": search.smoothed}
             tables.write_csv(self.output / "find_lr.csv", {"step": range(1, len(search.rates) + 1), **columns})
-            (self.output / "find_lr.svg").write_text(range_test.svg(search, suggestions.steepest), encoding="utf-8")
-            console.say(f"saved in {self.output}")
+            (self.output / "find_lr.svg").write_text(range_test.svg(search, suggestions.recommended), encoding="utf-8")
+            say(f"saved in {self.output}")
+        if self.json:
+            console.say_json({"learning_rate": suggestions.recommended} | suggestions._asdict())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,10 @@
 """What all commands print: lines, tables and curves, and errors with their exit status."""
 
 import io
+import json
 import math
 import os
+import re
 import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -11,19 +13,21 @@ from typing import Any, TextIO
 
 from jaxcls._utils import escaping
 from jaxcls._utils.errors import InputError, RunError
-from jaxcls._utils.interruption import Interrupted
+from jaxcls._utils.interruption import INTERRUPTED, KILLED, Interrupted
 from jaxcls._utils.text_table import text_table
 
-# Exit statuses, other than 0.
+# Exit statuses, other than 0 and those of an interruption.
 FAILED = 1
 BAD_INPUT = 2
-# EX_TEMPFAIL of sysexits.h: the run is saved, and the same command continues it.
-INTERRUPTED = 75
-# As shells report a process that SIGINT ended, and one that wrote to a closed pipe, such as that to head.
-KILLED = 130
+# As shells report a process that wrote to a closed pipe, such as that to head.
 PIPE_CLOSED = 141
 
 _LABEL_METRICS = ("precision", "recall", "f1", "roc_auc", "map", "map_50")
+# The most that are printed; all of them are in the report.
+_METRICS, _CLASSES = 5, 10
+# The metrics that count most, the first first.
+_MAIN_METRICS = ("accuracy", "balanced_accuracy", "f1", "roc_auc", "average_precision", "log_loss")
+_COLORS = {"error": 31, "warning": 33}
 _BLOCKS, _ASCII_BLOCKS = "▁▂▃▄▅▆▇█", ".:-=+*%@"
 _SPARKLINE_WIDTH = 48
 
@@ -71,10 +75,31 @@ def exit_status(action: Callable[[], int], *, command: str = "") -> int:
 def say(text: object, *, file: TextIO | None = None) -> None:
     """Prints a text at once, with control characters escaped: names in it may come from others.
 
+    In a terminal, 'error:' and 'warning:' are in color, unless NO_COLOR is set.
+
     >>> say("cat" + chr(27) + "[2J")
     cat\\x1b[2J
     """
-    print(escaping.text(text), file=file, flush=True)
+    printed = escaping.text(text)
+    out = sys.stdout if file is None else file
+    if out.isatty() and not os.environ.get("NO_COLOR"):
+        printed = re.sub("^(error|warning):", lambda word: f"\033[{_COLORS[word[1]]}m{word[0]}\033[0m", printed)
+    print(printed, file=out, flush=True)
+
+
+def sayer(*, quiet: bool, json: bool) -> Callable[[str], None]:
+    """Returns what prints lines: with json to standard error, and if quiet only warnings, also there."""
+
+    def say_line(text: str) -> None:
+        if not quiet or text.startswith("warning:"):
+            say(text, file=sys.stderr if quiet or json else None)
+
+    return say_line
+
+
+def say_json(record: Mapping[str, Any]) -> None:
+    """Prints a record as one line of JSON."""
+    say(json.dumps(record))
 
 
 def check_output(file: Path, *, overwrite: bool) -> None:
@@ -86,14 +111,16 @@ def check_output(file: Path, *, overwrite: bool) -> None:
 
 
 def table(report: Mapping[str, Any], split: str) -> str:
-    """The scores of a split as text.
+    """The scores of a split as text: five metrics, and ten classes with the lowest scores.
 
     Args:
       report: as :func:`jaxcls.metrics.report` returns it, and 'synthetic': whether the examples were generated.
       split: its name.
     """
     synthetic = "SYNTHETIC " if report["synthetic"] else ""
-    metrics = [f"  {name:28} {value:.4f}" for name, value in report["metrics"].items() if value is not None]
+    known = [name for name, value in report["metrics"].items() if value is not None]
+    shown = sorted(known, key=lambda name: _MAIN_METRICS.index(name) if name in _MAIN_METRICS else len(_MAIN_METRICS))
+    metrics = [f"  {name:28} {report['metrics'][name]:.4f}" for name in shown[:_METRICS]]
     tables = [_label_table(output["labels"]) for output in report.get("outputs", {"": report}).values()]
     return "\n".join(["", f"{synthetic}{split}, {report['examples']:,} examples", "", *metrics, *tables])
 
@@ -101,11 +128,16 @@ def table(report: Mapping[str, Any], split: str) -> str:
 def _label_table(labels: Mapping[str, Mapping[str, Any]]) -> str:
     first = next(iter(labels.values()))
     columns = [name for name in _LABEL_METRICS if name in first]
+    main = "f1" if "f1" in columns else columns[-1]
+    lowest = sorted(labels, key=lambda label: math.inf if labels[label][main] is None else labels[label][main])
     rows = [["", "support", *columns]]
     for label, row in labels.items():
+        if label not in lowest[:_CLASSES]:
+            continue
         scores = ["-" if row[name] is None else f"{row[name]:.4f}" for name in columns]
         rows.append([escaping.line(label), f"{row['support']:,.0f}", *scores])
-    return "\n" + textwrap.indent(text_table(rows), "  ")
+    more = f"\n\n  the {_CLASSES} of {len(labels):,} classes with the lowest {main}" if len(labels) > _CLASSES else ""
+    return "\n" + textwrap.indent(text_table(rows), "  ") + more
 
 
 def curves(history: Sequence[Mapping[str, Any]], *, encoding: str | None) -> str:

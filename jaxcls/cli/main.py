@@ -41,6 +41,7 @@ def _run(name: str, arguments: Sequence[str], program: str) -> int:
     options = parse(COMMANDS[name], arguments, program=program)
     # Before jax is imported, which --help does without.
     environment.configure(deterministic=getattr(options, "deterministic", False))
+    environment.check_platform()
     return options.run() or 0
 
 

@@ -87,9 +87,9 @@ def find(name: str, problem: AnyProblemName | None = None) -> Loss:
     >>> find("focal_loss", "multiclass").__name__
     'softmax_focal'
     """
-    if name not in _BY_NAME:
-        raise unknown_name("loss", name, _BY_NAME)
     family = _family(problem)
+    if name not in _BY_NAME:
+        raise unknown_name("loss", name, [other for other in _BY_NAME if {*_BY_NAME[other]} & {*family}])
     losses = [loss for loss in _BY_NAME[name] if loss in family]
     if not losses:
         raise InputError(f"loss {name!r} does not fit a {problem} problem; these do: {', '.join(names(problem))}.")

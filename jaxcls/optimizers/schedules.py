@@ -108,3 +108,5 @@ SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {
     curve.__name__.removeprefix("_"): curve
     for curve in (_constant, _cosine, _exponential, _linear, _one_cycle, _piecewise, _warmup_cosine)
 }
+# Those that, without a warm-up, do not depend on the total number of steps.
+OPEN_ENDED = ("constant", "piecewise")

@@ -7,10 +7,11 @@ import contextlib
 import functools
 import importlib.util
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from jaxcls._utils import clock
 from jaxcls._utils.errors import InputError
 
 
@@ -22,6 +23,9 @@ class Callback:
 
     def on_train_begin(self, step: int) -> None:
         """Called before the first step of this process, with the step that training starts or resumes from."""
+
+    def on_compile_begin(self, seconds: float) -> None:
+        """Called before the training steps are compiled, with about how many seconds that takes the first time."""
 
     def on_chunk_end(self, step: int, loss: float) -> None:
         """Called after each dispatch of up to 32 steps, with the number and the loss of its last step."""
@@ -40,16 +44,19 @@ class ProgressBar(Callback, contextlib.AbstractContextManager["ProgressBar"]):
       total: the number of steps of the whole run, including those of earlier processes.
       epochs: the number of epochs of the whole run.
       batch_size: for the rate in examples per second.
-      out: the stream of the bar, which is shown only in a terminal; by default standard error. The lines go to
-        standard output.
+      say: prints the lines.
+      out: the stream of the bar, which is shown only in a terminal; by default standard error.
     """
 
-    def __init__(self, total: int, *, epochs: int, batch_size: int, out: TextIO | None = None):
+    def __init__(
+        self, total: int, *, epochs: int, batch_size: int, say: Callable[[str], None] = print, out: TextIO | None = None
+    ):
         from tqdm import tqdm
 
         # A default argument would be the standard error of the time of import.
         out = sys.stderr if out is None else out
         self._epochs = epochs
+        self._say = say
         self._bar = tqdm(
             total=total * batch_size,
             unit=" examples",
@@ -61,6 +68,13 @@ class ProgressBar(Callback, contextlib.AbstractContextManager["ProgressBar"]):
         )
         self._batch_size = batch_size
         self._started = False
+        self._compiling: clock.Clock | None = None
+
+    def on_compile_begin(self, seconds: float) -> None:
+        self._compiling = clock.Clock(
+            f"compiling (first time, about {max(1, round(float(f'{seconds:.1g}')))} s)", self._say
+        )
+        self._bar.clear()
 
     def on_chunk_end(self, step: int, loss: float) -> None:
         bar, done = self._bar, step * self._batch_size
@@ -68,6 +82,8 @@ class ProgressBar(Callback, contextlib.AbstractContextManager["ProgressBar"]):
         if self._started:
             bar.update(done - bar.n)
             return
+        if self._compiling is not None:
+            self._compiling.stop()
         # The steps of earlier processes, and the first dispatch, which compiles, count for the bar but not for the
         # rate. last_print_n keeps them out of tqdm's moving average.
         bar.initial = bar.n = bar.last_print_n = done
@@ -83,13 +99,16 @@ class ProgressBar(Callback, contextlib.AbstractContextManager["ProgressBar"]):
             if value is not None and (name == "loss" or name.startswith("val_"))
         )
         skipped = f"  {entry['skipped_steps']} steps skipped" if entry["skipped_steps"] else ""
-        self._bar.write(  # clears the bar and prints to standard output
-            f"epoch {entry['epoch']:{len(str(self._epochs))}}/{self._epochs}  {values}{skipped}  "
-            f"{entry['seconds']:.1f} s, {entry['examples_per_second']:,.0f} examples/s"
-        )
+        with self._bar.external_write_mode():  # clears the bar
+            self._say(
+                f"epoch {entry['epoch']:{len(str(self._epochs))}}/{self._epochs}  {values}{skipped}  "
+                f"{entry['seconds']:.1f} s, {entry['examples_per_second']:,.0f} examples/s"
+            )
         sys.stdout.flush()
 
     def __exit__(self, *error: object) -> None:
+        if self._compiling is not None:
+            self._compiling.stop()
         self._bar.close()
 
 

@@ -18,7 +18,7 @@ model/             the tested weights and the decision thresholds
 import contextlib
 import json
 import tomllib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,6 +45,8 @@ class RunDirectory:
       data: the provenance of the data. A continued run must have the same checksums.
       predictor: what a prediction needs besides the configuration and the weights: the problem, the class names, and
         the record of the fitted preprocessor, or None for a model that takes arrays without preprocessing.
+      increasing: names in ``config`` whose values a continued run may raise, though they decide the result.
+      advice: the names of other settings than those of the run -> what would be right.
       resume: whether an existing run may be continued.
 
     Raises:
@@ -64,6 +66,8 @@ class RunDirectory:
         data: Mapping[str, Any],
         predictor: Mapping[str, Any],
         identity: Collection[str] | None = None,
+        increasing: Collection[str] = (),
+        advice: Callable[[Sequence[str]], str] = lambda names: "Give another directory.",
         resume: bool = True,
     ):
         self.path = path
@@ -71,6 +75,7 @@ class RunDirectory:
         self.model = path / "model"
         self.report = path / "report.html"
         self.warnings: list[str] = []
+        self._raised: list[str] = []
         self._texts = {
             "environment.json": _json(environment),
             "data.json": _json(data),
@@ -83,7 +88,8 @@ class RunDirectory:
             return
         if not resume:
             raise InputError(f"run directory {path} holds a run and resume is off; give another directory.")
-        self._check_same_run(identity, environment, data)
+        self._check_same_config(identity, increasing, advice)
+        self._check_same_data(environment, data)
         if not self.checkpoints.is_dir():
             raise InputError(
                 f"run directory {path} holds a run without its {self.checkpoints.name}/: restore it; to start again, "
@@ -91,16 +97,19 @@ class RunDirectory:
             )
 
     def begin(self) -> None:
-        """Writes the first files of a new run; config.toml, which marks a run, comes last.
+        """Writes the first files of a new run; config.toml, which marks a run, comes last; it alone if values rose.
 
         Raises:
           InputError: they cannot be written.
         """
-        if self.continued:
-            return
         with _usable(self.path):
-            for name, text in self._texts.items():
-                files.write_atomically(self.path / name, text)
+            if not self.continued:
+                for name, text in self._texts.items():
+                    files.write_atomically(self.path / name, text)
+            elif self._raised:
+                files.write_atomically(self.path / "config.toml", self._texts["config.toml"])
+                if (self.path / "SHA256SUMS").exists():
+                    self.write_checksums()
 
     def write_history(self, history: Iterable[Mapping[str, Any]]) -> None:
         """Rewrites metrics.jsonl, so that it holds each epoch once after interruptions."""
@@ -116,21 +125,26 @@ class RunDirectory:
         """Writes SHA256SUMS, after which the directory can be loaded for predictions."""
         files.write_atomically(self.path / "SHA256SUMS", checksums(self.path))
 
-    def _check_same_run(
-        self, identity: Collection[str] | None, environment: Mapping[str, Any], data: Mapping[str, Any]
+    def _check_same_config(
+        self, identity: Collection[str] | None, increasing: Collection[str], advice: Callable[[Sequence[str]], str]
     ) -> None:
         # As the file would be read again, with lists for tuples.
         before, now = _read_config(self.path), tomllib.loads(self._texts["config.toml"])
+        self._raised = [name for name in increasing if name in before and before[name] < now[name]]
         differing = [
-            f"{name} (begun with {before.get(name)!r}, now {now.get(name)!r})"
+            name
             for name in _differing(before, now)
-            if identity is None or name in identity
+            if name not in self._raised and (identity is None or name in identity)
         ]
         if differing:
-            raise InputError(
-                f"run directory {self.path} holds a run with other settings: {', '.join(differing)}. Give another "
-                f"directory, or continue that run with the settings in {self.path / 'config.toml'}."
+            changes = ", ".join(
+                f"{name} (begun with {before.get(name)!r}, now {now.get(name)!r})" for name in differing
             )
+            raise InputError(
+                f"run directory {self.path} holds a run with other settings: {changes}. {advice(differing)}"
+            )
+
+    def _check_same_data(self, environment: Mapping[str, Any], data: Mapping[str, Any]) -> None:
         recorded = _read(self.path / "data.json", records.DATA)
         changed = _differing(recorded["sha256"], data["sha256"])
         if changed:
@@ -167,8 +181,11 @@ class FinishedRun(NamedTuple):
     model: Path
 
 
-def read(path: Path) -> FinishedRun:
+def read(path: Path, *, finished: bool = True) -> FinishedRun:
     """Reads the contents of a finished run that predictions need.
+
+    Args:
+      finished: whether the run must have finished; otherwise its checksums are compared if it has.
 
     Raises:
       InputError: there is no run, it has not finished, or one of its files was changed.
@@ -176,13 +193,13 @@ def read(path: Path) -> FinishedRun:
     if not (path / "config.toml").exists():
         raise InputError(f"run directory {path} holds no run; give the directory that training printed.")
     sums = path / "SHA256SUMS"
-    if not sums.exists():
+    if finished and not sums.exists():
         raise InputError(
             f"run directory {path}: this run has not finished. Continue it with python -m jaxcls.train --config "
             f"{path / 'config.toml'} --run-dir {path}, or with the call of fit that began it."
         )
-    written = files.content(sums, folder=path).decode(errors="replace").splitlines()
-    for line in checksums(path).splitlines():
+    written = files.content(sums, folder=path).decode(errors="replace").splitlines() if sums.exists() else []
+    for line in checksums(path).splitlines() if sums.exists() else []:
         if line not in written:
             raise InputError(
                 f"{path / line.split()[1]} is not as the run wrote it: its SHA-256 is not the one in {sums}. Restore "

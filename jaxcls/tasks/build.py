@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 from jaxcls import losses, optimizers, tasks
+from jaxcls._utils.clock import clock
 from jaxcls._utils.errors import InputError, error_context, flag, unknown_name
 from jaxcls.data.batching import Batch, Examples, examples, steps_per_epoch, take
 from jaxcls.data.dataset import Dataset, Split, describe
@@ -52,13 +53,18 @@ class Built(NamedTuple):
 
 
 def build(
-    user_settings: Settings, *, learning_rate: optax.Schedule | None = None, say: Callable[[str], None] = print
+    user_settings: Settings,
+    *,
+    learning_rate: optax.Schedule | None = None,
+    preprocessor: Preprocessor | None = None,
+    say: Callable[[str], None] = print,
 ) -> Built:
     """Loads the data of a task and builds its experiment.
 
     Args:
       user_settings: what the user gave; the task's recipe fills in the rest.
       learning_rate: a schedule in place of that of the settings.
+      preprocessor: a fitted one; by default, one is fitted on the training split.
       say: takes the line that describes the data.
 
     Raises:
@@ -67,10 +73,11 @@ def build(
     task, resolved = resolve(user_settings)
     dataset, splits = load(task, resolved, say=say)
     with error_context(dataset.provenance.location):
-        preprocessor = task.fit_preprocessor(splits.train.inputs, resolved)
+        with clock("preprocessing the training examples", say):
+            preprocessor = preprocessor or task.fit_preprocessor(splits.train.inputs, resolved)
+            train = preprocess(preprocessor, splits.train)
         if isinstance(preprocessor, tables.TablePreprocessor) and task.takes("label_column"):
             say(tables.summary(preprocessor))
-        train = preprocess(preprocessor, splits.train)
     metrics = [name for name in dict.fromkeys([*task.metrics, resolved.monitor]) if name != "loss"]
     objective = problems.get(task.problem, dataset.class_names).objective(resolved, train.labels, metrics)
     optimizer = optimizers.get(
@@ -174,7 +181,8 @@ def check(task: Task, resolved: Settings) -> None:
 
 def load(task: Task, resolved: Settings, *, say: Callable[[str], None] = print) -> tuple[Dataset, Splits]:
     """Loads a data set, checks its labels, and divides it."""
-    dataset = task.load(resolved)
+    with clock(f"reading the data of {task.name}", say):
+        dataset = task.load(resolved)
     say(describe(dataset))
     return dataset, split(task, resolved, dataset)
 

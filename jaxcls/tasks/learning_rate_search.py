@@ -53,6 +53,11 @@ class Suggestions(NamedTuple):
     steepest: float | None
     tenth_of_lowest: float | None
 
+    @property
+    def recommended(self) -> float | None:
+        """The lower of both: the average follows the losses late, so that both come out too high if they are noisy."""
+        return min(filter(None, self), default=None)
+
 
 def search(
     user_settings: Settings, *, lowest: float, highest: float, steps: int, say: Callable[[str], None] = print
@@ -150,16 +155,18 @@ def svg(search: Search, suggestion: float | None) -> str:
 
 
 def summary(search: Search, suggestions: Suggestions, steps: int) -> str:
-    """How the search of at most `steps` steps ended, and the suggestions as options of the command line."""
+    """How the search of at most `steps` steps ended, both suggestions, and the one that is recommended."""
     end = f"{len(search.rates)} steps"
     if len(search.rates) < steps:
         end += f" of {steps}: stopped at the learning rate {search.rates[-1]:.2g}, because the loss went up"
     if suggestions.steepest is None or suggestions.tenth_of_lowest is None:
         return f"{end}\nno suggestion: the loss never fell; try other rates or more --steps"
+    steepest, tenth = f"{suggestions.steepest:.2g}", f"{suggestions.tenth_of_lowest:.2g}"
     return (
         f"{end}\n"
-        f"--learning-rate {suggestions.steepest:.2g}    where the loss falls fastest\n"
-        f"--learning-rate {suggestions.tenth_of_lowest:.2g}    a tenth of the rate with the lowest loss"
+        f"the loss falls fastest at {steepest}; a tenth of the rate with the lowest loss is {tenth}\n"
+        f"recommended: --learning-rate {suggestions.recommended:.2g}, the lower of the two, because a rate that is too "
+        "low costs some epochs, and one that is too high the run"
     )
 
 

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import optax
 
-from jaxcls import tasks
+from jaxcls import optimizers, tasks
 from jaxcls._utils import files, schemas
 from jaxcls._utils.errors import InputError, error_context
 from jaxcls.checkpoints import CheckpointManager
@@ -29,8 +29,9 @@ from jaxcls.training.compile import as_model
 from jaxcls.training.experiment import ClassNames, Experiment, shaped_outputs, shardings
 from jaxcls.training.objective import Objective, OutputSpec
 from jaxcls.training.saving import exportable_of
-from jaxcls.training.settings import Settings
+from jaxcls.training.settings import OptimizerOptions, Settings, select
 from jaxcls.training.settings import from_record as settings_from_record
+from jaxcls.training.steps import TrainState
 
 PyTree = Any
 
@@ -122,23 +123,7 @@ def load(path: Path | str, model: Any = None, *, portable: bool = False) -> Pred
     if saved.config.get("task") == "compile":
         experiment = _of_user_model(model, saved, path)
     else:
-        where = str(path / "config.toml")
-        settings = settings_from_record(saved.config, where=where)
-        task = dataclasses.replace(tasks.get(settings.task), problem=problem)
-        with error_context(where):
-            task.recipe(settings.preset)
-            build.check(task, settings)
-        with error_context(str(path / "predictor.json")):
-            preprocessor = from_record(saved.predictor["preprocessor"])
-        size = _bytes(preprocessor.shapes(settings.eval_batch_size))
-        if size > _MAX_BATCH_BYTES:
-            raise InputError(
-                f"{where}: a batch of eval_batch_size {settings.eval_batch_size} would take {size:,} bytes, more than "
-                f"{_MAX_BATCH_BYTES:,}; lower it."
-            )
-        experiment = build.with_objective(
-            task, settings, preprocessor, class_names, _without_loss(problem), optax.identity()
-        )
+        task, settings, experiment = _of_task(saved, path, optax.identity())
     replicated, _ = shardings()
     shapes = dict(zip(("params", "model_state"), jax.eval_shape(experiment.model.init, jax.random.key(0)), strict=True))
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated), shapes)
@@ -149,6 +134,71 @@ def load(path: Path | str, model: Any = None, *, portable: bool = False) -> Pred
         raise InputError(f"{saved.model} holds no weights; train again into another --run-dir.")
     thresholds = _thresholds(restored.metadata, problem, class_names, str(saved.model))
     return Predictor(experiment, restored.state, thresholds, class_names, saved.data, task, settings, portable)
+
+
+class LastState(NamedTuple):
+    """What a finished or stopped run learned up to its last checkpoint.
+
+    Attributes:
+      state: of the last checkpoint.
+      history: of its complete epochs.
+      experiment: with the preprocessor and the optimizer of the run, and without a loss.
+      settings, data: of the run.
+    """
+
+    state: TrainState
+    history: list[dict[str, Any]]
+    experiment: Experiment
+    settings: Settings
+    data: dict[str, Any]
+
+
+def load_last(path: Path) -> LastState:
+    """Loads the last state of a finished or stopped run of a task.
+
+    Raises:
+      InputError: there is no run of a task in the directory, or it has saved no state.
+      CheckpointError: the checkpoints are damaged.
+    """
+    saved = run_directory.read(path, finished=False)
+    # Its state has the same form at any rate.
+    options = select(settings_from_record(saved.config, where=str(path / "config.toml")), OptimizerOptions)
+    optimizer = optimizers.get(str(saved.config["optimizer"]), learning_rate=optax.constant_schedule(1.0), **options)
+    _, settings, experiment = _of_task(saved, path, optimizer)
+    replicated, _ = shardings()
+    like = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated), experiment.state_shapes
+    )
+    checkpoints = path / "checkpoints"
+    _check_weights(like, path, checkpoints)
+    with CheckpointManager(checkpoints, read_only=True) as manager:
+        restored = manager.restore(like=like)
+    if restored is None:
+        raise InputError(f"{checkpoints} holds no state yet; train it first, or without --continue-from.")
+    return LastState(restored.state, restored.metadata["history"], experiment, settings, saved.data)
+
+
+def _of_task(
+    saved: FinishedRun, path: Path, optimizer: optax.GradientTransformation
+) -> tuple[Task, Settings, Experiment]:
+    """Returns the task and the settings of a run, and an experiment that has its preprocessor and no loss."""
+    where = str(path / "config.toml")
+    problem = saved.predictor["problem"]
+    settings = settings_from_record(saved.config, where=where)
+    task = dataclasses.replace(tasks.get(settings.task), problem=problem)
+    with error_context(where):
+        task.recipe(settings.preset)
+        build.check(task, settings)
+    with error_context(str(path / "predictor.json")):
+        preprocessor = from_record(saved.predictor["preprocessor"])
+    size = _bytes(preprocessor.shapes(settings.eval_batch_size))
+    if size > _MAX_BATCH_BYTES:
+        raise InputError(
+            f"{where}: a batch of eval_batch_size {settings.eval_batch_size} would take {size:,} bytes, more than "
+            f"{_MAX_BATCH_BYTES:,}; lower it."
+        )
+    names = _class_names(saved)
+    return task, settings, build.with_objective(task, settings, preprocessor, names, _without_loss(problem), optimizer)
 
 
 def _of_user_model(model: Any, saved: FinishedRun, path: Path) -> Experiment:

@@ -1,27 +1,40 @@
 """A run of a task: from the user's settings to a tested experiment in a run directory."""
 
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from jaxcls._utils.errors import error_context
+import jax
+
+from jaxcls._utils.errors import InputError, error_context, flag
 from jaxcls.data import duplicates
-from jaxcls.reports import callbacks
-from jaxcls.tasks import build
+from jaxcls.optimizers.schedules import OPEN_ENDED
+from jaxcls.reports import callbacks as loggers
+from jaxcls.reports.callbacks import Callback
+from jaxcls.tasks import build, predictor
+from jaxcls.tasks.predictor import LastState
 from jaxcls.training import saving, settings
+from jaxcls.training.experiment import Experiment, shardings
 from jaxcls.training.loop import FitConfig
 from jaxcls.training.objective import monitor_mode
-from jaxcls.training.run import Reported, Result, RunData, execute
+from jaxcls.training.run import Reported, Result, RunData, execute, sha256
 from jaxcls.training.settings import CommandSettings, Settings
+from jaxcls.training.steps import TrainState, evaluated_weights
 
 
 def run(
-    user_settings: Settings, *, say: Callable[[str], None] = print, stop: Callable[[], bool] = lambda: False
+    user_settings: Settings,
+    *,
+    callbacks: Sequence[Callback] = (),
+    say: Callable[[str], None] = print,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Result:
     """Trains a task, or resumes its training, and tests it at the end.
 
     Args:
       user_settings: what the user gave; the task's recipe fills in the rest.
+      callbacks: follow the training.
       say: takes lines for the user.
       stop: polled between dispatches; training saves and stops when it returns True.
 
@@ -30,10 +43,11 @@ def run(
       Interrupted, DivergedError: see :func:`jaxcls.training.loop.fit`.
     """
     if user_settings.tensorboard:
-        callbacks.check_installed("--tensorboard", "tensorboardX")
+        loggers.check_installed("--tensorboard", "tensorboardX")
     if user_settings.wandb:
-        callbacks.check_installed("--wandb", "wandb")
-    built = build.build(user_settings, say=say)
+        loggers.check_installed("--wandb", "wandb")
+    earlier = None if user_settings.continue_from is None else _earlier(user_settings)
+    built = build.build(user_settings, preprocessor=earlier.experiment.preprocessor if earlier else None, say=say)
     task, resolved, experiment = built.task, built.settings, built.experiment
     provenance, splits = built.dataset.provenance, built.splits
     copies = duplicates.shared(splits.train.inputs, splits.test.inputs)
@@ -45,31 +59,87 @@ def run(
     with error_context(provenance.location):
         validation, test = (build.preprocess(experiment.preprocessor, one) for one in splits[1:])
 
+    state, history, continued = experiment.init(resolved.seed), [], None
+    if earlier is not None:
+        if experiment.class_names != earlier.experiment.class_names:
+            raise InputError(f"--continue-from {resolved.continue_from} learned other classes; give data of the same.")
+        if earlier.data["sha256"] != provenance.sha256:
+            say(f"warning: {resolved.continue_from} learned from other data, which may contain test examples of this")
+        state, history = _started(experiment, earlier.state, state), earlier.history
+        continued = sha256((state.params, state.model_state))
+        say(f"continuing from {resolved.continue_from} after {len(history)} epochs, for {resolved.epochs} more")
+
     identity = settings.identity(resolved)
     preset = settings.identity(build.with_recipe(task, Settings(task=task.name, preset=resolved.preset)))
     differences = {name: preset[name] for name in sorted(identity) if preset[name] != identity[name]}
-    directory = saving.run_directory(
+    digest = settings.digest(resolved, {**provenance.sha256, **({"continue_from": continued} if continued else {})})
+    directory = resolved.run_dir or Path("runs") / f"{task.name}-{digest}"
+    if resolved.continue_from is not None and directory.resolve() == resolved.continue_from.resolve():
+        raise InputError(f"--run-dir {directory} is that of --continue-from; give a new one.")
+    # More epochs change nothing in those before them.
+    extensible = resolved.schedule in OPEN_ENDED and not resolved.warmup
+    run_directory = saving.run_directory(
         experiment,
         built.train,
-        resolved.run_dir or Path("runs") / f"{task.name}-{settings.digest(resolved, provenance.sha256)}",
+        directory,
         {name: value for name, value in experiment.settings.items() if name not in settings.names(CommandSettings)},
         dataclasses.asdict(provenance) | {"duplicates_in_test": copies},
         identity=identity,
+        increasing=["epochs"] if extensible else [],
+        advice=functools.partial(_advice, directory, resolved, extensible),
         resume=resolved.resume,
     )
+    if extensible:
+        del identity["epochs"]
     mode = monitor_mode(experiment.objective, resolved.monitor, resolved.patience, has_validation=True)
     values = vars(resolved) | {"mode": mode}
     return execute(
         experiment,
-        experiment.init(resolved.seed),
+        state,
         RunData(built.train, validation, test),
         FitConfig(**{name: values[name] for name in FitConfig._fields}),
         resolved,
-        directory,
+        run_directory,
         Reported(
             splits._asdict(), provenance.synthetic, copies, headline=task.metrics, differs_from_preset=differences
         ),
-        identity=identity | {"data": provenance.sha256},
+        identity=identity | {"data": provenance.sha256, "continue_from": continued},
+        history=history,
+        callbacks=callbacks,
         say=say,
         stop=stop,
     )
+
+
+def _earlier(user_settings: Settings) -> LastState:
+    """Loads the run to continue from, with which the settings must agree in what it learned."""
+    assert user_settings.continue_from is not None
+    earlier = predictor.load_last(user_settings.continue_from)
+    _, resolved = build.resolve(user_settings)
+    for name in settings.SHARED:
+        before = getattr(earlier.settings, name)
+        if before != getattr(resolved, name):
+            shown = "is not set" if before is None else f"is {before}"
+            raise InputError(
+                f"--continue-from {user_settings.continue_from} keeps the {flag(name)} of that run, where it {shown}: "
+                "leave it out, or train from scratch."
+            )
+    return earlier
+
+
+def _started(experiment: Experiment, earlier: TrainState, initial: TrainState) -> TrainState:
+    """Returns the initial state with the weights of an earlier run, and its step, from which random numbers follow."""
+    weights = evaluated_weights(earlier)
+    opt_state = jax.jit(experiment.optimizer.init, out_shardings=shardings()[0])(weights["params"])
+    return initial._replace(step=earlier.step, opt_state=opt_state, **weights)
+
+
+def _advice(directory: Path, resolved: Settings, extensible: bool, differing: Sequence[str]) -> str:
+    """Returns what to do where a run directory holds a run with other settings."""
+    advice = "Give another --run-dir"
+    if "epochs" in differing:
+        why = f"--schedule {resolved.schedule}{' with --warmup' if resolved.warmup else ''} depends on their number"
+        advice = f"Its epochs {'can only be raised' if extensible else f'cannot be changed, because {why}'}. {advice}"
+    if not set(differing) & set(settings.SHARED):
+        advice += f", or train from its last weights into a new one, with --continue-from {directory}"
+    return f"{advice}. To finish it as it was begun: --config {directory / 'config.toml'} --run-dir {directory}."

@@ -33,7 +33,7 @@ class History(list[dict[str, Any]]):
 
     def as_dict(self) -> dict[str, list[Any]]:
         """Returns Keras's form, a list of values by name."""
-        return {name: [entry[name] for entry in self] for name in (self[0] if self else ())}
+        return {name: [entry.get(name) for entry in self] for name in (self[-1] if self else ())}
 
 
 class DivergedError(RunError):
@@ -44,7 +44,7 @@ class FitConfig(NamedTuple):
     """How long and by what rules to train.
 
     Attributes:
-      epochs: in total, those of an interrupted process included.
+      epochs: in total, those of an interrupted process included, but not those of an earlier run.
       batch_size: examples per step.
       monitor: the validation value that decides the best checkpoint and ``patience``.
       mode: whether a greater ('max') or a smaller value of ``monitor`` is better.
@@ -163,8 +163,9 @@ def fit(
     callbacks: Sequence[Callback] = (),
     stop: Callable[[], bool] = lambda: False,
     examine: Callable[[TrainState, Batch], str] | None = None,
+    history: Sequence[dict[str, Any]] = (),
 ) -> tuple[TrainState, History]:
-    """Trains for ``config.epochs`` epochs, resuming from the newest checkpoint if there is one.
+    """Trains for ``config.epochs`` epochs after those of ``history``, or resumes from the newest checkpoint.
 
     The final state, and the history except for its times, are the same bit for bit however often training was
     interrupted and resumed.
@@ -176,6 +177,7 @@ def fit(
       stop: polled between dispatches; training saves and stops when it returns True.
       examine: ``(state, batch) -> message``. When too many non-finite steps stop training, it is called with the last
         of them, and the message becomes part of the error.
+      history: of an earlier run whose weights the state has.
 
     Returns:
       The last state and the history.
@@ -187,8 +189,8 @@ def fit(
       CheckpointError: see :mod:`jaxcls.checkpoints`.
     """
     steps, length = chunks.steps, chunks.length
-    train_chunk = memory.checked(train_chunk)
-    progress = Progress()
+    progress, earlier = Progress(History(history)), len(history)
+    compiled = False
     # A state that was trained before continues with the orders of later epochs.
     started = int(state.step)
     if checkpoints is not None and (restored := checkpoints.restore(like=state)):
@@ -213,15 +215,24 @@ def fit(
             metadata = dataclasses.asdict(progress)
             checkpoints.save(int(state.step), state, metadata=metadata, metrics=metrics, wait=wait)
 
+    def on_compile(seconds: float) -> None:
+        for callback in callbacks:
+            callback.on_compile_begin(seconds)
+
     saved_at = time.monotonic()
-    while len(progress.history) < config.epochs and not _exhausted(progress.history, config):
-        epoch = len(progress.history)
+    while len(progress.history) < earlier + config.epochs and not _exhausted(progress.history[earlier:], config):
+        epoch = len(progress.history) - earlier
         done = int(state.step) - started - epoch * steps
         batches = chunks.of_epoch(state.key, started // steps + epoch, done)
         for first in range(done, steps, length):
             began = time.monotonic()
-            # No variable keeps the batches: their memory is free for the next ones.
-            state, metrics = train_chunk(state, next(batches))
+            chunk = next(batches)
+            if not compiled:
+                memory.compile_checked(train_chunk, state, chunk, on_compile)
+                # The time of compiling is not that of training.
+                began, compiled = time.monotonic(), True
+            state, metrics = train_chunk(state, chunk)
+            del chunk  # its memory is free for the next one
             # Steps past the end of the epoch are dropped.
             metrics = jax.tree.map(lambda values, left=steps - first: np.asarray(values)[:left], metrics)
             progress.seconds += time.monotonic() - began
@@ -234,8 +245,9 @@ def fit(
                 # If a later step was applied, the weights are no longer those of the last non-finite step.
                 if examine is not None and not metrics.applied[-1]:
                     last = first + len(metrics.applied) - 1
-                    chunk = next(chunks.of_epoch(state.key, started // steps + epoch, last))
-                    batch = jax.tree.map(lambda leaf: leaf[0], chunk)
+                    batch = jax.tree.map(
+                        lambda leaf: leaf[0], next(chunks.of_epoch(state.key, started // steps + epoch, last))
+                    )
                     message = f" {examine(state._replace(step=state.step - 1), batch)}"
                 raise DivergedError(_diverged(progress, int(state.step)) + message)
             within = first + length < steps
@@ -248,7 +260,7 @@ def fit(
         entry = progress.close_epoch(int(state.step), chunks.examples, validate(state))
         for callback in callbacks:
             callback.on_epoch_end(progress.history)
-        stopping = stop() and len(progress.history) < config.epochs
+        stopping = stop()
         save({config.monitor: entry[f"val_{config.monitor}"]} if config.monitor else None, wait=stopping)
         saved_at = time.monotonic()
         if stopping:
@@ -258,7 +270,7 @@ def fit(
     return state, progress.history
 
 
-def _exhausted(history: History, config: FitConfig) -> bool:
+def _exhausted(history: Sequence[dict[str, Any]], config: FitConfig) -> bool:
     if config.patience is None or config.monitor is None or not history:
         return False
     sign = 1 if config.mode == "max" else -1

@@ -1,6 +1,7 @@
 """Whether the compiled steps fit into the memory of the device, before the first of them is made."""
 
 import functools
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,45 +10,36 @@ import jax
 
 from jaxcls._utils.errors import InputError
 from jaxcls.data.batching import Batch
-from jaxcls.training.steps import StepMetrics, TrainState, TrainStep
+from jaxcls.training.steps import TrainState, TrainStep
+
+# XLA's time for a program is 5 to 14 times that of tracing and lowering it, for eight networks of the tasks on a CPU.
+_COMPILING_PER_LOWERING = 10
 
 
-def checked(train_chunk: TrainStep) -> TrainStep:
-    """The chunk, which before its first dispatch compares what its compiled program needs with what is free.
+def compile_checked(
+    train_chunk: TrainStep,
+    state: TrainState,
+    batches: Batch,
+    on_compile: Callable[[float], None] = lambda seconds: None,
+) -> None:
+    """Compiles a chunk for these arguments, and compares what it needs with what is free.
 
-    What is compiled for that is what is run. A chunk that is not compiled, or on a backend that cannot say, is run as
-    it is. Where there is too little, it raises InputError with a batch size that fits.
+    What is compiled here is what is run. A chunk that is not compiled is left alone, and on a backend that
+    cannot say, nothing is compared.
+
+    Args:
+      on_compile: called before it is compiled, with about how many seconds that takes.
+
+    Raises:
+      InputError: there is too little memory; the message names a batch size that fits.
     """
     lower = getattr(train_chunk, "lower", None)
     if lower is None:
-        return train_chunk
-    seen = False
-
-    def chunk(state: TrainState, batches: Batch) -> tuple[TrainState, StepMetrics]:
-        nonlocal seen
-        if not seen:
-            _check(lower, state, batches)
-            seen = True
-        return train_chunk(state, batches)
-
-    return chunk
-
-
-def free(devices: Sequence[Any]) -> int | None:
-    """The bytes that are free on each of the devices, or None where that is not known.
-
-    The memory of a CPU is the host's, and as many devices as a process has share it.
-    """
-    if devices[0].platform == "cpu":
-        host = _free_of_host()
-        return None if host is None else host // len(devices)
-    statistics = [device.memory_stats() for device in devices]
-    known = [held for held in statistics if held and "bytes_limit" in held]
-    return min((held["bytes_limit"] - held["bytes_in_use"] for held in known), default=None)
-
-
-def _check(lower: Callable[..., jax.stages.Lowered], state: TrainState, batches: Batch) -> None:
-    there, needed = free(jax.local_devices()), _needed(lower(state, batches))
+        return
+    began = time.monotonic()
+    lowered = lower(state, batches)
+    on_compile(_COMPILING_PER_LOWERING * (time.monotonic() - began))
+    there, needed = free(jax.local_devices()), _needed(lowered)
     if there is None or needed is None or needed <= there:
         return
     batch_size, devices, factor = batches.mask.shape[1], jax.device_count(), 2
@@ -65,6 +57,19 @@ def _check(lower: Callable[..., jax.stages.Lowered], state: TrainState, batches:
         f"--batch-size {batch_size}: the compiled steps need {needed / 1e9:,.3f} GB more than what is there, and "
         f"{jax.devices()[0].device_kind} has {there / 1e9:,.3f} GB free. {advice}"
     )
+
+
+def free(devices: Sequence[Any]) -> int | None:
+    """The bytes that are free on each of the devices, or None where that is not known.
+
+    The memory of a CPU is the host's, and as many devices as a process has share it.
+    """
+    if devices[0].platform == "cpu":
+        host = _free_of_host()
+        return None if host is None else host // len(devices)
+    statistics = [device.memory_stats() for device in devices]
+    known = [held for held in statistics if held and "bytes_limit" in held]
+    return min((held["bytes_limit"] - held["bytes_in_use"] for held in known), default=None)
 
 
 def _needed(lowered: jax.stages.Lowered) -> int | None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxcls import metrics
 from jaxcls._utils import files
-from jaxcls._utils.errors import InputError
+from jaxcls._utils.errors import InputError, flag
 from jaxcls._utils.interruption import watched
 from jaxcls.checkpoints import CheckpointError, CheckpointManager
 from jaxcls.data import batching
@@ -33,6 +33,10 @@ from jaxcls.training.steps import TrainState, evaluated_weights
 
 PyTree = Any
 Say = Callable[[str], None]
+
+
+# With fewer validation examples, what they choose is chance: the accuracy of 50 varies by 7 points.
+FEW_EXAMPLES = 50
 
 
 class RunData(NamedTuple):
@@ -148,6 +152,7 @@ def execute(
     reported: Reported,
     *,
     identity: Mapping[str, Any],
+    history: Sequence[dict[str, Any]] = (),
     callbacks: Sequence[Callback] = (),
     say: Say | None = print,
     stop: Callable[[], bool] = lambda: False,
@@ -158,6 +163,7 @@ def execute(
       state: before the first step; it is donated.
       options: how the run is executed: where data is kept, the watchdog, the tested epoch, thresholds, loggers.
       identity: everything that decides the result; checkpoints with another identity are refused.
+      history: of an earlier run whose weights the state has.
       say: takes lines for the user; None is silent.
       stop: polled between dispatches; training saves and stops when it returns True.
 
@@ -190,6 +196,12 @@ def execute(
         tell(f"{'resuming' if directory.continued else 'saving'} this run in {directory.path}")
         for difference in directory.warnings:
             tell(f"warning: {difference}; the last bits of the result may differ from those of an uninterrupted run")
+        chosen = [name for name in ("patience", "restore_best", "tune_threshold") if getattr(options, name)]
+        if chosen and (examples := len(data.validation or data.train)) < FEW_EXAMPLES:
+            tell(
+                f"warning: {flag(chosen[0])} chooses by {examples} validation examples, which is chance: give a "
+                "greater --validation-fraction, such as 0.2"
+            )
         with contextlib.ExitStack() as stack:
             sinks: list[Any] = []
             if options.tensorboard:
@@ -201,7 +213,8 @@ def execute(
             trace = [stack.enter_context(profiling.Trace(options.profile))] if options.profile else []
             state, history = train(
                 experiment, state, data, config, data_on=options.data_on, checkpoints=checkpoints,
-                debug=directory.path / "debug", callbacks=[history_logger, *trace, *callbacks], say=say, stop=stop,
+                debug=directory.path / "debug", history=history, callbacks=[history_logger, *trace, *callbacks],
+                say=say, show_progress=not options.quiet, stop=stop,
             )  # fmt: skip
             with _written(checkpoints):
                 history_logger.write(history)  # also if the last process was killed before it could
@@ -250,8 +263,10 @@ def train(
     data_on: Literal["auto", "device", "host"] = "auto",
     checkpoints: CheckpointManager | None = None,
     debug: Path | None = None,
+    history: Sequence[dict[str, Any]] = (),
     callbacks: Sequence[Callback] = (),
     say: Say | None = None,
+    show_progress: bool = True,
     stop: Callable[[], bool] = lambda: False,
 ) -> tuple[TrainState, History]:
     """Fits an experiment to arrays that are kept on the devices, or on the host where they do not fit.
@@ -260,7 +275,9 @@ def train(
       data_on: where the training examples are kept; 'auto' keeps them on the device if they take at most half of its
         free memory. The result is the same.
       debug: a folder for non-finite steps; without one, only those of an experiment that runs eagerly are saved.
-      say: takes lines for the user and turns on the progress bar; None is silent.
+      history: of an earlier run whose weights the state has.
+      say: takes lines for the user; None is silent.
+      show_progress: print a line for each epoch and, in a terminal, show a bar.
     """
     on_host = data_on == "host" or (data_on == "auto" and not batching.fits(data.train, jax.local_devices()))
     if on_host and say:
@@ -275,9 +292,10 @@ def train(
     )
     saver = StepSaver(experiment, debug or Path("debug"), data.train, config.batch_size)
     steps = int(state.step) + config.epochs * chunks.steps
+    epochs = len(history) + config.epochs
     with (
-        ProgressBar(steps, epochs=config.epochs, batch_size=config.batch_size)
-        if say else contextlib.nullcontext() as bar,
+        ProgressBar(steps, epochs=epochs, batch_size=config.batch_size, say=say)
+        if say and show_progress else contextlib.nullcontext() as bar,
     ):  # fmt: skip
         return loop.fit(
             state,
@@ -289,6 +307,7 @@ def train(
             callbacks=[*([bar] if bar else []), *callbacks],
             stop=stop,
             examine=saver.examine if debug else None,
+            history=history,
         )
 
 

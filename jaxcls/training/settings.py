@@ -105,9 +105,10 @@ class LossOptions:
 
     label_smoothing: float | None = None
     """fraction of each label that is spread over the other classes"""
-    class_weight: Literal["balanced", "effective"] | None = None
-    """class weights from the training labels: balanced is n / (classes * count), as in scikit-learn; effective uses the
-    effective number of samples (Cui et al. 2019)"""
+    class_weight: tuple[str, ...] | None = None
+    """weights of classes by name or number, such as 0:1 1:3, others having weight 1; or from the training labels:
+    balanced is n / (classes * count), as in scikit-learn; effective uses the effective number of samples (Cui et al.
+    2019)"""
     pos_weight: float | None = None
     """weight of positive labels in binary and multi-label losses"""
     gamma: float | None = None
@@ -251,6 +252,10 @@ class CommandSettings:
     """list the tasks with their models and presets, and exit"""
     resume: bool = True
     """continue the run in --run-dir; --no-resume refuses a folder with a run in it"""
+    quiet: bool = False
+    """print only warnings and errors"""
+    json: bool = False
+    """print the results as one line of JSON on standard output, and all other lines on standard error"""
     profile: Path | None = None
     """folder for a JAX profiler trace of a few steps, for XProf or Perfetto; prints the slowest operations"""
 
@@ -262,6 +267,9 @@ class ExecutionSettings(CommandSettings):
     run_dir: Path | None = field(default=None, metadata=COMMON)
     """folder of the run; the same command continues an interrupted run (default: a folder in runs/ named after the task
     and a hash of the settings)"""
+    continue_from: Path | None = None
+    """folder of a finished or stopped run: train from its last weights for --epochs more in a new folder, with a new
+    optimizer and schedule; options not given are those of that run, and its history is kept"""
     checkpoint_seconds: float = 60.0
     """seconds between checkpoints within an epoch; the end of an epoch is always saved"""
     data_on: Literal["auto", "device", "host"] = "auto"
@@ -275,6 +283,15 @@ class ExecutionSettings(CommandSettings):
     """also write metrics for TensorBoard, to the folder tensorboard/ of the run"""
     wandb: bool = False
     """also log metrics to Weights & Biases, configured by its environment variables (WANDB_PROJECT, WANDB_MODE)"""
+
+
+# What a run that continues from another must share with it: its examples are split and read in the same way, so that
+# no example that trained the first tests the second.
+SHARED = (
+    *TaskSettings.__dataclass_fields__,
+    "model",
+    *(name for name in DataSettings.__dataclass_fields__ if name not in DataSource.__dataclass_fields__),
+)
 
 
 # A dataclass takes the fields of its last base first.
@@ -345,6 +362,24 @@ def resolve(settings: Settings, recipe: Settings, *, without: Collection[str] = 
         if getattr(settings, name) is None and name not in without
     }
     return dataclasses.replace(settings, **missing)
+
+
+def inherited(run: Path, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run that continues from another takes over from it: what decides the result and is not chosen.
+
+    Options of an optimizer, a schedule or a loss are left out where another one is chosen.
+
+    Raises:
+      InputError: there is no run in the folder.
+    """
+    if not (run / "config.toml").exists():
+        raise InputError(f"--continue-from {run} holds no run; give the directory that training printed.")
+    before = select(from_toml(run / "config.toml"), Settings)
+    without = {*names(ExecutionSettings)}
+    for choice, options in (("optimizer", OptimizerSettings), ("schedule", ScheduleSettings), ("loss", LossSettings)):
+        if chosen.get(choice, before.get(choice)) != before.get(choice):
+            without |= {*names(options)}
+    return {name: value for name, value in before.items() if name not in without}
 
 
 def names(group: type) -> tuple[str, ...]:
@@ -465,6 +500,8 @@ def value_type(hint: Any) -> tuple[Any, tuple[str, ...] | None, int | str | None
 
 def _converted(value: Any, hint: Any, where: str) -> Any:
     kind, choices, count = value_type(hint)
+    if count == "+" and isinstance(value, str):
+        value = [value]
     if count is not None and isinstance(value, list):
         return tuple(_converted(item, kind, where) for item in value)
     if choices is not None and value not in choices:

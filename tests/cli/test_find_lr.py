@@ -122,8 +122,11 @@ def test_command_prints_suggestions_and_writes_csv_and_svg(settings, tmp_path, c
     assert "•" in printed
     result = search(settings)
     suggestions = learning_rate_search.suggest(result)
-    assert f"--learning-rate {suggestions.steepest:.2g} " in printed
-    assert f"--learning-rate {suggestions.tenth_of_lowest:.2g} " in printed
+    assert f"the loss falls fastest at {suggestions.steepest:.2g}; " in printed
+    assert f"a tenth of the rate with the lowest loss is {suggestions.tenth_of_lowest:.2g}\n" in printed
+    assert suggestions.recommended == min(suggestions)
+    assert printed.count("--learning-rate") == 1
+    assert f"recommended: --learning-rate {suggestions.recommended:.2g}, " in printed
     table = tables.read_csv(output / "find_lr.csv")
     assert [*table] == ["step", "rate", "loss", "smoothed_loss"]
     np.testing.assert_array_equal(table["loss"], result.losses)

@@ -99,6 +99,8 @@ def test_options_are_converted_to_the_types_of_their_fields(words, expected):
     ("words", "message"),
     [
         (["--epoch", "3"], "unknown option '--epoch'. Did you mean '--epochs'?"),
+        (["--lr", "0.1"], "unknown option '--lr'. Did you mean '--learning-rate'?"),
+        (["--bs", "8"], "Did you mean '--batch-size'?"),
         (["--epochs", "three"], "argument --epochs: invalid int value: 'three'"),
         (["--source", "web"], "argument --source: invalid choice: 'web'"),
         (["--loss-weights", "1"], "argument --loss-weights: expected 2 arguments"),

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from jaxcls._utils import clock
 from jaxcls.reports.callbacks import ProgressBar
 
 ENTRY = {
@@ -101,6 +102,30 @@ def test_terminal_shows_progress_loss_and_rate(terminal):
     assert "loss 0.7500" in second
     # 400 examples in 0.2 seconds or, on a busy machine, more; tqdm rounds to three digits.
     assert 0.99 * 400 / seconds < rates(second)[-1] <= 400 / 0.2
+
+
+def test_while_the_steps_are_compiled_a_terminal_shows_a_clock(terminal, monkeypatch):
+    monkeypatch.setattr(clock, "_SILENT_SECONDS", 0.0)
+    monkeypatch.setattr("sys.stderr", terminal.out)
+    with ProgressBar(100, epochs=1, batch_size=10) as bar:
+        bar.on_compile_begin(23.0)
+        time.sleep(1.5)
+        shown = terminal.shown()
+        bar.on_chunk_end(20, 1.5)
+    assert "compiling (first time, about 20 s): 0 s" in shown
+    assert "about 20 s): 1 s" in shown
+
+
+def test_elsewhere_it_is_one_line_if_it_takes_long(monkeypatch, capsys):
+    lines = []
+    for silent in (0.0, 60.0):
+        monkeypatch.setattr(clock, "_SILENT_SECONDS", silent)
+        with ProgressBar(100, epochs=1, batch_size=10, say=lines.append, out=io.StringIO()) as bar:
+            bar.on_compile_begin(0.4)
+            time.sleep(0.3)
+            bar.on_chunk_end(20, 1.5)
+    assert lines == ["compiling (first time, about 1 s)"]
+    assert capsys.readouterr() == ("", "")
 
 
 def test_steps_of_an_earlier_process_count_for_the_bar_but_not_the_rate(terminal):

@@ -115,7 +115,7 @@ def test_restore_best_tests_the_best_epoch(data_dir, tmp_path):
     [
         {"optimizer": "sgd", "momentum": 0.9, "nesterov": True, "semantics": "keras"},
         {"optimizer": "schedule_free", "schedule": "constant"},
-        {"loss": "focal_loss", "gamma": 1.0, "class_weight": "effective"},
+        {"loss": "focal_loss", "gamma": 1.0, "class_weight": ("effective",)},
         {"loss": "weighted_crossentropy", "ema_decay": 0.9},
         {"loss": "categorical_crossentropy", "gradient_accumulation_steps": 3, "global_clipnorm": 1.0},
         {"model": "cnn", "dtype": "bfloat16", "preset": "best", "monitor": "loss"},

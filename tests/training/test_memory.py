@@ -45,13 +45,13 @@ def test_the_message_names_the_batch_size_that_fits_and_the_flag_that_makes_up_f
     assert free_bytes < needs(BATCH // 2)
     monkeypatch.setattr(memory, "free", lambda devices: free_bytes)
     with pytest.raises(InputError, match=rf"--batch-size {BATCH}: .* --batch-size 128 fits; .*-steps 4 ") as error:
-        memory.checked(chunk)(*arguments)
+        memory.compile_checked(chunk, *arguments)
     assert re.search(r"has 0\.\d+ GB free", str(error.value))
     # Nothing was run: the state was not donated.
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(arguments[0]))
     monkeypatch.setattr(memory, "free", lambda devices: 1)
     with pytest.raises(InputError, match="No smaller batch fits"):
-        memory.checked(chunk)(*arguments)
+        memory.compile_checked(chunk, *arguments)
 
 
 @pytest.mark.parametrize("free_bytes", [None, 1 << 40])
@@ -62,10 +62,12 @@ def test_what_fits_is_run_and_compiled_once(monkeypatch, free_bytes):
     )
     monkeypatch.setattr(memory, "free", lambda devices: free_bytes)
     chunk, state, batches = chunk_and_arguments()
-    checked = memory.checked(chunk)
     compiled.clear()
-    state, metrics = checked(state, batches)
-    state, metrics = checked(state, batches)
+    expected = []
+    memory.compile_checked(chunk, state, batches, expected.append)
+    state, metrics = chunk(state, batches)
+    state, metrics = chunk(state, batches)
+    assert expected[0] > 0
     assert len(compiled) == 1
     assert int(state.step) == 4
     assert metrics.applied.all()

@@ -137,3 +137,22 @@ def test_a_checkout_that_is_not_installed_is_recorded(monkeypatch):
 
     monkeypatch.setattr(importlib.metadata, "version", installed)
     assert environment.record()["packages"]["jaxcls"] == jaxcls.__version__
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu", "no_such_platform"])
+@pytest.mark.parametrize(
+    "command", ["train --task csv", "find-lr --task csv", "predict --run-dir a --input b --output c"]
+)
+def test_a_platform_that_is_not_available_is_an_error_of_one_line(platform, command):
+    process = subprocess.run(
+        [sys.executable, "-m", "jaxcls", *command.split()],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"JAX_PLATFORMS": platform},
+    )
+    if "not available" not in process.stderr and platform != "no_such_platform":
+        pytest.skip(f"this machine has a device of {platform}")
+    assert process.returncode == 2
+    [line] = process.stderr.splitlines()
+    assert line.startswith(f"error: JAX_PLATFORMS={platform} asks for devices that are not available here: ")
+    assert line.endswith("or set JAX_PLATFORMS=cpu.")

@@ -9,7 +9,7 @@ import numpy as np
 from jaxcls import losses
 from jaxcls import metrics as metric_functions
 from jaxcls._utils import labels
-from jaxcls._utils.errors import InputError, flag
+from jaxcls._utils.errors import InputError, flag, unknown_name
 from jaxcls._utils.labels import ProblemName
 from jaxcls.data import predictions
 from jaxcls.data.dataset import Split, Unlabeled
@@ -40,6 +40,8 @@ class Classification(Problem):
                 raise InputError(f"{flag(name)} is for {where}, and this is a {self.problem} problem; leave it out.")
         if settings.monitor != "loss":
             metric_functions.get(settings.monitor, self.problem)
+        if settings.class_weight is not None:
+            _class_weight(settings.class_weight)
         if settings.tune_threshold is not None:
             check_tunable(settings.tune_threshold, self.problem)
 
@@ -61,11 +63,14 @@ class Classification(Problem):
         options: dict[str, Any] = {"normalizer": "batch", "ignore_label": self.ignore_label}
         options |= settings_module.select(settings, LossOptions)
         if settings.loss == "weighted_crossentropy" and "pos_weight" not in options:
-            options.setdefault("class_weight", "balanced")
+            options.setdefault("class_weight", ("balanced",))
         count = len(self.class_names)
         if "class_weight" in options:
+            # The classes of a multilabel problem are 0 and 1 of each label.
+            names = ("0", "1") if self.problem == "multilabel" else self.class_names
+            weights = _class_weight(options["class_weight"], names)
             options["class_weight"] = labels.resolve_class_weight(
-                options["class_weight"], self.problem, count, labels=train_labels, ignore_label=self.ignore_label
+                weights, self.problem, count, labels=train_labels, ignore_label=self.ignore_label
             ).astype(np.float32)
         if losses.find(settings.loss, self.problem) is losses.logit_adjusted_cross_entropy:
             options["prior"] = np.bincount(train_labels, minlength=count) / len(train_labels)
@@ -105,3 +110,33 @@ class Classification(Problem):
         if sample is not None and any(map(tables.is_formula, [*columns, *ids])):
             request.say("note: some ids or columns begin like a formula: do not open this submission as a spreadsheet")
         return f"{len(ids):,} predictions"
+
+
+def _class_weight(words: Sequence[str], class_names: Sequence[str] | None = None) -> str | dict[int, float]:
+    """Returns --class-weight as a method's name or weights by index; without class names, it is only checked.
+
+    >>> _class_weight(["1:3", "cat:0.5"], ["cat", "dog", "owl"])
+    {0: 0.5, 1: 3.0, 2: 1.0}
+    """
+    if len(words) == 1 and words[0] in ("balanced", "effective"):
+        return words[0]
+    weights = dict.fromkeys(range(len(class_names or ())), 1.0)
+    for word in words:
+        name, _, number = word.rpartition(":")
+        try:
+            weight = float(number)
+        except ValueError:
+            weight = -1.0
+        if not name or not 0 <= weight < np.inf:
+            raise InputError(
+                f"--class-weight {word!r}: give balanced, effective, or a weight for each class, such as 0:1 1:3."
+            )
+        if class_names is None:
+            continue
+        if name in class_names:
+            weights[class_names.index(name)] = weight
+        elif name.isdecimal() and int(name) in weights:
+            weights[int(name)] = weight
+        else:
+            raise InputError(f"--class-weight {word}: {unknown_name('class', name, class_names)}")
+    return weights
