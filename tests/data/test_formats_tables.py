@@ -235,5 +235,12 @@ def test_parquet_and_feather_files_are_read_as_csv_is(tmp_path, format):
 def test_a_url_gets_a_clear_answer():
     from pathlib import Path
 
-    with pytest.raises(InputError, match="It is a URL: download it first"):
+    with pytest.raises(InputError, match=r"Download it first.* https://example\.com/rows\.csv"):
         tables.read(Path("https://example.com/rows.csv"))
+
+
+@given(st.lists(st.text("0123456789.,-+eE_ %n\u0663", max_size=6) | st.floats().map(str)), st.sampled_from(".,"))
+def test_a_value_is_the_same_number_alone_and_among_others(words, decimal):
+    together = columns.to_numbers(np.array(words, object), decimal)
+    np.testing.assert_array_equal(together, [columns.number(word, decimal) for word in words])
+    assert not np.isinf(together).any()

@@ -183,3 +183,51 @@ def test_a_run_learns_the_table_and_saves_its_preprocessor(settings, tmp_path):
     record = json.loads((tmp_path / "run" / "predictor.json").read_text())
     assert record["class_names"] == ["fruit", "herb", "tree"]
     assert record["preprocessor"]["type"] == "tables"
+
+
+def passengers(rows, seed):
+    """A table like that of the Titanic: numbers, categories with gaps, dates, texts, names and ids."""
+    random = np.random.default_rng(seed)
+    female, port = random.random(rows) < 0.4, random.choice(["S", "C", "Q", ""], rows, p=[0.6, 0.2, 0.1, 0.1])
+    age, fare, day = random.normal(30, 12, rows).clip(1), random.lognormal(3, 0.8, rows), random.integers(0, 700, rows)
+    ill = random.random(rows) < 0.4
+    score = 2.0 * female + 0.5 * (port == "C") - 0.02 * age + 0.3 * np.log(fare) - 1.2 * ill + np.sin(day / 110) - 0.8
+    notes = np.where(ill, "complains of a high fever", "in good health and well fed")
+    return {
+        "PassengerId": np.arange(rows) + 1,
+        "Survived": (random.random(rows) < 1 / (1 + np.exp(-score))).astype(int),
+        "Name": [f"Doe{random.integers(10**6)}" for _ in range(rows)],
+        "Sex": np.where(female, "female", "male"),
+        "Age": np.where(random.random(rows) < 0.2, np.nan, age.round(1)),
+        "Fare": [f"{value:.2f}" if row % 97 else "unknown" for row, value in enumerate(fare)],
+        "Embarked": port,
+        "Booked": (np.datetime64("2021-01-04") + day).astype(str),
+        "Notes": [f"Cabin {random.integers(90)}, {note}" for note in notes],
+    }
+
+
+@pytest.mark.slow
+def test_a_table_like_that_of_the_titanic_needs_no_flag_but_the_label(tmp_path):
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import roc_auc_score
+
+    train, test = passengers(891, 0), passengers(418, 1)
+    write_csv(tmp_path / "train.csv", train)
+    write_csv(tmp_path / "test.csv", test)
+    lines: list[str] = []
+    options = {"data": tmp_path / "train.csv", "test_data": tmp_path / "test.csv", "run_dir": tmp_path / "run"}
+    result = run(Settings(task="csv", label_column=("Survived",), **options), say=lines.append)
+    types = {line.split()[0]: line.split()[1] for line in lines[1].splitlines()}
+    assert types == {
+        "PassengerId": "unused", "Name": "unused", "Sex": "category", "Age": "number", "Fare": "number",
+        "Embarked": "category", "Booked": "date", "Notes": "text",
+    }  # fmt: skip
+
+    def features(table):
+        fare = np.array([np.nan if word == "unknown" else float(word) for word in table["Fare"]])
+        numbers = [np.nan_to_num(column, nan=30.0) for column in (table["Age"], fare)]
+        return np.stack([*numbers, table["Sex"] == "male", *(table["Embarked"] == port for port in "SCQ")], axis=1)
+
+    scaled = LogisticRegression(max_iter=5000).fit(features(train), train["Survived"])
+    expected = roc_auc_score(test["Survived"], scaled.predict_proba(features(test))[:, 1])
+    assert result.report["metrics"]["roc_auc"] > expected

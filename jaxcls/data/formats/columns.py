@@ -109,6 +109,12 @@ def to_numbers(column: Any, decimal: str) -> np.ndarray:
     """A column of numbers or of their spellings as float64; what is no finite number is NaN."""
     if isinstance(column, np.ndarray) and column.dtype != object:
         return np.where(np.isinf(column), np.nan, column).astype(np.float64)
+    # For speed: of plain numbers, float reads the same as `number`, apart from 1_0 and the digits of other scripts.
+    try:
+        if decimal == "." and (text := "".join(column)).isascii() and "_" not in text:
+            return to_numbers(np.array(column, object).astype(np.float64), decimal)
+    except (TypeError, ValueError):
+        pass
     read = [number(value, decimal) if isinstance(value, str) else math.nan if value is None else float(value)
             for value in column]  # fmt: skip
     return to_numbers(np.array(read, np.float64), decimal)
@@ -189,7 +195,10 @@ def unfamiliar(table: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]
     words = dict.fromkeys(record["categories"], "words that training rows do not have")
     lines = []
     for name, what in {**numeric, **dates, **words}.items():
-        values = [word for word in map(as_word, table.get(name, ())) if not is_missing(word)]
+        column = table.get(name, ())
+        if name in numeric:
+            column = [column[row] for row in np.flatnonzero(np.isnan(to_numbers(column, decimal)))]
+        values = [word for word in map(as_word, column) if not is_missing(word)]
         if name in dates:
             other = [word for word in values if date(word, record["dates"][name]) is None]
         elif name in words:
@@ -198,11 +207,11 @@ def unfamiliar(table: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]
             # A few new words are to be expected.
             other = other if len(other) > len(values) / 10 else []
         else:
-            other = [word for word in values if math.isnan(number(word, decimal))]
+            other = values
         if other:
             lines.append(
                 f"column {name!r}: {len(other):,} of {len(table[name]):,} rows hold {what}, such as {other[0][:40]!r}; "
-                "they count as missing"
+                f"they count as {'unknown' if name in words else 'missing'}"
             )
     return lines
 

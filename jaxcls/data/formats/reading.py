@@ -42,8 +42,8 @@ def error_names(path: Path | str, damage: tuple[type[Exception], ...] = (), what
         raise InputError(f"{path}: {what} ({error}). The file may be damaged; fetch it again.") from error
     except OSError as error:
         # A Path has only one slash of a URL left.
-        url = re.match(r"(https?|ftp|s3|gs|hf):/", str(path))
-        hint = f" It is a URL: download it first, for example with: curl -LO {path}" if url else ""
+        url = re.match(r"(?P<scheme>https?|ftp|s3|gs|hf):/+(?P<rest>.*)", str(path))
+        hint = f" Download it first, for example with: curl -LO {url['scheme']}://{url['rest']}" if url else ""
         raise InputError(f"{path}: cannot be read ({error.strerror or error}).{hint}") from error
 
 
