@@ -200,10 +200,10 @@ def fit(
                 "directory."
             )
         state, progress = restored.state, Progress(**restored.metadata)
-        if len(progress.history) > config.epochs:
+        if (done := len(progress.history) - earlier) > config.epochs:
             raise InputError(
-                f"the run has {len(progress.history)} epochs already, more than epochs={config.epochs}; give at least "
-                "as many, or another directory."
+                f"the run has {done} epochs already, more than epochs={config.epochs}; give at least as many, or "
+                "another directory."
             )
         if progress.most_in_row >= config.max_skipped_steps:
             raise DivergedError(_diverged(progress, restored.step))
