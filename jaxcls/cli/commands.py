@@ -116,7 +116,9 @@ class Evaluate(DataSource):
         for line in build.unfamiliar(learned.experiment.preprocessor, split.inputs):
             say(f"warning: {line}")
         problem = problems.get(task.problem, dataset.class_names)
-        result = problem.report(learned.predict(split.inputs), split, learned.thresholds) | {
+        # In the batches of the run's test, to the same bits.
+        scores = learned.experiment.scores(learned.weights, learned.experiment.transform(split.inputs))
+        result = problem.report(scores, split, learned.thresholds) | {
             "split": self.split,
             "thresholds": plain_thresholds(learned.thresholds),
             "synthetic": dataset.provenance.synthetic,
@@ -142,8 +144,8 @@ class Predict:
     run_dir: Path
     """folder of the run"""
     input: Path
-    """examples in the format of the task's test examples, without labels; of a run of jaxcls.compile, an .npy or .npz
-    file"""
+    """examples in the format of the test examples, without labels; for a task on images also an image file or a folder
+    of images; of a run of jaxcls.compile, an .npy or .npz file"""
     output: Path
     """CSV file to write: for every example its id, predicted class or labels, and the probability of each class; for a
     detector, a JSON file in the format of COCO results"""

@@ -173,17 +173,17 @@ ROLES = {"train": "train(?:ing)?|trn", "validation": "val(?:id(?:ation)?)?|dev",
 _ROLE = re.compile(
     "|".join(rf"(?P<{role}>(?:{words})(?:set|data|images)?)" for role, words in ROLES.items()), re.IGNORECASE
 )
-_FILLERS = {"set", "data", "dataset", "images", "image", "imgs", "split"}
+# Words that may be next to it, as digits may.
+_FILLERS = {"set", "data", "dataset", "images", "image", "imgs", "split", "annotations", "labels", "instances", "coco"}
 
 
 def role(name: str) -> str | None:
     """Returns the split that a folder or a file is named after: 'train', 'validation', 'test' or None.
 
-    >>> [role(name) for name in ("Training", "valid", "TestSet", "dev_images", "train_station")]
+    >>> [role(name) for name in ("Training", "valid", "TestSet", "val2017", "train_station")]
     ['train', 'validation', 'test', 'validation', None]
     """
-    found = _role(name)
-    return found[0] if found and not found[1] else None
+    return roles([name]).get(name)
 
 
 def roles(names: Iterable[str]) -> dict[str, str]:
@@ -192,14 +192,14 @@ def roles(names: Iterable[str]) -> dict[str, str]:
     >>> roles(["seg_train", "seg_test", "train_station", "airport", "Test"])
     {'seg_train': 'train', 'seg_test': 'test', 'Test': 'test'}
     """
-    found = {name: one for name in names if (one := _role(name))}
-    return {name: one for name, (one, left) in found.items()
-            if not left or {other for other, rest in found.values() if rest == left} > {"train"}}  # fmt: skip
+    named = {name: one for name in names if (one := _role(name))}
+    return {name: one for name, (one, left) in named.items()
+            if not left or {other for other, rest in named.values() if rest == left} > {"train"}}  # fmt: skip
 
 
 def _role(name: str) -> tuple[str, tuple[str, ...]] | None:
     """The split that one word of a name says, and the other words."""
-    words = re.findall(r"[A-Z]?[^\W\dA-Z_]+|[A-Z]+|\d+", name)
+    words = re.findall(r"[A-Z]?[^\W\dA-Z_]+|[A-Z]+", name)
     matches = {index: match for index, word in enumerate(words) if (match := _ROLE.fullmatch(word))}
     if len(matches) != 1:
         return None

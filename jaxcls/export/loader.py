@@ -94,13 +94,16 @@ class Model:
 
         Args:
           inputs: see :meth:`encode`.
-          batch_size: examples per batch. The default is that of the training run, which gives the same bits.
+          batch_size: examples per batch. The default is that of `jaxcls predict`, which gives the same bits: 1, 8 or 64
+            if it holds all inputs, else that of the training run.
         """
         encoded = self.encode(inputs)
         count = len(jax.tree.leaves(encoded)[0])
         if not count:
             raise ExportError("there is no input to predict.")
-        size, buckets = batch_size or self.record["batch_size"], self.record["buckets"]
+        most, buckets = self.record["batch_size"], self.record["buckets"]
+        # Of few examples, one that is hardly padded.
+        size = batch_size or next((size for size in (1, 8, 64) if count <= size < most), most)
         numbers = np.zeros(count, int)
         if buckets:
             # Each input is cut to the first size that holds it, as in the training run.

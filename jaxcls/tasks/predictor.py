@@ -16,7 +16,9 @@ from jaxcls._utils.errors import InputError, error_context
 from jaxcls.checkpoints import CheckpointManager
 from jaxcls.data import adapters
 from jaxcls.data.dataset import Unlabeled
+from jaxcls.data.formats import images
 from jaxcls.data.preprocessing import from_record
+from jaxcls.data.preprocessing.images import ImagePreprocessor
 from jaxcls.export.exportable import Exportable
 from jaxcls.kernels import native
 from jaxcls.reports import run_directory
@@ -70,7 +72,7 @@ class Predictor(NamedTuple):
           inputs: raw, as the task's preprocessor takes them, or arrays.
         """
         with native.portable() if self.portable else contextlib.nullcontext():
-            return self.experiment.scores(self.weights, self.experiment.transform(inputs))
+            return self.experiment.predicted(self.weights, inputs)
 
     @property
     def problem(self) -> Any:
@@ -90,7 +92,13 @@ class Predictor(NamedTuple):
         return self.experiment.name + (", learned from SYNTHETIC examples" if self.data["synthetic"] else "")
 
     def read(self, path: Path) -> Unlabeled:
-        """Reads examples to predict, in the format of the task's test examples; without a task, NumPy's arrays."""
+        """Reads examples to predict: image files if the run is of images, else in the format of the test examples.
+
+        Without a task, these are NumPy's arrays.
+        """
+        match self.experiment.preprocessor:
+            case ImagePreprocessor(shape=(height, width, channels)) if images.is_image(path):
+                return images.read_unlabeled(path, height if height == width else (height, width), channels)
         return self.task.read(path, self.task_settings) if self.task else adapters.read_arrays(path)
 
     def exportable(self, inputs: PyTree = None) -> Exportable:

@@ -16,7 +16,7 @@ import optax
 
 from jaxcls._utils.errors import InputError, reason
 from jaxcls.data.adapters import as_arrays
-from jaxcls.data.batching import Buckets, Examples
+from jaxcls.data.batching import Buckets, Examples, prediction_batch_size
 from jaxcls.data.preprocessing import Preprocessor
 from jaxcls.models import Model
 from jaxcls.reports.callbacks import Callback
@@ -117,7 +117,13 @@ class Experiment:
         Args:
           inputs: as the preprocessor takes them, or arrays.
         """
-        return self.scores(steps.evaluated_weights(state), self.transform(inputs))
+        return self.predicted(steps.evaluated_weights(state), inputs)
+
+    def predicted(self, weights: Mapping[str, PyTree], inputs: PyTree) -> PyTree:
+        """Returns probabilities like :meth:`predict`, with weights as of :meth:`scores`."""
+        arrays = self.transform(inputs)
+        size = prediction_batch_size(len(jax.tree.leaves(arrays)[0]), self.eval_batch_size)
+        return self.scores(weights, arrays, batch_size=size)
 
     def evaluate(self, state: TrainState, data: Any) -> dict[str, float]:
         """Returns the loss and the metrics of examples; with several outputs also of each, as in 'article_accuracy'.
@@ -246,16 +252,17 @@ class Experiment:
         """
         return objectives.checked_examples(self.objective, data, self.output_shapes, scored=scored)
 
-    def scores(self, weights: Mapping[str, PyTree], inputs: PyTree) -> PyTree:
+    def scores(self, weights: Mapping[str, PyTree], inputs: PyTree, *, batch_size: int | None = None) -> PyTree:
         """Returns the scores of any number of input arrays, on the host.
 
         Args:
           weights: "params" and "model_state".
+          batch_size: `eval_batch_size` by default.
         """
         if not len(jax.tree.leaves(inputs)[0]):
             scores, _ = self.prediction_step.eval_shape(*weights.values(), self._batch_shapes(inputs, 1))
             return jax.tree.map(lambda leaf: np.zeros((0, *leaf.shape[1:]), leaf.dtype), scores)
-        return self._map_batches(lambda *batch: self.prediction_step(*batch)[0], weights, inputs)
+        return self._map_batches(lambda *batch: self.prediction_step(*batch)[0], weights, inputs, batch_size=batch_size)
 
     def measure(self, state: TrainState, data: Examples) -> dict[str, float]:
         """Returns the loss and the metrics of examples that are known to be valid."""
@@ -337,11 +344,12 @@ class Experiment:
 
         return judge
 
-    def _map_batches(self, step: Callable[..., PyTree], weights: Mapping[str, PyTree], *arrays: PyTree) -> PyTree:
+    def _map_batches(
+        self, step: Callable[..., PyTree], weights: Mapping[str, PyTree], *arrays: PyTree, batch_size: int | None = None
+    ) -> PyTree:
+        size = -(-(batch_size or self.eval_batch_size) // jax.device_count()) * jax.device_count()
         step = functools.partial(step, weights["params"], weights["model_state"])
-        return steps.collect(
-            step, *arrays, batch_size=self._prediction_batch, buckets=self.buckets, sharding=shardings()[1]
-        )
+        return steps.collect(step, *arrays, batch_size=size, buckets=self.buckets, sharding=shardings()[1])
 
     @property
     def _prediction_batch(self) -> int:

@@ -77,6 +77,8 @@ class DataSettings(DataSource):
     """how to read an uncertain label (CheXpert's -1): as unknown, positive or negative"""
     skip_damaged: bool | None = None
     """skip and count images that cannot be decoded, instead of stopping (image_folder)"""
+    strict_annotations: bool | None = None
+    """stop at annotations that are not as they should be, instead of repairing or leaving them out (detection)"""
     image_size: int | None = None
     """height and width in pixels to which images are resized"""
     max_length: int | None = None

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import small_data
 from idx_files import write_idx
+from PIL import Image
 
 from jaxcls.cli.main import main
 from jaxcls.data.formats import idx, tables
@@ -220,3 +221,22 @@ def test_ids_that_look_like_formulas_are_escaped_except_in_submissions(leaf_run,
     written, printed = predicted(capsys, leaf_run, tmp_path / "test.csv", tmp_path / "submission.csv", *flag)
     assert written["id"][0] == "=1+1"
     assert "do not open this submission as a spreadsheet" in printed
+
+
+def test_a_run_on_idx_files_predicts_image_files_and_folders(image_run, data_dir, tmp_path, capsys):
+    pixels = idx.read_idx(data_dir / "t10k-images-idx3-ubyte.gz")[:3]
+    (tmp_path / "images" / "more").mkdir(parents=True)
+    for name, image in zip(("a.png", "b.png", "more/c.png"), pixels, strict=True):
+        Image.fromarray(image).save(tmp_path / "images" / name)
+    learned = predictor.load(image_run)
+    examples = learned.read(tmp_path / "images")
+    np.testing.assert_array_equal(examples.inputs[..., 0], pixels)
+    assert examples.ids.tolist() == ["a.png", "b.png", "more/c.png"]
+    np.testing.assert_array_equal(learned.read(tmp_path / "images" / "more" / "c.png").inputs[0, ..., 0], pixels[2])
+    Image.fromarray(pixels[2]).convert("RGB").resize((56, 56), 0).save(tmp_path / "photo.jpg")
+    output = tmp_path / "predicted.csv"
+    assert (
+        main(["predict", "--run-dir", str(image_run), "--input", str(tmp_path / "photo.jpg"), "--output", str(output)])
+        == 0
+    )
+    assert output.read_text().splitlines()[1].startswith("photo.jpg,")

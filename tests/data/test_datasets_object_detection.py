@@ -1,7 +1,9 @@
 """Data sets for detection: the layouts of COCO, Pascal VOC and TFDS, the synthetic scenes, and invalid data."""
 
 import json
+import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -60,8 +62,8 @@ def folder(written, tmp_path):
     return tmp_path / "data"
 
 
-def load(folder, size=48, channels=3, source="auto"):
-    return object_detection.load(source, folder, size=size, channels=channels)
+def load(folder, size=48, channels=3, source="auto", **options):
+    return object_detection.load(source, folder, size=size, channels=channels, **options)
 
 
 @pytest.mark.parametrize(("size", "channels"), [(96, 3), (48, 1), (192, 3)])
@@ -140,7 +142,10 @@ def changed(folder, change):
 def test_an_image_whose_size_differs_from_its_annotations_is_refused(folder):
     Image.new("RGB", (64, 96)).save(folder / "train2017" / "0.png")
     with pytest.raises(InputError, match=r"train2017/0\.png: has 64 x 96 pixels .* its annotations say 96 x 64"):
-        load(folder)
+        load(folder, strict=True)
+    dataset = load(folder)
+    assert dataset.train.num_examples == 3
+    assert "warning: 1 images are left out, such as" in dataset.provenance.note
 
 
 def test_the_size_of_a_rotated_image_is_that_after_rotation(folder):
@@ -162,8 +167,8 @@ def without_images(folder):
     shutil.rmtree(folder / "val2017")
 
 
-def without_a_test(folder):
-    (folder / "annotations" / "instances_val2017.json").unlink()
+def without_train(folder):
+    (folder / "annotations" / "instances_train2017.json").rename(folder / "annotations" / "instances_test.json")
 
 
 def with_two_trains(folder):
@@ -191,8 +196,8 @@ def leading_out(folder):
     [
         (without_image, r"train2017\.json: there is no image 1\.png; 1 of 4"),
         (with_a_broken_image, r"val2017/1\.png: not an image"),
-        (without_images, r"images of instances_val2017.json are in none of .*val2017"),
-        (without_a_test, r"must hold instances_train\*\.json, and"),
+        (without_images, r"instances_val2017.json: its image 0\.png is in none of the folders"),
+        (without_train, r"holds instances_test\.json, instances_val2017\.json; it must hold those of train"),
         (with_two_trains, "there must be one for train"),
         (without_annotations, "has none of the known layouts"),
         (without_objects, "no training image has an object"),
@@ -206,7 +211,79 @@ def leading_out(folder):
 def test_missing_or_inconsistent_files_are_refused(folder, damage, message):
     damage(folder)
     with pytest.raises(InputError, match=message):
-        load(folder)
+        load(folder, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("damage", "note"),
+    [
+        (without_image, "warning: 1 images are left out, such as .*there is no image 1.png; 1 of 4"),
+        (with_another_category, "3 objects"),
+        (leading_out, "3 objects"),
+    ],
+)
+def test_inconsistent_files_are_repaired_or_left_out_and_counted(folder, damage, note):
+    damage(folder)
+    assert re.search(note, load(folder).provenance.note)
+
+
+PEOPLES = {
+    "images": [{"id": "x1", "file_name": "up\\a.png"}, {"id": "2", "file_name": "/data/upload/b.png", "height": 0}],
+    "annotations": [
+        {"image_id": "x1", "category_id": "0", "bbox": [-9, 2, 19, 10], "iscrowd": None},
+        {"id": 1, "image_id": 2, "category_id": 1, "segmentation": [[10, 5, 30, 5, 20, 15], [12, 6, 14, 18]]},
+        {"id": 1, "image_id": 2, "category_id": 1, "bbox": [3, 3, 0, 5]},
+        {"id": 2, "image_id": 9, "category_id": 1, "bbox": [3, 3, 5, 5]},
+        {"id": 3, "image_id": 2, "category_id": 1, "bbox": [50, 3, 5, 5]},
+    ],
+    "categories": [{"id": 0, "name": "cat"}, {"id": 1, "name": "dog"}],
+}
+
+
+@pytest.mark.parametrize(
+    ("file", "images_in"),
+    [
+        ("train/_annotations.coco.json", "train"),
+        ("annotations/instances_default.json", "images"),
+        ("annotations/instances_Train.json", "images/Train"),
+        ("result.json", "images"),
+    ],
+)
+def test_annotations_as_tools_write_them(tmp_path, file, images_in):
+    (tmp_path / images_in).mkdir(parents=True)
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text(json.dumps(PEOPLES))
+    for name in "ab":
+        Image.new("RGB", (40, 20), "white").save(tmp_path / images_in / f"{name}.png")
+    if "train" in file:
+        shutil.copytree(tmp_path / "train", tmp_path / "valid")
+    dataset = load(tmp_path, size=40, test_fraction=0.5)
+    both = [dataset.train, *([] if "train" in file else [dataset.test])]
+    boxes = {split.groups[row]: split.labels["boxes"][row, 0].tolist()
+             for split in both for row in range(split.num_examples)}  # fmt: skip
+    assert {Path(name).name: box for name, box in boxes.items()} == {"a.png": [0, 2, 10, 12], "b.png": [10, 5, 30, 18]}
+    note = dataset.provenance.note
+    assert "2 annotations are left out" in note.replace("4 annotations", "2 annotations")
+    assert "boxes are clipped to their images" in note
+    assert "1 objects are left out" in note.replace("2 objects", "1 objects")
+    with pytest.raises(InputError):
+        load(tmp_path, strict=True)
+
+
+@pytest.mark.parametrize("pair", [("annotations", "images"), ("train", "train")])
+def test_xml_annotations_without_lists_and_sizes(tmp_path, pair):
+    write_voc(tmp_path / "voc", {"train": ["a", "b", "c", "d", "e"]})
+    for kind, name in zip(("Annotations", "JPEGImages"), pair, strict=True):
+        shutil.copytree(tmp_path / "voc" / kind, tmp_path / "data" / name, dirs_exist_ok=True)
+    path = tmp_path / "data" / pair[0] / "a.xml"
+    whole = load(tmp_path / "data", test_fraction=0.4)
+    path.write_text(re.sub("<width>.*</height>", "<width>0</width><height>0</height>", path.read_text()))
+    dataset = load(tmp_path / "data", test_fraction=0.4)
+    assert (dataset.train.num_examples, dataset.test.num_examples) == (3, 2)
+    assert "2 images held out for testing" in dataset.provenance.note
+    assert whole.provenance.sha256 == dataset.provenance.sha256
+    path.write_text(path.read_text().replace("<object>", "<object><name>box</name></object><object>"))
+    assert "1 objects are left out, such as" in load(tmp_path / "data").provenance.note
 
 
 def test_a_missing_folder_and_a_missing_source_are_refused(tmp_path, monkeypatch):

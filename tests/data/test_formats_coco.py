@@ -10,7 +10,7 @@ import pytest
 
 from jaxcls._utils.errors import InputError
 from jaxcls.data.formats import coco
-from jaxcls.data.formats.boxes import Object, annotated
+from jaxcls.data.formats.boxes import Object, Repairs, annotated
 
 GOOD = {
     "images": [
@@ -130,11 +130,13 @@ def test_a_missing_file_is_named(tmp_path):
         coco.read(tmp_path / "none.json")
 
 
-def test_known_boxes_without_height_are_left_out_and_recorded(written):
-    flat = [("images", 0, "id", 200365), ("annotations", 0, "image_id", 200365), ("annotations", 1, "image_id", 200365)]
-    read = coco.read(written(*flat, ("annotations", 0, "bbox", [5, 5, 1.03, 0.0])))
+def test_boxes_without_height_are_left_out_and_counted(written):
+    repairs = Repairs(strict=False)
+    read = coco.read(written(("annotations", 0, "bbox", [5, 5, 1.03, 0.0])), repairs)
     assert [len(some) for some in read.boxes] == [1, 0]
-    assert read.left_out == "annotations [1] have no height and are left out"
+    assert len(repairs.notes) == 1
+    assert "1 annotations are left out, such as" in repairs.notes[0]
+    assert "has no area" in repairs.notes[0]
 
 
 coordinates = st.floats(0, 100, width=32)

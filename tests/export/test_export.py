@@ -80,6 +80,9 @@ def test_a_loaded_model_predicts_the_bits_of_jaxcls_predict(runs, exports, task)
     model = loader.load(exports / task)
     expected = learned.predict(inputs)
     np.testing.assert_array_equal(model.predict(inputs), expected)
+    for count in (1, 5, 12):
+        few = jax.tree.map(lambda values, count=count: values[:count], inputs)
+        np.testing.assert_array_equal(model.predict(few), learned.predict(few))
     np.testing.assert_allclose(model.predict(inputs, batch_size=7), expected, rtol=1e-4, atol=1e-6)
     jax.tree.map(np.testing.assert_array_equal, model.encode(inputs), learned.experiment.preprocessor.transform(inputs))
     assert tuple(model.record["class_names"]) == learned.class_names

@@ -210,6 +210,7 @@ class Coco(FileReader):
             self.open(self.path)
 
     def open(self, path):
+        coco.read(path, boxes.Repairs(strict=False))
         coco.read(path)
 
 
@@ -228,6 +229,7 @@ class Voc(FileReader):
         return [f"<annotation>{size}{thing}{thing}</annotation>".encode()]
 
     def open(self, path):
+        voc.read(self.folder, ["1"], repairs=boxes.Repairs(strict=False))
         voc.read(self.folder, ["1"])
 
 

@@ -107,9 +107,9 @@ def layout_of(folder, *names):
         path = folder / name
         path.mkdir(parents=True, exist_ok=True)
         (path / f"{number}.png").touch()
-    found = image_folders.layout(folder)
-    labels = {role: [found.class_names[label] for label in one.labels] for role, one in found.splits.items()}
-    left_out = sum(int(note.split()[1]) for note in found.notes if "left out" in note)
+    layout = image_folders.layout(folder)
+    labels = {role: [layout.class_names[label] for label in one.labels] for role, one in layout.splits.items()}
+    left_out = sum(int(note.split()[1]) for note in layout.notes if "left out" in note)
     assert sum(map(len, labels.values())) + left_out == len(names)
     return labels, left_out
 
@@ -152,9 +152,9 @@ def test_a_class_folder_behind_a_link_within_the_data_is_read(tmp_path):
         (tmp_path / name / "1.png").touch()
     (tmp_path / "train" / "cat").symlink_to(tmp_path / "pool" / "cats")
     (tmp_path / "train" / "dog" / "loop").symlink_to(tmp_path)
-    found = image_folders.layout(tmp_path)
-    assert found.class_names == ("cat", "dog")
-    assert len(found.splits["train"].paths) == 2
+    layout = image_folders.layout(tmp_path)
+    assert layout.class_names == ("cat", "dog")
+    assert len(layout.splits["train"].paths) == 2
 
 
 def test_files_that_are_not_images_are_ignored_and_counted(plain):

@@ -95,8 +95,8 @@ def layout(data: Path, test_data: Path | None = None) -> Layout:
         below = _below_wrappers(folders, class_names)
         if role == "train":
             class_names = _classes(data, below, [*by_folder], others)
-            if looks := [name for name in class_names if data_splits.role(name)]:
-                notes.append(f"warning: the folder {looks[0]!r} counts as a class, not as a split")
+            if like_splits := [name for name in class_names if data_splits.role(name)]:
+                notes.append(f"warning: the folder {like_splits[0]!r} counts as a class, not as a split")
         images_of[role] = _images(root, listed, below, class_names)
     return Layout(images_of, class_names, notes)
 

@@ -1,7 +1,8 @@
 """Annotated images as every format of boxes is read, and the checks of a box and of a file name."""
 
+import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
@@ -36,12 +37,11 @@ class Annotated(NamedTuple):
 
     Attributes:
       names: the paths of the image files, relative to the folder of images.
-      sizes: int32 (N, 2), the height and width that the annotations declare, in pixels.
+      sizes: int32 (N, 2), the height and width that the annotations declare, in pixels; 0 if they declare none.
       boxes: for each image, float64 (n, 4): x1, y1, x2, y2 in pixels, within the image, with an area above 0.
       classes: for each image, int32 (n,), indices into `class_names`.
       crowd: for each image, bool (n,), as in :class:`Object`.
       class_names: the names of all classes.
-      left_out: which annotations were left out, for the record; '' if none were.
     """
 
     names: list[str]
@@ -50,7 +50,44 @@ class Annotated(NamedTuple):
     classes: list[np.ndarray]
     crowd: list[np.ndarray]
     class_names: tuple[str, ...]
-    left_out: str = ""
+
+    def take(self, rows: Sequence[int]) -> "Annotated":
+        """Returns the images of these rows."""
+        columns: Any = (self.names, self.boxes, self.classes, self.crowd)
+        names, corners, classes, crowd = ([column[row] for row in rows] for column in columns)
+        return Annotated(names, self.sizes[rows], corners, classes, crowd, self.class_names)
+
+
+class Repairs:
+    """Counts what is changed or left out of annotations that are not as they should be.
+
+    Args:
+      strict: whether every such annotation is an error instead.
+    """
+
+    def __init__(self, *, strict: bool = True):
+        self.strict = strict
+        self._done: dict[str, tuple[int, str]] = {}
+
+    def add(self, done: str, problem: InputError, count: int = 1) -> None:
+        """Counts what was done, such as 'boxes are clipped', about a problem, or raises it."""
+        if self.strict:
+            raise problem
+        before, first = self._done.get(done, (0, str(problem)))
+        self._done[done] = (before + count, first)
+
+    @contextlib.contextmanager
+    def leaving_out(self, what: str) -> Iterator[None]:
+        """Leaves out what an InputError within the block is about."""
+        try:
+            yield
+        except InputError as error:
+            self.add(f"{what} are left out", error)
+
+    @property
+    def notes(self) -> list[str]:
+        """What was done, how often, and the first problem of each."""
+        return [f"warning: {count:,} {done}, such as {first}" for done, (count, first) in self._done.items()]
 
 
 def annotated(
@@ -77,11 +114,17 @@ def annotated(
     )
 
 
-def check_box(corners: Sequence[float], height: int, width: int, where: str) -> tuple[float, float, float, float]:
+def check_box(
+    corners: Sequence[float], height: int, width: int, where: str, repairs: Repairs | None = None
+) -> tuple[float, float, float, float]:
     """Checks a box x1, y1, x2, y2 and clips it to its image, beyond which it may extend by up to `OVERSHOOT` pixels.
 
+    Args:
+      height, width: of the image; 0 if they are not known yet, so that nothing is clipped.
+      repairs: counts boxes that extend further and are clipped.
+
     Raises:
-      InputError: it is not finite, has no area, or extends further beyond the image.
+      InputError: it is not finite, has no area in the image, or extends further beyond the image.
 
     >>> check_box((-0.5, 0, 10, 10), 20, 20, "a.json: annotation 7")
     (0.0, 0.0, 10.0, 10.0)
@@ -97,14 +140,18 @@ the image of 20 x 20 pixels (width x height). Correct or remove it.
     box = f"its box, x from {x1:g} to {x2:g} and y from {y1:g} to {y2:g},"
     if min(x2 - x1, y2 - y1) < _MIN_SIDE:
         raise InputError(f"{where}: {box} has no area; its width and height must be above 0. Correct or remove it.")
+    if not height or not width:
+        return x1, y1, x2, y2
     clipped = (max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height)))
     overshoot = max(abs(before - after) for before, after in zip(corners, clipped, strict=True))
+    beyond = InputError(
+        f"{where}: {box} extends beyond the image of {width} x {height} pixels (width x height). Correct or remove it."
+    )
     # A thin box may lie outside of the image within the overshoot.
-    if overshoot > OVERSHOOT or min(clipped[2] - clipped[0], clipped[3] - clipped[1]) < _MIN_SIDE:
-        raise InputError(
-            f"{where}: {box} extends beyond the image of {width} x {height} pixels (width x height). "
-            "Correct or remove it."
-        )
+    if min(clipped[2] - clipped[0], clipped[3] - clipped[1]) < _MIN_SIDE:
+        raise beyond
+    if overshoot > OVERSHOOT:
+        (repairs or Repairs()).add("boxes are clipped to their images", beyond)
     return clipped
 
 
@@ -121,14 +168,20 @@ def check_size(height: float, width: float, where: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def check_name(name: Any, where: str) -> str:
+def check_name(name: Any, where: str, repairs: Repairs | None = None) -> str:
     """Checks the name of an image file, which must not lead out of the folder of images.
+
+    If repairs are allowed, the last part of a path that does, such as one of another computer, is the name.
 
     >>> check_name("../secret.png", "a.json: image 7")
     Traceback (most recent call last):
     ...
     jaxcls._utils.errors.InputError: a.json: image 7: its file name '../secret.png' must be that of a file in ...
     """
+    if repairs and not repairs.strict and isinstance(name, str):
+        name = name.replace("\\", "/")
+        if PurePosixPath(name).is_absolute() or {"..", ":"} & {*PurePosixPath(name).parts, *name}:
+            name = PurePosixPath(name).name
     path = PurePosixPath(name) if isinstance(name, str) and name.strip() else PurePosixPath()
     if path.is_absolute() or ".." in path.parts or not path.name or set("\\\0:") & set(name):
         raise InputError(

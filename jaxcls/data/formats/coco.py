@@ -5,7 +5,7 @@ is the top left corner; everywhere else in jaxcls they are x1, y1, x2, y2.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,16 @@ from jaxcls._utils.errors import InputError, listed
 from jaxcls.data.formats import boxes, reading
 
 
-def read(path: Path) -> boxes.Annotated:
+def read(path: Path, repairs: boxes.Repairs | None = None) -> boxes.Annotated:
     """Reads a file of annotations; opens no image.
 
-    Classes are in the order of their category ids. An image without annotations is one without objects.
+    Classes are in the order of their category ids. An image without annotations is one without objects. An annotation
+    without bbox gets that of its polygons.
+
+    Args:
+      path: the file.
+      repairs: counts what is left out or changed instead of an error about a single image, annotation or category. It
+        also allows ids that are words, annotations without ids, and images without sizes.
 
     Raises:
       InputError: naming the file and the image or the annotation: it is not JSON of this format; an id occurs twice or
@@ -32,44 +38,52 @@ def read(path: Path) -> boxes.Annotated:
     >>> read(path).boxes[0].tolist(), read(path).class_names
     ([[1.0, 2.0, 11.0, 12.0]], ('cat', 'dog'))
     """
+    repairs = repairs or boxes.Repairs()
     with reading.error_names(path, (ValueError, RecursionError), "is not JSON"):
         content = json.loads(path.read_bytes())
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds a {type(content).__name__}; it must hold an object with images.")
-    sizes: dict[int, tuple[int, int]] = {}
-    names: dict[str, int] = {}
-    for identity, image, where in _entries(content, "images", path):
-        name = boxes.check_name(image.get("file_name"), where)
-        if name in names:
-            raise InputError(f"{where}: image {names[name]} has the file name {name} too; file names are unique.")
-        names[name] = identity
-        sizes[identity] = boxes.check_size(_integer(image, "height", where), _integer(image, "width", where), where)
-    ids: dict[str, int] = {}
-    for identity, entry, where in _entries(content, "categories", path):
-        word = entry.get("name")
-        if not isinstance(word, str) or not word.strip() or word in ids:
-            raise InputError(f"{where} has the name {word!r}; it must be a word, and no other category's.")
-        ids[word] = identity
-    categories = dict(sorted(zip(ids.values(), ids, strict=True)))
-    objects: dict[int, list[boxes.Object]] = {identity: [] for identity in sizes}
-    file_names = dict(zip(sizes, names, strict=True))
-    left_out = []
-    for identity, annotation, where in _entries(content, "annotations", path):
-        image_id = _known(annotation, "image_id", file_names, where)
-        category = _known(annotation, "category_id", categories, where)
-        crowd = annotation.get("iscrowd", 0)
-        if crowd not in (0, 1):
-            raise InputError(f"{where}: its iscrowd is {crowd!r}; it is 0 or 1.")
-        where = f"{where} (image {file_names[image_id]})"
-        x, y, width, height = _box(annotation, where)
-        # COCO's instances_train2017.json has one box without height in each of these images.
-        if image_id in (200365, 550395) and height == 0:
-            left_out.append(identity)
-            continue
-        corners = boxes.check_box((x, y, x + width, y + height), *sizes[image_id], where)
-        objects[image_id].append(boxes.Object(category, corners, bool(crowd)))
-    annotated = boxes.annotated([*names], [*sizes.values()], [*objects.values()], categories)
-    return annotated._replace(left_out=f"annotations {left_out} have no height and are left out" if left_out else "")
+    names: dict[str, int | str] = {}
+    sizes: dict[int | str, tuple[int, int]] = {}
+    # Of images and categories: id -> the id of the first with this name.
+    image_ids: dict[int | str, int | str] = {}
+    category_ids: dict[int | str, int | str] = {}
+    for index, entry in enumerate(_entries(content, "images", path)):
+        with repairs.leaving_out("images"):
+            identity, where = _identified(entry, "image", index, image_ids, path, repairs)
+            name = boxes.check_name(entry.get("file_name"), where, repairs)
+            image_ids[identity] = names.setdefault(name, identity)
+            if names[name] != identity:
+                twice = f"image {names[name]} has the file name {name} too; file names are unique."
+                repairs.add("images are merged with another one", InputError(f"{where}: {twice}"))
+                continue
+            sizes[identity] = _size(entry, where, repairs)
+    words: dict[str, int | str] = {}
+    for index, entry in enumerate(_entries(content, "categories", path)):
+        with repairs.leaving_out("categories"):
+            identity, where = _identified(entry, "category", index, category_ids, path, repairs)
+            word = entry.get("name")
+            if not isinstance(word, str) or not word.strip() or (repairs.strict and word in words):
+                raise InputError(f"{where} has the name {word!r}; it must be a word, and no other category's.")
+            category_ids[identity] = words.setdefault(word, identity)
+    known = {words[word]: word for word in sorted(words, key=lambda word: (isinstance(words[word], str), words[word]))}
+    objects: dict[int | str, list[boxes.Object]] = {identity: [] for identity in sizes}
+    file_names = dict(zip(names.values(), names, strict=True))
+    seen: dict[int | str, int | str] = {}
+    for index, annotation in enumerate(_entries(content, "annotations", path)):
+        with repairs.leaving_out("annotations"):
+            identity, where = _identified(annotation, "annotation", index, seen, path, repairs)
+            seen[identity] = identity
+            image_id = _known(annotation, "image_id", image_ids, file_names, where, repairs)
+            category = _known(annotation, "category_id", category_ids, known, where, repairs)
+            crowd = annotation.get("iscrowd") or 0
+            if crowd not in (0, 1):
+                raise InputError(f"{where}: its iscrowd is {crowd!r}; it is 0 or 1.")
+            where = f"{where} (image {file_names[image_id]})"
+            x, y, width, height = _box(annotation, where)
+            corners = boxes.check_box((x, y, x + width, y + height), *sizes[image_id], where, repairs)
+            objects[image_id].append(boxes.Object(category, corners, bool(crowd)))
+    return boxes.annotated([*names], [*sizes.values()], [*objects.values()], known)
 
 
 def write(path: Path, annotated: boxes.Annotated) -> None:
@@ -145,37 +159,69 @@ def _as_xywh(corners: Sequence[float]) -> tuple[float, float, float, float]:
     return x1, y1, x2 - x1, y2 - y1
 
 
-def _entries(content: Mapping[str, Any], key: str, path: Path) -> Iterator[tuple[int, dict[str, Any], str]]:
-    """Yields the id of each entry of a list, which must be unique, the entry, and how to call it in a message."""
+def _entries(content: Mapping[str, Any], key: str, path: Path) -> list[Any]:
     entries = content.get(key)
     if not isinstance(entries, list):
         raise InputError(f"{path}: holds no list {key!r}; COCO's annotations have images, annotations and categories.")
     if not entries and key != "annotations":
         raise InputError(f"{path}: holds no {key}; there must be at least one.")
-    name = {"images": "image", "annotations": "annotation", "categories": "category"}[key]
-    seen = set()
-    for index, entry in enumerate(entries):
-        if not isinstance(entry, dict):
-            raise InputError(f"{path}: {key} holds {entry!r:.40} at index {index}; it must hold objects.")
-        identity = _integer(entry, "id", f"{path}: the {name} at index {index}")
-        where = f"{path}: {name} {identity}"
-        if identity in seen:
-            raise InputError(f"{where} occurs twice; ids are unique.")
-        seen.add(identity)
-        yield identity, entry, where
+    return entries
 
 
-def _known(annotation: Mapping[str, Any], key: str, known: Mapping[int, str], where: str) -> int:
+def _identified(
+    entry: Any, name: str, index: int, seen: Mapping[int | str, Any], path: Path, repairs: boxes.Repairs
+) -> tuple[int | str, str]:
+    """The id of an entry of a list, which must be unique, and how to call the entry in a message."""
+    if not isinstance(entry, dict):
+        key = {"image": "images", "annotation": "annotations", "category": "categories"}[name]
+        raise InputError(f"{path}: {key} holds {entry!r:.40} at index {index}; it must hold objects.")
+    if name == "annotation" and not repairs.strict:
+        # Nothing refers to it.
+        return index, f"{path}: the annotation at index {index}"
+    identity = _integer(entry, "id", f"{path}: the {name} at index {index}", repairs)
+    if identity is None:
+        raise InputError(f"{path}: the {name} at index {index}: its id is missing.")
+    where = f"{path}: {name} {identity!s:.40}"
+    if identity in seen:
+        raise InputError(f"{where} occurs twice; ids are unique.")
+    return identity, where
+
+
+def _size(image: Mapping[str, Any], where: str, repairs: boxes.Repairs) -> tuple[int, int]:
+    try:
+        strictly = boxes.Repairs()
+        height, width = (_integer(image, side, where, strictly) for side in ("height", "width"))
+        return boxes.check_size(height, width, where)  # type: ignore[arg-type]
+    except InputError:
+        if repairs.strict:
+            raise
+        return 0, 0
+
+
+def _known(
+    annotation: Mapping[str, Any],
+    key: str,
+    ids: Mapping[int | str, int | str],
+    names: Mapping[int | str, str],
+    where: str,
+    repairs: boxes.Repairs,
+) -> int | str:
     """The id of an image or a category, which must be one in the file."""
-    identity = _integer(annotation, key, where)
-    if identity not in known:
-        some = listed([f"{number} ({name:.40})" for number, name in known.items()])
-        raise InputError(f"{where}: its {key} {identity} is not in the file, which has {some}.")
-    return identity
+    identity = _integer(annotation, key, where, repairs)
+    if identity not in ids or identity is None:
+        some = listed([f"{number} ({name:.40})" for number, name in names.items()])
+        raise InputError(f"{where}: its {key} {identity!s:.40} is not in the file, which has {some}.")
+    return ids[identity]
 
 
-def _integer(entry: Mapping[str, Any], key: str, where: str) -> int:
+def _integer(entry: Mapping[str, Any], key: str, where: str, repairs: boxes.Repairs) -> int | str | None:
     value = entry.get(key)
+    if not repairs.strict:
+        if value is None:
+            return None
+        if isinstance(value, str) and value.strip():
+            # An id that is a word.
+            return int(value) if value.strip().isdecimal() and len(value) < 19 else value
     # Some tools write 12.0.
     if isinstance(value, float) and value.is_integer():
         value = int(value)
@@ -186,7 +232,12 @@ def _integer(entry: Mapping[str, Any], key: str, where: str) -> int:
 
 
 def _box(annotation: Mapping[str, Any], where: str) -> list[float]:
-    box = annotation.get("bbox")
+    box, polygons = annotation.get("bbox"), annotation.get("segmentation")
+    if not box and isinstance(polygons, list):
+        flat = polygons if all(isinstance(one, list) and len(one) >= 2 for one in polygons) else []
+        if all(type(value) in (int, float) and abs(value) <= 2**53 for one in flat for value in one) and flat:
+            xs, ys = ([value for one in flat for value in one[axis::2]] for axis in (0, 1))
+            box = [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
     # bool is a subclass of int, and not every int fits a float.
     if not (
         isinstance(box, list)

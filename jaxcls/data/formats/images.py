@@ -58,10 +58,14 @@ class Decoded(NamedTuple):
     left_out: tuple[int, ...] = ()
 
 
+# Height and width in pixels, or both of a square.
+Size = int | tuple[int, int]
+
+
 class _Options(NamedTuple):
     """How images are decoded; all of it is part of the cache's key."""
 
-    size: int
+    size: Size
     channels: int
     pad: bool
     skip_damaged: bool = False
@@ -101,7 +105,7 @@ def fitted_size(height: int, width: int, size: int) -> tuple[int, int]:
 def decode_all(
     paths: Sequence[Path],
     *,
-    size: int,
+    size: Size,
     channels: int,
     root: Path,
     what: str,
@@ -116,7 +120,7 @@ def decode_all(
 
     Args:
       paths: the files, in the order of the result.
-      size: height and width of the result, in pixels.
+      size: height and width of the result, in pixels; those of images with `pad` are equal.
       channels: 1 for grayscale, 3 for RGB.
       root: a folder above all of them; errors and checksums use names relative to it.
       what: what the images are, for the progress bar.
@@ -137,7 +141,7 @@ def decode_all(
     files.all_inside(inside or root, paths)
     names = [path.relative_to(root).as_posix() for path in paths]
     folder = environment.cache_directory() / "images" / _key(paths, names, root, options)
-    shape = (len(paths), size, size, channels)
+    shape = (len(paths), *_height_and_width(size), channels)
     if decoded := _read_cached(folder, shape):
         return decoded
     try:
@@ -154,7 +158,12 @@ def decode_all(
     return decoded
 
 
-def decode_path(path: Path, *, size: int, channels: int, pad: bool = False) -> tuple[np.ndarray, Decoded]:
+def is_image(path: Path) -> bool:
+    """Returns whether this is a folder, or a file with the suffix of an image."""
+    return path.is_dir() or path.suffix.lower() in SUFFIXES
+
+
+def decode_path(path: Path, *, size: Size, channels: int, pad: bool = False) -> tuple[np.ndarray, Decoded]:
     """Decodes one image, or all images in a folder and its subfolders.
 
     Args:
@@ -185,7 +194,7 @@ def decode_path(path: Path, *, size: int, channels: int, pad: bool = False) -> t
     return np.array([path.name], object), Decoded(pixels[None], sha256, np.array([original], np.int32))
 
 
-def read_unlabeled(path: Path, size: int, channels: int) -> Unlabeled:
+def read_unlabeled(path: Path, size: Size, channels: int) -> Unlabeled:
     """Reads images to predict, of one file or of a folder; see :func:`decode_path`."""
     ids, decoded = decode_path(path, size=size, channels=channels)
     return Unlabeled(ids, decoded.images)
@@ -277,7 +286,7 @@ def _opened(content: bytes) -> "Image.Image":
 def _decode_file(path: Path, options: _Options) -> _File:
     from PIL import ExifTags, Image, ImageOps
 
-    size, channels, pad, _ = options
+    channels, pad, full = options.channels, options.pad, _height_and_width(options.size)
     mode = "L" if channels == 1 else "RGB"
     with _pillow_error_names(path):
         # Read as a whole: from a file, a decoder would allocate as much as a header declares.
@@ -287,18 +296,22 @@ def _decode_file(path: Path, options: _Options) -> _File:
             if image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8):  # a quarter turn
                 width, height = height, width
             # A JPEG can be decoded at an eighth of its size; twice the result's leaves the rest to a better filter.
-            image.draft(mode, (2 * size, 2 * size))
+            image.draft(mode, (2 * full[1], 2 * full[0]))
             image.load()
             upright = ImageOps.exif_transpose(image)
         # Pillow's bilinear filter averages over all pixels when it reduces. It does not ring, as bicubic does.
-        rows, columns = fitted_size(height, width, size) if pad else (size, size)
+        rows, columns = fitted_size(height, width, full[0]) if pad else full
         resized = _in_mode(upright, mode).resize((columns, rows), Image.Resampling.BILINEAR, reducing_gap=2.0)
         pixels = np.asarray(resized)
         if pixels.dtype != np.uint8:
             pixels = np.rint(pixels).clip(0, 255)
-        canvas = np.zeros((size, size, channels), np.uint8)
+        canvas = np.zeros((*full, channels), np.uint8)
         canvas[:rows, :columns] = pixels if pixels.ndim == 3 else pixels[:, :, None]
     return hashlib.sha256(content).hexdigest(), canvas, (height, width)
+
+
+def _height_and_width(size: Size) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else size
 
 
 def _in_mode(image: "Image.Image", mode: str) -> "Image.Image":
@@ -344,7 +357,7 @@ def _write(folder: Path, paths: Sequence[Path], names: Sequence[str], what: str,
                 raise
             return "", np.zeros(shape[1:], np.uint8), (0, 0)
 
-    shape = (len(paths), options.size, options.size, options.channels)
+    shape = (len(paths), *_height_and_width(options.size), options.channels)
     content, pixels = hashlib.sha256(), hashlib.sha256()
     sizes: list[tuple[int, int]] = []
     # Threads, since Pillow releases the GIL.

@@ -39,7 +39,13 @@ def read_list(path: Path) -> list[str]:
 
 
 def read(
-    folder: Path, names: Sequence[str], class_names: Sequence[str] | None = None, *, inside: Path | None = None
+    folder: Path,
+    names: Sequence[str],
+    class_names: Sequence[str] | None = None,
+    *,
+    inside: Path | None = None,
+    subfolders: tuple[str, str] = ("Annotations", "JPEGImages"),
+    repairs: boxes.Repairs | None = None,
 ) -> boxes.Annotated:
     """Reads Annotations/NAME.xml for each image, and locates JPEGImages/NAME.jpg (or .png, ...); opens no image.
 
@@ -48,33 +54,44 @@ def read(
       names: the names of the images.
       class_names: the known classes; by default all that occur, in alphabetical order.
       inside: the folder that no link may lead out of; `folder` by default.
+      subfolders: where the annotations and the images are.
+      repairs: counts the images and objects that are left out, and the boxes that are clipped, instead of an error. It
+        also allows images whose annotations do not say their size.
 
     Raises:
       InputError: naming the file and the object: a file is missing, damaged, or declares a document type; a class is
         unknown; a box is not four finite numbers, has no area, or extends more than 2 pixels beyond its image.
     """
+    repairs = repairs or boxes.Repairs()
     # The folder is listed once: there may be 17,000 images.
-    there = {path.stem: path.name for path in sorted((folder / "JPEGImages").glob("*"))
+    there = {path.stem: path.name for path in sorted((folder / subfolders[1]).glob("*"))
              if path.suffix.lower() in images.SUFFIXES}  # fmt: skip
     missing = [name for name in names if name not in there]
     if missing:
-        raise images.missing(folder / "JPEGImages", missing, len(names))
-    annotations = [folder / "Annotations" / f"{name}.xml" for name in names]
+        problem = images.missing(folder / subfolders[1], missing, len(names))
+        if len(missing) == len(names):
+            raise problem
+        repairs.add("images are left out", problem, len(missing))
+        names = [name for name in names if name in there]
+    annotations = [folder / subfolders[0] / f"{name}.xml" for name in names]
     files.all_inside(inside or folder, annotations)
-    sizes, objects = zip(*map(_read, annotations), strict=True)
+    read_names, sizes, objects = [], [], []
+    for name, path in zip(names, annotations, strict=True):
+        with repairs.leaving_out("images"):
+            size, items = _read(path, class_names, repairs)
+            read_names.append(there[name])
+            sizes.append(size)
+            objects.append(items)
     if class_names is None:
         class_names = sorted({item.class_id for items in objects for item in items})
         if not class_names:
             raise InputError(f"{folder}: no image has an object in it; there must be one to learn from.")
-    classes = {name: name for name in class_names}
-    for path, items in zip(annotations, objects, strict=True):
-        for item in items:
-            if item.class_id not in classes:
-                raise InputError(f"{path}: {unknown_name('class', item.class_id, classes)}")
-    return boxes.annotated([there[name] for name in names], sizes, objects, classes)
+    return boxes.annotated(read_names, sizes, objects, {name: name for name in class_names})
 
 
-def _read(path: Path) -> tuple[tuple[int, int], list[boxes.Object]]:
+def _read(
+    path: Path, class_names: Sequence[str] | None, repairs: boxes.Repairs
+) -> tuple[tuple[int, int], list[boxes.Object]]:
     """Height and width of an image, and its objects."""
     # LookupError and ValueError: the encoding is unknown, or not one of single bytes.
     damage = (ElementTree.ParseError, LookupError, ValueError)
@@ -82,20 +99,28 @@ def _read(path: Path) -> tuple[tuple[int, int], list[boxes.Object]]:
         if path.stat().st_size > _MAX_BYTES:
             raise InputError(f"{path}: has more than {_MAX_BYTES:,} bytes; it describes one image.")
         root = ElementTree.fromstring(path.read_bytes(), ElementTree.XMLParser(target=_Builder()))
-    height, width = (_number(root, f"size/{side}", str(path)) for side in ("height", "width"))
-    size = boxes.check_size(height, width, str(path))
+    try:
+        height, width = (_number(root, f"size/{side}", str(path)) for side in ("height", "width"))
+        size = boxes.check_size(height, width, str(path))
+    except InputError:
+        if repairs.strict:
+            raise
+        size = 0, 0
     objects = []
     for number, entry in enumerate(root.findall("object"), 1):
         where = f"{path}: object {number}"
-        name = (entry.findtext("name") or "").strip()
-        if not name:
-            raise InputError(f"{where}: has no name.")
-        x1, y1, x2, y2 = (_number(entry, f"bndbox/{side}", where) for side in ("xmin", "ymin", "xmax", "ymax"))
-        difficult = (entry.findtext("difficult") or "0").strip()
-        if difficult not in ("0", "1"):
-            raise InputError(f"{where}: its difficult is {difficult!r}; it is 0 or 1.")
-        corners = boxes.check_box((x1 - 1, y1 - 1, x2, y2), *size, f"{where} ({name})")
-        objects.append(boxes.Object(name, corners, difficult == "1"))
+        with repairs.leaving_out("objects"):
+            name = (entry.findtext("name") or "").strip()
+            if not name:
+                raise InputError(f"{where}: has no name.")
+            if class_names is not None and name not in class_names:
+                raise InputError(f"{path}: {unknown_name('class', name, class_names)}")
+            x1, y1, x2, y2 = (_number(entry, f"bndbox/{side}", where) for side in ("xmin", "ymin", "xmax", "ymax"))
+            difficult = (entry.findtext("difficult") or "0").strip()
+            if difficult not in ("0", "1") and repairs.strict:
+                raise InputError(f"{where}: its difficult is {difficult!r}; it is 0 or 1.")
+            corners = boxes.check_box((x1 - 1, y1 - 1, x2, y2), *size, f"{where} ({name})", repairs)
+            objects.append(boxes.Object(name, corners, difficult == "1"))
     return size, objects
 
 
