@@ -1,11 +1,13 @@
 """Runs a classifier or a detector that jaxcls exported, without jaxcls or Flax.
 
-It needs jax, numpy, flatbuffers (with which jax.export reads its files) and, for texts, tokenizers.
+It needs jax, numpy, flatbuffers (with which jax.export reads its files) and, for texts, tokenizers, for image files
+Pillow.
 
+    python model/loader.py --input photos --output predicted.csv           # an image file, or a folder of images
     python model/loader.py --input images.npy --output predicted.csv       # uint8 (N, height, width, channels)
     python model/loader.py --input texts.txt --output predicted.csv        # one text per line
     python model/loader.py --input rows.csv --output predicted.csv         # the columns of the training data
-    python model/loader.py --input images.npy --output detections.json     # boxes in pixels, from a detector
+    python model/loader.py --input photos --output detections.json         # boxes in pixels, from a detector
 
     import loader                                                          # with the folder on the path
     model = loader.load("model")
@@ -22,6 +24,7 @@ import csv
 import dataclasses
 import gzip
 import hashlib
+import importlib.util
 import io
 import json
 import re
@@ -57,12 +60,14 @@ class Model:
       programs: functions ``(parameters, encoded inputs) -> scores``; one for each size in ``record["buckets"]``, in the
         same order, or a single one.
       tokenizer: of texts, as the `tokenizers` library loads it.
+      folder: of the export.
     """
 
     record: dict[str, Any]
     parameters: dict[str, Any]
     programs: tuple[Callable[..., Any], ...]
     tokenizer: Any = None
+    folder: Path = Path(__file__).parent
 
     def encode(self, inputs: Any) -> Any:
         """Converts inputs to the arrays that the programs take.
@@ -85,6 +90,55 @@ class Model:
                 return _encode_texts(inputs, self.tokenizer, widths[-1])
             case preprocessor:
                 return _encode_table(inputs, preprocessor)
+
+    def read(self, path: str | Path) -> tuple[list[str] | None, Any]:
+        """Reads inputs from a file, or images from a folder.
+
+        Returns:
+          The ids: the names of image files, or the id column of a table; None for row numbers. And the inputs, as
+          :meth:`encode` takes them.
+        """
+        path, preprocessor = Path(path), self.record["preprocessor"]
+        images = preprocessor is not None and preprocessor["type"] in ("images", "detection")
+        if images and path.suffix.lower() not in (".npy", ".npz"):
+            return self._read_images(path, preprocessor)
+        inputs = _read(path, preprocessor)
+        column = self.record.get("id_column") or "id"
+        ids = inputs.get(column) if preprocessor is not None and preprocessor["type"] == "tables" else None
+        return ids, inputs
+
+    def _read_images(self, path: Path, preprocessor: Mapping[str, Any]) -> tuple[list[str], Any]:
+        spec = importlib.util.spec_from_file_location("pixels", self.folder / "pixels.py")
+        pixels: Any = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
+        spec.loader.exec_module(pixels)  # type: ignore[union-attr]
+        files = [path]
+        if path.is_dir():
+            names = sorted(file.relative_to(path) for file in path.rglob("*") if file.suffix.lower() in pixels.SUFFIXES)
+            hidden = (".", "__MACOSX")
+            files = [path / name for name in names if not any(part.startswith(hidden) for part in name.parts)]
+        if not files:
+            raise ExportError(f"{path} holds no images.")
+        height, width, channels = preprocessor["shape"]
+        pad = preprocessor["type"] == "detection"
+        decoded, sizes = [], []
+        for file in files:
+            try:
+                # A detector of gray images converts others as in training.
+                read = pixels.decode(file.read_bytes(), (height, width), 3 if pad else channels, pad=pad)
+            except Exception as error:
+                raise ExportError(f"{file}: cannot be read as an image: {error}.") from error
+            decoded.append(read[0])
+            sizes.append(read[1])
+        ids = [file.relative_to(path).as_posix() if path.is_dir() else file.name for file in files]
+        images = np.stack(decoded)
+        if not pad:
+            return ids, images
+        fitted = np.array([pixels.fitted_size(*size, height) for size in sizes], np.int32)
+        return ids, {
+            "image": pixels.to_gray(images) if channels == 1 else images,
+            "size": fitted,
+            "scale": fitted / np.array(sizes),
+        }
 
     def predict(self, inputs: Any, *, batch_size: int | None = None) -> Any:
         """Returns probabilities: (N,) of the positive class of a binary problem, else (N, classes); a dict by output.
@@ -139,13 +193,20 @@ class Model:
                 decided.append(["|".join(names[row]) for row in values >= np.asarray(thresholds)])
         return ["|".join(row) for row in zip(*decided, strict=True)]
 
-    def detections(self, scores: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
-        """Returns a dict for each detection: row (of the image, from 1), class, bbox (x, y, width, height), score."""
+    def detections(
+        self, scores: Mapping[str, np.ndarray], ids: Sequence[str] | None = None, scale: np.ndarray | None = None
+    ) -> list[dict[str, Any]]:
+        """Returns a dict for each detection: row (of the image, from 1), class, bbox (x, y, width, height), score.
+
+        With ids, as of :meth:`read`, also the image; with a scale, boxes are in pixels of the original image.
+        """
         records = []
         for row, index in np.argwhere(scores["classes"] >= 0):
-            x1, y1, x2, y2 = scores["boxes"][row, index].tolist()
+            corners = scores["boxes"][row, index]
+            x1, y1, x2, y2 = (corners if scale is None else corners / scale[row, [1, 0, 1, 0]]).tolist()
             records.append({
                 "row": int(row) + 1,
+                **({} if ids is None else {"image": ids[row]}),
                 "class": self.record["class_names"][scores["classes"][row, index]],
                 "bbox": [x1, y1, x2 - x1, y2 - y1],
                 "score": float(scores["scores"][row, index]),
@@ -180,7 +241,7 @@ def load(folder: str | Path) -> Model:
         tokenizer = Tokenizer.from_str(files["tokenizer.json"].decode())
         # The name of the padding token in a text is not padding.
         tokenizer.encode_special_tokens = True
-    return Model(record, parameters, programs, tokenizer)
+    return Model(record, parameters, programs, tokenizer, Path(folder))
 
 
 def verified(folder: Path) -> dict[str, bytes]:
@@ -297,16 +358,18 @@ def _escaped(text: str) -> str:
     return re.sub("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", lambda sign: ascii(sign[0])[1:-1], text)
 
 
-def _csv(model: Model, scores: np.ndarray) -> str:
+def _csv(model: Model, scores: np.ndarray, ids: Sequence[Any] | None = None) -> str:
     columns: dict[str, list[float]] = {}
     for output, (_, names, _, values) in model._outputs(scores).items():
         values, names = (values[:, None], names[1:]) if values.ndim == 1 else (values, names)
         for name, column in zip(names, values.T, strict=True):
             columns[f"probability_{output}: {name}" if output else f"probability_{name}"] = column.tolist()
+    decided = model.decide(scores)
     with io.StringIO(newline="") as text:
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["row", "predicted", *columns])
-        for row, (name, *numbers) in enumerate(zip(model.decide(scores), *columns.values(), strict=True), 1):
+        writer.writerow(["row" if ids is None else "id", "predicted", *columns])
+        rows = range(1, len(decided) + 1) if ids is None else [_no_formula(str(one)) for one in ids]
+        for row, name, *numbers in zip(rows, decided, *columns.values(), strict=True):
             writer.writerow([row, _no_formula(name), *numbers])
         return text.getvalue()
 
@@ -314,13 +377,15 @@ def _csv(model: Model, scores: np.ndarray) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line."""
     parser = argparse.ArgumentParser(description="Predict with a model that jaxcls exported.")
-    parser.add_argument("--input", type=Path, required=True, help="images (.npy), one text per line, or a CSV table")
+    takes = "an image, a folder of images or an .npy file; one text per line; or a CSV table"
+    parser.add_argument("--input", type=Path, required=True, help=takes)
     parser.add_argument("--output", type=Path, help="the CSV (or JSON) file to write; without it, it is printed")
     parser.add_argument("--batch-size", type=int, help="examples per batch")
     options = parser.parse_args(arguments)
     try:
         model = load(Path(__file__).parent)
-        inputs = _read(options.input, preprocessor := model.record["preprocessor"])
+        ids, inputs = model.read(options.input)
+        preprocessor = model.record["preprocessor"]
         for line in unfamiliar(inputs, preprocessor) if preprocessor and preprocessor["type"] == "tables" else ():
             print(f"warning: {_escaped(line)}", file=sys.stderr)
         scores = model.predict(inputs, batch_size=options.batch_size)
@@ -328,7 +393,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {_escaped(str(error))}", file=sys.stderr)
         return 2
     detector = model.record["problem"] == "detection"
-    content = json.dumps(model.detections(scores), indent=1) + "\n" if detector else _csv(model, scores)
+    scale = inputs.get("scale") if isinstance(inputs, Mapping) and ids is not None else None
+    if detector:
+        content = json.dumps(model.detections(scores, ids, scale), indent=1) + "\n"
+    else:
+        content = _csv(model, scores, ids)
     if options.output is None:
         print(_escaped(content) if sys.stdout.isatty() else content, end="")
     else:

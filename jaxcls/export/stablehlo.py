@@ -3,6 +3,7 @@
 program.bin, program-*.bin  (parameters, encoded inputs) -> scores; one for each size that padded inputs are cut to
 parameters.npz              name -> array
 loader.py                   runs the programs with jax and numpy
+pixels.py                   decodes image files with Pillow, for a model of images
 
 The scores are those of `jaxcls predict`, bit for bit on the same type of machine. The programs contain no native
 kernels and compute the attention of all texts at once; a training run that did otherwise differs in the last bits.
@@ -18,7 +19,8 @@ import jax
 import numpy as np
 from jax import export
 
-from jaxcls.data.formats import columns
+from jaxcls.data.formats import columns, pixels
+from jaxcls.data.preprocessing.images import DetectionPreprocessor, ImagePreprocessor
 from jaxcls.export import loader
 from jaxcls.export.exportable import Exportable, PyTree, named_arrays
 from jaxcls.kernels import native
@@ -62,4 +64,7 @@ def files(exportable: Exportable) -> tuple[dict[str, Any], dict[str, bytes]]:
     # With the module of columns instead of its import, the loader is one file that does not need jaxcls.
     source = Path(loader.__file__).read_text(encoding="utf-8").splitlines(keepends=True)
     lines = [inspect.getsource(columns) if line.startswith("from jaxcls.") else line for line in source]
-    return added, {"parameters.npz": parameters.getvalue(), "loader.py": "".join(lines).encode(), **programs}
+    contents = {"parameters.npz": parameters.getvalue(), "loader.py": "".join(lines).encode(), **programs}
+    if isinstance(exportable.preprocessor, ImagePreprocessor | DetectionPreprocessor):
+        contents["pixels.py"] = Path(pixels.__file__).read_bytes()
+    return added, contents

@@ -99,6 +99,7 @@ def exportable_of(
         "model": str(experiment.settings.get("model", "model")),
         "problem": objectives.problems(experiment.objective),
         "class_names": class_names,
+        "id_column": experiment.settings.get("id_column"),
         "thresholds": plain_thresholds(thresholds),
         "synthetic": data["synthetic"],
         # Without the location, which may be a folder of the person who trained it.

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import small_data
 from hypothesis import strategies as st
+from PIL import Image
 
 from jaxcls._utils.errors import InputError
 from jaxcls.cli.main import main
@@ -88,6 +89,25 @@ def test_a_loaded_model_predicts_the_bits_of_jaxcls_predict(runs, exports, task)
     assert tuple(model.record["class_names"]) == learned.class_names
     assert model.record["synthetic"] is False
     np.testing.assert_array_equal(model.record["thresholds"], learned.thresholds)
+
+
+def test_image_files_are_read_as_by_jaxcls_predict_and_keep_their_names(runs, exports, tmp_path, capsys):
+    _, learned, inputs = runs["fashion_mnist"]
+    (tmp_path / "images" / "more").mkdir(parents=True)
+    for name, image in zip(("a.png", "more/b.PNG", "more/c.png"), inputs, strict=False):
+        Image.fromarray(image[..., 0]).save(tmp_path / "images" / name, "PNG")
+    photo = np.random.default_rng(0).integers(0, 256, (90, 70, 3), np.uint8)
+    Image.fromarray(photo).save(tmp_path / "images" / "d.jpg")
+    model = loader.load(exports / "fashion_mnist")
+    ids, read = model.read(tmp_path / "images")
+    expected = learned.read(tmp_path / "images")
+    assert ids == expected.ids.tolist() == ["a.png", "d.jpg", "more/b.PNG", "more/c.png"]
+    np.testing.assert_array_equal(read, expected.inputs)
+    assert loader._csv(model, model.predict(read), ids).splitlines()[2].startswith("d.jpg,")
+    assert model.read(tmp_path / "images" / "d.jpg")[0] == ["d.jpg"]
+    (tmp_path / "images" / "e.png").write_bytes(b"no")
+    with pytest.raises(loader.ExportError, match=r"e\.png: cannot be read as an image"):
+        model.read(tmp_path / "images")
 
 
 def test_texts_use_the_program_of_the_smallest_width_that_holds_them(runs, exports):

@@ -15,6 +15,7 @@ from jaxcls.data import splits as data_splits
 from jaxcls.data import user_tables
 from jaxcls.data.dataset import Dataset, Provenance, Split
 from jaxcls.data.formats import images
+from jaxcls.data.formats.pixels import SUFFIXES
 
 
 class Images(NamedTuple):
@@ -236,7 +237,7 @@ def no_images(folder: Path, others: Sequence[Path]) -> InputError:
     """The error for a class folder without images, but perhaps with other files."""
     also = f", but {len(others):,} other files such as {others[0].name}" if others else ""
     return InputError(
-        f"{folder} holds no images{also}; the names of images end in {', '.join(sorted(images.SUFFIXES))}. Fill the "
+        f"{folder} holds no images{also}; the names of images end in {', '.join(sorted(SUFFIXES))}. Fill the "
         "folder, or remove it."
     )
 

@@ -26,6 +26,7 @@ from jaxcls.data import splits as data_splits
 from jaxcls.data.dataset import Dataset, Provenance, Split, Unlabeled
 from jaxcls.data.formats import boxes, coco, images, voc
 from jaxcls.data.formats.boxes import Annotated
+from jaxcls.data.formats.pixels import fitted_size
 from jaxcls.data.samples import scenes
 from jaxcls.data.sources import AbsentError
 
@@ -114,7 +115,7 @@ def canvases(pixels: np.ndarray, sizes: np.ndarray) -> dict[str, np.ndarray]:
     [[32, 64]]
     """
     side = pixels.shape[1]
-    fitted = [images.fitted_size(height, width, side) for height, width in sizes.tolist()]
+    fitted = [fitted_size(height, width, side) for height, width in sizes.tolist()]
     size = np.array(fitted, np.int32).reshape(-1, 2)
     return {"image": pixels, "size": size, "scale": (size / sizes).astype(np.float32)}
 

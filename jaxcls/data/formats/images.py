@@ -9,7 +9,6 @@ and from 0 to 1, or else from their own minimum to their maximum).
 
 import contextlib
 import hashlib
-import io
 import itertools
 import json
 import os
@@ -27,19 +26,16 @@ from jaxcls._utils.errors import InputError
 from jaxcls._utils.escaping import line
 from jaxcls.data import sources
 from jaxcls.data.dataset import Unlabeled
+from jaxcls.data.formats import pixels
+from jaxcls.data.formats.pixels import SUFFIXES
 from jaxcls.data.formats.reading import error_names
 
 if TYPE_CHECKING:
     from PIL import Image
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".pgm", ".ppm"})
-# The formats that Pillow decodes itself; for others (EPS) it would run another program on the file.
-_FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM")
 # Increased when decoding changes the pixels, so that older ones are not read from the cache.
 _VERSION = 2
 _CHUNK = 64
-# An image with more pixels than the first is only decoded if its file has a byte per thousand of them.
-_SMALL, _PIXELS_PER_BYTE = 1 << 24, 1000
 
 
 class Decoded(NamedTuple):
@@ -83,23 +79,11 @@ def open_upright(path: Path) -> "Image.Image":
     """
     from PIL import ImageOps
 
-    with _strict_pillow(), _pillow_error_names(path), _opened(path.read_bytes()) as image:
+    with _strict_pillow(), _pillow_error_names(path), pixels.opened(path.read_bytes()) as image:
         image.load()
         mode = "L" if image.mode in ("1", "L") or image.mode.startswith(("I", "F")) else "RGB"
         # Deep grays stay floats.
-        return _in_mode(ImageOps.exif_transpose(image), mode).convert(mode)
-
-
-def fitted_size(height: int, width: int, size: int) -> tuple[int, int]:
-    """Returns the height and width, in pixels, of an image that is scaled to fit a square of this size.
-
-    The longer side is as long as the square's, the other one rounded.
-
-    >>> fitted_size(480, 640, 128)
-    (96, 128)
-    """
-    longer = max(height, width)
-    return max(1, round(height * size / longer)), max(1, round(width * size / longer))
+        return pixels.in_mode(ImageOps.exif_transpose(image), mode).convert(mode)
 
 
 def decode_all(
@@ -190,8 +174,8 @@ def decode_path(path: Path, *, size: Size, channels: int, pad: bool = False) -> 
     if not path.exists():
         raise InputError(f"{path}: there is no such file or folder; give an image, or a folder of images.")
     with _strict_pillow():
-        sha256, pixels, original = _decode_file(path, _Options(size, channels, pad))
-    return np.array([path.name], object), Decoded(pixels[None], sha256, np.array([original], np.int32))
+        sha256, image, original = _decode_file(path, _Options(size, channels, pad))
+    return np.array([path.name], object), Decoded(image[None], sha256, np.array([original], np.int32))
 
 
 def read_unlabeled(path: Path, size: Size, channels: int) -> Unlabeled:
@@ -263,76 +247,27 @@ def _pillow_error_names(path: Path) -> Iterator[None]:
         yield
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise InputError(
-            f"{path}: has more than the {Image.MAX_IMAGE_PIXELS:,} pixels that are decoded safely ({_SMALL:,} for a "
-            "small file); make it smaller or remove it."
+            f"{path}: has more than the {Image.MAX_IMAGE_PIXELS:,} pixels that are decoded safely "
+            f"({pixels.SMALL:,} for a small file); make it smaller or remove it."
         ) from error
     except UnidentifiedImageError as error:
-        raise InputError(f"{path}: not an image ({', '.join(_FORMATS)}), or damaged; remove or replace it.") from error
+        raise InputError(
+            f"{path}: not an image ({', '.join(pixels.FORMATS)}), or damaged; remove or replace it."
+        ) from error
     # Pillow's decoders raise almost anything for a damaged file.
     except Exception as error:
         raise InputError(f"{path}: cannot be decoded ({error}); it may be damaged or cut off. Replace it.") from error
 
 
-def _opened(content: bytes) -> "Image.Image":
-    """Opens an image without decoding it; one that declares more pixels than its file can hold is a bomb."""
-    from PIL import Image
-
-    image = Image.open(io.BytesIO(content), formats=_FORMATS)
-    if image.width * image.height > max(_SMALL, _PIXELS_PER_BYTE * len(content)):
-        raise Image.DecompressionBombError
-    return image
-
-
 def _decode_file(path: Path, options: _Options) -> _File:
-    from PIL import ExifTags, Image, ImageOps
-
-    channels, pad, full = options.channels, options.pad, _height_and_width(options.size)
-    mode = "L" if channels == 1 else "RGB"
     with _pillow_error_names(path):
-        # Read as a whole: from a file, a decoder would allocate as much as a header declares.
         content = path.read_bytes()
-        with _opened(content) as image:
-            width, height = image.size
-            if image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8):  # a quarter turn
-                width, height = height, width
-            # A JPEG can be decoded at an eighth of its size; twice the result's leaves the rest to a better filter.
-            image.draft(mode, (2 * full[1], 2 * full[0]))
-            image.load()
-            upright = ImageOps.exif_transpose(image)
-        # Pillow's bilinear filter averages over all pixels when it reduces. It does not ring, as bicubic does.
-        rows, columns = fitted_size(height, width, full[0]) if pad else full
-        resized = _in_mode(upright, mode).resize((columns, rows), Image.Resampling.BILINEAR, reducing_gap=2.0)
-        pixels = np.asarray(resized)
-        if pixels.dtype != np.uint8:
-            pixels = np.rint(pixels).clip(0, 255)
-        canvas = np.zeros((*full, channels), np.uint8)
-        canvas[:rows, :columns] = pixels if pixels.ndim == 3 else pixels[:, :, None]
-    return hashlib.sha256(content).hexdigest(), canvas, (height, width)
+        image, size = pixels.decode(content, _height_and_width(options.size), options.channels, pad=options.pad)
+    return hashlib.sha256(content).hexdigest(), image, size
 
 
 def _height_and_width(size: Size) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else size
-
-
-def _in_mode(image: "Image.Image", mode: str) -> "Image.Image":
-    """Converts to this mode, or to floats from 0 to 255 (mode F) if the image has more than 8 bits."""
-    from PIL import Image
-
-    if image.mode.startswith(("I", "F")):
-        values, full = np.asarray(image, np.float64), 1.0 if image.mode == "F" else 65535.0
-        low, high = values.min(), values.max()
-        if not np.isfinite([low, high]).all():
-            raise ValueError("some pixels are NaN or infinite")
-        if low < 0 or high > full:
-            values, full = values - low, max(high - low, 1e-30)
-        return Image.fromarray((values / full * 255).astype(np.float32))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    elif image.mode not in ("1", "L"):
-        # Not every mode converts to grayscale directly.
-        image = image.convert("RGB")
-    return image if image.mode == mode else image.convert(mode)
 
 
 def _key(paths: Sequence[Path], names: Sequence[str], root: Path, options: _Options) -> str:
@@ -358,7 +293,7 @@ def _write(folder: Path, paths: Sequence[Path], names: Sequence[str], what: str,
             return "", np.zeros(shape[1:], np.uint8), (0, 0)
 
     shape = (len(paths), *_height_and_width(options.size), options.channels)
-    content, pixels = hashlib.sha256(), hashlib.sha256()
+    content, all_pixels = hashlib.sha256(), hashlib.sha256()
     sizes: list[tuple[int, int]] = []
     # Threads, since Pillow releases the GIL.
     pool = ThreadPoolExecutor(os.cpu_count())
@@ -375,11 +310,11 @@ def _write(folder: Path, paths: Sequence[Path], names: Sequence[str], what: str,
         decoded = itertools.chain.from_iterable(pool.map(lambda chunk: [*map(decode, chunk)], chunks))
         for name, (digest, image, size) in zip(names, decoded, strict=True):
             content.update(f"{digest}  {name}\n".encode(errors="surrogateescape"))
-            pixels.update(image.data)
+            all_pixels.update(image.data)
             file.write(image.data)
             sizes.append(size)
             bar.update()
-    record = {"content_sha256": content.hexdigest(), "pixels_sha256": pixels.hexdigest(), "sizes": sizes}
+    record = {"content_sha256": content.hexdigest(), "pixels_sha256": all_pixels.hexdigest(), "sizes": sizes}
     (folder / "record.json").write_text(json.dumps(record), encoding="utf-8")
 
 

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 from jaxcls._utils import files
 from jaxcls._utils.errors import InputError, unknown_name
-from jaxcls.data.formats import boxes, images, reading
+from jaxcls.data.formats import boxes, images, pixels, reading
 
 # The annotations of one image take some kilobytes.
 _MAX_BYTES = 16 * 2**20
@@ -65,7 +65,7 @@ def read(
     repairs = repairs or boxes.Repairs()
     # The folder is listed once: there may be 17,000 images.
     there = {path.stem: path.name for path in sorted((folder / subfolders[1]).glob("*"))
-             if path.suffix.lower() in images.SUFFIXES}  # fmt: skip
+             if path.suffix.lower() in pixels.SUFFIXES}  # fmt: skip
     missing = [name for name in names if name not in there]
     if missing:
         problem = images.missing(folder / subfolders[1], missing, len(names))

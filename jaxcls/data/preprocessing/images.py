@@ -15,6 +15,7 @@ import numpy as np
 from jaxcls._utils import schemas
 from jaxcls._utils.errors import InputError
 from jaxcls.data.batching import Buckets, canvas_buckets
+from jaxcls.data.formats import pixels as decoding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +103,7 @@ class DetectionPreprocessor:
         """
         image = inputs["image"]
         if image.shape[-1] > self.pixels.shape[-1] == 1:
-            image = _to_gray(image)
+            image = decoding.to_gray(image)
         return {"image": self.pixels.transform(image), "size": np.asarray(inputs["size"], np.int32)}
 
     def shapes(self, count: Any) -> dict[str, jax.ShapeDtypeStruct]:
@@ -221,13 +222,3 @@ def _canvas_candidates(side: int) -> list[tuple[int, int]]:
     # Sides are multiples of the stride of the backbone's last feature map, 32.
     shorter = dict.fromkeys(-(-side * quarters // (4 * 32)) * 32 for quarters in (2, 3))
     return [canvas for short in shorter if short < side for canvas in ((short, side), (side, short))]
-
-
-def _to_gray(pixels: np.ndarray) -> np.ndarray:
-    """Converts uint8 (N, S, S, 3) to (N, S, S, 1) by the luma of ITU-R BT.601, which keeps gray images."""
-    # Image by image: the products take four times the memory.
-    gray = np.empty((*pixels.shape[:3], 1), np.uint8)
-    weights = np.array([299, 587, 114], np.uint32)
-    for row, image in enumerate(pixels):
-        gray[row, ..., 0] = (image @ weights + 500) // 1000
-    return gray
