@@ -13,11 +13,13 @@ import jax
 import jax.numpy as jnp
 import made_records
 import numpy as np
+import pyarrow
 import tomli_w
 from damage import damaged, edited
 from idx_files import write_idx
 from jax import export
 from PIL import Image
+from pyarrow import feather, parquet
 
 import jaxcls
 from jaxcls import tasks
@@ -102,14 +104,19 @@ class Npz(FileReader):
 
 
 class Table(FileReader):
-    """A CSV file of the user, from the file to the inputs of a model."""
+    """A CSV, Parquet or Feather file of the user, from the file to the inputs of a model."""
 
     def valid_contents(self):
         rows = [["color", "size", "y"], *([color, size, label] for color, size, label in ROWS)]
         text = io.StringIO()
         csv.writer(text, quoting=csv.QUOTE_ALL).writerows(rows)
         plain = "\n".join(",".join(row) for row in rows).encode()
-        return [plain, text.getvalue().encode(), gzip.compress(plain, mtime=0)]
+        table = pyarrow.table(dict(zip(rows[0], zip(*rows[1:], strict=True), strict=True)))
+        files_ = [io.BytesIO(), io.BytesIO()]
+        parquet.write_table(table, files_[0])
+        feather.write_feather(table, files_[1])
+        contents = [file.getvalue() for file in files_]
+        return [plain, text.getvalue().encode(), gzip.compress(plain, mtime=0), *contents]
 
     def open(self, path):
         options = Settings(task="csv", data=path, label_column=("y",), test_fraction=0.25)

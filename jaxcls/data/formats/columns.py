@@ -109,7 +109,7 @@ def to_numbers(column: Any, decimal: str) -> np.ndarray:
     """A column of numbers or of their spellings as float64; what is no finite number is NaN."""
     if isinstance(column, np.ndarray) and column.dtype != object:
         return np.where(np.isinf(column), np.nan, column).astype(np.float64)
-    # For speed: of plain numbers, float reads the same as `number`, apart from 1_0 and the digits of other scripts.
+    # For speed: of plain numbers, float reads the same as `number`, except for 1_0 and the digits of other scripts.
     try:
         if decimal == "." and (text := "".join(column)).isascii() and "_" not in text:
             return to_numbers(np.array(column, object).astype(np.float64), decimal)

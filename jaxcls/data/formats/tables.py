@@ -85,7 +85,7 @@ def read(
             table, separator = _typed_columns(path, content), ""
         else:
             table, separator = _csv_columns(path, content, separator)
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as a table: {error}.") from error
     columns: Table = {}
     if decimal is None:
