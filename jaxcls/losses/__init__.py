@@ -29,7 +29,7 @@ import jax
 from jaxcls._utils.errors import InputError, unknown_name
 from jaxcls._utils.labels import AnyProblemName, class_weights, resolve_class_weight
 from jaxcls.losses.detection import detection_loss
-from jaxcls.losses.shared import Options, SigmoidOptions, require, unknown_setting
+from jaxcls.losses.shared import Options, Ratio, SigmoidOptions, require, unknown_setting
 from jaxcls.losses.sigmoid import asymmetric, hinge, sigmoid_cross_entropy, sigmoid_focal, sigmoid_poly, squared_hinge
 from jaxcls.losses.softmax import (
     categorical_hinge,
@@ -40,9 +40,9 @@ from jaxcls.losses.softmax import (
 )
 
 __all__ = [
-    "Options", "SigmoidOptions", "asymmetric", "categorical_hinge", "class_weights", "detection_loss", "find", "get",
-    "hinge", "logit_adjusted_cross_entropy", "names", "resolve_class_weight", "sigmoid_cross_entropy", "sigmoid_focal",
-    "sigmoid_poly", "softmax_cross_entropy", "softmax_focal", "softmax_poly", "squared_hinge",
+    "Options", "Ratio", "SigmoidOptions", "asymmetric", "categorical_hinge", "class_weights", "detection_loss", "find",
+    "get", "hinge", "logit_adjusted_cross_entropy", "names", "resolve_class_weight", "sigmoid_cross_entropy",
+    "sigmoid_focal", "sigmoid_poly", "softmax_cross_entropy", "softmax_focal", "softmax_poly", "squared_hinge",
 ]  # fmt: skip
 
 Loss = Callable[..., jax.Array]

@@ -28,6 +28,7 @@ def detection_loss(
     sample_weight: ArrayLike | None = None,
     mask: ArrayLike | None = None,
     normalizer: Normalizer = "positives",
+    as_ratio: bool = False,
 ) -> jax.Array:
     """RetinaNet's loss: of the classes at all anchors that are not ignored, and of the boxes at the positive ones.
 
@@ -45,6 +46,7 @@ def detection_loss(
       normalizer: "positives" divides the sum over the batch by its number of positive anchors, at least 1. All others
         first divide the sum of each image by its own number of positive anchors, at least 1, as in the paper and in
         torchvision: "none" returns these values (N,), and "batch" and "weights" average them.
+      as_ratio: see :class:`jaxcls.losses.Options`.
 
     Raises:
       InputError: shapes do not match, or a name is unknown.
@@ -95,7 +97,7 @@ def detection_loss(
     loss = loss_weights[0] * class_terms + loss_weights[1] * box_terms
     weight, elements = counted.astype(loss.dtype), jnp.where(counted, divisor, 0)
     terms = Terms(loss / divisor, weight, elements, positives)
-    return reduce(terms, {"normalizer": normalizer, "sample_weight": sample_weight})
+    return reduce(terms, {"normalizer": normalizer, "sample_weight": sample_weight, "as_ratio": as_ratio})
 
 
 # RetinaNet's authors set beta to 1/9 in Detectron.

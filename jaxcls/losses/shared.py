@@ -28,6 +28,7 @@ class Options(TypedDict, total=False):
         "weights" divides it by the sum of all weights applied; "positives" divides the sum over all elements by the sum
         of the labels, at least 1 (Lin et al. 2017, arXiv:1708.02002), which in the softmax family, with one positive
         per example, is "batch".
+      as_ratio: returns a :class:`Ratio`, the values before they are summed and divided; without a normalizer, "batch".
     """
 
     label_smoothing: float | None
@@ -36,6 +37,7 @@ class Options(TypedDict, total=False):
     mask: ArrayLike | None
     ignore_label: float | None
     normalizer: Normalizer | None
+    as_ratio: bool | None
 
 
 class SigmoidOptions(Options, total=False):
@@ -62,6 +64,31 @@ class Terms(NamedTuple):
     weight: jax.Array
     elements: jax.Array
     positives: jax.Array
+
+
+class Ratio(NamedTuple):
+    """A loss before its division: that of a set of examples is the sum of its numerators over that of its denominators.
+
+    Attributes:
+      numerator, denominator: of each example.
+      at_least_one: whether a sum of denominators below 1, and not only one of 0, is taken as 1.
+      weight: the factor of this loss in the sum over the outputs of a model.
+    """
+
+    numerator: jax.Array
+    denominator: jax.Array
+    at_least_one: bool = True
+    weight: float = 1.0
+
+    def divisor(self) -> jax.Array:
+        """The sum of the denominators, by which :meth:`value` divides."""
+        total = jnp.sum(self.denominator)
+        return jnp.maximum(total, 1) if self.at_least_one else jnp.where(total == 0, 1, total)
+
+    def value(self, divisor: jax.Array | None = None) -> jax.Array:
+        """The loss of these examples, or their share in the loss of all examples with this divisor."""
+        value = jnp.sum(self.numerator) / (self.divisor() if divisor is None else divisor)
+        return value if self.weight == 1 else self.weight * value
 
 
 def smoothing(options: Options, allowed: type) -> float:
@@ -131,7 +158,7 @@ def nan_outside_unit(y: jax.Array) -> jax.Array:
     return jnp.where(jnp.abs(y - 0.5) <= 0.51, y, jnp.nan)
 
 
-def reduce(terms: Terms, options: Options) -> jax.Array:
+def reduce(terms: Terms, options: Options) -> Any:
     """Applies sample_weight and the normalizer."""
     loss, weight = terms.loss, terms.weight
     if options.get("sample_weight") is not None:
@@ -139,16 +166,17 @@ def reduce(terms: Terms, options: Options) -> jax.Array:
         check_shape("sample_weight", sample_weight, loss.shape, meaning=": one per example")
         sample_weight = jnp.where(terms.elements > 0, sample_weight, 0)
         loss, weight = loss * sample_weight, weight * sample_weight
-    match options.get("normalizer"):
-        case "batch":
-            return jnp.sum(loss) / jnp.maximum(jnp.sum(terms.elements > 0), 1)
+    normalizer = options.get("normalizer") or "none"
+    match normalizer:
         case "weights":
-            total = jnp.sum(weight)
-            return jnp.sum(loss) / jnp.where(total == 0, 1, total)
+            ratio = Ratio(loss, weight, at_least_one=False)
         case "positives":
-            return jnp.sum(loss * terms.elements) / jnp.maximum(jnp.sum(terms.positives), 1)
+            ratio = Ratio(loss * terms.elements, terms.positives)
         case _:
-            return loss
+            ratio = Ratio(loss, terms.elements > 0)
+    if options.get("as_ratio"):
+        return ratio
+    return loss if normalizer == "none" else ratio.value()
 
 
 def check_shape(name: str, array: jax.Array, *shapes: tuple[int, ...], meaning: str = "") -> None:

@@ -28,10 +28,12 @@ class Options(TypedDict, total=False):
       decay_mask: the leaves that decay: a tree of booleans, or a function from the parameters to one that depends on
         paths and shapes only. Default: leaves of rank 2 or more, which excludes biases and normalization scales; with
         Keras semantics all leaves, as in Keras.
-      gradient_accumulation_steps: the mean gradient of this many successive updates is applied at the last of them; the
-        others change no parameter. Schedules and moments count applied updates (in Keras, schedules count the others
-        too). The mean is clipped.
-      ema_decay: between 0 and 1, adds an exponential moving average of the parameters for `evaluation_params`.
+      gradient_accumulation_steps: an update is of this many times `batch_size` examples, computed in as many
+        micro-batches, and equals that of the whole batch, whose gradient is clipped. Schedules and moments count
+        updates (in Keras, schedules count micro-batches). In a training loop of your own, `update` applies the mean
+        gradient of this many calls at the last of them; the others change no parameter.
+      ema_decay: between 0 and 1, adds an exponential moving average of the parameters for `evaluation_params`, and of
+        the model state (the running statistics of batch normalization) for the evaluation in training.
       semantics: 'optax', the default, or 'keras' for the exact update of Keras 3 where it differs.
     """
 
@@ -93,18 +95,50 @@ def chain(
     transform = _in_float32(optax.chain(_clip(options), wrap(core)))
     ema_decay = options.get("ema_decay")
     if ema_decay is not None:
-        transform = _with_ema(transform, ema_decay)
-    steps = options.get("gradient_accumulation_steps") or 1
+        transform = _with_ema(transform, ema_decay, debiased=not has_keras_semantics(options))
+    steps = int(options.get("gradient_accumulation_steps") or 1)
+    if steps == 1:
+        return transform
     # Outermost, so that no inner state changes, the average included, until an update is applied.
-    return optax.MultiSteps(transform, int(steps)).gradient_transformation() if steps > 1 else transform
+    accumulated = Accumulated(*_in_float32(optax.MultiSteps(transform, steps).gradient_transformation()))
+    accumulated.inner, accumulated.steps = transform, steps
+    return accumulated
+
+
+class Accumulated(optax.GradientTransformation):
+    """A transformation that applies the mean gradient of several updates, for loops that know nothing of it.
+
+    Attributes:
+      inner: the transformation of the mean gradient.
+      steps: the number of updates.
+    """
+
+    inner: optax.GradientTransformation
+    steps: int
+
+
+def per_update(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The transformation of the accumulated gradient, for a training step that accumulates gradients itself."""
+    return optimizer.inner if isinstance(optimizer, Accumulated) else optimizer
+
+
+def accumulation_steps(optimizer: optax.GradientTransformation) -> int:
+    """The number of micro-batches of an update.
+
+    >>> from jaxcls.optimizers import sgd
+    >>> accumulation_steps(sgd(0.1, gradient_accumulation_steps=4)), accumulation_steps(optax.sgd(0.1))
+    (4, 1)
+    """
+    return optimizer.steps if isinstance(optimizer, Accumulated) else 1
 
 
 def evaluation_params(opt_state: PyTree, params: PyTree) -> PyTree:
     """The parameters to evaluate with: the moving or schedule-free average in `opt_state`, or else `params`.
 
     The moving average is debiased: after step t it is the mean of the parameters after steps 1 to t, with weights that
-    fall by a factor of `ema_decay` per step back; before the first step it is the parameters themselves. Shapes and
-    dtypes are those of `params`. Works under `jit`.
+    fall by a factor of `ema_decay` per step back; before the first step it is the parameters themselves. With Keras
+    semantics it begins with the parameters after step 1, whose weight stays high for many steps. Shapes and dtypes are
+    those of `params`. Works under `jit`.
 
     >>> from jaxcls.optimizers import sgd
     >>> transform = sgd(1.0, ema_decay=0.5)
@@ -126,32 +160,80 @@ def evaluation_params(opt_state: PyTree, params: PyTree) -> PyTree:
 
 
 class EmaState(NamedTuple):
-    """The average of the parameters after `step` updates, and the state of the wrapped transformation."""
+    """An average over updates.
+
+    Attributes:
+      step: the number of updates.
+      weight: of the newest values in the average.
+      ema: the average of the parameters.
+      model_state: that of the model state; None before :func:`average_model_state`.
+      inner_state: of the wrapped transformation.
+    """
 
     step: jax.Array
+    weight: jax.Array
     ema: PyTree
+    model_state: PyTree
     inner_state: PyTree
 
+    def moved(self, average: PyTree, newest: PyTree) -> PyTree:
+        """The average with the newest values in it; of leaves that are no floating-point numbers, the newest."""
 
-def _with_ema(inner: optax.GradientTransformation, decay: float) -> optax.GradientTransformation:
-    """The same updates, with a debiased moving average of the parameters that they lead to."""
+        def move(mean: jax.Array, value: jax.Array) -> jax.Array:
+            return mean + self.weight * (value - mean) if jnp.issubdtype(mean.dtype, jnp.floating) else value
+
+        return jax.tree.map(move, average, newest)
+
+
+def average_model_state(opt_state: PyTree, model_state: PyTree) -> PyTree:
+    """The state of an optimizer after `init` or `update`, with the model state in its moving average, if it has one.
+
+    Averaged parameters are evaluated with the average of the running statistics that belong to them.
+    """
+
+    def average(node: PyTree) -> PyTree:
+        if not isinstance(node, EmaState):
+            return node
+        if node.model_state is None:
+            return node._replace(model_state=_copied(model_state))
+        return node._replace(model_state=node.moved(node.model_state, model_state))
+
+    return jax.tree.map(average, opt_state, is_leaf=lambda node: isinstance(node, EmaState))
+
+
+def evaluation_model_state(opt_state: PyTree, model_state: PyTree) -> PyTree:
+    """The model state to evaluate with: the moving average in `opt_state`, or else `model_state`."""
+    for node in jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, EmaState)):
+        if isinstance(node, EmaState) and node.model_state is not None:
+            return jax.tree.map(lambda mean, like: mean.astype(like.dtype), node.model_state, model_state)
+    return model_state
+
+
+def _with_ema(inner: optax.GradientTransformation, decay: float, *, debiased: bool) -> optax.GradientTransformation:
+    """The same updates, with a moving average of the parameters that they lead to: debiased, or else Keras's."""
 
     def init(params: PyTree) -> EmaState:
-        # A copy, since parameters and optimizer state are donated together; float32, so that small steps count.
-        ema = jax.tree.map(lambda p: jnp.array(p, jnp.promote_types(p.dtype, jnp.float32)), params)
-        return EmaState(jnp.zeros((), jnp.int32), ema, inner.init(params))
+        return EmaState(jnp.zeros((), jnp.int32), jnp.ones((), jnp.float32), _copied(params), None, inner.init(params))
 
     def update(grads: PyTree, state: EmaState, params: PyTree = None) -> tuple[PyTree, EmaState]:
         updates, inner_state = inner.update(grads, state.inner_state, params)
         step = optax.safe_increment(state.step)
         # (1 - decay) / (1 - decay**step) updates the debiased average directly. expm1, since 1 - decay**step loses
         # digits if decay is near 1.
-        weight = (1 - decay) / -jnp.expm1(step * math.log(decay))
-        moved = optax.apply_updates(params, updates)
-        ema = jax.tree.map(lambda mean, p: mean + weight * (p - mean), state.ema, moved)
-        return updates, EmaState(step, ema, inner_state)
+        weight = (1 - decay) / -jnp.expm1(step * math.log(decay)) if debiased else jnp.where(step == 1, 1, 1 - decay)
+        state = state._replace(step=step, weight=jnp.float32(weight), inner_state=inner_state)
+        return updates, state._replace(ema=state.moved(state.ema, optax.apply_updates(params, updates)))
 
     return optax.GradientTransformation(init, update)
+
+
+def _copied(tree: PyTree) -> PyTree:
+    # A copy, since parameters and optimizer state are donated together; float32, so that small steps count.
+    def copy(leaf: jax.Array) -> jax.Array:
+        floating = jnp.issubdtype(leaf.dtype, jnp.floating)
+        return jnp.array(leaf, jnp.promote_types(leaf.dtype, jnp.float32)) if floating else jnp.copy(leaf)
+
+    return jax.tree.map(copy, tree)
 
 
 def _clip(options: Options) -> optax.GradientTransformation:

@@ -88,7 +88,9 @@ def build(
     check_batch_size(resolved.batch_size, "--batch-size")
     experiment = with_objective(task, resolved, preprocessor, dataset.class_names, objective, optimizer)
     # Traced, not compiled: settings that do not fit together are refused here.
-    jax.eval_shape(experiment.step, experiment.state_shapes, one_batch(train, resolved.batch_size))
+    jax.eval_shape(
+        experiment.step, experiment.state_shapes, one_batch(train, experiment.step_size(resolved.batch_size))
+    )
     return Built(task, resolved, experiment, dataset, splits, train)
 
 
@@ -250,9 +252,9 @@ def _loss(name: str, task: Task) -> tuple[Any, bool]:
 
 
 def _schedule(resolved: Settings, count: int) -> optax.Schedule:
-    total_steps = resolved.epochs * steps_per_epoch(count, resolved.batch_size)
     # Schedules count updates; with gradient accumulation, several batches make one.
-    updates = max(1, total_steps // (resolved.gradient_accumulation_steps or 1))
+    batch_size = resolved.batch_size * (resolved.gradient_accumulation_steps or 1)
+    updates = resolved.epochs * steps_per_epoch(count, batch_size)
     return optimizers.schedule(
         resolved.schedule,
         learning_rate=resolved.learning_rate,

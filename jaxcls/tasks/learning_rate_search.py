@@ -78,14 +78,12 @@ def search(
         raise InputError(f"the rates from {lowest} to {highest} do not rise; give 0 < --lowest < --highest.")
     if steps < 10:
         raise InputError(f"--steps is {steps}; it must be 10 or more.")
-    # Gradient accumulation: several batches make one update, and the schedule counts updates.
-    batches = user_settings.gradient_accumulation_steps or 1
-    rate = optax.exponential_decay(lowest, max(-(-steps // batches) - 1, 1), highest / lowest)
+    rate = optax.exponential_decay(lowest, steps - 1, highest / lowest)
     built = build.build(user_settings, learning_rate=rate, say=say)
     losses = _losses(built.experiment, built.train, built.settings, steps)
     if len(losses) < 2:
         raise InputError(f"the loss is not finite at the rate {lowest} already; give a lower --lowest.")
-    rates = np.asarray(rate(jnp.arange(len(losses)) // batches), np.float64)
+    rates = np.asarray(rate(jnp.arange(len(losses))), np.float64)
     return Search(rates, losses, smooth(losses))
 
 
@@ -183,7 +181,8 @@ def _losses(experiment: Experiment, train: Examples, settings: Settings, steps: 
     batches = chunks(
         jax.device_put(train, replicated),
         settings.batch_size,
-        order=experiment.epoch_order(train, settings.batch_size),
+        micro_batches=settings.gradient_accumulation_steps or 1,
+        order=experiment.epoch_order(train, experiment.step_size(settings.batch_size)),
         sharding=sharded,
     )
     state, losses = experiment.init(settings.seed), np.zeros(0)

@@ -295,6 +295,7 @@ def _user_loss(
     normalizer: Any = "batch",
     sample_weight: Any = None,
     class_weight: Any = None,
+    as_ratio: bool = False,
 ) -> jax.Array:
     """Gives a loss ``(outputs, labels) -> (N,)`` the weighting and reduction of the losses here."""
     values = loss(outputs, truth)
@@ -314,7 +315,7 @@ def _user_loss(
     # Masked before the product: 0 times NaN is NaN.
     values = weight * jnp.where(elements > 0, values, 0)
     terms = Terms(values, weight, elements, positives=elements)
-    return reduce(terms, {"normalizer": normalizer, "sample_weight": sample_weight})
+    return reduce(terms, {"normalizer": normalizer, "sample_weight": sample_weight, "as_ratio": as_ratio})
 
 
 def _metrics(chosen: Sequence[Metric], problem: ProblemName) -> dict[str, Callable[..., float]]:

@@ -17,6 +17,7 @@ from jaxcls._utils.errors import InputError, RunError, listed
 from jaxcls.data.batching import Batch, Examples, batch_rows, steps_per_epoch
 from jaxcls.data.formats import npz
 from jaxcls.models.activations import capture_activations
+from jaxcls.optimizers.chain import per_update
 from jaxcls.training.objective import Objective, by_output, total_loss
 from jaxcls.training.steps import StepMetrics, TrainState, clear_masked, step_keys
 
@@ -108,7 +109,7 @@ def _examine(experiment: "Experiment", state: TrainState, batch: Batch) -> Findi
                 bad.append(int(row))
         source = _source(lambda params: jax.grad(loss_of)(params, *data, batch.mask), state.params)
         return finding._replace(examples=tuple(bad), source=source)
-    updates, _ = experiment.optimizer.update(gradient, state.opt_state, state.params)
+    updates, _ = per_update(experiment.optimizer).update(gradient, state.opt_state, state.params)
     return _first_non_finite("update", updates) or _first_non_finite("model state", model_state)
 
 
@@ -138,7 +139,7 @@ class StepSaver(NamedTuple):
     Attributes:
       experiment: whose steps they are.
       folder: for the files, ``step-000012.npz``.
-      train, batch_size: the training examples and their batches, for the rows of the examples in a step.
+      train, batch_size: the training examples and the size of their batches, for the rows of the examples in a step.
     """
 
     experiment: "Experiment"

@@ -19,6 +19,7 @@ from jaxcls.data.adapters import as_arrays
 from jaxcls.data.batching import Buckets, Examples, prediction_batch_size
 from jaxcls.data.preprocessing import Preprocessor
 from jaxcls.models import Model
+from jaxcls.optimizers.chain import accumulation_steps
 from jaxcls.reports.callbacks import Callback
 from jaxcls.training import objective as objectives
 from jaxcls.training import steps
@@ -109,6 +110,10 @@ class Experiment:
             self.model, scores=objectives.scores(self.objective), preprocess=self.preprocess, tta=self.tta
         )
 
+    def step_size(self, batch_size: int) -> int:
+        """The examples of a step: more than a batch where gradients are accumulated over several."""
+        return batch_size * accumulation_steps(self.optimizer)
+
     def predict(self, state: TrainState, inputs: PyTree) -> PyTree:
         """Returns probabilities as NumPy arrays: (N,) for a binary problem, else (N, classes); or a dict by output.
 
@@ -155,7 +160,8 @@ class Experiment:
           state: from ``init``, or from another ``fit``.
           data: training examples, see :func:`jaxcls.data.adapters.as_examples`.
           validation_data: examples whose loss and metrics are computed after each epoch.
-          batch_size: examples per step, over all devices. The last batch of an epoch is padded and masked.
+          batch_size: examples per step, over all devices; with ``gradient_accumulation_steps`` of the optimizer, per
+            micro-batch. The last batch of an epoch is padded and masked.
           monitor: the validation value, such as 'accuracy' or 'loss', that decides the best
             checkpoint and ``patience``.
           patience: stop after this many epochs without a better value.
@@ -266,8 +272,8 @@ class Experiment:
 
     def measure(self, state: TrainState, data: Examples) -> dict[str, float]:
         """Returns the loss and the metrics of examples that are known to be valid."""
-        scores, losses = self._map_batches(self._judge, steps.evaluated_weights(state), data.inputs, data.labels)
-        return objectives.measure(self.objective, scores, losses, data.labels, data.sample_weight)
+        scores, ratios = self._map_batches(self._judge, steps.evaluated_weights(state), *data)
+        return objectives.measure(self.objective, scores, ratios, data.labels, data.sample_weight)
 
     @property
     def measured_names(self) -> list[str]:
@@ -335,12 +341,17 @@ class Experiment:
 
     @functools.cached_property
     def _judge(self) -> Callable[..., tuple[PyTree, PyTree]]:
-        losses = jax.jit(functools.partial(objectives.example_losses, self.complete_objective))
+        loss = objectives.total_loss(self.complete_objective)
 
-        def judge(params: PyTree, model_state: PyTree, inputs: PyTree, labels: PyTree) -> tuple[PyTree, PyTree]:
+        @jax.jit
+        def ratios(outputs: PyTree, labels: PyTree, weight: PyTree) -> list[tuple[jax.Array, jax.Array]]:
+            by_output = loss(outputs, labels, sample_weight=weight, mask=None, as_ratio=True)
+            return [(ratio.numerator, ratio.denominator) for ratio in by_output]
+
+        def judge(params: PyTree, model_state: PyTree, inputs: PyTree, labels: PyTree, weight: PyTree) -> PyTree:
             # A detector's outputs are many times as large as its inputs: only scores and losses leave the device.
             scores, outputs = self.prediction_step(params, model_state, inputs)
-            return scores, losses(outputs, labels)
+            return scores, ratios(outputs, labels, weight)
 
         return judge
 

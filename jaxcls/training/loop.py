@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -15,6 +16,7 @@ from jaxcls.checkpoints import CheckpointManager
 from jaxcls.data.batching import Batch, Examples, Feed, chunk_length, device_feed, steps_per_epoch
 from jaxcls.reports.callbacks import Callback
 from jaxcls.training import memory
+from jaxcls.training.objective import loss_of_sums
 from jaxcls.training.steps import StepMetrics, TrainState, TrainStep, epoch_order
 
 # The most steps in one dispatch: long enough to hide the cost of a dispatch, short enough for a progress bar that
@@ -45,7 +47,7 @@ class FitConfig(NamedTuple):
 
     Attributes:
       epochs: in total, those of an interrupted process included, but not those of an earlier run.
-      batch_size: examples per step.
+      batch_size: examples per step; with gradient accumulation, per micro-batch.
       monitor: the validation value that decides the best checkpoint and ``patience``.
       mode: whether a greater ('max') or a smaller value of ``monitor`` is better.
       patience: stop after this many epochs without a better value.
@@ -69,12 +71,14 @@ class Chunks(NamedTuple):
       examples: per epoch.
       steps: per epoch.
       length: batches per chunk.
+      micro_batches: per batch.
       of_epoch: ``(key, epoch, first) -> chunks``, from the batch number ``first`` of the epoch.
     """
 
     examples: int
     steps: int
     length: int
+    micro_batches: int
     of_epoch: Callable[[jax.Array, int, int], Iterator[Batch]]
 
 
@@ -82,6 +86,7 @@ def chunks(
     data: Examples,
     batch_size: int,
     *,
+    micro_batches: int = 1,
     order: Callable[[jax.Array, int], jax.Array] | None = None,
     feed: Callable[..., Feed] = device_feed,
     sharding: jax.sharding.NamedSharding | None = None,
@@ -90,16 +95,21 @@ def chunks(
 
     Args:
       data: the training examples, on the device or the host as ``feed`` expects.
+      batch_size: examples per micro-batch.
+      micro_batches: per batch; see :func:`jaxcls.training.steps.make_train_step`.
       order: ``(key, epoch) -> rows``, the order of the examples in an epoch; by default uniformly random.
       feed: :func:`jaxcls.data.batching.device_feed` or :func:`jaxcls.data.batching.host_feed`; the bits are the same.
       sharding: of a batch over several devices.
     """
+    batch_size *= micro_batches
     steps = steps_per_epoch(len(data), batch_size)
     batch_bytes = batch_size * sum(array.nbytes for array in jax.tree.leaves(tuple(data))) // len(data)
-    length = chunk_length(steps, max(1, min(MAX_CHUNK_STEPS, MAX_CHUNK_BYTES // batch_bytes)))
+    length = chunk_length(steps, max(1, min(MAX_CHUNK_STEPS // micro_batches, MAX_CHUNK_BYTES // batch_bytes)))
     order = order or functools.partial(jax.jit(epoch_order, static_argnames="count"), count=len(data))
     chunks_of = feed(data, batch_size=batch_size, length=length, sharding=sharding)
-    return Chunks(len(data), steps, length, lambda key, epoch, first: chunks_of(order(key, epoch), first))
+    return Chunks(
+        len(data), steps, length, micro_batches, lambda key, epoch, first: chunks_of(order(key, epoch), first)
+    )
 
 
 @dataclasses.dataclass
@@ -108,7 +118,7 @@ class Progress:
 
     Attributes:
       history: an entry for each complete epoch.
-      loss_sum, examples: over the applied steps of the current epoch.
+      numerators, denominators: of the loss of each output, summed over the applied steps of the current epoch.
       skipped: non-finite steps of the current epoch.
       skipped_in_row: consecutive non-finite steps up to now.
       most_in_row: the most consecutive non-finite steps so far.
@@ -116,8 +126,8 @@ class Progress:
     """
 
     history: History = dataclasses.field(default_factory=History)
-    loss_sum: float = 0.0
-    examples: int = 0
+    numerators: list[float] = dataclasses.field(default_factory=list)
+    denominators: list[float] = dataclasses.field(default_factory=list)
     skipped: int = 0
     skipped_in_row: int = 0
     most_in_row: int = 0
@@ -129,8 +139,9 @@ class Progress:
     def count(self, metrics: StepMetrics) -> None:
         """Adds the steps of one dispatch."""
         applied = metrics.applied
-        self.loss_sum += float(np.sum(metrics.loss * metrics.examples, where=applied, dtype=np.float64))
-        self.examples += int(np.sum(metrics.examples, where=applied))
+        sums = [values[applied].sum(axis=0, dtype=np.float64) for values in (metrics.numerators, metrics.denominators)]
+        self.numerators = np.add(self.numerators or 0.0, sums[0]).tolist()
+        self.denominators = np.add(self.denominators or 0.0, sums[1]).tolist()
         self.skipped += int(np.sum(~applied))
         for was_applied in applied:
             self.skipped_in_row = 0 if was_applied else self.skipped_in_row + 1
@@ -138,17 +149,18 @@ class Progress:
 
     def close_epoch(self, step: int, examples: int, validation: Mapping[str, float]) -> dict[str, Any]:
         """Turns the current epoch into an entry of the history."""
+        loss = loss_of_sums(self.numerators, self.denominators)
         entry = {
             "epoch": len(self.history) + 1,
             "step": step,
-            "loss": self.loss_sum / self.examples if self.examples else None,
+            "loss": None if math.isnan(loss) else loss,
             **{f"val_{name}": value for name, value in validation.items()},
             "skipped_steps": self.skipped,
             "seconds": round(self.seconds, 3),
             "examples_per_second": round(examples / self.seconds, 1) if self.seconds else 0.0,
         }
         self.history.append(entry)
-        self.loss_sum, self.examples, self.skipped, self.seconds = 0.0, 0, 0, 0.0
+        self.numerators, self.denominators, self.skipped, self.seconds = [], [], 0, 0.0
         return entry
 
 
@@ -228,7 +240,7 @@ def fit(
             began = time.monotonic()
             chunk = next(batches)
             if not compiled:
-                memory.compile_checked(train_chunk, state, chunk, on_compile)
+                memory.compile_checked(train_chunk, state, chunk, chunks.micro_batches, on_compile)
                 # The time of compiling is not that of training.
                 began, compiled = time.monotonic(), True
             state, metrics = train_chunk(state, chunk)

@@ -20,6 +20,7 @@ def compile_checked(
     train_chunk: TrainStep,
     state: TrainState,
     batches: Batch,
+    micro_batches: int = 1,
     on_compile: Callable[[float], None] = lambda seconds: None,
 ) -> None:
     """Compiles a chunk for these arguments, and compares what it needs with what is free.
@@ -28,6 +29,7 @@ def compile_checked(
     cannot say, nothing is compared.
 
     Args:
+      micro_batches: of each batch.
       on_compile: called before it is compiled, with about how many seconds that takes.
 
     Raises:
@@ -42,14 +44,14 @@ def compile_checked(
     there, needed = free(jax.local_devices()), _needed(lowered)
     if there is None or needed is None or needed <= there:
         return
-    batch_size, devices, factor = batches.mask.shape[1], jax.device_count(), 2
+    batch_size, devices, factor = batches.mask.shape[1] // micro_batches, jax.device_count(), 2
     advice = "No smaller batch fits: give a smaller --model, or --remat, which keeps less of it for the gradient."
     while (smaller := batch_size // factor // devices * devices) > 0:
-        fewer = jax.tree.map(functools.partial(_resized, batch_size=smaller), batches)
+        fewer = jax.tree.map(functools.partial(_resized, batch_size=smaller * micro_batches), batches)
         if (_needed(lower(state, fewer)) or 0) <= there:
             advice = (
-                f"--batch-size {smaller} fits; with --gradient-accumulation-steps {factor} (times what it is now, "
-                "where it is given) an update is of as many examples."
+                f"--batch-size {smaller} fits; with --gradient-accumulation-steps {factor * micro_batches} an update "
+                "is of as many examples."
             )
             break
         factor *= 2

@@ -2,11 +2,13 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxcls import metrics
 from jaxcls._utils import labels as label_checks
@@ -14,6 +16,7 @@ from jaxcls._utils.errors import InputError, error_context, reason, unknown_name
 from jaxcls._utils.labels import AnyProblemName, ProblemName
 from jaxcls.data.adapters import as_examples
 from jaxcls.data.batching import Examples
+from jaxcls.losses import Ratio
 from jaxcls.metrics import ALIASES, METRICS
 
 PyTree = Any
@@ -25,7 +28,8 @@ class OutputSpec(NamedTuple):
 
     Attributes:
       problem: decides which labels are valid, how scores follow from outputs, and what the metrics mean.
-      loss: ``(outputs, labels, *, sample_weight, mask, normalizer) -> scalar``, or (N,) with ``normalizer='none'``.
+      loss: ``(outputs, labels, *, sample_weight, mask, normalizer, as_ratio) -> scalar``, or (N,) with
+        ``normalizer='none'``, or a :class:`jaxcls.losses.Ratio` with ``as_ratio``.
       metrics: name -> ``(scores, labels, *, sample_weight, mask) -> float``, computed on the host from all scores.
       weight: the factor of this loss in the sum over the outputs.
       ignore_label: labels of this value are unknown and left out of loss and metrics; None if there are none.
@@ -35,7 +39,7 @@ class OutputSpec(NamedTuple):
     """
 
     problem: AnyProblemName
-    loss: Callable[..., jax.Array]
+    loss: Callable[..., Any]
     metrics: Mapping[str, Callable[..., float]] = {}
     weight: float = 1.0
     ignore_label: float | None = None
@@ -78,7 +82,8 @@ def scores(objective: Objective) -> Callable[[PyTree], PyTree]:
 def total_loss(objective: Objective) -> Callable[..., jax.Array]:
     """Returns the loss that training minimizes: of one output, or the weighted sum over all outputs.
 
-    It takes outputs, labels and sample weights of one output, or dicts of them; one (N,) of weights may serve all.
+    It takes outputs, labels and sample weights of one output, or dicts of them; one (N,) of weights may serve all. With
+    ``as_ratio`` it returns a list of the :class:`jaxcls.losses.Ratio` of each output.
 
     >>> from jaxcls import losses
     >>> spec = OutputSpec("multiclass", losses.get("softmax_cross_entropy", normalizer="batch"))
@@ -88,59 +93,71 @@ def total_loss(objective: Objective) -> Callable[..., jax.Array]:
     >>> f"{total_loss(spec)(logits, labels):.4f} {both(*two, sample_weight=np.ones(1), mask=None):.4f}"
     '0.2395 0.3593'
     """
-    if isinstance(objective, OutputSpec) and objective.weight == 1:
-        return objective.loss
 
-    def loss(outputs: PyTree, labels: PyTree, *, sample_weight: PyTree, mask: Any, **normalizer: Any) -> jax.Array:
-        terms = [
-            spec.weight * spec.loss(logits, truth, sample_weight=weight, mask=mask, **normalizer)
+    def loss(outputs: PyTree, labels: PyTree, *, sample_weight: PyTree, mask: Any, as_ratio: bool = False) -> Any:
+        ratios = [
+            spec.loss(logits, truth, sample_weight=weight, mask=mask, as_ratio=True)._replace(weight=spec.weight)
             for _, spec, logits, truth, weight in by_output(objective, outputs, labels, sample_weight)
         ]
-        # Starting from the first term: sum() would add 0 to it, one operation more in the compiled step.
-        total = terms[0]
-        for term in terms[1:]:
-            total += term
-        return total
+        return ratios if as_ratio else sum_of_outputs(ratios)
 
     return loss
 
 
-def example_losses(objective: Objective, outputs: PyTree, labels: PyTree) -> PyTree:
-    """Returns the unreduced loss, (N,), or a dict of them by output."""
-    if isinstance(objective, OutputSpec):
-        return objective.loss(outputs, labels, normalizer="none")
-    return {name: spec.loss(outputs[name], labels[name], normalizer="none") for name, spec in objective.items()}
+def sum_of_outputs(ratios: Sequence[Ratio], divisors: Sequence[jax.Array | None] | None = None) -> jax.Array:
+    """Returns the sum of the losses of all outputs, each divided by its divisor or, by default, by its own."""
+    terms = [ratio.value(divisor) for ratio, divisor in zip(ratios, divisors or [None] * len(ratios), strict=True)]
+    # Starting from the first term: sum() would add 0 to it, one operation more in the compiled step.
+    return functools.reduce(jnp.add, terms)
+
+
+def loss_of_sums(numerators: ArrayLike, denominators: ArrayLike) -> float:
+    """Returns the loss of a set of examples from the sums of its ratios, one of each output.
+
+    An output of which no label counts adds nothing; nan if that is so of all.
+
+    >>> loss_of_sums([6.0, 0.0], [4, 0])
+    1.5
+    """
+    numerators, denominators = np.asarray(numerators, np.float64), np.asarray(denominators, np.float64)
+    counted = denominators > 0
+    return float((numerators[counted] / denominators[counted]).sum()) if counted.any() else float("nan")
 
 
 def measure(
-    objective: Objective, scores: PyTree, example_losses: PyTree, labels: PyTree, sample_weight: PyTree
+    objective: Objective,
+    scores: PyTree,
+    ratios: Sequence[tuple[np.ndarray, np.ndarray]],
+    labels: PyTree,
+    sample_weight: PyTree,
 ) -> dict[str, float]:
     """Computes the loss and the metrics of a set of examples.
 
     Args:
       scores: on the host, such as probabilities (N,) or (N, classes); or a dict of them by output.
-      example_losses: (N,), or a dict of them.
+      ratios: numerators and denominators of the loss of each output; see :class:`jaxcls.losses.Ratio`.
       labels, sample_weight: as in :class:`jaxcls.data.batching.Examples`. Examples whose labels are all unknown are
         left out of that output.
 
     Returns:
-      'loss', the mean over the examples (of several outputs, the weighted sum of their means), and the metrics by name.
+      'loss', divided as in training (of several outputs, the weighted sum of their losses), and the metrics by name.
       Several outputs add 'name_loss' and 'name_metric' for each, as in Keras.
     """
-    total, named = 0.0, {}
-    for name, spec, output_scores, truth, weight in by_output(objective, scores, labels, sample_weight):
-        known = _known(truth, spec)
-        losses = np.asarray(example_losses if name is None else example_losses[name], np.float64)
-        loss = float(np.average(losses[known], weights=weight[known])) if weight[known].any() else float("nan")
-        total += spec.weight * loss
+    sums = [[np.sum(values, dtype=np.float64) for values in ratio] for ratio in ratios]
+    weighted = [(spec.weight * over, under) for (_, spec), (over, under) in zip(specs(objective), sums, strict=True)]
+    named: dict[str, float] = {}
+    for (over, under), (name, spec, output_scores, truth, weight) in zip(
+        sums, by_output(objective, scores, labels, sample_weight), strict=True
+    ):
         prefix = "" if name is None else f"{name}_"
         if name is not None:
-            named[f"{prefix}loss"] = loss
+            named[f"{prefix}loss"] = loss_of_sums([over], [under])
         if spec.metrics and spec.problem == "multiclass" and truth.ndim == 2:
             truth = truth.argmax(axis=1)  # the most likely class of a distribution
+        known = _known(truth, spec)
         for metric, function in spec.metrics.items():
             named[prefix + metric] = function(output_scores, truth, sample_weight=weight, mask=known)
-    return {"loss": total} | named
+    return {"loss": loss_of_sums(*zip(*weighted, strict=True))} | named
 
 
 def by_output(

@@ -114,7 +114,8 @@ def fit_arrays(
         saving.array_provenance(checksums),
         identity=["batch_size", "monitor", "patience"],
     )
-    batch = take(data.train, np.zeros(config.batch_size, np.int32), np.ones(config.batch_size, bool))
+    size = experiment.step_size(config.batch_size)
+    batch = take(data.train, np.zeros(size, np.int32), np.ones(size, bool))
     program = jax.jit(experiment.step).lower(experiment.state_shapes, batch).as_text()
     result = execute(
         experiment,
@@ -283,18 +284,20 @@ def train(
     if on_host and say:
         say("the training examples stay on the host, and batches are sent to the device ahead of their use")
     replicated, sharded = shardings()
+    step_size = experiment.step_size(config.batch_size)
     chunks = loop.chunks(
         data.train if on_host else jax.device_put(data.train, replicated),
         config.batch_size,
-        order=experiment.epoch_order(data.train, config.batch_size),
+        micro_batches=step_size // config.batch_size,
+        order=experiment.epoch_order(data.train, step_size),
         feed=batching.host_feed if on_host else batching.device_feed,
         sharding=sharded,
     )
-    saver = StepSaver(experiment, debug or Path("debug"), data.train, config.batch_size)
+    saver = StepSaver(experiment, debug or Path("debug"), data.train, step_size)
     steps = int(state.step) + config.epochs * chunks.steps
     epochs = len(history) + config.epochs
     with (
-        ProgressBar(steps, epochs=epochs, batch_size=config.batch_size, say=say)
+        ProgressBar(steps, epochs=epochs, batch_size=step_size, say=say)
         if say and show_progress else contextlib.nullcontext() as bar,
     ):  # fmt: skip
         return loop.fit(

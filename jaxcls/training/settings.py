@@ -173,7 +173,7 @@ class OptimizerOptions:
     clipvalue: float | None = None
     """maximum absolute value of each element of the gradient"""
     gradient_accumulation_steps: int | None = None
-    """batches whose mean gradient makes one update; schedules count updates"""
+    """batches of --batch-size that make one update, as one large batch would; schedules count updates"""
     ema_decay: float | None = None
     """decay of an exponential moving average of the weights, which is evaluated in their place"""
     semantics: Literal["optax", "keras"] | None = None

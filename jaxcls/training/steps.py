@@ -10,12 +10,22 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 
-from jaxcls import kernels, optimizers
+from jaxcls import kernels
+from jaxcls._utils.errors import InputError
 from jaxcls.data.batching import Batch, Buckets, Size, padded_batches
+from jaxcls.losses import Ratio
 from jaxcls.models import Model
+from jaxcls.optimizers.chain import (
+    accumulation_steps,
+    average_model_state,
+    evaluation_model_state,
+    evaluation_params,
+    per_update,
+)
+from jaxcls.training.objective import sum_of_outputs
 
 PyTree = Any
-Loss = Callable[..., jax.Array]
+Loss = Callable[..., Any]
 Augment = Callable[[jax.Array, PyTree, PyTree], tuple[PyTree, PyTree]]
 TrainStep = Callable[["TrainState", Batch], tuple["TrainState", "StepMetrics"]]
 PredictionStep = Any  # a compiled (params, model_state, inputs) -> (scores, outputs), whose type JAX does not name
@@ -35,7 +45,7 @@ class TrainState(NamedTuple):
     """Everything that training changes.
 
     Attributes:
-      step: int32, batches seen.
+      step: int32, the number of steps, each an update unless it was not finite.
       key: the run's random key. It never changes: everything random derives from it and the step.
       params: what the gradient moves.
       model_state: what the model changes itself, such as running statistics.
@@ -57,12 +67,16 @@ class StepMetrics(NamedTuple):
       gradient_norm: over all parameters together.
       applied: whether the step was finite, so that its update was applied.
       examples: the number of examples that are not masked.
+      numerators, denominators: (outputs,), the sums of the loss of each output as a :class:`jaxcls.losses.Ratio`, from
+        which the loss of an epoch follows.
     """
 
     loss: jax.Array
     gradient_norm: jax.Array
     applied: jax.Array
     examples: jax.Array
+    numerators: jax.Array
+    denominators: jax.Array
 
 
 def init_state(model: Model, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
@@ -76,7 +90,8 @@ def init_state(model: Model, optimizer: optax.GradientTransformation, seed: int)
     """
     initial, training = jax.random.split(jax.random.key(seed))
     params, model_state = jax.tree.map(_strongly_typed, model.init(initial))
-    return TrainState(jnp.zeros((), jnp.int32), training, params, model_state, optimizer.init(params))
+    opt_state = average_model_state(per_update(optimizer).init(params), model_state)
+    return TrainState(jnp.zeros((), jnp.int32), training, params, model_state, opt_state)
 
 
 def _strongly_typed(value: ArrayLike) -> jax.Array:
@@ -86,9 +101,18 @@ def _strongly_typed(value: ArrayLike) -> jax.Array:
 
 
 def evaluated_weights(state: TrainState) -> dict[str, PyTree]:
-    """The weights that are evaluated and saved: averages of the parameters, if the optimizer keeps any."""
-    params = optimizers.evaluation_params(state.opt_state, state.params)
-    return {"params": params, "model_state": state.model_state}
+    """The weights that are evaluated and saved: averages of parameters and model state, if the optimizer keeps any."""
+    params = evaluation_params(state.opt_state, state.params)
+    return {"params": params, "model_state": evaluation_model_state(state.opt_state, state.model_state)}
+
+
+class _Sums(NamedTuple):
+    """The gradient and the loss of a batch, and the sums of the loss of each output as a ratio; all add up."""
+
+    gradient: PyTree
+    value: jax.Array
+    numerators: jax.Array
+    denominators: jax.Array
 
 
 def make_train_step(
@@ -102,7 +126,11 @@ def make_train_step(
     """The pure step ``(state, batch) -> (state, metrics)``.
 
     Args:
-      loss: ``(outputs, labels, *, sample_weight, mask) -> scalar``; outputs, labels and weights may be dicts.
+      loss: ``(outputs, labels, *, sample_weight, mask, as_ratio=True) -> Ratio``, as of :mod:`jaxcls.losses`, or a list
+        of one :class:`jaxcls.losses.Ratio` per output, whose outputs, labels and weights are dicts.
+      optimizer: with ``gradient_accumulation_steps``, the batch of a step is that of an update. It is computed in as
+        many micro-batches, whose gradients add up to that of the whole batch: the loss of each is divided by what
+        divides the loss of all. Only batch statistics and dropout are those of micro-batches.
       preprocess: a batch of input arrays -> what the model takes, such as uint8 to normalized float.
       augment: ``(key, inputs, labels) -> (inputs, labels)``, before ``preprocess``.
 
@@ -111,30 +139,71 @@ def make_train_step(
     nothing but the step count. A batch in which every example is masked changes nothing at all.
     """
 
+    count = accumulation_steps(optimizer)
+    update = per_update(optimizer).update
+
+    def ratios_of(outputs: PyTree, batch: Batch) -> list[Ratio]:
+        ratios = loss(outputs, batch.labels, sample_weight=batch.sample_weight, mask=batch.mask, as_ratio=True)
+        return [ratios] if isinstance(ratios, Ratio) else ratios
+
+    def differentiate(
+        params: PyTree, model_state: PyTree, batch: Batch, key: jax.Array, divisors: list[jax.Array] | None = None
+    ) -> tuple[PyTree, _Sums]:
+        """Returns the new model state, and the loss and its gradient."""
+        inputs = clear_masked(preprocess(batch.inputs), batch.mask)
+
+        def objective(params: PyTree) -> tuple[jax.Array, tuple[PyTree, jax.Array, jax.Array]]:
+            outputs, new_state = model.apply(params, model_state, inputs, key=key)
+            ratios = ratios_of(outputs, batch)
+            return sum_of_outputs(ratios, divisors), (new_state, *_sums_of(ratios))
+
+        with kernels.masked_rows(batch.mask):
+            (value, (new_state, *sums)), gradient = jax.value_and_grad(objective, has_aux=True)(params)
+        chex.assert_rank(value, 0)
+        return new_state, _Sums(gradient, value, *sums)
+
+    def accumulate(params: PyTree, model_state: PyTree, batch: Batch, key: jax.Array) -> tuple[PyTree, _Sums]:
+        if len(batch.mask) % count:
+            raise InputError(f"{len(batch.mask)} examples cannot be divided into {count} micro-batches of one size.")
+        # Denominators do not depend on outputs, so what is computed from these zeros is never run.
+        outputs = jax.eval_shape(lambda x: model.apply(params, model_state, preprocess(x), key=key)[0], batch.inputs)
+        ratios = ratios_of(jax.tree.map(lambda output: jnp.zeros(output.shape, output.dtype), outputs), batch)
+        divisors = [ratio.divisor() for ratio in ratios]
+
+        def add(carry: tuple[PyTree, _Sums], micro_batch: tuple[Batch, jax.Array]) -> tuple[tuple[PyTree, _Sums], None]:
+            def added(carry: tuple[PyTree, _Sums]) -> tuple[PyTree, _Sums]:
+                new_state, sums = differentiate(params, carry[0], *micro_batch, divisors)
+                return new_state, jax.tree.map(jnp.add, carry[1], sums)
+
+            return jax.lax.cond(micro_batch[0].mask.any(), added, lambda carry: carry, carry), None
+
+        zeros = jax.tree.map(jnp.zeros_like, _Sums(_widened(params), divisors[0] * 0.0, *_sums_of(ratios)))
+        # Rows are dealt out in turn, so that a batch that is split over devices stays so.
+        dealt = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, count, *x.shape[1:]), 0, 1), batch)
+        (model_state, sums), _ = jax.lax.scan(add, (model_state, zeros), (dealt, jax.random.split(key, count)))
+        return model_state, sums._replace(gradient=optax.tree.cast_like(sums.gradient, params))
+
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
         _check_batch(batch)
         augment_key, model_key = step_keys(state)
         inputs, labels = augment(augment_key, batch.inputs, batch.labels)
-        inputs = clear_masked(preprocess(inputs), batch.mask)
-
-        def objective(params: PyTree) -> tuple[jax.Array, PyTree]:
-            outputs, model_state = model.apply(params, state.model_state, inputs, key=model_key)
-            return loss(outputs, labels, sample_weight=batch.sample_weight, mask=batch.mask), model_state
-
-        with kernels.masked_rows(batch.mask):
-            (value, model_state), gradient = jax.value_and_grad(objective, has_aux=True)(state.params)
-        chex.assert_rank(value, 0)
-        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        batch = batch._replace(inputs=inputs, labels=labels)
+        compute = differentiate if count == 1 else accumulate
+        model_state, (gradient, value, *sums) = compute(state.params, state.model_state, batch, model_key)
+        updates, opt_state = update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
+        opt_state = average_model_state(opt_state, model_state)
 
-        count = batch.mask.sum()
-        norm = jnp.sqrt(_sum(jax.tree.map(jnp.square, gradient)))
+        examples = batch.mask.sum()
+        # In float16 the square of 256 would be infinite.
+        norm = jnp.sqrt(_sum(jax.tree.map(jnp.square, _widened(gradient))))
         # 0 times a number that is not finite is NaN.
         nothing = _sum(jax.tree.map(lambda update: 0 * update, updates))
-        apply = (count > 0) & jnp.isfinite(value) & jnp.isfinite(norm + nothing) & _is_finite(model_state)
+        apply = (examples > 0) & jnp.isfinite(value) & jnp.isfinite(norm + nothing) & _is_finite(model_state)
         old = (state.params, state.model_state, state.opt_state)
         selected = jax.tree.map(lambda new, old: jnp.where(apply, new, old), (params, model_state, opt_state), old)
-        return TrainState(state.step + (count > 0), state.key, *selected), StepMetrics(value, norm, apply, count)
+        after = TrainState(state.step + (examples > 0), state.key, *selected)
+        return after, StepMetrics(value, norm, apply, examples, *sums)
 
     return train_step
 
@@ -280,6 +349,17 @@ def collect(
 
 def _joined(parts: Sequence[PyTree], count: int) -> PyTree:
     return jax.tree.map(lambda *batches: np.concatenate([np.asarray(batch) for batch in batches])[:count], *parts)
+
+
+def _sums_of(ratios: list[Ratio]) -> tuple[jax.Array, jax.Array]:
+    """The numerators, weighted, and the denominators of all outputs, (outputs,)."""
+    numerators = jnp.stack([ratio.weight * jnp.sum(ratio.numerator) for ratio in ratios])
+    return numerators, jnp.stack([jnp.sum(ratio.denominator) for ratio in ratios])
+
+
+def _widened(tree: PyTree) -> PyTree:
+    """The leaves in float32 or higher."""
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), tree)
 
 
 def _sum(tree: PyTree) -> jax.Array:
