@@ -111,6 +111,8 @@ def recall(scores: ArrayLike, labels: ArrayLike, **options: Unpack[LabelOptions]
 def specificity(scores: ArrayLike, labels: ArrayLike, **options: Unpack[LabelOptions]) -> float | FloatArray:
     """TN / (TN + FP): the share of the negatives that are not predicted; nan without negatives.
 
+    If multiclass, also nan for a class that neither occurs nor is predicted.
+
     >>> specificity([0.9, 0.6, 0.2], [1, 0, 0])
     0.5
     """
@@ -239,7 +241,11 @@ def _of_counts(
     counts = confusion.counts_of_classes(matrices[0]) if multiclass else confusion.counts_of_positives(matrices)
     if average == "micro":
         return float(metric(Counts(*(count.sum() for count in counts))))
-    return averaged(metric(counts), counts.tp + counts.fn, average)
+    values = metric(counts)
+    if multiclass:
+        # As for the other metrics: a class that neither occurs nor is predicted would have a specificity of 1.
+        values = np.where(counts.tp + counts.fn + counts.fp > 0, values, np.nan)
+    return averaged(values, counts.tp + counts.fn, average)
 
 
 def _best_threshold(ranking: Ranking, metric: Callable[[FloatArray], FloatArray]) -> float:

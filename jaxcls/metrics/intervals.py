@@ -154,7 +154,7 @@ def report_intervals(
         true, chosen, weight = positive[:, column], predicted_positive[:, column], label_weights[:, column]
         influences = _decision_influences(true, chosen, weight) | _rank_influences(data.scores[:, column], true, weight)
         for name, influence in influences.items():
-            if not np.isnan(influence).any():
+            if not np.isnan(influence).any() and label_values.get(name, 0) is not None:
                 total, count = summed.get(name, (np.zeros(len(weight)), 0))
                 summed[name] = total + influence, count + 1
         by_label[label] = _label_intervals(label_values, true, chosen, weight, influences, confidence)
@@ -248,7 +248,9 @@ def _rank_influences(scores: FloatArray, true: BoolArray, weight: FloatArray) ->
     value = ratio(positive @ share_below[group], positives)
     is_true = true[order]
     roc_auc = np.where(
-        is_true, ratio(share_below[group] - value, positives), ratio(share_above[group] - value, negatives)
+        is_true,
+        ratio(share_below[group] - value, positives) * _unbiased(positive[is_true]),
+        ratio(share_above[group] - value, negatives) * _unbiased(both[~is_true]),
     )
 
     gained = np.diff(true_above, prepend=0.0)
@@ -280,6 +282,12 @@ def _mean_influence(values: FloatArray, data: Collected) -> FloatArray:
 def _effective_count(sample_weight: FloatArray) -> float:
     total = sample_weight.sum()
     return float(total**2 / (sample_weight @ sample_weight)) if total > 0 else 0.0
+
+
+def _unbiased(sample_weight: FloatArray) -> float:
+    """The factor of a standard deviation for n - 1 in place of n, as in DeLong's variance."""
+    count = _effective_count(sample_weight)
+    return math.sqrt(count / max(count - 1, 1)) if count else 1.0
 
 
 def _logit_interval(value: float, influence: FloatArray, confidence: float) -> Bounds | None:

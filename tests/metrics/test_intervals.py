@@ -60,20 +60,59 @@ LOGIT = ["roc_auc", "average_precision", "precision", "recall", "f1", "specifici
 
 @pytest.mark.parametrize(
     ("problem", "name"),
-    [("binary", name) for name in ("roc_auc", "average_precision", "balanced_accuracy", "log_loss", "brier_score")]
-    + [("multiclass", name) for name in [*LOGIT[:-1], "log_loss", "brier_score"]]
-    + [("multilabel", name) for name in [*LOGIT, "log_loss", "brier_score"]],
+    [("binary", name) for name in ("average_precision", "balanced_accuracy", "log_loss", "brier_score")]
+    + [("multiclass", name) for name in [*LOGIT[1:-1], "log_loss", "brier_score"]]
+    + [("multilabel", name) for name in [*LOGIT[1:], "log_loss", "brier_score"]],
 )
 def test_standard_errors_agree_with_the_finite_difference_jackknife(problem, name):
     report, actual = intervals(problem)
     value, (low, high) = report["metrics"][name], actual["metrics"][name]
     error = standard_error(metrics.get(name, problem), *draw_data(problem))
     if name in LOGIT:
-        middle, half = math.log(value / (1 - value)), Z * error / (value * (1 - value))
-        expected = [1 / (1 + math.exp(-middle + half)), 1 / (1 + math.exp(-middle - half))]
+        expected = logit_interval(value, error)
     else:
         expected = [value * math.exp(-Z * error / value), value * math.exp(Z * error / value)]
     assert_allclose([low, high], expected, rtol=1e-5)
+
+
+def logit_interval(value, error):
+    middle, half = math.log(value / (1 - value)), Z * error / (value * (1 - value))
+    return [1 / (1 + math.exp(-middle + half)), 1 / (1 + math.exp(-middle - half))]
+
+
+def delong_error(scores, true):
+    """The root of S10 / m + S01 / n, with m - 1 and n - 1 in the two variances (DeLong et al. 1988)."""
+    above = np.sign(scores[true][:, None] - scores[~true]) / 2 + 0.5
+    positives, negatives = above.mean(axis=1), above.mean(axis=0)
+    variance = np.var(positives, ddof=1) / len(positives) + np.var(negatives, ddof=1) / len(negatives)
+    return above.mean(), math.sqrt(variance)
+
+
+def test_the_interval_of_an_auc_is_delongs():
+    scores, labels, _ = draw_data("binary", rows=30)
+    assert (labels == 1).sum() < 15
+    _, actual = report_of("binary", scores, labels)
+    assert_allclose(actual["metrics"]["roc_auc"], logit_interval(*delong_error(scores, labels == 1)))
+    scores, labels, _ = draw_data("multiclass")
+    _, actual = report_of("multiclass", scores, labels)
+    for label in range(3):
+        expected = logit_interval(*delong_error(scores[:, label], labels == label))
+        assert_allclose(actual["labels"][str(label)]["roc_auc"], expected)
+
+
+def test_a_class_that_neither_occurs_nor_is_predicted_is_in_no_average():
+    scores, labels, _ = draw_data("multiclass")
+    report, expected = report_of("multiclass", scores, labels)
+    more, actual = report_of("multiclass", np.column_stack([scores, np.zeros(len(scores))]), labels)
+    assert more["labels"]["3"]["specificity"] is None
+    for name in ("precision", "recall", "specificity", "f1"):
+        assert more["metrics"][name] == pytest.approx(report["metrics"][name])
+        assert_allclose(actual["metrics"][name], expected["metrics"][name])
+
+
+def report_of(problem, scores, labels):
+    report = metrics.report(scores, labels, problem=problem)
+    return report, metrics.report_intervals(report, scores, labels, problem=problem)
 
 
 def test_multiclass_accuracy_has_the_interval_of_a_proportion():

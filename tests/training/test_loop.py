@@ -175,15 +175,16 @@ def test_a_diverged_run_stays_diverged_however_often_it_is_continued(tmp_path):
 def test_the_most_skipped_steps_in_a_row_are_found_wherever_they_lie():
     progress = Progress()
     for applied, most in (([True, False, False], 2), ([False, True], 3), ([True, False, True], 3), ([False] * 4, 4)):
-        metrics = steps.StepMetrics(np.ones(len(applied)), None, np.array(applied), np.full(len(applied), 2))
-        progress.count(metrics)
+        count = np.full((len(applied), 1), 2.0)
+        progress.count(steps.StepMetrics(None, None, np.array(applied), None, numerators=count, denominators=count))
         assert progress.most_in_row == most
-    assert (progress.examples, progress.skipped, progress.loss_sum) == (8, 8, 8.0)
+    assert (progress.denominators, progress.skipped, progress.numerators) == ([8.0], 8, [8.0])
 
 
-def test_the_loss_of_an_epoch_is_the_mean_over_its_examples():
+def test_the_loss_of_an_epoch_is_that_of_its_examples_by_output():
     progress = Progress()
-    progress.count(
-        steps.StepMetrics(np.array([1.0, np.nan, 4.0]), None, np.array([True, False, True]), np.array([8, 8, 4]))
-    )
-    assert progress.close_epoch(3, 20, {})["loss"] == 2.0
+    numerators = np.array([[8.0, 1.0, 0.0], [np.nan, 1.0, 0.0], [16.0, 2.0, 0.0]])
+    denominators = np.array([[8, 1, 0], [8, 8, 0], [4, 2, 0]])
+    progress.count(steps.StepMetrics(None, None, np.array([True, False, True]), None, numerators, denominators))
+    assert progress.close_epoch(3, 20, {})["loss"] == 24 / 12 + 3 / 3
+    assert progress.close_epoch(3, 20, {})["loss"] is None

@@ -83,7 +83,7 @@ def test_metrics_agree_with_scikit_learn(drawn):
         "color_log_loss": log_loss(truth["color"], scores["color"]),
     }
     specs = objective(truth)
-    unused = {name: np.zeros(ROWS) for name in NAMES}
+    unused = [(np.zeros(ROWS), np.ones(ROWS))] * len(NAMES)
     measured = objectives.measure(specs, scores, unused, truth, np.ones(ROWS))
     assert {name: measured[name] for name in expected} == pytest.approx(expected)
     split = Split(np.zeros((ROWS, 4, 4, 1), np.uint8), truth)

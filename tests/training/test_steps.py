@@ -12,10 +12,12 @@ from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxcls import losses, optimizers
+from jaxcls._utils.errors import InputError
 from jaxcls.data import batching
 from jaxcls.data.batching import sequence_buckets
 from jaxcls.models import functional, vision
 from jaxcls.training import steps
+from jaxcls.training.objective import OutputSpec, total_loss
 
 
 class Net(nnx.Module):
@@ -148,26 +150,83 @@ def test_a_step_that_is_not_finite_moves_only_the_number_of_the_step(data, value
     assert not metrics.applied
 
 
-def test_batches_are_accumulated_to_the_mean_of_those_that_are_finite(data):
-    """Two batches make one update; a batch that is not finite and one that is fully masked are not counted."""
-    optimizer = optimizers.get("sgd", learning_rate=0.5, gradient_accumulation_steps=2)
-    _, step, state = make(linear, optimizer)
-    whole, short = (
-        batching.take(data, jnp.arange(first, first + BATCH), jnp.arange(BATCH) < real)
-        for first, real in ((0, BATCH), (BATCH, 3))
-    )
-    spoilt = whole._replace(inputs=whole.inputs.at[2, 1].set(np.nan))
-    masked = whole._replace(mask=jnp.zeros(BATCH, bool))
-    after = state
-    for batch in (whole, spoilt, masked, short):
-        chex.assert_trees_all_equal(after.params, state.params)
-        after, _ = jax.jit(step)(after, batch)
-    assert int(after.step) == 3
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_an_accumulated_step_is_that_of_the_large_batch(data, dtype):
+    """Unknown labels and masked rows lie unevenly, so that micro-batches count differently, one of them not at all."""
+    labels = {name: np.where(np.arange(COUNT) % every, data.labels, -1) for name, every in (("a", 2), ("b", 3))}
+    mask = (np.arange(COUNT) < 30) & (np.arange(COUNT) % 4 != 1)
+    weights = np.linspace(0.5, 2, COUNT, dtype=np.float32)
+    batch = jax.tree.map(lambda leaf: leaf[:36], batching.Batch(data.inputs, labels, jnp.asarray(mask), weights))
+    loss = losses.get("softmax_cross_entropy", ignore_label=-1)
+    specs = {
+        "a": OutputSpec("multiclass", functools.partial(loss, normalizer="batch")),
+        "b": OutputSpec(
+            "multiclass", functools.partial(loss, normalizer="weights", class_weight=[1, 5, 2]), weight=0.3
+        ),
+    }
 
-    _, alone, begin = make(linear, optax.sgd(0.5))
-    moved = [jax.jit(alone)(begin, batch)[0].params for batch in (whole, short)]
-    expected = jax.tree.map(lambda one, other: (one + other) / 2, *moved)
-    chex.assert_trees_all_close(after.params, expected, rtol=1e-6, atol=1e-7)
+    class Two(nnx.Module):
+        def __init__(self, rngs):
+            self.a, self.b = (nnx.Linear(5, 3, param_dtype=dtype, rngs=rngs) for _ in range(2))
+
+        def __call__(self, x):
+            return {"a": self.a(x), "b": self.b(x)}
+
+    model = functional(Two)
+    results = []
+    for count in (None, 4):
+        optimizer = optimizers.sgd(0.5, global_clipnorm=0.2, ema_decay=0.5, gradient_accumulation_steps=count)
+        step = jax.jit(steps.make_train_step(model, total_loss(specs), optimizer))
+        results.append(step(steps.init_state(model, optimizer, seed=0), batch))
+    tolerance = {"rtol": 1e-5, "atol": 1e-6} if dtype == jnp.float32 else {"rtol": 2e-2, "atol": 1e-3}
+    wide = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), [(s.params, s.opt_state, m) for s, m in results])
+    chex.assert_trees_all_close(*wide, **tolerance)
+
+
+def test_batch_normalization_of_micro_batches_follows_their_examples(data):
+    """A micro-batch that is masked whole is left out, and running statistics pass from one to the next."""
+    _, step, state = make(optimizer=optimizers.sgd(0.5, gradient_accumulation_steps=4))
+    mask = jnp.arange(36) % 4 != 1
+    batch = batching.Batch(data.inputs[:36], data.labels[:36], mask, jnp.ones(36))
+    after, metrics = jax.jit(step)(state, batch)
+    assert metrics.applied
+    _, alone, one = make(optimizer=optax.sgd(0.0))
+    for first in (0, 2, 3):
+        part = jax.tree.map(lambda leaf, first=first: leaf[first::4], batch)
+        one, _ = jax.jit(alone)(one, part)
+    chex.assert_trees_all_close(after.model_state["norm"], one.model_state["norm"], rtol=1e-5)
+
+
+def test_a_batch_that_does_not_divide_into_micro_batches_is_refused(data):
+    _, step, state = make(linear, optimizers.sgd(0.5, gradient_accumulation_steps=4))
+    with pytest.raises(InputError, match="37 examples cannot be divided into 4 micro-batches"):
+        step(state, batching.Batch(data.inputs, data.labels, jnp.ones(COUNT, bool), jnp.ones(COUNT)))
+
+
+def test_a_finite_gradient_in_float16_is_applied(data):
+    """Its square is not finite."""
+
+    def build(rngs):
+        return nnx.Linear(5, 3, param_dtype=jnp.float16, rngs=rngs)
+
+    _, step, state = make(build, optimizers.sgd(1e-6))
+    batch = batching.take(data, jnp.arange(BATCH), jnp.ones(BATCH, bool))
+    _, metrics = step(state, batch._replace(sample_weight=jnp.full(BATCH, 3000.0)))
+    assert metrics.applied
+    assert metrics.gradient_norm > 300
+
+
+def test_averaged_parameters_are_evaluated_with_averaged_statistics(data):
+    decay = 0.8
+    _, step, state = make(optimizer=optimizers.sgd(0.5, ema_decay=decay))
+    run, statistics = jax.jit(step), []
+    for first in range(0, 32, BATCH):
+        state, _ = run(state, batching.take(data, jnp.arange(first, first + BATCH), jnp.ones(BATCH, bool)))
+        statistics.append(np.asarray(state.model_state["norm"]["mean"], np.float64))
+    expected = np.average(statistics, axis=0, weights=decay ** np.arange(len(statistics) - 1, -1, -1.0))
+    evaluated = steps.evaluated_weights(state)["model_state"]
+    np.testing.assert_allclose(evaluated["norm"]["mean"], expected, rtol=1e-5, atol=1e-7)
+    chex.assert_trees_all_equal_shapes_and_dtypes(evaluated, state.model_state)
 
 
 @pytest.mark.parametrize(
