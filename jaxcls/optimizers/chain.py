@@ -30,7 +30,7 @@ class Options(TypedDict, total=False):
         Keras semantics all leaves, as in Keras.
       gradient_accumulation_steps: an update is of this many times `batch_size` examples, computed in as many
         micro-batches, and equals that of the whole batch, whose gradient is clipped. Schedules and moments count
-        updates (in Keras, schedules count micro-batches). In a training loop of your own, `update` applies the mean
+        updates (in Keras, schedules count micro-batches). Without jaxcls's training step, `update` applies the mean
         gradient of this many calls at the last of them; the others change no parameter.
       ema_decay: between 0 and 1, adds an exponential moving average of the parameters for `evaluation_params`, and of
         the model state (the running statistics of batch normalization) for the evaluation in training.

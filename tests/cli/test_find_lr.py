@@ -56,6 +56,7 @@ def test_losses_do_not_depend_on_the_number_of_steps(settings):
 
 
 def test_accumulated_steps_are_those_of_the_large_batch(settings):
+    settings = dataclasses.replace(settings, dropout=0.0)
     result = search(dataclasses.replace(settings, batch_size=4, gradient_accumulation_steps=4))
     expected = search(settings)
     np.testing.assert_allclose(result.rates, expected.rates)

@@ -238,6 +238,28 @@ def test_ema_is_the_debiased_mean_of_past_parameters():
         chex.assert_trees_all_close(jax.tree.map(lambda leaf, t=t: np.float64(leaf[t - 1]), average), mean, rtol=1e-5)
 
 
+def test_the_ema_of_keras_semantics_is_keras_s():
+    params, grads = some_params(), some_grads()
+    transform = get("sgd", learning_rate=0.1, ema_decay=0.9, semantics="keras")
+    path, states = trajectory(transform, params, grads)
+    average = jax.jit(jax.vmap(evaluation_params))(states, path)
+    oracle = keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.9)
+    variables = [keras.Variable(leaf) for leaf in params.values()]
+    oracle.build(variables)
+    for k in range(STEPS):
+        oracle.apply([leaf[k] for leaf in grads.values()])
+        for name, expected in zip(params, oracle._model_variables_moving_average, strict=True):
+            np.testing.assert_allclose(average[name][k], expected, rtol=1e-5, atol=1e-7)
+
+
+def test_bfloat16_gradients_are_accumulated_in_float32():
+    params = {"kernel": jnp.zeros(4, jnp.bfloat16)}
+    transform = get("sgd", learning_rate=1.0, gradient_accumulation_steps=256)
+    gradients = {"kernel": jnp.concatenate([jnp.full((1, 4), 256.0), jnp.full((255, 4), 1.0)]).astype(jnp.bfloat16)}
+    path, _ = trajectory(transform, params, gradients)
+    np.testing.assert_allclose(np.asarray(path["kernel"][-1], np.float64), -511 / 256, rtol=1e-2)
+
+
 def test_schedule_free_average_is_found_inside_clipping_and_accumulation():
     params, grads = some_params(), some_grads()
     oracle = optax.contrib.schedule_free_adamw(0.02)
