@@ -209,12 +209,13 @@ def make_train_step(
 
 
 def clear_masked(inputs: PyTree, mask: jax.Array) -> PyTree:
-    """Replaces floating-point inputs of masked examples by 0: NaN times a gradient of 0 would be NaN."""
+    """Replaces what is not finite in masked examples by 0: NaN times a gradient of 0 would be NaN."""
 
     def clear(leaf: jax.Array) -> jax.Array:
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             return leaf
-        return jnp.where(mask.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, 0)
+        # Other numbers stay: those of real examples, which a batch is filled with, suit a model that 0 may not suit.
+        return jnp.where(mask.reshape(-1, *[1] * (leaf.ndim - 1)) | jnp.isfinite(leaf), leaf, 0)
 
     return jax.tree.map(clear, inputs)
 
