@@ -240,7 +240,7 @@ def fit(
             began = time.monotonic()
             chunk = next(batches)
             if not compiled:
-                memory.compile_checked(train_chunk, state, chunk, chunks.micro_batches, on_compile)
+                memory.compile_checked(train_chunk, state, chunk, on_compile, chunks.micro_batches)
                 # The time of compiling is not that of training.
                 began, compiled = time.monotonic(), True
             state, metrics = train_chunk(state, chunk)

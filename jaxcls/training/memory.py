@@ -20,8 +20,8 @@ def compile_checked(
     train_chunk: TrainStep,
     state: TrainState,
     batches: Batch,
-    micro_batches: int = 1,
     on_compile: Callable[[float], None] = lambda seconds: None,
+    micro_batches: int = 1,
 ) -> None:
     """Compiles a chunk for these arguments, and compares what it needs with what is free.
 
@@ -29,8 +29,8 @@ def compile_checked(
     cannot say, nothing is compared.
 
     Args:
-      micro_batches: of each batch.
       on_compile: called before it is compiled, with about how many seconds that takes.
+      micro_batches: of each batch.
 
     Raises:
       InputError: there is too little memory; the message names a batch size that fits.
