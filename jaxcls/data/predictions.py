@@ -1,13 +1,13 @@
 """Predictions as the columns of a CSV file: ids, classes and probabilities, or a Kaggle submission."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from jaxcls._utils import files
-from jaxcls._utils.errors import InputError
+from jaxcls._utils.errors import InputError, listed
 from jaxcls._utils.labels import ProblemName
 from jaxcls.data import user_tables
 from jaxcls.data.formats import tables
@@ -59,10 +59,14 @@ def columns(
     return {"id": ids, "predicted": predicted, **probabilities}
 
 
-def save(path: Path, columns: tables.Table, *, for_spreadsheets: bool = True) -> None:
-    """Writes the columns as a CSV file, atomically."""
+def save(path: Path, columns: tables.Table, say: Callable[[str], None], *, for_spreadsheets: bool = True) -> None:
+    """Writes the columns as a CSV file, atomically, and tells of texts that a spreadsheet would evaluate."""
     with files.replacing(path) as temporary:
         tables.write_csv(temporary, columns, for_spreadsheets=for_spreadsheets)
+    texts = [*columns, *(value for column in columns.values() if column.dtype == object for value in column)]
+    if formulas := [text for text in texts if tables.is_formula(text)]:
+        what = f"note: some ids or names begin like a formula, such as {formulas[0]!r}: "
+        say(what + ("they are written with a ' before them" if for_spreadsheets else "do not open it as a spreadsheet"))
 
 
 class SampleSubmission(NamedTuple):
@@ -73,12 +77,19 @@ class SampleSubmission(NamedTuple):
       ids: its values, str objects (N,).
       columns: the names of the other columns.
       rows: for each id, the row of the predicted examples.
+      words: what is written for each class, where the sample holds labels; None where it holds probabilities.
     """
 
     id_column: str
     ids: np.ndarray
     columns: tuple[str, ...]
     rows: np.ndarray
+    words: tuple[str, ...] | None = None
+
+    def __str__(self) -> str:
+        if self.words is None:
+            return f"{', '.join(self.columns[:3])}{', ...' * (len(self.columns) > 3)}: probabilities"
+        return f"{self.columns[0]}: the predicted {listed(self.words)}"
 
 
 def read_sample_submission(
@@ -86,8 +97,10 @@ def read_sample_submission(
 ) -> SampleSubmission:
     """Reads a sample submission and matches its ids with those of the predicted examples.
 
-    The first column holds the ids. The others have the names of the classes or labels; the only other column of a
-    binary problem, the probability of the positive class, may have any name.
+    The first column holds the ids. The others have the names of the classes or labels, and are filled with
+    probabilities. A single other column may have any name: it is filled with labels if the sample holds labels there
+    (names of classes, or 0 and 1 or False and True of a binary problem); if it holds other numbers, or the same one in
+    each row, with the probability of the positive class.
 
     Args:
       sample: the file.
@@ -102,29 +115,53 @@ def read_sample_submission(
     id_column, *names = tables.read_csv(sample)
     if problem == "binary" and len(names) != 1:
         raise InputError(
-            f"{sample}: has {len(names)} columns besides the id; for a binary problem it has one, the probability of "
-            "the positive class."
+            f"{sample}: has {len(names)} columns besides the id; for a binary problem it has one, the label or the "
+            "probability of the positive class."
         )
-    if problem != "binary":
+    # As text: as numbers, 007 would be 7.
+    table = tables.read_csv(sample, text=[id_column, *names])
+    words = None
+    if problem == "binary" or (problem == "multiclass" and len(names) == 1):
+        words = _words_of_classes({*table[names[0]]}, class_names)
+        if problem == "multiclass" and words is None:
+            raise InputError(
+                f"{sample}: column {names[0]!r} holds {table[names[0]][0]!r}, which is not a class of the run; these "
+                f"are {listed(class_names)}."
+            )
+    else:
         for name in class_names:
             tables.require(names, name, sample)
         for name in names:
             if name not in class_names:
                 raise InputError(f"{sample}: column {name!r} is not a class of the run.")
-    # As text: as numbers, 007 would be 7.
-    sample_ids = tables.read_csv(sample, text=[id_column])[id_column]
+    sample_ids = table[id_column]
     user_tables.check_unique(sample_ids, id_column, str(sample))
     user_tables.check_unique(ids, id_column, str(source))
     rows = user_tables.match_ids(sample_ids, ids, str(sample), str(source))
-    return SampleSubmission(id_column, sample_ids, tuple(names), rows)
+    return SampleSubmission(id_column, sample_ids, tuple(names), rows, words)
+
+
+def _words_of_classes(values: set[str], class_names: Sequence[str]) -> tuple[str, ...] | None:
+    """Returns what a sample that holds these values calls each class; None if they are not labels."""
+    truths = [words for words in (("False", "True"), ("false", "true"), ("FALSE", "TRUE")) if values <= {*words}]
+    if len(class_names) == 2 and (truths or values == {"0", "1"}):
+        return truths[0] if truths else ("0", "1")
+    # One number in each row of a binary sample, such as 0, may as well stand for a probability.
+    is_number = len(values) == 1 and tables.PLAIN_NUMBER.fullmatch(next(iter(values)))
+    return tuple(class_names) if values <= {*class_names} and not (len(class_names) == 2 and is_number) else None
 
 
 def submission(
-    sample: SampleSubmission, scores: np.ndarray, problem: ProblemName, class_names: Sequence[str]
+    sample: SampleSubmission,
+    scores: np.ndarray,
+    problem: ProblemName,
+    class_names: Sequence[str],
+    thresholds: float | np.ndarray = 0.5,
 ) -> tables.Table:
     """Returns the columns of a Kaggle submission, in the order of its sample.
 
-    Multiclass probabilities are clipped as by Kaggle, and normalized to sum to 1.
+    Multiclass probabilities are clipped as by Kaggle, and normalized to sum to 1. ``thresholds`` is that of the labels
+    of a binary problem.
 
     Raises:
       InputError: a score is not a probability.
@@ -135,6 +172,9 @@ def submission(
     {'id': ['8', '4'], 'oak': [0.5, 0.75], 'ash': [0.5, 0.25]}
     """
     scores = _probabilities(sample.ids, scores[sample.rows])
+    if sample.words is not None:
+        labels = (scores >= thresholds).astype(int) if problem == "binary" else scores.argmax(axis=1)
+        return {sample.id_column: sample.ids, sample.columns[0]: np.array(sample.words, object)[labels]}
     if problem == "binary":
         return {sample.id_column: sample.ids, sample.columns[0]: scores}
     if problem == "multiclass":

@@ -216,11 +216,11 @@ def test_ids_that_look_like_formulas_are_escaped_except_in_submissions(leaf_run,
         tables.write_csv(tmp_path / name, table)
     written, printed = predicted(capsys, leaf_run, tmp_path / "test.csv", tmp_path / "out.csv")
     assert written["id"][0] == "'=1+1"
-    assert "formula" not in printed
+    assert "are written with a ' before them" in printed
     flag = ["--sample-submission", tmp_path / "sample_submission.csv"]
     written, printed = predicted(capsys, leaf_run, tmp_path / "test.csv", tmp_path / "submission.csv", *flag)
     assert written["id"][0] == "=1+1"
-    assert "do not open this submission as a spreadsheet" in printed
+    assert "do not open it as a spreadsheet" in printed
 
 
 def test_a_run_on_idx_files_predicts_image_files_and_folders(image_run, data_dir, tmp_path, capsys):

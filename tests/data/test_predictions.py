@@ -72,6 +72,53 @@ def test_the_column_of_a_binary_submission_may_have_any_name(sample):
 
 
 @pytest.mark.parametrize(
+    ("values", "class_names", "expected"),
+    [
+        (["0", "1"], ("no", "yes"), ["1", "0"]),  # Titanic
+        (["False", "False"], ("False", "True"), ["True", "False"]),  # Spaceship Titanic
+        (["TRUE", "FALSE"], ("0", "1"), ["TRUE", "FALSE"]),
+        (["no", "no"], ("no", "yes"), ["yes", "no"]),
+        (["0", "0"], ("0", "1"), [0.75, 0.25]),
+        (["0.5", "0.5"], ("0", "1"), [0.75, 0.25]),
+        (["0.0", "1.0"], ("0", "1"), [0.75, 0.25]),
+    ],
+)
+def test_a_binary_submission_holds_what_its_sample_holds(sample, values, class_names, expected):
+    path = sample(f"id,target\nb,{values[0]}\na,{values[1]}\n")
+    assert listed(submission(path, ["a", "b"], [0.25, 0.75], "binary", class_names))["target"] == expected
+
+
+def test_labels_of_a_binary_submission_follow_the_threshold(sample):
+    form = predictions.read_sample_submission(
+        sample("id,y\na,0\nb,1\n"), np.array(["a", "b"], object), "binary", ("no", "yes"), source=SOURCE
+    )
+    assert str(form) == "y: the predicted 0, 1"
+    assert predictions.submission(form, np.array([0.2, 0.3]), "binary", (), 0.25)["y"].tolist() == ["0", "1"]
+
+
+def test_one_column_of_a_multiclass_submission_holds_the_class(sample):
+    scores = np.array([[0.1, 0.2, 0.7], [0.5, 0.3, 0.2]])
+    table = submission(sample("ImageId,Label\n2,0\n1,0\n"), ["1", "2"], scores, "multiclass", ("0", "3", "7"))
+    assert listed(table) == {"ImageId": ["2", "1"], "Label": ["0", "7"]}
+    with pytest.raises(
+        InputError, match="column 'Label' holds '0', which is not a class of the run; these are x, y, z"
+    ):
+        submission(sample("ImageId,Label\n2,0\n1,0\n"), ["1", "2"], scores, "multiclass", ("x", "y", "z"))
+
+
+def test_a_change_of_ids_for_spreadsheets_is_told(tmp_path):
+    said = []
+    columns = {"id": np.array(["-a", "b"], object), "probability": np.array([0.5, -1.0])}
+    predictions.save(tmp_path / "predicted.csv", columns, said.append)
+    assert (tmp_path / "predicted.csv").read_text() == "id,probability\n'-a,0.5\nb,-1.0\n"
+    predictions.save(tmp_path / "submission.csv", columns, said.append, for_spreadsheets=False)
+    assert (tmp_path / "submission.csv").read_text() == "id,probability\n-a,0.5\nb,-1.0\n"
+    assert ["such as '-a': they are written with a '" in said[0], "'-a': do not open it" in said[1]] == [True, True]
+    predictions.save(tmp_path / "plain.csv", {"id": np.array(["-1", "b"], object)}, said.append)
+    assert len(said) == 2
+
+
+@pytest.mark.parametrize(
     ("text", "ids", "message"),
     [
         (

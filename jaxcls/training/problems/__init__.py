@@ -180,7 +180,7 @@ class MultiOutput(Problem):
             del one["id"]
             columns[name] = one.pop("predicted")
             probabilities |= {f"{name}_{column}": values for column, values in one.items()}
-        predictions.save(request.output, columns | probabilities)
+        predictions.save(request.output, columns | probabilities, request.say)
         return f"{len(examples.ids):,} predictions"
 
 

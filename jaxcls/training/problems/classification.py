@@ -13,7 +13,6 @@ from jaxcls._utils.errors import InputError, flag, unknown_name
 from jaxcls._utils.labels import ProblemName
 from jaxcls.data import predictions
 from jaxcls.data.dataset import Split, Unlabeled
-from jaxcls.data.formats import tables
 from jaxcls.metrics.decisions import check_tunable
 from jaxcls.reports import summary
 from jaxcls.training import settings as settings_module
@@ -104,11 +103,10 @@ class Classification(Problem):
             columns = predictions.columns(ids, scores(), thresholds, problem, names)
         else:
             form = predictions.read_sample_submission(sample, ids, problem, names, source=request.input)
-            columns = predictions.submission(form, scores(), problem, names)
+            columns = predictions.submission(form, scores(), problem, names, thresholds)
+            request.say(f"as in {sample}, {form}")
         # A scorer compares ids exactly; any other file may be opened as a spreadsheet.
-        predictions.save(request.output, columns, for_spreadsheets=sample is None)
-        if sample is not None and any(map(tables.is_formula, [*columns, *ids])):
-            request.say("note: some ids or columns begin like a formula: do not open this submission as a spreadsheet")
+        predictions.save(request.output, columns, request.say, for_spreadsheets=sample is None)
         return f"{len(ids):,} predictions"
 
 
