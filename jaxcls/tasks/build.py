@@ -11,7 +11,7 @@ import optax
 
 from jaxcls import losses, optimizers, tasks
 from jaxcls._utils.clock import clock
-from jaxcls._utils.errors import InputError, error_context, flag, unknown_name
+from jaxcls._utils.errors import InputError, error_context, flag, listed, unknown_name
 from jaxcls.data.batching import Batch, Examples, examples, steps_per_epoch, take
 from jaxcls.data.dataset import Dataset, Split, describe
 from jaxcls.data.preprocessing import Preprocessor, tables
@@ -179,6 +179,29 @@ def check(task: Task, resolved: Settings) -> None:
         raise unknown_name(f"model of {task.name}", str(resolved.model), task.models)
     problems.get(task.problem).check_settings(resolved)
     settings.check_ranges(vars(resolved), flag)
+    fitting = {name: losses.find(name, task.first_problem) for name in losses.names(task.first_problem)}
+    common = losses.Options if task.first_problem == "multiclass" else losses.SigmoidOptions
+    _check_options(resolved, "loss", fitting, settings.LossOptions, common)
+    _check_options(resolved, "optimizer", optimizers.OPTIMIZERS, settings.OptimizerOptions, optimizers.Options)
+    _check_options(resolved, "schedule", optimizers.SCHEDULES, settings.ScheduleOptions)
+
+
+def _check_options(
+    resolved: Settings, name: str, known: Mapping[str, Callable[..., Any]], group: type, common: type | None = None
+) -> None:
+    """Checks that a loss, an optimizer or a schedule takes the options that are set, by the names of their flags."""
+    shared = {} if common is None else common.__annotations__
+    takes = {each: {*inspect.getfullargspec(function).kwonlyargs, *shared} for each, function in known.items()}
+    chosen = getattr(resolved, name)
+    for option in settings.select(resolved, group):
+        # An unknown name is refused, with the known ones, where it is looked up.
+        if option not in takes.get(chosen, {option}):
+            others = [other for other in takes if option in takes[other]]
+            flags = [flag(each) for each in settings.names(group) if each in takes[chosen]]
+            raise InputError(
+                f"{flag(name)} {chosen} takes no {flag(option)}{', which is for ' * bool(others)}{listed(others)}. It "
+                f"takes: {', '.join(flags) or 'none'}."
+            )
 
 
 def load(task: Task, resolved: Settings, *, say: Callable[[str], None] = print) -> tuple[Dataset, Splits]:

@@ -107,15 +107,15 @@ def test_one_column_of_a_multiclass_submission_holds_the_class(sample):
 
 
 def test_a_change_of_ids_for_spreadsheets_is_told(tmp_path):
-    said = []
+    lines = []
     columns = {"id": np.array(["-a", "b"], object), "probability": np.array([0.5, -1.0])}
-    predictions.save(tmp_path / "predicted.csv", columns, said.append)
+    predictions.save(tmp_path / "predicted.csv", columns, lines.append)
     assert (tmp_path / "predicted.csv").read_text() == "id,probability\n'-a,0.5\nb,-1.0\n"
-    predictions.save(tmp_path / "submission.csv", columns, said.append, for_spreadsheets=False)
+    predictions.save(tmp_path / "submission.csv", columns, lines.append, for_spreadsheets=False)
     assert (tmp_path / "submission.csv").read_text() == "id,probability\n-a,0.5\nb,-1.0\n"
-    assert ["such as '-a': they are written with a '" in said[0], "'-a': do not open it" in said[1]] == [True, True]
-    predictions.save(tmp_path / "plain.csv", {"id": np.array(["-1", "b"], object)}, said.append)
-    assert len(said) == 2
+    assert ["such as '-a': they are written with a '" in lines[0], "'-a': do not open it" in lines[1]] == [True, True]
+    predictions.save(tmp_path / "plain.csv", {"id": np.array(["-1", "b"], object)}, lines.append)
+    assert len(lines) == 2
 
 
 @pytest.mark.parametrize(

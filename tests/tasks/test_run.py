@@ -135,7 +135,10 @@ def test_losses_and_optimizers_are_chosen_by_name_with_their_settings(data_dir, 
     [
         ({"task": "fashion_mnst"}, "Did you mean 'fashion_mnist'?"),
         ({"model": "resnett"}, "Did you mean 'resnet'?"),
-        ({"optimizer": "adam", "momentum": 0.9}, "adam takes no setting 'momentum'"),
+        (
+            {"optimizer": "adam", "momentum": 0.9},
+            "--optimizer adam takes no --momentum, which is for .*sgd.* It takes: --b1, --b2",
+        ),
         ({"pos_weight": 2.0}, "pos_weight"),
         ({"label_smoothing": 1.5}, "label_smoothing is 1.5"),
         ({"loss": "focal_loss", "gamma": -1.0}, "gamma"),
