@@ -94,7 +94,9 @@ def total_loss(objective: Objective) -> Callable[..., jax.Array]:
     '0.2395 0.3593'
     """
 
-    def loss(outputs: PyTree, labels: PyTree, *, sample_weight: PyTree, mask: Any, as_ratio: bool = False) -> Any:
+    def loss(
+        outputs: PyTree, labels: PyTree, *, sample_weight: PyTree = None, mask: Any = None, as_ratio: bool = False
+    ) -> Any:
         ratios = [
             spec.loss(logits, truth, sample_weight=weight, mask=mask, as_ratio=True)._replace(weight=spec.weight)
             for _, spec, logits, truth, weight in by_output(objective, outputs, labels, sample_weight)
