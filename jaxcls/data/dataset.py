@@ -98,6 +98,7 @@ class Dataset(NamedTuple):
         labels of a multi-label one.
       provenance: where it came from.
       validation: the validation examples, if the data set defines them.
+      white: the integer that is white in images of more than 8 bits, if that was fitted on the training images.
     """
 
     name: str
@@ -106,6 +107,7 @@ class Dataset(NamedTuple):
     class_names: Any
     provenance: Provenance
     validation: Split | None = None
+    white: int | None = None
 
 
 def describe(dataset: Dataset) -> str:

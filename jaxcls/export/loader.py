@@ -119,12 +119,12 @@ class Model:
         if not files:
             raise ExportError(f"{path} holds no images.")
         height, width, channels = preprocessor["shape"]
-        pad = preprocessor["type"] == "detection"
+        pad, white = preprocessor["type"] == "detection", preprocessor.get("white", pixels.DEEP_WHITE)
         decoded, sizes = [], []
         for file in files:
             try:
                 # A detector of gray images converts others as in training.
-                read = pixels.decode(file.read_bytes(), (height, width), 3 if pad else channels, pad=pad)
+                read = pixels.decode(file.read_bytes(), (height, width), 3 if pad else channels, pad=pad, white=white)
             except Exception as error:
                 raise ExportError(f"{file}: cannot be read as an image: {error}.") from error
             decoded.append(read[0])

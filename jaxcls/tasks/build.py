@@ -1,5 +1,6 @@
 """The chain from settings to an experiment and its data: resolve, load, split, preprocess, build."""
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from jaxcls._utils.errors import InputError, error_context, flag, listed, unknow
 from jaxcls.data.batching import Batch, Examples, examples, steps_per_epoch, take
 from jaxcls.data.dataset import Dataset, Split, describe
 from jaxcls.data.preprocessing import Preprocessor, tables
+from jaxcls.data.preprocessing.images import ImagePreprocessor
 from jaxcls.models import Model, functional
 from jaxcls.tasks.task import Task
 from jaxcls.training import problems, settings
@@ -75,6 +77,8 @@ def build(
     with error_context(dataset.provenance.location):
         with clock("preprocessing the training examples", say):
             preprocessor = preprocessor or task.fit_preprocessor(splits.train.inputs, resolved)
+            if dataset.white is not None and isinstance(preprocessor, ImagePreprocessor):
+                preprocessor = dataclasses.replace(preprocessor, white=dataset.white)
             train = preprocess(preprocessor, splits.train)
         if isinstance(preprocessor, tables.TablePreprocessor) and task.takes("label_column"):
             say(tables.summary(preprocessor))

@@ -97,8 +97,8 @@ class Predictor(NamedTuple):
         Without a task, these are NumPy's arrays.
         """
         match self.experiment.preprocessor:
-            case ImagePreprocessor(shape=(height, width, channels)) if images.is_image(path):
-                return images.read_unlabeled(path, height if height == width else (height, width), channels)
+            case ImagePreprocessor(shape=(height, width, channels), white=white) if images.is_image(path):
+                return images.read_unlabeled(path, height if height == width else (height, width), channels, white)
         return self.task.read(path, self.task_settings) if self.task else adapters.read_arrays(path)
 
     def exportable(self, inputs: PyTree = None) -> Exportable:

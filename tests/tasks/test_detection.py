@@ -148,6 +148,21 @@ def test_an_exported_detector_returns_the_same_detections(trained, tmp_path):
     assert len(records) == (detections["classes"][square] >= 0).sum() > 0
     assert set(records[0]) == {"row", "class", "bbox", "score"}
 
+    # Of a folder of images, boxes are in pixels of the originals.
+    command[-1] = data / "test"
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    output = tmp_path / "found.json"
+    flags = ["--run-dir", str(directory), "--input", str(data / "test"), "--output", str(output)]
+    assert main(["predict", *flags]) == 0
+    pairs = [sorted((one[key], one["score"], one["bbox"]) for one in json.loads(text))
+             for text, key in ((printed, "image"), (output.read_text(), "image_id"))]  # fmt: skip
+    # There, boxes are clipped, and those without area are left out.
+    assert {name for name, *_ in pairs[0]} == {name for name, *_ in pairs[1]}
+    best = [{name: (score, box) for name, score, box in side} for side in pairs]
+    for name, (score, box) in best[1].items():
+        np.testing.assert_allclose(best[0][name][0], score, atol=1e-3)
+        np.testing.assert_allclose(np.maximum(best[0][name][1][:2], 0), box[:2], atol=0.1)
+
 
 def test_onnx_on_the_whole_canvas_returns_the_same_detections(trained, tmp_path):
     pytest.importorskip("jax2onnx", reason="it asks for flax>=0.12.1", exc_type=ImportError)

@@ -12,7 +12,7 @@ from jaxcls.data.dataset import describe
 from jaxcls.data.datasets import image_folders
 from jaxcls.data.formats import images
 from jaxcls.data.samples import image_folder as sample
-from jaxcls.tasks import build, run
+from jaxcls.tasks import build, predictor, run
 from jaxcls.training.settings import Settings
 
 
@@ -282,3 +282,25 @@ def test_two_classes_are_learned_end_to_end(plain, tmp_path):
         say=lambda line: None,
     )
     assert result.report["examples"] == 5
+
+
+def test_images_of_12_bits_in_16_keep_their_levels(tmp_path):
+    rng = np.random.default_rng(0)
+    deep = rng.integers(0, 4096, (12, 16, 16), np.uint16)
+    for row, pixels in enumerate(deep):
+        path = tmp_path / "data" / "ab"[row % 2] / f"{row:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    settings = Settings(
+        task="image_folder", data=tmp_path / "data", image_size=16, model="mlp", epochs=1, batch_size=4,
+        validation_fraction=0.3, run_dir=tmp_path / "run",
+    )  # fmt: skip
+    _, dataset = load(data=tmp_path / "data")
+    assert dataset.white == 4095
+    assert "white is 4,095" in dataset.provenance.note
+    run.run(settings, say=lambda line: None)
+    learned = predictor.load(tmp_path / "run")
+    assert learned.experiment.preprocessor.white == 4095
+    read = learned.read(tmp_path / "data").inputs
+    expected = np.rint(np.concatenate([deep[::2], deep[1::2]]) / 4095 * 255)
+    np.testing.assert_allclose(read[..., 0], expected, atol=1)

@@ -15,7 +15,7 @@ from jaxcls.data import splits as data_splits
 from jaxcls.data import user_tables
 from jaxcls.data.dataset import Dataset, Provenance, Split
 from jaxcls.data.formats import images
-from jaxcls.data.formats.pixels import SUFFIXES
+from jaxcls.data.formats.pixels import DEEP_WHITE, SUFFIXES
 
 
 class Images(NamedTuple):
@@ -102,7 +102,9 @@ def layout(data: Path, test_data: Path | None = None) -> Layout:
     return Layout(images_of, class_names, notes)
 
 
-def read(where: Layout, *, size: int, test_fraction: float, skip_damaged: bool = False) -> Dataset:
+def read(
+    where: Layout, *, size: int, test_fraction: float, skip_damaged: bool = False, white: int = DEEP_WHITE
+) -> Dataset:
     """Decodes a data set to uint8 images (N, size, size, 3), class by class, sorted by file name.
 
     Args:
@@ -110,6 +112,7 @@ def read(where: Layout, *, size: int, test_fraction: float, skip_damaged: bool =
       size: height and width that images are resized to.
       test_fraction: the fraction of training examples that is held out for testing if there is no test split.
       skip_damaged: whether to leave out, and count, images that cannot be decoded instead of raising.
+      white: the integer that is white in images of more than 8 bits; it is lowered if training images use fewer bits.
 
     Raises:
       InputError: an image cannot be decoded.
@@ -118,28 +121,47 @@ def read(where: Layout, *, size: int, test_fraction: float, skip_damaged: bool =
     checksums, notes = {}, ["a folder for each class", *where.notes]
     for role, (folder, inside, paths, labels) in where.splits.items():
         decoded = images.decode_all(
-            paths, size=size, channels=3, root=folder, what=f"{role} images", inside=inside, skip_damaged=skip_damaged
+            paths,
+            size=size,
+            channels=3,
+            root=folder,
+            what=f"{role} images",
+            inside=inside,
+            skip_damaged=skip_damaged,
+            white=white,
         )
         checksums[role] = decoded.sha256
-        pixels = decoded.images
+        pixels, deepest = decoded.images, decoded.deepest
         if damaged := decoded.left_out:
             left_out = f"{len(damaged):,} images of {folder} cannot be decoded and are left out"
             notes.append(f"warning: {left_out}, such as {paths[damaged[0]].relative_to(folder)}")
-            pixels, labels = (np.delete(rows, damaged, axis=0) for rows in (pixels, labels))
+            pixels, deepest, labels = (np.delete(rows, damaged, axis=0) for rows in (pixels, deepest, labels))
             paths = [path for row, path in enumerate(paths) if row not in set(damaged)]
         if pairs := _in_two_classes(pixels, labels):
             first, second = (paths[row].relative_to(folder) for row in pairs[0])
             notes.append(f"warning: {len(pairs):,} images of {folder} are in two classes, such as {first} and {second}")
-        splits[role] = Split(pixels, labels)
+        splits[role] = Split({"pixels": pixels, "deepest": deepest}, labels)
     location = where.splits["train"].root
     if "test" not in splits:
         splits["train"], splits["test"] = user_tables.hold_out_test(splits["train"], test_fraction, location)
         notes.append(f"{splits['test'].num_examples:,} images held out for testing")
+    fitted = images.fit_white(splits["train"].inputs["deepest"])
+    if fitted < white:
+        return read(where, size=size, test_fraction=test_fraction, skip_damaged=skip_damaged, white=fitted)
+    if white < DEEP_WHITE:
+        notes.append(f"white is {white:,} in images of 16 bits, since training images have no greater values")
+    splits = {role: split._replace(inputs=split.inputs["pixels"]) for role, split in splits.items()}
     if len(where.class_names) == 2:
         notes.append(f"the positive class is {where.class_names[1]!r}")
     provenance = Provenance("files", str(location), checksums, note="; ".join(notes))
     return Dataset(
-        "image_folder", splits["train"], splits["test"], where.class_names, provenance, splits.get("validation")
+        "image_folder",
+        splits["train"],
+        splits["test"],
+        where.class_names,
+        provenance,
+        splits.get("validation"),
+        white if white < DEEP_WHITE else None,
     )
 
 

@@ -273,11 +273,13 @@ def _read(
         raise InputError(f"{folder}: one image has {columns:,} objects; {size_of_labels}. Cut it into several.")
     splits: dict[str, Split] = {}
     checksums = sources.checksums(where.files)
+    shallow: list[str] = []
     for role, (annotated, root) in where.splits.items():
         paths = [root / file for file in annotated.names]
         what = f"{role} images"
         decoded = images.decode_all(paths, size=size, channels=channels, root=root, what=what, pad=True, inside=folder)
         checksums[what] = decoded.sha256
+        shallow += images.shallow_note(decoded.deepest)
         annotated = _fitted(annotated, decoded.sizes, root, repairs)
         inputs = canvases(decoded.images, decoded.sizes)
         # Float64, so that a box at the border of its image ends at the image's border on the canvas.
@@ -298,7 +300,12 @@ def _read(
     # The training split is the first.
     if not counts[0]:
         raise InputError(f"{folder}: no training image has an object in it; there must be one to learn from.")
-    notes = [note or where.note, f"{' + '.join(f'{count:,}' for count in counts)} objects", *repairs.notes]
+    notes = [
+        note or where.note,
+        f"{' + '.join(f'{count:,}' for count in counts)} objects",
+        *repairs.notes,
+        *shallow[:1],
+    ]
     if "test" not in splits and "val" in splits:
         splits["test"] = splits.pop("val")
     elif "test" not in splits:

@@ -97,7 +97,8 @@ def _read_kaggle(root: Path, folder: Path, size: int) -> Dataset:
         train_paths, train_labels = train_paths + val_paths, np.append(train_labels, val_labels)
     examples: list[Split] = []
     patients: list[np.ndarray] = []
-    checksums = {}
+    checksums: dict[str, str] = {}
+    shallow: list[str] = []
     for name, (paths, labels) in {"train": (train_paths, train_labels), "test": _list_pneumonia(root / "test")}.items():
         what = f"{name} radiographs"
         decoded = images.decode_all(paths, size=size, channels=1, root=root, what=what, inside=folder)
@@ -106,11 +107,13 @@ def _read_kaggle(root: Path, folder: Path, size: int) -> Dataset:
         patients.append(np.array([match[1] or match[2] if match else file for file, match in matches]))
         examples.append(Split(decoded.images, labels, groups=patients[-1]))
         checksums[name] = decoded.sha256
+        shallow = images.shallow_note(decoded.deepest) if name == "train" else shallow
     numbers, shared = len(np.unique(patients[0])), len(np.intersect1d(patients[0], patients[1]))
     note = (
         f"the archive's validation images count as training images; {numbers:,} patients, of which the numbers of "
         f"{shared:,} also occur in the test split, for the same patient or another"
     )
+    note = "; ".join([note, *shallow])
     train, test = examples
     return Dataset("chest_xray", train, test, PNEUMONIA, Provenance("files", str(root), checksums, note=note))
 
@@ -157,6 +160,7 @@ def _read_chestxray14(folder: Path, candidates: list[Path], size: int, test_frac
         read += [folder / TRAIN_LIST, folder / TEST_LIST]
         shared = np.intersect1d(patients[~in_test], patients[in_test])
         note = f"the official lists; {len(shared):,} patients are in both"
+    note = "; ".join([note, *images.shallow_note(decoded.deepest)])
     checksums = sources.checksums(read) | {"images": decoded.sha256}
     return Dataset("disease_tagging", train, test, CHESTXRAY14, Provenance("files", str(folder), checksums, note=note))
 

@@ -27,7 +27,7 @@ from jaxcls._utils.escaping import line
 from jaxcls.data import sources
 from jaxcls.data.dataset import Unlabeled
 from jaxcls.data.formats import pixels
-from jaxcls.data.formats.pixels import SUFFIXES
+from jaxcls.data.formats.pixels import DEEP_WHITE, SUFFIXES
 from jaxcls.data.formats.reading import error_names
 
 if TYPE_CHECKING:
@@ -45,12 +45,14 @@ class Decoded(NamedTuple):
       images: uint8 (N, size, size, channels).
       sha256: the SHA-256 of the lines ``SHA-256 of the file, two spaces, its name`` of all files in their order.
       sizes: int32 (N, 2), the original height and width of each image, rotated as its EXIF orientation says.
+      deepest: int32 (N,), the greatest value of each image of more than 8 bits, else 0.
       left_out: the rows of files that could not be decoded, if these were to be skipped; their images are black.
     """
 
     images: np.ndarray
     sha256: str
     sizes: np.ndarray
+    deepest: np.ndarray
     left_out: tuple[int, ...] = ()
 
 
@@ -65,10 +67,12 @@ class _Options(NamedTuple):
     channels: int
     pad: bool
     skip_damaged: bool = False
+    white: int = DEEP_WHITE
 
 
-# The SHA-256 of a file ('' if it could not be decoded), its pixels, and its original height and width.
-_File = tuple[str, np.ndarray, tuple[int, int]]
+# The SHA-256 of a file ('' if it could not be decoded), its pixels, its original height and width, and its greatest
+# value if it has more than 8 bits, else 0.
+_File = tuple[str, np.ndarray, tuple[int, int], int]
 
 
 def open_upright(path: Path) -> "Image.Image":
@@ -96,6 +100,7 @@ def decode_all(
     inside: Path | None = None,
     pad: bool = False,
     skip_damaged: bool = False,
+    white: int = DEEP_WHITE,
 ) -> Decoded:
     """Decodes many images in parallel, once: a later call with the same unchanged files maps them from a cache.
 
@@ -111,6 +116,7 @@ def decode_all(
       inside: the folder that no link may lead out of; `root` by default.
       pad: whether to preserve each image's aspect ratio, at the top left of a black square; see :func:`fitted_size`.
       skip_damaged: whether to leave out files that cannot be decoded instead of raising.
+      white: the integer that is white in images of more than 8 bits; see :func:`fit_white`.
 
     Returns:
       The decoded images, memory-mapped and read-only.
@@ -119,7 +125,7 @@ def decode_all(
       InputError: there are no files, one of them leads out of the folder, cannot be read, is not an image, is damaged
         or has too many pixels to be decoded safely, or the cache cannot be written.
     """
-    options = _Options(size, channels, pad, skip_damaged)
+    options = _Options(size, channels, pad, skip_damaged, white)
     if not paths:
         raise InputError(f"{root}: no images for {what}; there must be at least one.")
     files.all_inside(inside or root, paths)
@@ -147,12 +153,31 @@ def is_image(path: Path) -> bool:
     return path.is_dir() or path.suffix.lower() in SUFFIXES
 
 
-def decode_path(path: Path, *, size: Size, channels: int, pad: bool = False) -> tuple[np.ndarray, Decoded]:
+def fit_white(deepest: np.ndarray) -> int:
+    """Returns the integer that is white in images with these greatest values: all ones in the bits that they use.
+
+    >>> fit_white(np.array([0, 4000, 900])), fit_white(np.array([0, 40_000]))
+    (4095, 65535)
+    """
+    return (1 << int(deepest.max()).bit_length()) - 1 if 0 < deepest.max(initial=0) < DEEP_WHITE else DEEP_WHITE
+
+
+def shallow_note(deepest: np.ndarray) -> list[str]:
+    """Says of images that use few of their 16 bits that they are scaled to few gray values."""
+    white = fit_white(deepest)
+    if white == DEEP_WHITE:
+        return []
+    return [f"warning: 16-bit images have values up to {deepest.max():,} only, hence {white // 257 + 1} gray values"]
+
+
+def decode_path(
+    path: Path, *, size: Size, channels: int, pad: bool = False, white: int = DEEP_WHITE
+) -> tuple[np.ndarray, Decoded]:
     """Decodes one image, or all images in a folder and its subfolders.
 
     Args:
       path: the file or folder.
-      size, channels, pad: as in :func:`decode_all`.
+      size, channels, pad, white: as in :func:`decode_all`.
 
     Returns:
       The names of the files relative to the folder, str objects (N,), and the images.
@@ -169,18 +194,20 @@ def decode_path(path: Path, *, size: Size, channels: int, pad: bool = False) -> 
     if path.is_dir():
         image_paths, _ = list_files(path)
         what = f"images to predict in {path.name}"
-        decoded = decode_all(image_paths, size=size, channels=channels, root=path, what=what, pad=pad)
+        options: Any = {"size": size, "channels": channels, "pad": pad, "white": white}
+        decoded = decode_all(image_paths, root=path, what=what, **options)
         return np.array([file.relative_to(path).as_posix() for file in image_paths], object), decoded
     if not path.exists():
         raise InputError(f"{path}: there is no such file or folder; give an image, or a folder of images.")
     with _strict_pillow():
-        sha256, image, original = _decode_file(path, _Options(size, channels, pad))
-    return np.array([path.name], object), Decoded(image[None], sha256, np.array([original], np.int32))
+        sha256, image, original, deepest = _decode_file(path, _Options(size, channels, pad, white=white))
+    one = Decoded(image[None], sha256, np.array([original], np.int32), np.array([deepest], np.int32))
+    return np.array([path.name], object), one
 
 
-def read_unlabeled(path: Path, size: Size, channels: int) -> Unlabeled:
+def read_unlabeled(path: Path, size: Size, channels: int, white: int = DEEP_WHITE) -> Unlabeled:
     """Reads images to predict, of one file or of a folder; see :func:`decode_path`."""
-    ids, decoded = decode_path(path, size=size, channels=channels)
+    ids, decoded = decode_path(path, size=size, channels=channels, white=white)
     return Unlabeled(ids, decoded.images)
 
 
@@ -262,8 +289,9 @@ def _pillow_error_names(path: Path) -> Iterator[None]:
 def _decode_file(path: Path, options: _Options) -> _File:
     with _pillow_error_names(path):
         content = path.read_bytes()
-        image, size = pixels.decode(content, _height_and_width(options.size), options.channels, pad=options.pad)
-    return hashlib.sha256(content).hexdigest(), image, size
+        size = _height_and_width(options.size)
+        decoded = pixels.decode(content, size, options.channels, pad=options.pad, white=options.white)
+    return hashlib.sha256(content).hexdigest(), *decoded
 
 
 def _height_and_width(size: Size) -> tuple[int, int]:
@@ -290,11 +318,12 @@ def _write(folder: Path, paths: Sequence[Path], names: Sequence[str], what: str,
         except InputError:
             if not options.skip_damaged:
                 raise
-            return "", np.zeros(shape[1:], np.uint8), (0, 0)
+            return "", np.zeros(shape[1:], np.uint8), (0, 0), 0
 
     shape = (len(paths), *_height_and_width(options.size), options.channels)
     content, all_pixels = hashlib.sha256(), hashlib.sha256()
     sizes: list[tuple[int, int]] = []
+    deepest: list[int] = []
     # Threads, since Pillow releases the GIL.
     pool = ThreadPoolExecutor(os.cpu_count())
     # Written in order, not mapped: on a full disk, writing to a mapped page kills the process.
@@ -308,13 +337,19 @@ def _write(folder: Path, paths: Sequence[Path], names: Sequence[str], what: str,
         np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
         chunks = (paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK))
         decoded = itertools.chain.from_iterable(pool.map(lambda chunk: [*map(decode, chunk)], chunks))
-        for name, (digest, image, size) in zip(names, decoded, strict=True):
+        for name, (digest, image, size, greatest) in zip(names, decoded, strict=True):
             content.update(f"{digest}  {name}\n".encode(errors="surrogateescape"))
             all_pixels.update(image.data)
             file.write(image.data)
             sizes.append(size)
+            deepest.append(greatest)
             bar.update()
-    record = {"content_sha256": content.hexdigest(), "pixels_sha256": all_pixels.hexdigest(), "sizes": sizes}
+    record = {
+        "content_sha256": content.hexdigest(),
+        "pixels_sha256": all_pixels.hexdigest(),
+        "sizes": sizes,
+        "deepest": deepest,
+    }
     (folder / "record.json").write_text(json.dumps(record), encoding="utf-8")
 
 
@@ -330,6 +365,7 @@ def _read_cached(folder: Path, shape: tuple[int, ...]) -> Decoded | None:
         sizes = np.array(record["sizes"], np.int32).reshape(-1, 2)
         # A file that could not be decoded has no size.
         left_out = tuple(np.flatnonzero(sizes[:, 0] == 0).tolist())
-        return Decoded(np.asarray(images), record["content_sha256"], sizes, left_out)
+        deepest = np.array(record["deepest"], np.int32).reshape(len(sizes))
+        return Decoded(np.asarray(images), record["content_sha256"], sizes, deepest, left_out)
     except (OSError, ValueError, KeyError, TypeError):
         return None

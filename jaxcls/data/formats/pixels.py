@@ -17,18 +17,24 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".gif", 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM")
 # An image with more pixels than the first is only decoded if its file has a byte per thousand of them.
 SMALL, _PIXELS_PER_BYTE = 1 << 24, 1000
+# White in images of 16 bits.
+DEEP_WHITE = 65535
 
 
 def decode(
-    content: bytes, size: tuple[int, int], channels: int, *, pad: bool = False
-) -> tuple[np.ndarray, tuple[int, int]]:
-    """Returns an image of this height and width, uint8 (height, width, channels), and its original height and width.
+    content: bytes, size: tuple[int, int], channels: int, *, pad: bool = False, white: int = DEEP_WHITE
+) -> tuple[np.ndarray, tuple[int, int], int]:
+    """Decodes an image to uint8 (height, width, channels).
 
     Args:
       content: of the file, read as a whole: from a file, a decoder would allocate as much as a header declares.
       size: height and width in pixels.
       channels: 1 for grayscale, 3 for RGB.
       pad: whether to preserve the aspect ratio, at the top left of a black square.
+      white: the integer that is white in images of more than 8 bits.
+
+    Returns:
+      The pixels; the original height and width; and the greatest value of an image of more than 8 bits, else 0.
 
     Raises:
       Exception: of almost any type: Pillow's decoders raise what they like for a damaged file.
@@ -44,15 +50,16 @@ def decode(
         image.draft(mode, (2 * size[1], 2 * size[0]))
         image.load()
         upright = ImageOps.exif_transpose(image)
+        deepest = max(0, int(upright.getextrema()[1])) if upright.mode.startswith("I") else 0  # type: ignore[arg-type]
     # Pillow's bilinear filter averages over all pixels when it reduces. It does not ring, as bicubic does.
     rows, columns = fitted_size(height, width, size[0]) if pad else size
-    resized = in_mode(upright, mode).resize((columns, rows), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    resized = in_mode(upright, mode, white).resize((columns, rows), Image.Resampling.BILINEAR, reducing_gap=2.0)
     pixels = np.asarray(resized)
     if pixels.dtype != np.uint8:
         pixels = np.rint(pixels).clip(0, 255)
     canvas = np.zeros((*size, channels), np.uint8)
     canvas[:rows, :columns] = pixels if pixels.ndim == 3 else pixels[:, :, None]
-    return canvas, (height, width)
+    return canvas, (height, width), deepest
 
 
 def fitted_size(height: int, width: int, size: int) -> tuple[int, int]:
@@ -77,18 +84,20 @@ def opened(content: bytes) -> "Image.Image":
     return image
 
 
-def in_mode(image: "Image.Image", mode: str) -> "Image.Image":
+def in_mode(image: "Image.Image", mode: str, white: int = DEEP_WHITE) -> "Image.Image":
     """Converts to this mode, or to floats from 0 to 255 (mode F) if the image has more than 8 bits."""
     from PIL import Image
 
     if image.mode.startswith(("I", "F")):
-        values, full = np.asarray(image, np.float64), 1.0 if image.mode == "F" else 65535.0
+        values, full = np.asarray(image, np.float64), 1.0 if image.mode == "F" else DEEP_WHITE
         low, high = values.min(), values.max()
         if not np.isfinite([low, high]).all():
             raise ValueError("some pixels are NaN or infinite")
         if low < 0 or high > full:
             values, full = values - low, max(high - low, 1e-30)
-        return Image.fromarray((values / full * 255).astype(np.float32))
+        elif image.mode != "F":
+            full = white
+        return Image.fromarray((values / full * 255).clip(0, 255).astype(np.float32))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

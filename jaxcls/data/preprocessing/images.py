@@ -26,11 +26,13 @@ class ImagePreprocessor:
       shape: (height, width, channels).
       mean: per channel.
       deviation: the standard deviation per channel.
+      white: the integer that is white when an image file of more than 8 bits is decoded.
     """
 
     shape: tuple[int, int, int]
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
+    white: int = decoding.DEEP_WHITE
 
     buckets: Buckets | None = dataclasses.field(default=None, init=False, repr=False)
 
@@ -58,17 +60,20 @@ class ImagePreprocessor:
         return {"input_shape": self.shape}
 
     def as_record(self) -> dict[str, Any]:
-        return {"type": "images", "shape": [*self.shape], "mean": [*self.mean], "deviation": [*self.deviation]}
+        record = {"type": "images", "shape": [*self.shape], "mean": [*self.mean], "deviation": [*self.deviation]}
+        return record | ({"white": self.white} if self.white != decoding.DEEP_WHITE else {})
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Self:
+        white = record.get("white", decoding.DEEP_WHITE)
         schema = {"shape": [int, int, int], "mean": [float], "deviation": [float]}
+        schemas.check({"white": white}, {"white": int}, "the preprocessor")
         schemas.check(record, schema, "the preprocessor")
         height, width, channels = shape = record["shape"]
         complete = len(record["mean"]) == len(record["deviation"]) == channels and min(record["deviation"]) > 0
-        if min(shape) < 1 or math.prod(shape) > 1 << 28 or not complete:
+        if not 1 <= white <= decoding.DEEP_WHITE or min(shape) < 1 or math.prod(shape) > 1 << 28 or not complete:
             raise InputError(f"the preprocessor of images of shape {shape} is damaged.")
-        return cls((height, width, channels), tuple(record["mean"]), tuple(record["deviation"]))
+        return cls((height, width, channels), tuple(record["mean"]), tuple(record["deviation"]), white)
 
 
 def fit(images: np.ndarray) -> ImagePreprocessor:
