@@ -305,9 +305,8 @@ def load(name: str, data: Path, test_data: Path | None, columns: TableColumns, t
     labels = infer_labels(table, columns.label, data, missing=True)
     inputs = _inputs(table, columns, data)
     train, notes = _labeled(Split(inputs, labels.values, sample_weights(table, columns.weight, data)))
-    notes.insert(0, "user data")
     if file.separator not in ("", ","):
-        notes.insert(1, f"values separated by {file.separator!r}, decimal sign {file.decimal!r}")
+        notes.insert(0, f"values separated by {file.separator!r}, decimal sign {file.decimal!r}")
     # Keyed by role: both files may have the same name.
     sha256 = {"data": sources.checksums([data])[data.name]}
     if test_data is None:

@@ -178,7 +178,7 @@ def check(task: Task, resolved: Settings) -> None:
     """Checks everything about resolved settings that can be checked before data is read."""
     for name in settings.required():
         if getattr(resolved, name) is None:
-            raise InputError(f"has no {name}, which every run has.")
+            raise InputError(f"the settings have no {name}, which every run needs.")
     if resolved.model not in task.models:
         raise unknown_name(f"model of {task.name}", str(resolved.model), task.models)
     problems.get(task.problem).check_settings(resolved)

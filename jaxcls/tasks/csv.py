@@ -62,7 +62,7 @@ def load(settings: Settings) -> Dataset:
     if not user_data.uses_sample(settings):
         return dataset
     sources.check_packaged(SAMPLE, dataset.provenance.sha256["data"])
-    note = dataset.provenance.note.replace("user data", "a real data set: 178 wines from three cultivars")
+    note = f"a real data set: 178 wines from three cultivars; {dataset.provenance.note}"
     return sources.with_provenance(dataset, source="sample", location="jaxcls/data/samples/csv/wine.csv", note=note)
 
 
