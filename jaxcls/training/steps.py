@@ -179,7 +179,7 @@ def make_train_step(
 
         zeros = jax.tree.map(jnp.zeros_like, _Sums(_widened(params), divisors[0] * 0.0, *_sums_of(ratios)))
         # Rows are dealt out in turn, so that a batch that is split over devices stays so.
-        dealt = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, count, *x.shape[1:]), 0, 1), batch)
+        dealt = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(len(x) // count, count, *x.shape[1:]), 0, 1), batch)
         (model_state, sums), _ = jax.lax.scan(add, (model_state, zeros), (dealt, jax.random.split(key, count)))
         return model_state, sums._replace(gradient=optax.tree.cast_like(sums.gradient, params))
 

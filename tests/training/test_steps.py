@@ -197,6 +197,23 @@ def test_batch_normalization_of_micro_batches_follows_their_examples(data):
     chex.assert_trees_all_close(after.model_state["norm"], one.model_state["norm"], rtol=1e-5)
 
 
+def test_inputs_of_micro_batches_may_have_an_empty_axis(data):
+    """A table without categories has them."""
+
+    _, step, state = make(OfNumbers, optimizers.sgd(0.5, gradient_accumulation_steps=4))
+    inputs = {"numbers": data.inputs[:8], "categories": jnp.zeros((8, 0), jnp.int32)}
+    _, metrics = step(state, batching.Batch(inputs, data.labels[:8], jnp.ones(8, bool), jnp.ones(8)))
+    assert metrics.applied
+
+
+class OfNumbers(nnx.Module):
+    def __init__(self, rngs):
+        self.layer = linear(rngs)
+
+    def __call__(self, inputs):
+        return self.layer(inputs["numbers"])
+
+
 def test_a_batch_that_does_not_divide_into_micro_batches_is_refused(data):
     _, step, state = make(linear, optimizers.sgd(0.5, gradient_accumulation_steps=4))
     with pytest.raises(InputError, match="37 examples cannot be divided into 4 micro-batches"):
