@@ -122,7 +122,7 @@ def read_sample_submission(
     table = tables.read_csv(sample, text=[id_column, *names])
     words = None
     if problem == "binary" or (problem == "multiclass" and len(names) == 1):
-        words = _words_of_classes({*table[names[0]]}, class_names)
+        words = _words_of_classes({*map(tables.composed, table[names[0]])}, class_names)
         if problem == "multiclass" and words is None:
             raise InputError(
                 f"{sample}: column {names[0]!r} holds {table[names[0]][0]!r}, which is not a class of the run; these "

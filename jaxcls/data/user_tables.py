@@ -240,7 +240,7 @@ def check_unique(ids: np.ndarray, id_column: str, where: str | Path) -> None:
     jaxcls._utils.errors.InputError: rows.csv: row 3 of column 'id' is 'a', the same as row 1; ids must be unique.
     """
     first: dict[str, int] = {}
-    for row, name in enumerate(ids, 1):
+    for row, name in enumerate(map(tables.composed, ids), 1):
         if not name:
             raise InputError(f"{where}: row {row} of column {id_column!r} is empty; every row needs an id.")
         if (other := first.setdefault(name, row)) != row:
@@ -254,6 +254,7 @@ def match_ids(ids: np.ndarray, other_ids: np.ndarray, where: str | Path, other_w
     >>> match_ids(np.array(["a", "b"]), np.array(["b", "a"]), "test.csv", "labels.csv").tolist()
     [1, 0]
     """
+    ids, other_ids = (np.array([*map(tables.composed, some)], object) for some in (ids, other_ids))
     for rows, others, file, other in ((ids, other_ids, where, other_where), (other_ids, ids, other_where, where)):
         known = set(others)
         for row, name in enumerate(rows, 1):
@@ -337,10 +338,21 @@ def _read(
     path: Path, columns: TableColumns, text: Collection[str] | None = ()
 ) -> tuple[tables.TableFile, TableColumns]:
     """Reads a file, with lists such as 'a,b' among the names of columns divided."""
-    # Labels and ids are read as text: as numbers, 007 would be 7, and the last digits of long ids would be lost.
+    composed: dict[str, Any] = {
+        role: tables.composed(value) if isinstance(value, str) else value and tuple(map(tables.composed, value))
+        for role, value in vars(columns).items()
+    }
+    columns = TableColumns(**composed)
     listed_names = [word for name in (*columns.label, *columns.drop) for word in (name, *name.split(","))]
+    # Labels and ids are read as text: as numbers, 007 would be 7, and the last digits of long ids would be lost.
     texts = None if text is None else {*listed_names, columns.id or "", columns.text or "", *text}
-    file = tables.read(path, text=texts, separator=columns.separator, decimal=columns.decimal)
+    file = tables.read(
+        path,
+        text=texts,
+        separator=columns.separator,
+        decimal=columns.decimal,
+        exact={columns.id or "", columns.text or "", ""},
+    )
 
     def divided(names: Sequence[str]) -> tuple[str, ...]:
         return tuple(part for name in names for part in ([name] if name in file.columns else name.split(",")))

@@ -236,3 +236,17 @@ def test_an_index_without_a_name_is_the_id(tmp_path):
     assert list(load(tmp_path / "rows.csv", TableColumns(label=("y",))).train.inputs) == ["x"]
     rows = user_tables.read_unlabeled(tmp_path / "rows.csv", TableColumns(label=("y",)))
     assert rows.ids.tolist() == [f"r{row}" for row in range(10)]
+
+
+def test_names_with_accents_are_the_same_in_every_unicode_form(tmp_path):
+    one, other = "\N{LATIN SMALL LETTER E WITH ACUTE}", "e\N{COMBINING ACUTE ACCENT}"
+    path = tmp_path / "rows.csv"
+    path.write_text(f"id,{other}t{other},label\n" + f"{other}1,{one},{one}\n{one}2,{other},{other}\na,b,n\nb,b,n\n")
+    columns = user_tables.TableColumns(label=("label",), id="id")
+    labels, _ = user_tables.read_labels(path, columns)
+    assert labels.class_names == ("n", one)
+    examples = user_tables.read_unlabeled(path, columns)
+    assert examples.ids.tolist() == [f"{other}1", f"{one}2", "a", "b"]
+    assert examples.inputs[f"{one}t{one}"].tolist() == [one, one, "b", "b"]
+    matched = user_tables.match_ids(np.array([f"{other}2", f"{one}1", "a", "b"]), examples.ids, "sample.csv", path)
+    assert matched.tolist() == [1, 0, 2, 3]

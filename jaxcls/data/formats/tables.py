@@ -9,6 +9,7 @@ import gzip
 import io
 import itertools
 import re
+import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,7 +62,12 @@ def read_csv(path: Path, *, required: Sequence[str] = (), text: Collection[str] 
 
 
 def read(
-    path: Path, *, text: Collection[str] | None = (), separator: str | None = None, decimal: str | None = None
+    path: Path,
+    *,
+    text: Collection[str] | None = (),
+    separator: str | None = None,
+    decimal: str | None = None,
+    exact: Collection[str] | None = None,
 ) -> TableFile:
     """Reads a CSV file, plain or gzipped, or a Parquet or Feather file, recognized by their content.
 
@@ -71,6 +77,8 @@ def read(
       text: columns to read as text whatever they hold, such as ids; they may be missing. None stands for all.
       separator: of the values of a CSV file; found if None.
       decimal: the decimal sign; found if None, where commas do not separate the values.
+      exact: columns whose text is kept as it is; all if None. In others, and in the names of columns, letters with
+        accents have one form (NFC), whatever program wrote them.
 
     Raises:
       InputError: the file cannot be read, is empty or not UTF-8 or UTF-16, a row (it is named) has too many or too few
@@ -88,13 +96,24 @@ def read(
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as a table: {error}.") from error
     columns: Table = {}
+    table = {composed(name): column for name, column in table.items()}
     if decimal is None:
         decimal = "." if separator in ("", ",") or not _has_decimal_commas(table.values()) else ","
     for name, column in table.items():
         is_text = text is None or name in text or (decimal == "," and pyarrow.types.is_string(column.type))
         numeric = None if is_text else _as_numbers(column)
-        columns[name] = _as_words(column) if numeric is None else numeric
+        is_exact = exact is None or name in exact
+        columns[name] = _as_words(column, is_exact) if numeric is None else numeric
     return TableFile(columns, separator, decimal)
+
+
+def composed(name: str) -> str:
+    """Returns the form (NFC) of a name in which letters and their accents are one character.
+
+    >>> len("e\N{COMBINING ACUTE ACCENT}"), len(composed("e\N{COMBINING ACUTE ACCENT}"))
+    (2, 1)
+    """
+    return unicodedata.normalize("NFC", name)
 
 
 def _csv_columns(path: Path, content: bytes, separator: str | None) -> tuple[dict[str, Any], str]:
@@ -266,7 +285,7 @@ def _column_names(path: Path, content: bytes, separator: str) -> list[str]:
     # Only the first line is decoded.
     file = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8", newline="")
     names: list[str] = next(row for row in csv.reader(file, delimiter=separator, strict=True) if row)
-    for name, count in collections.Counter(names).items():
+    for name, count in collections.Counter(map(composed, names)).items():
         if name and count > 1:
             raise InputError(f"{path}: two columns are called {name!r}; rename or drop one.")
     return names
@@ -297,13 +316,14 @@ def _as_numbers(column: Any) -> np.ndarray | None:
         return None
 
 
-def _as_words(column: Any) -> np.ndarray:
+def _as_words(column: Any, exact: bool) -> np.ndarray:
     import pyarrow
     from pyarrow import compute
 
     if pyarrow.types.is_floating(column.type):
         return np.array([column_values.as_word(value) for value in column.to_pylist()], object)
-    return compute.fill_null(column.cast(pyarrow.string()), "").to_numpy()
+    words = compute.fill_null(column.cast(pyarrow.string()), "")
+    return (words if exact else compute.utf8_normalize(words, form="NFC")).to_numpy()
 
 
 def _number(word: str) -> float:
