@@ -77,7 +77,7 @@ def read(
       text: columns to read as text whatever they hold, such as ids; they may be missing. None stands for all.
       separator: of the values of a CSV file; found if None.
       decimal: the decimal sign; found if None, where commas do not separate the values.
-      exact: columns whose text is kept as it is; all if None. In others, and in the names of columns, letters with
+      exact: columns whose text stays unchanged; all if None. In others, and in the names of columns, letters with
         accents have one form (NFC), whatever program wrote them.
 
     Raises:
