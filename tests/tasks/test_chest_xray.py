@@ -135,7 +135,7 @@ def test_medmnist_has_validation_images(tmp_path, size):
         arrays[f"{part}_labels"] = np.arange(count, dtype=np.uint8).reshape(count, 1) % 2
     np.savez_compressed(tmp_path / ("pneumoniamnist.npz" if size == 28 else "pneumoniamnist_64.npz"), **arrays)
     dataset = load(tmp_path, image_size=size)
-    assert [len(part.labels) for part in dataset[1:3] + dataset[-1:]] == [12, 6, 4]
+    assert [len(split.labels) for split in (dataset.train, dataset.test, dataset.validation)] == [12, 6, 4]
     np.testing.assert_array_equal(dataset.validation.inputs[..., 0], arrays["val_images"])
     np.testing.assert_array_equal(dataset.test.labels, arrays["test_labels"][:, 0])
     assert dataset.test.labels.dtype == np.int32

@@ -214,6 +214,7 @@ def test_a_damaged_annotation_is_rejected_before_compilation(trained, tmp_path):
     record = json.loads(file.read_text())
     record["annotations"][0]["bbox"] = [4, 4, -3, 8]
     file.write_text(json.dumps(record))
+    settings = Settings(task="detection", data_dir=folder, run_dir=tmp_path / "run", strict_annotations=True)
     with pytest.raises(InputError, match=r"instances_train\.json"):
-        run.run(Settings(task="detection", data_dir=folder, run_dir=tmp_path / "run"), say=lambda line: None)
+        run.run(settings, say=lambda line: None)
     assert not (tmp_path / "run").exists()
