@@ -83,7 +83,8 @@ def test_a_loaded_model_predicts_the_bits_of_jaxcls_predict(runs, exports, task)
     np.testing.assert_array_equal(model.predict(inputs), expected)
     for count in (1, 5, 12):
         few = jax.tree.map(lambda values, count=count: values[:count], inputs)
-        np.testing.assert_array_equal(model.predict(few), learned.predict(few))
+        # The program of a small batch may add in another order: with older versions of jax it does.
+        np.testing.assert_allclose(model.predict(few), learned.predict(few), rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(model.predict(inputs, batch_size=7), expected, rtol=1e-4, atol=1e-6)
     jax.tree.map(np.testing.assert_array_equal, model.encode(inputs), learned.experiment.preprocessor.transform(inputs))
     assert tuple(model.record["class_names"]) == learned.class_names
