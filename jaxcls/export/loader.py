@@ -148,8 +148,8 @@ class Model:
 
         Args:
           inputs: see :meth:`encode`.
-          batch_size: examples per batch. The default is that of `jaxcls predict`: 1, 8 or 64 if it holds all inputs, else
-            that of the training run, which gives the same bits.
+          batch_size: examples per batch. The default is that of `jaxcls predict`: 1, 8 or 64 if it holds all inputs,
+            else that of the training run, which gives the same bits.
         """
         encoded = self.encode(inputs)
         count = len(jax.tree.leaves(encoded)[0])
