@@ -20,11 +20,12 @@ import dataclasses
 
 from jaxcls.data import splits
 from jaxcls.data.datasets.radiographs import load_pneumonia
-from jaxcls.tasks import images
+from jaxcls.data.preprocessing import images
+from jaxcls.tasks import radiographs
 from jaxcls.tasks.task import Preset, Task, required
 
 DEFAULT = dataclasses.replace(
-    images.RADIOGRAPHS, loss="weighted_crossentropy", validation_fraction=0.2, tune_threshold="balanced_accuracy"
+    radiographs.SETTINGS, loss="weighted_crossentropy", validation_fraction=0.2, tune_threshold="balanced_accuracy"
 )
 
 TASK = Task(
@@ -32,10 +33,10 @@ TASK = Task(
     summary="pneumonia in chest radiographs of children, imbalanced",
     problem="binary",
     load=lambda settings: load_pneumonia(settings.source, settings.data_dir, size=required(settings, "image_size")),
-    read=images.read_radiographs,
-    fit_preprocessor=images.fit_preprocessor,
-    models=images.RADIOGRAPH_MODELS,
-    presets={"default": Preset(DEFAULT, images.RADIOGRAPH_AUGMENT)},
+    read=radiographs.read,
+    fit_preprocessor=lambda inputs, settings: images.fit(inputs),
+    models=radiographs.MODELS,
+    presets={"default": Preset(DEFAULT, radiographs.AUGMENT)},
     metrics=["roc_auc", "average_precision", "recall", "specificity", "balanced_accuracy"],
     split=splits.grouped,
 )

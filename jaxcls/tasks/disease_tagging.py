@@ -23,7 +23,8 @@ import dataclasses
 from jaxcls.data import splits
 from jaxcls.data.dataset import Dataset
 from jaxcls.data.datasets.radiographs import load_findings
-from jaxcls.tasks import images
+from jaxcls.data.preprocessing import images
+from jaxcls.tasks import radiographs
 from jaxcls.tasks.task import Preset, Task, required
 from jaxcls.training.settings import Settings
 
@@ -39,7 +40,7 @@ def load(settings: Settings) -> Dataset:
 
 
 DEFAULT = dataclasses.replace(
-    images.RADIOGRAPHS, uncertain="ignore", test_fraction=0.2, validation_fraction=0.15, tune_threshold="f1"
+    radiographs.SETTINGS, uncertain="ignore", test_fraction=0.2, validation_fraction=0.15, tune_threshold="f1"
 )
 
 TASK = Task(
@@ -47,10 +48,10 @@ TASK = Task(
     summary="14 findings in chest radiographs, several or none in each",
     problem="multilabel",
     load=load,
-    read=images.read_radiographs,
-    fit_preprocessor=images.fit_preprocessor,
-    models=images.RADIOGRAPH_MODELS,
-    presets={"default": Preset(DEFAULT, images.RADIOGRAPH_AUGMENT)},
+    read=radiographs.read,
+    fit_preprocessor=lambda inputs, settings: images.fit(inputs),
+    models=radiographs.MODELS,
+    presets={"default": Preset(DEFAULT, radiographs.AUGMENT)},
     metrics=["roc_auc", "average_precision"],
     split=splits.grouped,
 )

@@ -20,8 +20,9 @@ from jaxcls.data import splits
 from jaxcls.data.dataset import Dataset, Split
 from jaxcls.data.datasets import idx_images
 from jaxcls.data.datasets.fashion_mnist import GROUP_OF_ARTICLE, GROUPS, IMAGES
+from jaxcls.data.preprocessing import images
 from jaxcls.models import vision
-from jaxcls.tasks import images
+from jaxcls.tasks import fashion_mnist
 from jaxcls.tasks.task import Task
 from jaxcls.training.settings import Settings
 
@@ -47,7 +48,7 @@ def by_article(split: Split, fraction: float, *, seed: int) -> tuple[np.ndarray,
     return splits.stratified(split._replace(labels=split.labels["article"]), fraction, seed=seed)
 
 
-DEFAULT = dataclasses.replace(images.FASHION.settings, loss_weights=(1.0, 0.3))
+SETTINGS = dataclasses.replace(fashion_mnist.DEFAULT.settings, loss_weights=(1.0, 0.3))
 
 TASK = Task(
     name="fashion_mnist_groups",
@@ -55,9 +56,9 @@ TASK = Task(
     problem={"article": "multiclass", "group": "multiclass"},
     load=load,
     read=lambda path, settings: idx_images.read_unlabeled(path),
-    fit_preprocessor=images.fit_preprocessor,
+    fit_preprocessor=lambda inputs, settings: images.fit(inputs),
     models={"mlp": vision.MLP, "cnn": vision.CNN, "resnet": vision.ResNet},
-    presets={"default": images.FASHION._replace(settings=DEFAULT)},
+    presets={"default": fashion_mnist.DEFAULT._replace(settings=SETTINGS)},
     metrics=["article_accuracy", "group_accuracy"],
     split=by_article,
 )
