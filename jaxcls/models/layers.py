@@ -26,7 +26,9 @@ class Linear(nnx.Linear):
 
 
 class Conv(nnx.Conv):
-    """``flax.nnx.Conv`` of images (N, H, W, C) with padding "SAME", with the same variables and results.
+    """``flax.nnx.Conv`` of images (N, H, W, C), with the same variables and results.
+
+    ``padding`` is "SAME" or, as in PyTorch, the number of pixels on each side.
 
     >>> layer = Conv(3, 8, strides=2, rngs=nnx.Rngs(0))
     >>> layer(jnp.ones((2, 9, 9, 3))).shape
@@ -35,11 +37,11 @@ class Conv(nnx.Conv):
 
     def __init__(
         self, in_features: int, out_features: int, *, kernel_size: Sequence[int] = (3, 3), strides: int = 1,
-        use_bias: bool = True, dtype: Any = jnp.float32, rngs: nnx.Rngs,
+        padding: int | str = "SAME", groups: int = 1, use_bias: bool = True, dtype: Any = jnp.float32, rngs: nnx.Rngs,
     ):  # fmt: skip
         super().__init__(
-            in_features, out_features, kernel_size, strides, use_bias=use_bias, kernel_init=he_normal,
-            conv_general_dilated=kernels.conv, dtype=dtype, rngs=rngs,
+            in_features, out_features, kernel_size, strides, padding=padding, feature_group_count=groups,
+            use_bias=use_bias, kernel_init=he_normal, conv_general_dilated=kernels.conv, dtype=dtype, rngs=rngs,
         )  # fmt: skip
 
     def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]
@@ -50,8 +52,12 @@ class Conv(nnx.Conv):
 
     def _convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
         assert isinstance(self.strides, int)
-        strides = (self.strides, self.strides)
-        return kernels.conv(x, kernel, strides, "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        assert isinstance(self.padding, (int, str))
+        padding = self.padding if isinstance(self.padding, str) else [(self.padding, self.padding)] * 2
+        return kernels.conv(
+            x, kernel, (self.strides, self.strides), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=self.feature_group_count,
+        )  # fmt: skip
 
 
 class PooledConv(Conv):

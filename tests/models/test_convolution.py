@@ -10,18 +10,23 @@ from jaxcls.models.layers import Conv, PooledConv, he_normal
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"strides": 2}, {"use_bias": False}, {"kernel_size": (7, 7), "strides": 2}, {"dtype": jnp.bfloat16}]
-)
+    "options",
+    [
+        {}, {"strides": 2, "padding": 1, "groups": 4}, {"use_bias": False}, {"kernel_size": (7, 7), "strides": 2},
+        {"dtype": jnp.bfloat16},
+    ],
+)  # fmt: skip
 def test_conv_matches_flax_in_variables_values_and_gradients(options):
-    ours = Conv(3, 8, rngs=nnx.Rngs(0), **options)
+    ours = Conv(4, 8, rngs=nnx.Rngs(0), **options)
     # In half precision Flax's own gradient of a bias is off by a tenth, so the oracle computes in float32.
     flax_options = {"kernel_size": (3, 3), "kernel_init": he_normal} | options | {"dtype": jnp.float32}
-    flax = nnx.Conv(3, 8, **flax_options, rngs=nnx.Rngs(0))
+    flax_options["feature_group_count"] = flax_options.pop("groups", 1)
+    flax = nnx.Conv(4, 8, **flax_options, rngs=nnx.Rngs(0))
     params = nnx.state(flax, nnx.Param)
     chex.assert_trees_all_equal(nnx.to_pure_dict(nnx.state(ours, nnx.Param)), nnx.to_pure_dict(params))
     if "bias" in params:
         params["bias"][...] = jnp.arange(8.0)
-    x = jax.random.normal(jax.random.key(0), (4, 9, 9, 3))
+    x = jax.random.normal(jax.random.key(0), (4, 9, 9, 4))
 
     def value_and_gradient(module):
         graph = nnx.graphdef(module)
