@@ -23,7 +23,7 @@ from jaxcls.export.exportable import Exportable, named_arrays
 # The packages that each format needs, and the extra of jaxcls that installs them.
 _PACKAGES = {
     "stablehlo": (["flatbuffers"], "export"),
-    "safetensors": (["safetensors"], "export"),
+    "safetensors": ([], ""),
     "onnx": (["jax2onnx", "onnxruntime"], "onnx"),
 }
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from jaxcls._utils.lazy_imports import lazy_exports
 
 if TYPE_CHECKING:
-    from jaxcls.models import activations, detection, layers, tabular, text, vision
+    from jaxcls.models import activations, detection, layers, pretrained, tabular, text, vision
     from jaxcls.models.activations import describe
     from jaxcls.models.model import Model, from_linen, functional
     from jaxcls.models.retinanet import RetinaNet
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CNN", "MLP", "VGG", "Model", "NGramClassifier", "ResNet", "RetinaNet", "TabularLinear", "TabularMLP", "TextCNN",
-    "Transformer", "activations", "describe", "detection", "from_linen", "functional", "layers", "tabular", "text",
-    "vision",
+    "Transformer", "activations", "describe", "detection", "from_linen", "functional", "layers", "pretrained",
+    "tabular", "text", "vision",
 ]  # fmt: skip
 __getattr__, __dir__ = lazy_exports(
     __name__,
@@ -34,5 +34,5 @@ __getattr__, __dir__ = lazy_exports(
         "text": ["NGramClassifier", "TextCNN", "Transformer"],
         "vision": ["CNN", "MLP", "VGG", "ResNet"],
     },
-    ["activations", "detection", "layers", "tabular", "text", "vision"],
+    ["activations", "detection", "layers", "pretrained", "tabular", "text", "vision"],
 )

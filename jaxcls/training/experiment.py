@@ -333,11 +333,12 @@ class Experiment:
     @functools.cached_property
     def _init(self) -> Callable[[np.uint32], TrainState]:
         # The seed is an argument, so that one compiled program serves all seeds.
-        return jax.jit(
+        init = jax.jit(
             functools.partial(steps.init_state, self.model, self.optimizer),
             out_shardings=shardings()[0],
             compiler_options=_INIT_OPTIONS if jax.default_backend() == "cpu" else None,
         )
+        return functools.partial(init, constants=steps.initial_constants(self.model))
 
     @functools.cached_property
     def _judge(self) -> Callable[..., tuple[PyTree, PyTree]]:

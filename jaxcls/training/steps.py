@@ -79,8 +79,14 @@ class StepMetrics(NamedTuple):
     denominators: jax.Array
 
 
-def init_state(model: Model, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
+def init_state(
+    model: Model, optimizer: optax.GradientTransformation, seed: int, constants: Sequence[ArrayLike | None] = ()
+) -> TrainState:
     """The state before the first step; everything in it follows from the seed.
+
+    Args:
+      constants: :func:`initial_constants` of the model, where the function is compiled: as arguments they are no part
+        of the program.
 
     >>> from flax import nnx
     >>> from jaxcls.models import functional
@@ -89,9 +95,18 @@ def init_state(model: Model, optimizer: optax.GradientTransformation, seed: int)
     0
     """
     initial, training = jax.random.split(jax.random.key(seed))
-    params, model_state = jax.tree.map(_strongly_typed, model.init(initial))
+    leaves, tree = jax.tree.flatten(model.init(initial))
+    given = [leaf if constant is None else constant for leaf, constant in zip(leaves, constants or leaves, strict=True)]
+    params, model_state = jax.tree.unflatten(tree, map(_strongly_typed, given))
     opt_state = average_model_state(per_update(optimizer).init(params), model_state)
     return TrainState(jnp.zeros((), jnp.int32), training, params, model_state, opt_state)
+
+
+def initial_constants(model: Model) -> list[np.ndarray | None]:
+    """The leaves that ``model.init`` returns as NumPy arrays, such as pretrained weights; None for the others."""
+    leaves: list[Any] = []
+    jax.eval_shape(lambda key: leaves.extend(jax.tree.leaves(model.init(key))), jax.random.key(0))
+    return [leaf if isinstance(leaf, np.ndarray) else None for leaf in leaves]
 
 
 def _strongly_typed(value: ArrayLike) -> jax.Array:

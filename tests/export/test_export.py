@@ -464,9 +464,7 @@ def test_an_existing_folder_is_not_written_to(runs, tmp_path, capsys):
     assert "holds no run" in refused(capsys, "--run-dir", tmp_path, "--output", tmp_path / "model")
 
 
-@pytest.mark.parametrize(
-    ("format", "package"), [("stablehlo", "flatbuffers"), ("safetensors", "safetensors"), ("onnx", "jax2onnx")]
-)
+@pytest.mark.parametrize(("format", "package"), [("stablehlo", "flatbuffers"), ("onnx", "jax2onnx")])
 def test_a_missing_package_is_named_with_the_extra_that_installs_it(
     runs, tmp_path, capsys, monkeypatch, format, package
 ):
