@@ -51,7 +51,7 @@ class Study(NamedTuple):
 
     write: Callable[..., None]
     losses: Mapping[str, dict[str, Any]]
-    decision: str
+    decision: Any
     rankings: tuple[str, ...]
 
 

@@ -43,7 +43,7 @@ def error_context(where: str) -> Iterator[None]:
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Returns a hint at the most similar known name, or an empty string.
 
-    Initials stand for their words; otherwise, the first name that contains this one is taken before those that are
+    Initials stand for their words; otherwise, the shortest name that contains this one is taken before those that are
     spelled alike.
 
     >>> did_you_mean("adamm", ["adam", "sgd"])
@@ -59,7 +59,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         other for other in short if len(letters) > 1 and letters == _letters(re.sub(r"([a-z])[a-z]*", r"\1", other))
     ]
     containing = [other for other in short if len(letters) > 3 and letters in _letters(other)]
-    nearest = initials or containing or difflib.get_close_matches(name, short, n=1)
+    nearest = initials or sorted(containing, key=len) or difflib.get_close_matches(name, short, n=1)
     return f" Did you mean {nearest[0]!r}?" if nearest else ""
 
 

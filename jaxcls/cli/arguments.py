@@ -13,6 +13,7 @@ from collections.abc import Collection, Sequence
 from typing import Any, NoReturn
 
 from jaxcls._utils.errors import InputError, did_you_mean, flag
+from jaxcls.cli import names
 from jaxcls.training.settings import from_toml, inherited, value_type
 
 # A command with no more options than this needs no section of the most used.
@@ -60,7 +61,9 @@ def parse(command: type, arguments: Sequence[str], *, program: str = "jaxcls") -
         base = vars(from_toml(values["config"]))
     elif "continue_from" in values:
         base = inherited(values["continue_from"], values)
-    return command(**{**base, **values})
+    options = command(**{**base, **values})
+    names.check(options)
+    return options
 
 
 def _add_options(parser: argparse.ArgumentParser, options: type, omit: Collection[str]) -> None:
@@ -82,6 +85,8 @@ def _add_options(parser: argparse.ArgumentParser, options: type, omit: Collectio
 def _add_option(section: Any, field: "dataclasses.Field[Any]", hint: Any, text: str) -> None:
     kind, choices, count = value_type(hint)
     required = field.default is dataclasses.MISSING
+    if choices:
+        text += f" (one of {', '.join(choices)})"
     if required:
         text += " (required)"
     elif field.default is not None and field.default is not False:
@@ -92,10 +97,8 @@ def _add_option(section: Any, field: "dataclasses.Field[Any]", hint: Any, text: 
     elif kind is bool:
         section.add_argument(flag(field.name), action=argparse.BooleanOptionalAction, help=text)
     else:
-        metavar = None if choices else _METAVARS.get(kind, "PATH")
-        section.add_argument(
-            flag(field.name), type=kind, choices=choices, nargs=count, metavar=metavar, required=required, help=text
-        )
+        metavar = _METAVARS.get(kind, "PATH")
+        section.add_argument(flag(field.name), type=kind, nargs=count, metavar=metavar, required=required, help=text)
 
 
 def _docstrings(group: type) -> dict[str, str]:

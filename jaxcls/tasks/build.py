@@ -197,9 +197,10 @@ def _check_options(
     shared = {} if common is None else common.__annotations__
     takes = {each: {*inspect.getfullargspec(function).kwonlyargs, *shared} for each, function in known.items()}
     chosen = getattr(resolved, name)
+    if chosen not in takes:
+        raise unknown_name(name, chosen, takes)
     for option in settings.select(resolved, group):
-        # An unknown name is refused, with the known ones, where it is looked up.
-        if option not in takes.get(chosen, {option}):
+        if option not in takes[chosen]:
             others = [other for other in takes if option in takes[other]]
             flags = [flag(each) for each in settings.names(group) if each in takes[chosen]]
             raise InputError(

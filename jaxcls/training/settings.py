@@ -22,6 +22,17 @@ from jaxcls._utils.errors import InputError, did_you_mean
 UNSET: Any = None
 # The help of the command line lists these options first, as the most used.
 COMMON = {"common": True}
+# The losses by name, those of jaxcls first.
+SoftmaxLoss = Literal[
+    "softmax_cross_entropy", "softmax_focal", "softmax_poly", "categorical_hinge", "logit_adjusted_cross_entropy",
+    "focal_loss", "weighted_crossentropy", "sparse_categorical_crossentropy", "categorical_crossentropy",
+    "categorical_focal_crossentropy",
+]  # fmt: skip
+SigmoidLoss = Literal[
+    "sigmoid_cross_entropy", "sigmoid_focal", "sigmoid_poly", "hinge", "squared_hinge", "asymmetric", "focal_loss",
+    "weighted_crossentropy", "binary_crossentropy", "binary_focal_crossentropy",
+]  # fmt: skip
+Loss = Literal[SoftmaxLoss, SigmoidLoss]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -135,9 +146,8 @@ class LossOptions:
 class LossSettings(LossOptions):
     """The loss. Each loss uses some of these."""
 
-    loss: str = field(default=UNSET, metadata=COMMON)
-    """the loss by its name in jaxcls.losses or Keras, such as softmax_cross_entropy, focal_loss, weighted_crossentropy
-    or asymmetric"""
+    loss: Loss = field(default=UNSET, metadata=COMMON)
+    """the loss by its name in jaxcls.losses or Keras"""
     box_loss: Literal["smooth_l1", "giou"] | None = None
     """regression loss of a detector's boxes"""
     loss_weights: tuple[float, float] | None = None
@@ -184,8 +194,10 @@ class OptimizerOptions:
 class OptimizerSettings(OptimizerOptions):
     """The optimizer. Each optimizer uses some of these."""
 
-    optimizer: str = field(default=UNSET, metadata=COMMON)
-    """the optimizer: sgd, rmsprop, adam, adamw, adagrad, nadam, lion, muon or schedule_free"""
+    optimizer: Literal[
+        "sgd", "rmsprop", "adam", "adamw", "adagrad", "nadam", "lion", "muon", "schedule_free"
+    ] = field(default=UNSET, metadata=COMMON)  # fmt: skip
+    """the optimizer"""
     learning_rate: float = field(default=UNSET, metadata=COMMON)
     """learning rate: the peak of the schedule"""
 
@@ -206,8 +218,10 @@ class ScheduleOptions:
 class ScheduleSettings(ScheduleOptions):
     """The schedule of the learning rate. Each schedule uses some of these."""
 
-    schedule: str = UNSET
-    """constant, linear, cosine, warmup_cosine, one_cycle, exponential or piecewise"""
+    schedule: Literal[
+        "constant", "linear", "cosine", "warmup_cosine", "one_cycle", "exponential", "piecewise"
+    ] = UNSET  # fmt: skip
+    """how the learning rate changes"""
     warmup: float | None = None
     """fraction of all updates over which the learning rate first rises linearly from 0"""
 
@@ -237,9 +251,8 @@ class EvaluationSettings:
     """stop after this many epochs without a better --monitor; without it, train for all epochs"""
     restore_best: bool = UNSET
     """test the weights of the best epoch instead of the last"""
-    tune_threshold: str | None = None
-    """tune decision thresholds on the validation examples to maximize this metric, such as f1 or balanced_accuracy;
-    without it, they are 0.5"""
+    tune_threshold: Literal["f1", "accuracy", "balanced_accuracy", "mcc"] | None = None
+    """tune decision thresholds on the validation examples to maximize this metric; without it, they are 0.5"""
     eval_batch_size: int = 500
     """examples per evaluation step"""
 
@@ -507,7 +520,8 @@ def _converted(value: Any, hint: Any, where: str) -> Any:
     if count is not None and isinstance(value, list):
         return tuple(_converted(item, kind, where) for item in value)
     if choices is not None and value not in choices:
-        raise InputError(f"{where} = {value!r}: must be one of {', '.join(map(repr, choices))}.")
+        hint = did_you_mean(str(value), choices)
+        raise InputError(f"{where} = {value!r}: must be one of {', '.join(map(repr, choices))}.{hint}")
     if kind is Path and isinstance(value, str):
         if "\0" in value:
             raise InputError(f"{where} = {value!r}: a path cannot contain a null character.")

@@ -1,16 +1,20 @@
 """The program ``jaxcls``: its commands, their help and their options."""
 
+import dataclasses
 import subprocess
 import sys
+from typing import get_args, get_type_hints
 
 import pytest
 
-from jaxcls import optimizers
+from jaxcls import losses, optimizers, tasks
 from jaxcls._utils.errors import InputError, flag
 from jaxcls._utils.interruption import Interrupted
 from jaxcls.cli import arguments, main
+from jaxcls.cli import names as cli_names
 from jaxcls.cli.commands import Train
-from jaxcls.training.settings import names
+from jaxcls.metrics.decisions import check_tunable
+from jaxcls.training.settings import Settings, SigmoidLoss, SoftmaxLoss, names, value_type
 
 
 def options_of(command):
@@ -53,11 +57,6 @@ def test_help_of_train_lists_the_most_used_options_first(capsys, monkeypatch):
         assert f"\n{section}:\n" in text
 
 
-def test_help_of_train_names_all_optimizers_and_schedules(capsys, monkeypatch):
-    words = help_of("train", capsys, monkeypatch).replace(",", " ").split()
-    assert {*optimizers.OPTIMIZERS, *optimizers.SCHEDULES} <= set(words)
-
-
 @pytest.mark.parametrize("command", main.COMMANDS)
 def test_help_imports_neither_jax_nor_numpy(command):
     code = (
@@ -67,6 +66,44 @@ def test_help_imports_neither_jax_nor_numpy(command):
     )
     done = subprocess.run([sys.executable, "-c", code, command, "--help"], capture_output=True, text=True)
     assert done.stdout.endswith("set()\n"), done.stderr
+
+
+def test_mistyped_names_are_refused_without_jax():
+    mistyped = [
+        ("--task fraudd", "unknown task 'fraudd'. Did you mean 'fraud'?"),
+        ("--preset bst", "unknown preset 'bst'. Did you mean 'best'?"),
+        ("--model restnet", "unknown model of fashion_mnist 'restnet'. Did you mean 'resnet'?"),
+        ("--task sentiment --model transfomer", "unknown model of sentiment 'transfomer'. Did you mean 'transformer'?"),
+        ("--optimizer adma", "unknown --optimizer 'adma'. Did you mean 'adam'?"),
+        ("--schedule cosin", "unknown --schedule 'cosin'. Did you mean 'cosine'?"),
+        ("--loss crossentropy", "unknown loss 'crossentropy'. Did you mean 'softmax_cross_entropy'?"),
+        ("--task fraud --loss crossentropy", "unknown loss 'crossentropy'. Did you mean 'binary_crossentropy'?"),
+        ("--task csv --data x.csv --loss hing", "unknown --loss 'hing'. Did you mean 'hinge'?"),
+        ("--monitor acuracy", "unknown metric 'acuracy'. Did you mean 'accuracy'?"),
+    ]
+    code = (
+        "import sys; from jaxcls.cli import main\n"
+        "for words in sys.argv[1:]: assert main.main(['train', *words.split()]) == 2\n"
+        "print({'jax', 'flax'} & set(sys.modules))"
+    )
+    command = [sys.executable, "-c", code, *(words for words, _ in mistyped)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout == "set()\n"
+    for line, (words, message) in zip(done.stderr.splitlines(), mistyped, strict=True):
+        assert line.startswith(f"error: {message}"), words
+
+
+def test_names_that_are_checked_without_jax_are_all_names():
+    assert cli_names.known_tasks() == list(tasks.TASKS)
+    for name, task in tasks.TASKS.items():
+        assert cli_names.known_of_task(name) == (list(task.presets), list(task.models), task.problem)
+    fields = {field.name: get_args(field.type) for field in dataclasses.fields(Settings)}
+    assert {*fields["optimizer"]} == {*optimizers.OPTIMIZERS}
+    assert {*fields["schedule"]} == {*optimizers.SCHEDULES}
+    assert {*get_args(SoftmaxLoss)} == {*losses.names("multiclass")}
+    assert {*get_args(SigmoidLoss)} == {*losses.names("binary")}
+    for metric in value_type(get_type_hints(Settings)["tune_threshold"])[1]:
+        check_tunable(metric, "binary")
 
 
 def test_program_lists_its_commands(capsys):
@@ -102,7 +139,7 @@ def test_options_are_converted_to_the_types_of_their_fields(words, expected):
         (["--lr", "0.1"], "unknown option '--lr'. Did you mean '--learning-rate'?"),
         (["--bs", "8"], "Did you mean '--batch-size'?"),
         (["--epochs", "three"], "argument --epochs: invalid int value: 'three'"),
-        (["--source", "web"], "argument --source: invalid choice: 'web'"),
+        (["--source", "fils"], "unknown --source 'fils'. Did you mean 'files'? Known: auto, files, sample, tfds."),
         (["--loss-weights", "1"], "argument --loss-weights: expected 2 arguments"),
         (["fashion_mnist"], "unknown option 'fashion_mnist'"),
     ],

@@ -816,7 +816,7 @@ def test_weighted_crossentropy_needs_its_weight(problem, expected):
     ("call", "message"),
     [
         (lambda: losses.find("crossentropy", "multiclass"), "Did you mean 'softmax_cross_entropy'"),
-        (lambda: losses.find("crossentropy", "binary"), "Did you mean 'sigmoid_cross_entropy'"),
+        (lambda: losses.find("crossentropy", "binary"), "Did you mean 'binary_crossentropy'"),
         (lambda: losses.get("focal_los"), "unknown loss 'focal_los'. Did you mean 'focal_loss'"),
         (
             lambda: losses.get("hinge", "multiclass"),
