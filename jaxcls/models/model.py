@@ -12,6 +12,7 @@ from flax import linen, nnx
 from jaxcls._utils.errors import InputError
 
 PyTree = Any
+Path = tuple[Any, ...]
 
 # Common names of the argument that selects training mode; the last one selects the opposite.
 _TRAINING_ARGUMENTS = ("train", "training", "is_training", "deterministic")
@@ -32,7 +33,9 @@ class Model(NamedTuple):
     apply: Callable[..., tuple[jax.Array, PyTree]]
 
 
-def functional(build: Callable[[nnx.Rngs], nnx.Module], *, remat: bool = False) -> Model:
+def functional(
+    build: Callable[[nnx.Rngs], nnx.Module], *, remat: bool = False, frozen: Callable[[Path], bool] = lambda path: False
+) -> Model:
     """Turns a function that builds a Flax NNX module into a :class:`Model`.
 
     Args:
@@ -40,6 +43,9 @@ def functional(build: Callable[[nnx.Rngs], nnx.Module], *, remat: bool = False) 
         must build the same layers each time.
       remat: save only the inputs of each block for the gradient and recompute its activations: less memory, more time.
         A block is an element of an ``nnx.Sequential`` that contains modules itself.
+      frozen: the path of a parameter, such as ("encoder", "dense", "kernel") -> whether it does not learn; it is then
+        part of the model state. In training mode, a layer whose parameters are all frozen computes as in evaluation
+        mode: without dropout, and with its running statistics.
 
     Raises:
       InputError: ``remat`` is set, but the module has no blocks.
@@ -56,12 +62,16 @@ def functional(build: Callable[[nnx.Rngs], nnx.Module], *, remat: bool = False) 
     if remat:
         _recompute_blocks(module)
     module.train()
-    training, _, rng_state, _ = _split(module)
+    for path, layer in nnx.iter_modules(module):
+        leaves = nnx.to_flat_state(nnx.state(layer, nnx.Param)).paths
+        if leaves and all(frozen((*path, *leaf)) for leaf in leaves):
+            layer.eval()
+    training, _, rng_state, _ = _split(module, frozen)
     module.eval()
-    evaluation, *_ = _split(module)
+    evaluation, *_ = _split(module, frozen)
 
     def init(key: jax.Array) -> tuple[PyTree, PyTree]:
-        _, params, _, model_state = _split(build(nnx.Rngs(key)))
+        _, params, _, model_state = _split(build(nnx.Rngs(key)), frozen)
         return params, model_state
 
     def apply(
@@ -74,7 +84,7 @@ def functional(build: Callable[[nnx.Rngs], nnx.Module], *, remat: bool = False) 
         outputs = module(inputs)
         if key is None:
             return outputs, model_state
-        *_, model_state = _split(module)
+        *_, model_state = _split(module, frozen)
         return outputs, model_state
 
     return Model(init, apply)
@@ -121,9 +131,12 @@ def from_linen(module: linen.Module, example: PyTree) -> Model:
     return Model(init, apply)
 
 
-def _split(module: nnx.Module) -> tuple[Any, PyTree, PyTree, PyTree]:
+def _split(
+    module: nnx.Module, frozen: Callable[[Path], bool] = lambda path: False
+) -> tuple[Any, PyTree, PyTree, PyTree]:
     """Splits a module into its graph definition, and parameters, random state and other state as plain dicts."""
-    graph, *states = nnx.split(module, nnx.Param, nnx.RngState, ...)
+    trained = nnx.All(nnx.Param, lambda path, value: not frozen(path))
+    graph, *states = nnx.split(module, trained, nnx.RngState, ...)
     params, rng_state, model_state = (nnx.to_pure_dict(state) for state in states)
     return graph, params, rng_state, model_state
 

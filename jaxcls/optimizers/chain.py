@@ -28,6 +28,9 @@ class Options(TypedDict, total=False):
       decay_mask: the leaves that decay: a tree of booleans, or a function from the parameters to one that depends on
         paths and shapes only. Default: leaves of rank 2 or more, which excludes biases and normalization scales; with
         Keras semantics all leaves, as in Keras.
+      learning_rate_scale: factors of the learning rate by leaf, and so of its decay: a tree of numbers or of schedules
+        (count of updates -> number), or a function from the parameters to one. Lower rates for the first layers of a
+        pretrained network are due to Howard and Ruder 2018 (arXiv 1801.06146).
       gradient_accumulation_steps: an update is of this many times `batch_size` examples, computed in as many
         micro-batches, and equals that of the whole batch, whose gradient is clipped. Schedules and moments count
         updates (in Keras, schedules count micro-batches). Without jaxcls's training step, `update` applies the mean
@@ -42,6 +45,7 @@ class Options(TypedDict, total=False):
     clipvalue: float | None
     weight_decay: float | None
     decay_mask: PyTree | Callable[[PyTree], PyTree] | None
+    learning_rate_scale: PyTree | Callable[[PyTree], PyTree] | None
     gradient_accumulation_steps: int | None
     ema_decay: float | None
     semantics: Literal["optax", "keras"] | None
@@ -92,6 +96,9 @@ def chain(
     if decay:
         # After the core, whose momentum may include the learning rate: only there is the decay decoupled.
         core = optax.chain(core, _decay(learning_rate, decay, options))
+    scale = options.get("learning_rate_scale")
+    if scale is not None:
+        core = optax.chain(core, _scaled(scale))
     transform = _in_float32(optax.chain(_clip(options), wrap(core)))
     ema_decay = options.get("ema_decay")
     if ema_decay is not None:
@@ -256,6 +263,19 @@ def _decay(learning_rate: Rate, weight_decay: float, options: Options) -> optax.
     if callable(learning_rate):
         return optax.add_decayed_weights(lambda step: -weight_decay * learning_rate(step), mask)
     return optax.add_decayed_weights(-weight_decay * learning_rate, mask)
+
+
+def _scaled(scale: PyTree | Callable[[PyTree], PyTree]) -> optax.GradientTransformation:
+    """Multiplies each leaf of the updates by its factor."""
+
+    def update(updates: PyTree, state: optax.ScaleByScheduleState, params: PyTree = None) -> tuple[PyTree, Any]:
+        factors = scale(params) if callable(scale) else scale
+        updates = jax.tree.map(
+            lambda leaf, factor: leaf * (factor(state.count) if callable(factor) else factor), updates, factors
+        )
+        return updates, optax.ScaleByScheduleState(optax.safe_increment(state.count))
+
+    return optax.GradientTransformation(lambda params: optax.ScaleByScheduleState(jnp.zeros((), jnp.int32)), update)
 
 
 def _in_float32(inner: optax.GradientTransformation) -> optax.GradientTransformation:

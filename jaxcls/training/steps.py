@@ -96,8 +96,8 @@ def init_state(
     """
     initial, training = jax.random.split(jax.random.key(seed))
     leaves, tree = jax.tree.flatten(model.init(initial))
-    given = [leaf if constant is None else constant for leaf, constant in zip(leaves, constants or leaves, strict=True)]
-    params, model_state = jax.tree.unflatten(tree, map(_strongly_typed, given))
+    leaves = [new if constant is None else constant for new, constant in zip(leaves, constants or leaves, strict=True)]
+    params, model_state = jax.tree.unflatten(tree, map(_strongly_typed, leaves))
     opt_state = average_model_state(per_update(optimizer).init(params), model_state)
     return TrainState(jnp.zeros((), jnp.int32), training, params, model_state, opt_state)
 

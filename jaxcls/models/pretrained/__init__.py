@@ -1,11 +1,13 @@
 """Pretrained encoders: networks from their papers, with the weights of published checkpoints, and a new classifier."""
 
 import functools
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from jaxcls._utils.errors import InputError
@@ -13,7 +15,7 @@ from jaxcls.models.layers import Dropout, Linear
 from jaxcls.models.model import Model, functional
 from jaxcls.models.pretrained import architecture as architectures
 from jaxcls.models.pretrained import checkpoint as checkpoints
-from jaxcls.models.pretrained import weights
+from jaxcls.models.pretrained import lora, weights
 from jaxcls.models.pretrained.architecture import Architecture
 
 PyTree = Any
@@ -61,6 +63,37 @@ class Classifier(nnx.Module):
         return (outputs * present).sum(axis=1) / jnp.maximum(present.sum(axis=1), 1)
 
 
+class PretrainedModel(Model):
+    """A classifier whose ``init`` returns the weights of a checkpoint; also has what fine-tuning and export need.
+
+    Attributes:
+      architecture: that of the checkpoint.
+      merged: ``(params, model_state)`` of this model -> those of a :class:`Classifier`, of which nothing is frozen or
+        adapted.
+    """
+
+    architecture: Architecture
+    merged: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]
+
+    def learning_rate_scale(self, decay: float = 1.0, head_first: int = 0) -> Callable[[PyTree], PyTree]:
+        """Returns what :func:`jaxcls.optimizers.get` takes as ``learning_rate_scale``.
+
+        Args:
+          decay: factor of the learning rate from each block to the one before it; the classifier has the full rate.
+          head_first: number of updates in which the classifier alone learns.
+        """
+        layers = self.architecture.layers
+
+        def factor(path: Any, leaf: Any) -> Any:
+            module, _, name = weights.dotted(path).partition(".")
+            if module != "backbone":
+                return 1.0
+            scale = decay ** (layers + 1 - self.architecture.depth(name))
+            return lambda count: jnp.where(count < head_first, 0.0, scale)
+
+        return lambda params: jax.tree.map_with_path(factor, params)
+
+
 def load(
     path: str | Path,
     num_classes: int | None = None,
@@ -68,9 +101,13 @@ def load(
     revision: str | None = None,
     pooling: Pooling = "mean",
     dropout: float = 0.1,
+    freeze: str | int = "nothing",
+    lora_rank: int | None = None,
+    lora_alpha: float | None = None,
+    lora_targets: Collection[str] = lora.TARGETS,
     dtype: Any = jnp.float32,
     remat: bool = False,
-) -> Model:
+) -> PretrainedModel:
     """Loads a pretrained encoder with a new classifier, as :func:`jaxcls.compile` takes it.
 
     Args:
@@ -80,42 +117,112 @@ def load(
       revision: of a name on the hub.
       pooling: of the tokens of texts: 'mean', 'cls' (the first token) or 'max'.
       dropout: rate before the classifier.
+      freeze: which weights do not learn: 'nothing', 'embeddings' (and the stem of a convolutional network),
+        'backbone' (all but the classifier), or the embeddings and this number of blocks.
+      lora_rank: freeze the backbone, and learn matrices of this rank; see :mod:`jaxcls.models.pretrained.lora`.
+      lora_alpha: their scale; twice the rank by default.
+      lora_targets: the names of the adapted layers.
       dtype: type of the computation; parameters are float32.
       remat: recompute the activations of each block for the gradient: less memory, more time.
 
     Raises:
       InputError: the checkpoint is missing or damaged, or its architecture is not supported.
     """
-    found = checkpoints.find(path, revision)
-    architecture = architectures.find(found.config, found.name)
-    tensors = found.tensors()
+    checkpoint = checkpoints.find(path, revision)
+    architecture = architectures.find(checkpoint.config, checkpoint.name)
+    tensors = checkpoint.tensors()
     with_head = num_classes is None
     if num_classes is None:
         kernel = tensors.get(f"{architecture.head}.weight")
         if kernel is None:
             raise InputError(f"{path} has no classifier {architecture.head}; give num_classes for a new one.")
         num_classes = len(kernel)
-    build = functools.partial(Classifier, architecture, num_classes, pooling=pooling, dropout=dropout, dtype=dtype)
-    return with_weights(build, architecture, tensors, found.name, with_head=with_head, remat=remat)
+    settings = FineTuning(pooling, freeze, lora_rank, lora_alpha, tuple(lora_targets))
+    model = build(architecture, num_classes, settings, dropout=dropout, dtype=dtype, remat=remat)
+    return with_weights(model, tensors, checkpoint.name, with_head=with_head)
+
+
+class FineTuning(NamedTuple):
+    """How an encoder is used and what of it learns; see :func:`load`."""
+
+    pooling: Pooling = "mean"
+    freeze: str | int = "nothing"
+    lora_rank: int | None = None
+    lora_alpha: float | None = None
+    lora_targets: Sequence[str] = lora.TARGETS
+
+
+def build(
+    architecture: Architecture, num_classes: int, settings: FineTuning, *, dropout: float, dtype: Any, remat: bool
+) -> PretrainedModel:
+    """Builds the model of an architecture, with random weights; see :func:`load` for the arguments.
+
+    Raises:
+      InputError: ``freeze`` is none of those, or no layer has a name of ``lora_targets``.
+    """
+    rank = settings.lora_rank
+    depth = _frozen_depth(architecture, "backbone" if rank else settings.freeze)
+
+    def frozen(path: tuple[Any, ...]) -> bool:
+        module, _, name = weights.dotted([jax.tree_util.DictKey(key) for key in path]).partition(".")
+        return module == "backbone" and architecture.depth(name) <= depth
+
+    model = functional(
+        lambda rngs: Classifier(
+            architecture, num_classes, pooling=settings.pooling, dropout=dropout, dtype=dtype, rngs=rngs
+        ),
+        remat=remat,
+        frozen=frozen,
+    )
+    if not rank:
+        return _pretrained(model, architecture, lambda params, model_state: (params, model_state))
+    alpha = settings.lora_alpha or 2.0 * rank
+    model = lora.adapt(model, rank=rank, alpha=alpha, targets=settings.lora_targets)
+    return _pretrained(model, architecture, functools.partial(lora.merge, rank=rank, alpha=alpha))
+
+
+def _pretrained(model: Model, architecture: Architecture, merged: Callable[..., Any]) -> PretrainedModel:
+    made = PretrainedModel(*model)
+    made.architecture, made.merged = architecture, merged
+    return made
+
+
+def _frozen_depth(architecture: Architecture, freeze: str | int) -> int:
+    """Returns the depth up to which layers are frozen; -1 for none."""
+    names = {"nothing": -1, "embeddings": 0, "backbone": architecture.layers}
+    if freeze in names:
+        return names[str(freeze)]
+    if not str(freeze).isdigit() or int(freeze) > architecture.layers:
+        raise InputError(
+            f"freeze is {freeze!r}; it must be {', '.join(names)}, or a number of blocks up to {architecture.layers}."
+        )
+    return int(freeze)
 
 
 def with_weights(
-    build: Any, architecture: Architecture, tensors: Any, where: str, *, with_head: bool = False, remat: bool = False
-) -> Model:
-    """Returns the model whose ``init`` returns the checkpoint's weights, as NumPy arrays, and draws only new leaves."""
-    model = functional(lambda rngs: build(rngs=rngs), remat=remat)
+    model: PretrainedModel, tensors: Mapping[str, np.ndarray], where: str, *, with_head: bool = False
+) -> PretrainedModel:
+    """Returns the model whose ``init`` returns the weights of a checkpoint, as NumPy arrays, and draws only the rest.
+
+    Args:
+      tensors: of the checkpoint, by name.
+      where: its name, for messages.
+      with_head: take the classifier of the checkpoint, too.
+
+    Raises:
+      InputError: the tensors do not fit the model; see :func:`jaxcls.models.pretrained.weights.from_tensors`.
+    """
     shapes = jax.eval_shape(model.init, jax.random.key(0))
-    taken = weights.from_tensors(architecture, shapes, tensors, where, with_head=with_head)
-    is_new = jax.tree.map(lambda leaf: leaf is None, taken, is_leaf=lambda leaf: leaf is None)
+    constants = weights.from_tensors(model.architecture, shapes, tensors, where, with_head=with_head)
 
     @jax.jit
-    def drawn(key: jax.Array) -> PyTree:
-        return jax.tree.map(lambda leaf, new: leaf if new else None, model.init(key), is_new)
+    def draw(key: jax.Array) -> list[jax.Array | None]:
+        drawn = jax.tree.leaves(model.init(key))
+        return [leaf if constant is None else None for leaf, constant in zip(drawn, constants, strict=True)]
 
     def init(key: jax.Array) -> tuple[PyTree, PyTree]:
-        both: Any = jax.tree.map(
-            lambda old, new: new if old is None else old, taken, drawn(key), is_leaf=lambda leaf: leaf is None
-        )
+        leaves = [new if old is None else old for old, new in zip(constants, draw(key), strict=True)]
+        both: tuple[PyTree, PyTree] = jax.tree.unflatten(jax.tree.structure(shapes), leaves)
         return both
 
-    return Model(init, model.apply)
+    return _pretrained(Model(init, model.apply), model.architecture, model.merged)

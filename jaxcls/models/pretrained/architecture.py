@@ -84,5 +84,5 @@ def find(config: Mapping[str, Any], where: str) -> Architecture:
             f"has {listed([*_MODEL_TYPES])}, and timm's ViT, DeiT, ResNet, ConvNeXt, EfficientNet and MobileNet."
         )
     family = importlib.import_module(f"jaxcls.models.pretrained.{module}")
-    found: Architecture = family.architecture(config, where)
-    return found
+    architecture: Architecture = family.architecture(config, where)
+    return architecture

@@ -154,7 +154,7 @@ def find(name: str | Path, revision: str | None = None) -> Checkpoint:
       revision: a branch, tag or commit on the hub; by default the newest on its main branch.
 
     Raises:
-      InputError: it cannot be found or downloaded, or its config.json is damaged.
+      InputError: there is none, it cannot be downloaded, or its config.json is damaged.
     """
     folder, commit = Path(name), None
     if not folder.is_dir():
@@ -165,9 +165,9 @@ def find(name: str | Path, revision: str | None = None) -> Checkpoint:
         raise InputError(f"{name} is a folder, which has no revision {revision}; leave it out.")
     if not (folder / "config.json").exists():
         raise InputError(f"{name} has no config.json; give a folder in Hugging Face's layout.")
-    found = Checkpoint(folder, str(name), commit, {})
-    config = schemas.parse(found._read("config.json"), {str: schemas.ANYTHING}, f"{name}/config.json")
-    return dataclasses.replace(found, config=config)
+    unparsed = Checkpoint(folder, str(name), commit, {})
+    config = schemas.parse(unparsed._read("config.json"), {str: schemas.ANYTHING}, f"{name}/config.json")
+    return dataclasses.replace(unparsed, config=config)
 
 
 def _downloaded(name: str, revision: str | None) -> Path:

@@ -21,12 +21,12 @@ _LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "mean":
 
 def from_tensors(
     architecture: Architecture, shapes: PyTree, tensors: Mapping[str, np.ndarray], where: str, *, with_head: bool
-) -> PyTree:
-    """Returns a tree in which every leaf of the backbone is the array of the checkpoint, and None marks a new leaf.
+) -> list[np.ndarray | None]:
+    """Returns the array of the checkpoint for every leaf, and None for those that are new.
 
     Args:
       architecture: the one of the checkpoint.
-      shapes: (params, model_state) of the classifier.
+      shapes: (params, model_state) of the model.
       tensors: all tensors of the checkpoint, by name.
       where: the name of the checkpoint, for messages.
       with_head: take the classifier of the checkpoint, too.
@@ -39,7 +39,7 @@ def from_tensors(
 
     def take(path: Any, leaf: jax.ShapeDtypeStruct) -> np.ndarray | None:
         name, transposed = _tensor(architecture, path)
-        if name.startswith(f"{architecture.head}.") and not with_head:
+        if name is None or (name.startswith(f"{architecture.head}.") and not with_head):
             return None
         used.add(name)
         if name not in tensors:
@@ -51,7 +51,8 @@ def from_tensors(
             misshaped.append(f"{name} {tensors[name].shape} gives {value.shape}, not {leaf.shape}")
         return np.ascontiguousarray(value)
 
-    taken = jax.tree.map_with_path(take, shapes)
+    leaves, _ = jax.tree.flatten_with_path(shapes)
+    taken = [take(path, leaf) for path, leaf in leaves]
     known = re.compile(rf"({architecture.other})|(?:{re.escape(architecture.head)}\..*)|(?:.*num_batches_tracked)")
     unused = [name for name in tensors if name not in used and not known.fullmatch(name)]
     for what, names in (("lacks", missing), ("has tensors of other shapes:", misshaped), ("has unused", unused)):
@@ -69,6 +70,7 @@ def to_tensors(architecture: Architecture, weights: PyTree) -> dict[str, np.ndar
     tensors = {}
     for path, leaf in leaves:
         name, transposed = _tensor(architecture, path)
+        assert name is not None
         value = np.asarray(leaf)
         tensors[name] = np.ascontiguousarray(_transposed(value, back=True) if transposed else value)
     return tensors
@@ -85,12 +87,13 @@ def dotted(path: Any) -> str:
     return ".".join([*keys[:-1], _LEAVES.get(keys[-1], keys[-1])])
 
 
-def _tensor(architecture: Architecture, path: Any) -> tuple[str, bool]:
-    """Returns the name of the tensor of a leaf of (params, model_state), and whether its axes are in another order."""
-    # The first entry is the index of the tree.
-    part, _, name = dotted(path[1:]).partition(".")
-    tensor = architecture.tensor(name) if part == "backbone" else f"{architecture.head}.{name}"
-    return tensor, path[-1].key == "kernel"
+def _tensor(architecture: Architecture, path: Any) -> tuple[str | None, bool]:
+    """Returns the name of the tensor of a leaf, None if it is of an adapter, and whether its axes are transposed."""
+    keys = [entry.key for entry in path[1:]]  # the first is the index of the tree
+    if keys[0] == "lora":
+        return None, False
+    module, _, name = dotted(path[2:] if keys[0] == "model" else path[1:]).partition(".")
+    return architecture.tensor(name) if module == "backbone" else f"{architecture.head}.{name}", keys[-1] == "kernel"
 
 
 def _transposed(value: np.ndarray, *, back: bool = False) -> np.ndarray:
