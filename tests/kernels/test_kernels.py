@@ -32,18 +32,21 @@ def _pure():
 
 
 def pair(shape, channels, dtype=jnp.float32):
+    """Four channels are depthwise: each output channel depends on one input channel."""
     height, width, window, strides, padding = shape
     x = jax.random.normal(jax.random.key(0), (3, height, width, channels), dtype)
-    kernel = jax.random.normal(jax.random.key(1), (*window, channels, 4), dtype)
+    groups = 4 if channels == 4 else 1
+    kernel = jax.random.normal(jax.random.key(1), (*window, channels // groups, 4), dtype)
 
     def with_shape(conv):
-        return lambda x, kernel: conv(x, kernel, strides, padding, dimension_numbers=NHWC)
+        return lambda x, kernel: conv(x, kernel, strides, padding, dimension_numbers=NHWC, feature_group_count=groups)
 
     return with_shape(kernels.conv), with_shape(lax.conv_general_dilated), x, kernel
 
 
-@pytest.mark.parametrize("channels", [1, 2])
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    ("shape", "channels"), [(shape, channels) for shape in SHAPES for channels in (1, 2)] + [(SHAPES[2], 4)]
+)
 def test_value_and_gradients_match_lax(shape, channels):
     ours, reference, x, kernel = pair(shape, channels)
     value, pullback = jax.vjp(ours, x, kernel)
@@ -65,7 +68,7 @@ def test_second_derivatives_match_lax(shape, channels):
     chex.assert_trees_all_close(second(ours), second(reference), rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("channels", [1, 2, 4])
 def test_half_precision_is_summed_in_float32(channels):
     ours, reference, x, kernel = pair(SHAPES[0], channels, jnp.bfloat16)
     value, pullback = jax.vjp(ours, x, kernel)
