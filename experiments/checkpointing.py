@@ -53,12 +53,9 @@ cores ({platform.machine()}), {versions}. Median of {rounds} rounds, with the ra
 
 def measure(rounds: int) -> tuple[list[float], list[float], list[float]]:
     """Returns the seconds of epochs without checkpoints, of epochs with them, and of their saves."""
-    import jax
-
     from jaxcls.checkpoints import CheckpointManager
     from jaxcls.tasks import build
-    from jaxcls.training.experiment import shardings
-    from jaxcls.training.loop import FitConfig, chunks, fit
+    from jaxcls.training.loop import FitConfig, train
     from jaxcls.training.settings import Settings
 
     class Timed(CheckpointManager):
@@ -72,8 +69,6 @@ def measure(rounds: int) -> tuple[list[float], list[float], list[float]]:
     experiment, settings = built.experiment, built.settings
     assert experiment.preprocessor is not None
     validation = build.preprocess(experiment.preprocessor, built.splits.validation)
-    replicated, sharded = shardings()
-    batches = chunks(jax.device_put(built.train, replicated), settings.batch_size, sharding=sharded)
     config = FitConfig(1, settings.batch_size, settings.monitor)
     state = experiment.init()
     without: list[float] = []
@@ -81,14 +76,7 @@ def measure(rounds: int) -> tuple[list[float], list[float], list[float]]:
     saving: list[float] = []
 
     def epoch(state: Any, checkpoints: CheckpointManager | None) -> Any:
-        state, _ = fit(
-            state,
-            batches,
-            config,
-            train_chunk=experiment.train_chunk,
-            validate=lambda state: experiment.measure(state, validation),
-            checkpoints=checkpoints,
-        )
+        state, _ = train(experiment, state, built.train, validation, config, checkpoints=checkpoints)
         return state
 
     # The first epoch compiles.

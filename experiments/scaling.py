@@ -167,15 +167,15 @@ def _epochs(
     labels: int | None = None,
 ) -> list[float]:
     """Seconds of epochs in the training loop of the command."""
-    import jax
     import jax.numpy as jnp
 
     from jaxcls import losses, optimizers
     from jaxcls._utils.interruption import Interrupted
     from jaxcls.data import batching
     from jaxcls.models import functional, vision
-    from jaxcls.training import steps
-    from jaxcls.training.loop import FitConfig, chunks, fit
+    from jaxcls.training.experiment import Experiment
+    from jaxcls.training.loop import FitConfig, train
+    from jaxcls.training.objective import OutputSpec
 
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (count, *PIXELS), dtype=np.uint8)
@@ -191,21 +191,21 @@ def _epochs(
             return vision.MLP(PIXELS, outputs, hidden=hidden, rngs=rngs)
         return vision.CNN(PIXELS, outputs, channels=(channels, channels), dropout=0.0, rngs=rngs)
 
-    model = functional(build)
-    optimizer = optimizers.adam(1e-3)
     loss = losses.get("binary_crossentropy" if labels else "sparse_categorical_crossentropy", normalizer="batch")
+    experiment = Experiment(
+        model=functional(build),
+        objective=OutputSpec("multilabel" if labels else "multiclass", loss),
+        optimizer=optimizers.adam(1e-3),
+        preprocess=lambda images: images.astype(jnp.float32) / 255,
+    )
     times = _Times()
     with contextlib.suppress(Interrupted):
-        fit(
-            steps.init_state(model, optimizer, seed=0),
-            chunks(jax.device_put(batching.examples(images, answers)), batch_size),
+        train(
+            experiment,
+            experiment.init(),
+            batching.examples(images, answers),
+            None,
             FitConfig(epochs=1_000_000, batch_size=batch_size),
-            train_chunk=steps.make_train_chunk(
-                steps.make_train_step(
-                    model, loss, optimizer, preprocess=lambda images: images.astype(jnp.float32) / 255
-                )
-            ),
-            validate=lambda state: {},
             callbacks=[times],
             stop=times.enough,
         )

@@ -26,7 +26,7 @@ import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 from unittest import mock
 
 TABLE = Path(__file__).with_suffix(".md")
@@ -79,50 +79,49 @@ def measure(model: str, rounds: int) -> list[tuple[Turn, Turn]]:
     from jaxcls.data import batching
     from jaxcls.data.preprocessing import images
     from jaxcls.models import functional
+    from jaxcls.reports.callbacks import Callback
     from jaxcls.tasks import build as building
-    from jaxcls.training import steps
-    from jaxcls.training.loop import FitConfig, chunks, fit
+    from jaxcls.training.experiment import Experiment
+    from jaxcls.training.loop import FitConfig, train
+    from jaxcls.training.objective import OutputSpec
     from jaxcls.training.settings import Settings
 
     task = tasks.get("fashion_mnist")
-    train = task.load(building.with_recipe(task, Settings())).train
-    build = functools.partial(task.models[model], train.inputs.shape[1:], 10, dropout=0.0)
-    network = functional(lambda rngs: build(rngs=rngs))
-    optimizer = optimizers.adam(1e-3)
-    loss = losses.get("sparse_categorical_crossentropy", normalizer="batch")
-    train_step = steps.make_train_step(network, loss, optimizer, preprocess=images.fit(train.inputs).normalize)
+    split = task.load(building.with_recipe(task, Settings())).train
+    build = functools.partial(task.models[model], split.inputs.shape[1:], 10, dropout=0.0)
+    experiment = Experiment(
+        model=functional(lambda rngs: build(rngs=rngs)),
+        objective=OutputSpec("multiclass", losses.get("sparse_categorical_crossentropy", normalizer="batch")),
+        optimizer=optimizers.adam(1e-3),
+        preprocess=images.fit(split.inputs).normalize,
+    )
     count = EXAMPLES[model]
-    on_host = batching.examples(train.inputs[:count], train.labels[:count])
-    on_device = jax.device_put(on_host)
+    data = batching.examples(split.inputs[:count], split.labels[:count])
 
-    def turn(data: batching.Examples, feed: Callable[..., batching.Feed]) -> Turn:
+    def turn(data_on: Literal["device", "host"]) -> Turn:
         spans: list[Span] = []
         ends: list[float] = []
 
-        def validate(state: Any) -> dict[str, float]:
-            ends.append(time.perf_counter())
-            return {}
+        class Clock(Callback):
+            def on_epoch_end(self, history: Any) -> None:
+                ends.append(time.perf_counter())
 
+        feed = f"{data_on}_feed"
+        original = getattr(batching, feed)
         # The original functions, timed.
         gathered = mock.patch.object(batching, "gather_chunk", timed(GATHER, batching.gather_chunk, spans))
         sent = mock.patch.object(jax, "device_put", timed(SEND, jax.device_put, spans))
-        with gathered, sent:
-            fit(
-                steps.init_state(network, optimizer, seed=0),
-                chunks(
-                    data, BATCH_SIZE, feed=lambda *arguments, **options: watched(feed(*arguments, **options), spans)
-                ),
-                FitConfig(epochs=2, batch_size=BATCH_SIZE),
-                train_chunk=steps.make_train_chunk(train_step),
-                validate=validate,
-            )
+        waited = mock.patch.object(batching, feed, lambda *a, **options: watched(original(*a, **options), spans))
+        with gathered, sent, waited:
+            config = FitConfig(epochs=2, batch_size=BATCH_SIZE, data_on=data_on)
+            train(experiment, experiment.init(), data, None, config, callbacks=[Clock()])
         begin, end = ends
         within = sorted((span for span in spans if span.end > begin), key=lambda span: span.begin)
         waits = [span.end - span.begin for span in within if span.activity == WAIT]
         length = end - begin
         return Turn(count / length, sum(waits) / length, waits[0] / length, within)
 
-    return [(turn(on_device, batching.device_feed), turn(on_host, batching.host_feed)) for _ in range(rounds)]
+    return [(turn("device"), turn("host")) for _ in range(rounds)]
 
 
 def timed(activity: str, function: Callable[..., Any], spans: list[Span]) -> Callable[..., Any]:

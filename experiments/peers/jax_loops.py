@@ -29,8 +29,10 @@ def jaxcls(workload: Workload, *, dtype: str = "float32", native: str = "1") -> 
     from jaxcls.data.preprocessing import images
     from jaxcls.models import functional, text, vision
     from jaxcls.models.retinanet import RetinaNet
-    from jaxcls.training import steps
-    from jaxcls.training.loop import FitConfig, chunks, fit
+    from jaxcls.training import loop
+    from jaxcls.training.experiment import Experiment
+    from jaxcls.training.loop import FitConfig
+    from jaxcls.training.objective import OutputSpec
     from jaxcls.training.problems.detection import loss_on_canvas
 
     inputs, labels = workload.inputs, workload.labels
@@ -52,37 +54,30 @@ def jaxcls(workload: Workload, *, dtype: str = "float32", native: str = "1") -> 
         "retinanet": functools.partial(RetinaNet, workloads.CANVAS),
     }
     build = builders[workload.model]
-    network = functional(lambda rngs: build(num_classes=workload.classes, dtype=jax.numpy.dtype(dtype), rngs=rngs))
-    optimizer = optimizers.adam(workloads.LEARNING_RATE)
     loss = losses.get("sparse_categorical_crossentropy", normalizer="batch")
     if workload.model == "retinanet":
         focal = losses.get("focal_loss", "detection", gamma=workloads.GAMMA, alpha=workloads.ALPHA)
         loss = functools.partial(loss_on_canvas, class_loss=focal)
-    if workload.model == "transformer":
-        train_step = steps.bucketed(
-            steps.make_train_step(network, loss, optimizer), sequence_buckets((workloads.LENGTH,))
-        )
-    else:
-        train_step = steps.make_train_step(network, loss, optimizer, preprocess=images.fit(inputs).normalize)
-
-    # Compiled ahead of time, as in the commands.
-    init = jax.jit(functools.partial(steps.init_state, network, optimizer), static_argnames="seed")
+    options: dict[str, Any] = (
+        {"buckets": sequence_buckets((workloads.LENGTH,))}
+        if workload.model == "transformer"
+        else {"preprocess": images.fit(inputs).normalize}
+    )
+    experiment = Experiment(
+        model=functional(lambda rngs: build(num_classes=workload.classes, dtype=jax.numpy.dtype(dtype), rngs=rngs)),
+        objective=OutputSpec("detection" if workload.model == "retinanet" else "multiclass", loss),
+        optimizer=optimizers.adam(workloads.LEARNING_RATE),
+        **options,
+    )
 
     def train(count: int, epochs: int, turn: Callable[[], None]) -> None:
-        fit(
-            init(seed=0),
-            chunks(
-                jax.device_put(batching.examples(*jax.tree.map(lambda array: array[:count], (inputs, labels)))),
-                workload.batch_size,
-            ),
-            FitConfig(epochs, workload.batch_size),
-            train_chunk=steps.make_train_chunk(train_step),
-            validate=lambda state: {},
-            callbacks=[_Turns(turn)],
+        data = batching.examples(*jax.tree.map(lambda array: array[:count], (inputs, labels)))
+        loop.train(
+            experiment, experiment.init(), data, None, FitConfig(epochs, workload.batch_size), callbacks=[_Turns(turn)]
         )
 
-    state = jax.eval_shape(functools.partial(init, seed=0))
-    return sum(leaf.size for leaf in jax.tree.leaves(state.params)), train
+    parameters = jax.tree.leaves(experiment.state_shapes.params)
+    return sum(leaf.size for leaf in parameters), train
 
 
 jaxcls_pure = functools.partial(jaxcls, native="0")

@@ -8,16 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
 from jaxcls._utils.errors import InputError
-from jaxcls.data.batching import Examples
 from jaxcls.reports.html_report import charts
 from jaxcls.tasks import build
-from jaxcls.training.experiment import Experiment, shardings
 from jaxcls.training.loop import chunks
 from jaxcls.training.settings import Settings
 
@@ -80,7 +77,7 @@ def search(
         raise InputError(f"--steps is {steps}; it must be 10 or more.")
     rate = optax.exponential_decay(lowest, steps - 1, highest / lowest)
     built = build.build(user_settings, learning_rate=rate, say=say)
-    losses = _losses(built.experiment, built.train, built.settings, steps)
+    losses = _losses(built, steps, say)
     if len(losses) < 2:
         raise InputError(f"the loss is not finite at the rate {lowest} already; give a lower --lowest.")
     rates = np.asarray(rate(jnp.arange(len(losses))), np.float64)
@@ -175,16 +172,10 @@ def _highest(search: Search) -> float:
     return max(float(before.max()), float(search.smoothed[best]) + 1e-12)
 
 
-def _losses(experiment: Experiment, train: Examples, settings: Settings, steps: int) -> np.ndarray:
+def _losses(built: build.Built, steps: int, say: Callable[[str], None]) -> np.ndarray:
     """Returns the loss of each step, up to the first that is not finite or shows that training diverges."""
-    replicated, sharded = shardings()
-    batches = chunks(
-        jax.device_put(train, replicated),
-        settings.batch_size,
-        micro_batches=settings.gradient_accumulation_steps or 1,
-        order=experiment.epoch_order(train, experiment.step_size(settings.batch_size)),
-        sharding=sharded,
-    )
+    experiment, settings = built.experiment, built.settings
+    batches = chunks(experiment, built.train, settings.batch_size, data_on=settings.data_on, say=say)
     state, losses = experiment.init(settings.seed), np.zeros(0)
     while True:
         epoch = len(losses) // batches.steps

@@ -72,7 +72,7 @@ class Predictor(NamedTuple):
           inputs: raw, as the task's preprocessor takes them, or arrays.
         """
         with native.portable() if self.portable else contextlib.nullcontext():
-            return self.experiment.predicted(self.weights, inputs)
+            return self.experiment.scores(self.weights, self.experiment.transform(inputs), shrink_batch=True)
 
     @property
     def problem(self) -> Any:

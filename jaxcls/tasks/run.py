@@ -18,7 +18,7 @@ from jaxcls.training import saving, settings
 from jaxcls.training.experiment import Experiment, shardings
 from jaxcls.training.loop import FitConfig
 from jaxcls.training.objective import monitor_mode
-from jaxcls.training.run import Reported, Result, RunData, execute, sha256
+from jaxcls.training.run import Reported, Result, RunData, sha256, train_and_test
 from jaxcls.training.settings import CommandSettings, Settings
 from jaxcls.training.steps import TrainState, evaluated_weights
 
@@ -40,7 +40,7 @@ def run(
 
     Raises:
       InputError: something given is wrong; nothing was compiled or written yet.
-      Interrupted, DivergedError: see :func:`jaxcls.training.loop.fit`.
+      Interrupted, DivergedError: see :func:`jaxcls.training.loop.train`.
     """
     if user_settings.tensorboard:
         loggers.check_installed("--tensorboard", "tensorboardX")
@@ -93,17 +93,17 @@ def run(
         del identity["epochs"]
     mode = monitor_mode(experiment.objective, resolved.monitor, resolved.patience, has_validation=True)
     values = vars(resolved) | {"mode": mode}
-    return execute(
+    return train_and_test(
         experiment,
         state,
         RunData(built.train, validation, test),
         FitConfig(**{name: values[name] for name in FitConfig._fields}),
-        resolved,
         run_directory,
         Reported(
             splits._asdict(), provenance.synthetic, copies, headline=task.metrics, differs_from_preset=differences
         ),
-        identity=identity | {"data": provenance.sha256, "continue_from": continued},
+        identity | {"data": provenance.sha256, "continue_from": continued},
+        options=resolved,
         history=history,
         callbacks=callbacks,
         say=say,

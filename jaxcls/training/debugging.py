@@ -164,7 +164,7 @@ class StepSaver(NamedTuple):
         return state, jax.tree.map(lambda *leaves: np.stack(leaves), *collected)
 
     def examine(self, state: TrainState, batch: Batch) -> str:
-        """Examines and saves a step, and returns the message about it; see :func:`jaxcls.training.loop.fit`."""
+        """Examines and saves a step, and returns the message about it; see :func:`jaxcls.training.loop.train`."""
         # What overflows in the compiled step may not do so when each operation is computed by itself.
         finding = examine(self.experiment, state, batch) or Finding("compiled step", "")
         try:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -24,7 +25,7 @@ from jaxcls.reports.callbacks import Callback
 from jaxcls.training import objective as objectives
 from jaxcls.training import steps
 from jaxcls.training.objective import Objective, OutputSpec
-from jaxcls.training.settings import check_ranges
+from jaxcls.training.settings import Settings, check_ranges
 from jaxcls.training.steps import Augment, TrainState, TrainStep
 
 if TYPE_CHECKING:
@@ -122,13 +123,7 @@ class Experiment:
         Args:
           inputs: as the preprocessor takes them, or arrays.
         """
-        return self.predicted(steps.evaluated_weights(state), inputs)
-
-    def predicted(self, weights: Mapping[str, PyTree], inputs: PyTree) -> PyTree:
-        """Returns probabilities like :meth:`predict`, with weights as of :meth:`scores`."""
-        arrays = self.transform(inputs)
-        size = prediction_batch_size(len(jax.tree.leaves(arrays)[0]), self.eval_batch_size)
-        return self.scores(weights, arrays, batch_size=size)
+        return self.scores(steps.evaluated_weights(state), self.transform(inputs), shrink_batch=True)
 
     def evaluate(self, state: TrainState, data: Any) -> dict[str, float]:
         """Returns the loss and the metrics of examples; with several outputs also of each, as in 'article_accuracy'.
@@ -136,7 +131,7 @@ class Experiment:
         Args:
           data: see :func:`jaxcls.data.adapters.as_examples`.
         """
-        return self.measure(state, self.examples(data))
+        return self.loss_and_metrics(state, self.examples(data))
 
     def fit(
         self,
@@ -183,26 +178,34 @@ class Experiment:
             its ``debug/``.
           NonFiniteError: with ``run_eagerly``, something was not finite.
         """
-        # Imported here because `run` imports this module.
-        from jaxcls.training import run
-        from jaxcls.training.loop import FitConfig
+        # Imported here because they import this module.
+        from jaxcls.training import loop, run
 
         counts = {"epochs": epochs, "batch_size": batch_size, "patience": patience}
         check_ranges(counts | {"max_skipped_steps": max_skipped_steps})
+        check_batch_size(batch_size, "batch_size")
         mode = objectives.monitor_mode(self.objective, monitor, patience, validation_data is not None)
-        config = FitConfig(epochs, batch_size, monitor, mode, patience, max_skipped_steps)
+        config = loop.FitConfig(epochs, batch_size, monitor, mode, patience, max_skipped_steps)
         train = self.examples(data, scored=False)
         self._check_finite(state, train.inputs, tell=verbose)
         self._compute_class_weights(train)
-        examples = run.RunData(
-            train,
-            None if validation_data is None else self.examples(validation_data),
-            None if test_data is None else self.examples(test_data),
-        )
-        return run.fit_arrays(
-            self, state, examples, config, run_dir=None if run_dir is None else Path(run_dir), callbacks=callbacks,
-            verbose=verbose,
-        )  # fmt: skip
+        validation = None if validation_data is None else self.examples(validation_data)
+        test = None if test_data is None else self.examples(test_data)
+        # The loop donates its state; the caller's stays valid.
+        own_state = jax.tree.map(jnp.copy, state)
+        say: Callable[[str], None] = print if verbose else lambda line: None
+        if run_dir is not None:
+            arrays = run.RunData(train, validation, test)
+            described = run.of_arrays(self, state, arrays, config, Path(run_dir))
+            options = Settings(stall_seconds=0.0, quiet=not verbose)
+            result = run.train_and_test(
+                self, own_state, arrays, config, *described, options=options, callbacks=callbacks, say=say
+            )
+            return result.state, result.history
+        bar = loop.progress_bar(self, state, train, config) if verbose else None
+        with bar or contextlib.nullcontext():
+            followers = [bar, *callbacks] if bar else callbacks
+            return loop.train(self, own_state, train, validation, config, callbacks=followers, say=say)
 
     def save(self, state: TrainState, path: Path | str) -> None:
         """Writes the evaluated weights and all that :func:`jaxcls.load` needs besides the model's code.
@@ -258,25 +261,28 @@ class Experiment:
         """
         return objectives.checked_examples(self.objective, data, self.output_shapes, scored=scored)
 
-    def scores(self, weights: Mapping[str, PyTree], inputs: PyTree, *, batch_size: int | None = None) -> PyTree:
-        """Returns the scores of any number of input arrays, on the host.
+    def scores(self, weights: Mapping[str, PyTree], inputs: PyTree, *, shrink_batch: bool = False) -> PyTree:
+        """Returns the scores of any number of examples, input arrays on the host.
 
         Args:
           weights: "params" and "model_state".
-          batch_size: `eval_batch_size` by default.
+          shrink_batch: compute few examples in a batch that is hardly padded, which may change the last bits.
         """
-        if not len(jax.tree.leaves(inputs)[0]):
+        count = len(jax.tree.leaves(inputs)[0])
+        if not count:
             scores, _ = self.prediction_step.eval_shape(*weights.values(), self._batch_shapes(inputs, 1))
             return jax.tree.map(lambda leaf: np.zeros((0, *leaf.shape[1:]), leaf.dtype), scores)
-        return self._map_batches(lambda *batch: self.prediction_step(*batch)[0], weights, inputs, batch_size=batch_size)
+        size = prediction_batch_size(count, self.eval_batch_size) if shrink_batch else self.eval_batch_size
+        return self._map_batches(lambda *batch: self.prediction_step(*batch)[0], weights, inputs, batch_size=size)
 
-    def measure(self, state: TrainState, data: Examples) -> dict[str, float]:
+    def loss_and_metrics(self, state: TrainState, data: Examples) -> dict[str, float]:
         """Returns the loss and the metrics of examples that are known to be valid."""
-        scores, ratios = self._map_batches(self._judge, steps.evaluated_weights(state), *data)
-        return objectives.measure(self.objective, scores, ratios, data.labels, data.sample_weight)
+        weights = steps.evaluated_weights(state)
+        scores, ratios = self._map_batches(self._evaluation_step, weights, *data, batch_size=self.eval_batch_size)
+        return objectives.loss_and_metrics(self.objective, scores, ratios, data.labels, data.sample_weight)
 
     @property
-    def measured_names(self) -> list[str]:
+    def metric_names(self) -> list[str]:
         """The names of the metrics; with several outputs, 'output_metric'."""
         return [
             metric if name is None else f"{name}_{metric}"
@@ -315,7 +321,7 @@ class Experiment:
         }
         if not self._class_weights or any((weights[name] != self._class_weights[name]).any() for name in weights):
             self._class_weights.update(weights)
-            for name in ("step", "train_step", "train_chunk", "_judge"):
+            for name in ("step", "train_step", "train_chunk", "_evaluation_step"):
                 self.__dict__.pop(name, None)
 
     def epoch_order(self, data: Examples, batch_size: int) -> Callable[[jax.Array, int], jax.Array]:
@@ -341,7 +347,8 @@ class Experiment:
         return functools.partial(init, constants=steps.initial_constants(self.model))
 
     @functools.cached_property
-    def _judge(self) -> Callable[..., tuple[PyTree, PyTree]]:
+    def _evaluation_step(self) -> Callable[..., tuple[PyTree, PyTree]]:
+        """The compiled ``(params, model_state, inputs, labels, sample_weight) -> (scores, loss ratios)`` of a batch."""
         loss = objectives.total_loss(self.complete_objective)
 
         @jax.jit
@@ -349,27 +356,23 @@ class Experiment:
             by_output = loss(outputs, labels, sample_weight=weight, mask=None, as_ratio=True)
             return [(ratio.numerator, ratio.denominator) for ratio in by_output]
 
-        def judge(params: PyTree, model_state: PyTree, inputs: PyTree, labels: PyTree, weight: PyTree) -> PyTree:
+        def step(params: PyTree, model_state: PyTree, inputs: PyTree, labels: PyTree, weight: PyTree) -> PyTree:
             # A detector's outputs are many times as large as its inputs: only scores and losses leave the device.
             scores, outputs = self.prediction_step(params, model_state, inputs)
             return scores, ratios(outputs, labels, weight)
 
-        return judge
+        return step
 
     def _map_batches(
-        self, step: Callable[..., PyTree], weights: Mapping[str, PyTree], *arrays: PyTree, batch_size: int | None = None
+        self, step: Callable[..., PyTree], weights: Mapping[str, PyTree], *arrays: PyTree, batch_size: int
     ) -> PyTree:
-        size = -(-(batch_size or self.eval_batch_size) // jax.device_count()) * jax.device_count()
+        size = _rounded_up(batch_size)
         step = functools.partial(step, weights["params"], weights["model_state"])
         return steps.collect(step, *arrays, batch_size=size, buckets=self.buckets, sharding=shardings()[1])
 
-    @property
-    def _prediction_batch(self) -> int:
-        return -(-self.eval_batch_size // jax.device_count()) * jax.device_count()
-
     def _batch_shapes(self, inputs: PyTree, first_axis: int) -> PyTree:
         """Returns the shapes of a prediction batch of examples whose own shapes begin with an axis of the inputs."""
-        count = self._prediction_batch
+        count = _rounded_up(self.eval_batch_size)
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape[first_axis:]), leaf.dtype), inputs)
 
     @functools.cached_property
@@ -381,9 +384,10 @@ class Experiment:
 
     def _batch_outputs(self, inputs: PyTree, first_axis: int) -> PyTree:
         outputs = self._outputs.eval_shape(self.state_shapes, self._batch_shapes(inputs, first_axis))
+        count = _rounded_up(self.eval_batch_size)
         for leaf in jax.tree.leaves(outputs):
-            if leaf.shape[:1] != (self._prediction_batch,):
-                raise ValueError(f"it returns {leaf.shape} for {self._prediction_batch} examples")
+            if leaf.shape[:1] != (count,):
+                raise ValueError(f"it returns {leaf.shape} for {count} examples")
         return outputs
 
     def output_shapes(self, inputs: PyTree) -> PyTree:
@@ -437,12 +441,16 @@ def shardings() -> tuple[jax.sharding.NamedSharding, jax.sharding.NamedSharding]
     return jax.sharding.NamedSharding(mesh, spec()), jax.sharding.NamedSharding(mesh, spec("data"))
 
 
+def _rounded_up(batch_size: int) -> int:
+    """Returns the next size of a batch that the devices can share equally."""
+    return -(-batch_size // jax.device_count()) * jax.device_count()
+
+
 def check_batch_size(batch_size: int, name: str) -> None:
     """Refuses a batch that the devices cannot share equally; ``name`` is the user's name for it."""
-    count = jax.device_count()
-    if batch_size < 1 or batch_size % count:
+    if batch_size != _rounded_up(batch_size):
         raise InputError(
-            f"{name} {batch_size} cannot be split over {count} devices; give {max(1, -(-batch_size // count)) * count}."
+            f"{name} {batch_size} cannot be split over {jax.device_count()} devices; give {_rounded_up(batch_size)}."
         )
 
 

@@ -1,10 +1,10 @@
 """The training loop: epochs of compiled steps, validation, early stopping, checkpoints, and resuming."""
 
 import dataclasses
-import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -13,11 +13,16 @@ import numpy as np
 from jaxcls._utils.errors import InputError, RunError
 from jaxcls._utils.interruption import Interrupted
 from jaxcls.checkpoints import CheckpointManager
-from jaxcls.data.batching import Batch, Examples, Feed, chunk_length, device_feed, steps_per_epoch
-from jaxcls.reports.callbacks import Callback
+from jaxcls.data import batching
+from jaxcls.data.batching import Batch, Examples
+from jaxcls.reports.callbacks import Callback, ProgressBar
 from jaxcls.training import memory
+from jaxcls.training.debugging import StepSaver
+from jaxcls.training.experiment import Experiment, shardings
 from jaxcls.training.objective import loss_of_sums
-from jaxcls.training.steps import StepMetrics, TrainState, TrainStep, epoch_order
+from jaxcls.training.steps import StepMetrics, TrainState
+
+Say = Callable[[str], None]
 
 # The most steps in one dispatch: long enough to hide the cost of a dispatch, short enough for a progress bar that
 # moves and for a run that stops soon after a signal.
@@ -53,6 +58,8 @@ class FitConfig(NamedTuple):
       patience: stop after this many epochs without a better value.
       max_skipped_steps: stop with an error after this many consecutive non-finite steps.
       checkpoint_seconds: save within an epoch when this much time has passed since the last save.
+      data_on: where the training examples are kept; 'auto' keeps them on the devices if they take at most half of the
+        free memory. The result is the same.
     """
 
     epochs: int
@@ -62,20 +69,19 @@ class FitConfig(NamedTuple):
     patience: int | None = None
     max_skipped_steps: int = 20
     checkpoint_seconds: float = 60.0
+    data_on: Literal["auto", "device", "host"] = "auto"
 
 
 class Chunks(NamedTuple):
     """The batches of all epochs, several to a chunk.
 
     Attributes:
-      examples: per epoch.
       steps: per epoch.
       length: batches per chunk.
-      micro_batches: per batch.
+      micro_batches: per batch; see :func:`jaxcls.training.steps.make_train_step`.
       of_epoch: ``(key, epoch, first) -> chunks``, from the batch number ``first`` of the epoch.
     """
 
-    examples: int
     steps: int
     length: int
     micro_batches: int
@@ -83,33 +89,31 @@ class Chunks(NamedTuple):
 
 
 def chunks(
+    experiment: Experiment,
     data: Examples,
     batch_size: int,
     *,
-    micro_batches: int = 1,
-    order: Callable[[jax.Array, int], jax.Array] | None = None,
-    feed: Callable[..., Feed] = device_feed,
-    sharding: jax.sharding.NamedSharding | None = None,
+    data_on: Literal["auto", "device", "host"] = "auto",
+    say: Say = print,
 ) -> Chunks:
-    """Divides epochs into chunks of as many batches as one dispatch runs.
+    """Divides epochs of training examples into chunks of as many batches as one dispatch runs.
 
     Args:
-      data: the training examples, on the device or the host as ``feed`` expects.
-      batch_size: examples per micro-batch.
-      micro_batches: per batch; see :func:`jaxcls.training.steps.make_train_step`.
-      order: ``(key, epoch) -> rows``, the order of the examples in an epoch; by default uniformly random.
-      feed: :func:`jaxcls.data.batching.device_feed` or :func:`jaxcls.data.batching.host_feed`; the bits are the same.
-      sharding: of a batch over several devices.
+      data_on: see :class:`FitConfig`.
+      say: takes a line if the examples stay on the host.
     """
-    batch_size *= micro_batches
-    steps = steps_per_epoch(len(data), batch_size)
-    batch_bytes = batch_size * sum(array.nbytes for array in jax.tree.leaves(tuple(data))) // len(data)
-    length = chunk_length(steps, max(1, min(MAX_CHUNK_STEPS // micro_batches, MAX_CHUNK_BYTES // batch_bytes)))
-    order = order or functools.partial(jax.jit(epoch_order, static_argnames="count"), count=len(data))
-    chunks_of = feed(data, batch_size=batch_size, length=length, sharding=sharding)
-    return Chunks(
-        len(data), steps, length, micro_batches, lambda key, epoch, first: chunks_of(order(key, epoch), first)
-    )
+    replicated, sharded = shardings()
+    on_host = data_on == "host" or (data_on == "auto" and not batching.fits(data, jax.local_devices()))
+    if on_host:
+        say("the training examples stay on the host, and batches are sent to the device ahead of their use")
+    step_size = experiment.step_size(batch_size)
+    micro_batches, steps = step_size // batch_size, batching.steps_per_epoch(len(data), step_size)
+    step_bytes = step_size * sum(array.nbytes for array in jax.tree.leaves(tuple(data))) // len(data)
+    most = max(1, min(MAX_CHUNK_STEPS // micro_batches, MAX_CHUNK_BYTES // step_bytes))
+    length, order = batching.chunk_length(steps, most), experiment.epoch_order(data, step_size)
+    feed, placed = (batching.host_feed, data) if on_host else (batching.device_feed, jax.device_put(data, replicated))
+    chunks_of = feed(placed, batch_size=step_size, length=length, sharding=sharded)
+    return Chunks(steps, length, micro_batches, lambda key, epoch, first: chunks_of(order(key, epoch), first))
 
 
 @dataclasses.dataclass
@@ -164,18 +168,19 @@ class Progress:
         return entry
 
 
-def fit(
+def train(
+    experiment: Experiment,
     state: TrainState,
-    chunks: Chunks,
+    data: Examples,
+    validation: Examples | None,
     config: FitConfig,
     *,
-    train_chunk: TrainStep,
-    validate: Callable[[TrainState], Mapping[str, float]],
     checkpoints: CheckpointManager | None = None,
     callbacks: Sequence[Callback] = (),
-    stop: Callable[[], bool] = lambda: False,
-    examine: Callable[[TrainState, Batch], str] | None = None,
+    debug: Path | None = None,
     history: Sequence[dict[str, Any]] = (),
+    say: Say = print,
+    stop: Callable[[], bool] = lambda: False,
 ) -> tuple[TrainState, History]:
     """Trains for ``config.epochs`` epochs after those of ``history``, or resumes from the newest checkpoint.
 
@@ -184,12 +189,12 @@ def fit(
 
     Args:
       state: before the first step of this call; it is donated.
-      train_chunk: ``(state, batches) -> (state, metrics)``, such as ``experiment.train_chunk``.
-      validate: ``state -> {name: value}``, called after each epoch.
-      stop: polled between dispatches; training saves and stops when it returns True.
-      examine: ``(state, batch) -> message``. When too many non-finite steps stop training, it is called with the last
-        of them, and the message becomes part of the error.
+      validation: examples whose loss and metrics are computed after each epoch.
+      debug: a folder for the last of too many non-finite steps; without one, only an experiment that runs eagerly
+        saves such steps.
       history: of an earlier run whose weights the state has.
+      say: takes lines for the user.
+      stop: polled between dispatches; training saves and stops when it returns True.
 
     Returns:
       The last state and the history.
@@ -198,9 +203,13 @@ def fit(
       InputError: the checkpoint is of a run with another seed; or the steps do not fit into the device's memory.
       Interrupted: ``stop`` returned True; the state is saved.
       DivergedError: loss, gradient or update stayed non-finite.
+      NonFiniteError: the experiment runs eagerly, and something was not finite.
       CheckpointError: see :mod:`jaxcls.checkpoints`.
     """
-    steps, length = chunks.steps, chunks.length
+    batches = chunks(experiment, data, config.batch_size, data_on=config.data_on, say=say)
+    steps, length = batches.steps, batches.length
+    saver = StepSaver(experiment, debug or Path("debug"), data, experiment.step_size(config.batch_size))
+    train_chunk = saver.train_chunk if experiment.run_eagerly else experiment.train_chunk
     progress, earlier = Progress(History(history)), len(history)
     compiled = False
     # A state that was trained before continues with the orders of later epochs.
@@ -235,12 +244,12 @@ def fit(
     while len(progress.history) < earlier + config.epochs and not _exhausted(progress.history[earlier:], config):
         epoch = len(progress.history) - earlier
         done = int(state.step) - started - epoch * steps
-        batches = chunks.of_epoch(state.key, started // steps + epoch, done)
+        chunks_of_epoch = batches.of_epoch(state.key, started // steps + epoch, done)
         for first in range(done, steps, length):
             began = time.monotonic()
-            chunk = next(batches)
+            chunk = next(chunks_of_epoch)
             if not compiled:
-                memory.compile_checked(train_chunk, state, chunk, on_compile, chunks.micro_batches)
+                memory.compile_checked(train_chunk, state, chunk, on_compile, batches.micro_batches)
                 # The time of compiling is not that of training.
                 began, compiled = time.monotonic(), True
             state, metrics = train_chunk(state, chunk)
@@ -255,12 +264,11 @@ def fit(
                 save(wait=True)
                 message = ""
                 # If a later step was applied, the weights are no longer those of the last non-finite step.
-                if examine is not None and not metrics.applied[-1]:
+                if debug is not None and not metrics.applied[-1]:
                     last = first + len(metrics.applied) - 1
-                    batch = jax.tree.map(
-                        lambda leaf: leaf[0], next(chunks.of_epoch(state.key, started // steps + epoch, last))
-                    )
-                    message = f" {examine(state._replace(step=state.step - 1), batch)}"
+                    again = next(batches.of_epoch(state.key, started // steps + epoch, last))
+                    batch = jax.tree.map(lambda leaf: leaf[0], again)
+                    message = f" {saver.examine(state._replace(step=state.step - 1), batch)}"
                 raise DivergedError(_diverged(progress, int(state.step)) + message)
             within = first + length < steps
             if within and stop():
@@ -269,7 +277,8 @@ def fit(
             if within and time.monotonic() - saved_at > config.checkpoint_seconds:
                 save()
                 saved_at = time.monotonic()
-        entry = progress.close_epoch(int(state.step), chunks.examples, validate(state))
+        values = {} if validation is None else experiment.loss_and_metrics(state, validation)
+        entry = progress.close_epoch(int(state.step), len(data), values)
         for callback in callbacks:
             callback.on_epoch_end(progress.history)
         stopping = stop()
@@ -280,6 +289,21 @@ def fit(
     for callback in callbacks:
         callback.on_train_end(progress.history)
     return state, progress.history
+
+
+def progress_bar(
+    experiment: Experiment,
+    state: TrainState,
+    data: Examples,
+    config: FitConfig,
+    *,
+    history: Sequence[dict[str, Any]] = (),
+    say: Say = print,
+) -> ProgressBar:
+    """Returns a callback for :func:`train` with these arguments, which prints a line for each epoch."""
+    step_size = experiment.step_size(config.batch_size)
+    steps = int(state.step) + config.epochs * batching.steps_per_epoch(len(data), step_size)
+    return ProgressBar(steps, epochs=len(history) + config.epochs, batch_size=step_size, say=say)
 
 
 def _exhausted(history: Sequence[dict[str, Any]], config: FitConfig) -> bool:

@@ -126,7 +126,7 @@ def loss_of_sums(numerators: ArrayLike, denominators: ArrayLike) -> float:
     return float((numerators[counted] / denominators[counted]).sum()) if counted.any() else float("nan")
 
 
-def measure(
+def loss_and_metrics(
     objective: Objective,
     scores: PyTree,
     ratios: Sequence[tuple[np.ndarray, np.ndarray]],

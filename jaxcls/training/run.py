@@ -4,10 +4,9 @@ import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxcls import metrics
@@ -15,17 +14,15 @@ from jaxcls._utils import files
 from jaxcls._utils.errors import InputError, flag
 from jaxcls._utils.interruption import watched
 from jaxcls.checkpoints import CheckpointError, CheckpointManager
-from jaxcls.data import batching
 from jaxcls.data.batching import Examples, take
 from jaxcls.data.dataset import Split
 from jaxcls.kernels import native
 from jaxcls.reports import html_report, run_directory
-from jaxcls.reports.callbacks import Callback, ProgressBar, TensorBoardLogger, WandbLogger
+from jaxcls.reports.callbacks import Callback, TensorBoardLogger, WandbLogger
 from jaxcls.reports.run_directory import RunDirectory
 from jaxcls.training import loop, problems, profiling, saving
 from jaxcls.training import objective as objectives
-from jaxcls.training.debugging import StepSaver
-from jaxcls.training.experiment import Experiment, check_batch_size, shardings
+from jaxcls.training.experiment import Experiment
 from jaxcls.training.loop import FitConfig, History
 from jaxcls.training.objective import by_output
 from jaxcls.training.settings import Settings
@@ -83,97 +80,72 @@ class Result(NamedTuple):
     report: dict[str, Any]
 
 
-def fit_arrays(
-    experiment: Experiment,
-    state: TrainState,
-    data: RunData,
-    config: FitConfig,
-    *,
-    run_dir: Path | None,
-    callbacks: Sequence[Callback],
-    verbose: bool,
-) -> tuple[TrainState, History]:
-    """Fits an experiment to a user's arrays; see :meth:`jaxcls.training.experiment.Experiment.fit`."""
-    check_batch_size(config.batch_size, "batch_size")
-    # The loop donates its state; the caller's stays valid.
-    own_state = jax.tree.map(jnp.copy, state)
-    say: Say | None = print if verbose else None
-    if run_dir is None:
-        return train(experiment, own_state, data, config, callbacks=callbacks, say=say)
+def of_arrays(
+    experiment: Experiment, state: TrainState, data: RunData, config: FitConfig, path: Path
+) -> tuple[RunDirectory, Reported, dict[str, Any]]:
+    """Returns the directory, the report and the identity of a run on a user's arrays, for :func:`train_and_test`."""
     test_split = "test" if data.test is not None else "validation" if data.validation is not None else "train"
     validation = data.validation or data.train
-    arrays = {"train": data.train, "validation": validation, "test": data.test or validation}
+    splits = {"train": data.train, "validation": validation, "test": data.test or validation}
     # Of those that were given: an epoch without validation data has no validation loss to compare with.
     checksums = {name: sha256(tuple(examples)) for name, examples in data._asdict().items() if examples is not None}
-    record = dict(experiment.settings) | {name: value for name, value in config._asdict().items() if value is not None}
     directory = saving.run_directory(
         experiment,
         data.train,
-        run_dir.absolute(),
-        record,
+        path.absolute(),
+        dict(experiment.settings) | {name: value for name, value in config._asdict().items() if value is not None},
         saving.array_provenance(checksums),
         identity=["batch_size", "monitor", "patience"],
     )
     size = experiment.step_size(config.batch_size)
     batch = take(data.train, np.zeros(size, np.int32), np.ones(size, bool))
     program = jax.jit(experiment.step).lower(experiment.state_shapes, batch).as_text()
-    result = execute(
-        experiment,
-        own_state,
-        data,
-        config,
-        Settings(stall_seconds=0.0),
-        directory,
-        Reported(
-            {name: _as_split(experiment, examples) for name, examples in arrays.items()},
-            test_split=test_split,
-            headline=experiment.measured_names,
-        ),
-        # Everything that decides the result where the functions are the user's: the program of the step contains the
-        # model, the loss, the optimizer, its rates and the class weights.
-        identity={
-            "batch_size": config.batch_size,
-            "step": hashlib.sha256(program.encode()).hexdigest(),
-            "initial_state": sha256(state._replace(key=jax.random.key_data(state.key))),
-            "data": checksums,
-        },
-        callbacks=callbacks,
-        say=say,
+    # Everything that decides the result where the functions are the user's: the program of the step contains the
+    # model, the loss, the optimizer, its rates and the class weights.
+    identity = {
+        "batch_size": config.batch_size,
+        "step": hashlib.sha256(program.encode()).hexdigest(),
+        "initial_state": sha256(state._replace(key=jax.random.key_data(state.key))),
+        "data": checksums,
+    }
+    reported = Reported(
+        {name: _as_split(experiment, examples) for name, examples in splits.items()},
+        test_split=test_split,
+        headline=experiment.metric_names,
     )
-    return result.state, result.history
+    return directory, reported, identity
 
 
-def execute(
+def train_and_test(
     experiment: Experiment,
     state: TrainState,
     data: RunData,
     config: FitConfig,
-    options: Settings,
     directory: RunDirectory,
     reported: Reported,
-    *,
     identity: Mapping[str, Any],
+    *,
+    options: Settings,
     history: Sequence[dict[str, Any]] = (),
     callbacks: Sequence[Callback] = (),
-    say: Say | None = print,
+    say: Say = print,
     stop: Callable[[], bool] = lambda: False,
 ) -> Result:
     """Trains, or resumes training, tests at the end, and writes the run directory.
 
     Args:
       state: before the first step; it is donated.
-      options: how the run is executed: where data is kept, the watchdog, the tested epoch, thresholds, loggers.
       identity: everything that decides the result; checkpoints with another identity are refused.
+      options: how the run is executed: the watchdog, the tested epoch, thresholds, loggers.
       history: of an earlier run whose weights the state has.
-      say: takes lines for the user; None is silent.
+      say: takes lines for the user.
       stop: polled between dispatches; training saves and stops when it returns True.
 
     Raises:
       InputError: the directory holds another run, or cannot be written.
-      Interrupted, DivergedError: see :func:`jaxcls.training.loop.fit`.
+      Interrupted, DivergedError: see :func:`jaxcls.training.loop.train`.
       CheckpointError: the results cannot be written; the message names the last good state.
     """
-    tell = say or (lambda line: None)
     problem_name: Any = objectives.problems(experiment.objective)
     class_names = saving.class_names_of(experiment, data.train)
     problem = problems.get(problem_name, class_names)
@@ -187,19 +159,19 @@ def execute(
     ):
         checkpoints.check_resources(state)
         directory.begin()
-        tell(
+        say(
             f"{experiment.settings.get('model', 'model')}: {count:,} parameters, "
             f"{experiment.settings.get('dtype', 'float32')}, on {jax.device_count()} {jax.devices()[0].device_kind}; "
             f"{len(data.train):,} training and {len(data.validation or ()):,} validation examples"
         )
         for operation, library in native.record().items():
-            tell(f"{operation} by {library}")
-        tell(f"{'resuming' if directory.continued else 'saving'} this run in {directory.path}")
+            say(f"{operation} by {library}")
+        say(f"{'resuming' if directory.continued else 'saving'} this run in {directory.path}")
         for difference in directory.warnings:
-            tell(f"warning: {difference}; the last bits of the result may differ from those of an uninterrupted run")
+            say(f"warning: {difference}; the last bits of the result may differ from those of an uninterrupted run")
         chosen = [name for name in ("patience", "restore_best", "tune_threshold") if getattr(options, name)]
         if chosen and (examples := len(data.validation or data.train)) < FEW_EXAMPLES:
-            tell(
+            say(
                 f"warning: {flag(chosen[0])} chooses by {examples} validation examples, which is chance: give a "
                 "greater --validation-fraction, such as 0.2"
             )
@@ -210,19 +182,23 @@ def execute(
             if options.wandb:
                 logger = WandbLogger(directory.path.name, directory.path, experiment.settings)
                 sinks.append(stack.enter_context(logger))
-            history_logger = _HistoryLogger(directory, sinks, alive, tell)
-            trace = [stack.enter_context(profiling.Trace(options.profile))] if options.profile else []
-            state, history = train(
-                experiment, state, data, config, data_on=options.data_on, checkpoints=checkpoints,
-                debug=directory.path / "debug", history=history, callbacks=[history_logger, *trace, *callbacks],
-                say=say, show_progress=not options.quiet, stop=stop,
+            history_logger = _HistoryLogger(directory, sinks, alive, say)
+            followers = [history_logger, *callbacks]
+            if options.profile:
+                followers.insert(1, stack.enter_context(profiling.Trace(options.profile)))
+            if not options.quiet:
+                bar = loop.progress_bar(experiment, state, data.train, config, history=history, say=say)
+                followers.insert(0, stack.enter_context(bar))
+            state, history = loop.train(
+                experiment, state, data.train, data.validation, config, checkpoints=checkpoints, callbacks=followers,
+                debug=directory.path / "debug", history=history, say=say, stop=stop,
             )  # fmt: skip
             with _written(checkpoints):
                 history_logger.write(history)  # also if the last process was killed before it could
         if options.restore_best and (best := checkpoints.restore(like=state, best=True)):
             state = best.state
         if options.profile:
-            tell(f"\n{profiling.table(options.profile)}\nthe trace of these steps is in {options.profile}")
+            say(f"\n{profiling.table(options.profile)}\nthe trace of these steps is in {options.profile}")
         validation = data.validation or data.train
         thresholds = problems.default_thresholds(problem_name)
         if options.tune_threshold is not None:
@@ -253,65 +229,6 @@ def execute(
             directory.write_results(report, summary)
             files.write_atomically(directory.report, html_report.render(run_directory.read_records(directory.path)))
     return Result(directory.path, state, history, report)
-
-
-def train(
-    experiment: Experiment,
-    state: TrainState,
-    data: RunData,
-    config: FitConfig,
-    *,
-    data_on: Literal["auto", "device", "host"] = "auto",
-    checkpoints: CheckpointManager | None = None,
-    debug: Path | None = None,
-    history: Sequence[dict[str, Any]] = (),
-    callbacks: Sequence[Callback] = (),
-    say: Say | None = None,
-    show_progress: bool = True,
-    stop: Callable[[], bool] = lambda: False,
-) -> tuple[TrainState, History]:
-    """Fits an experiment to arrays that are kept on the devices, or on the host where they do not fit.
-
-    Args:
-      data_on: where the training examples are kept; 'auto' keeps them on the device if they take at most half of its
-        free memory. The result is the same.
-      debug: a folder for non-finite steps; without one, only those of an experiment that runs eagerly are saved.
-      history: of an earlier run whose weights the state has.
-      say: takes lines for the user; None is silent.
-      show_progress: print a line for each epoch and, in a terminal, show a bar.
-    """
-    on_host = data_on == "host" or (data_on == "auto" and not batching.fits(data.train, jax.local_devices()))
-    if on_host and say:
-        say("the training examples stay on the host, and batches are sent to the device ahead of their use")
-    replicated, sharded = shardings()
-    step_size = experiment.step_size(config.batch_size)
-    chunks = loop.chunks(
-        data.train if on_host else jax.device_put(data.train, replicated),
-        config.batch_size,
-        micro_batches=step_size // config.batch_size,
-        order=experiment.epoch_order(data.train, step_size),
-        feed=batching.host_feed if on_host else batching.device_feed,
-        sharding=sharded,
-    )
-    saver = StepSaver(experiment, debug or Path("debug"), data.train, step_size)
-    steps = int(state.step) + config.epochs * chunks.steps
-    epochs = len(history) + config.epochs
-    with (
-        ProgressBar(steps, epochs=epochs, batch_size=step_size, say=say)
-        if say and show_progress else contextlib.nullcontext() as bar,
-    ):  # fmt: skip
-        return loop.fit(
-            state,
-            chunks,
-            config,
-            train_chunk=saver.train_chunk if experiment.run_eagerly else experiment.train_chunk,
-            validate=lambda state: {} if data.validation is None else experiment.measure(state, data.validation),
-            checkpoints=checkpoints,
-            callbacks=[*([bar] if bar else []), *callbacks],
-            stop=stop,
-            examine=saver.examine if debug else None,
-            history=history,
-        )
 
 
 def sha256(tree: PyTree) -> str:

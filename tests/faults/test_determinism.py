@@ -12,7 +12,7 @@ import real_runs
 import tally
 from flax import nnx
 
-from jaxcls import losses, optimizers
+from jaxcls import losses, metrics, optimizers
 from jaxcls._utils import environment
 from jaxcls._utils.interruption import Interrupted
 from jaxcls.checkpoints import CheckpointManager
@@ -21,7 +21,9 @@ from jaxcls.data import batching
 from jaxcls.models import functional
 from jaxcls.reports.callbacks import Callback
 from jaxcls.tasks.run import run
-from jaxcls.training import loop, steps
+from jaxcls.training import loop
+from jaxcls.training.experiment import Experiment
+from jaxcls.training.objective import OutputSpec
 from jaxcls.training.settings import Settings
 
 COUNT, BATCH, EPOCHS = 23, 4, 2
@@ -29,8 +31,10 @@ STEPS = EPOCHS * batching.steps_per_epoch(COUNT, BATCH)
 RNG = np.random.default_rng(0)
 INPUTS = RNG.normal(size=(COUNT, 4)).astype(np.float32)
 LABELS = (INPUTS[:, 0] > 0).astype(np.int32)
+FINITE = batching.examples(INPUTS.copy(), LABELS)
 # The step with this example is skipped and counted.
 INPUTS[7] = np.inf
+EXAMPLES = batching.examples(INPUTS, LABELS)
 
 
 def build(rngs):
@@ -40,14 +44,14 @@ def build(rngs):
 
 MODEL = functional(build)
 OPTIMIZER = optimizers.adam(optax.linear_schedule(1e-2, 1e-3, STEPS), ema_decay=0.5, gradient_accumulation_steps=2)
-LOSS = losses.get("softmax_cross_entropy", normalizer="batch")
-STEP = steps.make_train_step(
-    MODEL,
-    LOSS,
-    OPTIMIZER,
+EXPERIMENT = Experiment(
+    model=MODEL,
+    objective=OutputSpec(
+        "multiclass", losses.get("softmax_cross_entropy", normalizer="batch"), {"accuracy": metrics.accuracy}
+    ),
+    optimizer=OPTIMIZER,
     augment=lambda key, inputs, labels: (inputs + 0.1 * jax.random.normal(key, inputs.shape), labels),
 )
-CHUNK = steps.make_train_chunk(STEP)
 
 
 class Dispatched(Callback):
@@ -64,12 +68,12 @@ def trained(most, directory=None, stop_at=None):
     dispatched = Dispatched()
 
     def fit(checkpoints=None):
-        return loop.fit(
-            steps.init_state(MODEL, OPTIMIZER, seed=0),
-            loop.chunks(jax.device_put(batching.examples(INPUTS, LABELS)), BATCH),
-            loop.FitConfig(EPOCHS, BATCH, monitor="x"),
-            train_chunk=CHUNK,
-            validate=lambda state: {"x": float(np.sum(np.abs(state.params["layers"][0]["kernel"])))},
+        return loop.train(
+            EXPERIMENT,
+            EXPERIMENT.init(),
+            EXAMPLES,
+            FINITE,
+            loop.FitConfig(EPOCHS, BATCH // 2, monitor="accuracy"),
             checkpoints=checkpoints,
             callbacks=[dispatched],
             stop=lambda: dispatched.step == stop_at,
@@ -80,7 +84,7 @@ def trained(most, directory=None, stop_at=None):
         if directory is None:
             state, history = fit()
         else:
-            with CheckpointManager(directory, best_metric="x") as checkpoints:
+            with CheckpointManager(directory, best_metric="accuracy") as checkpoints:
                 state, history = fit(checkpoints)
     return state, [{k: v for k, v in e.items() if k not in ("seconds", "examples_per_second")} for e in history]
 

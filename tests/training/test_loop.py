@@ -10,14 +10,16 @@ import optax
 import pytest
 from flax import nnx
 
-from jaxcls import losses
+from jaxcls import losses, metrics
 from jaxcls._utils.interruption import Interrupted
 from jaxcls.checkpoints import CheckpointManager
 from jaxcls.data import batching
 from jaxcls.models import functional
 from jaxcls.reports.callbacks import Callback
 from jaxcls.training import loop, steps
+from jaxcls.training.experiment import Experiment
 from jaxcls.training.loop import DivergedError, FitConfig, Progress
+from jaxcls.training.objective import OutputSpec
 
 COUNT, BATCH, EPOCHS = 300, 2, 3
 STEPS = COUNT // BATCH
@@ -27,9 +29,20 @@ LABELS = (INPUTS[:, 0] > 0).astype(np.int32)
 MODEL = functional(
     lambda rngs: nnx.Sequential(nnx.Linear(4, 8, rngs=rngs), nnx.Dropout(0.1, rngs=rngs), nnx.Linear(8, 2, rngs=rngs))
 )
-OPTIMIZER = optax.adam(1e-2)
-STEP = steps.make_train_step(MODEL, losses.get("softmax_cross_entropy", normalizer="batch"), OPTIMIZER)
-CHUNK = steps.make_train_chunk(STEP)
+
+
+def experiment(values=None):
+    """An experiment; ``values`` are the accuracies of the validation, epoch by epoch."""
+    remaining = iter(values or [])
+    spec = OutputSpec(
+        "multiclass",
+        losses.get("softmax_cross_entropy", normalizer="batch"),
+        {"accuracy": lambda *arguments, **options: next(remaining)} if values else {"accuracy": metrics.accuracy},
+    )
+    return Experiment(model=MODEL, objective=spec, optimizer=optax.adam(1e-2))
+
+
+EXPERIMENT = experiment()
 
 
 class Steps(Callback):
@@ -49,26 +62,15 @@ def stop_at(step):
 
 def run(directory=None, *, inputs=INPUTS, epochs=EPOCHS, values=None, **options: Any):
     """Fits the small model; ``values`` are what validation gives, epoch by epoch."""
-    state = steps.init_state(MODEL, OPTIMIZER, seed=0)
-    data = jax.device_put(batching.examples(inputs, LABELS))
-    remaining = iter(values or [])
-
-    def validate(state):
-        return {"accuracy": next(remaining) if values else float(jnp.abs(state.params["layers"][0]["kernel"]).sum())}
-
-    def with_checkpoints(checkpoints):
-        config = FitConfig(epochs, BATCH, "accuracy")._replace(
-            **{name: options.pop(name) for name in FitConfig._fields if name in options}
-        )
-        batches = loop.chunks(data, BATCH, sharding=options.pop("sharding", None))
-        return loop.fit(
-            state, batches, config, train_chunk=CHUNK, validate=validate, checkpoints=checkpoints, **options
-        )
-
+    one = experiment(values) if values else EXPERIMENT
+    data, validation = batching.examples(inputs, LABELS), batching.examples(INPUTS, LABELS)
+    config = FitConfig(epochs, BATCH, "accuracy")._replace(
+        **{name: options.pop(name) for name in FitConfig._fields if name in options}
+    )
     if directory is None:
-        return with_checkpoints(None)
+        return loop.train(one, one.init(), data, validation, config, **options)
     with CheckpointManager(directory, best_metric="accuracy") as checkpoints:
-        return with_checkpoints(checkpoints)
+        return loop.train(one, one.init(), data, validation, config, checkpoints=checkpoints, **options)
 
 
 def without_times(history):
@@ -161,7 +163,7 @@ def test_steps_that_are_not_finite_are_skipped_and_counted():
 def test_too_many_in_a_row_stop_the_run_and_the_checkpoint_stays_good(tmp_path):
     with pytest.raises(DivergedError, match="not finite in 30 consecutive steps"):
         run(tmp_path, inputs=np.full_like(INPUTS, np.nan), max_skipped_steps=5)
-    state = steps.init_state(MODEL, OPTIMIZER, seed=0)
+    state = EXPERIMENT.init()
     with CheckpointManager(tmp_path) as checkpoints:
         chex.assert_trees_all_equal(checkpoints.restore(like=state).state.params, state.params)
 

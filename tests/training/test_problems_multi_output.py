@@ -84,7 +84,7 @@ def test_metrics_agree_with_scikit_learn(drawn):
     }
     specs = objective(truth)
     unused = [(np.zeros(ROWS), np.ones(ROWS))] * len(NAMES)
-    measured = objectives.measure(specs, scores, unused, truth, np.ones(ROWS))
+    measured = objectives.loss_and_metrics(specs, scores, unused, truth, np.ones(ROWS))
     assert {name: measured[name] for name in expected} == pytest.approx(expected)
     split = Split(np.zeros((ROWS, 4, 4, 1), np.uint8), truth)
     report = PROBLEM.report(scores, split, THRESHOLDS)
