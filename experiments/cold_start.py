@@ -36,7 +36,7 @@ from jaxcls._utils import environment
 FOLDER = Path("/usr/share/datasets/fashion-mnist")
 BATCH_SIZE = 128
 COMMAND = ["-m", "jaxcls.train", "--task", "fashion_mnist", "--model", "mlp", "--epochs", "1"]
-IMPORTS = ("numpy", "jax", "optax", "flax.nnx", "jaxcls.tasks.run", "orbax.checkpoint")
+IMPORTS = ("numpy", "jax", "optax", "flax.nnx", "jaxcls.tasks.train", "orbax.checkpoint")
 MODELS = ("mlp", "cnn", "resnet", "transformer")
 
 

@@ -68,7 +68,7 @@ def losses(gammas: list[float], alphas: list[float]) -> dict[str, dict[str, Any]
 def _measure(seed: int, options: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Scores on the test scenes of a seed, by loss and by the name of the score."""
     # Imported after environment.configure(), which must run before jax is imported.
-    from jaxcls.tasks.run import run
+    from jaxcls.tasks.train import train_task
 
     values: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as scratch:
@@ -84,7 +84,7 @@ def _measure(seed: int, options: argparse.Namespace) -> dict[str, dict[str, floa
                     task="detection", source="files", data_dir=data, run_dir=Path(scratch, f"run{number}"), seed=seed,
                     epochs=options.epochs, **loss,
                 )  # fmt: skip
-                report = run(settings, say=lambda line: None).report
+                report = train_task(settings, say=lambda line: None).report
                 known[key] = {score: report["metrics"][score] for score in SCORES}
                 print(seed, name, known[key], f"{time.monotonic() - began:.0f} s", flush=True)
                 if options.keep:

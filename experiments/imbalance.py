@@ -92,7 +92,7 @@ def main() -> None:
 def _measure(task: str, seed: int) -> dict[str, dict[str, float]]:
     """Scores on the test examples of a seed, by loss and by the name of the score."""
     # Imported after environment.configure(), which must run before jax is imported.
-    from jaxcls.tasks.run import run
+    from jaxcls.tasks.train import train_task
 
     study, values = STUDIES[task], {}
     with tempfile.TemporaryDirectory() as scratch:
@@ -104,7 +104,7 @@ def _measure(task: str, seed: int) -> dict[str, dict[str, float]]:
             settings = Settings(
                 task=task, data_dir=data, run_dir=directory, seed=seed, tune_threshold=study.decision, **loss
             )
-            run(settings, say=lambda line: None)
+            train_task(settings, say=lambda line: None)
             values[name] = _scores(study, directory)
             print(task, seed, name, values[name], flush=True)
     return values

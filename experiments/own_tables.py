@@ -54,7 +54,7 @@ def peer_accuracy(name: str, split: int, peer: str) -> list[float]:
 
 
 def accuracy(name: str, split: int) -> list[float]:
-    from jaxcls.tasks.run import run
+    from jaxcls.tasks.train import train_task
 
     accuracies = []
     for inputs, labels, test_inputs, test_labels in folds(name, split):
@@ -70,7 +70,7 @@ def accuracy(name: str, split: int) -> list[float]:
                 label_column=("class",),
                 run_dir=folder / "run",
             )
-            accuracies.append(run(settings, say=lambda line: None).report["metrics"]["accuracy"])
+            accuracies.append(train_task(settings, say=lambda line: None).report["metrics"]["accuracy"])
     return accuracies
 
 

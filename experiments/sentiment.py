@@ -24,7 +24,7 @@ from jaxcls.cli.arguments import parse
 from jaxcls.cli.commands import Train
 from jaxcls.data.dataset import Dataset
 from jaxcls.data.datasets import sentiment
-from jaxcls.tasks.run import run
+from jaxcls.tasks.train import train_task
 from jaxcls.training.settings import Settings
 
 TABLE = Path(__file__).with_suffix(".md")
@@ -63,7 +63,7 @@ def trained(dataset: Dataset, settings: Settings) -> float:
     """The test accuracy of the recipe of the task on this split."""
     tasks.TASKS["sentiment"] = dataclasses.replace(tasks.TASKS["sentiment"], load=lambda _: dataset)
     with tempfile.TemporaryDirectory() as folder:
-        return run(dataclasses.replace(settings, run_dir=Path(folder, "run"))).report["metrics"]["accuracy"]
+        return train_task(dataclasses.replace(settings, run_dir=Path(folder, "run"))).report["metrics"]["accuracy"]
 
 
 def logistic_regression(dataset: Dataset) -> float:

@@ -29,7 +29,7 @@ from jaxcls.cli.commands import Train
 from jaxcls.data.dataset import Dataset
 from jaxcls.data.datasets import kaggle_tables
 from jaxcls.data.samples import toxic_comment as sample
-from jaxcls.tasks.run import run
+from jaxcls.tasks.train import train_task
 from jaxcls.training.settings import Settings
 
 TABLE = Path(__file__).with_suffix(".md")
@@ -83,7 +83,7 @@ def trained(dataset: Dataset, settings: Settings) -> tuple[float, float]:
     """The mean ROC AUC of the recipe of the task, and that of `toxic`."""
     tasks.TASKS["toxic_comment"] = dataclasses.replace(tasks.TASKS["toxic_comment"], load=lambda _: dataset)
     with tempfile.TemporaryDirectory() as folder:
-        report = run(dataclasses.replace(settings, run_dir=Path(folder, "run"))).report
+        report = train_task(dataclasses.replace(settings, run_dir=Path(folder, "run"))).report
     return report["metrics"]["roc_auc"], report["labels"]["toxic"]["roc_auc"]
 
 

@@ -38,11 +38,11 @@ class Train(Settings):
         if self.list_tasks:
             _list_tasks()
             return
-        from jaxcls.tasks.run import run
+        from jaxcls.tasks.train import train_task
 
         say = console.sayer(quiet=self.quiet, json=self.json)
         with stop_requests() as stop:
-            result = run(self, callbacks=[_Training(stop)], say=say, stop=stop)
+            result = train_task(self, callbacks=[_Training(stop)], say=say, stop=stop)
         say(console.table(result.report, "test"))
         if curves := console.curves(result.history, encoding=sys.stdout.encoding):
             say(f"\n{curves}\n")

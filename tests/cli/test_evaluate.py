@@ -14,7 +14,7 @@ from jaxcls.cli import console
 from jaxcls.cli.main import main
 from jaxcls.data.formats import idx
 from jaxcls.data.samples import image_folder
-from jaxcls.tasks import run
+from jaxcls.tasks.train import train_task
 from jaxcls.training.settings import Settings
 
 QUICK = {"model": "mlp", "epochs": 2, "batch_size": 16, "validation_fraction": 0.2, "eval_batch_size": 32}
@@ -28,7 +28,7 @@ def data_dir(tmp_path_factory):
 @pytest.fixture(scope="module")
 def finished(data_dir, tmp_path_factory):
     directory = tmp_path_factory.mktemp("runs") / "finished"
-    return run.run(Settings(data_dir=data_dir, run_dir=directory, **QUICK), say=lambda line: None)
+    return train_task(Settings(data_dir=data_dir, run_dir=directory, **QUICK), say=lambda line: None)
 
 
 def evaluated(capsys, directory, *arguments):
@@ -81,7 +81,7 @@ def test_user_data_is_scored_on_other_test_examples(tmp_path, capsys):
         image_folder.write(tmp_path / name, train=6, test=2, seed=seed)
     folders = {"data": tmp_path / "own" / "train", "test_data": tmp_path / "own" / "test"}
     settings = Settings(task="image_folder", **folders, image_size=8, model="mlp", epochs=1, batch_size=16)
-    directory = run.run(dataclasses.replace(settings, run_dir=tmp_path / "run"), say=lambda line: None).directory
+    directory = train_task(dataclasses.replace(settings, run_dir=tmp_path / "run"), say=lambda line: None).directory
     _, result = evaluated(capsys, directory)
     assert result["metrics"] == pytest.approx(json.loads((directory / "results.json").read_text())["metrics"])
     output, _ = evaluated(capsys, directory, "--test-data", tmp_path / "new" / "train")

@@ -13,7 +13,8 @@ from PIL import Image
 from jaxcls.cli.main import main
 from jaxcls.data.formats import idx, tables
 from jaxcls.data.samples import leaf, toxic_comment
-from jaxcls.tasks import predictor, run
+from jaxcls.tasks import predictor
+from jaxcls.tasks.train import train_task
 from jaxcls.training.settings import Settings
 
 IMAGES = "t10k-images-idx3-ubyte.gz"
@@ -55,7 +56,7 @@ def comment_run(comments, tmp_path_factory):
 
 def trained(tmp_path_factory, data_dir, **settings):
     directory = tmp_path_factory.mktemp("runs") / settings["task"]
-    run.run(Settings(data_dir=data_dir, run_dir=directory, epochs=1, **settings), say=lambda line: None)
+    train_task(Settings(data_dir=data_dir, run_dir=directory, epochs=1, **settings), say=lambda line: None)
     return directory
 
 

@@ -11,7 +11,7 @@ import small_data
 
 from jaxcls.cli import commands
 from jaxcls.cli.main import main
-from jaxcls.tasks import run
+from jaxcls.tasks.train import train_task
 from jaxcls.training.settings import Settings
 
 QUICK = {"model": "mlp", "epochs": 2, "batch_size": 16, "validation_fraction": 0.2, "eval_batch_size": 32}
@@ -22,7 +22,7 @@ def runs(tmp_path_factory):
     data = small_data.write(tmp_path_factory.mktemp("data"))
     folder = tmp_path_factory.mktemp("runs")
     return [
-        run.run(Settings(data_dir=data, run_dir=folder / f"seed{seed}", seed=seed, **QUICK), say=lambda line: None)
+        train_task(Settings(data_dir=data, run_dir=folder / f"seed{seed}", seed=seed, **QUICK), say=lambda line: None)
         for seed in (0, 1)
     ]
 

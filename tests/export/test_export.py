@@ -27,7 +27,8 @@ from jaxcls.export import folder, loader, onnx, stablehlo
 from jaxcls.export.exportable import Exportable, named_arrays
 from jaxcls.kernels import native
 from jaxcls.models import functional, tabular, text, vision
-from jaxcls.tasks import predictor, run
+from jaxcls.tasks import predictor
+from jaxcls.tasks.train import train_task
 from jaxcls.training import steps
 from jaxcls.training.settings import Settings
 
@@ -55,7 +56,7 @@ def runs(tmp_path_factory):
     finished = {}
     for task, settings in settings_by_task.items():
         directory = root / f"run-{task}"
-        run.run(Settings(task=task, run_dir=directory, epochs=1, **settings), say=lambda line: None)
+        train_task(Settings(task=task, run_dir=directory, epochs=1, **settings), say=lambda line: None)
         learned = predictor.load(directory, portable=True)
         finished[task] = directory, learned, learned.task.load(learned.settings).test.inputs
     return finished

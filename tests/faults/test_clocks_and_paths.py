@@ -7,7 +7,7 @@ import real_runs
 import tally
 
 from jaxcls._utils.errors import InputError
-from jaxcls.tasks import run
+from jaxcls.tasks.train import train_task
 from jaxcls.training.settings import Settings
 
 # Sets the clock back by four months, and stops the run after one more save.
@@ -41,4 +41,4 @@ def test_clocks_time_zones_and_unusual_paths_change_nothing(expected, tmp_path):
 def test_an_impossible_path_is_refused(tmp_path, name):
     (tmp_path / "circle").symlink_to(tmp_path / "circle")
     with pytest.raises(InputError, match=r"(run|checkpoint) directory .* cannot be used"):
-        run.run(Settings(task="csv", model="linear", epochs=1, run_dir=tmp_path / name), say=lambda line: None)
+        train_task(Settings(task="csv", model="linear", epochs=1, run_dir=tmp_path / name), say=lambda line: None)

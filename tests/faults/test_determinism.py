@@ -20,7 +20,7 @@ from jaxcls.cli.main import main
 from jaxcls.data import batching
 from jaxcls.models import functional
 from jaxcls.reports.callbacks import Callback
-from jaxcls.tasks.run import run
+from jaxcls.tasks.train import train_task
 from jaxcls.training import loop
 from jaxcls.training.experiment import Experiment
 from jaxcls.training.objective import OutputSpec
@@ -149,7 +149,7 @@ def test_one_two_and_eight_devices_agree_and_a_run_resumes_on_another_number(tmp
 
 def test_resuming_in_another_environment_prints_warnings(tmp_path):
     settings = Settings(task="csv", model="linear", epochs=1, batch_size=16, run_dir=tmp_path / "run")
-    run(settings, say=lambda line: None)
+    train_task(settings, say=lambda line: None)
     file = tmp_path / "run" / "environment.json"
     record = json.loads(file.read_text(encoding="utf-8"))
     record["packages"]["jax"] = "0.0.1"
@@ -157,7 +157,7 @@ def test_resuming_in_another_environment_prints_warnings(tmp_path):
     record["devices"] = ["TPU v9"]
     file.write_text(json.dumps(record), encoding="utf-8")
     lines = []
-    run(settings, say=lines.append)
+    train_task(settings, say=lines.append)
     warnings = [line.split(";")[0] for line in lines if line.startswith("warning: ")]
     now = environment.record()
     assert warnings == [

@@ -17,7 +17,7 @@ import tally
 from jaxcls._utils import environment
 from jaxcls._utils.errors import InputError
 from jaxcls.checkpoints import CheckpointError, CheckpointManager
-from jaxcls.tasks.run import run
+from jaxcls.tasks.train import train_task
 from jaxcls.training.settings import Settings
 
 # When a save fails, Orbax abandons tasks, which Python reports later.
@@ -95,11 +95,11 @@ def test_a_disk_that_stays_full_ends_the_run_and_names_the_last_good_state(expec
 def test_too_little_free_space_is_an_error_before_the_first_step(small_disk):
     fill(small_disk, 1 << 20)
     with pytest.raises(InputError, match=r"4 checkpoints of a run take [\d.]+ MB, and the disk has 1\.0 MB for them"):
-        run(Settings(task="csv", model="mlp", epochs=1, run_dir=small_disk / "run"), say=lambda line: None)
+        train_task(Settings(task="csv", model="mlp", epochs=1, run_dir=small_disk / "run"), say=lambda line: None)
     assert not (small_disk / "run" / "config.toml").exists()
     fill(small_disk, 0)
     with pytest.raises(InputError, match=r"cannot be used|the disk has 0\.0 MB"):
-        run(Settings(task="csv", model="mlp", epochs=1, run_dir=small_disk / "other"), say=lambda line: None)
+        train_task(Settings(task="csv", model="mlp", epochs=1, run_dir=small_disk / "other"), say=lambda line: None)
 
 
 @tally.trial("disks: a read-only directory, detected at the start")
@@ -107,7 +107,7 @@ def test_a_read_only_directory_is_refused(small_disk):
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     for directory in (small_disk, small_disk / "deep" / "run"):
         with pytest.raises(InputError, match=r"cannot be used.*Read-only file system"):
-            run(Settings(task="csv", model="mlp", epochs=1, run_dir=directory), say=lambda line: None)
+            train_task(Settings(task="csv", model="mlp", epochs=1, run_dir=directory), say=lambda line: None)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from tensorboardX.proto.event_pb2 import Event
 from jaxcls._utils.errors import InputError
 from jaxcls._utils.interruption import Interrupted
 from jaxcls.reports.callbacks import TensorBoardLogger, WandbLogger
-from jaxcls.tasks import run
+from jaxcls.tasks.train import train_task
 from jaxcls.training.settings import Settings
 
 
@@ -97,10 +97,10 @@ def test_event_files_of_a_continued_run_match_its_history(tmp_path):
         return len(calls) > 1
 
     with pytest.raises(Interrupted):
-        run.run(arguments, say=lambda line: None, stop=stop)
+        train_task(arguments, say=lambda line: None, stop=stop)
     begun = scalars(tmp_path / "run" / "tensorboard")
     assert 0 < len({step for _, step, _ in begun}) < 3
-    result = run.run(arguments, say=lambda line: None)
+    result = train_task(arguments, say=lambda line: None)
     losses = [(step, value) for tag, step, value in scalars(tmp_path / "run" / "tensorboard") if tag == "train/loss"]
     assert losses == [(entry["step"], pytest.approx(entry["loss"])) for entry in result.history]
 
@@ -108,7 +108,7 @@ def test_event_files_of_a_continued_run_match_its_history(tmp_path):
 def test_missing_tensorboardx_is_reported_before_the_run_begins(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'jaxcls\[tensorboard\]'"):
-        run.run(Settings(run_dir=tmp_path / "run", tensorboard=True), say=lambda line: None)
+        train_task(Settings(run_dir=tmp_path / "run", tensorboard=True), say=lambda line: None)
     assert not (tmp_path / "run").exists()
 
 
@@ -155,7 +155,7 @@ def test_failed_run_finishes_with_exit_code_1(begun, tmp_path):
 def test_wandb_receives_settings_and_history(begun, tmp_path):
     data = small_data.write(tmp_path / "data")
     arguments = Settings(data_dir=data, run_dir=tmp_path / "run", model="mlp", epochs=1, batch_size=64, wandb=True)
-    result = run.run(arguments, say=lambda line: None)
+    result = train_task(arguments, say=lambda line: None)
     [written] = begun
     assert written.arguments["config"]["model"] == "mlp"
     assert [(step, values["loss"]) for step, values in written.logged] == [(4, result.history[0]["loss"])]
@@ -164,4 +164,4 @@ def test_wandb_receives_settings_and_history(begun, tmp_path):
 def test_missing_wandb_is_reported_before_the_run_begins(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="pip install 'jaxcls\\[wandb\\]'"):
-        run.run(Settings(task="fashion_mnist", wandb=True))
+        train_task(Settings(task="fashion_mnist", wandb=True))

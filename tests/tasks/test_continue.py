@@ -9,7 +9,7 @@ from jaxcls._utils.errors import InputError
 from jaxcls._utils.interruption import Interrupted
 from jaxcls.cli.arguments import parse
 from jaxcls.cli.commands import Train
-from jaxcls.tasks.run import run
+from jaxcls.tasks.train import train_task
 
 # Five steps an epoch; dropout depends on the step.
 COMMAND = ["--task", "csv", "--model", "mlp", "--validation-fraction", "0.2", "--dropout", "0.2"]
@@ -19,7 +19,7 @@ CONSTANT = [*COMMAND, "--schedule", "constant", "--warmup", "0"]
 def train(directory, *words, stop=lambda: False):
     lines = []
     words = [*map(str, words), "--run-dir", str(directory)]
-    return run(parse(Train, words), say=lines.append, stop=stop), lines
+    return train_task(parse(Train, words), say=lines.append, stop=stop), lines
 
 
 def history(directory):

@@ -10,7 +10,7 @@ from jaxcls._utils.errors import InputError
 from jaxcls.data.formats.tables import read_csv, write_csv
 from jaxcls.tasks import csv as task_csv
 from jaxcls.tasks.build import specialized, with_recipe
-from jaxcls.tasks.run import run
+from jaxcls.tasks.train import train_task
 from jaxcls.training.settings import Settings
 
 
@@ -177,7 +177,7 @@ def test_the_sample_equals_the_wine_data_of_scikit_learn():
 @pytest.mark.slow
 def test_a_run_learns_the_table_and_saves_its_preprocessor(settings, tmp_path):
     write_csv(settings.data, table(400))
-    result = run(dataclasses.replace(settings, run_dir=tmp_path / "run", epochs=10), say=lambda line: None)
+    result = train_task(dataclasses.replace(settings, run_dir=tmp_path / "run", epochs=10), say=lambda line: None)
     # A tenth of the rows have no size, and of those two thirds can be guessed: 0.97 is the maximum.
     assert result.report["metrics"]["accuracy"] > 0.85
     record = json.loads((tmp_path / "run" / "predictor.json").read_text())
@@ -216,7 +216,7 @@ def test_a_table_like_that_of_the_titanic_needs_no_flag_but_the_label(tmp_path):
     write_csv(tmp_path / "test.csv", test)
     lines: list[str] = []
     options = {"data": tmp_path / "train.csv", "test_data": tmp_path / "test.csv", "run_dir": tmp_path / "run"}
-    result = run(Settings(task="csv", label_column=("Survived",), **options), say=lines.append)
+    result = train_task(Settings(task="csv", label_column=("Survived",), **options), say=lines.append)
     types = {line.split()[0]: line.split()[1] for line in lines[1].splitlines()}
     assert types == {
         "PassengerId": "unused", "Name": "unused", "Sex": "category", "Age": "number", "Fare": "number",

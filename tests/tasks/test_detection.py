@@ -13,7 +13,8 @@ from jaxcls.cli.main import main
 from jaxcls.data.datasets import object_detection
 from jaxcls.data.samples import scenes
 from jaxcls.export import loader, onnx
-from jaxcls.tasks import predictor, run
+from jaxcls.tasks import predictor
+from jaxcls.tasks.train import train_task
 from jaxcls.training.settings import Settings
 
 pytestmark = pytest.mark.slow
@@ -52,7 +53,7 @@ def trained(tmp_path_factory):
         learning_rate=1e-3,
     )
     # An epoch of 18 scenes has a tail of two, filled up and masked.
-    run.run(settings, say=lines.append)
+    train_task(settings, say=lines.append)
     return root / "run", root / "data", lines
 
 
@@ -216,5 +217,5 @@ def test_a_damaged_annotation_is_rejected_before_compilation(trained, tmp_path):
     file.write_text(json.dumps(record))
     settings = Settings(task="detection", data_dir=folder, run_dir=tmp_path / "run", strict_annotations=True)
     with pytest.raises(InputError, match=r"instances_train\.json"):
-        run.run(settings, say=lambda line: None)
+        train_task(settings, say=lambda line: None)
     assert not (tmp_path / "run").exists()

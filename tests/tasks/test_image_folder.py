@@ -12,7 +12,8 @@ from jaxcls.data.dataset import describe
 from jaxcls.data.datasets import image_folders
 from jaxcls.data.formats import images
 from jaxcls.data.samples import image_folder as sample
-from jaxcls.tasks import build, predictor, run
+from jaxcls.tasks import build, predictor
+from jaxcls.tasks.train import train_task
 from jaxcls.training.settings import Settings
 
 
@@ -275,7 +276,7 @@ def test_images_to_predict_are_read_as_in_training(divided):
 def test_two_classes_are_learned_end_to_end(plain, tmp_path):
     for name in sample.CLASSES[2:]:
         shutil.rmtree(plain / name)
-    result = run.run(
+    result = train_task(
         Settings(
             task="image_folder", data=plain, image_size=8, model="mlp", epochs=1, batch_size=8, run_dir=tmp_path / "run"
         ),
@@ -298,7 +299,7 @@ def test_images_of_12_bits_in_16_keep_their_levels(tmp_path):
     _, dataset = load(data=tmp_path / "data")
     assert dataset.white == 4095
     assert "white is 4,095" in dataset.provenance.note
-    run.run(settings, say=lambda line: None)
+    train_task(settings, say=lambda line: None)
     learned = predictor.load(tmp_path / "run")
     assert learned.experiment.preprocessor.white == 4095
     read = learned.read(tmp_path / "data").inputs

@@ -7,7 +7,7 @@ import pytest
 from jaxcls._utils.errors import InputError
 from jaxcls.data.formats.tables import write_csv
 from jaxcls.tasks import build, text_csv
-from jaxcls.tasks.run import run
+from jaxcls.tasks.train import train_task
 from jaxcls.training.settings import Settings
 
 TASTES = {
@@ -93,7 +93,7 @@ def test_rows_to_predict_need_no_labels(settings, tmp_path):
 )  # fmt: skip
 def test_settings_that_do_not_match_the_table_are_rejected_before_compilation(settings, changes, message):
     with pytest.raises(InputError, match=message):
-        run(changed(settings, **changes))
+        train_task(changed(settings, **changes))
 
 
 @pytest.mark.parametrize(
@@ -114,5 +114,5 @@ def test_test_labels_must_be_training_classes(settings, tmp_path, labels, messag
 @pytest.mark.slow
 def test_tastes_are_learned_end_to_end(settings, tmp_path):
     small = {"epochs": 8, "batch_size": 16, "vocabulary_size": 400, "max_length": 16, "run_dir": tmp_path / "run"}
-    result = run(changed(settings, **small), say=lambda line: None)
+    result = train_task(changed(settings, **small), say=lambda line: None)
     assert result.report["metrics"]["accuracy"] > 0.9

@@ -13,7 +13,8 @@ from jaxcls import metrics, tasks
 from jaxcls._utils.errors import InputError
 from jaxcls.data.formats import idx
 from jaxcls.kernels import native
-from jaxcls.tasks import build, predictor, run
+from jaxcls.tasks import build, predictor
+from jaxcls.tasks.train import train_task
 from jaxcls.training import settings
 from jaxcls.training.settings import Settings
 
@@ -27,7 +28,7 @@ def data_dir(tmp_path_factory):
 
 def train(data_dir, run_dir, lines=None, **changes):
     options = Settings(data_dir=data_dir, run_dir=run_dir, **(QUICK | changes))
-    return run.run(options, say=(lines if lines is not None else []).append)
+    return train_task(options, say=(lines if lines is not None else []).append)
 
 
 @pytest.fixture(scope="module")

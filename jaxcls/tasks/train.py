@@ -23,7 +23,7 @@ from jaxcls.training.settings import CommandSettings, Settings
 from jaxcls.training.steps import TrainState, evaluated_weights
 
 
-def run(
+def train_task(
     user_settings: Settings,
     *,
     callbacks: Sequence[Callback] = (),
