@@ -334,10 +334,11 @@ class Experiment:
     @functools.cached_property
     def state_shapes(self) -> TrainState:
         """The shapes and types of a state."""
-        return jax.eval_shape(self._init, np.uint32(0))
+        # Not traced by another function, which does not take compiler options.
+        return self._init.func.eval_shape(np.uint32(0), **self._init.keywords)
 
     @functools.cached_property
-    def _init(self) -> Callable[[np.uint32], TrainState]:
+    def _init(self) -> Any:
         # The seed is an argument, so that one compiled program serves all seeds.
         init = jax.jit(
             functools.partial(steps.init_state, self.model, self.optimizer),
