@@ -44,7 +44,7 @@ def _shifted(batch: jax.Array, *, pixels: int) -> jax.Array:
     return padded[:, first : first + height, first : first + width]
 
 
-# For test-time augmentation, in addition to the images as they are.
+# For test-time augmentation, in addition to the images themselves.
 _down_right, _up_left = (functools.partial(_shifted, pixels=pixels) for pixels in (1, -1))
 _mirrored_and_shifted = (
     _mirrored,
