@@ -263,9 +263,15 @@ class Buckets(NamedTuple):
         return fits.argmax(axis=1).astype(np.int32)
 
 
-def sequence_buckets(widths: tuple[int, ...]) -> Buckets:
-    """Returns the buckets of token ids (N, width), padded with 0 at the end, for ascending widths."""
-    return Buckets(tuple((width,) for width in widths), _lengths, lambda tokens, size: tokens[:, : size[0]])
+def sequence_buckets(widths: tuple[int, ...], padding: int = 0) -> Buckets:
+    """Returns the buckets of token ids (N, width), with padding at the end, for ascending widths."""
+
+    def lengths(tokens: Any) -> Any:
+        # The argmax of booleans needs an eighth of the memory of a maximum of indices.
+        real = tokens != padding
+        return (real.any(axis=1) * (tokens.shape[1] - real[:, ::-1].argmax(axis=1)))[:, None]
+
+    return Buckets(tuple((width,) for width in widths), lengths, lambda tokens, size: tokens[:, : size[0]])
 
 
 def canvas_buckets(sizes: tuple[tuple[int, int], ...]) -> Buckets:
@@ -278,9 +284,3 @@ def canvas_buckets(sizes: tuple[tuple[int, int], ...]) -> Buckets:
         return inputs | {"image": inputs["image"][:, : size[0], : size[1]]}
 
     return Buckets(sizes, lambda inputs: inputs["size"], cut)
-
-
-def _lengths(tokens: Any) -> Any:
-    # The argmax of booleans needs an eighth of the memory of a maximum of indices.
-    real = tokens != 0
-    return (real.any(axis=1) * (tokens.shape[1] - real[:, ::-1].argmax(axis=1)))[:, None]

@@ -87,9 +87,15 @@ class Model:
             case {"type": "detection", "shape": shape}:
                 return _encode_canvases(inputs, shape)
             case {"type": "texts", "widths": widths}:
-                return _encode_texts(inputs, self.tokenizer, widths[-1])
+                return _encode_texts(inputs, self.tokenizer, widths[-1], self._padding)
             case preprocessor:
                 return _encode_table(inputs, preprocessor)
+
+    @property
+    def _padding(self) -> int:
+        """The token of padding of texts."""
+        padding: int = (self.record["preprocessor"] or {}).get("padding", 0)
+        return padding
 
     def read(self, path: str | Path) -> tuple[list[str] | None, Any]:
         """Reads inputs from a file, or images from a folder.
@@ -161,7 +167,7 @@ class Model:
         numbers = np.zeros(count, int)
         if buckets:
             # Each input is cut to the first size that holds it, as in the training run.
-            numbers = (_extents(encoded)[:, None, :] <= np.array(buckets)).all(axis=2).argmax(axis=1)
+            numbers = (_extents(encoded, self._padding)[:, None, :] <= np.array(buckets)).all(axis=2).argmax(axis=1)
         results, order = [], []
         for number in np.unique(numbers):
             matching = np.flatnonzero(numbers == number)
@@ -270,11 +276,11 @@ def verified(folder: Path) -> dict[str, bytes]:
     return files
 
 
-def _extents(encoded: Any) -> np.ndarray:
+def _extents(encoded: Any, padding: int) -> np.ndarray:
     """The size of each input without padding, (N, axes): the height and width of an image, or the length of a text."""
     if isinstance(encoded, dict):
         return encoded["size"]
-    return ((encoded != 0) * np.arange(1, encoded.shape[1] + 1)).max(axis=1, keepdims=True)
+    return ((encoded != padding) * np.arange(1, encoded.shape[1] + 1)).max(axis=1, keepdims=True)
 
 
 def _cut(encoded: Any, size: Sequence[int]) -> Any:
@@ -315,10 +321,12 @@ def _encode_canvases(inputs: Any, shape: Sequence[int]) -> dict[str, np.ndarray]
     return {"image": images, "size": size}
 
 
-def _encode_texts(texts: Sequence[str], tokenizer: Any, width: int) -> np.ndarray:
-    tokens = np.zeros((len(texts), width), np.int32)
-    for row, encoding in enumerate(tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)):
-        tokens[row, : len(encoding.ids)] = encoding.ids[:width]
+def _encode_texts(texts: Sequence[str], tokenizer: Any, width: int, padding: int) -> np.ndarray:
+    tokens = np.full((len(texts), width), padding, np.int32)
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(width)
+    for row, encoding in enumerate(tokenizer.encode_batch_fast(list(texts))):
+        tokens[row, : len(encoding.ids)] = encoding.ids
     return tokens
 
 

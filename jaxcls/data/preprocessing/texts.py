@@ -1,7 +1,7 @@
-"""Text preprocessing: texts to rows of token ids, by a tokenizer trained on the training texts.
+"""Text preprocessing: texts to rows of token ids, by a tokenizer trained on the training texts or a pretrained one.
 
-Byte-pair encoding (Sennrich et al. 2016, arXiv 1508.07909) over bytes (Radford et al. 2019), trained and applied by the
-`tokenizers` library: any text in any script has tokens, and none is unknown.
+Ours is byte-pair encoding (Sennrich et al. 2016, arXiv 1508.07909) over bytes (Radford et al. 2019), trained and
+applied by the `tokenizers` library: any text in any script has tokens, and none is unknown.
 """
 
 import dataclasses
@@ -34,15 +34,19 @@ class TextPreprocessor:
     """What was fitted on the training texts.
 
     Attributes:
-      tokenizer: the JSON of a tokenizer of the `tokenizers` library; token 0 is the padding.
+      tokenizer: the JSON of a tokenizer of the `tokenizers` library.
       widths: the widths that batches are cropped to, ascending. Texts are truncated to the last one.
+      padding: the token of padding, in a pretrained tokenizer; None in ours, where it is token 0.
     """
 
     tokenizer: str
     widths: tuple[int, ...]
+    padding: int | None = None
 
     def transform(self, inputs: np.ndarray) -> np.ndarray:
-        """Encodes str objects (N,) as int32 (N, widths[-1]), padded with 0 at the end.
+        """Encodes str objects (N,) as int32 (N, widths[-1]), padded at the end.
+
+        A pretrained tokenizer adds its special tokens, of which none is lost where a text is truncated.
 
         Raises:
           InputError: a row is not a text; the message names the first.
@@ -52,9 +56,9 @@ class TextPreprocessor:
         [[..., 0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0, 0]]
         """
         _check_texts(inputs)
-        tokens = np.zeros((len(inputs), self.widths[-1]), np.int32)
-        for row, ids in enumerate(_token_ids(_load(self.tokenizer), inputs)):
-            tokens[row, : len(ids)] = ids[: self.widths[-1]]
+        tokens = np.full((len(inputs), self.widths[-1]), self.padding or 0, np.int32)
+        for row, ids in enumerate(_token_ids(_load(self.tokenizer), inputs, self.widths[-1])):
+            tokens[row, : len(ids)] = ids
         return tokens
 
     def shapes(self, count: Any) -> jax.ShapeDtypeStruct:
@@ -66,7 +70,7 @@ class TextPreprocessor:
 
     @property
     def buckets(self) -> Buckets:
-        return sequence_buckets(self.widths)
+        return sequence_buckets(self.widths, self.padding or 0)
 
     @property
     def model_arguments(self) -> Mapping[str, Any]:
@@ -74,7 +78,8 @@ class TextPreprocessor:
         return {"vocabulary_size": _load(self.tokenizer).get_vocab_size(), "max_length": self.widths[-1]}
 
     def as_record(self) -> dict[str, Any]:
-        return {"type": "texts", "tokenizer": self.tokenizer, "widths": [*self.widths]}
+        record = {"type": "texts", "tokenizer": self.tokenizer, "widths": [*self.widths]}
+        return record if self.padding is None else record | {"padding": self.padding}
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Self:
@@ -82,8 +87,13 @@ class TextPreprocessor:
         widths = tuple(record["widths"])
         if not widths or widths[0] < 1 or widths[-1] > 1 << 20 or any(a >= b for a, b in itertools.pairwise(widths)):
             raise InputError(f"the preprocessor is damaged: the widths of its texts are {widths}.")
-        _check_tokenizer(record["tokenizer"])
-        return cls(record["tokenizer"], widths)
+        padding = record.get("padding")
+        if padding is None:
+            _check_tokenizer(record["tokenizer"])
+        else:
+            schemas.check(record, {"padding": int}, "the preprocessor")
+            check_pretrained(record["tokenizer"], "the preprocessor")
+        return cls(record["tokenizer"], widths, padding)
 
 
 def fit(texts: np.ndarray, *, vocabulary_size: int, max_length: int) -> TextPreprocessor:
@@ -118,8 +128,83 @@ def fit(texts: np.ndarray, *, vocabulary_size: int, max_length: int) -> TextPrep
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts.tolist(), trainer, length=len(texts))
-    lengths = np.array([len(ids) for ids in _token_ids(tokenizer, texts)])
-    return TextPreprocessor(tokenizer.to_str(), _choose_widths(lengths, max_length))
+    # Before the use, which changes settings that are part of the JSON.
+    trained = tokenizer.to_str()
+    lengths = np.array([len(ids) for ids in _token_ids(tokenizer, texts, max_length)])
+    return TextPreprocessor(trained, _choose_widths(lengths, max_length))
+
+
+def pretrained(
+    tokenizer: str, texts: np.ndarray, *, padding: int, vocabulary_size: int, max_length: int, where: str
+) -> TextPreprocessor:
+    """Returns the preprocessor with a pretrained tokenizer, with widths that suit the lengths of the training texts.
+
+    Args:
+      tokenizer: the content of tokenizer.json.
+      texts: the training texts, str objects (N,).
+      padding: the token of padding.
+      vocabulary_size: the number of tokens that the encoder knows.
+      max_length: the length in tokens to which texts are truncated, special tokens included.
+      where: the name of the checkpoint, for messages.
+
+    Raises:
+      InputError: there are no texts, a row is not a text, or the tokenizer is damaged or not supported.
+    """
+    if not len(texts):
+        raise InputError("there are no texts to learn from.")
+    _check_texts(texts)
+    check_pretrained(tokenizer, where)
+    loaded = _load(tokenizer)
+    if loaded.get_vocab_size() > vocabulary_size:
+        raise InputError(
+            f"{where}: tokenizer.json has {loaded.get_vocab_size()} tokens and config.json {vocabulary_size}; give the "
+            "folder as it was published."
+        )
+    lengths = np.array([len(ids) for ids in _token_ids(loaded, texts, max_length)])
+    return TextPreprocessor(tokenizer, _choose_widths(lengths, max_length), padding)
+
+
+# What a pretrained tokenizer may consist of: its parts take time in proportion to the length of a text. A pattern could
+# take forever, so that none is accepted but these.
+_COMPONENTS = frozenset(
+    ["BertNormalizer", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "Nmt", "Precompiled", "Prepend", "Replace",
+     "Sequence", "Strip", "StripAccents", "BertPreTokenizer", "ByteLevel", "Digits", "Metaspace", "Punctuation",
+     "Whitespace", "WhitespaceSplit", "BertProcessing", "RobertaProcessing", "TemplateProcessing", "BPE", "Unigram", "WordPiece"]
+)  # fmt: skip
+_PATTERNS = (" {2,}", r"\s+", " ")
+
+
+def check_pretrained(tokenizer: str, where: str) -> None:
+    """Checks a tokenizer of a checkpoint, which is data like any other.
+
+    Raises:
+      InputError: it is no tokenizer, is damaged, or contains something that could take forever.
+    """
+    where = f"the tokenizer of {where}"
+    vocabulary = ({str: int}, [[str, float]])
+    record = schemas.parse(
+        tokenizer, {"model": {"vocab": vocabulary, str: schemas.ANYTHING}, str: schemas.ANYTHING}, where
+    )
+    components = {name: record.get(name) for name in ("normalizer", "pre_tokenizer", "post_processor")}
+    pending = [
+        *components.values(),
+        {key: value for key, value in record["model"].items() if key in ("type", "dropout")},
+    ]
+    while pending:
+        component = pending.pop()
+        if component is None:
+            continue
+        schemas.check(component, {"type": str, str: schemas.ANYTHING}, where)
+        pattern = component.get("pattern", {"String": ""})
+        is_safe = isinstance(pattern, dict) and ("String" in pattern or pattern.get("Regex") in _PATTERNS)
+        if component["type"] not in _COMPONENTS or not is_safe or component.get("dropout"):
+            raise InputError(f"{where} has the component {component}, which jaxcls does not support.")
+        for name in ("normalizers", "pretokenizers", "processors"):
+            pending += component.get(name, [])
+    try:
+        _load(tokenizer)
+    except Exception as error:  # the library has no type of its own for what it raises
+        raise InputError(f"{where} is damaged: {error}") from error
 
 
 def _untrained() -> "tokenizers.Tokenizer":
@@ -170,10 +255,12 @@ def _check_tokenizer(text: str) -> None:
         raise InputError("the tokenizer is damaged: its vocabulary and merges do not match.")
 
 
-def _token_ids(tokenizer: "tokenizers.Tokenizer", texts: np.ndarray) -> list[list[int]]:
-    # Reads the name of the padding within a text as any other word.
+def _token_ids(tokenizer: "tokenizers.Tokenizer", texts: np.ndarray, max_length: int) -> list[list[int]]:
+    # Reads the name of a special token within a text as any other word.
     tokenizer.encode_special_tokens = True
-    return [encoding.ids for encoding in tokenizer.encode_batch_fast(texts.tolist(), add_special_tokens=False)]
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(max_length)
+    return [encoding.ids for encoding in tokenizer.encode_batch_fast(texts.tolist())]
 
 
 @functools.lru_cache(maxsize=8)
