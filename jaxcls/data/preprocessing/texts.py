@@ -169,7 +169,8 @@ def pretrained(
 _COMPONENTS = frozenset(
     ["BertNormalizer", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "Nmt", "Precompiled", "Prepend", "Replace",
      "Sequence", "Strip", "StripAccents", "BertPreTokenizer", "ByteLevel", "Digits", "Metaspace", "Punctuation",
-     "Whitespace", "WhitespaceSplit", "BertProcessing", "RobertaProcessing", "TemplateProcessing", "BPE", "Unigram", "WordPiece"]
+     "Whitespace", "WhitespaceSplit", "BertProcessing", "RobertaProcessing", "TemplateProcessing", "BPE", "Unigram",
+     "WordPiece"]
 )  # fmt: skip
 _PATTERNS = (" {2,}", r"\s+", " ")
 
