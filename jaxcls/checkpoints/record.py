@@ -15,6 +15,9 @@ from jaxcls.checkpoints.directory import Damaged
 
 PyTree = Any
 
+# The length of a SHA-256 checksum, which says nothing in a message.
+_CHECKSUM = 64
+
 _SCHEMA = {
     "step": int,
     "leaves": {str: [str, int]},
@@ -82,7 +85,9 @@ def check_compatible(path: Path, record: Record, identity: Mapping[str, Any], le
         name for name in sorted(record.identity.keys() & identity.keys()) if record.identity[name] != identity[name]
     ]
     if names:
-        lines = [f"\n  {name}: saved {record.identity[name]!r}, now {identity[name]!r}" for name in names]
+        values = {name: f"saved {record.identity[name]!r}, now {identity[name]!r}" for name in names}
+        values |= {name: "differs" for name in names if len(str(identity[name])) == _CHECKSUM}
+        lines = [f"\n  {name}: {value}" for name, value in values.items()]
         raise InputError(
             f"checkpoint {path} is of another run; give the settings and the data that it was saved with, or another "
             f"directory.{''.join(lines)}"

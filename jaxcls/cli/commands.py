@@ -18,7 +18,7 @@ from jaxcls._utils.text_table import text_table
 from jaxcls.cli import console
 from jaxcls.reports.callbacks import Callback
 from jaxcls.training import settings
-from jaxcls.training.settings import UNSET, DataSource, Settings
+from jaxcls.training.settings import UNSET, DataSource, OutputSettings, Settings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,7 @@ class _Training(Callback):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Evaluate(DataSource):
+class Evaluate(DataSource, OutputSettings):
     """Score a finished run on one split of its data, or on other data.
 
     Examples:
@@ -83,10 +83,6 @@ class Evaluate(DataSource):
     """the split to score; validation examples decided the best epoch and the thresholds"""
     source: Literal["auto", "files", "tfds", "sample"] = UNSET
     """where to read a public data set from, as in training; data that is not given is that of the run"""
-    quiet: bool = False
-    """print only warnings and errors"""
-    json: bool = False
-    """print the results as one line of JSON on standard output, and all other lines on standard error"""
 
     def run(self) -> None:
         import jax
@@ -131,7 +127,7 @@ class Evaluate(DataSource):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Predict:
+class Predict(OutputSettings):
     r"""Predict new examples with a finished run.
 
     Examples:
@@ -167,16 +163,20 @@ class Predict:
         from jaxcls.tasks import build, predictor
         from jaxcls.training import problems
 
+        say = console.sayer(quiet=self.quiet, json=self.json)
         # Portable kernels, so that an export predicts the same.
         learned = predictor.load(self.run_dir, self.model and _imported(self.model), portable=True)
         examples = learned.read(self.input)
         for line in build.unfamiliar(learned.experiment.preprocessor, examples.inputs):
-            console.say(f"warning: {self.input}: {line}")
-        request = problems.Request(self.input, self.output, self.sample_submission, self.draw, console.say)
+            say(f"warning: {self.input}: {line}")
+        request = problems.Request(self.input, self.output, self.sample_submission, self.draw, say)
         written = problems.get(learned.problem, learned.class_names).write(
             request, examples, lambda: learned.predict(examples.inputs), learned.thresholds
         )
-        console.say(f"{written} by {learned.origin}, saved as {self.output}")
+        say(f"{written} by {learned.origin}, saved as {self.output}")
+        if self.json:
+            record = {"run_dir": str(self.run_dir), "output": str(self.output), "examples": len(examples.ids)}
+            console.say_json(record | {"synthetic": learned.data["synthetic"]})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -219,7 +219,7 @@ class Report:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Export:
+class Export(OutputSettings):
     """Export a finished run as StableHLO, ONNX or safetensors, to use without jaxcls.
 
     Examples:
@@ -243,7 +243,11 @@ class Export:
         folder.check_output(self.output)
         learned = predictor.load(self.run_dir)
         size = folder.export(self.output, learned.exportable(), self.format)
-        console.say(f"{learned.origin} as {self.format}, {size:,} bytes, saved in {self.output}")
+        say = console.sayer(quiet=self.quiet, json=self.json)
+        say(f"{learned.origin} as {self.format}, {size:,} bytes, saved in {self.output}")
+        if self.json:
+            record = {"run_dir": str(self.run_dir), "output": str(self.output), "format": self.format, "bytes": size}
+            console.say_json(record | {"synthetic": learned.data["synthetic"]})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -265,7 +269,7 @@ class FindLr(Settings):
         *settings.names(settings.EvaluationSettings),
         *("learning_rate", "epochs", "max_skipped_steps", "debug"),
         *("run_dir", "continue_from", "resume", "list_tasks", "checkpoint_seconds", "stall_seconds", "profile"),
-        *("tensorboard", "wandb"),
+        *("train_metrics", "tensorboard", "wandb"),
     )
 
     lowest: float = 1e-6

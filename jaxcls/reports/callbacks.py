@@ -14,6 +14,9 @@ from typing import Any, TextIO
 from jaxcls._utils import clock
 from jaxcls._utils.errors import InputError
 
+# What the history holds of an epoch besides scores.
+_NOT_SCORES = ("epoch", "step", "skipped_steps", "seconds", "examples_per_second")
+
 
 class Callback:
     """Follows training: override the methods that you need.
@@ -94,9 +97,7 @@ class ProgressBar(Callback, contextlib.AbstractContextManager["ProgressBar"]):
     def on_epoch_end(self, history: Sequence[dict[str, Any]]) -> None:
         entry = history[-1]
         values = "  ".join(
-            f"{name} {value:.4f}"
-            for name, value in entry.items()
-            if value is not None and (name == "loss" or name.startswith("val_"))
+            f"{name} {value:.4f}" for name, value in entry.items() if value is not None and name not in _NOT_SCORES
         )
         skipped = f"  {entry['skipped_steps']} steps skipped" if entry["skipped_steps"] else ""
         with self._bar.external_write_mode():  # clears the bar

@@ -60,6 +60,7 @@ class FitConfig(NamedTuple):
       checkpoint_seconds: save within an epoch when this much time has passed since the last save.
       data_on: where the training examples are kept; 'auto' keeps them on the devices if they take at most half of the
         free memory. The result is the same.
+      train_metrics: also compute the metrics of the training examples after each epoch.
     """
 
     epochs: int
@@ -70,6 +71,7 @@ class FitConfig(NamedTuple):
     max_skipped_steps: int = 20
     checkpoint_seconds: float = 60.0
     data_on: Literal["auto", "device", "host"] = "auto"
+    train_metrics: bool = False
 
 
 class Chunks(NamedTuple):
@@ -151,14 +153,14 @@ class Progress:
             self.skipped_in_row = 0 if was_applied else self.skipped_in_row + 1
             self.most_in_row = max(self.most_in_row, self.skipped_in_row)
 
-    def close_epoch(self, step: int, examples: int, validation: Mapping[str, float]) -> dict[str, Any]:
+    def close_epoch(self, step: int, examples: int, scores: Mapping[str, float]) -> dict[str, Any]:
         """Turns the current epoch into an entry of the history."""
         loss = loss_of_sums(self.numerators, self.denominators)
         entry = {
             "epoch": len(self.history) + 1,
             "step": step,
             "loss": None if math.isnan(loss) else loss,
-            **{f"val_{name}": value for name, value in validation.items()},
+            **scores,
             "skipped_steps": self.skipped,
             "seconds": round(self.seconds, 3),
             "examples_per_second": round(examples / self.seconds, 1) if self.seconds else 0.0,
@@ -277,8 +279,14 @@ def train(
             if within and time.monotonic() - saved_at > config.checkpoint_seconds:
                 save()
                 saved_at = time.monotonic()
-        values = {} if validation is None else experiment.loss_and_metrics(state, validation)
-        entry = progress.close_epoch(int(state.step), len(data), values)
+        scores = {}
+        if config.train_metrics:
+            trained = experiment.loss_and_metrics(state, data)
+            scores = {name: trained[name] for name in experiment.metric_names}
+        if validation is not None:
+            values = experiment.loss_and_metrics(state, validation)
+            scores |= {f"val_{name}": value for name, value in values.items()}
+        entry = progress.close_epoch(int(state.step), len(data), scores)
         for callback in callbacks:
             callback.on_epoch_end(progress.history)
         stopping = stop()

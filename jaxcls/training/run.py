@@ -104,8 +104,8 @@ def of_arrays(
     # model, the loss, the optimizer, its rates and the class weights.
     identity = {
         "batch_size": config.batch_size,
-        "step": hashlib.sha256(program.encode()).hexdigest(),
-        "initial_state": sha256(state._replace(key=jax.random.key_data(state.key))),
+        "step (model, loss, optimizer, augmentation, version of jax)": hashlib.sha256(program.encode()).hexdigest(),
+        "initial state (weights, seed, optimizer)": sha256(state._replace(key=jax.random.key_data(state.key))),
         "data": checksums,
     }
     reported = Reported(

@@ -258,7 +258,17 @@ class EvaluationSettings:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CommandSettings:
+class OutputSettings:
+    """What a command prints."""
+
+    quiet: bool = False
+    """print only warnings and errors"""
+    json: bool = False
+    """print the results as one line of JSON on standard output, and all other lines on standard error"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CommandSettings(OutputSettings):
     """What this call of the command does. These are not recorded with the run."""
 
     config: Path | None = field(default=None, metadata=COMMON)
@@ -267,10 +277,6 @@ class CommandSettings:
     """list the tasks with their models and presets, and exit"""
     resume: bool = True
     """continue the run in --run-dir; --no-resume refuses a folder with a run in it"""
-    quiet: bool = False
-    """print only warnings and errors"""
-    json: bool = False
-    """print the results as one line of JSON on standard output, and all other lines on standard error"""
     profile: Path | None = None
     """folder for a JAX profiler trace of a few steps, for XProf or Perfetto; prints the slowest operations"""
 
@@ -294,6 +300,9 @@ class ExecutionSettings(CommandSettings):
     """use only deterministic operations on a GPU: slower; a CPU is always deterministic"""
     stall_seconds: float = 1800.0
     """exit with a stack trace of each thread after this many seconds without progress; 0 waits forever"""
+    train_metrics: bool = False
+    """also compute the metrics of the training examples after each epoch, by a pass over them without dropout and
+    augmentation, which takes about a third of the time of training"""
     tensorboard: bool = False
     """also write metrics for TensorBoard, to the folder tensorboard/ of the run"""
     wandb: bool = False

@@ -1,5 +1,6 @@
 """The training state and the pure functions of it: the step, many steps in one dispatch, and prediction."""
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -23,6 +24,8 @@ from jaxcls.optimizers.chain import (
     per_update,
 )
 from jaxcls.training.objective import sum_of_outputs
+
+logger = logging.getLogger(__name__)
 
 PyTree = Any
 Loss = Callable[..., Any]
@@ -99,6 +102,12 @@ def init_state(
     leaves = [new if constant is None else constant for new, constant in zip(leaves, constants or leaves, strict=True)]
     params, model_state = jax.tree.unflatten(tree, map(_strongly_typed, leaves))
     opt_state = average_model_state(per_update(optimizer).init(params), model_state)
+    nodes = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, optax.MultiStepsState))
+    if any(isinstance(node, optax.MultiStepsState) for node in nodes):
+        logger.warning(
+            "optax.MultiSteps averages its micro-batches as if the same number of labels counted in each; give "
+            "gradient_accumulation_steps to an optimizer of jaxcls.optimizers instead"
+        )
     return TrainState(jnp.zeros((), jnp.int32), training, params, model_state, opt_state)
 
 

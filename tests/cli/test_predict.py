@@ -1,5 +1,6 @@
 """The command line that predicts new examples, and writes what Kaggle takes."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -87,6 +88,10 @@ def test_predictions_equal_those_of_the_test_in_training(image_run, data_dir, tm
     np.testing.assert_array_equal(columns["predicted"], names[scores.argmax(axis=1)])
     assert columns["id"].tolist() == [str(row) for row in range(small_data.TEST)]
     assert printed == f"60 predictions by fashion_mnist, saved as {tmp_path / 'out.csv'}\n"
+    _, printed = predicted(capsys, image_run, data_dir / IMAGES, tmp_path / "json.csv", "--json", "--quiet")
+    assert json.loads(printed) == {
+        "run_dir": str(image_run), "output": str(tmp_path / "json.csv"), "examples": 60, "synthetic": False,
+    }  # fmt: skip
 
 
 @pytest.fixture(params=["leaf", "toxic_comment"])

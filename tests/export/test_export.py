@@ -424,13 +424,15 @@ def test_a_stack_is_replaced_by_a_concatenation(axis):
     np.testing.assert_array_equal(onnx.evaluate(traced.jaxpr, traced.consts, arrays)[0], np.stack(arrays, axis))
 
 
-def test_weights_in_safetensors_are_read_back_equal(runs, tmp_path):
+def test_weights_in_safetensors_are_read_back_equal(runs, tmp_path, capsys):
     from safetensors import safe_open
     from safetensors.numpy import load_file
 
     directory, learned, _ = runs["toxic_comment"]
     output = tmp_path / "weights"
-    assert main(["export", "--run-dir", str(directory), "--output", str(output), "--format", "safetensors"]) == 0
+    flags = ["--run-dir", str(directory), "--output", str(output), "--format", "safetensors", "--json"]
+    assert main(["export", *flags]) == 0
+    assert json.loads(capsys.readouterr().out)["format"] == "safetensors"
     read, expected = load_file(output / "model.safetensors"), named_arrays(learned.weights)
     assert read.keys() == expected.keys()
     assert "params/votes/embedding" in read

@@ -1,5 +1,6 @@
 """Run directories with corrupted, truncated, missing or foreign files: the file is named, and nothing is changed."""
 
+import dataclasses
 import logging
 import shutil
 from pathlib import Path
@@ -169,8 +170,11 @@ def test_fit_refuses_checkpoints_of_another_seed_data_or_batch_size(tmp_path):
     made = jaxcls.compile(lambda rngs: nnx.Linear(3, 2, rngs=rngs), loss="sparse_categorical_crossentropy")
     options = {"epochs": 1, "batch_size": 8, "verbose": False, "run_dir": tmp_path}
     made.fit(made.init(0), (x, y), **options)
-    with pytest.raises(InputError, match=r"is of another run.*\n  initial_state: saved"):
+    with pytest.raises(InputError, match=r"is of another run.*\n  initial state .weights, seed, optimizer.: differs$"):
         made.fit(made.init(1), (x, y), **options)
+    other = dataclasses.replace(made, augment=lambda key, inputs, labels: (-inputs, labels))
+    with pytest.raises(InputError, match=r"\n  step .model, loss, optimizer, augmentation, version of jax.: differs$"):
+        other.fit(made.init(0), (x, y), **options)
     with pytest.raises(InputError, match="holds a run on other data"):
         made.fit(made.init(0), (x, 1 - y), **options)
     with pytest.raises(InputError, match=r"batch_size \(begun with 8, now 16\)"):

@@ -157,13 +157,35 @@ def test_a_second_fit_compiles_no_step_again():
 def test_a_fit_with_a_run_directory_resumes(tmp_path):
     compiled = jaxcls.compile(Dense, optimizers.adam(0.01))
     train = functools.partial(
-        compiled.fit, validation_data=(INPUTS, KINDS), batch_size=16, verbose=False, monitor="accuracy"
-    )
+        compiled.fit, validation_data=(INPUTS, KINDS), batch_size=16, verbose=False, monitor="accuracy",
+        train_metrics=True,
+    )  # fmt: skip
     whole, history = train(compiled.init(0), (INPUTS, KINDS), 3)
     train(compiled.init(0), (INPUTS, KINDS), 1, run_dir=tmp_path)
     resumed, continued = train(compiled.init(0), (INPUTS, KINDS), 3, run_dir=tmp_path)
     chex.assert_trees_all_equal(resumed, whole)
-    assert [entry["val_loss"] for entry in continued] == [entry["val_loss"] for entry in history]
+    for name in ("val_loss", "accuracy"):
+        assert [entry[name] for entry in continued] == [entry[name] for entry in history]
+    correct = compiled.predict(whole, INPUTS).argmax(axis=1) == KINDS
+    assert history[-1]["accuracy"] == history[-1]["val_accuracy"] == pytest.approx(correct.mean())
+    without, _ = train(compiled.init(0), (INPUTS, KINDS), 3, train_metrics=False)
+    chex.assert_trees_all_equal(without, whole)
+    assert "training" in (tmp_path / "report.html").read_text()
+
+
+def test_a_choice_by_few_validation_examples_gets_a_warning(capsys):
+    compiled = jaxcls.compile(linear, "sgd")
+    compiled.fit(compiled.init(0), (INPUTS, KINDS), 1, (INPUTS, KINDS), batch_size=16, monitor="loss", patience=1)
+    assert "warning: patience chooses by 48 validation examples, which is chance" in capsys.readouterr().out
+
+
+def test_accumulation_by_optax_is_advised_against(caplog):
+    multi = optax.MultiSteps(optax.sgd(0.1), 2)
+    jaxcls.compile(linear, optimizers.sgd(0.1, gradient_accumulation_steps=2)).init(0)
+    assert not caplog.records
+    for optimizer in (multi, optax.chain(optax.clip(1.0), multi.gradient_transformation())):
+        jaxcls.compile(linear, optimizer).init(0)
+        assert "gradient_accumulation_steps" in caplog.records.pop().message
 
 
 class Records:

@@ -190,16 +190,16 @@ def _headline(run: Records) -> list[str]:
 
 
 def _learning_curves(run: Records) -> list[dict[str, Any]]:
-    """Returns a chart of the losses, and one of each validation metric."""
-    validation = dict.fromkeys(name for entry in run.history for name in entry if name.startswith("val_"))
+    """Returns a chart of the losses, and one of each metric."""
+    names = dict.fromkeys(name for entry in run.history for name in entry)
+    measured = dict.fromkeys(["loss", *(name.removeprefix("val_") for name in names if name.startswith("val_"))])
     tested = [entry["epoch"] for entry in run.history if entry["step"] == run.results["step"]]
     mark = (tested[-1], "tested") if tested and tested[-1] != len(run.history) else None
     shown = []
-    for names in (["loss", "val_loss"], *([name] for name in validation if name != "val_loss")):
-        title = metric(names[0])
-        lines = [
-            _line("training" if name == "loss" else "validation", run, name, int(name != "loss")) for name in names
-        ]
+    for name in measured:
+        both = [("training", name), ("validation", f"val_{name}")]
+        lines = [_line(label, run, one, style) for style, (label, one) in enumerate(both) if one in names]
+        title = metric(name if name in names else f"val_{name}")
         chart = charts.lines(lines, x="epoch", y=title, mark=mark, unit_interval=title != "loss")
         shown.append({"title": title, "lines": lines, "chart": chart})
     return shown
