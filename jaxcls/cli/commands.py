@@ -321,6 +321,7 @@ class Replay:
     def run(self) -> int:
         import jax
 
+        from jaxcls.data.batching import copies
         from jaxcls.tasks import build
         from jaxcls.training import debugging
 
@@ -333,9 +334,8 @@ class Replay:
         user_settings = settings.from_record(record["settings"], where=str(self.file))
         # The data is read as well: class weights come from the training examples.
         built = build.build(user_settings, say=console.say)
-        shapes = jax.eval_shape(
-            lambda: build.one_batch(built.train, built.experiment.step_size(built.settings.batch_size))
-        )
+        step_size = built.experiment.step_size(built.settings.batch_size)
+        shapes = jax.eval_shape(lambda: copies(built.train, step_size))
         state, batch = debugging.load(self.file, built.experiment.state_shapes, shapes)
         finding = debugging.examine(built.experiment, state, batch)
         console.say(f"\n{text_table(debugging.layers(built.experiment, state, batch), left=2)}\n")

@@ -109,6 +109,11 @@ def take(data: Examples, rows: Any, mask: Any) -> Batch:
     return Batch(inputs, labels, mask, sample_weight)
 
 
+def copies(data: Examples, batch_size: int) -> Batch:
+    """Returns a batch of copies of the first example, for its shapes."""
+    return take(data, np.zeros(batch_size, np.int32), np.ones(batch_size, bool))
+
+
 def device_feed(
     data: Examples, *, batch_size: int, length: int, sharding: jax.sharding.NamedSharding | None = None
 ) -> Feed:

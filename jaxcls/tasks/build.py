@@ -7,13 +7,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from jaxcls import losses, optimizers, tasks
 from jaxcls._utils.clock import clock
 from jaxcls._utils.errors import InputError, error_context, flag, listed, unknown_name
-from jaxcls.data.batching import Batch, Examples, examples, steps_per_epoch, take
+from jaxcls.data.batching import Examples, copies, examples, steps_per_epoch
 from jaxcls.data.dataset import Dataset, Split, describe
 from jaxcls.data.preprocessing import Preprocessor, tables
 from jaxcls.data.preprocessing.images import ImagePreprocessor
@@ -92,9 +91,7 @@ def build(
     check_batch_size(resolved.batch_size, "--batch-size")
     experiment = with_objective(task, resolved, preprocessor, dataset.class_names, objective, optimizer)
     # Traced, not compiled: settings that do not fit together are refused here.
-    jax.eval_shape(
-        experiment.step, experiment.state_shapes, one_batch(train, experiment.step_size(resolved.batch_size))
-    )
+    jax.eval_shape(experiment.step, experiment.state_shapes, copies(train, experiment.step_size(resolved.batch_size)))
     return Built(task, resolved, experiment, dataset, splits, train)
 
 
@@ -118,7 +115,6 @@ def with_objective(
         buckets=preprocessor.buckets,
         eval_batch_size=resolved.eval_batch_size,
         run_eagerly=resolved.debug,
-        name=task.name,
         class_names=class_names,
         preprocessor=preprocessor,
         settings=settings.as_record(resolved),
@@ -246,11 +242,6 @@ def preprocess(preprocessor: Preprocessor, one: Split) -> Examples:
 def unfamiliar(preprocessor: Preprocessor | None, inputs: PyTree) -> list[str]:
     """Says how inputs differ from those that the preprocessor was fitted on, one line each."""
     return preprocessor.unfamiliar(inputs) if isinstance(preprocessor, tables.TablePreprocessor) else []
-
-
-def one_batch(train: Examples, batch_size: int) -> Batch:
-    """Returns a batch of copies of the first training example, for its shapes."""
-    return take(train, np.zeros(batch_size, np.int32), np.ones(batch_size, bool))
 
 
 def build_model(task: Task, resolved: Settings, preprocessor: Preprocessor, class_names: ClassNames) -> Model:

@@ -108,15 +108,6 @@ TASK = Task(
     },
     presets={"default": Preset(DEFAULT)},
     metrics=["accuracy"],
-    data_settings=(
-        "data",
-        "test_data",
-        "label_column",
-        "weight_column",
-        "id_column",
-        "drop_column",
-        "separator",
-        "decimal",
-    ),
+    data_settings=("data", "drop_column", *user_data.TABLE_SETTINGS),
     specialize=specialize,
 )

@@ -13,7 +13,7 @@ import optax
 from jaxcls import optimizers, tasks
 from jaxcls._utils import files, schemas
 from jaxcls._utils.errors import InputError, error_context
-from jaxcls.checkpoints import CheckpointManager
+from jaxcls.checkpoints import CheckpointManager, Restored
 from jaxcls.data import adapters
 from jaxcls.data.dataset import Unlabeled
 from jaxcls.data.formats import images
@@ -132,14 +132,8 @@ def load(path: Path | str, model: Any = None, *, portable: bool = False) -> Pred
         experiment = _of_user_model(model, saved, path)
     else:
         task, settings, experiment = _of_task(saved, path, optax.identity())
-    replicated, _ = shardings()
     shapes = dict(zip(("params", "model_state"), jax.eval_shape(experiment.model.init, jax.random.key(0)), strict=True))
-    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated), shapes)
-    _check_weights(shapes, path, saved.model)
-    with CheckpointManager(saved.model, read_only=True) as checkpoints:
-        restored = checkpoints.restore(like=like)
-    if restored is None:
-        raise InputError(f"{saved.model} holds no weights; train again into another --run-dir.")
+    restored = _restored(path, saved.model, shapes)
     thresholds = _thresholds(restored.metadata, problem, class_names, str(saved.model))
     return Predictor(experiment, restored.state, thresholds, class_names, saved.data, task, settings, portable)
 
@@ -173,16 +167,7 @@ def load_last(path: Path) -> LastState:
     options = select(settings_from_record(saved.config, where=str(path / "config.toml")), OptimizerOptions)
     optimizer = optimizers.get(str(saved.config["optimizer"]), learning_rate=optax.constant_schedule(1.0), **options)
     _, settings, experiment = _of_task(saved, path, optimizer)
-    replicated, _ = shardings()
-    like = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated), experiment.state_shapes
-    )
-    checkpoints = path / "checkpoints"
-    _check_weights(like, path, checkpoints)
-    with CheckpointManager(checkpoints, read_only=True) as manager:
-        restored = manager.restore(like=like)
-    if restored is None:
-        raise InputError(f"{checkpoints} holds no state yet; train it first, or without --continue-from.")
+    restored = _restored(path, path / "checkpoints", experiment.state_shapes)
     return LastState(restored.state, restored.metadata["history"], experiment, settings, saved.data)
 
 
@@ -245,7 +230,19 @@ def _class_names(saved: FinishedRun) -> Any:
     return tuple(names or ())
 
 
-def _check_weights(shapes: PyTree, path: Path, folder: Path) -> None:
+def _restored(path: Path, folder: Path, shapes: PyTree) -> Restored:
+    """Restores the newest checkpoint in a folder of a run, of these shapes, on every device."""
+    _check_size(shapes, path, folder)
+    replicated, _ = shardings()
+    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated), shapes)
+    with CheckpointManager(folder, read_only=True) as checkpoints:
+        restored = checkpoints.restore(like=like)
+    if restored is None:
+        raise InputError(f"{folder} holds no weights; train again into another --run-dir.")
+    return restored
+
+
+def _check_size(shapes: PyTree, path: Path, folder: Path) -> None:
     """Compares the size of the weight files with the declared shapes, before another library opens the files."""
     inside = [folder, *sorted(folder.rglob("*"))]
     files.all_inside(path, inside)

@@ -63,15 +63,6 @@ TASK = Task(
     models=texts.MODELS,
     presets={"default": Preset(DEFAULT)},
     metrics=["roc_auc"],
-    data_settings=(
-        "data",
-        "test_data",
-        "text_column",
-        "label_column",
-        "weight_column",
-        "id_column",
-        "separator",
-        "decimal",
-    ),
+    data_settings=("data", "text_column", *user_data.TABLE_SETTINGS),
     specialize=specialize,
 )

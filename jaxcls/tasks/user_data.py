@@ -11,6 +11,8 @@ from jaxcls.data.user_tables import Labels, TableColumns
 from jaxcls.tasks.task import Task, required
 from jaxcls.training.settings import Settings
 
+# The data settings of every table besides --data; those of texts and of columns to drop are those of one task each.
+TABLE_SETTINGS = ("test_data", "label_column", "weight_column", "id_column", "separator", "decimal")
 _METRICS = {"binary": ("roc_auc", "accuracy"), "multiclass": ("accuracy",), "multilabel": ("roc_auc",)}
 
 
@@ -32,16 +34,7 @@ def uses_sample(settings: Settings) -> bool:
     """
     if settings.data is not None or settings.source not in ("auto", "sample"):
         return False
-    for name in (
-        "test_data",
-        "label_column",
-        "text_column",
-        "weight_column",
-        "id_column",
-        "drop_column",
-        "separator",
-        "decimal",
-    ):
+    for name in (*TABLE_SETTINGS, "text_column", "drop_column"):
         if getattr(settings, name) is not None:
             raise InputError(f"{flag(name)} goes with --data; give both or neither.")
     return True

@@ -57,7 +57,6 @@ class Experiment:
       buckets: the sizes that batches of padded examples are cut to; None if inputs are not padded.
       eval_batch_size: examples per evaluation or prediction step.
       run_eagerly: ``fit`` examines every step on concrete values and stops at the first non-finite number.
-      name: of the task, or 'compile'.
       class_names: one for each class; None if they are only numbered. With several outputs, a dict of them.
       preprocessor: raw inputs -> input arrays, on the host; None if inputs are arrays already.
       settings: what the experiment was made from, as a plain record, for the run directory.
@@ -72,12 +71,16 @@ class Experiment:
     buckets: Buckets | None = None
     eval_batch_size: int = 500
     run_eagerly: bool = False
-    name: str = "compile"
     class_names: ClassNames | None = None
     preprocessor: Preprocessor | None = None
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     # The class weights that come from training labels, by output.
     _class_weights: dict[str | None, np.ndarray] = dataclasses.field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def name(self) -> str:
+        """The name of the task, or 'compile'."""
+        return str(self.settings.get("task", "compile"))
 
     def init(self, seed: int = 0) -> TrainState:
         """Returns the state before the first step, on every device; everything random follows from the seed."""

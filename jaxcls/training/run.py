@@ -14,7 +14,7 @@ from jaxcls._utils import files
 from jaxcls._utils.errors import InputError, flag
 from jaxcls._utils.interruption import watched
 from jaxcls.checkpoints import CheckpointError, CheckpointManager
-from jaxcls.data.batching import Examples, take
+from jaxcls.data.batching import Examples, copies
 from jaxcls.data.dataset import Split
 from jaxcls.kernels import native
 from jaxcls.reports import html_report, run_directory
@@ -97,8 +97,7 @@ def of_arrays(
         saving.array_provenance(checksums),
         identity=["batch_size", "monitor", "patience"],
     )
-    size = experiment.step_size(config.batch_size)
-    batch = take(data.train, np.zeros(size, np.int32), np.ones(size, bool))
+    batch = copies(data.train, experiment.step_size(config.batch_size))
     program = jax.jit(experiment.step).lower(experiment.state_shapes, batch).as_text()
     # Everything that decides the result where the functions are the user's: the program of the step contains the
     # model, the loss, the optimizer, its rates and the class weights.
