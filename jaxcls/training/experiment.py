@@ -168,9 +168,8 @@ class Experiment:
           run_dir: a directory for checkpoints, history, weights and an HTML report, as a task's run leaves it. The
             same call continues an interrupted run.
           test_data: examples for the report's final scores; by default those of ``validation_data``.
-          train_metrics: also compute the metrics of the training examples after each epoch ('accuracy' beside
-            'val_accuracy'), by a pass over them without dropout and augmentation, which takes about a third of the time
-            of training.
+          train_metrics: also compute the metrics of the training examples after each epoch, such as 'accuracy', by a
+            pass over them without dropout and augmentation, which takes about a third of the time of training.
           callbacks: see :class:`jaxcls.reports.callbacks.Callback`.
           verbose: print a line per epoch, and show a progress bar in a terminal.
 
