@@ -24,6 +24,7 @@ PREDICTOR: Schema = {
     "class_names": ([str], {str: [str]}, None),
     # None for a model that takes arrays without preprocessing.
     "preprocessor": ({"type": str}, None),
+    "pretrained?": {"revision": (str, None), "sha256": {str: str}, "config": {str: ANYTHING}},
 }
 ENVIRONMENT: Schema = {"packages": {str: str}, "devices?": [str]}
 EPOCH: Schema = {

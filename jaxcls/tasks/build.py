@@ -1,6 +1,7 @@
 """The chain from settings to an experiment and its data: resolve, load, split, preprocess, build."""
 
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from jaxcls.data.dataset import Dataset, Split, describe
 from jaxcls.data.preprocessing import Preprocessor, tables
 from jaxcls.data.preprocessing.images import ImagePreprocessor
 from jaxcls.models import Model, functional
+from jaxcls.tasks import pretrained
 from jaxcls.tasks.task import Task
 from jaxcls.training import problems, settings
 from jaxcls.training.experiment import ClassNames, Experiment, check_batch_size, shaped_outputs, split_outputs
@@ -75,7 +77,12 @@ def build(
     dataset, splits = load(task, resolved, say=say)
     with error_context(dataset.provenance.location):
         with clock("preprocessing the training examples", say):
-            preprocessor = preprocessor or task.fit_preprocessor(splits.train.inputs, resolved)
+            source = None if resolved.pretrained is None else pretrained.find(resolved)
+            if preprocessor is None:
+                fit = (
+                    task.fit_preprocessor if source is None else functools.partial(pretrained.fit_preprocessor, source)
+                )
+                preprocessor = fit(splits.train.inputs, resolved)
             if dataset.white is not None and isinstance(preprocessor, ImagePreprocessor):
                 preprocessor = dataclasses.replace(preprocessor, white=dataset.white)
             train = preprocess(preprocessor, splits.train)
@@ -83,13 +90,10 @@ def build(
             say(tables.summary(preprocessor))
     metrics = [name for name in dict.fromkeys([*task.metrics, resolved.monitor]) if name != "loss"]
     objective = problems.get(task.problem, dataset.class_names).objective(resolved, train.labels, metrics)
-    optimizer = optimizers.get(
-        resolved.optimizer,
-        learning_rate=learning_rate or _schedule(resolved, len(train)),
-        **settings.select(resolved, settings.OptimizerOptions),
-    )
+    record = None if source is None else source.checkpoint.record
+    optimizer = optimizer_of(resolved, learning_rate or _schedule(resolved, len(train)), record, len(train))
     check_batch_size(resolved.batch_size, "--batch-size")
-    experiment = with_objective(task, resolved, preprocessor, dataset.class_names, objective, optimizer)
+    experiment = with_objective(task, resolved, preprocessor, dataset.class_names, objective, optimizer, record, source)
     # Traced, not compiled: settings that do not fit together are refused here.
     jax.eval_shape(experiment.step, experiment.state_shapes, copies(train, experiment.step_size(resolved.batch_size)))
     return Built(task, resolved, experiment, dataset, splits, train)
@@ -102,11 +106,22 @@ def with_objective(
     class_names: ClassNames,
     objective: Objective,
     optimizer: optax.GradientTransformation,
+    record: Mapping[str, Any] | None = None,
+    source: pretrained.Source | None = None,
 ) -> Experiment:
-    """Builds the experiment of resolved settings from its objective and optimizer."""
+    """Builds the experiment of resolved settings from its objective and optimizer.
+
+    Args:
+      record: of the checkpoint of a pretrained encoder.
+      source: what its first weights are read from; without it, they are random.
+    """
     preset = task.presets[resolved.preset]
+    sizes: Any = jax.tree.map(lambda name, names: 1 if name == "binary" else len(names), task.problem, class_names)
+    num_classes = sum(jax.tree.leaves(sizes))
+    encoder = None if record is None else pretrained.build_model(resolved, num_classes, record, source)
+    model = encoder or build_model(task, resolved, preprocessor, num_classes)
     return Experiment(
-        model=build_model(task, resolved, preprocessor, class_names),
+        model=shaped_outputs(split_outputs(model, sizes) if isinstance(sizes, Mapping) else model, task.problem),
         objective=objective,
         optimizer=optimizer,
         preprocess=preprocessor.normalize,
@@ -117,8 +132,24 @@ def with_objective(
         run_eagerly=resolved.debug,
         class_names=class_names,
         preprocessor=preprocessor,
+        pretrained=encoder,
         settings=settings.as_record(resolved),
     )
+
+
+def optimizer_of(
+    resolved: Settings, learning_rate: optax.Schedule, record: Mapping[str, Any] | None = None, count: int = 0
+) -> optax.GradientTransformation:
+    """Returns the optimizer of resolved settings.
+
+    Args:
+      record: of the checkpoint of a pretrained encoder.
+      count: number of training examples.
+    """
+    options = settings.select(resolved, settings.OptimizerOptions)
+    if record is not None:
+        options["learning_rate_scale"] = pretrained.learning_rate_scale(record, resolved, _updates(resolved, count))
+    return optimizers.get(resolved.optimizer, learning_rate=learning_rate, **options)
 
 
 def resolve(user_settings: Settings) -> tuple[Task, Settings]:
@@ -142,7 +173,8 @@ def specialized(user_settings: Settings) -> Task:
                 f"--task {task.name} takes no {flag(name)}, which is for {', '.join(others)}. Its data settings are "
                 f"{', '.join(taken)}."
             )
-    return task.specialize(task, settings.resolve(user_settings, task.recipe(user_settings.preset)))
+    specialized = task.specialize(task, settings.resolve(user_settings, task.recipe(user_settings.preset)))
+    return pretrained.specialize(specialized, user_settings) if user_settings.pretrained else specialized
 
 
 def with_recipe(task: Task, user_settings: Settings) -> Settings:
@@ -175,7 +207,8 @@ def check(task: Task, resolved: Settings) -> None:
     for name in settings.required():
         if getattr(resolved, name) is None:
             raise InputError(f"the settings have no {name}, which every run needs.")
-    if resolved.model not in task.models:
+    pretrained.check(resolved)
+    if resolved.pretrained is None and resolved.model not in task.models:
         raise unknown_name(f"model of {task.name}", str(resolved.model), task.models)
     problems.get(task.problem).check_settings(resolved)
     settings.check_ranges(vars(resolved), flag)
@@ -244,17 +277,16 @@ def unfamiliar(preprocessor: Preprocessor | None, inputs: PyTree) -> list[str]:
     return preprocessor.unfamiliar(inputs) if isinstance(preprocessor, tables.TablePreprocessor) else []
 
 
-def build_model(task: Task, resolved: Settings, preprocessor: Preprocessor, class_names: ClassNames) -> Model:
-    """Builds the model of resolved settings; it returns one logit per example, (N,), for a binary problem."""
+def build_model(task: Task, resolved: Settings, preprocessor: Preprocessor, num_classes: int) -> Model:
+    """Builds the model of resolved settings, with this number of logits."""
     maker = task.models[resolved.model]
     accepted = inspect.signature(getattr(maker, "func", maker).__init__).parameters
     if not accepted.keys() >= preprocessor.model_arguments.keys():
         raise InputError(f"--model {resolved.model} of {task.name} takes other inputs than the preprocessor returns.")
-    sizes: Any = jax.tree.map(lambda name, names: 1 if name == "binary" else len(names), task.problem, class_names)
     with error_context(f"--model {resolved.model}"):
-        model = functional(
+        return functional(
             lambda rngs: maker(
-                num_classes=sum(jax.tree.leaves(sizes)),
+                num_classes=num_classes,
                 dropout=resolved.dropout,
                 dtype=jnp.dtype(resolved.dtype),
                 rngs=rngs,
@@ -262,7 +294,6 @@ def build_model(task: Task, resolved: Settings, preprocessor: Preprocessor, clas
             ),
             remat=resolved.remat,
         )
-    return shaped_outputs(split_outputs(model, sizes) if isinstance(sizes, Mapping) else model, task.problem)
 
 
 def _loss(name: str, task: Task) -> tuple[Any, bool]:
@@ -270,10 +301,13 @@ def _loss(name: str, task: Task) -> tuple[Any, bool]:
     return losses.find(name, task.first_problem), name == "weighted_crossentropy"
 
 
+def _updates(resolved: Settings, count: int) -> int:
+    """Returns the updates of an epoch of this many examples; with gradient accumulation, several batches make one."""
+    return steps_per_epoch(count, resolved.batch_size * (resolved.gradient_accumulation_steps or 1))
+
+
 def _schedule(resolved: Settings, count: int) -> optax.Schedule:
-    # Schedules count updates; with gradient accumulation, several batches make one.
-    batch_size = resolved.batch_size * (resolved.gradient_accumulation_steps or 1)
-    updates = resolved.epochs * steps_per_epoch(count, batch_size)
+    updates = resolved.epochs * _updates(resolved, count)
     return optimizers.schedule(
         resolved.schedule,
         learning_rate=resolved.learning_rate,

@@ -36,6 +36,7 @@ TASK = Task(
     read=radiographs.read,
     fit_preprocessor=lambda inputs, settings: images.fit(inputs),
     models=radiographs.MODELS,
+    pretrained="images",
     presets={"default": Preset(DEFAULT, radiographs.AUGMENT)},
     metrics=["roc_auc", "average_precision", "recall", "specificity", "balanced_accuracy"],
     split=splits.grouped,

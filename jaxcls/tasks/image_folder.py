@@ -56,6 +56,7 @@ TASK = Task(
     read=lambda path, settings: images.read_unlabeled(path, required(settings, "image_size"), 3),
     fit_preprocessor=lambda inputs, settings: image_preprocessing.fit(inputs),
     models={"mlp": vision.MLP, "cnn": vision.CNN, "resnet": functools.partial(vision.ResNet, pooled_stem=True)},
+    pretrained="images",
     presets={
         "default": Preset(
             Settings(

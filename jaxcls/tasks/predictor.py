@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import optax
 
-from jaxcls import optimizers, tasks
+from jaxcls import tasks
 from jaxcls._utils import files, schemas
 from jaxcls._utils.errors import InputError, error_context
 from jaxcls.checkpoints import CheckpointManager, Restored
@@ -31,7 +31,7 @@ from jaxcls.training.compile import as_model
 from jaxcls.training.experiment import ClassNames, Experiment, shaped_outputs, shardings
 from jaxcls.training.objective import Objective, OutputSpec
 from jaxcls.training.saving import exportable_of
-from jaxcls.training.settings import OptimizerOptions, Settings, select
+from jaxcls.training.settings import Settings
 from jaxcls.training.settings import from_record as settings_from_record
 from jaxcls.training.steps import TrainState
 
@@ -163,9 +163,9 @@ def load_last(path: Path) -> LastState:
       CheckpointError: the checkpoints are damaged.
     """
     saved = run_directory.read(path, finished=False)
+    settings = settings_from_record(saved.config, where=str(path / "config.toml"))
     # Its state has the same form at any rate.
-    options = select(settings_from_record(saved.config, where=str(path / "config.toml")), OptimizerOptions)
-    optimizer = optimizers.get(str(saved.config["optimizer"]), learning_rate=optax.constant_schedule(1.0), **options)
+    optimizer = build.optimizer_of(settings, optax.constant_schedule(1.0), saved.predictor.get("pretrained"))
     _, settings, experiment = _of_task(saved, path, optimizer)
     restored = _restored(path, path / "checkpoints", experiment.state_shapes)
     return LastState(restored.state, restored.metadata["history"], experiment, settings, saved.data)
@@ -191,7 +191,10 @@ def _of_task(
             f"{_MAX_BATCH_BYTES:,}; lower it."
         )
     names = _class_names(saved)
-    return task, settings, build.with_objective(task, settings, preprocessor, names, _without_loss(problem), optimizer)
+    experiment = build.with_objective(
+        task, settings, preprocessor, names, _without_loss(problem), optimizer, saved.predictor.get("pretrained")
+    )
+    return task, settings, experiment
 
 
 def _of_user_model(model: Any, saved: FinishedRun, path: Path) -> Experiment:

@@ -39,6 +39,7 @@ TASK = Task(
     read=lambda path, settings: sentiment.read_unlabeled(path),
     fit_preprocessor=texts.fit_preprocessor,
     models=texts.MODELS | {"ngrams": functools.partial(text.NGramClassifier, buckets=1 << 20)},
+    pretrained="texts",
     presets={"default": Preset(DEFAULT)},
     metrics=["accuracy", "roc_auc"],
     specialize=texts.specialize,

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from flax import nnx
@@ -54,6 +54,7 @@ class Task:
         named 'output_metric'.
       split: ``(split, fraction, *, seed) -> (train_rows, validation_rows)``; one of :mod:`jaxcls.data.splits`.
       data_settings: the `DataSettings` that it uses, besides those that its recipes set; others are refused.
+      pretrained: the inputs of the pretrained encoders that can replace its models.
       specialize: ``(task, settings) -> task`` with what the settings and the user's data decide before the data is
         loaded: the problem, or a recipe that suits the chosen model.
     """
@@ -69,6 +70,7 @@ class Task:
     metrics: Sequence[str]
     split: Callable[..., tuple[np.ndarray, np.ndarray]] = splits.stratified
     data_settings: Sequence[str] = ("data_dir",)
+    pretrained: Literal["texts", "images"] | None = None
     specialize: Callable[["Task", Settings], "Task"] = lambda task, settings: task
 
     @property

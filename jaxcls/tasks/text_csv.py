@@ -61,6 +61,7 @@ TASK = Task(
     read=read,
     fit_preprocessor=texts.fit_preprocessor,
     models=texts.MODELS,
+    pretrained="texts",
     presets={"default": Preset(DEFAULT)},
     metrics=["roc_auc"],
     data_settings=("data", "text_column", *user_data.TABLE_SETTINGS),

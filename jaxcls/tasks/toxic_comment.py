@@ -28,6 +28,7 @@ TASK = Task(
     read=lambda path, settings: kaggle_tables.read_unlabeled_toxic_comment(path),
     fit_preprocessor=texts.fit_preprocessor,
     models=texts.MODELS,
+    pretrained="texts",
     presets={"default": Preset(DEFAULT)},
     metrics=["roc_auc", "average_precision"],
     specialize=texts.specialize,

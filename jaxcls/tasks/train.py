@@ -72,7 +72,11 @@ def train_task(
     identity = settings.identity(resolved)
     preset = settings.identity(build.with_recipe(task, Settings(task=task.name, preset=resolved.preset)))
     differences = {name: preset[name] for name in sorted(identity) if preset[name] != identity[name]}
-    digest = settings.digest(resolved, {**provenance.sha256, **({"continue_from": continued} if continued else {})})
+    checkpoint = {} if experiment.pretrained is None else experiment.pretrained.record["sha256"]
+    others = {f"pretrained/{name}": value for name, value in checkpoint.items()}
+    digest = settings.digest(
+        resolved, {**provenance.sha256, **others, **({"continue_from": continued} if continued else {})}
+    )
     directory = resolved.run_dir or Path("runs") / f"{task.name}-{digest}"
     if resolved.continue_from is not None and directory.resolve() == resolved.continue_from.resolve():
         raise InputError(f"--run-dir {directory} is that of --continue-from; give a new one.")
@@ -102,7 +106,7 @@ def train_task(
         Reported(
             splits._asdict(), provenance.synthetic, copies, headline=task.metrics, differs_from_preset=differences
         ),
-        identity | {"data": provenance.sha256, "continue_from": continued},
+        identity | {"data": provenance.sha256, "continue_from": continued, "pretrained": checkpoint},
         options=resolved,
         history=history,
         callbacks=callbacks,

@@ -23,6 +23,7 @@ from jaxcls.data.batching import Batch
 from jaxcls.losses import SIGMOID_FAMILY, SOFTMAX_FAMILY
 from jaxcls.losses.shared import Terms, reduce
 from jaxcls.models import Model, from_linen, functional
+from jaxcls.models.pretrained import PretrainedModel
 from jaxcls.training import steps
 from jaxcls.training.experiment import ClassNames, Experiment, shaped_outputs
 from jaxcls.training.objective import Objective, OutputSpec, problems
@@ -106,6 +107,7 @@ def compile(
         eval_batch_size=eval_batch_size,
         run_eagerly=run_eagerly,
         class_names=class_names,
+        pretrained=model if isinstance(model, PretrainedModel) else None,
         settings={
             "task": "compile",
             "model": _name(model),

@@ -20,6 +20,7 @@ from jaxcls.data.adapters import as_arrays
 from jaxcls.data.batching import Buckets, Examples, prediction_batch_size
 from jaxcls.data.preprocessing import Preprocessor
 from jaxcls.models import Model
+from jaxcls.models.pretrained import PretrainedModel
 from jaxcls.optimizers.chain import accumulation_steps
 from jaxcls.reports.callbacks import Callback
 from jaxcls.training import objective as objectives
@@ -59,6 +60,7 @@ class Experiment:
       run_eagerly: ``fit`` examines every step on concrete values and stops at the first non-finite number.
       class_names: one for each class; None if they are only numbered. With several outputs, a dict of them.
       preprocessor: raw inputs -> input arrays, on the host; None if inputs are arrays already.
+      pretrained: the model, if its first weights are those of a checkpoint.
       settings: what the experiment was made from, as a plain record, for the run directory.
     """
 
@@ -73,6 +75,7 @@ class Experiment:
     run_eagerly: bool = False
     class_names: ClassNames | None = None
     preprocessor: Preprocessor | None = None
+    pretrained: PretrainedModel | None = None
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     # The class weights that come from training labels, by output.
     _class_weights: dict[str | None, np.ndarray] = dataclasses.field(default_factory=dict, init=False, repr=False)

@@ -51,6 +51,8 @@ def run_directory(
         "class_names": class_names_of(experiment, examples),
         "preprocessor": None if experiment.preprocessor is None else experiment.preprocessor.as_record(),
     }
+    if experiment.pretrained is not None:
+        predictor["pretrained"] = experiment.pretrained.record
     versions = environment.record() | native.record()
     return RunDirectory(path, config, environment=versions, data=data, predictor=predictor, **options)
 

@@ -113,6 +113,38 @@ class ModelSettings:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class PretrainedSource:
+    """Where a pretrained encoder comes from."""
+
+    pretrained: str | None = field(default=None, metadata=COMMON)
+    """pretrained encoder to fine-tune, in place of --model: a folder with config.json and model.safetensors, or a name
+    on the Hugging Face hub, such as sentence-transformers/all-MiniLM-L6-v2 (texts and images)"""
+    revision: str | None = None
+    """commit, tag or branch of a --pretrained on the hub (default: the newest)"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FineTuningSettings(PretrainedSource):
+    """A pretrained encoder and how it is fine-tuned. Tasks on texts and on images use these."""
+
+    pooling: Literal["mean", "cls", "max"] | None = None
+    """how the features of a text's tokens become one vector (default: mean); cls takes the first token"""
+    freeze: str | None = None
+    """weights that do not learn: nothing, embeddings, backbone (all but the classifier; its features are then computed
+    once), or a number of blocks, with the embeddings"""
+    head_epochs: int | None = None
+    """epochs in which the classifier alone learns, before all weights do"""
+    layer_decay: float | None = None
+    """factor of the learning rate from each block to the one before it, such as 0.8"""
+    lora_rank: int | None = None
+    """learn low-rank changes of the attention layers, of this rank, and the classifier (LoRA)"""
+    lora_alpha: float | None = None
+    """scale of the low-rank changes (default: twice the rank)"""
+    lora_targets: tuple[str, ...] | None = None
+    """names of the layers that LoRA changes (default: query and value, or qkv)"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class LossOptions:
     """The options of :func:`jaxcls.losses.get`. Each loss uses some of these."""
 
@@ -327,6 +359,7 @@ class Settings(
     ScheduleSettings,
     OptimizerSettings,
     LossSettings,
+    FineTuningSettings,
     ModelSettings,
     DataSettings,
     TaskSettings,
@@ -339,9 +372,12 @@ _BELOW_ONE = (lambda value: 0 <= value < 1, Real, "at least 0 and less than 1")
 _FRACTION = (lambda value: 0 < value < 1, Real, "between 0 and 1")
 _RANGES: dict[str, tuple[Callable[[Any], bool], type, str]] = {
     **dict.fromkeys(("epochs", "batch_size", "eval_batch_size", "max_skipped_steps", "patience"), _ONE_OR_MORE),
-    **dict.fromkeys(("max_length", "gradient_accumulation_steps"), _ONE_OR_MORE),
+    **dict.fromkeys(("max_length", "gradient_accumulation_steps", "lora_rank"), _ONE_OR_MORE),
     **dict.fromkeys(("dropout", "warmup"), _BELOW_ONE),
     **dict.fromkeys(("validation_fraction", "test_fraction"), _FRACTION),
+    "head_epochs": (lambda value: value >= 0, Integral, "0 or more"),
+    "layer_decay": (lambda value: 0 < value <= 1, Real, "above 0 and at most 1"),
+    "lora_alpha": (lambda value: value > 0, Real, "above 0"),
     "image_size": (lambda value: 8 <= value <= 1024, Integral, "between 8 and 1024"),
     "vocabulary_size": (lambda value: value >= 257, Integral, "257 or more, a token per byte and the padding"),
     "seed": (lambda value: 0 <= value < 2**32, Integral, "between 0 and 4294967295"),
@@ -439,7 +475,7 @@ def identity(settings: Settings) -> dict[str, Any]:
     Two runs with the same identity on data with the same checksums compute the same.
     """
     record = as_record(settings)
-    irrelevant = {*names(DataSource), *names(ExecutionSettings)}
+    irrelevant = {*names(DataSource), *names(PretrainedSource), *names(ExecutionSettings)}
     return {name: record.get(name) for name in names(Settings) if name not in irrelevant}
 
 

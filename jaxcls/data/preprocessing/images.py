@@ -70,7 +70,9 @@ class ImagePreprocessor:
         schemas.check({"white": white}, {"white": int}, "the preprocessor")
         schemas.check(record, schema, "the preprocessor")
         height, width, channels = shape = record["shape"]
-        complete = len(record["mean"]) == len(record["deviation"]) == channels and min(record["deviation"]) > 0
+        # Those of a pretrained encoder have three channels, and turn gray images into color.
+        complete = len(record["mean"]) == len(record["deviation"]) and min(record["deviation"], default=0) > 0
+        complete = complete and (len(record["mean"]) == channels or (len(record["mean"]), channels) == (3, 1))
         if not 1 <= white <= decoding.DEEP_WHITE or min(shape) < 1 or math.prod(shape) > 1 << 28 or not complete:
             raise InputError(f"the preprocessor of images of shape {shape} is damaged.")
         return cls((height, width, channels), tuple(record["mean"]), tuple(record["deviation"]), white)

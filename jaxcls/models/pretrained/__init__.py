@@ -1,6 +1,5 @@
 """Pretrained encoders: networks from their papers, with the weights of published checkpoints, and a new classifier."""
 
-import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -70,10 +69,14 @@ class PretrainedModel(Model):
       architecture: that of the checkpoint.
       merged: ``(params, model_state)`` of this model -> those of a :class:`Classifier`, of which nothing is frozen or
         adapted.
+      features: ``(params, model_state, inputs) -> (N, features)``, what the classifier takes.
+      record: of the checkpoint, see :attr:`jaxcls.models.pretrained.checkpoint.Checkpoint.record`.
     """
 
     architecture: Architecture
     merged: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]
+    features: Callable[..., jax.Array]
+    record: Mapping[str, Any]
 
     def learning_rate_scale(self, decay: float = 1.0, head_first: int = 0) -> Callable[[PyTree], PyTree]:
         """Returns what :func:`jaxcls.optimizers.get` takes as ``learning_rate_scale``.
@@ -82,16 +85,20 @@ class PretrainedModel(Model):
           decay: factor of the learning rate from each block to the one before it; the classifier has the full rate.
           head_first: number of updates in which the classifier alone learns.
         """
-        layers = self.architecture.layers
+        return learning_rate_scale(self.architecture, decay, head_first)
 
-        def factor(path: Any, leaf: Any) -> Any:
-            module, _, name = weights.dotted(path).partition(".")
-            if module != "backbone":
-                return 1.0
-            scale = decay ** (layers + 1 - self.architecture.depth(name))
-            return lambda count: jnp.where(count < head_first, 0.0, scale)
 
-        return lambda params: jax.tree.map_with_path(factor, params)
+def learning_rate_scale(architecture: Architecture, decay: float, head_first: int) -> Callable[[PyTree], PyTree]:
+    """See :meth:`PretrainedModel.learning_rate_scale`."""
+
+    def factor(path: Any, leaf: Any) -> Any:
+        module, _, name = weights.dotted(path).partition(".")
+        if module != "backbone":
+            return 1.0
+        scale = decay ** (architecture.layers + 1 - architecture.depth(name))
+        return lambda count: jnp.where(count < head_first, 0.0, scale)
+
+    return lambda params: jax.tree.map_with_path(factor, params)
 
 
 def load(
@@ -138,7 +145,9 @@ def load(
             raise InputError(f"{path} has no classifier {architecture.head}; give num_classes for a new one.")
         num_classes = len(kernel)
     settings = FineTuning(pooling, freeze, lora_rank, lora_alpha, tuple(lora_targets))
-    model = build(architecture, num_classes, settings, dropout=dropout, dtype=dtype, remat=remat)
+    model = build(
+        architecture, num_classes, settings, record=checkpoint.record, dropout=dropout, dtype=dtype, remat=remat
+    )
     return with_weights(model, tensors, checkpoint.name, with_head=with_head)
 
 
@@ -153,9 +162,13 @@ class FineTuning(NamedTuple):
 
 
 def build(
-    architecture: Architecture, num_classes: int, settings: FineTuning, *, dropout: float, dtype: Any, remat: bool
-) -> PretrainedModel:
+    architecture: Architecture, num_classes: int, settings: FineTuning, *, record: Mapping[str, Any], dropout: float,
+    dtype: Any, remat: bool = False,
+) -> PretrainedModel:  # fmt: skip
     """Builds the model of an architecture, with random weights; see :func:`load` for the arguments.
+
+    Args:
+      record: of the checkpoint.
 
     Raises:
       InputError: ``freeze`` is none of those, or no layer has a name of ``lora_targets``.
@@ -167,24 +180,34 @@ def build(
         module, _, name = weights.dotted([jax.tree_util.DictKey(key) for key in path]).partition(".")
         return module == "backbone" and architecture.depth(name) <= depth
 
-    model = functional(
-        lambda rngs: Classifier(
-            architecture, num_classes, pooling=settings.pooling, dropout=dropout, dtype=dtype, rngs=rngs
-        ),
-        remat=remat,
-        frozen=frozen,
-    )
-    if not rank:
-        return _pretrained(model, architecture, lambda params, model_state: (params, model_state))
-    alpha = settings.lora_alpha or 2.0 * rank
-    model = lora.adapt(model, rank=rank, alpha=alpha, targets=settings.lora_targets)
-    return _pretrained(model, architecture, functools.partial(lora.merge, rank=rank, alpha=alpha))
+    def functions(classifier: type[Classifier]) -> Model:
+        return functional(
+            lambda rngs: classifier(
+                architecture, num_classes, pooling=settings.pooling, dropout=dropout, dtype=dtype, rngs=rngs
+            ),
+            remat=remat,
+            frozen=frozen,
+        )
 
+    model, encoder = functions(Classifier), functions(_Encoder)
 
-def _pretrained(model: Model, architecture: Architecture, merged: Callable[..., Any]) -> PretrainedModel:
+    def merged(params: PyTree, model_state: PyTree) -> tuple[PyTree, PyTree]:
+        return (params, model_state) if rank is None else lora.merge(params, model_state, rank=rank, alpha=alpha)
+
+    alpha = settings.lora_alpha or 2.0 * (rank or 1)
+    if rank is not None:
+        model = lora.adapt(model, rank=rank, alpha=alpha, targets=settings.lora_targets)
     made = PretrainedModel(*model)
-    made.architecture, made.merged = architecture, merged
+    made.architecture, made.merged, made.record = architecture, merged, record
+    made.features = lambda params, model_state, inputs: encoder.apply(*merged(params, model_state), inputs)[0]
     return made
+
+
+class _Encoder(Classifier):
+    """A classifier without its last layer."""
+
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        return self.features(inputs)
 
 
 def _frozen_depth(architecture: Architecture, freeze: str | int) -> int:
@@ -225,4 +248,6 @@ def with_weights(
         both: tuple[PyTree, PyTree] = jax.tree.unflatten(jax.tree.structure(shapes), leaves)
         return both
 
-    return _pretrained(Model(init, model.apply), model.architecture, model.merged)
+    with_constants = PretrainedModel(init, model.apply)
+    vars(with_constants).update(vars(model))
+    return with_constants

@@ -108,8 +108,8 @@ class Checkpoint:
 
     @property
     def record(self) -> dict[str, Any]:
-        """What a run keeps of it."""
-        return {"name": self.name, "revision": self.revision, "sha256": self.sha256, "config": dict(self.config)}
+        """What a run keeps of it: the revision on the hub, the SHA-256 of each file, and its config.json."""
+        return {"revision": self.revision, "sha256": self.sha256, "config": dict(self.config)}
 
     @functools.cached_property
     def _weight_files(self) -> list[str]:

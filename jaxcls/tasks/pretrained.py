@@ -1,0 +1,157 @@
+"""Tasks with ``--pretrained``: the recipe, the preprocessor and the model of a pretrained encoder.
+
+    python -m jaxcls.train --task sentiment --pretrained FOLDER
+    python -m jaxcls.train --task image_folder --data PHOTOS --pretrained FOLDER --freeze backbone
+
+Without an option, all weights learn, at a low rate. --freeze backbone computes the features of each example once and
+learns the classifier alone: the fastest. --lora-rank 8 learns small changes of the attention layers.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcls._utils.errors import InputError, flag
+from jaxcls.data.preprocessing import Preprocessor, images, texts
+from jaxcls.models import pretrained
+from jaxcls.models.pretrained import FineTuning, PretrainedModel, architecture, checkpoint
+from jaxcls.models.pretrained.architecture import Architecture
+from jaxcls.models.pretrained.checkpoint import Checkpoint
+from jaxcls.tasks.task import Task, required
+from jaxcls.training import settings as all_settings
+from jaxcls.training.settings import FineTuningSettings, Settings
+
+NAME = "pretrained"
+# Longer texts are rarely worth their time, which grows with the square of the length.
+_MAX_LENGTH = 256
+
+# By what learns: a new classifier on fixed features needs many cheap epochs at a high rate, and all weights few at a
+# low one (Devlin et al. 2018, appendix A.3; Hu et al. 2021, appendix D).
+_COMMON = Settings(
+    model=NAME, optimizer="adamw", weight_decay=0.01, schedule="warmup_cosine", warmup=0.1, dropout=0.1, batch_size=32,
+    pooling="mean",
+)  # fmt: skip
+_TEXT_RATES = {"all": (3, 5e-5), "lora": (4, 1e-3), "backbone": (20, 1e-3)}
+_IMAGE_RATES = {"all": (8, 3e-4), "lora": (8, 2e-3), "backbone": (30, 1e-3)}
+
+
+class Source(NamedTuple):
+    """The checkpoint that a run starts from."""
+
+    checkpoint: Checkpoint
+    architecture: Architecture
+
+
+def find(settings: Settings) -> Source:
+    """Finds the checkpoint of ``--pretrained``; its weights are not read yet."""
+    source = checkpoint.find(required(settings, "pretrained"), settings.revision)
+    return Source(source, architecture.find(source.config, source.name))
+
+
+def specialize(task: Task, settings: Settings) -> Task:
+    """Returns the task with a recipe for fine-tuning in place of that of its own models.
+
+    Raises:
+      InputError: the task takes no such encoder.
+    """
+    source = find(settings)
+    if task.pretrained != source.architecture.inputs:
+        takes = f"takes encoders of {task.pretrained}" if task.pretrained else "takes no --pretrained"
+        raise InputError(
+            f"--task {task.name} {takes}, and {settings.pretrained} is an encoder of {source.architecture.inputs}."
+        )
+    mode = "lora" if settings.lora_rank else "backbone" if settings.freeze == "backbone" else "all"
+    epochs, rate = (_TEXT_RATES if task.pretrained == "texts" else _IMAGE_RATES)[mode]
+    changes: dict[str, Any] = {"epochs": epochs, "learning_rate": rate, "freeze": settings.freeze or "nothing"}
+    if task.pretrained == "texts":
+        changes |= {"max_length": min(_MAX_LENGTH, source.architecture.max_length or _MAX_LENGTH)}
+    else:
+        changes |= {"image_size": source.checkpoint.pixels[0], "pooling": None}
+    of_model = (*all_settings.names(all_settings.OptimizerSettings), *all_settings.names(all_settings.ScheduleSettings))
+    changes = dict.fromkeys((*of_model, "vocabulary_size")) | all_settings.select(_COMMON, Settings) | changes
+    # What a new Settings object has of itself is no choice of the recipe.
+    changes = {name: value for name, value in changes.items() if value != getattr(Settings(), name) or value is None}
+    presets = {
+        name: preset._replace(settings=dataclasses.replace(preset.settings, **changes))
+        for name, preset in task.presets.items()
+    }
+    return dataclasses.replace(task, presets=presets)
+
+
+def check(settings: Settings) -> None:
+    """Raises InputError for options of a pretrained encoder that do not fit together, or have none."""
+    if settings.pretrained is None:
+        for name in all_settings.select(settings, FineTuningSettings):
+            raise InputError(f"{flag(name)} is for a pretrained encoder: give --pretrained, or leave it out.")
+    elif settings.model != NAME:
+        raise InputError(f"--pretrained replaces --model {settings.model}: leave one out.")
+    if settings.lora_rank is not None and settings.freeze not in (None, "nothing"):
+        raise InputError(f"--lora-rank freezes all but its own weights: leave out --freeze {settings.freeze}.")
+    for name in ("lora_alpha", "lora_targets"):
+        if settings.lora_rank is None and getattr(settings, name) is not None:
+            raise InputError(f"{flag(name)} goes with --lora-rank; give both, or leave it out.")
+
+
+def fit_preprocessor(source: Source, inputs: np.ndarray, settings: Settings) -> Preprocessor:
+    """Returns the preprocessor of the checkpoint: its tokenizer, or its mean and deviation of pixels."""
+    if source.architecture.inputs == "texts":
+        return texts.pretrained(
+            source.checkpoint.tokenizer,
+            inputs,
+            padding=source.architecture.padding,
+            vocabulary_size=int(source.checkpoint.config["vocab_size"]),
+            max_length=required(settings, "max_length"),
+            where=source.checkpoint.name,
+        )
+    _, mean, deviation = source.checkpoint.pixels
+    height, width, channels = inputs.shape[1:]
+    return images.ImagePreprocessor(
+        (height, width, channels), tuple(255 * value for value in mean), tuple(255 * value for value in deviation)
+    )
+
+
+def build_model(
+    settings: Settings, num_classes: int, record: Mapping[str, Any], source: Source | None = None
+) -> PretrainedModel:
+    """Builds the model of resolved settings.
+
+    Args:
+      num_classes: number of logits.
+      record: of the checkpoint.
+      source: where the first weights are read from; without it, they are random.
+    """
+    options = FineTuning(
+        settings.pooling or "mean",
+        settings.freeze or "nothing",
+        settings.lora_rank,
+        settings.lora_alpha,
+        settings.lora_targets or FineTuning().lora_targets,
+    )
+    model = pretrained.build(
+        architecture.find(record["config"], "the record of the run"),
+        num_classes,
+        options,
+        record=record,
+        dropout=settings.dropout,
+        dtype=jnp.dtype(settings.dtype),
+        remat=settings.remat,
+    )
+    if source is None:
+        return model
+    return pretrained.with_weights(model, source.checkpoint.tensors(), source.checkpoint.name)
+
+
+def learning_rate_scale(record: Mapping[str, Any], settings: Settings, updates_per_epoch: int = 0) -> Any:
+    """Returns the factors of the learning rate, for :func:`jaxcls.optimizers.get`.
+
+    Args:
+      record: of the checkpoint.
+    """
+    return pretrained.learning_rate_scale(
+        architecture.find(record["config"], "the record of the run"),
+        settings.layer_decay or 1.0,
+        (settings.head_epochs or 0) * updates_per_epoch,
+    )
