@@ -8,13 +8,21 @@ learns the classifier alone: the fastest. --lora-rank 8 learns small changes of 
 """
 
 import dataclasses
-from collections.abc import Mapping
+import hashlib
+import io
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcls._utils import environment, files
+from jaxcls._utils.clock import clock
 from jaxcls._utils.errors import InputError, flag
+from jaxcls.data.batching import Examples
 from jaxcls.data.preprocessing import Preprocessor, images, texts
 from jaxcls.models import pretrained
 from jaxcls.models.pretrained import FineTuning, PretrainedModel, architecture, checkpoint
@@ -22,7 +30,11 @@ from jaxcls.models.pretrained.architecture import Architecture
 from jaxcls.models.pretrained.checkpoint import Checkpoint
 from jaxcls.tasks.task import Task, required
 from jaxcls.training import settings as all_settings
+from jaxcls.training import steps
+from jaxcls.training.experiment import Experiment
+from jaxcls.training.run import RunData, sha256
 from jaxcls.training.settings import FineTuningSettings, Settings
+from jaxcls.training.steps import TrainState
 
 NAME = "pretrained"
 # Longer texts are rarely worth their time, which grows with the square of the length.
@@ -142,6 +154,53 @@ def build_model(
     if source is None:
         return model
     return pretrained.with_weights(model, source.checkpoint.tensors(), source.checkpoint.name)
+
+
+def on_features(
+    experiment: Experiment, state: TrainState, data: RunData, settings: Settings, say: Callable[[str], None]
+) -> tuple[Experiment, RunData]:
+    """Returns the experiment and the data with the features of a frozen encoder in place of its inputs.
+
+    The features are saved in the cache directory, with their SHA-256.
+    """
+    folder = environment.cache_directory() / "features"
+    folder.mkdir(parents=True, exist_ok=True)
+    assert experiment.pretrained is not None
+    assert experiment.preprocessor is not None
+    decides = [experiment.pretrained.record["sha256"], experiment.preprocessor.as_record()]
+    decides += [settings.pooling, settings.dtype, jax.__version__]
+
+    def replaced(examples: Examples | None) -> Examples | None:
+        if examples is None:
+            return None
+        key = hashlib.sha256(json.dumps([decides, sha256(examples.inputs)]).encode()).hexdigest()
+        path = folder / f"{key}.npy"
+        features = _read_features(path)
+        if features is None:
+            with clock(f"computing the features of {len(examples):,} examples", say):
+                features = experiment.features_of_arrays(state, examples.inputs)
+            content = io.BytesIO()
+            np.save(content, features)
+            files.write_atomically(path, hashlib.sha256(content.getvalue()).digest() + content.getvalue())
+        return examples._replace(inputs=features)
+
+    learner = dataclasses.replace(
+        experiment, preprocess=steps.identity, augment=steps.no_augmentation, tta=(), buckets=None, preprocessor=None
+    )
+    train = replaced(data.train)
+    assert train is not None
+    return learner, RunData(train, replaced(data.validation), replaced(data.test))
+
+
+def _read_features(path: Path) -> np.ndarray | None:
+    """Reads features from the cache; None if there are none, or the file is damaged."""
+    if not path.exists():
+        return None
+    content = path.read_bytes()
+    if hashlib.sha256(content[32:]).digest() != content[:32]:
+        return None
+    features: np.ndarray = np.load(io.BytesIO(content[32:]), allow_pickle=False)
+    return features
 
 
 def learning_rate_scale(record: Mapping[str, Any], settings: Settings, updates_per_epoch: int = 0) -> Any:

@@ -12,7 +12,7 @@ from jaxcls.data import duplicates
 from jaxcls.optimizers.schedules import OPEN_ENDED
 from jaxcls.reports import callbacks as loggers
 from jaxcls.reports.callbacks import Callback
-from jaxcls.tasks import build, predictor
+from jaxcls.tasks import build, predictor, pretrained
 from jaxcls.tasks.predictor import LastState
 from jaxcls.training import saving, settings
 from jaxcls.training.experiment import Experiment, shardings
@@ -70,7 +70,8 @@ def train_task(
         say(f"continuing from {resolved.continue_from} after {len(history)} epochs, for {resolved.epochs} more")
 
     identity = settings.identity(resolved)
-    preset = settings.identity(build.with_recipe(task, Settings(task=task.name, preset=resolved.preset)))
+    of_preset = Settings(task=task.name, preset=resolved.preset, pretrained=resolved.pretrained)
+    preset = settings.identity(build.with_recipe(task, of_preset))
     differences = {name: preset[name] for name in sorted(identity) if preset[name] != identity[name]}
     checkpoint = {} if experiment.pretrained is None else experiment.pretrained.record["sha256"]
     others = {f"pretrained/{name}": value for name, value in checkpoint.items()}
@@ -95,12 +96,15 @@ def train_task(
     )
     if extensible:
         del identity["epochs"]
+    data, learner = RunData(built.train, validation, test), experiment
+    if experiment.pretrained is not None and resolved.freeze == "backbone":
+        learner, data = pretrained.on_features(experiment, state, data, resolved, say)
     mode = monitor_mode(experiment.objective, resolved.monitor, resolved.patience, has_validation=True)
     values = vars(resolved) | {"mode": mode}
     return train_and_test(
-        experiment,
+        learner,
         state,
-        RunData(built.train, validation, test),
+        data,
         FitConfig(**{name: values[name] for name in FitConfig._fields}),
         run_directory,
         Reported(

@@ -131,6 +131,16 @@ class Experiment:
         """
         return self.scores(steps.evaluated_weights(state), self.transform(inputs), shrink_batch=True)
 
+    def features(self, state: TrainState, inputs: PyTree) -> np.ndarray:
+        """Returns the features of inputs that a pretrained encoder computes, float32 (N, features), on the host.
+
+        Raises:
+          InputError: the model is not from :func:`jaxcls.models.pretrained.load`.
+        """
+        if self.pretrained is None:
+            raise InputError("features are those of a pretrained encoder; give one, from models.pretrained.load.")
+        return self.features_of_arrays(state, self.transform(inputs))
+
     def evaluate(self, state: TrainState, data: Any) -> dict[str, float]:
         """Returns the loss and the metrics of examples; with several outputs also of each, as in 'article_accuracy'.
 
@@ -290,6 +300,14 @@ class Experiment:
             return jax.tree.map(lambda leaf: np.zeros((0, *leaf.shape[1:]), leaf.dtype), scores)
         size = prediction_batch_size(count, self.eval_batch_size) if shrink_batch else self.eval_batch_size
         return self._map_batches(lambda *batch: self.prediction_step(*batch)[0], weights, inputs, batch_size=size)
+
+    def features_of_arrays(self, state: TrainState, arrays: PyTree) -> np.ndarray:
+        """Returns the features of input arrays; see :meth:`features`."""
+        assert self.pretrained is not None
+        encode = self.pretrained.features
+        step = jax.jit(lambda params, model_state, inputs: encode(params, model_state, self.preprocess(inputs)))
+        features: np.ndarray = self._map_batches(step, steps.evaluated_weights(state), arrays, batch_size=64)
+        return features
 
     def loss_and_metrics(self, state: TrainState, data: Examples) -> dict[str, float]:
         """Returns the loss and the metrics of examples that are known to be valid."""
