@@ -109,3 +109,14 @@ class Dropout(nnx.Dropout):
 
     def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]
         return x if self.deterministic or not self.rate else kernels.dropout(self.rngs(), x, self.rate)
+
+
+def gelu(x: jax.Array) -> jax.Array:
+    """The exact GELU (Hendrycks and Gimpel 2016, arXiv 1606.08415).
+
+    By erf, as in PyTorch, which takes less time on a CPU than erfc in ``jax.nn.gelu``.
+
+    >>> gelu(jnp.array([-9.0, 0.0, 1.0])).round(4).tolist()
+    [-0.0, 0.0, 0.8413]
+    """
+    return 0.5 * x * (1 + jax.lax.erf(x * 0.5**0.5))

@@ -47,6 +47,8 @@ class Architecture:
         the first block, ..., ``layers`` for the last block and what follows it.
       layers: the number of blocks.
       head: the name of the classifier in the checkpoint, if it has one, such as ``classifier``.
+      canonical: the name of a tensor in an older checkpoint, or in one of the backbone alone -> its name in one with a
+        classifier, as in ``tensor``, ``head`` and ``other``.
       other: a pattern of the names of tensors that a classifier does not use, such as a masked language model's.
       padding: the token of padding.
       max_length: the number of positions of a text, including special tokens.
@@ -58,6 +60,7 @@ class Architecture:
     depth: Callable[[str], int]
     layers: int
     head: str
+    canonical: Callable[[str], str] = str
     other: str = r"(?!)"
     padding: int = 0
     max_length: int | None = None

@@ -35,6 +35,7 @@ def from_tensors(
       InputError: a tensor is missing, has another shape, or is neither used nor known to be of another head; the
         message names them.
     """
+    tensors = {architecture.canonical(name): tensor for name, tensor in tensors.items()}
     missing, misshaped, used = [], [], set()
 
     def take(path: Any, leaf: jax.ShapeDtypeStruct) -> np.ndarray | None:
