@@ -193,8 +193,13 @@ def read_arrays(path: Path) -> Unlabeled:
     try:
         content = np.load(path, allow_pickle=False)
         inputs = dict(content) if isinstance(content, np.lib.npyio.NpzFile) else content
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} is not a readable .npy or .npz file ({error}).") from None
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        # NumPy itself advises to unpickle the file.
+        raise InputError(
+            f"{path}: {getattr(error, 'strerror', None) or 'is no .npy or .npz file of numbers'}. A run of "
+            "jaxcls.compile takes such a file alone, as it does not know how your program decodes images or other "
+            "files: decode them as it does, write what the model takes with numpy.save, and give that file."
+        ) from None
     inputs = as_arrays(inputs)
     _check_lengths((inputs,))
     count = len(jax.tree.leaves(inputs)[0])

@@ -22,12 +22,14 @@ class Split(NamedTuple):
       sample_weight: float32 (N,), or None if every example has the same weight.
       groups: (N,) of any type, or None. Examples of one group, such as the images of one patient, are never divided
         between splits.
+      deepest: (N,), the greatest value of each image of more than 8 bits, else 0; or None.
     """
 
     inputs: PyTree
     labels: Any
     sample_weight: np.ndarray | None = None
     groups: np.ndarray | None = None
+    deepest: np.ndarray | None = None
 
     def take(self, rows: np.ndarray) -> "Split":
         """Returns the examples of these rows, integer indices or a boolean mask.
@@ -35,9 +37,7 @@ class Split(NamedTuple):
         >>> Split({"x": np.arange(3.0)}, np.arange(3)).take(np.array([2, 0])).labels
         array([2, 0])
         """
-        sample_weight = None if self.sample_weight is None else self.sample_weight[rows]
-        groups = None if self.groups is None else self.groups[rows]
-        return Split(_rows(self.inputs, rows), _rows(self.labels, rows), sample_weight, groups)
+        return Split(*(None if arrays is None else _rows(arrays, rows) for arrays in self))
 
     @property
     def num_examples(self) -> int:

@@ -352,7 +352,8 @@ def _read(path: Path, preprocessor: Mapping[str, Any] | None) -> Any:
         names, *rows = (row for row in csv_reader(content.decode(), separator) if row)
         return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
     except (OSError, EOFError, zlib.error, ValueError, SyntaxError, RecursionError, csv.Error) as error:
-        raise ExportError(f"{path}: cannot be read: {error}.") from None
+        needs = "it must be an .npy or .npz file of what the model takes, which cannot decode other files"
+        raise ExportError(f"{path}: cannot be read: {needs if kind == 'arrays' else error}.") from None
 
 
 def _no_formula(name: str) -> str:

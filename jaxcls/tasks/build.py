@@ -1,6 +1,5 @@
 """The chain from settings to an experiment and its data: resolve, load, split, preprocess, build."""
 
-import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Mapping
@@ -15,8 +14,7 @@ from jaxcls._utils.clock import clock
 from jaxcls._utils.errors import InputError, error_context, flag, listed, unknown_name
 from jaxcls.data.batching import Examples, copies, examples, steps_per_epoch
 from jaxcls.data.dataset import Dataset, Split, describe
-from jaxcls.data.preprocessing import Preprocessor, tables
-from jaxcls.data.preprocessing.images import ImagePreprocessor
+from jaxcls.data.preprocessing import Preprocessor, from_record, tables
 from jaxcls.models import Model, functional
 from jaxcls.tasks import pretrained
 from jaxcls.tasks.task import Task
@@ -83,8 +81,8 @@ def build(
                     task.fit_preprocessor if source is None else functools.partial(pretrained.fit_preprocessor, source)
                 )
                 preprocessor = fit(splits.train.inputs, resolved)
-            if dataset.white is not None and isinstance(preprocessor, ImagePreprocessor):
-                preprocessor = dataclasses.replace(preprocessor, white=dataset.white)
+            if dataset.white is not None:
+                preprocessor = from_record(preprocessor.as_record() | {"white": dataset.white})
             train = preprocess(preprocessor, splits.train)
         if isinstance(preprocessor, tables.TablePreprocessor) and task.takes("label_column"):
             say(tables.summary(preprocessor))

@@ -33,7 +33,6 @@ TASK = Task(
     summary="pneumonia in chest radiographs of children, imbalanced",
     problem="binary",
     load=lambda settings: load_pneumonia(settings.source, settings.data_dir, size=required(settings, "image_size")),
-    read=radiographs.read,
     fit_preprocessor=lambda inputs, settings: images.fit(inputs),
     models=radiographs.MODELS,
     pretrained="images",

@@ -9,8 +9,9 @@ Fashion-MNIST articles, gray, 128 x 128. On 2 cores (AMD Zen 5, native kernels) 
 0.569, and 0.823 at an IoU of 0.5, on 400 scenes of articles not used in training.
 
 FOLDER may also hold train, valid and test with COCO's JSON or VOC's XML next to the images, as Roboflow writes them, or
-one file of annotations, of which --test-fraction is held out. Annotations that are not as they should be are repaired
-or left out, and counted in the first line of output; --strict-annotations refuses them.
+one file of annotations, of which --test-fraction is held out. Annotations that are not as they should be, and images
+that cannot be decoded, are repaired or left out, and counted in the first line of output; --strict-annotations refuses
+them.
 
 Pitfalls:
 - Nearly all anchors are background. After three epochs, an initial probability of one half costs more than half of the
@@ -70,7 +71,6 @@ TASK = Task(
     summary="objects in images: COCO's layout, Pascal VOC's, or composed scenes",
     problem="detection",
     load=load,
-    read=lambda path, settings: object_detection.read_unlabeled(path, required(settings, "image_size"), 3),
     fit_preprocessor=lambda inputs, settings: images.fit_canvases(inputs),
     models={
         "retinanet": RetinaNet,

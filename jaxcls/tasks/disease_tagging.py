@@ -48,7 +48,6 @@ TASK = Task(
     summary="14 findings in chest radiographs, several or none in each",
     problem="multilabel",
     load=load,
-    read=radiographs.read,
     fit_preprocessor=lambda inputs, settings: images.fit(inputs),
     models=radiographs.MODELS,
     pretrained="images",

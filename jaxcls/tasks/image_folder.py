@@ -20,7 +20,6 @@ import functools
 from jaxcls.data import augmentation, sources
 from jaxcls.data.dataset import Dataset
 from jaxcls.data.datasets import image_folders
-from jaxcls.data.formats import images
 from jaxcls.data.preprocessing import images as image_preprocessing
 from jaxcls.data.samples import image_folder as sample
 from jaxcls.models import vision
@@ -53,7 +52,6 @@ TASK = Task(
     summary="your images, in one folder per class",
     problem="multiclass",
     load=load,
-    read=lambda path, settings: images.read_unlabeled(path, required(settings, "image_size"), 3),
     fit_preprocessor=lambda inputs, settings: image_preprocessing.fit(inputs),
     models={"mlp": vision.MLP, "cnn": vision.CNN, "resnet": functools.partial(vision.ResNet, pooled_stem=True)},
     pretrained="images",

@@ -16,9 +16,10 @@ from jaxcls._utils.errors import InputError, error_context
 from jaxcls.checkpoints import CheckpointManager, Restored
 from jaxcls.data import adapters
 from jaxcls.data.dataset import Unlabeled
+from jaxcls.data.datasets import object_detection
 from jaxcls.data.formats import images
 from jaxcls.data.preprocessing import from_record
-from jaxcls.data.preprocessing.images import ImagePreprocessor
+from jaxcls.data.preprocessing.images import DetectionPreprocessor, ImagePreprocessor
 from jaxcls.export.exportable import Exportable
 from jaxcls.kernels import native
 from jaxcls.reports import run_directory
@@ -96,10 +97,13 @@ class Predictor(NamedTuple):
 
         Without a task, these are NumPy's arrays.
         """
+        read = self.task and self.task.read
         match self.experiment.preprocessor:
-            case ImagePreprocessor(shape=(height, width, channels), white=white) if images.is_image(path):
-                return images.read_unlabeled(path, height if height == width else (height, width), channels, white)
-        return self.task.read(path, self.task_settings) if self.task else adapters.read_arrays(path)
+            case DetectionPreprocessor(pixels=ImagePreprocessor(shape=(side, *_), white=white)):
+                return object_detection.read_unlabeled(path, side, 3, white)
+            case ImagePreprocessor(shape=(height, width, channels), white=white) if not read or images.is_image(path):
+                return images.read_unlabeled(path, (height, width), channels, white)
+        return read(path, self.task_settings) if read else adapters.read_arrays(path)
 
     def exportable(self, inputs: PyTree = None) -> Exportable:
         """Returns what is exported.

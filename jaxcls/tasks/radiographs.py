@@ -1,13 +1,10 @@
-"""What the tasks on radiographs share: reading, networks and settings."""
+"""What the tasks on radiographs share: networks and settings."""
 
 import functools
-from pathlib import Path
 
 from jaxcls.data import augmentation
-from jaxcls.data.dataset import Unlabeled
-from jaxcls.data.formats.images import read_unlabeled
 from jaxcls.models import vision
-from jaxcls.tasks.task import Models, required
+from jaxcls.tasks.task import Models
 from jaxcls.training.settings import Settings
 
 MODELS: Models = {
@@ -19,8 +16,3 @@ SETTINGS = Settings(
 )
 # No mirroring: the heart is on one side.
 AUGMENT = augmentation.inputs_only(augmentation.shift(4))
-
-
-def read(path: Path, settings: Settings) -> Unlabeled:
-    """Reads radiographs to predict, from an image file or a folder."""
-    return read_unlabeled(path, required(settings, "image_size"), 1)

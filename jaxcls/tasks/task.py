@@ -45,7 +45,8 @@ class Task:
       problem: decides the losses, metrics and averages that fit; a dict by output for a model with several outputs.
         If the user's data decides it, this is the problem of the sample, which `specialize` replaces.
       load: resolved settings -> Dataset.
-      read: the input of ``jaxcls predict`` and the settings of the run -> the examples to predict.
+      read: the input of ``jaxcls predict`` and the settings of the run -> the examples to predict. None for image files
+        only, which need no more than the preprocessor.
       fit_preprocessor: the training inputs and the settings -> the fitted preprocessor.
       models: name -> ``(*, num_classes, dropout, dtype, rngs, **preprocessor.model_arguments) -> nnx.Module``;
         ``num_classes`` is the number of logits: 1 for a binary problem, the sum over all outputs.
@@ -63,11 +64,11 @@ class Task:
     summary: str
     problem: AnyProblemName | Mapping[str, ProblemName]
     load: Callable[[Settings], Dataset]
-    read: Callable[[Path, Settings], Unlabeled]
     fit_preprocessor: Callable[[PyTree, Settings], Preprocessor]
     models: Models
     presets: Mapping[str, Preset]
     metrics: Sequence[str]
+    read: Callable[[Path, Settings], Unlabeled] | None = None
     split: Callable[..., tuple[np.ndarray, np.ndarray]] = splits.stratified
     data_settings: Sequence[str] = ("data_dir",)
     pretrained: Literal["texts", "images"] | None = None

@@ -89,7 +89,8 @@ class DataSettings(DataSource):
     skip_damaged: bool | None = None
     """skip and count images that cannot be decoded, instead of stopping (image_folder)"""
     strict_annotations: bool | None = None
-    """stop at annotations that are not as they should be, instead of repairing or leaving them out (detection)"""
+    """stop at annotations that are not as they should be and images that cannot be decoded, instead of repairing or
+    leaving them out (detection)"""
     image_size: int | None = None
     """height and width in pixels to which images are resized"""
     max_length: int | None = None

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 from jaxcls._utils.errors import InputError
 from jaxcls.data import duplicates, splits
 from jaxcls.data.datasets import object_detection
-from jaxcls.data.formats import boxes, coco
+from jaxcls.data.formats import boxes, coco, images
 from jaxcls.data.samples import scenes
 
 
@@ -218,6 +219,7 @@ def test_missing_or_inconsistent_files_are_refused(folder, damage, message):
     ("damage", "note"),
     [
         (without_image, "warning: 1 images are left out, such as .*there is no image 1.png; 1 of 4"),
+        (with_a_broken_image, "3 . 2 objects; .*1 images of .*val2017 cannot be decoded and are left out, such as 1"),
         (with_another_category, "3 objects"),
         (leading_out, "3 objects"),
     ],
@@ -225,6 +227,59 @@ def test_missing_or_inconsistent_files_are_refused(folder, damage, message):
 def test_inconsistent_files_are_repaired_or_left_out_and_counted(folder, damage, note):
     damage(folder)
     assert re.search(note, load(folder).provenance.note)
+
+
+def test_only_images_that_cannot_be_decoded_are_an_error(folder):
+    for path in (folder / "train2017").glob("*.png"):
+        path.write_bytes(b"no")
+    with pytest.raises(InputError, match=r"train2017/0\.png: not an image"):
+        load(folder)
+
+
+def test_images_of_12_bits_in_16_keep_their_levels(folder):
+    deep = np.random.default_rng(0).integers(0, 4096, (40, 40), np.uint16)
+    Image.fromarray(deep).save(folder / "train2017" / "2.png")
+    dataset = load(folder, size=40)
+    assert dataset.white == 4095
+    expected = np.rint(deep / 4095 * 255)
+    np.testing.assert_allclose(dataset.train.inputs["image"][2, ..., 1], expected, atol=1)
+    read = object_detection.read_unlabeled(folder / "train2017", 40, 3, dataset.white).inputs["image"]
+    np.testing.assert_array_equal(read, dataset.train.inputs["image"])
+    np.testing.assert_allclose(images.open_upright(folder / "train2017" / "2.png"), expected, atol=1)
+
+
+@pytest.mark.parametrize(("annotated", "on_disk"), [("NFC", "NFD"), ("NFD", "NFC"), ("NFD", "NFD")])
+@pytest.mark.parametrize("layout", ["coco", "voc", "xml"])
+def test_names_that_differ_in_their_unicode_form_are_one(tmp_path, layout, annotated, on_disk):
+    name, actual = (
+        unicodedata.normalize(form, "caf\N{LATIN SMALL LETTER E WITH ACUTE}") for form in (annotated, on_disk)
+    )
+    if layout == "coco":
+        write_coco(tmp_path)
+        for file in (tmp_path / "annotations").glob("*.json"):
+            text = (
+                file.read_text()
+                .replace("0.png", f"{name}.png")
+                .replace('"box"', f'"{name if "train" in file.name else actual}"')
+            )
+            file.write_text(text)
+        paths = tmp_path.glob("*/0.png")
+    else:
+        write_voc(tmp_path, {"train": ["a", "b"], "val": ["c"]})
+        for file in tmp_path.glob("Annotations/*.xml"):
+            file.write_text(file.read_text().replace("box</", f"{actual if file.stem == 'c' else name}</"))
+        (tmp_path / "ImageSets" / "Main" / "train.txt").write_text(f"{name}\nb")
+        (tmp_path / "Annotations" / "a.xml").rename(tmp_path / "Annotations" / f"{name}.xml")
+        paths = tmp_path.glob("JPEGImages/a.jpg")
+        if layout == "xml":
+            shutil.rmtree(tmp_path / "ImageSets")
+    for path in [*paths]:
+        path.rename(path.with_stem(actual))
+    dataset = load(tmp_path, test_fraction=0.4)
+    assert dataset.class_names[0] == unicodedata.normalize("NFC", name)
+    assert actual in {Path(file).stem for file in [*dataset.train.groups, *dataset.test.groups]}
+    assert "warning" not in dataset.provenance.note
+    assert len({*dataset.class_names}) == len(dataset.class_names) == (2 if layout == "coco" else 1)
 
 
 PEOPLES = {

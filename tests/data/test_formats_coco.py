@@ -7,6 +7,7 @@ import hypothesis
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+from pycocotools import mask
 
 from jaxcls._utils.errors import InputError
 from jaxcls.data.formats import coco
@@ -69,6 +70,24 @@ def test_small_overshoots_are_clipped(written, box, clipped):
     assert coco.read(written(("annotations", 0, "bbox", box))).boxes[0][0].tolist() == clipped
 
 
+def masked(segmentation):
+    return {"id": 1, "image_id": 7, "category_id": 18, "segmentation": segmentation, "iscrowd": 1}
+
+
+@pytest.mark.parametrize("filled", [0.01, 0.3, 1])
+@pytest.mark.parametrize("sized", [True, False])
+def test_the_box_of_a_mask_encloses_its_pixels(written, filled, sized):
+    pixels = np.asfortranarray(np.random.default_rng(0).random((20, 40)) < filled, np.uint8)
+    rows, columns = np.nonzero(pixels)
+    changed = np.flatnonzero(np.diff(pixels.T.ravel(), prepend=0, append=2))
+    compressed = mask.encode(pixels)["counts"].decode()
+    for counts in (compressed, np.diff(changed, prepend=0).tolist()):
+        annotation = masked({"size": [20, 40], "counts": counts})
+        path = written(("annotations", 0, annotation), *([] if sized else [("images", 0, "height", None)]))
+        box = coco.read(path, Repairs(strict=sized)).boxes[0][0].tolist()
+        assert box == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -85,6 +104,11 @@ def test_small_overshoots_are_clipped(written, box, clipped):
         (("annotations", 0, "bbox", [True, 2, 3, 4]), r"annotation 1 .*must be \[x, y, width, height\]"),
         (("annotations", 0, "bbox", [10**400, 2, 3, 4]), r"annotation 1 .*must be \[x, y, width, height\]"),
         (("annotations", 0, "bbox", None), r"annotation 1 .*must be \[x, y, width, height\]"),
+        (("annotations", 0, masked({"size": [20, 40], "counts": "~~\x01"})), "annotation 1 .*its segmentation is"),
+        (("annotations", 0, masked({"size": [20, 40], "counts": [9, 4000]})), "annotation 1 .*run-length encoding"),
+        (("annotations", 0, masked({"size": [40, 20], "counts": [9, 4]})), "annotation 1 .*of the size of its image"),
+        (("annotations", 0, masked({"size": [20], "counts": [9, None]})), "annotation 1 .*its segmentation is"),
+        (("annotations", 0, masked({"size": [20, 40], "counts": [800]})), "annotation 1 .*has no area"),
         (("annotations", 0, "image_id", 8), "annotation 1: its image_id 8 is not in the file"),
         (("annotations", 0, "category_id", 9), r"annotation 1: its category_id 9 .*2 \(cat\), 18 \(dog\)"),
         (("annotations", 0, "category_id", "dog"), "annotation 1: its category_id is 'dog'; it must be an integer"),

@@ -99,6 +99,7 @@ def test_impossible_canvases_are_rejected(canvases):
     record = images.fit_canvases(sized([(96, 128)])).as_record()
     with pytest.raises(InputError, match="canvases"):
         from_record(record | {"canvases": canvases})
+    assert from_record(record | {"white": 4095}).pixels.white == 4095
 
 
 def test_another_canvas_size_and_nonzero_padding_are_rejected():

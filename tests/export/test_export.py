@@ -7,6 +7,8 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import hypothesis
 import jax
@@ -19,7 +21,7 @@ from PIL import Image
 
 from jaxcls._utils.errors import InputError
 from jaxcls.cli.main import main
-from jaxcls.data.formats import tables
+from jaxcls.data.formats import pixels, tables
 from jaxcls.data.preprocessing import from_record
 from jaxcls.data.preprocessing import tables as table_preparation
 from jaxcls.data.samples import leaf, toxic_comment
@@ -110,6 +112,21 @@ def test_image_files_are_read_as_by_jaxcls_predict_and_keep_their_names(runs, ex
     (tmp_path / "images" / "e.png").write_bytes(b"no")
     with pytest.raises(loader.ExportError, match=r"e\.png: cannot be read as an image"):
         model.read(tmp_path / "images")
+
+
+@pytest.mark.parametrize("kind", ["images", "detection"])
+def test_images_of_12_bits_are_read_as_by_jaxcls_predict(tmp_path, kind):
+    deep = np.random.default_rng(0).integers(0, 4096, (16, 16), np.uint16)
+    Image.fromarray(deep).save(tmp_path / "a.png")
+    record = {"type": kind, "shape": [16, 16, 1], "mean": [0.0], "deviation": [1.0], "white": 4095, "canvases": []}
+    learned = SimpleNamespace(
+        experiment=SimpleNamespace(preprocessor=from_record(record)), task=SimpleNamespace(read=None)
+    )
+    model = loader.Model({"preprocessor": record}, {}, (), folder=Path(pixels.__file__).parent)
+    expected = np.rint(deep / 4095 * 255)
+    for read in (model.read(tmp_path)[1], predictor.Predictor.read(learned, tmp_path).inputs):
+        read = read["image"] if kind == "detection" else read
+        np.testing.assert_allclose(read[0, ..., 0], expected, atol=1)
 
 
 def test_texts_use_the_program_of_the_smallest_width_that_holds_them(runs, exports):
@@ -321,6 +338,9 @@ def test_a_model_without_preprocessor_takes_arrays(tmp_path, as_dict):
     saved = tmp_path / ("inputs.npz" if as_dict else "inputs.npy")
     np.savez(saved, **inputs) if as_dict else np.save(saved, inputs)
     jax.tree.map(np.testing.assert_array_equal, loader._read(saved, None), inputs)
+    saved.write_bytes(b"\x89PNG")
+    with pytest.raises(loader.ExportError, match=r"must be an \.npy or \.npz file of what the model takes"):
+        loader._read(saved, None)
 
 
 def test_several_outputs_are_decided_and_written_together(tmp_path):

@@ -112,8 +112,11 @@ def test_the_second_copy_and_files_of_macos_are_ignored(folder):
     shutil.copytree(root, root / "chest_xray")
     (root / "__MACOSX").mkdir()
     (root / "train" / "PNEUMONIA" / "._person1_bacteria_1.jpeg").write_bytes(b"\0\5\26\7")
+    (root / "val" / "NORMAL" / "list.txt").touch()
     for data_dir in (folder, root):
-        assert len(load(data_dir).train.labels) == 76
+        dataset = load(data_dir)
+        assert len(dataset.train.labels) == 76
+        assert "1 files of" in dataset.provenance.note
 
 
 def test_decoded_images_do_not_depend_on_their_mode(folder):
@@ -154,10 +157,13 @@ def cut(path):
     [
         (lambda root: lose(root / "train"), "holds none of .*chest_xray/{train,val,test}.*pneumoniamnist.npz"),
         (lambda root: lose(root / "test"), "test is not a folder"),
-        (lambda root: lose(root / "test" / "NORMAL"), r"test: holds the folders \['PNEUMONIA'\]"),
-        (lambda root: (root / "train" / "COVID").mkdir(), r"train: holds the folders \['COVID'"),
+        (lambda root: lose(root / "test" / "NORMAL"), "test holds only the folder 'PNEUMONIA'"),
+        (lambda root: (root / "train" / "COVID").mkdir(), "COVID holds no images"),
+        (
+            lambda root: (root / "test" / "NORMAL").rename(root / "test" / "COVID"),
+            r"test: holds the folders \['COVID', 'PNEUMONIA'\]; it must hold NORMAL and PNEUMONIA",
+        ),
         (lambda root: [*map(lose, (root / "test" / "NORMAL").glob("*"))], "NORMAL holds no images"),
-        (lambda root: (root / "val" / "NORMAL" / "list.txt").touch(), "list.txt: is not an image by its name"),
         (lambda root: cut(next((root / "val" / "NORMAL").glob("*"))), r"val/NORMAL/.*\.jpeg: cannot be decoded"),
         (lambda root: (root / "val" / "NORMAL" / "a.jpeg").touch(), r"a\.jpeg: not an image"),
     ],
@@ -168,11 +174,14 @@ def test_errors_name_the_file(folder, spoil, message):
         load(folder)
 
 
-def test_a_folder_of_images_is_read_to_predict(written):
-    queries = TASK.read(written / "chest_xray" / "test" / "NORMAL", Settings(image_size=16))
-    dataset = load(written)
-    np.testing.assert_array_equal(queries.inputs, dataset.test.inputs[:8])
-    assert queries.ids[0].endswith(".jpeg")
+def test_images_of_12_bits_in_16_keep_their_levels_whatever_the_test_images_are(folder):
+    deep = np.random.default_rng(0).integers(0, 4096, (16, 16), np.uint16)
+    for path in (folder / "chest_xray").glob("*/*/*.jpeg"):
+        Image.fromarray(deep + 4096 * ("test" in path.parts)).save(path, "PNG")
+    dataset = load(folder)
+    assert dataset.white == 4095
+    np.testing.assert_allclose(dataset.train.inputs[0, ..., 0], np.rint(deep / 4095 * 255), atol=1)
+    assert (dataset.test.inputs == 255).all()
 
 
 def test_the_sample_is_recorded_as_synthetic(monkeypatch):

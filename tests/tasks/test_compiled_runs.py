@@ -151,7 +151,7 @@ def test_loading_asks_for_the_model_code_and_refuses_another_model(run):
         jaxcls.load(directory, lambda rngs: nnx.Linear(4, 3, rngs=rngs))
 
 
-def test_the_predict_command_imports_the_model(run, tmp_path, monkeypatch):
+def test_the_predict_command_imports_the_model(run, tmp_path, monkeypatch, capsys):
     experiment, state, _, directory = run
     (tmp_path / "my_model.py").write_text(
         "from flax import nnx\n\ndef build(rngs):\n    return nnx.Sequential("
@@ -161,7 +161,22 @@ def test_the_predict_command_imports_the_model(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     command = ["predict", "--run-dir", str(directory), "--input", "inputs.npy", "--output", "predicted.csv"]
     assert main(command) == 2
-    assert main([*command, "--model", "my_model:build"]) == 0
+    command += ["--model", "my_model:build"]
+    (tmp_path / "a.png").write_bytes(b"\x89PNG")
+    (tmp_path / "empty.npy").touch()
+    for name, why in (
+        ("a.png", "is no .npy"),
+        ("empty.npy", "is no .npy"),
+        (".", "Is a directory"),
+        ("b.npy", "No such"),
+    ):
+        capsys.readouterr()
+        assert main([name if word == "inputs.npy" else word for word in command]) == 2
+        message = capsys.readouterr().err
+        assert f"{name}: {why}" in message
+        assert "does not know how your program decodes images" in message
+        assert "numpy.save" in message
+    assert main(command) == 0
     rows = (tmp_path / "predicted.csv").read_text().splitlines()
     assert rows[0] == "id,predicted,probability_left,probability_right,probability_sixth"
     names = np.array(experiment.class_names)[experiment.predict(state, INPUTS).argmax(axis=1)]

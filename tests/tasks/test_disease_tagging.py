@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 from radiograph_layouts import write_chexpert, write_medmnist
 
 from jaxcls import tasks
@@ -203,7 +204,13 @@ def test_errors_of_chexpert_name_the_row(copy, spoil, message):
         load(folder)
 
 
-def test_a_folder_of_images_is_read_to_predict(written):
-    queries = TASK.read(written / "nih" / "images_001", Settings(image_size=16))
-    assert queries.inputs.shape[1:] == (16, 16, 1)
-    assert queries.ids[0] == "images/00000001_000.png"
+def test_images_of_12_bits_in_16_keep_their_levels(copy):
+    folder = copy("nih")
+    deep = np.random.default_rng(0).integers(0, 4096, (16, 16), np.uint16)
+    for path in folder.glob("*/images/*.png"):
+        Image.fromarray(deep).save(path)
+    (folder / "train_val_list.txt").unlink()
+    (folder / "test_list.txt").unlink()
+    dataset = load(folder)
+    assert dataset.white == 4095
+    np.testing.assert_allclose(dataset.test.inputs[0, ..., 0], np.rint(deep / 4095 * 255), atol=1)

@@ -267,10 +267,10 @@ def test_without_data_the_synthetic_sample_is_used(monkeypatch):
 
 def test_images_to_predict_are_read_as_in_training(divided):
     task, resolved = resolved_for(data=divided)
-    queries = task.read(divided / "test", resolved)
+    queries = images.read_unlabeled(divided / "test", 16, 3)
     np.testing.assert_array_equal(queries.inputs, task.load(resolved).test.inputs)
     assert queries.ids[0].startswith("circle/circle_000")
-    assert task.read(divided / "test" / queries.ids[0], resolved).inputs.shape == (1, 16, 16, 3)
+    assert images.read_unlabeled(divided / "test" / queries.ids[0], 16, 3).inputs.shape == (1, 16, 16, 3)
 
 
 def test_two_classes_are_learned_end_to_end(plain, tmp_path):

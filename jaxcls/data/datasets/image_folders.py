@@ -2,10 +2,9 @@
 
 import hashlib
 import os
-import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,7 +14,8 @@ from jaxcls.data import splits as data_splits
 from jaxcls.data import user_tables
 from jaxcls.data.dataset import Dataset, Provenance, Split
 from jaxcls.data.formats import images
-from jaxcls.data.formats.pixels import DEEP_WHITE, SUFFIXES
+from jaxcls.data.formats.pixels import SUFFIXES
+from jaxcls.data.formats.tables import composed
 
 
 class Images(NamedTuple):
@@ -102,17 +102,14 @@ def layout(data: Path, test_data: Path | None = None) -> Layout:
     return Layout(images_of, class_names, notes)
 
 
-def read(
-    where: Layout, *, size: int, test_fraction: float, skip_damaged: bool = False, white: int = DEEP_WHITE
-) -> Dataset:
+@images.with_fitted_white
+def read(where: Layout, *, test_fraction: float, **decoding: Any) -> Dataset:
     """Decodes a data set to uint8 images (N, size, size, 3), class by class, sorted by file name.
 
     Args:
       where: the images, from :func:`layout`.
-      size: height and width that images are resized to.
       test_fraction: the fraction of training examples that is held out for testing if there is no test split.
-      skip_damaged: whether to leave out, and count, images that cannot be decoded instead of raising.
-      white: the integer that is white in images of more than 8 bits; it is lowered if training images use fewer bits.
+      decoding: ``size`` and ``skip_damaged``, as in :func:`jaxcls.data.formats.images.decode_all`.
 
     Raises:
       InputError: an image cannot be decoded.
@@ -120,48 +117,24 @@ def read(
     splits: dict[str, Split] = {}
     checksums, notes = {}, ["a folder for each class", *where.notes]
     for role, (folder, inside, paths, labels) in where.splits.items():
-        decoded = images.decode_all(
-            paths,
-            size=size,
-            channels=3,
-            root=folder,
-            what=f"{role} images",
-            inside=inside,
-            skip_damaged=skip_damaged,
-            white=white,
-        )
+        what = f"{role} images"
+        decoded = images.decode_all(paths, channels=3, root=folder, what=what, inside=inside, **decoding)
         checksums[role] = decoded.sha256
-        pixels, deepest = decoded.images, decoded.deepest
-        if damaged := decoded.left_out:
-            left_out = f"{len(damaged):,} images of {folder} cannot be decoded and are left out"
-            notes.append(f"warning: {left_out}, such as {paths[damaged[0]].relative_to(folder)}")
-            pixels, deepest, labels = (np.delete(rows, damaged, axis=0) for rows in (pixels, deepest, labels))
-            paths = [path for row, path in enumerate(paths) if row not in set(damaged)]
-        if pairs := _in_two_classes(pixels, labels):
-            first, second = (paths[row].relative_to(folder) for row in pairs[0])
+        notes += decoded.notes
+        labels = labels[decoded.rows]
+        if pairs := _in_two_classes(decoded.images, labels):
+            first, second = (paths[decoded.rows[row]].relative_to(folder) for row in pairs[0])
             notes.append(f"warning: {len(pairs):,} images of {folder} are in two classes, such as {first} and {second}")
-        splits[role] = Split({"pixels": pixels, "deepest": deepest}, labels)
+        splits[role] = Split(decoded.images, labels, deepest=decoded.deepest)
     location = where.splits["train"].root
     if "test" not in splits:
         splits["train"], splits["test"] = user_tables.hold_out_test(splits["train"], test_fraction, location)
         notes.append(f"{splits['test'].num_examples:,} images held out for testing")
-    fitted = images.fit_white(splits["train"].inputs["deepest"])
-    if fitted < white:
-        return read(where, size=size, test_fraction=test_fraction, skip_damaged=skip_damaged, white=fitted)
-    if white < DEEP_WHITE:
-        notes.append(f"white is {white:,} in images of 16 bits, since training images have no greater values")
-    splits = {role: split._replace(inputs=split.inputs["pixels"]) for role, split in splits.items()}
     if len(where.class_names) == 2:
         notes.append(f"the positive class is {where.class_names[1]!r}")
     provenance = Provenance("files", str(location), checksums, note="; ".join(notes))
     return Dataset(
-        "image_folder",
-        splits["train"],
-        splits["test"],
-        where.class_names,
-        provenance,
-        splits.get("validation"),
-        white if white < DEEP_WHITE else None,
+        "image_folder", splits["train"], splits["test"], where.class_names, provenance, splits.get("validation")
     )
 
 
@@ -217,15 +190,22 @@ def _below_wrappers(folders: _Folders, class_names: Sequence[str] = ()) -> _Fold
 def _classes(data: Path, folders: _Folders, with_images: Sequence[Path], others: Sequence[Path]) -> tuple[str, ...]:
     for folder in folders:
         files.check_name(data / folder)
-    class_names = tuple(sorted({_composed(name) for name in _tops(folders)}))
+    # An empty folder is an oversight.
+    for parent in sorted({_class_folder(data, folder, names).parent for folder, names in folders.items()}):
+        for folder in sorted(filter(Path.is_dir, parent.iterdir())):
+            # As in list_files.
+            hidden = folder.name.startswith((".", "__MACOSX"))
+            if not hidden and not any((data / used).is_relative_to(folder) for used in with_images):
+                inside = [path.name for path in others if path.is_relative_to(folder)]
+                also = f", but {len(inside):,} other files such as {inside[0]}" if inside else ""
+                raise InputError(
+                    f"{folder} holds no images{also}; the names of images end in {', '.join(sorted(SUFFIXES))}. Fill "
+                    "the folder, or remove it."
+                )
+    class_names = tuple(sorted({composed(name) for name in _tops(folders)}))
     if len(class_names) < 2:
         only = f"only the folder {class_names[0]!r}" if class_names else "no folders of images"
         raise InputError(f"{data} holds {only}; it must hold a folder of images for each of two classes or more.")
-    # An empty folder is an oversight.
-    for parent in sorted({_class_folder(data, folder, names).parent for folder, names in folders.items()}):
-        for folder in class_folders(parent):
-            if not any((data / used).is_relative_to(folder) for used in with_images):
-                raise no_images(folder, [path for path in others if path.is_relative_to(folder)])
     return class_names
 
 
@@ -233,7 +213,7 @@ def _images(root: Path, by_folder: Mapping[Path, list[Path]], folders: _Folders,
     index = {name: label for label, name in enumerate(class_names)}
     listed: list[tuple[int, Path]] = []
     for folder, names in folders.items():
-        if (name := _composed(names[0])) not in index:
+        if (name := composed(names[0])) not in index:
             raise InputError(
                 f"{_class_folder(root, folder, names)}: is not a class of train, which are {', '.join(class_names)}."
             )
@@ -248,45 +228,6 @@ def _class_folder(root: Path, folder: Path, names: Sequence[str]) -> Path:
     """The folder of the class, names[0], in which an image folder lies."""
     depth = folder.parts.index(names[0]) + 1
     return root.joinpath(*folder.parts[:depth])
-
-
-def _composed(name: str) -> str:
-    """The one form of a name that file systems write in several."""
-    return unicodedata.normalize("NFC", name)
-
-
-def no_images(folder: Path, others: Sequence[Path]) -> InputError:
-    """The error for a class folder without images, but perhaps with other files."""
-    also = f", but {len(others):,} other files such as {others[0].name}" if others else ""
-    return InputError(
-        f"{folder} holds no images{also}; the names of images end in {', '.join(sorted(SUFFIXES))}. Fill the "
-        "folder, or remove it."
-    )
-
-
-def class_folders(folder: Path) -> list[Path]:
-    """Lists the folders in a folder, without hidden ones and those that macOS leaves in archives."""
-    if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder; give one that holds a folder of images for each class.")
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__MACOSX")))
-
-
-def list_images(folder: Path, class_names: Sequence[str]) -> tuple[list[Path], np.ndarray, list[Path]]:
-    """Lists the images of a split, their labels, and the files that are not images."""
-    paths: list[Path] = []
-    labels: list[int] = []
-    others: list[Path] = []
-    for label, name in enumerate(class_names):
-        # A test split may lack a class; an empty folder for it is an oversight.
-        if not (folder / name).is_dir():
-            continue
-        image_paths, not_images = images.list_files(folder / name)
-        if not image_paths:
-            raise no_images(folder / name, not_images)
-        paths += image_paths
-        labels += [label] * len(image_paths)
-        others += not_images
-    return paths, np.array(labels, np.int32), others
 
 
 def _in_two_classes(pixels: np.ndarray, labels: np.ndarray) -> list[tuple[int, int]]:

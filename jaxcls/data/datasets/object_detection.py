@@ -26,7 +26,8 @@ from jaxcls.data import splits as data_splits
 from jaxcls.data.dataset import Dataset, Provenance, Split, Unlabeled
 from jaxcls.data.formats import boxes, coco, images, voc
 from jaxcls.data.formats.boxes import Annotated
-from jaxcls.data.formats.pixels import fitted_size
+from jaxcls.data.formats.pixels import DEEP_WHITE, fitted_size
+from jaxcls.data.formats.tables import composed
 from jaxcls.data.samples import scenes
 from jaxcls.data.sources import AbsentError
 
@@ -75,8 +76,8 @@ def load(
       size: height and width of the canvas, in pixels.
       channels: 1 for grayscale, 3 for RGB.
       test_fraction: the fraction of the images that is held out for testing if there is neither val nor test.
-      strict: whether annotations that are not as they should be are an error; else they are repaired or left out, which
-        the provenance says.
+      strict: whether annotations that are not as they should be and images that cannot be decoded are an error; else
+        they are repaired or left out, which the provenance says.
 
     Returns:
       A Dataset; `groups` are the names of the image files. The data set's val is the validation split if it has a test
@@ -98,9 +99,9 @@ def load(
     return sources.load("detection", source, data_dir, read, needs, others=others)
 
 
-def read_unlabeled(path: Path, size: int, channels: int) -> Unlabeled:
+def read_unlabeled(path: Path, size: int, channels: int, white: int = DEEP_WHITE) -> Unlabeled:
     """Reads images to predict, of one file or of a folder; see :func:`jaxcls.data.formats.images.decode_path`."""
-    ids, decoded = images.decode_path(path, size=size, channels=channels, pad=True)
+    ids, decoded = images.decode_path(path, size=size, channels=channels, pad=True, white=white)
     return Unlabeled(ids, canvases(decoded.images, decoded.sizes))
 
 
@@ -184,9 +185,11 @@ def _with_images(
     ends = [PurePosixPath(name).name for name in annotated.names]
     unique = {name for name, count in collections.Counter(ends).items() if count == 1 and not repairs.strict}
     for root in folders:
+        actual = {} if all(map(str.isascii, annotated.names)) else _by_composed_name(root)
+        candidates = [[name, *({end} & unique)] for name, end in zip(annotated.names, ends, strict=True)]
         there = [
-            next((one for one in (name, *({end} & unique)) if (root / one).is_file()), None)
-            for name, end in zip(annotated.names, ends, strict=True)
+            next((file for one in some if (root / (file := actual.get(one, one))).is_file()), None)
+            for some in candidates
         ]
         if any(there):
             if missing := [name for name, one in zip(annotated.names, there, strict=True) if one is None]:
@@ -195,6 +198,12 @@ def _with_images(
             return taken._replace(names=[one for one in there if one is not None]), root
     where = ", ".join(map(str, folders))
     raise InputError(f"{path}: its image {annotated.names[0]} is in none of the folders {where}, nor is another.")
+
+
+def _by_composed_name(root: Path) -> dict[str, str]:
+    """The names of the files below a folder, by the form (NFC) that annotations have."""
+    names = (path.relative_to(root).as_posix() for path in root.rglob("*"))
+    return {composed(name): name for name in names}
 
 
 def _of_classes(
@@ -253,15 +262,16 @@ def _xml(folder: Path, xml: Mapping[Path, tuple[str, str]], repairs: boxes.Repai
     by_role = {"train": folder} if folder in xml else _by_role([*xml], folder)
     splits: dict[str, tuple[Annotated, Path]] = {}
     for role, root in by_role.items():
-        names = sorted(path.stem for path in (root / xml[root][0]).glob("*.xml"))
+        names = sorted({composed(path.stem) for path in (root / xml[root][0]).glob("*.xml")})
         class_names = splits["train"][0].class_names if splits else None
         annotated = voc.read(root, names, class_names, inside=folder, subfolders=xml[root], repairs=repairs)
         splits[role] = annotated, root / xml[root][1]
     return Layout(splits, [], "Pascal VOC's annotations")
 
 
+@images.with_fitted_white
 def _read(
-    folder: Path, note: str = "", *, size: int, channels: int, test_fraction: float = 0.2, strict: bool = False
+    folder: Path, note: str = "", *, test_fraction: float = 0.2, strict: bool = False, **decoding: Any
 ) -> Dataset:
     repairs = boxes.Repairs(strict=strict)
     where = layout(folder, repairs)
@@ -273,14 +283,15 @@ def _read(
         raise InputError(f"{folder}: one image has {columns:,} objects; {size_of_labels}. Cut it into several.")
     splits: dict[str, Split] = {}
     checksums = sources.checksums(where.files)
-    shallow: list[str] = []
+    damaged: list[str] = []
     for role, (annotated, root) in where.splits.items():
         paths = [root / file for file in annotated.names]
         what = f"{role} images"
-        decoded = images.decode_all(paths, size=size, channels=channels, root=root, what=what, pad=True, inside=folder)
+        options = {"pad": True, "skip_damaged": not strict, **decoding}
+        decoded = images.decode_all(paths, root=root, what=what, inside=folder, **options)
         checksums[what] = decoded.sha256
-        shallow += images.shallow_note(decoded.deepest)
-        annotated = _fitted(annotated, decoded.sizes, root, repairs)
+        damaged += decoded.notes
+        annotated = _fitted(annotated.take(decoded.rows), decoded.sizes, root, repairs)
         inputs = canvases(decoded.images, decoded.sizes)
         # Float64, so that a box at the border of its image ends at the image's border on the canvas.
         scales = inputs["size"] / decoded.sizes
@@ -290,7 +301,7 @@ def _read(
             "classes": _padded(annotated.classes, np.full(columns, -1, np.int32)),
             "crowd": _padded(annotated.crowd, np.zeros(columns, bool)),
         }
-        split = Split(inputs, labels, groups=np.array(annotated.names, object))
+        split = Split(inputs, labels, groups=np.array(annotated.names, object), deepest=decoded.deepest)
         sizes_differ = ((decoded.sizes != annotated.sizes) & (annotated.sizes > 0)).any(axis=1)
         splits[role] = split.take(np.flatnonzero(~sizes_differ)) if sizes_differ.any() else split
         if not where.files:
@@ -304,7 +315,7 @@ def _read(
         note or where.note,
         f"{' + '.join(f'{count:,}' for count in counts)} objects",
         *repairs.notes,
-        *shallow[:1],
+        *damaged,
     ]
     if "test" not in splits and "val" in splits:
         splits["test"] = splits.pop("val")

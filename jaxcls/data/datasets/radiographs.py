@@ -85,60 +85,61 @@ def load_findings(
 def _read_pneumonia(folder: Path, size: int) -> Dataset:
     for root in (folder, folder / "chest_xray"):
         if (root / "train").is_dir():
-            return _read_kaggle(root, folder, size)
+            return _read_kaggle(root, folder, size=size)
     file = find_medmnist(folder, "pneumoniamnist", size, _PNEUMONIA_NEEDS)
     return read_medmnist(file, name="chest_xray", class_names=PNEUMONIA, size=size)
 
 
-def _read_kaggle(root: Path, folder: Path, size: int) -> Dataset:
-    train_paths, train_labels = _list_pneumonia(root / "train")
+@images.with_fitted_white
+def _read_kaggle(root: Path, folder: Path, **decoding: Any) -> Dataset:
+    notes: list[str] = []
+    train_paths, train_labels = _list_pneumonia(root / "train", notes)
     if (root / "val").is_dir():
-        val_paths, val_labels = _list_pneumonia(root / "val")
+        val_paths, val_labels = _list_pneumonia(root / "val", notes)
         train_paths, train_labels = train_paths + val_paths, np.append(train_labels, val_labels)
+    listed = {"train": (train_paths, train_labels), "test": _list_pneumonia(root / "test", notes)}
     examples: list[Split] = []
     patients: list[np.ndarray] = []
     checksums: dict[str, str] = {}
-    shallow: list[str] = []
-    for name, (paths, labels) in {"train": (train_paths, train_labels), "test": _list_pneumonia(root / "test")}.items():
+    for name, (paths, labels) in listed.items():
         what = f"{name} radiographs"
-        decoded = images.decode_all(paths, size=size, channels=1, root=root, what=what, inside=folder)
+        decoded = images.decode_all(paths, channels=1, root=root, what=what, inside=folder, **decoding)
         # An image without a patient in its name is its own group.
         matches = [(path.name, _PATIENT.match(path.name)) for path in paths]
         patients.append(np.array([match[1] or match[2] if match else file for file, match in matches]))
-        examples.append(Split(decoded.images, labels, groups=patients[-1]))
+        examples.append(Split(decoded.images, labels, groups=patients[-1], deepest=decoded.deepest))
         checksums[name] = decoded.sha256
-        shallow = images.shallow_note(decoded.deepest) if name == "train" else shallow
     numbers, shared = len(np.unique(patients[0])), len(np.intersect1d(patients[0], patients[1]))
-    note = (
+    notes.append(
         f"the archive's validation images count as training images; {numbers:,} patients, of which the numbers of "
         f"{shared:,} also occur in the test split, for the same patient or another"
     )
-    note = "; ".join([note, *shallow])
     train, test = examples
-    return Dataset("chest_xray", train, test, PNEUMONIA, Provenance("files", str(root), checksums, note=note))
+    record = Provenance("files", str(root), checksums, note="; ".join(notes))
+    return Dataset("chest_xray", train, test, PNEUMONIA, record)
 
 
-def _list_pneumonia(folder: Path) -> tuple[list[Path], np.ndarray]:
-    classes = [path.name for path in image_folders.class_folders(folder)]
-    if classes != [*PNEUMONIA]:
-        raise InputError(f"{folder}: holds the folders {classes}; it must hold {' and '.join(PNEUMONIA)} only.")
-    paths, labels, others = image_folders.list_images(folder, PNEUMONIA)
-    if others:
-        raise InputError(f"{others[0]}: is not an image by its name; remove or rename it.")
-    return paths, labels
+def _list_pneumonia(folder: Path, notes: list[str]) -> tuple[list[Path], np.ndarray]:
+    where = image_folders.layout(folder)
+    if where.class_names != PNEUMONIA:
+        classes, right = [*where.class_names], " and ".join(PNEUMONIA)
+        raise InputError(f"{folder}: holds the folders {classes}; it must hold {right} only.")
+    notes += where.notes
+    return where.splits["train"].paths, where.splits["train"].labels
 
 
 def _read_findings(folder: Path, size: int, test_fraction: float, uncertain: Uncertain) -> Dataset:
     if candidates := sorted(folder.glob("Data_Entry_2017*.csv")):
-        return _read_chestxray14(folder, candidates, size, test_fraction)
+        return _read_chestxray14(folder, candidates, test_fraction, size=size)
     for root in (folder, *sorted(folder.glob("CheXpert-v1.0*"))):
         if (root / "train.csv").is_file():
-            return _read_chexpert(root, folder, size, uncertain)
+            return _read_chexpert(root, folder, uncertain, size=size)
     file = find_medmnist(folder, "chestmnist", size, _FINDINGS_NEEDS)
     return read_medmnist(file, name="disease_tagging", class_names=CHESTXRAY14, size=size)
 
 
-def _read_chestxray14(folder: Path, candidates: list[Path], size: int, test_fraction: float) -> Dataset:
+@images.with_fitted_white
+def _read_chestxray14(folder: Path, candidates: list[Path], test_fraction: float, **decoding: Any) -> Dataset:
     if len(candidates) > 1:
         raise InputError(f"{folder}: holds {len(candidates)} tables Data_Entry_2017*.csv; it must hold one.")
     table = files.inside(folder, candidates[0])
@@ -149,8 +150,8 @@ def _read_chestxray14(folder: Path, candidates: list[Path], size: int, test_frac
     user_tables.reject_first(patients == "", columns, keys[2], table, "but images are split by patient.")
     labels = np.stack([_findings(words, f"{table}: row {row}") for row, words in enumerate(findings, 1)])
     in_test = _in_test_list(names, folder, table)
-    decoded = images.decode_all(_paths(names, folder, table), size=size, channels=1, root=folder, what="radiographs")
-    examples = Split(decoded.images, labels, groups=patients)
+    decoded = images.decode_all(_paths(names, folder, table), channels=1, root=folder, what="radiographs", **decoding)
+    examples = Split(decoded.images, labels, groups=patients, deepest=decoded.deepest)
     read = [table]
     if in_test is None:
         train, test = user_tables.hold_out_test(examples, test_fraction, table, splits.grouped)
@@ -160,7 +161,6 @@ def _read_chestxray14(folder: Path, candidates: list[Path], size: int, test_frac
         read += [folder / TRAIN_LIST, folder / TEST_LIST]
         shared = np.intersect1d(patients[~in_test], patients[in_test])
         note = f"the official lists; {len(shared):,} patients are in both"
-    note = "; ".join([note, *images.shallow_note(decoded.deepest)])
     checksums = sources.checksums(read) | {"images": decoded.sha256}
     return Dataset("disease_tagging", train, test, CHESTXRAY14, Provenance("files", str(folder), checksums, note=note))
 
@@ -204,7 +204,8 @@ def _in_test_list(names: np.ndarray, folder: Path, table: Path) -> np.ndarray | 
     return np.array([name in test for name in names])
 
 
-def _read_chexpert(root: Path, folder: Path, size: int, uncertain: Uncertain) -> Dataset:
+@images.with_fitted_white
+def _read_chexpert(root: Path, folder: Path, uncertain: Uncertain, **decoding: Any) -> Dataset:
     paths = [root / "train.csv", root / "valid.csv"]
     files.all_inside(folder, paths)
     checksums = sources.checksums(paths)
@@ -213,8 +214,8 @@ def _read_chexpert(root: Path, folder: Path, size: int, uncertain: Uncertain) ->
     examples: list[Split] = []
     for name, (image_paths, labels, patients) in zip(("training", "test"), contents, strict=True):
         what = f"{name} radiographs"
-        decoded = images.decode_all(image_paths, size=size, channels=1, root=root, what=what, inside=folder)
-        examples.append(Split(decoded.images, labels, groups=patients))
+        decoded = images.decode_all(image_paths, channels=1, root=root, what=what, inside=folder, **decoding)
+        examples.append(Split(decoded.images, labels, groups=patients, deepest=decoded.deepest))
         checksums[f"{name} images"] = decoded.sha256
     shared = len(np.intersect1d(contents[0][2], contents[1][2]))
     note = f"uncertain labels: {uncertain}; not mentioned is negative; {shared:,} patients are in both splits"

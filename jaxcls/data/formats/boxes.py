@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxcls._utils.errors import InputError
+from jaxcls.data.formats.tables import composed
 
 # How far a box may extend beyond its image, in pixels: annotators and the rounding of their tools do that.
 OVERSHOOT = 2.0
@@ -51,7 +52,7 @@ class Annotated(NamedTuple):
     crowd: list[np.ndarray]
     class_names: tuple[str, ...]
 
-    def take(self, rows: Sequence[int]) -> "Annotated":
+    def take(self, rows: Sequence[int] | np.ndarray) -> "Annotated":
         """Returns the images of these rows."""
         columns: Any = (self.names, self.boxes, self.classes, self.crowd)
         names, corners, classes, crowd = ([column[row] for row in rows] for column in columns)
@@ -169,7 +170,7 @@ def check_size(height: float, width: float, where: str) -> tuple[int, int]:
 
 
 def check_name(name: Any, where: str, repairs: Repairs | None = None) -> str:
-    """Checks the name of an image file, which must not lead out of the folder of images.
+    """Checks the name of an image file, which must not lead out of the folder of images, and composes it (NFC).
 
     If repairs are allowed, the last part of a path that does, such as one of another computer, is the name.
 
@@ -187,4 +188,4 @@ def check_name(name: Any, where: str, repairs: Repairs | None = None) -> str:
         raise InputError(
             f"{where}: its file name {name!r} must be that of a file in the folder of images, or in one below it."
         )
-    return name
+    return composed(name)

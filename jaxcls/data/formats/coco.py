@@ -4,6 +4,7 @@ https://cocodataset.org/#format-data and #format-results. COCO's boxes are [x, y
 is the top left corner; everywhere else in jaxcls they are x1, y1, x2, y2.
 """
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,14 +13,14 @@ from typing import Any
 import numpy as np
 
 from jaxcls._utils.errors import InputError, listed
-from jaxcls.data.formats import boxes, reading
+from jaxcls.data.formats import boxes, reading, tables
 
 
 def read(path: Path, repairs: boxes.Repairs | None = None) -> boxes.Annotated:
     """Reads a file of annotations; opens no image.
 
     Classes are in the order of their category ids. An image without annotations is one without objects. An annotation
-    without bbox gets that of its polygons.
+    without bbox gets that of its polygons or its mask.
 
     Args:
       path: the file.
@@ -63,8 +64,11 @@ def read(path: Path, repairs: boxes.Repairs | None = None) -> boxes.Annotated:
         with repairs.leaving_out("categories"):
             identity, where = _identified(entry, "category", index, category_ids, path, repairs)
             word = entry.get("name")
-            if not isinstance(word, str) or not word.strip() or (repairs.strict and word in words):
-                raise InputError(f"{where} has the name {word!r}; it must be a word, and no other category's.")
+            word = tables.composed(word) if isinstance(word, str) else ""
+            if not word.strip() or (repairs.strict and word in words):
+                raise InputError(
+                    f"{where} has the name {entry.get('name')!r}; it must be a word, and no other category's."
+                )
             category_ids[identity] = words.setdefault(word, identity)
     known = {words[word]: word for word in sorted(words, key=lambda word: (isinstance(words[word], str), words[word]))}
     objects: dict[int | str, list[boxes.Object]] = {identity: [] for identity in sizes}
@@ -80,7 +84,7 @@ def read(path: Path, repairs: boxes.Repairs | None = None) -> boxes.Annotated:
             if crowd not in (0, 1):
                 raise InputError(f"{where}: its iscrowd is {crowd!r}; it is 0 or 1.")
             where = f"{where} (image {file_names[image_id]})"
-            x, y, width, height = _box(annotation, where)
+            x, y, width, height = _box(annotation, sizes[image_id], where)
             corners = boxes.check_box((x, y, x + width, y + height), *sizes[image_id], where, repairs)
             objects[image_id].append(boxes.Object(category, corners, bool(crowd)))
     return boxes.annotated([*names], [*sizes.values()], [*objects.values()], known)
@@ -231,8 +235,10 @@ def _integer(entry: Mapping[str, Any], key: str, where: str, repairs: boxes.Repa
     return value
 
 
-def _box(annotation: Mapping[str, Any], where: str) -> list[float]:
+def _box(annotation: Mapping[str, Any], size: tuple[int, int], where: str) -> list[float]:
     box, polygons = annotation.get("bbox"), annotation.get("segmentation")
+    if not box and isinstance(polygons, dict):
+        return _mask_box(polygons, size, where)
     if not box and isinstance(polygons, list):
         flat = polygons if all(isinstance(one, list) and len(one) >= 2 for one in polygons) else []
         if all(type(value) in (int, float) and abs(value) <= 2**53 for one in flat for value in one) and flat:
@@ -246,3 +252,18 @@ def _box(annotation: Mapping[str, Any], where: str) -> list[float]:
     ):
         raise InputError(f"{where}: its bbox is {box!r:.60}; it must be [x, y, width, height] in pixels.")
     return [float(side) for side in box]
+
+
+def _mask_box(mask: Mapping[str, Any], size: tuple[int, int], where: str) -> list[float]:
+    """The box of a mask in COCO's run-length encoding, compressed or not."""
+    from faster_coco_eval.core import mask as masks
+
+    # It raises a RuntimeError for wrong types.
+    with contextlib.suppress(KeyError, TypeError, ValueError, RuntimeError):
+        height, width = mask["size"]
+        boxes.check_size(height, width, where)
+        if size in ((0, 0), (height, width)):
+            box: list[float] = masks.toBbox(masks.segmToRle(mask, width, height)).tolist()
+            return box
+    right = "a mask in COCO's run-length encoding, of the size of its image. Correct it, or give a bbox"
+    raise InputError(f"{where}: its segmentation is {mask!r:.60}; it must be {right}.")

@@ -8,13 +8,14 @@ and from 0 to 1, or else from their own minimum to their maximum).
 """
 
 import contextlib
+import functools
 import hashlib
 import itertools
 import json
 import os
 import shutil
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,7 +26,7 @@ from jaxcls._utils import environment, files
 from jaxcls._utils.errors import InputError
 from jaxcls._utils.escaping import line
 from jaxcls.data import sources
-from jaxcls.data.dataset import Unlabeled
+from jaxcls.data.dataset import Dataset, Unlabeled
 from jaxcls.data.formats import pixels
 from jaxcls.data.formats.pixels import DEEP_WHITE, SUFFIXES
 from jaxcls.data.formats.reading import error_names
@@ -46,14 +47,16 @@ class Decoded(NamedTuple):
       sha256: the SHA-256 of the lines ``SHA-256 of the file, two spaces, its name`` of all files in their order.
       sizes: int32 (N, 2), the original height and width of each image, rotated as its EXIF orientation says.
       deepest: int32 (N,), the greatest value of each image of more than 8 bits, else 0.
-      left_out: the rows of files that could not be decoded, if these were to be skipped; their images are black.
+      rows: int (N,), which of the files these are: all, or those that can be decoded if the others are skipped.
+      notes: how many files were skipped.
     """
 
     images: np.ndarray
     sha256: str
     sizes: np.ndarray
     deepest: np.ndarray
-    left_out: tuple[int, ...] = ()
+    rows: np.ndarray
+    notes: tuple[str, ...] = ()
 
 
 # Height and width in pixels, or both of a square.
@@ -63,7 +66,7 @@ Size = int | tuple[int, int]
 class _Options(NamedTuple):
     """How images are decoded; all of it is part of the cache's key."""
 
-    size: Size
+    size: tuple[int, int]
     channels: int
     pad: bool
     skip_damaged: bool = False
@@ -87,7 +90,7 @@ def open_upright(path: Path) -> "Image.Image":
         image.load()
         mode = "L" if image.mode in ("1", "L") or image.mode.startswith(("I", "F")) else "RGB"
         # Deep grays stay floats.
-        return pixels.in_mode(ImageOps.exif_transpose(image), mode).convert(mode)
+        return pixels.in_mode(ImageOps.exif_transpose(image), mode, fit_white(np.asarray(image))).convert(mode)
 
 
 def decode_all(
@@ -115,7 +118,7 @@ def decode_all(
       what: what the images are, for the progress bar.
       inside: the folder that no link may lead out of; `root` by default.
       pad: whether to preserve each image's aspect ratio, at the top left of a black square; see :func:`fitted_size`.
-      skip_damaged: whether to leave out files that cannot be decoded instead of raising.
+      skip_damaged: whether to leave out files that cannot be decoded instead of raising, unless that leaves none.
       white: the integer that is white in images of more than 8 bits; see :func:`fit_white`.
 
     Returns:
@@ -125,27 +128,37 @@ def decode_all(
       InputError: there are no files, one of them leads out of the folder, cannot be read, is not an image, is damaged
         or has too many pixels to be decoded safely, or the cache cannot be written.
     """
-    options = _Options(size, channels, pad, skip_damaged, white)
+    options = _Options(_height_and_width(size), channels, pad, skip_damaged, white)
     if not paths:
         raise InputError(f"{root}: no images for {what}; there must be at least one.")
     files.all_inside(inside or root, paths)
     names = [path.relative_to(root).as_posix() for path in paths]
     folder = environment.cache_directory() / "images" / _key(paths, names, root, options)
-    shape = (len(paths), *_height_and_width(size), channels)
-    if decoded := _read_cached(folder, shape):
-        return decoded
-    try:
-        shutil.rmtree(folder, ignore_errors=True)
-        sources.write_once(folder, lambda partial: _write(partial, paths, names, what, options))
-    except OSError as error:
-        raise InputError(
-            f"{folder}: the decoded images cannot be cached ({error.strerror or error}); they take "
-            f"{np.prod(shape) / 1e6:,.0f} MB. Set XDG_CACHE_HOME to a folder with enough space."
-        ) from error
+    shape = (len(paths), *options.size, channels)
     decoded = _read_cached(folder, shape)
     if decoded is None:
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+            sources.write_once(folder, lambda partial: _write(partial, paths, names, what, options))
+        except OSError as error:
+            raise InputError(
+                f"{folder}: the decoded images cannot be cached ({error.strerror or error}); they take "
+                f"{np.prod(shape) / 1e6:,.0f} MB. Set XDG_CACHE_HOME to a folder with enough space."
+            ) from error
+        decoded = _read_cached(folder, shape)
+    if decoded is None:
         raise InputError(f"{folder}: reads back differently than it was written; the disk may be failing.")
-    return decoded
+    # A file that could not be decoded has no size.
+    rows = np.flatnonzero(decoded.sizes[:, 0])
+    if len(rows) == len(paths):
+        return decoded
+    if not len(rows):
+        with _strict_pillow():
+            _decode_file(paths[0], options)
+    left_out = np.delete(names, rows)
+    note = f"warning: {len(left_out):,} images of {root} cannot be decoded and are left out, such as {left_out[0]}"
+    decodable = {name: getattr(decoded, name)[rows] for name in ("images", "sizes", "deepest", "rows")}
+    return decoded._replace(**decodable, notes=(note,))
 
 
 def is_image(path: Path) -> bool:
@@ -162,12 +175,23 @@ def fit_white(deepest: np.ndarray) -> int:
     return (1 << int(deepest.max()).bit_length()) - 1 if 0 < deepest.max(initial=0) < DEEP_WHITE else DEEP_WHITE
 
 
-def shallow_note(deepest: np.ndarray) -> list[str]:
-    """Says of images that use few of their 16 bits that they are scaled to few gray values."""
-    white = fit_white(deepest)
-    if white == DEEP_WHITE:
-        return []
-    return [f"warning: 16-bit images have values up to {deepest.max():,} only, hence {white // 257 + 1} gray values"]
+def with_fitted_white(read: Callable[..., Dataset]) -> Callable[..., Dataset]:
+    """Lets a reader of a data set scale images of more than 8 bits by the bits that its training images use.
+
+    The reader takes ``white``, as :func:`decode_all` does, and returns ``deepest`` of its splits.
+    """
+
+    @functools.wraps(read)
+    def read_again(*arguments: Any, **options: Any) -> Dataset:
+        dataset = read(*arguments, **options)
+        white = fit_white(np.asarray(dataset.train.deepest))
+        if white == DEEP_WHITE:
+            return dataset
+        dataset = read(*arguments, **options, white=white)
+        note = f"white is {white:,} in images of 16 bits, since training images have no greater values"
+        return sources.with_provenance(dataset, note=f"{dataset.provenance.note}; {note}")._replace(white=white)
+
+    return read_again
 
 
 def decode_path(
@@ -194,14 +218,14 @@ def decode_path(
     if path.is_dir():
         image_paths, _ = list_files(path)
         what = f"images to predict in {path.name}"
-        options: Any = {"size": size, "channels": channels, "pad": pad, "white": white}
-        decoded = decode_all(image_paths, root=path, what=what, **options)
+        decoded = decode_all(image_paths, size=size, channels=channels, root=path, what=what, pad=pad, white=white)
         return np.array([file.relative_to(path).as_posix() for file in image_paths], object), decoded
     if not path.exists():
         raise InputError(f"{path}: there is no such file or folder; give an image, or a folder of images.")
     with _strict_pillow():
-        sha256, image, original, deepest = _decode_file(path, _Options(size, channels, pad, white=white))
-    one = Decoded(image[None], sha256, np.array([original], np.int32), np.array([deepest], np.int32))
+        options = _Options(_height_and_width(size), channels, pad, white=white)
+        sha256, image, original, deepest = _decode_file(path, options)
+    one = Decoded(image[None], sha256, np.array([original], np.int32), np.array([deepest], np.int32), np.arange(1))
     return np.array([path.name], object), one
 
 
@@ -289,8 +313,7 @@ def _pillow_error_names(path: Path) -> Iterator[None]:
 def _decode_file(path: Path, options: _Options) -> _File:
     with _pillow_error_names(path):
         content = path.read_bytes()
-        size = _height_and_width(options.size)
-        decoded = pixels.decode(content, size, options.channels, pad=options.pad, white=options.white)
+        decoded = pixels.decode(content, options.size, options.channels, pad=options.pad, white=options.white)
     return hashlib.sha256(content).hexdigest(), *decoded
 
 
@@ -320,7 +343,7 @@ def _write(folder: Path, paths: Sequence[Path], names: Sequence[str], what: str,
                 raise
             return "", np.zeros(shape[1:], np.uint8), (0, 0), 0
 
-    shape = (len(paths), *_height_and_width(options.size), options.channels)
+    shape = (len(paths), *options.size, options.channels)
     content, all_pixels = hashlib.sha256(), hashlib.sha256()
     sizes: list[tuple[int, int]] = []
     deepest: list[int] = []
@@ -362,10 +385,8 @@ def _read_cached(folder: Path, shape: tuple[int, ...]) -> Decoded | None:
             return None
         if hashlib.sha256(images.data).hexdigest() != record["pixels_sha256"]:
             return None
-        sizes = np.array(record["sizes"], np.int32).reshape(-1, 2)
-        # A file that could not be decoded has no size.
-        left_out = tuple(np.flatnonzero(sizes[:, 0] == 0).tolist())
-        deepest = np.array(record["deepest"], np.int32).reshape(len(sizes))
-        return Decoded(np.asarray(images), record["content_sha256"], sizes, deepest, left_out)
+        sizes = np.array(record["sizes"], np.int32).reshape(len(images), 2)
+        deepest = np.array(record["deepest"], np.int32).reshape(len(images))
+        return Decoded(np.asarray(images), record["content_sha256"], sizes, deepest, np.arange(len(images)))
     except (OSError, ValueError, KeyError, TypeError):
         return None
