@@ -59,7 +59,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         other for other in short if len(letters) > 1 and letters == _letters(re.sub(r"([a-z])[a-z]*", r"\1", other))
     ]
     containing = [other for other in short if len(letters) > 3 and letters in _letters(other)]
-    nearest = initials or sorted(containing, key=len) or difflib.get_close_matches(name, short, n=1)
+    nearest = sorted(initials) or sorted(containing, key=len) or difflib.get_close_matches(name, short, n=1)
     return f" Did you mean {nearest[0]!r}?" if nearest else ""
 
 
