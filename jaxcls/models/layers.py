@@ -116,7 +116,7 @@ def gelu(x: jax.Array) -> jax.Array:
 
     By erf, as in PyTorch, which takes less time on a CPU than erfc in ``jax.nn.gelu``.
 
-    >>> gelu(jnp.array([-9.0, 0.0, 1.0])).round(4).tolist()
-    [-0.0, 0.0, 0.8413]
+    >>> round(float(gelu(jnp.ones(()))), 4)
+    0.8413
     """
     return 0.5 * x * (1 + jax.lax.erf(x * 0.5**0.5))
