@@ -232,7 +232,7 @@ class Export(OutputSettings):
     """folder of the run"""
     output: Path
     """new folder for the exported files and their SHA-256 checksums"""
-    format: Literal["stablehlo", "safetensors", "onnx"] = "stablehlo"
+    format: Literal["stablehlo", "safetensors", "onnx", "lora"] = "stablehlo"
     """stablehlo: programs for CPU, CUDA and TPU with a loader that needs only jax; safetensors: the weights; onnx: a
     program for ONNX runtimes (pip install 'jaxcls[onnx]')"""
 

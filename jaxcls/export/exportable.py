@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxcls.data.batching import Buckets
 from jaxcls.data.preprocessing import Preprocessor
+from jaxcls.models.pretrained import PretrainedModel
 
 PyTree = Any
 
@@ -25,6 +26,7 @@ class Exportable(NamedTuple):
       batch_size: examples per step.
       preprocessor: raw inputs -> input arrays; None if inputs are arrays.
       buckets: the sizes of padded inputs, each of which has a program of its own.
+      pretrained: the model, if its first weights were those of a checkpoint.
     """
 
     record: dict[str, Any]
@@ -34,6 +36,7 @@ class Exportable(NamedTuple):
     batch_size: int
     preprocessor: Preprocessor | None = None
     buckets: Buckets | None = None
+    pretrained: PretrainedModel | None = None
 
     def scores(self, weights: PyTree, inputs: PyTree) -> PyTree:
         """Returns the scores of a batch of input arrays, with weights like :attr:`weights`."""

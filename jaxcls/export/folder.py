@@ -7,6 +7,12 @@ SHA256SUMS         of every other file
 The format safetensors, for the weights in another program, adds one file; the others are modules of their own.
 
 model.safetensors  name -> array; its metadata is the content of model.json, with values that are not text as JSON
+
+A fine-tuned encoder is written in the layout of its checkpoint, which transformers or timm load again: its tensors have
+their names there, next to config.json. The format lora has what LoRA learned alone, in the layout of the library PEFT.
+
+config.json                                      of the checkpoint, with the classes
+adapter_config.json, adapter_model.safetensors   the low-rank changes and the classifier
 """
 
 import importlib.util
@@ -24,6 +30,7 @@ from jaxcls.export.exportable import Exportable, named_arrays
 _PACKAGES = {
     "stablehlo": (["flatbuffers"], "export"),
     "safetensors": ([], ""),
+    "lora": ([], ""),
     "onnx": (["jax2onnx", "onnxruntime"], "onnx"),
 }
 
@@ -33,7 +40,7 @@ def export(output: Path, exportable: Exportable, format: str) -> int:
 
     Args:
       output: a new or empty folder.
-      format: 'stablehlo', 'onnx' or 'safetensors'.
+      format: 'stablehlo', 'onnx', 'safetensors' or 'lora'.
 
     Returns:
       The size of all files in bytes.
@@ -66,11 +73,19 @@ def export(output: Path, exportable: Exportable, format: str) -> int:
             added, contents = stablehlo.files(exportable)
         case "onnx":
             added, contents = onnx.files(exportable)
+        case "lora":
+            added, contents = {}, _adapter(exportable)
         case _:
             from safetensors.numpy import save
 
             metadata = {name: value if isinstance(value, str) else json.dumps(value) for name, value in record.items()}
-            added, contents = {}, {"model.safetensors": save(named_arrays(exportable.weights), metadata=metadata)}
+            arrays, contents = named_arrays(exportable.weights), {}
+            if exportable.pretrained is not None:
+                # transformers reads no file without this.
+                metadata["format"] = "pt"
+                arrays = exportable.pretrained.tensors(*exportable.weights.values())
+                contents["config.json"] = _with_classes(exportable)
+            added, contents["model.safetensors"] = {}, save(arrays, metadata=metadata)
     contents["model.json"] = (json.dumps(record | added, indent=2) + "\n").encode()
     if tokenizer is not None:
         contents["tokenizer.json"] = tokenizer.encode()
@@ -80,6 +95,37 @@ def export(output: Path, exportable: Exportable, format: str) -> int:
             (temporary / name).write_bytes(content)
         temporary.chmod(0o755)
     return sum(map(len, contents.values()))
+
+
+def _with_classes(exportable: Exportable) -> bytes:
+    """Returns the config.json of the checkpoint with the classes, as transformers and timm write them."""
+    assert exportable.pretrained is not None
+    config, record = dict(exportable.pretrained.record["config"]), exportable.record
+    names = record["class_names"]
+    if isinstance(names, dict):
+        names = [name for output in names.values() for name in output]
+    labels = names[1:] if record["problem"] == "binary" else names
+    if "architecture" in config:
+        config |= {"num_classes": len(labels), "label_names": [*labels]}
+    else:
+        problem = "single_label_classification" if record["problem"] == "multiclass" else "multi_label_classification"
+        ids = {str(index): label for index, label in enumerate(labels)}
+        config |= {"id2label": ids, "label2id": {label: int(index) for index, label in ids.items()}}
+        config["problem_type"] = problem
+    return (json.dumps(config, indent=2) + "\n").encode()
+
+
+def _adapter(exportable: Exportable) -> dict[str, bytes]:
+    model = exportable.pretrained
+    if model is None or model.settings.lora_rank is None:
+        raise InputError("the format lora is for a run with --lora-rank; choose safetensors, which has all weights.")
+    from safetensors.numpy import save
+
+    tensors, config = model.adapter(exportable.weights["params"])
+    return {
+        "adapter_config.json": (json.dumps(config, indent=2) + "\n").encode(),
+        "adapter_model.safetensors": save(tensors, metadata={"format": "pt"}),
+    }
 
 
 def check_output(output: Path) -> None:

@@ -116,6 +116,7 @@ def exportable_of(
         batch_size=experiment.eval_batch_size,
         preprocessor=preprocessor,
         buckets=experiment.buckets,
+        pretrained=experiment.pretrained,
     )
 
 

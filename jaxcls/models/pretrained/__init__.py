@@ -67,16 +67,43 @@ class PretrainedModel(Model):
 
     Attributes:
       architecture: that of the checkpoint.
-      merged: ``(params, model_state)`` of this model -> those of a :class:`Classifier`, of which nothing is frozen or
-        adapted.
+      settings: what of it learns.
       features: ``(params, model_state, inputs) -> (N, features)``, what the classifier takes.
       record: of the checkpoint, see :attr:`jaxcls.models.pretrained.checkpoint.Checkpoint.record`.
     """
 
     architecture: Architecture
-    merged: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]
+    settings: "FineTuning"
     features: Callable[..., jax.Array]
     record: Mapping[str, Any]
+
+    def tensors(self, params: PyTree, model_state: PyTree) -> dict[str, np.ndarray]:
+        """Returns all weights under their names in the checkpoint, with the changes of LoRA added."""
+        return weights.to_tensors(self.architecture, self.settings.merged(params, model_state))
+
+    def adapter(self, params: PyTree) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Returns what LoRA learned, and the classifier, in the layout of the library PEFT: tensors, and its config."""
+        assert self.settings.lora_rank is not None
+        tensors = {
+            f"base_model.model.{name}": value
+            for name, value in weights.to_tensors(self.architecture, (params["model"],)).items()
+        }
+        targets = set()
+        for name, matrices in params["lora"].items():
+            path = [jax.tree_util.DictKey(key) for key in name.split("/")[1:]]
+            layer = self.architecture.tensor(weights.dotted(path)).removesuffix(".weight")
+            targets.add(layer.rpartition(".")[2])
+            for letter, matrix in matrices.items():
+                tensor = np.ascontiguousarray(np.asarray(matrix).T)
+                tensors[f"base_model.model.{layer}.lora_{letter.upper()}.weight"] = tensor
+        config = {
+            "peft_type": "LORA",
+            "r": self.settings.lora_rank,
+            "lora_alpha": self.settings.alpha,
+            "target_modules": sorted(targets),
+            "modules_to_save": [self.architecture.head],
+        }
+        return tensors, config
 
     def learning_rate_scale(self, decay: float = 1.0, head_first: int = 0) -> Callable[[PyTree], PyTree]:
         """Returns what :func:`jaxcls.optimizers.get` takes as ``learning_rate_scale``.
@@ -160,6 +187,17 @@ class FineTuning(NamedTuple):
     lora_alpha: float | None = None
     lora_targets: Sequence[str] = lora.TARGETS
 
+    @property
+    def alpha(self) -> float:
+        """The scale of LoRA: twice the rank by default."""
+        return self.lora_alpha or 2.0 * (self.lora_rank or 1)
+
+    def merged(self, params: PyTree, model_state: PyTree) -> tuple[PyTree, PyTree]:
+        """Returns the weights of a classifier without LoRA, to which its changes are added."""
+        if self.lora_rank is None:
+            return params, model_state
+        return lora.merge(params, model_state, rank=self.lora_rank, alpha=self.alpha)
+
 
 def build(
     architecture: Architecture, num_classes: int, settings: FineTuning, *, record: Mapping[str, Any], dropout: float,
@@ -191,15 +229,11 @@ def build(
 
     model, encoder = functions(Classifier), functions(_Encoder)
 
-    def merged(params: PyTree, model_state: PyTree) -> tuple[PyTree, PyTree]:
-        return (params, model_state) if rank is None else lora.merge(params, model_state, rank=rank, alpha=alpha)
-
-    alpha = settings.lora_alpha or 2.0 * (rank or 1)
     if rank is not None:
-        model = lora.adapt(model, rank=rank, alpha=alpha, targets=settings.lora_targets)
+        model = lora.adapt(model, rank=rank, alpha=settings.alpha, targets=settings.lora_targets)
     made = PretrainedModel(*model)
-    made.architecture, made.merged, made.record = architecture, merged, record
-    made.features = lambda params, model_state, inputs: encoder.apply(*merged(params, model_state), inputs)[0]
+    made.architecture, made.settings, made.record = architecture, settings, record
+    made.features = lambda params, model_state, inputs: encoder.apply(*settings.merged(params, model_state), inputs)[0]
     return made
 
 
