@@ -3,7 +3,7 @@
 import contextlib
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 # Longer names are not compared: the time grows with the product of the lengths, and a file may hold long ones.
 _MAX_LENGTH = 200
@@ -93,6 +93,14 @@ def listed(values: Sequence[object], most: int = 10) -> str:
     """
     more = f" and {len(values) - most:,} more" if len(values) > most else ""
     return f"{', '.join(map(str, values[:most]))}{more}"
+
+
+def check_names(owner: str, names: Iterable[str], known: Collection[str]) -> None:
+    """Raises InputError for a setting that its owner, such as an optimizer, does not take."""
+    for name in names:
+        if name not in known:
+            taken = ", ".join(sorted(known)) or "none"
+            raise InputError(f"{owner} takes no setting {name!r}.{did_you_mean(name, known)} It takes: {taken}.")
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:

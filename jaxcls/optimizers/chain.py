@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxcls._utils.errors import InputError
-from jaxcls.optimizers.checks import check, check_names
+from jaxcls._utils import ranges
+from jaxcls._utils.errors import InputError, check_names
 
 PyTree = Any
 Rate: TypeAlias = float | optax.Schedule
@@ -63,10 +63,9 @@ def validate(
     name = optimizer.__name__
     known = ["learning_rate", *inspect.getfullargspec(optimizer).kwonlyargs, *Options.__annotations__]
     check_names(name, options, known)
-    if not callable(learning_rate):
-        check(name, learning_rate=learning_rate)
     present = {key: value for key, value in options.items() if value is not None}
-    check(name, **settings, **present)
+    rate = {} if callable(learning_rate) else {"learning_rate": learning_rate}
+    ranges.check({**rate, **settings, **present}, lambda setting: f"{name}: {setting}")
     clips = [key for key in ("clipnorm", "global_clipnorm", "clipvalue") if key in present]
     if len(clips) > 1:
         raise InputError(f"{name}: only one of clipnorm, global_clipnorm and clipvalue; got {', '.join(clips)}.")

@@ -7,8 +7,8 @@ from typing import Any
 
 import optax
 
-from jaxcls._utils.errors import InputError, unknown_name
-from jaxcls.optimizers.checks import check, check_names
+from jaxcls._utils import ranges
+from jaxcls._utils.errors import InputError, check_names, unknown_name
 
 
 def schedule(
@@ -40,7 +40,8 @@ def schedule(
         raise unknown_name("schedule", name, SCHEDULES)
     curve = SCHEDULES[name]
     check_names(name, options, inspect.getfullargspec(curve).kwonlyargs)
-    check(name, learning_rate=learning_rate, total_steps=total_steps, warmup_steps=warmup_steps, **options)
+    steps = {"total_steps": total_steps, "warmup_steps": warmup_steps}
+    ranges.check({"learning_rate": learning_rate, **steps, **options}, lambda option: f"{name}: {option}")
     if warmup_steps >= total_steps:
         raise InputError(
             f"{name}: warmup_steps must be below total_steps, which include them; got {warmup_steps} of {total_steps}."

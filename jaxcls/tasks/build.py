@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxcls import losses, optimizers, tasks
+from jaxcls._utils import ranges
 from jaxcls._utils.clock import clock
 from jaxcls._utils.errors import InputError, error_context, flag, listed, unknown_name
 from jaxcls.data.batching import Examples, copies, examples, steps_per_epoch
@@ -209,7 +210,7 @@ def check(task: Task, resolved: Settings) -> None:
     if resolved.pretrained is None and resolved.model not in task.models:
         raise unknown_name(f"model of {task.name}", str(resolved.model), task.models)
     problems.get(task.problem).check_settings(resolved)
-    settings.check_ranges(vars(resolved), flag)
+    ranges.check(settings.select(resolved, Settings), flag)
     fitting = {name: losses.find(name, task.first_problem) for name in losses.names(task.first_problem)}
     common = losses.Options if task.first_problem == "multiclass" else losses.SigmoidOptions
     _check_options(resolved, "loss", fitting, settings.LossOptions, common)

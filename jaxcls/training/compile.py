@@ -14,7 +14,7 @@ from flax import linen, nnx
 
 from jaxcls import losses, optimizers
 from jaxcls import metrics as metric_functions
-from jaxcls._utils import labels
+from jaxcls._utils import labels, ranges
 from jaxcls._utils.errors import InputError, error_context, reason, unknown_name
 from jaxcls._utils.labels import ProblemName
 from jaxcls.data.adapters import as_examples
@@ -27,7 +27,6 @@ from jaxcls.models.pretrained import PretrainedModel
 from jaxcls.training import steps
 from jaxcls.training.experiment import ClassNames, Experiment, shaped_outputs
 from jaxcls.training.objective import Objective, OutputSpec, problems
-from jaxcls.training.settings import check_ranges
 
 PyTree = Any
 _Value = TypeVar("_Value")
@@ -96,7 +95,7 @@ def compile(
     >>> compiled.evaluate(state, (inputs, [2, 0, 2, 1]))["accuracy"]
     0.75
     """
-    check_ranges({"eval_batch_size": eval_batch_size})
+    ranges.check({"eval_batch_size": eval_batch_size})
     objective = _objective(loss, metrics, loss_weights, class_weight, problem)
     return Experiment(
         model=shaped_outputs(as_model(model, example), problems(objective)),

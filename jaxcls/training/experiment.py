@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxcls._utils import ranges
 from jaxcls._utils.errors import InputError, reason
 from jaxcls.data.adapters import as_arrays
 from jaxcls.data.batching import Buckets, Examples, prediction_batch_size
@@ -26,7 +27,7 @@ from jaxcls.reports.callbacks import Callback
 from jaxcls.training import objective as objectives
 from jaxcls.training import steps
 from jaxcls.training.objective import Objective, OutputSpec
-from jaxcls.training.settings import Settings, check_ranges
+from jaxcls.training.settings import Settings
 from jaxcls.training.steps import Augment, TrainState, TrainStep
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class Experiment:
 
     def init(self, seed: int = 0) -> TrainState:
         """Returns the state before the first step, on every device; everything random follows from the seed."""
-        check_ranges({"seed": seed})
+        ranges.check({"seed": seed})
         return self._init(np.uint32(seed))
 
     @functools.cached_property
@@ -200,8 +201,8 @@ class Experiment:
         # Imported here because they import this module.
         from jaxcls.training import loop, run
 
-        counts = {"epochs": epochs, "batch_size": batch_size, "patience": patience}
-        check_ranges(counts | {"max_skipped_steps": max_skipped_steps})
+        counts = {"epochs": epochs, "batch_size": batch_size, "max_skipped_steps": max_skipped_steps}
+        ranges.check(counts if patience is None else counts | {"patience": patience})
         check_batch_size(batch_size, "batch_size")
         mode = objectives.monitor_mode(self.objective, monitor, patience, validation_data is not None)
         config = loop.FitConfig(

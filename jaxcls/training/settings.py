@@ -10,9 +10,8 @@ import sys
 import tomllib
 import types
 import typing
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import field
-from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal
 
@@ -366,49 +365,6 @@ class Settings(
     TaskSettings,
 ):
     """All settings of a run."""
-
-
-_ONE_OR_MORE = (lambda value: value >= 1, Integral, "1 or more")
-_BELOW_ONE = (lambda value: 0 <= value < 1, Real, "at least 0 and less than 1")
-_FRACTION = (lambda value: 0 < value < 1, Real, "between 0 and 1")
-_RANGES: dict[str, tuple[Callable[[Any], bool], type, str]] = {
-    **dict.fromkeys(("epochs", "batch_size", "eval_batch_size", "max_skipped_steps", "patience"), _ONE_OR_MORE),
-    **dict.fromkeys(("max_length", "gradient_accumulation_steps", "lora_rank"), _ONE_OR_MORE),
-    **dict.fromkeys(("dropout", "warmup"), _BELOW_ONE),
-    **dict.fromkeys(("validation_fraction", "test_fraction"), _FRACTION),
-    "head_epochs": (lambda value: value >= 0, Integral, "0 or more"),
-    "layer_decay": (lambda value: 0 < value <= 1, Real, "above 0 and at most 1"),
-    "lora_alpha": (lambda value: value > 0, Real, "above 0"),
-    "image_size": (lambda value: 8 <= value <= 1024, Integral, "between 8 and 1024"),
-    "vocabulary_size": (lambda value: value >= 257, Integral, "257 or more, a token per byte and the padding"),
-    "seed": (lambda value: 0 <= value < 2**32, Integral, "between 0 and 4294967295"),
-}
-
-
-def check_ranges(values: Mapping[str, Any], spelled: Callable[[str], str] = str) -> None:
-    """Checks the settings that a range decides; those that are None are not set.
-
-    Args:
-      values: by name; other names are ignored.
-      spelled: name -> how the user gives it.
-
-    Raises:
-      InputError: a value is out of range.
-
-    >>> check_ranges({"patience": 0})
-    Traceback (most recent call last):
-    ...
-    jaxcls._utils.errors.InputError: patience is 0; it must be 1 or more.
-    """
-    for name, (valid, kind, expected) in _RANGES.items():
-        value = values.get(name)
-        if value is None:
-            continue
-        if not isinstance(value, kind) or isinstance(value, bool):
-            expected = f"{'an integer' if kind is Integral else 'a number'}, {expected}"
-        elif valid(value):
-            continue
-        raise InputError(f"{spelled(name)} is {value!r}; it must be {expected}.")
 
 
 def resolve(settings: Settings, recipe: Settings, *, without: Collection[str] = ()) -> Settings:
