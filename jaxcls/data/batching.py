@@ -5,7 +5,7 @@ padded examples are cropped to a few sizes, the buckets, to save computing on pa
 """
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -148,22 +148,6 @@ def chunk_sharding(sharding: jax.sharding.NamedSharding | None) -> jax.sharding.
     if sharding is None:
         return None
     return jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec(None, *sharding.spec))
-
-
-def fits(data: Examples, devices: Sequence[Any]) -> bool:
-    """Returns whether the examples take at most half of the free memory of each device.
-
-    They always fit on CPU devices, whose memory is the host's.
-
-    >>> fits(Examples(np.zeros((2, 3)), np.zeros(2), np.zeros(2)), jax.devices("cpu"))
-    True
-    """
-    size = sum(array.nbytes for array in jax.tree.leaves(tuple(data)))
-    statistics = [device.memory_stats() for device in devices if device.platform != "cpu"]
-    # Some allocators have no statistics, or not these.
-    known = [stats for stats in statistics if stats and "bytes_limit" in stats]
-    # Activations, gradients and the compiler need the rest.
-    return all(size <= 0.5 * (stats["bytes_limit"] - stats["bytes_in_use"]) for stats in known)
 
 
 def host_feed(

@@ -179,7 +179,7 @@ def _losses(built: build.Built, steps: int, say: Callable[[str], None]) -> np.nd
     state, losses = experiment.init(settings.seed), np.zeros(0)
     while True:
         epoch = len(losses) // batches.steps
-        for chunk in batches.of_epoch(state.key, epoch, 0):
+        for chunk in batches.epoch_chunks(state.key, epoch, 0):
             state, metrics = experiment.train_chunk(state, chunk)
             seen = np.where(metrics.applied, np.asarray(metrics.loss, np.float64), np.nan)
             # Steps past the end of the epoch are dropped.

@@ -223,7 +223,7 @@ class Experiment:
             )
         if run_dir is not None:
             arrays = run.RunData(train, validation, test)
-            described = run.of_arrays(self, state, arrays, config, Path(run_dir))
+            described = run.array_run(self, state, arrays, config, Path(run_dir))
             options = Settings(stall_seconds=0.0, quiet=not verbose)
             result = run.train_and_test(
                 self, own_state, arrays, config, *described, options=options, callbacks=callbacks, say=say

@@ -81,13 +81,13 @@ class Chunks(NamedTuple):
       steps: per epoch.
       length: batches per chunk.
       micro_batches: per batch; see :func:`jaxcls.training.steps.make_train_step`.
-      of_epoch: ``(key, epoch, first) -> chunks``, from the batch number ``first`` of the epoch.
+      epoch_chunks: ``(key, epoch, first) -> chunks``, from the batch number ``first`` of the epoch.
     """
 
     steps: int
     length: int
     micro_batches: int
-    of_epoch: Callable[[jax.Array, int, int], Iterator[Batch]]
+    epoch_chunks: Callable[[jax.Array, int, int], Iterator[Batch]]
 
 
 def chunks(
@@ -105,7 +105,7 @@ def chunks(
       say: takes a line if the examples stay on the host.
     """
     replicated, sharded = shardings()
-    on_host = data_on == "host" or (data_on == "auto" and not batching.fits(data, jax.local_devices()))
+    on_host = data_on == "host" or (data_on == "auto" and not memory.fits(data, jax.local_devices()))
     if on_host:
         say("the training examples stay on the host, and batches are sent to the device ahead of their use")
     step_size = experiment.step_size(batch_size)
@@ -246,10 +246,10 @@ def train(
     while len(progress.history) < earlier + config.epochs and not _exhausted(progress.history[earlier:], config):
         epoch = len(progress.history) - earlier
         done = int(state.step) - started - epoch * steps
-        chunks_of_epoch = batches.of_epoch(state.key, started // steps + epoch, done)
+        chunks_left = batches.epoch_chunks(state.key, started // steps + epoch, done)
         for first in range(done, steps, length):
             began = time.monotonic()
-            chunk = next(chunks_of_epoch)
+            chunk = next(chunks_left)
             if not compiled:
                 memory.compile_checked(train_chunk, state, chunk, on_compile, batches.micro_batches)
                 # The time of compiling is not that of training.
@@ -268,7 +268,7 @@ def train(
                 # If a later step was applied, the weights are no longer those of the last non-finite step.
                 if debug is not None and not metrics.applied[-1]:
                     last = first + len(metrics.applied) - 1
-                    again = next(batches.of_epoch(state.key, started // steps + epoch, last))
+                    again = next(batches.epoch_chunks(state.key, started // steps + epoch, last))
                     batch = jax.tree.map(lambda leaf: leaf[0], again)
                     message = f" {saver.examine(state._replace(step=state.step - 1), batch)}"
                 raise DivergedError(_diverged(progress, int(state.step)) + message)

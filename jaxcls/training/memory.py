@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from jaxcls._utils.errors import InputError
-from jaxcls.data.batching import Batch
+from jaxcls.data.batching import Batch, Examples
 from jaxcls.training.steps import TrainState, TrainStep
 
 # XLA's time for a program is 5 to 14 times that of tracing and lowering it, for eight networks of the tasks on a CPU.
@@ -59,6 +59,16 @@ def compile_checked(
         f"--batch-size {batch_size}: the compiled steps need {needed / 1e9:,.3f} GB more than what is there, and "
         f"{jax.devices()[0].device_kind} has {there / 1e9:,.3f} GB free. {advice}"
     )
+
+
+def fits(data: Examples, devices: Sequence[Any]) -> bool:
+    """Whether the examples take at most half of the free memory of each device.
+
+    They always fit on CPU devices, whose memory is the host's.
+    """
+    available = None if devices[0].platform == "cpu" else free(devices)
+    # Activations, gradients and the compiler need the rest.
+    return available is None or sum(array.nbytes for array in jax.tree.leaves(tuple(data))) <= available / 2
 
 
 def free(devices: Sequence[Any]) -> int | None:

@@ -80,7 +80,7 @@ class Result(NamedTuple):
     report: dict[str, Any]
 
 
-def of_arrays(
+def array_run(
     experiment: Experiment, state: TrainState, data: RunData, config: FitConfig, path: Path
 ) -> tuple[RunDirectory, Reported, dict[str, Any]]:
     """Returns the directory, the report and the identity of a run on a user's arrays, for :func:`train_and_test`."""
@@ -182,15 +182,16 @@ def train_and_test(
                 logger = WandbLogger(directory.path.name, directory.path, experiment.settings)
                 sinks.append(stack.enter_context(logger))
             history_logger = _HistoryLogger(directory, sinks, alive, say)
-            followers = [history_logger, *callbacks]
-            if options.profile:
-                followers.insert(1, stack.enter_context(profiling.Trace(options.profile)))
+            followers: list[Callback] = []
             if not options.quiet:
                 bar = loop.progress_bar(experiment, state, data.train, config, history=history, say=say)
-                followers.insert(0, stack.enter_context(bar))
+                followers.append(stack.enter_context(bar))
+            followers.append(history_logger)
+            if options.profile:
+                followers.append(stack.enter_context(profiling.Trace(options.profile)))
             state, history = loop.train(
-                experiment, state, data.train, data.validation, config, checkpoints=checkpoints, callbacks=followers,
-                debug=directory.path / "debug", history=history, say=say, stop=stop,
+                experiment, state, data.train, data.validation, config, checkpoints=checkpoints,
+                callbacks=[*followers, *callbacks], debug=directory.path / "debug", history=history, say=say, stop=stop,
             )  # fmt: skip
             with _written(checkpoints):
                 history_logger.write(history)  # also if the last process was killed before it could

@@ -18,7 +18,7 @@ from jaxcls.checkpoints import CheckpointManager
 from jaxcls.data import batching
 from jaxcls.data.batching import sequence_buckets
 from jaxcls.models import functional
-from jaxcls.training import loop
+from jaxcls.training import loop, memory
 from jaxcls.training.experiment import Experiment
 from jaxcls.training.loop import FitConfig
 from jaxcls.training.objective import OutputSpec
@@ -177,4 +177,4 @@ def device(platform, limit, used):
 def test_examples_fit_if_they_take_at_most_half_of_the_free_memory(devices, fits):
     data = batching.Examples(np.zeros((100, 2), np.uint8), np.zeros(100, np.int32), np.zeros(100, np.float32))
     assert sum(array.nbytes for array in data) == 1000
-    assert batching.fits(data, [device(*arguments) for arguments in devices]) == fits
+    assert memory.fits(data, [device(*arguments) for arguments in devices]) == fits
