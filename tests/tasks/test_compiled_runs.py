@@ -96,7 +96,7 @@ def test_a_run_is_not_cut_short_by_another_call(tmp_path):
 @pytest.mark.parametrize(
     ("change", "difference"),
     [
-        (lambda run_dir: fit(compiled(), run_dir, seed=1), "initial_state"),
+        (lambda run_dir: fit(compiled(), run_dir, seed=1), "initial state"),
         (lambda run_dir: fit(jaxcls.compile(build, optimizers.adam(0.1)), run_dir), "step"),
         (lambda run_dir: fit(compiled(loss="categorical_focal_crossentropy"), run_dir), "step"),
         (lambda run_dir: fit(compiled(class_weight={0: 1.0, 1: 2.0, 2: 3.0}), run_dir), "step"),
@@ -120,7 +120,7 @@ def test_a_run_is_not_cut_short_by_another_call(tmp_path):
             ),
             "patience",
         ),
-        (fit_again, "initial_state"),
+        (fit_again, "initial state"),
     ],
     ids=["seed", "rate", "loss", "class weights", "inputs", "validation data", "patience", "trained state"],
 )  # fmt: skip
