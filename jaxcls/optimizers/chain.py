@@ -277,14 +277,16 @@ def _scaled(scale: PyTree | Callable[[PyTree], PyTree]) -> optax.GradientTransfo
     return optax.GradientTransformation(lambda params: optax.ScaleByScheduleState(jnp.zeros((), jnp.int32)), update)
 
 
+def widened(tree: PyTree) -> PyTree:
+    """The leaves in float32 or higher."""
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), tree)
+
+
 def _in_float32(inner: optax.GradientTransformation) -> optax.GradientTransformation:
     """`inner` applied to gradients and parameters in float32 or higher.
 
     In bfloat16 a second moment would not change: 1 - b2 is below the resolution of that type.
     """
-
-    def widened(tree: PyTree) -> PyTree:
-        return jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)), tree)
 
     def update(grads: PyTree, state: PyTree, params: PyTree = None) -> tuple[PyTree, PyTree]:
         return inner.update(widened(grads), state, widened(params))

@@ -86,11 +86,7 @@ def specialize(task: Task, settings: Settings) -> Task:
     changes = dict.fromkeys((*of_model, "vocabulary_size")) | all_settings.select(_COMMON, Settings) | changes
     # What a new Settings object has of itself is no choice of the recipe.
     changes = {name: value for name, value in changes.items() if value != getattr(Settings(), name) or value is None}
-    presets = {
-        name: preset._replace(settings=dataclasses.replace(preset.settings, **changes))
-        for name, preset in task.presets.items()
-    }
-    return dataclasses.replace(task, presets=presets)
+    return task.with_settings(**changes)
 
 
 def check(settings: Settings) -> None:

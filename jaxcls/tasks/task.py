@@ -102,6 +102,14 @@ class Task:
         )
         return settings.resolve(self.presets[preset].settings, defaults)
 
+    def with_settings(self, **changes: Any) -> "Task":
+        """Returns the task with these settings in all its presets."""
+        presets = {
+            name: preset._replace(settings=dataclasses.replace(preset.settings, **changes))
+            for name, preset in self.presets.items()
+        }
+        return dataclasses.replace(self, presets=presets)
+
     def takes(self, setting: str) -> bool:
         """Returns whether the task uses this data setting."""
         recipes = [preset.settings for preset in self.presets.values()]

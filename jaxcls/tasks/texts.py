@@ -1,8 +1,6 @@
 """What the tasks on texts share: networks, settings, the tokenizer, and the optimizer of each network."""
 
-import dataclasses
 import functools
-from typing import Any
 
 import numpy as np
 
@@ -38,9 +36,4 @@ def specialize(task: Task, settings: Settings) -> Task:
     """
     if settings.model not in task.models or settings.model == "ngrams":
         return task
-    changes: dict[str, Any] = {"optimizer": "adam", "learning_rate": 1e-3, "momentum": None, "dropout": 0.3}
-    presets = {
-        name: preset._replace(settings=dataclasses.replace(preset.settings, **changes))
-        for name, preset in task.presets.items()
-    }
-    return dataclasses.replace(task, presets=presets)
+    return task.with_settings(optimizer="adam", learning_rate=1e-3, momentum=None, dropout=0.3)

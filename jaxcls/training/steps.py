@@ -22,6 +22,7 @@ from jaxcls.optimizers.chain import (
     evaluation_model_state,
     evaluation_params,
     per_update,
+    widened,
 )
 from jaxcls.training.objective import sum_of_outputs
 
@@ -201,7 +202,7 @@ def make_train_step(
 
             return jax.lax.cond(micro_batch[0].mask.any(), added, lambda carry: carry, carry), None
 
-        zeros = jax.tree.map(jnp.zeros_like, _Sums(_widened(params), divisors[0] * 0.0, *_sums_of(ratios)))
+        zeros = jax.tree.map(jnp.zeros_like, _Sums(widened(params), divisors[0] * 0.0, *_sums_of(ratios)))
         # Rows are dealt out in turn, so that a batch that is split over devices stays so.
         dealt = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(len(x) // count, count, *x.shape[1:]), 0, 1), batch)
         (model_state, sums), _ = jax.lax.scan(add, (model_state, zeros), (dealt, jax.random.split(key, count)))
@@ -220,7 +221,7 @@ def make_train_step(
 
         examples = batch.mask.sum()
         # In float16 the square of 256 would be infinite.
-        norm = jnp.sqrt(_sum(jax.tree.map(jnp.square, _widened(gradient))))
+        norm = jnp.sqrt(_sum(jax.tree.map(jnp.square, widened(gradient))))
         # 0 times a number that is not finite is NaN.
         nothing = _sum(jax.tree.map(lambda update: 0 * update, updates))
         apply = (examples > 0) & jnp.isfinite(value) & jnp.isfinite(norm + nothing) & _is_finite(model_state)
@@ -380,11 +381,6 @@ def _sums_of(ratios: list[Ratio]) -> tuple[jax.Array, jax.Array]:
     """The numerators, weighted, and the denominators of all outputs, (outputs,)."""
     numerators = jnp.stack([ratio.weight * jnp.sum(ratio.numerator) for ratio in ratios])
     return numerators, jnp.stack([jnp.sum(ratio.denominator) for ratio in ratios])
-
-
-def _widened(tree: PyTree) -> PyTree:
-    """The leaves in float32 or higher."""
-    return jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), tree)
 
 
 def _sum(tree: PyTree) -> jax.Array:
