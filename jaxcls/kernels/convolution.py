@@ -227,6 +227,33 @@ def _pool_backward(window: int, saved: tuple[jax.Array, jax.Array], cotangent: j
 max_pool.defvjp(_pool_forward, _pool_backward)
 
 
+def overlapping_max_pool(images: jax.Array) -> jax.Array:
+    """Max pooling by windows of 3 x 3 at every second pixel, (N, H, W, C) to (N, H / 2, W / 2, C), rounded up.
+
+    Images are padded by one pixel on each side. Pixels that tie for the maximum share the gradient on a CPU.
+
+    >>> overlapping_max_pool(jnp.arange(16.0).reshape(1, 4, 4, 1))[0, :, :, 0].tolist()
+    [[5.0, 7.0], [13.0, 15.0]]
+    """
+    chex.assert_rank(images, 4)
+    padding = ((0, 0), (1, 1), (1, 1), (0, 0))
+
+    # Including the gradient, it takes a quarter of the time of XLA's reduction of windows.
+    def shifted(images: jax.Array) -> jax.Array:
+        padded = jnp.pad(images, padding, constant_values=-jnp.inf)
+        height, width = padded.shape[1] - 2, padded.shape[2] - 2
+        windows = (
+            padded[:, row : row + height : 2, column : column + width : 2] for row in range(3) for column in range(3)
+        )
+        return functools.reduce(jnp.maximum, windows)
+
+    def reduced(images: jax.Array) -> jax.Array:
+        lowest = jnp.array(-jnp.inf, images.dtype)
+        return lax.reduce_window(images, lowest, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), padding)
+
+    return lax.platform_dependent(images, cpu=shifted, default=reduced)
+
+
 # XLA's CPU backend runs reductions one number at a time, with everything fused into them, such as the ReLU before. The
 # maximum of the pixels of a window is vectorized over channels.
 
