@@ -17,12 +17,15 @@ A fixture is a folder in its library's format, with random weights, and expected
 """
 
 import argparse
+import copy
+import functools
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 FIXTURES = Path(__file__).parents[1] / "tests" / "models" / "pretrained" / "fixtures"
 
@@ -56,6 +59,74 @@ def bert() -> None:
         tokens = torch.randint(2, 24, (3, 9))
         tokens[0, 5:] = tokens[1, 7:] = padding
         write(name, model, tokens, run_text, save_transformers, padding=padding)
+
+
+def vit() -> None:
+    """ViT on images of another size, DeiT, DINOv2, and timm's with joined projections and with registers."""
+    from transformers import DeiTConfig, Dinov2Config, ViTConfig
+    from transformers import DeiTForImageClassification as DeiT
+    from transformers import Dinov2ForImageClassification as Dinov2
+    from transformers import ViTForImageClassification as ViT
+
+    sizes = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 16, "patch_size": 4}
+    small, other = torch.randn(2, 16, 16, 3), torch.randn(2, 20, 12, 3)
+    write("vit", ViT(ViTConfig(**sizes, intermediate_size=12, qkv_bias=False)), other, run_vit, save_transformers)
+    write("deit", DeiT(DeiTConfig(**sizes, intermediate_size=12)), small, run_vit, save_transformers)
+    write("dinov2", Dinov2(Dinov2Config(**sizes, mlp_ratio=2)), other, run_dinov2, save_transformers)
+    write_of_timm = functools.partial(
+        write_timm, embed_dim=8, depth=2, num_heads=2, patch_size=4, img_size=(16, 12), dynamic_img_size=True
+    )
+    write_of_timm("vit_tiny_patch16_224", small[:, :, :12])
+    write_of_timm("vit_small_patch14_reg4_dinov2", other)
+
+
+def run_vit(model: Any, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    result = model.base_model(images, interpolate_pos_encoding=True)
+    outputs = result.last_hidden_state[:, 0]
+    return {"outputs": outputs, "logits": model.classifier(outputs)}
+
+
+def run_dinov2(model: Any, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    tokens = model.base_model(images).last_hidden_state
+    return {"outputs": torch.cat([tokens[:, 0], tokens[:, 1:].mean(1)], 1), "logits": model(images).logits}
+
+
+def resnet() -> None:
+    """Both blocks, and an odd number of pixels between strides."""
+    from transformers import ResNetConfig, ResNetForImageClassification
+
+    images = torch.randn(3, 18, 10, 3)
+    config = ResNetConfig(embedding_size=4, hidden_sizes=[8, 12], depths=[1, 2], downsample_in_first_stage=True)
+    write("resnet", ResNetForImageClassification(config), images, run_pooled, save_transformers, train=True)
+    write_timm("resnet18", images, layers=(1, 1, 1, 1), channels=(2, 2, 4, 4))
+
+
+def convnext() -> None:
+    """Dense layers stored as such, and as convolutions."""
+    from transformers import ConvNextConfig, ConvNextForImageClassification
+
+    images = torch.randn(2, 36, 32, 3)
+    config = ConvNextConfig(hidden_sizes=[4, 6], depths=[1, 2], num_stages=2, image_size=32)
+    write("convnext", ConvNextForImageClassification(config), images, run_pooled, save_transformers)
+    write_timm("convnext_atto", images, dims=(4, 4, 6, 6), depths=(1, 1, 1, 2))
+
+
+def run_pooled(model: Any, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    outputs = model.base_model(images).pooler_output.flatten(1)
+    return {"outputs": outputs, "logits": model.classifier(outputs)}
+
+
+def write_timm(name: str, images: torch.Tensor, *, train: bool = False, **sizes: Any) -> None:
+    import timm
+
+    model = timm.create_model(name, num_classes=2, **sizes)
+    save = functools.partial(timm.models.save_for_hf, safe_serialization=True)
+    write(name, model, images, run_timm, save, train=train)
+
+
+def run_timm(model: Any, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    pixels = model.forward_features(images)
+    return {"outputs": model.forward_head(pixels, pre_logits=True), "logits": model.forward_head(pixels)}
 
 
 def run_text(model: Any, tokens: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -97,13 +168,27 @@ def write(
     if padding is not None:
         cotangents *= (inputs != padding)[..., None]
     (results["outputs"] * cotangents).sum().backward()
-    gradients = {f"gradient.{key}": p.grad for key, p in model.named_parameters() if p.grad is not None}
+    gradients = {f"gradient.{key}": value for key, value in named_gradients(model, save).items()}
     expected = {"inputs": inputs, **results, "cotangents": cotangents, **gradients}
     if train:
         expected.update(training(model, arguments, run))
     precise = {key: value.detach().to(torch.float32 if value.is_floating_point() else torch.int32).contiguous()
                for key, value in expected.items()}  # fmt: skip
     save_file(precise, FIXTURES / name / "expected.safetensors")
+
+
+def named_gradients(model: Any, save: Callable[[Any, Path], Any]) -> dict[str, torch.Tensor]:
+    """Returns the gradients under the names of tensors in a checkpoint, which are not always those of parameters."""
+    of_gradients = copy.deepcopy(model)
+    with torch.no_grad():
+        for buffer in of_gradients.buffers():
+            buffer.fill_(torch.nan if buffer.is_floating_point() else 0)
+        for copied, parameter in zip(of_gradients.parameters(), model.parameters(), strict=True):
+            copied.copy_(torch.nan if parameter.grad is None else parameter.grad)
+    with tempfile.TemporaryDirectory() as folder:
+        save(of_gradients, Path(folder))
+        saved = load_file(Path(folder) / "model.safetensors")
+    return {key: value for key, value in saved.items() if value.is_floating_point() and not value.isnan().any()}
 
 
 def randomize(model: Any) -> None:
@@ -133,7 +218,7 @@ def training(model: Any, inputs: torch.Tensor, run: Callable[..., Mapping[str, t
     return {"training_outputs": run(model.train(), inputs)["outputs"], **updated}
 
 
-FAMILIES: dict[str, Callable[[], None]] = {"bert": bert}
+FAMILIES: dict[str, Callable[[], None]] = {"bert": bert, "vit": vit, "resnet": resnet, "convnext": convnext}
 
 if __name__ == "__main__":
     main()

@@ -248,8 +248,7 @@ def overlapping_max_pool(images: jax.Array) -> jax.Array:
         return functools.reduce(jnp.maximum, windows)
 
     def reduced(images: jax.Array) -> jax.Array:
-        lowest = jnp.array(-jnp.inf, images.dtype)
-        return lax.reduce_window(images, lowest, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), padding)
+        return lax.reduce_window(images, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), padding)
 
     return lax.platform_dependent(images, cpu=shifted, default=reduced)
 

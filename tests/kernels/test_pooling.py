@@ -4,6 +4,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import pytest
+from flax import nnx
 
 from jaxcls import kernels
 
@@ -35,3 +36,15 @@ def test_second_derivatives_match_reduce_window():
         return jax.grad(lambda images: jnp.sum(first(images) ** 2))(images)
 
     chex.assert_trees_all_close(second(kernels.max_pool), second(reduced), rtol=1e-5)
+
+
+def test_overlapping_max_pool_matches_reduce_window():
+    images = jax.random.normal(jax.random.key(0), (2, 7, 8, 3))
+
+    def reference(images):
+        return nnx.max_pool(images, (3, 3), (2, 2), ((1, 1), (1, 1)))
+
+    value, pullback = jax.vjp(kernels.overlapping_max_pool, images)
+    expected, expected_pullback = jax.vjp(reference, images)
+    chex.assert_trees_all_equal(value, expected)
+    chex.assert_trees_all_close(pullback(value), expected_pullback(value), rtol=1e-6)

@@ -137,11 +137,12 @@ class ConvNeXt(nnx.Module):
             nnx.LayerNorm(sizes.widths[0], epsilon=1e-6, dtype=dtype, rngs=rngs),
         )
         last_rate = sizes.drop_path if dropout is None else dropout
-        widths = [width for width, depth in zip(sizes.widths, sizes.depths, strict=True) for _ in range(depth)]
-        blocks = []
-        for index, (previous, width) in enumerate(zip([sizes.widths[0], *widths], widths, strict=False)):
-            rate = last_rate * index / max(1, len(widths) - 1)
-            blocks.append(_Block(previous, width, sizes, drop_path=rate, dtype=dtype, rngs=rngs))
+        blocks: list[_Block] = []
+        for stage, (width, depth) in enumerate(zip(sizes.widths, sizes.depths, strict=True)):
+            for index in range(depth):
+                previous = sizes.widths[stage - 1] if stage and not index else None
+                rate = last_rate * len(blocks) / max(1, sum(sizes.depths) - 1)
+                blocks.append(_Block(previous, width, sizes, drop_path=rate, dtype=dtype, rngs=rngs))
         self.blocks = nnx.Sequential(*blocks)
         self.head = _Norm(self.features, sizes.epsilon, dtype=dtype, rngs=rngs)
 
@@ -164,13 +165,17 @@ def _patches(previous: int, width: int, side: int, *, dtype: Any, rngs: nnx.Rngs
 
 
 class _Block(nnx.Module):
-    """A depthwise convolution and two dense layers; where a stage begins, after a reduction of height and width."""
+    """A depthwise convolution and two dense layers.
 
-    def __init__(self, previous: int, width: int, sizes: Sizes, *, drop_path: float, dtype: Any, rngs: nnx.Rngs):
+    Before them, the first block of a stage halves height and width of ``previous`` channels.
+    """
+
+    def __init__(self, previous: int | None, width: int, sizes: Sizes, *, drop_path: float, dtype: Any, rngs: nnx.Rngs):
         norm = functools.partial(nnx.LayerNorm, epsilon=1e-6, dtype=dtype, rngs=rngs)
-        self.downsample = None
-        if previous != width:
-            self.downsample = nnx.Sequential(norm(previous), _patches(previous, width, 2, dtype=dtype, rngs=rngs))
+        self.downsample = (
+            None if previous is None
+            else nnx.Sequential(norm(previous), _patches(previous, width, 2, dtype=dtype, rngs=rngs))
+        )  # fmt: skip
         self.conv_dw = Conv(width, width, kernel_size=(7, 7), padding=3, groups=width, dtype=dtype, rngs=rngs)
         self.norm = norm(width)
         self.mlp = _FeedForward(width, sizes, dtype=dtype, rngs=rngs)

@@ -84,7 +84,7 @@ def _of_transformers(config: Mapping[str, Any], where: str) -> Sizes:
     values = options.checked({**defaults, **config}, supported, where)
     widths, depths = values["hidden_sizes"], values["depths"]
     if len(widths) != len(depths):
-        raise InputError(f"config.json of {where}: hidden_sizes are {widths}, but depths {depths}; one for each stage.")
+        raise InputError(f"config.json of {where}: hidden_sizes and depths must have one number for each stage.")
     return Sizes(
         values["embedding_size"], widths, depths, values["layer_type"] == "bottleneck",
         values["downsample_in_bottleneck"], values["downsample_in_first_stage"],
@@ -144,6 +144,7 @@ class _Block(nnx.Module):
     def __init__(self, previous: int, features: int, strides: int, sizes: Sizes, *, dtype: Any, rngs: nnx.Rngs):
         conv = functools.partial(Conv, use_bias=False, dtype=dtype, rngs=rngs)
         norm = functools.partial(BatchNorm, dtype=dtype, rngs=rngs)
+        self.is_bottleneck = sizes.is_bottleneck
         if sizes.is_bottleneck:
             narrow = features // 4
             first, second = (strides, 1) if sizes.strides_first else (1, strides)
@@ -153,14 +154,12 @@ class _Block(nnx.Module):
         else:
             self.conv1, self.bn1 = conv(previous, features, strides=strides, padding=1), norm(features)
             self.conv2, self.bn2 = conv(features, features, padding=1), norm(features)
-            self.conv3 = None
-        self.downsample = None
-        if strides > 1 or previous != features:
-            shortcut = conv(previous, features, kernel_size=(1, 1), strides=strides, padding=0)
-            self.downsample = nnx.Sequential(shortcut, norm(features))
+        projected = strides > 1 or previous != features
+        shortcut = functools.partial(conv, previous, features, kernel_size=(1, 1), strides=strides, padding=0)
+        self.downsample = nnx.Sequential(shortcut(), norm(features)) if projected else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
         y = self.bn2(self.conv2(nnx.relu(self.bn1(self.conv1(x)))))
-        if self.conv3 is not None:
+        if self.is_bottleneck:
             y = self.bn3(self.conv3(nnx.relu(y)))
         return nnx.relu(y + (x if self.downsample is None else self.downsample(x)))

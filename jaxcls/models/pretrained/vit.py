@@ -125,13 +125,17 @@ def _of_transformers(config: Mapping[str, Any], where: str) -> Sizes:
     is_dinov2, has_registers = family.startswith("dinov2"), family == "dinov2_with_registers"
     # What files can leave out.
     defaults = {"num_channels": 3, "qkv_bias": True, "use_swiglu_ffn": False}
-    supported = {
+    supported: dict[str, Any] = {
         "hidden_size": options.SIZE, "num_hidden_layers": options.BLOCKS, "num_attention_heads": options.SIZE,
         "image_size": options.SIZE, "patch_size": options.SIZE, "num_channels": (3,), "hidden_act": ("gelu",),
         "layer_norm_eps": float, "hidden_dropout_prob": float, "qkv_bias": (True, False),
-        **({"mlp_ratio": range(1, 100), "use_swiglu_ffn": (False,)} if is_dinov2 else {"intermediate_size": options.SIZE}),
-        **({"num_register_tokens": range(100)} if has_registers else {}),
     }  # fmt: skip
+    if is_dinov2:
+        supported |= {"mlp_ratio": range(1, 100), "use_swiglu_ffn": (False,)}
+    else:
+        supported["intermediate_size"] = options.SIZE
+    if has_registers:
+        supported["num_register_tokens"] = range(1, 100)
     values = options.checked({**defaults, **config}, supported, where)
     return Sizes(
         features=values["hidden_size"],
@@ -164,9 +168,9 @@ def _of_timm(config: Mapping[str, Any], where: str) -> Sizes:
     defaults = {"patch_size": int(patch), "embed_dim": features, "depth": blocks, "num_heads": heads}
     supported = {
         "patch_size": options.SIZE, "embed_dim": options.SIZE, "depth": options.BLOCKS, "num_heads": options.SIZE,
-        "img_size": [options.SIZE, options.SIZE], "global_pool": ("token",),
+        "img_size": [options.SIZE, options.SIZE], "global_pool": ("token",), "dynamic_img_size": (False, True),
     }  # fmt: skip
-    values = options.timm(config, {"global_pool": "token", **defaults}, supported, where)
+    values = options.timm(config, {"global_pool": "token", "dynamic_img_size": True, **defaults}, supported, where)
     height, width = values["img_size"]
     return Sizes(
         features=values["embed_dim"],
