@@ -71,7 +71,9 @@ def check_outputs_and_gradients(fixture: Fixture) -> None:
     _assert_close("outputs", outputs * present, expected["outputs"] * present, 1e-5)
     if "logits" in expected:
         kernel, bias = (fixture.tensors[f"{fixture.architecture.head}.{leaf}"] for leaf in ("weight", "bias"))
-        _assert_close("logits", outputs @ kernel.reshape(*kernel.shape[:2]).T + bias, expected["logits"], 1e-5)
+        _assert_close(
+            "logits", np.asarray(outputs) @ kernel.reshape(*kernel.shape[:2]).T + bias, expected["logits"], 1e-5
+        )
     named = fixture.named(gradients, {})
     wanted = {name.removeprefix("gradient."): value for name, value in expected.items() if name.startswith("gradient.")}
     assert named.keys() == wanted.keys()
