@@ -83,7 +83,7 @@ def export(output: Path, exportable: Exportable, format: str) -> int:
             if exportable.pretrained is not None:
                 # transformers reads no file without this.
                 metadata["format"] = "pt"
-                arrays = exportable.pretrained.tensors(*exportable.weights.values())
+                arrays = exportable.pretrained.tensors(exportable.weights["params"], exportable.weights["model_state"])
                 contents["config.json"] = _with_classes(exportable)
             added, contents["model.safetensors"] = {}, save(arrays, metadata=metadata)
     contents["model.json"] = (json.dumps(record | added, indent=2) + "\n").encode()

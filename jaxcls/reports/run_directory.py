@@ -70,7 +70,7 @@ class RunDirectory:
         advice: Callable[[Sequence[str]], str] = lambda names: "Give another directory.",
         resume: bool = True,
     ):
-        self.path = path
+        self.path, self._predictor = path, predictor
         self.checkpoints = path / "checkpoints"
         self.model = path / "model"
         self.report = path / "report.html"
@@ -153,7 +153,14 @@ class RunDirectory:
                 f"{', '.join(sorted(changed))} from {data['location']} differ. Give the same data, or another "
                 "directory."
             )
-        if _json(_read(self.path / "predictor.json", records.PREDICTOR)) != self._texts["predictor.json"]:
+        predictor = _read(self.path / "predictor.json", records.PREDICTOR)
+        before, now = (one.get("pretrained", {}).get("sha256", {}) for one in (predictor, self._predictor))
+        if before != now:
+            raise InputError(
+                f"run directory {self.path} holds a run of another pretrained encoder: "
+                f"{', '.join(_differing(before, now))} differ. Give the same one, or another directory."
+            )
+        if _json(predictor) != self._texts["predictor.json"]:
             raise InputError(
                 f"{self.path / 'predictor.json'} does not match the training examples: it is damaged, or other "
                 "versions of the libraries fitted it. Give another run directory."

@@ -178,7 +178,7 @@ def on_features(
             content = io.BytesIO()
             np.save(content, features)
             files.write_atomically(path, hashlib.sha256(content.getvalue()).digest() + content.getvalue())
-        return examples._replace(inputs=features)
+        return Examples(features, *tuple(examples)[1:])
 
     learner = dataclasses.replace(
         experiment, preprocess=steps.identity, augment=steps.no_augmentation, tta=(), buckets=None, preprocessor=None
