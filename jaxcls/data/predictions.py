@@ -11,6 +11,7 @@ from jaxcls._utils.errors import InputError, listed
 from jaxcls._utils.labels import ProblemName
 from jaxcls.data import user_tables
 from jaxcls.data.formats import tables
+from jaxcls.data.formats.columns import PLAIN_NUMBER, composed, is_formula
 
 # Kaggle's log loss clips here, so a probability of 0 costs 34.5 nats, not infinity.
 _KAGGLE_CLIP = 1e-15
@@ -64,7 +65,7 @@ def save(path: Path, columns: tables.Table, say: Callable[[str], None], *, for_s
     with files.replacing(path) as temporary:
         tables.write_csv(temporary, columns, for_spreadsheets=for_spreadsheets)
     texts = [*columns, *(value for column in columns.values() if column.dtype == object for value in column)]
-    if formulas := [text for text in texts if tables.is_formula(text)]:
+    if formulas := [text for text in texts if is_formula(text)]:
         what = f"note: some ids or names begin like a formula, such as {formulas[0]!r}: "
         say(what + ("they are written with a ' before them" if for_spreadsheets else "do not open it as a spreadsheet"))
 
@@ -122,7 +123,7 @@ def read_sample_submission(
     table = tables.read_csv(sample, text=[id_column, *names])
     words = None
     if problem == "binary" or (problem == "multiclass" and len(names) == 1):
-        words = _words_of_classes({*map(tables.composed, table[names[0]])}, class_names)
+        words = _words_of_classes({*map(composed, table[names[0]])}, class_names)
         if problem == "multiclass" and words is None:
             raise InputError(
                 f"{sample}: column {names[0]!r} holds {table[names[0]][0]!r}, which is not a class of the run; these "
@@ -147,7 +148,7 @@ def _words_of_classes(values: set[str], class_names: Sequence[str]) -> tuple[str
     if len(class_names) == 2 and (truths or values == {"0", "1"}):
         return truths[0] if truths else ("0", "1")
     # One number in each row of a binary sample, such as 0, may as well stand for a probability.
-    is_number = len(values) == 1 and tables.PLAIN_NUMBER.fullmatch(next(iter(values)))
+    is_number = len(values) == 1 and PLAIN_NUMBER.fullmatch(next(iter(values)))
     return tuple(class_names) if values <= {*class_names} and not (len(class_names) == 2 and is_number) else None
 
 

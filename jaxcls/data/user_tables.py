@@ -13,7 +13,7 @@ from jaxcls._utils.labels import ProblemName
 from jaxcls.data import sources, splits
 from jaxcls.data.dataset import Dataset, Provenance, Split, Unlabeled
 from jaxcls.data.formats import tables
-from jaxcls.data.formats.columns import is_missing
+from jaxcls.data.formats.columns import PLAIN_NUMBER, composed, is_missing
 
 Columns = Mapping[str, np.ndarray]
 
@@ -106,7 +106,7 @@ def infer_labels(columns: Columns, label_columns: Sequence[str], where: str | Pa
     (name,) = label_columns
     words, indices = _distinct_words(columns, name, where, missing=missing)
     named = [word for word in words if word]
-    numeric = all(map(tables.PLAIN_NUMBER.fullmatch, named))
+    numeric = all(map(PLAIN_NUMBER.fullmatch, named))
     class_names = tuple(sorted(set(named), key=float if numeric else None))
     if len(class_names) < 2:
         raise InputError(f"{where}: column {name!r} is {named[0]!r} in every row; classification needs two classes.")
@@ -240,7 +240,7 @@ def check_unique(ids: np.ndarray, id_column: str, where: str | Path) -> None:
     jaxcls._utils.errors.InputError: rows.csv: row 3 of column 'id' is 'a', the same as row 1; ids must be unique.
     """
     first: dict[str, int] = {}
-    for row, name in enumerate(map(tables.composed, ids), 1):
+    for row, name in enumerate(map(composed, ids), 1):
         if not name:
             raise InputError(f"{where}: row {row} of column {id_column!r} is empty; every row needs an id.")
         if (other := first.setdefault(name, row)) != row:
@@ -254,7 +254,7 @@ def match_ids(ids: np.ndarray, other_ids: np.ndarray, where: str | Path, other_w
     >>> match_ids(np.array(["a", "b"]), np.array(["b", "a"]), "test.csv", "labels.csv").tolist()
     [1, 0]
     """
-    ids, other_ids = (np.array([*map(tables.composed, some)], object) for some in (ids, other_ids))
+    ids, other_ids = (np.array([*map(composed, some)], object) for some in (ids, other_ids))
     for rows, others, file, other in ((ids, other_ids, where, other_where), (other_ids, ids, other_where, where)):
         known = set(others)
         for row, name in enumerate(rows, 1):
@@ -327,32 +327,23 @@ def load(name: str, data: Path, test_data: Path | None, columns: TableColumns, t
     return Dataset(name, train, test, labels.class_names, Provenance("files", str(data), sha256, note="; ".join(notes)))
 
 
-def read_unlabeled(path: Path, columns: TableColumns) -> Unlabeled:
-    """Reads the rows of a file to predict, which needs no labels. All columns are text: the preprocessor knows their
-    types."""
-    file, columns = _read(path, columns, text=None)
+def read_unlabeled(path: Path, columns: TableColumns, text: Collection[str] = ()) -> Unlabeled:
+    """Reads the rows of a file to predict, which needs no labels; these columns as text whatever they hold."""
+    file, columns = _read(path, columns, text)
     return Unlabeled(row_ids(file.columns, columns.id, path), _inputs(file.columns, columns, path))
 
 
-def _read(
-    path: Path, columns: TableColumns, text: Collection[str] | None = ()
-) -> tuple[tables.TableFile, TableColumns]:
+def _read(path: Path, columns: TableColumns, text: Collection[str] = ()) -> tuple[tables.TableFile, TableColumns]:
     """Reads a file, with lists such as 'a,b' among the names of columns divided."""
-    composed: dict[str, Any] = {
-        role: tables.composed(value) if isinstance(value, str) else value and tuple(map(tables.composed, value))
+    roles: dict[str, Any] = {
+        role: composed(value) if isinstance(value, str) else value and tuple(map(composed, value))
         for role, value in vars(columns).items()
     }
-    columns = TableColumns(**composed)
+    columns = TableColumns(**roles)
     listed_names = [word for name in (*columns.label, *columns.drop) for word in (name, *name.split(","))]
     # Labels and ids are read as text: as numbers, 007 would be 7, and the last digits of long ids would be lost.
-    texts = None if text is None else {*listed_names, columns.id or "", columns.text or "", *text}
-    file = tables.read(
-        path,
-        text=texts,
-        separator=columns.separator,
-        decimal=columns.decimal,
-        exact={columns.id or "", columns.text or "", ""},
-    )
+    texts = {*listed_names, columns.id or "", columns.text or "", *text}
+    file = tables.read(path, text=texts, separator=columns.separator, decimal=columns.decimal)
 
     def divided(names: Sequence[str]) -> tuple[str, ...]:
         return tuple(part for name in names for part in ([name] if name in file.columns else name.split(",")))
@@ -360,9 +351,6 @@ def _read(
     columns = dataclasses.replace(columns, label=divided(columns.label), drop=divided(columns.drop))
     if columns.id is None and "" in file.columns and len(set(file.columns[""])) == len(file.columns[""]):
         columns = dataclasses.replace(columns, id="")
-    if columns.weight in file.columns and file.decimal == ",":
-        weights = file.columns[columns.weight]
-        file.columns[columns.weight] = np.array([str(word).replace(",", ".") for word in weights], object)
     return file, columns
 
 
@@ -405,7 +393,7 @@ def _distinct_words(
 
 
 def _word(value: object) -> str:
-    word = str(value).strip()
+    word = composed(str(value).strip())
     whole = re.fullmatch(r"([+-]?\d+)\.0*", word)
     return whole[1] if whole else word
 

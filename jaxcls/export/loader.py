@@ -39,11 +39,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 
-from jaxcls.data.formats.columns import as_utf8, csv_reader, encode, unfamiliar
+from jaxcls.data.formats.columns import as_utf8, csv_reader, encode, is_formula, unfamiliar
 
 SUMS = "SHA256SUMS"
-# Characters with which a spreadsheet lets a formula begin; the full-width ones do so in some languages.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 class ExportError(ValueError):
@@ -348,7 +346,7 @@ def _read(path: Path, preprocessor: Mapping[str, Any] | None) -> Any:
         if kind == "texts":
             return path.read_text(encoding="utf-8-sig").splitlines()
         content = path.read_bytes()
-        content, separator = as_utf8(gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content)
+        content, separator = as_utf8(path, gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content)
         names, *rows = (row for row in csv_reader(content.decode(), separator) if row)
         return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
     except (OSError, EOFError, zlib.error, ValueError, SyntaxError, RecursionError, csv.Error) as error:
@@ -358,8 +356,7 @@ def _read(path: Path, preprocessor: Mapping[str, Any] | None) -> Any:
 
 def _no_formula(name: str) -> str:
     """Prefixes a ' where a spreadsheet would read the name as a formula."""
-    plain = re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", name, re.ASCII)
-    return f"'{name}" if name.startswith(_FORMULA) and plain is None else name
+    return f"'{name}" if is_formula(name) else name
 
 
 def _escaped(text: str) -> str:

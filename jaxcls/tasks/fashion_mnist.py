@@ -90,7 +90,7 @@ TASK = Task(
     summary="ten kinds of clothing, gray images of 28 x 28",
     problem="multiclass",
     load=lambda settings: idx_images.load(IMAGES, settings.source, settings.data_dir),
-    read=lambda path, settings: idx_images.read_unlabeled(path),
+    read=lambda path, *_: idx_images.read_unlabeled(path),
     fit_preprocessor=lambda inputs, settings: images.fit(inputs),
     models={
         "mlp": vision.MLP,

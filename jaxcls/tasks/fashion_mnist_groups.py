@@ -55,7 +55,7 @@ TASK = Task(
     summary="two outputs: the article of a 28 x 28 image, and its group",
     problem={"article": "multiclass", "group": "multiclass"},
     load=load,
-    read=lambda path, settings: idx_images.read_unlabeled(path),
+    read=lambda path, *_: idx_images.read_unlabeled(path),
     fit_preprocessor=lambda inputs, settings: images.fit(inputs),
     models={"mlp": vision.MLP, "cnn": vision.CNN, "resnet": vision.ResNet},
     presets={"default": fashion_mnist.DEFAULT._replace(settings=SETTINGS)},

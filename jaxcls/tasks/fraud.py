@@ -39,7 +39,7 @@ TASK = Task(
     load=lambda settings: kaggle_tables.load_fraud(
         settings.source, settings.data_dir, test_fraction=required(settings, "test_fraction")
     ),
-    read=lambda path, settings: kaggle_tables.read_unlabeled_fraud(path),
+    read=lambda path, *_: kaggle_tables.read_unlabeled_fraud(path),
     fit_preprocessor=lambda inputs, settings: tables.fit(inputs),
     models={"mlp": tabular.TabularMLP, "linear": tabular.TabularLinear},
     presets={"default": Preset(DEFAULT)},

@@ -36,7 +36,7 @@ TASK = Task(
     load=lambda settings: kaggle_tables.load_leaf(
         settings.source, settings.data_dir, test_fraction=required(settings, "test_fraction")
     ),
-    read=lambda path, settings: kaggle_tables.read_unlabeled_leaf(path),
+    read=lambda path, *_: kaggle_tables.read_unlabeled_leaf(path),
     fit_preprocessor=lambda inputs, settings: tables.fit(inputs),
     # With many species of few leaves each, a wide layer separates more of them than a narrow one.
     models={"mlp": functools.partial(tabular.TabularMLP, hidden=(512,)), "linear": tabular.TabularLinear},

@@ -103,7 +103,7 @@ class Predictor(NamedTuple):
                 return object_detection.read_unlabeled(path, side, 3, white)
             case ImagePreprocessor(shape=(height, width, channels), white=white) if not read or images.is_image(path):
                 return images.read_unlabeled(path, (height, width), channels, white)
-        return read(path, self.task_settings) if read else adapters.read_arrays(path)
+        return read(path, self.task_settings, self.experiment.preprocessor) if read else adapters.read_arrays(path)
 
     def exportable(self, inputs: PyTree = None) -> Exportable:
         """Returns what is exported.

@@ -36,7 +36,7 @@ TASK = Task(
     load=lambda settings: sentiment.load(
         settings.source, settings.data_dir, test_fraction=required(settings, "test_fraction")
     ),
-    read=lambda path, settings: sentiment.read_unlabeled(path),
+    read=lambda path, *_: sentiment.read_unlabeled(path),
     fit_preprocessor=texts.fit_preprocessor,
     models=texts.MODELS | {"ngrams": functools.partial(text.NGramClassifier, buckets=1 << 20)},
     pretrained="texts",

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -45,8 +44,8 @@ class Task:
       problem: decides the losses, metrics and averages that fit; a dict by output for a model with several outputs.
         If the user's data decides it, this is the problem of the sample, which `specialize` replaces.
       load: resolved settings -> Dataset.
-      read: the input of ``jaxcls predict`` and the settings of the run -> the examples to predict. None for image files
-        only, which need no more than the preprocessor.
+      read: the input of ``jaxcls predict``, the settings and the preprocessor of the run -> the examples to predict.
+        None for image files only, which need no more than the preprocessor.
       fit_preprocessor: the training inputs and the settings -> the fitted preprocessor.
       models: name -> ``(*, num_classes, dropout, dtype, rngs, **preprocessor.model_arguments) -> nnx.Module``;
         ``num_classes`` is the number of logits: 1 for a binary problem, the sum over all outputs.
@@ -68,7 +67,7 @@ class Task:
     models: Models
     presets: Mapping[str, Preset]
     metrics: Sequence[str]
-    read: Callable[[Path, Settings], Unlabeled] | None = None
+    read: Callable[..., Unlabeled] | None = None
     split: Callable[..., tuple[np.ndarray, np.ndarray]] = splits.stratified
     data_settings: Sequence[str] = ("data_dir",)
     pretrained: Literal["texts", "images"] | None = None

@@ -12,6 +12,7 @@ seed. Without FILE, the task trains on synthetic comments, of which a tenth are 
 import dataclasses
 import functools
 from pathlib import Path
+from typing import Any
 
 from jaxcls.data import sources, user_tables
 from jaxcls.data.dataset import Dataset, Unlabeled
@@ -32,7 +33,7 @@ def load(settings: Settings) -> Dataset:
     )
 
 
-def read(path: Path, settings: Settings) -> Unlabeled:
+def read(path: Path, settings: Settings, *_: Any) -> Unlabeled:
     return user_tables.read_unlabeled(path, user_data.table_columns(_or_sample(settings), text=True))
 
 

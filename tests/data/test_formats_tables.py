@@ -80,9 +80,11 @@ def test_a_column_with_one_late_word_is_text(path):
         (b"a,a\n1,2\n", "two columns are called 'a'"),
         (b"a,\n0,\n0,2\n", "column 2 has no name"),
         (b'a,b\n1,2\n3,"4\n5,6\n', "line 3 is not well-formed"),
-        (b"a,b\n1,x\n1,caf\xe9\n", r"line 3 is not UTF-8 \(byte 0xe9\)"),
-        ("a,b\n1,x\n".encode("utf-16")[:-1], "is not well-formed UTF-16"),
-        (b"PK\3\4\x14\0", "is a zip archive"),
+        ("a,b\n\xe9,\xe9\n1,caf".encode() + b"\xe9\n", r"line 3 is not UTF-8 \(byte 0xe9\)"),
+        (b"a,b\n1,x\n1,caf\x81\n", r"line 3 is not UTF-8 \(byte 0x81\)"),
+        ("a,b\n1,x\n".encode("utf-16")[:-1], "'utf-16-le' codec can't decode"),
+        (b"PK\3\4\x14\0", "it is an Excel workbook .*; save it as CSV or Parquet"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1", "it is an Excel workbook"),
         (gzip.compress(b"a,b\n1,x\n", mtime=0)[:-9], "corrupt gzip"),
         (b"\x1f\x8bnot gzip", "corrupt gzip"),
     ],
@@ -155,7 +157,10 @@ def test_any_bytes_are_a_table_or_an_input_error(path, content):
     except InputError:
         return
     # The standard library is the oracle.
-    rows = [row for row in csv.reader(io.StringIO(content.decode("utf-8-sig"), newline="")) if row]
+    is_utf8 = content.decode(errors="ignore").encode() == content
+    rows = [
+        row for row in csv.reader(io.StringIO(content.decode("utf-8-sig" if is_utf8 else "cp1252"), newline="")) if row
+    ]
     # An empty last column is skipped; the first may be an index without a name, which the header may leave out.
     index = [""] if len(rows[1]) == len(rows[0]) + 1 and rows[1][-1] else []
     assert list(table) == [*index, *(name for position, name in enumerate(rows[0]) if name or not position)]
@@ -181,6 +186,14 @@ def test_separators_and_encodings_are_found(path, content):
     assert table.columns["b"].tolist() == ["x", ""]
     values = columns.to_numbers(table.columns["a"], table.decimal)
     np.testing.assert_array_equal(values, [1.5, np.nan])
+
+
+def test_windows_1252_is_read_and_said_once(tmp_path, caplog):
+    path = tmp_path / "table.csv"
+    path.write_bytes("pr\xe9nom,y\nZo\xeb,1\nSpa\xdf\u201c \u20ac,2\n".encode("cp1252"))
+    for _ in range(2):
+        assert tables.read(path).columns["pr\xe9nom"].tolist() == ["Zo\xeb", "Spa\xdf\u201c \u20ac"]
+    assert [*caplog.messages] == [f"{path}: is not UTF-8; its letters are read as Windows-1252"]
 
 
 def test_a_separator_and_a_decimal_sign_may_be_given(path):
@@ -226,7 +239,7 @@ def test_parquet_and_feather_files_are_read_as_csv_is(tmp_path, format):
     assert columns_["word"].tolist() == ["007", "", "b"]
     assert columns_["truth"].tolist() == ["True", "False", ""]
     assert columns_["day"].tolist() == ["2024-01-02", "", "2024-01-03"]
-    assert tables.read(path, text=None).columns["whole"].tolist() == ["1", "", "3"]
+    assert tables.read(path, text=("whole",)).columns["whole"].tolist() == ["1", "", "3"]
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(InputError, match="cannot be read as a table"):
         tables.read(path)

@@ -278,3 +278,20 @@ def test_of_many_words_the_frequent_ones_are_categories():
     fitted = fitted_to(*frequent, *(f"word{row}" for row in range(299)))
     assert fitted.categories[0].words == ("green", "red")
     assert encoded(fitted, ["word3", "red"])["categories"][:, 0].tolist() == [0, 2]
+    ((_, _, why), _) = (fitted := fitted_to(*(f"zip{row % 1200}" for row in range(6000)))).types
+    assert why == "1,200 distinct words, of which the most frequent 1,000 are distinguished"
+    assert len(fitted.categories[0].words) == 1000
+
+
+def test_words_are_the_same_in_every_unicode_form():
+    one, other = "caf\N{LATIN SMALL LETTER E WITH ACUTE}", "cafe\N{COMBINING ACUTE ACCENT}"
+    texts = [f"a {word} and {row} more" for row in range(21) for word in (one, other, "bar")]
+    fitted = tables.fit({one: words(*[one, other, "b"] * 21), "text": words(*texts)})
+    assert fitted.categories[0].words == ("b", one)
+    # As in an exported loader, whose columns have names of any form.
+    table = {other: [other, "b", one], "text": [other, one, "bar"]}
+    arrays = columns_module.encode(table, fitted.as_record())
+    assert arrays["categories"][:, 0].tolist() == [2, 1, 2]
+    np.testing.assert_array_equal(arrays["ngrams"][0], arrays["ngrams"][1])
+    assert arrays["ngrams"][0].any()
+    assert columns_module.unfamiliar(table, fitted.as_record()) == []

@@ -121,8 +121,9 @@ class Table(FileReader):
     def open(self, path):
         options = Settings(task="csv", data=path, label_column=("y",), test_fraction=0.25)
         dataset = csv_task.load(options)
-        table_preprocessing.fit(dataset.train.inputs).transform(dataset.test.inputs)
-        csv_task.read(path, options)
+        fitted = table_preprocessing.fit(dataset.train.inputs)
+        fitted.transform(dataset.test.inputs)
+        csv_task.read(path, options, fitted)
 
 
 class TextTable(FileReader):

@@ -19,7 +19,7 @@ from jaxcls._utils import escaping
 from jaxcls._utils.errors import InputError
 from jaxcls.cli import console
 from jaxcls.data import predictions
-from jaxcls.data.formats import tables
+from jaxcls.data.formats import columns, tables
 from jaxcls.export import loader
 from jaxcls.reports import html_report
 
@@ -53,7 +53,7 @@ def test_only_cells_that_begin_like_a_formula_are_changed(tmp_path_factory, text
     path = tmp_path_factory.getbasetemp() / "texts.csv"
     _, *rows = written(path, {"text": texts, "other": [0] * len(texts)}, for_spreadsheets=True)
     for text, (cell, _) in zip(texts, rows, strict=True):
-        assert cell == ("'" + text if tables.is_formula(text) else text)
+        assert cell == ("'" + text if columns.is_formula(text) else text)
         if cell[:1] in set("=+-@\t\r\n"):
             float(cell)
 
@@ -71,7 +71,7 @@ def test_the_exported_loader_writes_no_formula(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("text", FORMULAS + TEXTS)
 def test_the_exported_loader_detects_the_same_formulas(text):
-    assert (loader._no_formula(text) != text) == tables.is_formula(text)
+    assert (loader._no_formula(text) != text) == columns.is_formula(text)
 
 
 def test_an_array_that_declares_more_than_it_holds_takes_no_memory(tmp_path):

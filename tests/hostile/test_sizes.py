@@ -12,8 +12,11 @@ import tracemalloc
 import zipfile
 import zlib
 
+import numpy as np
+import pyarrow
 import pytest
 from damage import bounded
+from pyarrow import feather, parquet
 
 from jaxcls._utils import files, schemas
 from jaxcls._utils.errors import InputError, did_you_mean
@@ -68,6 +71,15 @@ def test_a_compression_bomb_as_a_table(tmp_path, peak):
     with pytest.raises(InputError, match="unpacks to more than"):
         tables.read_csv(tmp_path / "x.csv")
     assert peak() < SMALL + 8 * MEGABYTE
+
+
+@pytest.mark.parametrize("write", [parquet.write_table, feather.write_feather], ids=["parquet", "feather"])
+def test_a_compression_bomb_in_columns(tmp_path, write):
+    zeros = pyarrow.array(np.zeros(MEGABYTE, np.int8))
+    write(pyarrow.table({f"c{index}": zeros for index in range(70)}), tmp_path / "x", compression="zstd")
+    assert (tmp_path / "x").stat().st_size < MEGABYTE // 2
+    with pytest.raises(InputError, match="unpacks to more than"):
+        tables.read(tmp_path / "x")
 
 
 @pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.GNUTYPE_SPARSE, tarfile.REGTYPE])

@@ -63,8 +63,10 @@ def test_the_label_columns_decide_the_problem(settings, label_column, drop_colum
     np.testing.assert_array_equal(data.train.sample_weight, np.full(48, 0.5, np.float32))
 
 
-def test_a_large_table_trains_for_fewer_epochs_with_larger_batches(settings, monkeypatch):
+def test_a_large_table_and_a_single_perceptron_train_for_fewer_epochs(settings, monkeypatch):
     small = with_recipe(specialized(settings), settings)
+    mlp = dataclasses.replace(settings, model="mlp")
+    assert with_recipe(specialized(mlp), mlp).epochs < small.epochs
     monkeypatch.setattr(task_csv, "LARGE_ROWS", 60)
     large = with_recipe(specialized(settings), settings)
     assert large.epochs < small.epochs
@@ -136,16 +138,17 @@ def test_columns_that_cannot_be_used_are_left_out_at_once(settings):
 
 def test_a_duplicate_id_among_rows_to_predict_is_named(settings, tmp_path):
     write_csv(tmp_path / "new.csv", {**table(3), "id": ["7", "8", "7"]})
+    fitted = task_csv.TASK.fit_preprocessor(load(settings).train.inputs, settings)
     with pytest.raises(InputError, match=r"new.csv: row 3 of column 'id' is '7', the same as row 1"):
-        task_csv.read(tmp_path / "new.csv", settings)
+        task_csv.read(tmp_path / "new.csv", settings, fitted)
 
 
 def test_rows_to_predict_need_neither_labels_nor_weights(settings, tmp_path):
     new = table(4, seed=3)
     write_csv(tmp_path / "new.csv", {name: new[name] for name in ("id", "color", "size", "big", "red")})
-    rows = task_csv.read(tmp_path / "new.csv", settings)
-    assert rows.ids.tolist() == ["000", "001", "002", "003"]
     fitted = task_csv.TASK.fit_preprocessor(load(settings).train.inputs, settings)
+    rows = task_csv.read(tmp_path / "new.csv", settings, fitted)
+    assert rows.ids.tolist() == ["000", "001", "002", "003"]
     assert fitted.transform(rows.inputs)["numeric"].shape == (4, 1)
 
 
@@ -155,7 +158,8 @@ def test_the_sample_is_real_complete_and_verified(monkeypatch, tmp_path):
     assert (len(data.train.labels), len(data.test.labels), len(data.train.inputs)) == (142, 36, 13)
     assert data.provenance.source == "sample"
     assert not data.provenance.synthetic
-    assert len(task_csv.read(task_csv.SAMPLE, sample).ids) == 178
+    fitted = task_csv.TASK.fit_preprocessor(data.train.inputs, sample)
+    assert len(task_csv.read(task_csv.SAMPLE, sample, fitted).ids) == 178
 
     altered = tmp_path / "wine.csv"
     altered.write_bytes(task_csv.SAMPLE.read_bytes().replace(b"14.23", b"14.32"))

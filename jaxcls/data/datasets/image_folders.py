@@ -14,8 +14,8 @@ from jaxcls.data import splits as data_splits
 from jaxcls.data import user_tables
 from jaxcls.data.dataset import Dataset, Provenance, Split
 from jaxcls.data.formats import images
+from jaxcls.data.formats.columns import composed
 from jaxcls.data.formats.pixels import SUFFIXES
-from jaxcls.data.formats.tables import composed
 
 
 class Images(NamedTuple):

@@ -26,8 +26,8 @@ from jaxcls.data import splits as data_splits
 from jaxcls.data.dataset import Dataset, Provenance, Split, Unlabeled
 from jaxcls.data.formats import boxes, coco, images, voc
 from jaxcls.data.formats.boxes import Annotated
+from jaxcls.data.formats.columns import composed
 from jaxcls.data.formats.pixels import DEEP_WHITE, fitted_size
-from jaxcls.data.formats.tables import composed
 from jaxcls.data.samples import scenes
 from jaxcls.data.sources import AbsentError
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxcls._utils.errors import InputError
-from jaxcls.data.formats.tables import composed
+from jaxcls.data.formats.columns import composed
 
 # How far a box may extend beyond its image, in pixels: annotators and the rounding of their tools do that.
 OVERSHOOT = 2.0

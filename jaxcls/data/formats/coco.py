@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from jaxcls._utils.errors import InputError, listed
-from jaxcls.data.formats import boxes, reading, tables
+from jaxcls.data.formats import boxes, reading
+from jaxcls.data.formats.columns import composed
 
 
 def read(path: Path, repairs: boxes.Repairs | None = None) -> boxes.Annotated:
@@ -64,7 +65,7 @@ def read(path: Path, repairs: boxes.Repairs | None = None) -> boxes.Annotated:
         with repairs.leaving_out("categories"):
             identity, where = _identified(entry, "category", index, category_ids, path, repairs)
             word = entry.get("name")
-            word = tables.composed(word) if isinstance(word, str) else ""
+            word = composed(word) if isinstance(word, str) else ""
             if not word.strip() or (repairs.strict and word in words):
                 raise InputError(
                     f"{where} has the name {entry.get('name')!r}; it must be a word, and no other category's."

@@ -4,24 +4,35 @@ A value means the same whatever the other rows hold: the record of a fitted prep
 Exports contain this module, which therefore needs only NumPy.
 """
 
+import collections
 import csv
 import datetime
+import functools
 import io
 import itertools
+import logging
 import math
 import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+logger = logging.getLogger(__name__)
 
 # What pandas, R, SQL, spreadsheets and the UCI repository write for a missing value.
 MISSING = (
     "", "NA", "N/A", "n/a", "#N/A", "#NA", "<NA>", "NaN", "nan", "-NaN", "-nan", "NaT", "NULL", "Null", "null", "None",
     "?", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#NULL!",
 )  # fmt: skip
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_NAN = dict.fromkeys(MISSING, "nan")
+PLAIN_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}([,\s'][0-9]{3})+(\.\d*)?")
+# The characters that begin a formula in a spreadsheet, some of them full-width, after any white space.
+_FORMULA = tuple("=+-@\t\r\n\N{FULLWIDTH EQUALS SIGN}\N{FULLWIDTH PLUS SIGN}\N{FULLWIDTH HYPHEN-MINUS}"
+                 "\N{FULLWIDTH COMMERCIAL AT}")  # fmt: skip
 # The formats of dates, as of strptime; where several read all dates of a column, the first is chosen.
 ISO = "ISO 8601"
 DATE_FORMATS = (
@@ -38,6 +49,15 @@ def is_missing(word: str) -> bool:
     return word.strip() in MISSING
 
 
+def composed(text: str) -> str:
+    """Returns the form (NFC) of a text in which letters and their accents are one character.
+
+    >>> len("e\N{COMBINING ACUTE ACCENT}"), len(composed("e\N{COMBINING ACUTE ACCENT}"))
+    (2, 1)
+    """
+    return unicodedata.normalize("NFC", text)
+
+
 def number(word: str, decimal: str = ".") -> float:
     """Reads a number; NaN if it is none, or not finite.
 
@@ -51,9 +71,18 @@ def number(word: str, decimal: str = ".") -> float:
     if _GROUPED.fullmatch(swapped):
         swapped = re.sub(r"[,\s']", "", swapped)
     for spelled in (swapped, word):
-        if _NUMBER.fullmatch(spelled):
+        if PLAIN_NUMBER.fullmatch(spelled):
             return value if math.isfinite(value := float(spelled)) else math.nan
     return math.nan
+
+
+def is_formula(value: object) -> bool:
+    """Whether a spreadsheet would evaluate a text as a formula; a number, such as '-1.5', is not one.
+
+    >>> [is_formula(value) for value in ("=1+1", "-1.5", "-1+1", "@x", "a=b", -1.5)]
+    [True, False, True, True, False, False]
+    """
+    return isinstance(value, str) and value.startswith(_FORMULA) and PLAIN_NUMBER.fullmatch(value) is None
 
 
 def date(word: str, format: str) -> datetime.datetime | None:
@@ -83,7 +112,7 @@ def ngrams(text: str) -> set[str]:
     >>> sorted(ngrams("So good!"))
     ['good', 'so', 'so good']
     """
-    words = re.findall(r"\w+", text.lower())
+    words = re.findall(r"\w+", composed(text).lower())
     return {*words, *(f"{first} {second}" for first, second in itertools.pairwise(words))}
 
 
@@ -111,8 +140,9 @@ def to_numbers(column: Any, decimal: str) -> np.ndarray:
         return np.where(np.isinf(column), np.nan, column).astype(np.float64)
     # For speed: of plain numbers, float reads the same as `number`, except for 1_0 and the digits of other scripts.
     try:
-        if decimal == "." and (text := "".join(column)).isascii() and "_" not in text:
-            return to_numbers(np.array(column, object).astype(np.float64), decimal)
+        words = [_NAN.get(word, word) for word in column]
+        if decimal == "." and (text := "".join(words)).isascii() and "_" not in text:
+            return to_numbers(np.array(words, object).astype(np.float64), decimal)
     except (TypeError, ValueError):
         pass
     read = [number(value, decimal) if isinstance(value, str) else math.nan if value is None else float(value)
@@ -129,16 +159,17 @@ def indices(column: Any, words: Sequence[str]) -> np.ndarray:
     equal = {number(word): word for word in words}
 
     def index(value: Any) -> int:
-        word = value if isinstance(value, str) else equal.get(value, as_word(value))
+        word = equal.get(value, as_word(value))
         return known.get(word, known.get("", 0) if is_missing(word) else 0)
 
     return np.array(_mapped(column, index), np.int32)
 
 
 def as_word(value: Any) -> str:
-    """A value as it is spelled in a file: a whole number without its fraction, a missing one as ''."""
+    """A value as it is spelled in a file: a whole number without its fraction, a missing one as ''; words in the form
+    of :func:`composed`."""
     if isinstance(value, str):
-        return value
+        return composed(value)
     if value is None or value != value:
         return ""
     return str(int(value)) if float(value).is_integer() else repr(float(value))
@@ -152,17 +183,17 @@ def encode(table: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, np.
       n-grams).
     """
     rows = len(next(iter(table.values())))
-    columns = dict(table)
+    columns = {composed(name): column for name, column in table.items()}
     for name, format in record["dates"].items():
-        columns |= date_parts(table[name], name, format)
+        columns |= date_parts(columns[name], name, format)
     scaled, missing = [], []
     for column in record["numeric"]:
         values = to_numbers(columns[column["name"]], record["decimal"])
         scaled.append(standardized(values, column["mean"], column["scale"]))
         if column["flagged"]:
             missing.append(np.isnan(values))
-    words = [indices(table[name], known) for name, known in record["categories"].items()]
-    present = [occurrences(table[name], known) for name, known in record["texts"].items()]
+    words = [indices(columns[name], known) for name, known in record["categories"].items()]
+    present = [occurrences(columns[name], known) for name, known in record["texts"].items()]
     return {
         "numeric": _stacked_columns(rows, np.float32, scaled),
         "missing": _stacked_columns(rows, np.uint8, missing),
@@ -189,48 +220,63 @@ def occurrences(column: Any, known: Sequence[str]) -> np.ndarray:
 
 def unfamiliar(table: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:
     """Says which columns hold other values than those that the preprocessor was fitted on, one line each."""
-    decimal = record["decimal"]
+    columns = {composed(name): column for name, column in table.items()}
     dates = {name: f"no dates ({format})" for name, format in record["dates"].items()}
     numeric = {column["name"]: "no numbers" for column in record["numeric"]}
     words = dict.fromkeys(record["categories"], "words that training rows do not have")
     lines = []
     for name, what in {**numeric, **dates, **words}.items():
-        column = table.get(name, ())
+        values = column if isinstance(column := columns.get(name, ()), np.ndarray) else np.array(column, object)
         if name in numeric:
-            column = [column[row] for row in np.flatnonzero(np.isnan(to_numbers(column, decimal)))]
-        values = [word for word in map(as_word, column) if not is_missing(word)]
+            is_spelled = values.dtype == object
+            values = values[np.isnan(to_numbers(values, record["decimal"])) if is_spelled else np.isinf(values)]
+        distinct = collections.Counter(values.tolist())
+        counts = {value: count for value, count in distinct.items() if not is_missing(as_word(value))}
+        other = [*counts]
         if name in dates:
-            other = [word for word in values if date(word, record["dates"][name]) is None]
+            other = [value for value in counts if date(as_word(value), record["dates"][name]) is None]
         elif name in words:
-            known = set(record["categories"][name])
-            other = [word for word in values if word not in known]
-            # A few new words are to be expected.
-            other = other if len(other) > len(values) / 10 else []
-        else:
-            other = values
-        if other:
+            known = indices(other, record["categories"][name])
+            other = [value for value, index in zip(other, known, strict=True) if not index]
+        count = sum(counts[value] for value in other)
+        # A few new words are to be expected.
+        if count > (sum(counts.values()) / 10 if name in words else 0):
             lines.append(
-                f"column {name!r}: {len(other):,} of {len(table[name]):,} rows hold {what}, such as {other[0][:40]!r}; "
+                f"column {name!r}: {count:,} of {len(column):,} rows hold {what}, such as {as_word(other[0])[:40]!r}; "
                 f"they count as {'unknown' if name in words else 'missing'}"
             )
     return lines
 
 
-def as_utf8(content: bytes, separator: str | None = None) -> tuple[bytes, str]:
+def as_utf8(path: Path, content: bytes, separator: str | None = None) -> tuple[bytes, str]:
     """Returns the content of a CSV file in UTF-8, with a name for every column, and the separator of its values.
 
-    UTF-16 is decoded, a byte order mark and Excel's line 'sep=;' are left out, and where the first line names all
-    columns but the first one, as R writes row names, that gets the name ''. A separator that is not given is the one
-    that divides the first rows into the most columns.
+    UTF-16 and, with a warning, Windows-1252 are decoded. A byte order mark and Excel's line 'sep=;' are left out, and
+    where the first line names all columns but the first one, as R writes row names, that gets the name ''. A separator
+    that is not given is the one that divides the first rows into the most columns.
 
-    >>> as_utf8(b"sep=;\\na;b\\n1;2\\n")
+    Raises:
+      ValueError: it is an Excel workbook, or not well-formed UTF-16.
+
+    >>> as_utf8(Path("a.csv"), b"sep=;\\na;b\\n1;2\\n")
     (b'a;b\\n1;2\\n', ';')
     """
+    if content.startswith((b"PK\3\4", b"\xd0\xcf\x11\xe0")):
+        raise ValueError("it is an Excel workbook or a zip archive; save it as CSV or Parquet, or unpack it")
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         content = content.decode("utf-16").encode()
     elif b"\0" in content[:2]:
         content = content.decode("utf-16-be" if content[:1] == b"\0" else "utf-16-le").encode()
     content = content.removeprefix(b"\xef\xbb\xbf")
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        # In UTF-8 with damaged bytes, most letters are well-formed. Windows-1252 has no letter for five bytes.
+        well_formed = len(content.decode(errors="ignore")) - len(content.decode("ascii", "ignore"))
+        damaged = content.decode(errors="replace").count("\N{REPLACEMENT CHARACTER}")
+        if damaged > well_formed and not re.search(rb"[\x81\x8d\x8f\x90\x9d]", content):
+            content = content.decode("cp1252").encode()
+            _warn_of_windows(path)
     line, _, rest = content.partition(b"\n")
     if stated := re.fullmatch(rb'"?sep=(.)"?\r?', line):
         content, separator = rest, separator or stated[1].decode(errors="replace")
@@ -242,6 +288,11 @@ def as_utf8(content: bytes, separator: str | None = None) -> tuple[bytes, str]:
     if rows and len(header) > 1 and not is_named and any(row[-1] for row in rows):
         content = b'""' + separator.encode() + content.lstrip()
     return content, separator
+
+
+@functools.cache  # One line per file.
+def _warn_of_windows(path: Path) -> None:
+    logger.warning("%s: is not UTF-8; its letters are read as Windows-1252", path)
 
 
 def csv_reader(text: str, separator: str, *, strict: bool = True) -> Any:

@@ -9,7 +9,6 @@ import gzip
 import io
 import itertools
 import re
-import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,10 +21,6 @@ from jaxcls.data.formats import reading
 
 Table = dict[str, np.ndarray]
 
-# The characters that begin a formula in a spreadsheet, some of them full-width, after any white space.
-_FORMULA = tuple("=+-@\t\r\n\N{FULLWIDTH EQUALS SIGN}\N{FULLWIDTH PLUS SIGN}\N{FULLWIDTH HYPHEN-MINUS}"
-                 "\N{FULLWIDTH COMMERCIAL AT}")  # fmt: skip
-PLAIN_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _SPECIAL = re.compile('[",\r\n]')
 # How pandas calls an index without a name in Parquet files.
 _INDEX = "__index_level_0__"
@@ -64,25 +59,22 @@ def read_csv(path: Path, *, required: Sequence[str] = (), text: Collection[str] 
 def read(
     path: Path,
     *,
-    text: Collection[str] | None = (),
+    text: Collection[str] = (),
     separator: str | None = None,
     decimal: str | None = None,
-    exact: Collection[str] | None = None,
 ) -> TableFile:
     """Reads a CSV file, plain or gzipped, or a Parquet or Feather file, recognized by their content.
 
     Args:
       path: the file. The first line of a CSV file holds the column names. Empty lines are skipped, and so is an empty
         last column. The first column may have the name '', as an index that pandas or R wrote.
-      text: columns to read as text whatever they hold, such as ids; they may be missing. None stands for all.
+      text: columns to read as text whatever they hold, such as ids; they may be missing.
       separator: of the values of a CSV file; found if None.
       decimal: the decimal sign; found if None, where commas do not separate the values.
-      exact: columns whose text stays unchanged; all if None. In others, and in the names of columns, letters with
-        accents have one form (NFC), whatever program wrote them.
 
     Raises:
-      InputError: the file cannot be read, is empty or not UTF-8 or UTF-16, a row (it is named) has too many or too few
-        values, or a column has no name or that of another.
+      InputError: the file cannot be read, is empty or in no encoding that :func:`columns.as_utf8` knows, a row (it is
+        named) has too many or too few values, or a column has no name or that of another.
     """
     import pyarrow
 
@@ -93,27 +85,18 @@ def read(
             table, separator = _typed_columns(path, content), ""
         else:
             table, separator = _csv_columns(path, content, separator)
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+    except InputError:
+        raise
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as a table: {error}.") from error
     columns: Table = {}
-    table = {composed(name): column for name, column in table.items()}
+    table = {column_values.composed(name): column for name, column in table.items()}
     if decimal is None:
         decimal = "." if separator in ("", ",") or not _has_decimal_commas(table.values()) else ","
     for name, column in table.items():
-        is_text = text is None or name in text or (decimal == "," and pyarrow.types.is_string(column.type))
-        numeric = None if is_text else _as_numbers(column)
-        is_exact = exact is None or name in exact
-        columns[name] = _as_words(column, is_exact) if numeric is None else numeric
+        numeric = None if name in text else _as_numbers(column, decimal)
+        columns[name] = _as_words(column) if numeric is None else numeric
     return TableFile(columns, separator, decimal)
-
-
-def composed(name: str) -> str:
-    """Returns the form (NFC) of a name in which letters and their accents are one character.
-
-    >>> len("e\N{COMBINING ACUTE ACCENT}"), len(composed("e\N{COMBINING ACUTE ACCENT}"))
-    (2, 1)
-    """
-    return unicodedata.normalize("NFC", name)
 
 
 def _csv_columns(path: Path, content: bytes, separator: str | None) -> tuple[dict[str, Any], str]:
@@ -121,12 +104,7 @@ def _csv_columns(path: Path, content: bytes, separator: str | None) -> tuple[dic
     import pyarrow
     from pyarrow import csv as arrow_csv
 
-    if content.startswith(b"PK\3\4"):
-        raise InputError(f"{path}: is a zip archive or an Excel workbook; unpack it, or save it as CSV.")
-    try:
-        content, separator = column_values.as_utf8(content, separator)
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is not well-formed UTF-16: {error}.") from error
+    content, separator = column_values.as_utf8(path, content, separator)
     if not content.strip():
         raise InputError(f"{path}: is empty; a CSV file begins with a line of column names.")
     # PyArrow accepts a quoted value that the end of the file cuts off.
@@ -161,17 +139,20 @@ def _csv_columns(path: Path, content: bytes, separator: str | None) -> tuple[dic
 def _typed_columns(path: Path, content: bytes) -> dict[str, Any]:
     """Reads the columns of a Parquet or Feather file; what is no number becomes text, spelled as pandas does in CSV."""
     import pyarrow
-    from pyarrow import compute, feather, parquet
+    from pyarrow import compute, dataset, feather, parquet
 
     source = pyarrow.BufferReader(content)
-    if content.startswith(b"PAR1"):
-        file = parquet.ParquetFile(source)
+    is_parquet = content.startswith(b"PAR1")
+    # The first version of Feather is not compressed.
+    if not content.startswith(b"FEA1"):
+        rows = (dataset.ParquetFileFormat() if is_parquet else dataset.IpcFileFormat()).make_fragment(source)
+        for field in rows.physical_schema:
+            if pyarrow.types.is_nested(field.type) or pyarrow.types.is_binary(field.type):
+                raise InputError(f"{path}: column {field.name!r} holds {field.type}; store numbers, words or dates.")
         # Of a few bytes, a damaged or hostile file may make any number of rows.
-        if file.metadata.num_rows * file.metadata.num_columns > max(reading.MAX_RATIO * len(content), 1 << 26):
+        if rows.count_rows() * len(rows.physical_schema) > max(reading.MAX_RATIO * len(content), 1 << 26):
             raise InputError(f"{path}: unpacks to more than real data does. Do not trust this file.")
-        table = file.read()
-    else:
-        table = feather.read_table(source)
+    table = parquet.read_table(source) if is_parquet else feather.read_table(source)
     table.validate(full=True)
     if not table.num_rows:
         raise InputError(f"{path}: holds column names, but no rows.")
@@ -179,8 +160,6 @@ def _typed_columns(path: Path, content: bytes) -> dict[str, Any]:
     for name, column in zip(table.column_names, table.columns, strict=True):
         if pyarrow.types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)
-        if pyarrow.types.is_nested(column.type) or pyarrow.types.is_binary(column.type):
-            raise InputError(f"{path}: column {name!r} holds {column.type}; store numbers, words or dates.")
         if pyarrow.types.is_boolean(column.type):
             column = compute.if_else(column, "True", "False")
         is_number = pyarrow.types.is_integer(column.type) or pyarrow.types.is_floating(column.type)
@@ -225,7 +204,7 @@ def numbers(table: Mapping[str, np.ndarray], name: str, path: Path | str, *, mis
     column = table[name]
     if column.dtype == object:
         # A word that is not a number becomes NaN too.
-        values, absent = np.array([_number(word) for word in column]), np.isin(column, column_values.MISSING)
+        values, absent = column_values.to_numbers(column, "."), np.isin(column, column_values.MISSING)
     else:
         values, absent = column.astype(np.float64), np.isnan(column)
     for row in np.flatnonzero(~np.isfinite(values) & ~(absent & missing))[:1]:
@@ -245,7 +224,7 @@ def write_csv(
       path: the file.
       columns: column name -> values.
       for_spreadsheets: whether to put a ' before each text, and each column name, that a spreadsheet would evaluate as
-        a formula; see :func:`is_formula`.
+        a formula; see :func:`jaxcls.data.formats.columns.is_formula`.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "fruit.csv"
@@ -259,18 +238,9 @@ def write_csv(
     lists = [column.tolist() if isinstance(column, np.ndarray) else column for column in columns.values()]
     rows: Iterable[Iterable[object]] = itertools.chain([columns], zip(*lists, strict=True))
     if for_spreadsheets:
-        rows = ([f"'{value}" if is_formula(value) else value for value in row] for row in rows)
+        rows = ([f"'{value}" if column_values.is_formula(value) else value for value in row] for row in rows)
     content = "".join(",".join(_quoted(value) or empty for value in row) + "\n" for row in rows).encode()
     path.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
-
-
-def is_formula(value: object) -> bool:
-    """Whether a spreadsheet would evaluate a text as a formula; a number, such as '-1.5', is not one.
-
-    >>> [is_formula(value) for value in ("=1+1", "-1.5", "-1+1", "@x", "a=b", -1.5)]
-    [True, False, True, True, False, False]
-    """
-    return isinstance(value, str) and value.startswith(_FORMULA) and PLAIN_NUMBER.fullmatch(value) is None
 
 
 def _quoted(value: object) -> str:
@@ -285,7 +255,7 @@ def _column_names(path: Path, content: bytes, separator: str) -> list[str]:
     # Only the first line is decoded.
     file = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8", newline="")
     names: list[str] = next(row for row in csv.reader(file, delimiter=separator, strict=True) if row)
-    for name, count in collections.Counter(map(composed, names)).items():
+    for name, count in collections.Counter(map(column_values.composed, names)).items():
         if name and count > 1:
             raise InputError(f"{path}: two columns are called {name!r}; rename or drop one.")
     return names
@@ -302,13 +272,18 @@ def _has_decimal_commas(table: Collection[Any]) -> bool:
     return count(",") > count(r"\.")
 
 
-def _as_numbers(column: Any) -> np.ndarray | None:
+def _as_numbers(column: Any, decimal: str) -> np.ndarray | None:
     """The column as float64, or None if it holds anything else than numbers and missing ones."""
     import pyarrow
     from pyarrow import compute
 
     if pyarrow.types.is_string(column.type):
         words = compute.utf8_trim_whitespace(column)
+        if decimal == ",":
+            # A point groups thousands, or not: columns.number knows.
+            if compute.any(compute.match_substring(words, ".")).as_py():
+                return None
+            words = compute.replace_substring(words, ",", ".")
         column = compute.if_else(compute.is_in(words, value_set=pyarrow.array(column_values.MISSING)), None, words)
     try:
         return column.cast(pyarrow.float64(), safe=False).to_numpy()
@@ -316,21 +291,13 @@ def _as_numbers(column: Any) -> np.ndarray | None:
         return None
 
 
-def _as_words(column: Any, exact: bool) -> np.ndarray:
+def _as_words(column: Any) -> np.ndarray:
     import pyarrow
     from pyarrow import compute
 
     if pyarrow.types.is_floating(column.type):
         return np.array([column_values.as_word(value) for value in column.to_pylist()], object)
-    words = compute.fill_null(column.cast(pyarrow.string()), "")
-    return (words if exact else compute.utf8_normalize(words, form="NFC")).to_numpy()
-
-
-def _number(word: str) -> float:
-    try:
-        return float(word)
-    except ValueError:
-        return np.nan
+    return compute.fill_null(column.cast(pyarrow.string()), "").to_numpy()
 
 
 def _check_rows(path: Path, content: bytes, separator: str) -> None:

@@ -11,7 +11,8 @@ from xml.etree import ElementTree
 
 from jaxcls._utils import files
 from jaxcls._utils.errors import InputError, unknown_name
-from jaxcls.data.formats import boxes, images, pixels, reading, tables
+from jaxcls.data.formats import boxes, images, pixels, reading
+from jaxcls.data.formats.columns import composed
 
 # The annotations of one image take some kilobytes.
 _MAX_BYTES = 16 * 2**20
@@ -25,7 +26,7 @@ def read_list(path: Path) -> list[str]:
     """
     names: dict[str, None] = {}
     for number, line in enumerate(reading.read_text(path).splitlines(), 1):
-        name, where = tables.composed(line.strip()), f"{path}: line {number}"
+        name, where = composed(line.strip()), f"{path}: line {number}"
         if not name:
             continue
         if len(name.split()) > 1 or "/" in boxes.check_name(name, where):
@@ -64,7 +65,7 @@ def read(
     """
     repairs = repairs or boxes.Repairs()
     # The folder is listed once: there may be 17,000 images.
-    there = {tables.composed(path.stem): path.name for path in sorted((folder / subfolders[1]).glob("*"))
+    there = {composed(path.stem): path.name for path in sorted((folder / subfolders[1]).glob("*"))
              if path.suffix.lower() in pixels.SUFFIXES}  # fmt: skip
     missing = [name for name in names if name not in there]
     if missing:
@@ -73,7 +74,7 @@ def read(
             raise problem
         repairs.add("images are left out", problem, len(missing))
         names = [name for name in names if name in there]
-    actual = {tables.composed(path.name): path for path in (folder / subfolders[0]).glob("*.xml")}
+    actual = {composed(path.name): path for path in (folder / subfolders[0]).glob("*.xml")}
     annotations = [actual.get(f"{name}.xml", folder / subfolders[0] / f"{name}.xml") for name in names]
     files.all_inside(inside or folder, annotations)
     read_names, sizes, objects = [], [], []
@@ -111,7 +112,7 @@ def _read(
     for number, entry in enumerate(root.findall("object"), 1):
         where = f"{path}: object {number}"
         with repairs.leaving_out("objects"):
-            name = tables.composed((entry.findtext("name") or "").strip())
+            name = composed((entry.findtext("name") or "").strip())
             if not name:
                 raise InputError(f"{where}: has no name.")
             if class_names is not None and name not in class_names:

@@ -104,7 +104,7 @@ class TablePreprocessor:
         """
         parts = {columns.date_column(name, part) for name in self.dates for part in columns.DATE_PARTS}
         numeric = [column.name for column in self.numeric if column.name not in parts]
-        for name in [*numeric, *(column.name for column in self.categories), *self.dates, *self.texts]:
+        for name in (*numeric, *self.words):
             require(inputs, name, _WHERE)
         return columns.encode(inputs, self.as_record())
 
@@ -127,6 +127,11 @@ class TablePreprocessor:
             present = jnp.asarray(compact["ngrams"], jnp.float32)
             normalized["ngrams"] = present * jax.lax.rsqrt(jnp.maximum(present.sum(axis=1, keepdims=True), 1))
         return normalized
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The columns whose spelling counts."""
+        return *(column.name for column in self.categories), *self.dates, *self.texts
 
     @property
     def _num_flags(self) -> int:
@@ -222,6 +227,7 @@ def _recognized(name: str, column: np.ndarray, decimal: str) -> tuple[str, Any, 
     if column.dtype != object:
         values, infinite = columns.to_numbers(column, decimal), np.isinf(column)
         return _number(name, values, int(np.isnan(column).sum()), _such(int(infinite.sum()), "not finite", ["inf"]))
+    column = np.array([columns.as_word(word) for word in column], object)
     counts = collections.Counter(column)
     present = {word: count for word, count in counts.items() if not columns.is_missing(word)}
     known = sum(present.values())
@@ -250,10 +256,10 @@ def _recognized(name: str, column: np.ndarray, decimal: str) -> tuple[str, Any, 
     words = [*counts]
     why = f"{len(present):,} distinct words{_missing(missing)}"
     if len(counts) > min(_MAX_WORDS, max(len(column) / 2, 20)):
-        frequent = [(word, count) for word, count in counts.most_common(_MAX_WORDS) if count >= 5]
+        frequent = [(word, count) for word, count in counts.most_common() if count >= 5]
         if sum(count for _, count in frequent) < len(column) / 2:
             return "unused", None, f"{why} in {len(column):,} rows: they name the rows{warning}"
-        words = [word for word, _ in frequent]
+        words = [word for word, _ in frequent[:_MAX_WORDS]]
         why += f", of which the most frequent {len(words):,} are distinguished"
     return "category", tuple(sorted(words)), why + warning
 
