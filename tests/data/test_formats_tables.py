@@ -188,12 +188,14 @@ def test_separators_and_encodings_are_found(path, content):
     np.testing.assert_array_equal(values, [1.5, np.nan])
 
 
-def test_windows_1252_is_read_and_said_once(tmp_path, caplog):
+def test_windows_1252_is_read_with_one_line(tmp_path, caplog):
     path = tmp_path / "table.csv"
     path.write_bytes("pr\xe9nom,y\nZo\xeb,1\nSpa\xdf\u201c \u20ac,2\n".encode("cp1252"))
     for _ in range(2):
         assert tables.read(path).columns["pr\xe9nom"].tolist() == ["Zo\xeb", "Spa\xdf\u201c \u20ac"]
-    assert [*caplog.messages] == [f"{path}: is not UTF-8; its letters are read as Windows-1252"]
+    assert [*caplog.messages] == [
+        f"{path}: is not UTF-8 and is read as Windows-1252; if letters come out wrong, save it as UTF-8"
+    ]
 
 
 def test_a_separator_and_a_decimal_sign_may_be_given(path):

@@ -172,7 +172,7 @@ def one_species(rows):
         (edited(lambda rows: rows[5].append("0.1")), "row 5 .* 195 values where there are 194 columns"),
         (edited(one_species), "column 'species' is 'Acer_Mono' in every row"),
         (
-            lambda path: path.write_bytes(path.read_bytes().replace(b"Mono", "Mönö".encode("latin-1"))),
+            lambda path: path.write_bytes(path.read_bytes().replace(b"Mono", "M\x81no".encode("latin-1"))),
             "is not UTF-8",
         ),
     ],

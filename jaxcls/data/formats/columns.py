@@ -292,7 +292,7 @@ def as_utf8(path: Path, content: bytes, separator: str | None = None) -> tuple[b
 
 @functools.cache  # One line per file.
 def _warn_of_windows(path: Path) -> None:
-    logger.warning("%s: is not UTF-8; its letters are read as Windows-1252", path)
+    logger.warning("%s: is not UTF-8 and is read as Windows-1252; if letters come out wrong, save it as UTF-8", path)
 
 
 def csv_reader(text: str, separator: str, *, strict: bool = True) -> Any:
