@@ -48,7 +48,7 @@ def test_the_weights_are_those_of_the_checkpoint_and_the_classifier_is_new():
     assert compiled.features(compiled.init(), TOKENS).shape == (8, 16)
 
 
-def test_the_classifier_of_the_checkpoint_is_kept_where_no_classes_are_named():
+def test_without_num_classes_the_classifier_is_that_of_the_checkpoint():
     model = pretrained.load(BERT)
     params, _ = model.init(jax.random.key(0))
     stored = load_file(BERT / "model.safetensors")
