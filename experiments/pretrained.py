@@ -1,10 +1,16 @@
 """Pretrained encoders against their own libraries.
 
     python experiments/pretrained.py embeddings --checkpoint all-MiniLM-L6-v2/ --oracle PYTHON
+    python experiments/pretrained.py logits --checkpoint efficientnet_lite0/ --images PHOTOGRAPHS --oracle PYTHON
+
+PYTHON is one with torch, transformers and timm.
 
 embeddings: the mean of the features of the tokens, divided by its norm, of 200 sentences of the sample of the sentiment
-task, as sentence-transformers has it. PYTHON is one with torch and transformers. Expected for all-MiniLM-L6-v2: the
-largest difference is below 1e-4 (it was 2.6e-7).
+task, as sentence-transformers has it. Expected for all-MiniLM-L6-v2: the largest difference is below 1e-4 (it was
+2.6e-7).
+
+logits: of 50 photographs in a folder, by timm and here. Expected for EfficientNet-Lite0 (convert_efficientnet_lite.py
+makes its folder): the largest difference is below 1e-3 (it was 9.5e-6), and every photograph has the same first class.
 """
 
 import argparse
@@ -15,6 +21,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from PIL import Image, ImageOps
 
 import jaxcls
 from jaxcls.data.formats.tables import read_csv
@@ -39,14 +46,29 @@ mask = tokens["attention_mask"][..., None]
 np.save(result, torch.nn.functional.normalize((features * mask).sum(1) / mask.sum(1)).numpy())
 """
 
+TIMM = """
+import sys
+import numpy as np, timm, torch
+folder, images, result = sys.argv[1:]
+model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+with torch.no_grad():
+    np.save(result, model(torch.from_numpy(np.load(images)).permute(0, 3, 1, 2)).numpy())
+"""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("comparison", choices=["embeddings"])
+    parser.add_argument("comparison", choices=["embeddings", "logits"])
     parser.add_argument("--checkpoint", type=Path, required=True, help="a folder in Hugging Face's layout")
-    parser.add_argument("--oracle", required=True, help="a Python with torch and transformers")
+    parser.add_argument("--images", type=Path, help="a folder of photographs, for logits")
+    parser.add_argument("--oracle", required=True, help="a Python with torch, transformers and timm")
     arguments = parser.parse_args()
-    embeddings(arguments.checkpoint, arguments.oracle)
+    if arguments.comparison == "embeddings":
+        embeddings(arguments.checkpoint, arguments.oracle)
+    elif arguments.images is None:
+        parser.error("logits needs --images")
+    else:
+        logits(arguments.checkpoint, arguments.images, arguments.oracle)
 
 
 def embeddings(folder: Path, oracle: str) -> None:
@@ -65,6 +87,23 @@ def embeddings(folder: Path, oracle: str) -> None:
     features = np.asarray(model.features(*model.init(jax.random.key(0)), preprocessor.transform(sentences)))
     difference = np.abs(features / np.linalg.norm(features, axis=1, keepdims=True) - expected).max()
     print(f"largest difference of {len(expected)} embeddings: {difference:.1e}")
+
+
+def logits(folder: Path, photographs: Path, oracle: str) -> None:
+    size, mean, std = checkpoints.find(folder).pixels
+    paths = sorted(path for path in photographs.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    chosen = [paths[index] for index in np.linspace(0, len(paths) - 1, 50).astype(int)]
+    cropped = [ImageOps.fit(Image.open(path).convert("RGB"), (size, size), Image.Resampling.BICUBIC) for path in chosen]
+    images = ((np.stack([np.asarray(image) for image in cropped]) / 255 - mean) / std).astype(np.float32)
+    with tempfile.TemporaryDirectory() as scratch:
+        names = [str(Path(scratch, name)) for name in ("images.npy", "logits.npy")]
+        np.save(names[0], images)
+        subprocess.run([oracle, "-c", TIMM, str(folder), *names], check=True)
+        expected = np.load(names[1])
+    model = pretrained.load(folder)
+    actual, _ = jax.jit(model.apply)(*model.init(jax.random.key(0)), images)
+    difference, same = np.abs(actual - expected).max(), (actual.argmax(1) == expected.argmax(1)).sum()
+    print(f"largest difference of the logits of {len(images)} images: {difference:.1e}; same first class: {same}")
 
 
 if __name__ == "__main__":

@@ -86,8 +86,10 @@ class BatchNorm(nnx.BatchNorm):
     (2, 4, 4, 3)
     """
 
-    def __init__(self, features: int, *, momentum: float = 0.9, dtype: Any = jnp.float32, rngs: nnx.Rngs):
-        super().__init__(features, momentum=momentum, dtype=dtype, rngs=rngs)
+    def __init__(
+        self, features: int, *, momentum: float = 0.9, epsilon: float = 1e-5, dtype: Any = jnp.float32, rngs: nnx.Rngs
+    ):
+        super().__init__(features, momentum=momentum, epsilon=epsilon, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]
         if self.use_running_average:

@@ -68,12 +68,7 @@ def check_outputs_and_gradients(fixture: Fixture) -> None:
         return jax.grad(scalar, has_aux=True)(params)
 
     gradients, outputs = outputs_and_gradients(params)
-    _assert_close("outputs", outputs * present, expected["outputs"] * present, 1e-5)
-    if "logits" in expected:
-        kernel, bias = (fixture.tensors[f"{fixture.architecture.head}.{leaf}"] for leaf in ("weight", "bias"))
-        _assert_close(
-            "logits", np.asarray(outputs) @ kernel.reshape(*kernel.shape[:2]).T + bias, expected["logits"], 1e-5
-        )
+    _check_outputs(fixture, outputs)
     named = fixture.named(gradients, {})
     wanted = {name.removeprefix("gradient."): value for name, value in expected.items() if name.startswith("gradient.")}
     assert named.keys() == wanted.keys()
@@ -83,16 +78,31 @@ def check_outputs_and_gradients(fixture: Fixture) -> None:
         _assert_close(name, named[name], gradient, 1e-5, at_least=1e-2 * largest)
 
 
-def check_training(fixture: Fixture) -> None:
+def check_outputs(fixture: Fixture) -> None:
+    """Outputs, and the logits of a head without a layer before it, equal those of the reference."""
+    model, params, state = fixture.model()
+    _check_outputs(fixture, jax.jit(model.apply)(params, state, fixture.expected["inputs"])[0])
+
+
+def _check_outputs(fixture: Fixture, outputs: jax.Array) -> None:
+    expected, present = fixture.expected, fixture.present(fixture.expected["inputs"])
+    _assert_close("outputs", outputs * present, expected["outputs"] * present, 1e-5)
+    if "logits" in expected:
+        kernel, bias = (fixture.tensors[f"{fixture.architecture.head}.{leaf}"] for leaf in ("weight", "bias"))
+        logits = np.asarray(outputs) @ kernel.reshape(*kernel.shape[:2]).T + bias
+        _assert_close("logits", logits, expected["logits"], 1e-5)
+
+
+def check_training(fixture: Fixture, tolerance: float = 1e-5) -> None:
     """Batch normalization in training: outputs and the updated running statistics equal those of the reference."""
     model, params, state = fixture.model()
     inputs = fixture.expected["inputs"]
     outputs, state = jax.jit(lambda *trees: model.apply(*trees, inputs, key=jax.random.key(0)))(params, state)
-    _assert_close("outputs", outputs, fixture.expected["training_outputs"], 1e-5)
+    _assert_close("outputs", outputs, fixture.expected["training_outputs"], tolerance)
     named = fixture.named({}, state)
     assert named
     for name, value in named.items():
-        _assert_close(name, value, fixture.expected[f"updated.{name}"], 1e-5)
+        _assert_close(name, value, fixture.expected[f"updated.{name}"], tolerance)
 
 
 def check_padding(fixture: Fixture) -> None:

@@ -1,7 +1,7 @@
 """The sizes and variations of a network in its config.json, checked."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxcls._utils import schemas
 from jaxcls._utils.errors import InputError
@@ -11,13 +11,20 @@ SIZE = range(1, 1 << 16)
 BLOCKS = range(1, 1 << 10)
 
 
+class Between(NamedTuple):
+    """Numbers from ``low`` to ``high``."""
+
+    low: float
+    high: float
+
+
 def checked(values: Mapping[str, Any], supported: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Returns the supported values.
 
     Args:
       values: those of a config.json, with defaults for what it may leave out.
-      supported: for each name, a range of integers, a tuple of choices, ``float`` for a number from 0 to 1, or a list
-        of one of these for a list of up to 16, or of as many for a list of this length.
+      supported: for each name, a range of integers, a tuple of choices, a :class:`Between`, ``float`` for a number
+        from 0 to 1, or a list of one of these for a list of up to 16, or of as many for a list of this length.
       where: the name of the checkpoint, for messages.
 
     Raises:
@@ -62,7 +69,9 @@ def _fits(value: Any, allowed: Any) -> bool:
         fits = isinstance(value, list) and len(value) in (range(1, 17) if len(allowed) == 1 else (len(allowed),))
         return fits and all(_fits(item, allowed[0]) for item in value)
     if allowed is float:
-        return type(value) in (int, float) and 0 <= value <= 1
+        allowed = Between(0, 1)
+    if isinstance(allowed, Between):
+        return type(value) in (int, float) and allowed.low <= value <= allowed.high
     return type(value) is type(allowed[0]) and value in allowed
 
 
@@ -70,7 +79,9 @@ def _description(allowed: Any) -> str:
     if isinstance(allowed, list):
         return f"a list, each item {_description(allowed[0])}"
     if allowed is float:
-        return "a number from 0 to 1"
+        allowed = Between(0, 1)
+    if isinstance(allowed, Between):
+        return f"a number from {allowed.low} to {allowed.high}"
     if isinstance(allowed, range):
         return f"an integer from {allowed[0]} to {allowed[-1]}"
     return " or ".join(map(repr, allowed))
