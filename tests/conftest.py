@@ -12,6 +12,7 @@ environment.configure()
 
 import hypothesis
 import jax
+import pytest
 
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -19,3 +20,14 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # No deadline: the first example compiles, and the machine may be busy.
 hypothesis.settings.register_profile("jaxcls", deadline=None)
 hypothesis.settings.load_profile("jaxcls")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Gives a file to one process, which then trains the run that its tests share once; in order, short files last."""
+    if config.getoption("dist") != "load":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    config.option.loadscopereorder = False
+    return LoadFileScheduling(config, log)
