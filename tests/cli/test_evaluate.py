@@ -3,8 +3,6 @@
 import dataclasses
 import json
 import shutil
-import subprocess
-import sys
 
 import pytest
 import small_data
@@ -105,20 +103,6 @@ def test_damaged_checkpoint_exits_with_1(finished, tmp_path, capsys):
             file.write_bytes(content)
     assert main(["evaluate", "--run-dir", str(damaged)]) == 1
     assert capsys.readouterr().err.startswith("error: ")
-
-
-@pytest.mark.slow
-def test_training_and_evaluation_as_processes_agree_bitwise(data_dir, tmp_path):
-    directory = tmp_path / "run"
-    quick = [word for name, value in QUICK.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-    for command in (["train", "--data-dir", data_dir, *quick], ["evaluate"]):
-        words = [sys.executable, "-m", "jaxcls", *command, "--run-dir", directory]
-        done = subprocess.run(words, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-    trained, result = (json.loads((directory / name).read_text()) for name in ("results.json", "evaluation-test.json"))
-    shared = trained.keys() & result.keys()
-    assert {"metrics", "labels", "thresholds"} <= shared
-    assert {name: result[name] for name in shared} == {name: trained[name] for name in shared}
 
 
 @pytest.mark.parametrize(

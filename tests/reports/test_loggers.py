@@ -10,7 +10,6 @@ import sys
 import types
 
 import pytest
-import small_data
 from tensorboardX.proto.event_pb2 import Event
 
 from jaxcls._utils.errors import InputError
@@ -18,6 +17,8 @@ from jaxcls._utils.interruption import Interrupted
 from jaxcls.reports.callbacks import TensorBoardLogger, WandbLogger
 from jaxcls.tasks.train import train_task
 from jaxcls.training.settings import Settings
+
+QUICK = {"task": "csv", "model": "linear", "batch_size": 16, "validation_fraction": 0.2, "monitor": "loss"}
 
 
 def scalars(folder):
@@ -86,10 +87,7 @@ def test_missing_values_are_left_out_and_nan_is_logged(tmp_path):
 
 
 def test_event_files_of_a_continued_run_match_its_history(tmp_path):
-    arguments = Settings(
-        data_dir=small_data.write(tmp_path / "data"), run_dir=tmp_path / "run", model="mlp", epochs=3, batch_size=16,
-        validation_fraction=0.2, tensorboard=True,
-    )  # fmt: skip
+    arguments = Settings(**QUICK, run_dir=tmp_path / "run", epochs=3, tensorboard=True)
     calls = []
 
     def stop():
@@ -153,12 +151,11 @@ def test_failed_run_finishes_with_exit_code_1(begun, tmp_path):
 
 @pytest.mark.slow
 def test_wandb_receives_settings_and_history(begun, tmp_path):
-    data = small_data.write(tmp_path / "data")
-    arguments = Settings(data_dir=data, run_dir=tmp_path / "run", model="mlp", epochs=1, batch_size=64, wandb=True)
+    arguments = Settings(**QUICK, run_dir=tmp_path / "run", epochs=1, wandb=True)
     result = train_task(arguments, say=lambda line: None)
     [written] = begun
-    assert written.arguments["config"]["model"] == "mlp"
-    assert [(step, values["loss"]) for step, values in written.logged] == [(4, result.history[0]["loss"])]
+    assert written.arguments["config"]["model"] == "linear"
+    assert [(step, values["loss"]) for step, values in written.logged] == [(8, result.history[0]["loss"])]
 
 
 def test_missing_wandb_is_reported_before_the_run_begins(monkeypatch):

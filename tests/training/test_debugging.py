@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import small_data
 from flax import nnx
 
 import jaxcls
@@ -164,8 +163,7 @@ def test_a_file_that_was_not_saved_here_is_refused(tmp_path, content):
 
 @pytest.mark.slow
 def test_a_run_with_debug_names_the_culprit_and_the_command_finds_it_again(tmp_path, capsys, monkeypatch):
-    data = small_data.write(tmp_path / "data")
-    flags = ["--data-dir", str(data), "--model", "mlp", "--epochs", "1", "--batch-size", "64"]
+    flags = ["--task", "csv", "--model", "linear", "--epochs", "1", "--batch-size", "16", "--schedule", "constant"]
     run_dir = tmp_path / "run"
     flags += ["--run-dir", str(run_dir), "--debug", "--optimizer", "sgd", "--learning-rate", "1e38"]
     assert main(["train", *flags]) == 1

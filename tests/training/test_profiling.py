@@ -4,7 +4,6 @@ import re
 
 import jax
 import pytest
-import small_data
 
 from jaxcls.cli.main import main
 from jaxcls.training import profiling
@@ -27,8 +26,7 @@ def test_operations_are_added_up_by_their_kind(tmp_path):
 
 @pytest.mark.slow
 def test_a_run_with_profile_prints_the_table(tmp_path, capsys):
-    data = small_data.write(tmp_path / "data")
-    flags = ["--data-dir", str(data), "--model", "mlp", "--epochs", "3", "--batch-size", "64"]
+    flags = ["--task", "csv", "--model", "linear", "--epochs", "3", "--batch-size", "16"]
     folder = tmp_path / "trace"
     assert main(["train", *flags, "--run-dir", str(tmp_path / "run"), "--profile", str(folder)]) == 0
     output = capsys.readouterr().out
