@@ -1,5 +1,6 @@
 """jaxcls export, and the loader of its folders."""
 
+import functools
 import importlib.util
 import json
 import os
@@ -388,36 +389,37 @@ def drawn(arguments, count, rng):
     return rng.integers(0, 50, (count, 12)).astype(np.int32)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_is_one_program_for_any_number_of_inputs_on_every_platform(family):
+@functools.cache
+def predicted(family):
+    """The prediction step of a model, its weights, five inputs and their probabilities."""
     build, arguments = FAMILIES[family]
     model = functional(lambda rngs: build(num_classes=3, rngs=rngs, **arguments))
-    weights = model.init(jax.random.key(0))
+    weights = jax.jit(model.init)(jax.random.key(0))
     step = steps.make_prediction_step(model, scores=jax.nn.softmax)
     arguments = next((known for known in (IMAGE, COLUMNS) if known.items() <= arguments.items()), TOKENS)
-    rng = np.random.default_rng(0)
+    inputs = drawn(arguments, 5, np.random.default_rng(0))
+    with native.portable():
+        return step, weights, inputs, step(*weights, inputs)[0]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_is_one_program_for_any_number_of_inputs_on_every_platform(family):
+    step, weights, inputs, scores = predicted(family)
     (count,) = jax.export.symbolic_shape("count")
-    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct((count, *a.shape[1:]), a.dtype), drawn(arguments, 1, rng))
+    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct((count, *a.shape[1:]), a.dtype), inputs)
     exported = jax.export.export(step, platforms=stablehlo.PLATFORMS)(*jax.eval_shape(lambda: weights), shapes)
     assert exported.platforms == ("cpu", "cuda", "tpu")
     # No call that only jaxcls or one platform could run, such as a native kernel.
     targets = set(re.findall(r"custom_call @(\w+)", exported.mlir_module()))
     assert targets <= {"shape_assertion", "Sharding"}
-    for rows in (1, 5):
-        inputs = drawn(arguments, rows, rng)
-        with native.portable():
-            np.testing.assert_array_equal(jax.jit(exported.call)(*weights, inputs)[0], step(*weights, inputs)[0])
+    np.testing.assert_array_equal(jax.jit(exported.call)(*weights, inputs)[0], scores)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_operations_that_jax2onnx_cannot_convert_are_replaced(family):
     """For a symbolic number of rows; needs no jax2onnx."""
-    build, arguments = FAMILIES[family]
-    model = functional(lambda rngs: build(num_classes=3, rngs=rngs, **arguments))
-    weights = model.init(jax.random.key(0))
-    step = steps.make_prediction_step(model, scores=jax.nn.softmax)
-    arguments = next((known for known in (IMAGE, COLUMNS) if known.items() <= arguments.items()), TOKENS)
-    inputs, tree = jax.tree.flatten(drawn(arguments, 3, np.random.default_rng(0)))
+    step, weights, inputs, scores = predicted(family)
+    inputs, tree = jax.tree.flatten(inputs)
 
     def plain(*leaves):
         return step(*weights, jax.tree.unflatten(tree, leaves))[0]
@@ -431,7 +433,8 @@ def test_operations_that_jax2onnx_cannot_convert_are_replaced(family):
         assert re.findall(pattern, str(traced))
     assert not re.findall(pattern, str(rewritten(*shapes)))
     closed = jax.make_jaxpr(plain)(*inputs)
-    np.testing.assert_allclose(onnx.evaluate(closed.jaxpr, closed.consts, inputs)[0], plain(*inputs), rtol=1e-5)
+    evaluated = jax.jit(lambda *leaves: onnx.evaluate(closed.jaxpr, closed.consts, leaves)[0])(*inputs)
+    np.testing.assert_allclose(evaluated, scores, rtol=1e-5)
 
 
 @pytest.mark.parametrize("axis", [0, 1, -1])
