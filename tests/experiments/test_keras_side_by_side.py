@@ -6,7 +6,7 @@ import jax
 import pytest
 
 # One script of each problem.
-CHOSEN = ["multiclass, one-hot", "multi-label", "imbalanced, class weights", "two outputs"]
+CHOSEN = ["multi-label", "imbalanced, class weights", "two outputs"]
 
 
 @pytest.mark.slow
@@ -15,6 +15,9 @@ def test_a_script_and_its_port_agree(name, monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "experiments"))
     import keras_side_by_side
 
+    # Keras compiles another program for a last batch that is not full.
+    train, test = keras_side_by_side.images()
+    monkeypatch.setattr(keras_side_by_side, "images", lambda: (train, [array[:480] for array in test]))
     # Keras's layers promote ranks.
     with jax.numpy_rank_promotion("allow"):
         difference = keras_side_by_side.compare(keras_side_by_side.SCRIPTS[name], steps=5)
