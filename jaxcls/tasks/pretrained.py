@@ -43,7 +43,7 @@ _MAX_LENGTH = 256
 # By what learns: a new classifier on fixed features needs many cheap epochs at a high rate, and all weights few at a
 # low one (Devlin et al. 2018, appendix A.3; Hu et al. 2021, appendix D).
 _COMMON = Settings(
-    model=NAME, optimizer="adamw", weight_decay=0.01, schedule="warmup_cosine", warmup=0.1, dropout=0.1, batch_size=32,
+    model=NAME, optimizer="adamw", weight_decay=0.01, schedule="cosine", warmup=0.1, dropout=0.1, batch_size=32,
     pooling="mean",
 )  # fmt: skip
 _TEXT_RATES = {"all": (3, 5e-5), "lora": (4, 1e-3), "backbone": (20, 1e-3)}

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 
@@ -9,6 +10,8 @@ import jax
 import numpy as np
 import pretrained_folder
 import pytest
+from PIL import Image
+from pretrained_oracle import FIXTURES
 from safetensors.numpy import load_file
 
 from jaxcls.cli.main import main
@@ -127,3 +130,34 @@ def test_other_tasks_and_options_without_an_encoder_are_refused(encoder, capsys)
     assert "takes encoders of images" in capsys.readouterr().err
     assert main(["train", "--task", "sentiment", "--freeze", "backbone"]) == 2
     assert "give --pretrained" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def image_encoder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("encoder") / "resnet18"
+    shutil.copytree(FIXTURES / "resnet18", folder, ignore=shutil.ignore_patterns("expected*"))
+    config = json.loads((folder / "config.json").read_text())
+    config["pretrained_cfg"] |= {"input_size": [3, 16, 16]}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("RGB", 3)])
+def test_images_are_scaled_as_the_checkpoint_says(image_encoder, tmp_path, mode, channels):
+    rng = np.random.default_rng(0)
+    for name, level in (("dark", 50), ("light", 200)):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for index in range(12):
+            pixels = np.uint8(np.clip(rng.normal(level, 20, (16, 16, 3)), 0, 255))
+            Image.fromarray(pixels).convert(mode).save(tmp_path / "images" / name / f"{index}.png")
+    words = ["train", "--task", "image_folder", "--data", tmp_path / "images", "--pretrained", image_encoder]
+    words += ["--epochs", "1", "--batch-size", "8", "--freeze", "backbone", "--run-dir", tmp_path / "run", "--quiet"]
+    assert main(list(map(str, words))) == 0
+    learned = predictor.load(tmp_path / "run")
+    preprocessor = learned.experiment.preprocessor
+    assert preprocessor.shape == (16, 16, 3)
+    white = preprocessor.normalize(np.full((1, 1, 1, channels), 255, np.uint8))
+    cfg = learned.experiment.pretrained.record["config"]["pretrained_cfg"]
+    expected = (1 - np.array(cfg["mean"])) / np.array(cfg["std"])
+    np.testing.assert_allclose(white[0, 0, 0], expected, rtol=1e-5)
+    assert learned.predict(np.zeros((2, 16, 16, 3), np.uint8)).shape == (2,)
