@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import re
 import shutil
 from pathlib import Path
 
@@ -48,18 +49,16 @@ def test_resumes_from_the_previous_checkpoint_if_the_newest_is_damaged(expected,
     directory = tmp_path / "run"
     arguments = [*real_runs.TABLE, "--run-dir", directory]
     assert real_runs.after_saves(5, "signal.raise_signal(signal.SIGTERM)", *arguments).returncode == 75
-    before, newest = real_runs.steps_in(directory)[-2:]
+    newest = real_runs.steps_in(directory)[-1]
     damaged = directory / "checkpoints" / str(newest)
     flip(largest_file(damaged), 8 * 1000 + 3)
     content = largest_file(damaged).read_bytes()
-    # Killed after its first save, to see what it resumed from.
-    done = real_runs.after_saves(1, "signal.raise_signal(signal.SIGKILL)", *arguments)
+    done = real_runs.run(*arguments)
+    assert done.returncode == 0, done.stderr
     assert f"the checkpoint of step {newest} is damaged (" in done.stderr
     assert f"it is in {damaged}.damaged-1" in done.stderr
     assert largest_file(Path(f"{damaged}.damaged-1")).read_bytes() == content
-    assert before in real_runs.steps_in(directory)
-    done = real_runs.run(*arguments)
-    assert done.returncode == 0, done.stderr
+    assert int(re.search(r"^epoch +(\d+)/12", done.stdout, re.MULTILINE)[1]) > 1
     assert real_runs.outcome(directory) == expected
 
 
@@ -135,14 +134,15 @@ def test_a_missing_newest_checkpoint_is_reported(copied, caplog):
     ("changes", "message"),
     [
         ({"seed": 1}, r"of another run.*\n  seed: saved 1, now 0$"),
-        ({"optimizer": "sgd"}, r"of another run.*\n(.*\n)*  optimizer: saved 'sgd', now 'adamw'"),
-        ({"model": "mlp"}, r"of another run.*\n  model: saved 'mlp', now 'linear'$"),
-        ({"dtype": "bfloat16"}, r"of another run.*\n  dtype: saved 'bfloat16', now 'float32'$"),
+        (
+            {"dtype": "bfloat16", "optimizer": "sgd"},
+            r"of another run.*\n(.*\n)*  dtype: saved 'bfloat16', now 'float32'\n(.*\n)*  optimizer: saved 'sgd', now",
+        ),
         ({"data": "another"}, r"\n  data: saved {'data': '\w{64}'}, now {'data': '\w{64}'}\n"),
     ],
     ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else "",
 )
-@tally.trial("files of a run: checkpoints of another model, optimizer, seed, dtype or data, refused")
+@tally.trial("files of a run: checkpoints of another optimizer, seed, dtype or data, refused")
 def test_refuses_checkpoints_of_another_run_and_names_the_difference(copied, tmp_path, changes, message):
     if "data" in changes:
         # The same table with another value in one row.
