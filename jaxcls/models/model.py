@@ -62,10 +62,12 @@ def functional(
     if remat:
         _recompute_blocks(module)
     module.train()
-    for path, layer in nnx.iter_modules(module):
-        leaves = nnx.to_flat_state(nnx.state(layer, nnx.Param)).paths
-        if leaves and all(frozen((*path, *leaf)) for leaf in leaves):
-            layer.eval()
+    nodes = [*nnx.iter_graph(module)]
+    leaves = [path for path, node in nodes if isinstance(node, nnx.Param)]
+    for path, node in nodes:
+        own = [leaf for leaf in leaves if leaf[: len(path)] == path]
+        if isinstance(node, nnx.Module) and own and all(map(frozen, own)):
+            node.eval()
     training, _, rng_state, _ = _split(module, frozen)
     module.eval()
     evaluation, *_ = _split(module, frozen)

@@ -129,3 +129,23 @@ def test_remat_changes_neither_weights_nor_predictions(name):
 def test_remat_of_a_network_without_blocks_is_refused():
     with pytest.raises(InputError, match="MLP has none"):
         functional(lambda rngs: vision.MLP((4, 4, 1), 2, rngs=rngs), remat=True)
+
+
+def test_frozen_layers_are_state_and_compute_as_in_evaluation():
+    class Network(nnx.Module):
+        def __init__(self, rngs):
+            self.body = nnx.Sequential(
+                nnx.Linear(3, 4, rngs=rngs), nnx.BatchNorm(4, rngs=rngs), nnx.Dropout(0.5, rngs=rngs)
+            )
+            self.head = nnx.Linear(4, 2, rngs=rngs)
+
+        def __call__(self, x):
+            return self.head(self.body(x))
+
+    model = functional(Network, frozen=lambda path: path[0] == "body")
+    params, state = model.init(jax.random.key(0))
+    assert params.keys() == {"head"}
+    x = jax.random.normal(jax.random.key(1), (5, 3))
+    trained, after = model.apply(params, state, x, key=jax.random.key(2))
+    np.testing.assert_array_equal(trained, model.apply(params, state, x)[0])
+    jax.tree.map(np.testing.assert_array_equal, state, after)
