@@ -82,7 +82,8 @@ def functional(
         graph = evaluation if key is None else training
         # Evaluation uses no random numbers, but merging needs the full state.
         seeded = _seeded(rng_state, jax.random.key(0) if key is None else key)
-        module: Any = nnx.merge(graph, params, seeded, model_state)
+        # NNX would change NumPy arrays, such as those of a checkpoint, in place.
+        module: Any = nnx.merge(graph, params, seeded, jax.tree.map(jnp.asarray, model_state))
         outputs = module(inputs)
         if key is None:
             return outputs, model_state

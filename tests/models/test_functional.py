@@ -54,6 +54,10 @@ def test_training_updates_the_running_statistics(net):
     chex.assert_trees_all_close(
         after, {"norm": {"mean": 0.5 * hidden.mean(0), "var": 0.5 + 0.5 * hidden.var(0)}}, rtol=1e-5, atol=1e-6
     )
+    # The weights of a checkpoint are NumPy arrays, which must not change in place.
+    arrays = jax.tree.map(np.array, model_state)
+    chex.assert_trees_all_close(model.apply(params, arrays, inputs, key=jax.random.key(1))[1], after, rtol=1e-5)
+    chex.assert_trees_all_equal(arrays, model_state)
 
 
 def test_dropout_follows_from_the_key_and_differs_between_layers(net):
