@@ -140,9 +140,12 @@ def test_any_geometry_matches_float64(geometry, window, sides, channels):
     y = generator.normal(size=shape).astype(np.float32)
     # A sum over all of y: it has a number for each element of x and of the kernel.
     expected = written_out(x, kernel, geometry)
-    close(native.convolve(x, kernel, geometry), expected)
-    of_x = native.input_gradient(y, kernel, x.shape, geometry)
-    of_kernel = native.kernel_gradient(x, y, kernel.shape, geometry)
+    value, of_x, of_kernel = jax.jit(lambda x, kernel, y: (
+        native.convolve(x, kernel, geometry),
+        native.input_gradient(y, kernel, x.shape, geometry),
+        native.kernel_gradient(x, y, kernel.shape, geometry),
+    ))(x, kernel, y)  # fmt: skip
+    close(value, expected)
     # All three are the same sum of products of x, kernel and y.
     total = np.sum(expected * y)
     scale = np.sqrt(np.sum(expected**2) * np.sum(np.square(y, dtype=np.float64))) + 1
@@ -217,7 +220,7 @@ def test_gradients_under_vmap(axes):
     ]
 
     def mapped(conv):
-        return jax.vmap(jax.grad(lambda x, kernel: jnp.sum(jnp.sin(conv(x, kernel))), (0, 1)), axes)
+        return jax.jit(jax.vmap(jax.grad(lambda x, kernel: jnp.sum(jnp.sin(conv(x, kernel))), (0, 1)), axes))
 
     assert is_native(mapped(plain), *arguments)
     close(mapped(plain)(*arguments), mapped(lax_conv(GEOMETRIES["plain"][1]))(*arguments))
@@ -259,12 +262,13 @@ def summed(a, b, shift, mask):
 # Fewer pixels than there are threads, than a block has, and several blocks with a rest.
 @pytest.mark.parametrize("shape", [(1, 1, 1, 3), (3, 5, 4, 17), (9, 20, 20, 32)])
 def test_channel_sums_match_float64(shape, dtype):
-    a, b = (jax.random.normal(jax.random.key(seed), shape, dtype) + 2 for seed in range(2))
-    shift = jnp.stack([jnp.linspace(0.0, 0.5, shape[3]), jnp.linspace(-1.0, 1.0, shape[3])])
-    mask = jnp.arange(shape[0]) != 1  # of one image, of several
+    rng = np.random.default_rng(0)
+    a, b = (jnp.asarray(rng.normal(2, 1, shape), dtype) for _ in range(2))
+    shift = np.stack([np.linspace(0, 0.5, shape[3]), np.linspace(-1, 1, shape[3])]).astype(np.float32)
+    mask = np.arange(shape[0]) != 1  # of one image, of several
     assert native.supports_channel_sums(a, b)
     close(tuple(native.channel_sums(a, b, shift, mask)), summed(a, b, shift, mask), 5e-6)
-    mapped = jax.vmap(native.channel_sums, (0, None, None, None))(jnp.stack([a, -a]), b, shift, mask)
+    mapped = jax.jit(jax.vmap(native.channel_sums, (0, None, None, None)))(jnp.stack([a, -a]), b, shift, mask)
     close(tuple(mapped[1]), summed(-a, b, shift, mask), 5e-6)
 
 
