@@ -19,7 +19,7 @@ from jaxcls import losses, tasks
 from jaxcls.cli.main import main
 from jaxcls.data.datasets import idx_images, sentiment
 from jaxcls.data.formats import tables
-from jaxcls.data.samples import chest_xray, disease_tagging, fraud, image_folder, leaf, scenes, toxic_comment
+from jaxcls.data.samples import chest_xray, disease_tagging, fraud, image_folder, leaf, toxic_comment
 from jaxcls.tasks import build, mnist
 from jaxcls.training import problems
 from jaxcls.training.settings import Settings
@@ -57,11 +57,11 @@ _few_comments = partial(toxic_comment.write, train_rows=300, test_rows=60)
 _few_payments = partial(fraud.write, rows=2000, fraud=0.05)
 FEW_TOKENS = "--vocabulary-size 300 --max-length 16"
 
-# Enough training examples for every class on both sides of every split.
+# Enough training examples for every class on both sides of every split. test_detection.py has that of detection.
 SMALL = {
-    "mnist": Small(_few_digits, "t10k-images-idx3-ubyte"),
+    "mnist": Small(_few_digits, "t10k-images-idx3-ubyte", "--data-dir {} --model mlp"),
     "fashion_mnist": Small(small_data.write, "t10k-images-idx3-ubyte.gz"),
-    "fashion_mnist_groups": Small(small_data.write, "t10k-images-idx3-ubyte.gz"),
+    "fashion_mnist_groups": Small(small_data.write, "t10k-images-idx3-ubyte.gz", "--data-dir {} --model mlp"),
     "sentiment": Small(_few_reviews, sentiment.KAGGLE, f"--data-dir {{}} {FEW_TOKENS}"),
     "toxic_comment": Small(_few_comments, "test.csv", f"--data-dir {{}} {FEW_TOKENS}"),
     "text_csv": Small(
@@ -74,13 +74,14 @@ SMALL = {
         partial(image_folder.write, train=8, test=2), "test", "--data {} --image-size 16 --batch-size 16"
     ),
     "chest_xray": Small(
-        partial(chest_xray.write, train=60, test=12), "chest_xray/test/NORMAL", "--data-dir {} --image-size 16"
+        partial(chest_xray.write, train=60, test=12),
+        "chest_xray/test/NORMAL",
+        "--data-dir {} --image-size 16 --model cnn",
     ),
     "disease_tagging": Small(
-        partial(disease_tagging.write, images=150), "images_001/images", "--data-dir {} --image-size 16"
-    ),
-    "detection": Small(
-        partial(scenes.write, train=24, val=8, test=8), "test", "--data-dir {} --image-size 64 --batch-size 8"
+        partial(disease_tagging.write, images=150),
+        "images_001/images",
+        "--data-dir {} --image-size 16 --model cnn",
     ),
     "leaf": Small(partial(leaf.write, species=4), "test.csv"),
     "fraud": Small(_few_payments, "creditcard.csv"),
@@ -119,7 +120,7 @@ def test_every_task_has_a_valid_sample(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", tasks.TASKS)
+@pytest.mark.parametrize("name", [name for name in tasks.TASKS if name != "detection"])
 def test_a_task_is_trained_evaluated_and_predicted(name, tmp_path, capsys):
     small, folder, directory = SMALL[name], tmp_path / "data", tmp_path / "run"
     folder.mkdir()
@@ -141,9 +142,6 @@ def test_a_task_is_trained_evaluated_and_predicted(name, tmp_path, capsys):
     output = tmp_path / "out.csv"
     flags = ["--run-dir", directory, "--input", folder / small.queries, "--output", output]
     assert main(["predict", *(str(word) for word in flags)]) == 0, capsys.readouterr()
-    if tasks.get(name).problem == "detection":
-        assert {"image_id", "category_id", "bbox", "score"} <= set(json.loads(output.read_text())[0])
-        return
     columns = tables.read_csv(output, text=("id", "predicted"))
     names = json.loads((directory / "predictor.json").read_text())["class_names"]
     if isinstance(names, dict):
