@@ -35,7 +35,7 @@ def test_conv_matches_flax_in_variables_values_and_gradients(options):
             y = nnx.merge(graph, params)(x)
             return jnp.sum(y.astype(jnp.float32) ** 2), y
 
-        (_, y), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+        (_, y), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
         return y, nnx.to_pure_dict(gradient)
 
     (y, gradient), (expected, expected_gradient) = value_and_gradient(ours), value_and_gradient(flax)
@@ -56,8 +56,13 @@ def test_pooled_conv_equals_max_pooling_after_bias_and_relu(channels):
 
     def value_and_gradient(module, pooled):
         graph = nnx.graphdef(module)
-        y, pullback = jax.vjp(lambda params: pooled(nnx.merge(graph, params)(x)), params)
-        return y, pullback(jnp.cos(y))
+
+        @jax.jit
+        def value_and_gradients(params):
+            y, pullback = jax.vjp(lambda params: pooled(nnx.merge(graph, params)(x)), params)
+            return y, pullback(jnp.cos(y))
+
+        return value_and_gradients(params)
 
     def relu_and_pool(y):
         return nnx.max_pool(nnx.relu(y), (2, 2), (2, 2))

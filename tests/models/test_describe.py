@@ -35,7 +35,7 @@ def test_every_layer_is_named_and_all_parameters_are_counted(build, arguments, i
     model = functional(lambda rngs: build(num_classes=3, rngs=rngs, **arguments))
     shapes = columns() if inputs is None else jax.ShapeDtypeStruct(*inputs)
     lines = jaxcls.describe(model, shapes).splitlines()
-    params, _ = model.init(jax.random.key(0))
+    params, _ = jax.eval_shape(model.init, jax.random.key(0))
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     assert lines[1].split() == [".", build.__name__, "float32[4,3]", f"{count:,}"]
     assert layer in [line.split()[0] for line in lines[2:-2]]

@@ -18,7 +18,7 @@ BUILDERS = {
 @pytest.mark.parametrize("name", BUILDERS)
 def test_logits_are_float32_and_finite_in_any_compute_dtype(name, dtype):
     model = functional(lambda rngs: BUILDERS[name](rngs, dtype=jnp.dtype(dtype)))
-    params, state = model.init(jax.random.key(0))
+    params, state = jax.jit(model.init)(jax.random.key(0))
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
     images = jax.random.normal(jax.random.key(1), (3, 12, 10, 1))
     for key in (None, jax.random.key(2)):
@@ -29,7 +29,7 @@ def test_logits_are_float32_and_finite_in_any_compute_dtype(name, dtype):
 
 
 def test_layers_before_normalization_have_no_bias():
-    params, _ = functional(BUILDERS["resnet"]).init(jax.random.key(0))
+    params, _ = jax.eval_shape(functional(BUILDERS["resnet"]).init, jax.random.key(0))
     paths = ["/".join(str(part.key) for part in path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     with_bias = {path.removesuffix("/bias").rpartition("/")[2] for path in paths if path.endswith("/bias")}
     assert with_bias == {"norm", "norm1", "norm2", "head"}
@@ -37,9 +37,8 @@ def test_layers_before_normalization_have_no_bias():
 
 @pytest.mark.parametrize(("widths", "blocks"), [((4,), 1), ((4, 8), 2), ((4, 8, 8), 1)])
 def test_resnet_depth(widths, blocks):
-    params, _ = functional(lambda rngs: vision.ResNet((8, 8, 1), 3, widths=widths, blocks=blocks, rngs=rngs)).init(
-        jax.random.key(0)
-    )
+    model = functional(lambda rngs: vision.ResNet((8, 8, 1), 3, widths=widths, blocks=blocks, rngs=rngs))
+    params, _ = jax.eval_shape(model.init, jax.random.key(0))
     layers = [
         path for path, leaf in jax.tree_util.tree_leaves_with_path(params)
         if leaf.ndim > 1 and "shortcut" not in str(path)
@@ -81,7 +80,7 @@ def test_networks_of_odd_sizes_have_finite_gradients(build, size):
     shape = (size, size - 2, 3)
     small = {"channels": (4, 8), "dense": 16} if build is vision.CNN else {"widths": (2, 4)}
     model = functional(lambda rngs: build(shape, 2, rngs=rngs, **small))
-    params, state = model.init(jax.random.key(0))
+    params, state = jax.jit(model.init)(jax.random.key(0))
     images = jax.random.normal(jax.random.key(1), (2, *shape))
 
     @jax.jit

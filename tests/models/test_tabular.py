@@ -40,11 +40,16 @@ def build(name, fitted, **options):
     """A model with parameters that are all nonzero (the last layers are initialized to zero)."""
     constructor = functools.partial(MODELS[name], num_classes=3, **fitted.model_arguments, **options)
     model = functional(lambda rngs: constructor(rngs=rngs))
-    params, state = model.init(jax.random.key(0))
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    moved = [leaf + 0.1 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
-    return model, jax.tree.unflatten(tree, moved), state
+
+    @jax.jit
+    def moved(key):
+        params, state = model.init(key)
+        leaves, tree = jax.tree.flatten(params)
+        keys = jax.random.split(jax.random.key(1), len(leaves))
+        leaves = [leaf + 0.1 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
+        return jax.tree.unflatten(tree, leaves), state
+
+    return model, *moved(jax.random.key(0))
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -133,7 +138,7 @@ def test_members_are_averaged_and_each_learns_from_its_own_loss(columns):
     def member_logits(params, member):
         """The logits of one member, from a model whose members are all equal to it."""
         same = jax.tree.map(lambda leaf: jnp.stack([leaf[member]] * 3) if leaf.ndim == 3 else leaf, params)
-        return model.apply(same, state, table)[0]
+        return jax.jit(model.apply)(same, state, table)[0]
 
     def loss(logits):
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
