@@ -28,7 +28,7 @@ _TIMM_NAMES = {
     r"resnet\d+": "resnet",
     r"convnext_.*": "convnext",
     r"(tf_)?efficientnet_.*": "efficientnet",
-    r"mobilenetv[23]_.*": "mobilenet",
+    r"(tf_)?mobilenetv[23]_.*": "mobilenet",
 }
 
 
