@@ -54,6 +54,10 @@ def test_training_updates_the_running_statistics(net):
     chex.assert_trees_all_close(
         after, {"norm": {"mean": 0.5 * hidden.mean(0), "var": 0.5 + 0.5 * hidden.var(0)}}, rtol=1e-5, atol=1e-6
     )
+    # The weights of a checkpoint are NumPy arrays, which must not change in place.
+    arrays = jax.tree.map(np.array, model_state)
+    chex.assert_trees_all_close(model.apply(params, arrays, inputs, key=jax.random.key(1))[1], after, rtol=1e-5)
+    chex.assert_trees_all_equal(arrays, model_state)
 
 
 def test_dropout_follows_from_the_key_and_differs_between_layers(net):
@@ -129,3 +133,23 @@ def test_remat_changes_neither_weights_nor_predictions(name):
 def test_remat_of_a_network_without_blocks_is_refused():
     with pytest.raises(InputError, match="MLP has none"):
         functional(lambda rngs: vision.MLP((4, 4, 1), 2, rngs=rngs), remat=True)
+
+
+def test_frozen_layers_are_state_and_compute_as_in_evaluation():
+    class Network(nnx.Module):
+        def __init__(self, rngs):
+            self.body = nnx.Sequential(
+                nnx.Linear(3, 4, rngs=rngs), nnx.BatchNorm(4, rngs=rngs), nnx.Dropout(0.5, rngs=rngs)
+            )
+            self.head = nnx.Linear(4, 2, rngs=rngs)
+
+        def __call__(self, x):
+            return self.head(self.body(x))
+
+    model = functional(Network, frozen=lambda path: path[0] == "body")
+    params, state = model.init(jax.random.key(0))
+    assert params.keys() == {"head"}
+    x = jax.random.normal(jax.random.key(1), (5, 3))
+    trained, after = model.apply(params, state, x, key=jax.random.key(2))
+    np.testing.assert_array_equal(trained, model.apply(params, state, x)[0])
+    jax.tree.map(np.testing.assert_array_equal, state, after)
