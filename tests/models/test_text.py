@@ -27,13 +27,18 @@ def model(name, **options):
 
 
 def weights(of):
-    params, state = of.init(jax.random.key(0))
-    leaves, tree = jax.tree.flatten(params)
-    # Some parameters are initialized to zero; move them away from it.
-    moved = [leaf + 0.1 * jax.random.normal(jax.random.key(i), leaf.shape) for i, leaf in enumerate(leaves)]
-    params = jax.tree.unflatten(tree, moved)
-    _, state = of.apply(params, state, tokens([24, 10, 8, 3, 1]), key=jax.random.key(0))
-    return params, state
+    @jax.jit
+    def moved(key):
+        params, state = of.init(key)
+        # Some parameters are initialized to zero; move them away from it.
+        leaves, tree = jax.tree.flatten(params)
+        leaves = [
+            leaf + 0.1 * jax.random.normal(jax.random.fold_in(key, i), leaf.shape) for i, leaf in enumerate(leaves)
+        ]
+        params = jax.tree.unflatten(tree, leaves)
+        return params, of.apply(params, state, tokens([24, 10, 8, 3, 1]), key=key)[1]
+
+    return moved(jax.random.key(0))
 
 
 def tokens(lengths, width=LENGTH):
@@ -66,7 +71,7 @@ def test_every_weight_learns_and_dropout_draws_from_the_key(name):
         outputs, _ = of.apply(params, state, inputs, key=key)
         return optax.softmax_cross_entropy_with_integer_labels(outputs, jnp.array([0, 1, 2])).mean()
 
-    gradient = jax.grad(loss)(params, jax.random.key(0))
+    gradient = jax.jit(jax.grad(loss))(params, jax.random.key(0))
     assert all(np.abs(leaf).max() > 1e-7 for leaf in jax.tree.leaves(gradient))
     first, again, other = (loss(params, jax.random.key(seed)) for seed in (0, 0, 1))
     assert first == again != other
@@ -76,7 +81,8 @@ def test_every_weight_learns_and_dropout_draws_from_the_key(name):
 def test_bfloat16_computation_is_near_float32_with_the_same_weights(name):
     exact, rough = model(name), model(name, dtype=jnp.bfloat16)
     params, state = weights(exact)
-    assert {leaf.dtype for leaf in jax.tree.leaves(rough.init(jax.random.key(0))[0])} == {np.dtype("float32")}
+    fresh, _ = jax.eval_shape(rough.init, jax.random.key(0))
+    assert {leaf.dtype for leaf in jax.tree.leaves(fresh)} == {np.dtype("float32")}
     inputs = tokens([24, 10, 5])
     expected, actual = (jax.jit(of.apply)(params, state, inputs)[0] for of in (exact, rough))
     chex.assert_type(actual, jnp.float32)
