@@ -62,8 +62,11 @@ def architecture(config: Mapping[str, Any], where: str) -> Architecture:
     }  # fmt: skip
     schemas.check(config, {key(name): kind for name, kind in schema.items()}, where)
     values = {name: config[key(name)] for name in schema}
+    # RoBERTa counts positions from the one after the padding token.
+    first_position = values["pad_token_id"] + 1 if is_roberta else 0
     ranges = {name: (1, largest) for name, largest in _SIZES.items()} | {
-        "type_vocab_size": (0, 100), "pad_token_id": (0, values["vocab_size"] - 1),
+        "type_vocab_size": (0, 100), "pad_token_id": (0, values["vocab_size"] - 1), "layer_norm_eps": (0, 1),
+        "hidden_dropout_prob": (0, 1), "max_position_embeddings": (first_position + 1, 10**7),
     }  # fmt: skip
     for name, (least, most) in ranges.items():
         if not least <= values[name] <= most:
@@ -76,8 +79,6 @@ def architecture(config: Mapping[str, Any], where: str) -> Architecture:
     for name, supported in {"position_embedding_type": "absolute", "is_decoder": False}.items():
         if config.get(name, supported) != supported:
             raise InputError(f"{where}: {name} is {config[name]!r}; jaxcls has {supported!r} alone.")
-    # RoBERTa counts positions from the one after the padding token.
-    first_position = values["pad_token_id"] + 1 if is_roberta else 0
     prefix = "roberta" if is_roberta else family
 
     def tensor(name: str) -> str:

@@ -63,6 +63,8 @@ def test_depth_counts_the_blocks():
         ("bert", {"pad_token_id": 24}, "pad_token_id is 24; it must be 0 to 23"),
         ("bert", {"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000; it must be 1 to 1000"),
         ("bert", {"layer_norm_eps": "1"}, "layer_norm_eps is '1'; it must be a number"),
+        ("bert", {"hidden_dropout_prob": 5}, "hidden_dropout_prob is 5; it must be 0 to 1"),
+        ("roberta", {"max_position_embeddings": 2}, "max_position_embeddings is 2; it must be 3 to"),
         ("distilbert", {"dim": -16}, "dim is -16; it must be 1 to"),
         ("distilbert", {"n_heads": None}, "n_heads is None; it must be an integer"),
     ],
