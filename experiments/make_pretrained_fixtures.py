@@ -102,12 +102,16 @@ def resnet() -> None:
 
 
 def convnext() -> None:
-    """Dense layers stored as such, and as convolutions."""
-    from transformers import ConvNextConfig, ConvNextForImageClassification
+    """Both versions, and dense layers that are stored as convolutions."""
+    from transformers import ConvNextConfig, ConvNextV2Config
+    from transformers import ConvNextForImageClassification as ConvNext
+    from transformers import ConvNextV2ForImageClassification as ConvNextV2
 
     images = torch.randn(2, 36, 32, 3)
-    config = ConvNextConfig(hidden_sizes=[4, 6], depths=[1, 2], num_stages=2, image_size=32)
-    write("convnext", ConvNextForImageClassification(config), images, run_pooled, save_transformers)
+    small = images[:, :16, :12]
+    sizes = {"hidden_sizes": [4, 6], "depths": [1, 2], "num_stages": 2, "image_size": 16}
+    write("convnext", ConvNext(ConvNextConfig(**sizes)), small, run_pooled, save_transformers)
+    write("convnextv2", ConvNextV2(ConvNextV2Config(**sizes)), small, run_pooled, save_transformers)
     write_timm("convnext_atto", images, dims=(4, 4, 6, 6), depths=(1, 1, 1, 2))
 
 

@@ -19,14 +19,16 @@ _MODEL_TYPES = {
     "vit": "vit",
     "deit": "vit",
     "dinov2": "vit",
+    "dinov2_with_registers": "vit",
     "resnet": "resnet",
     "convnext": "convnext",
+    "convnextv2": "convnext",
 }
 # The "architecture" of a timm config.json -> the module with its networks.
 _TIMM_NAMES = {
-    r"(vit|deit)_.*": "vit",
+    r"(vit|deit3?)_.*": "vit",
     r"resnet\d+": "resnet",
-    r"convnext_.*": "convnext",
+    r"convnext(v2)?_.*": "convnext",
     r"(tf_)?efficientnet_.*": "efficientnet",
     r"(tf_)?mobilenetv[23]_.*": "mobilenet",
 }

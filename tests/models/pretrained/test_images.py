@@ -11,7 +11,7 @@ from tests.helpers import pretrained_oracle as oracle
 
 NAMES = [
     "vit", "deit", "dinov2", "vit_tiny_patch16_224", "vit_small_patch14_reg4_dinov2", "resnet", "resnet18", "convnext",
-    "convnext_atto",
+    "convnextv2", "convnext_atto",
 ]  # fmt: skip
 
 
