@@ -65,8 +65,8 @@ def functional(
     nodes = [*nnx.iter_graph(module)]
     leaves = [path for path, node in nodes if isinstance(node, nnx.Param)]
     for path, node in nodes:
-        own = [leaf for leaf in leaves if leaf[: len(path)] == path]
-        if isinstance(node, nnx.Module) and own and all(map(frozen, own)):
+        inside = [leaf for leaf in leaves if leaf[: len(path)] == path]
+        if isinstance(node, nnx.Module) and inside and all(map(frozen, inside)):
             node.eval()
     training, _, rng_state, _ = _split(module, frozen)
     module.eval()

@@ -1,5 +1,6 @@
 """Pretrained encoders: networks from their papers, with the weights of published checkpoints, and a new classifier."""
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -168,8 +169,10 @@ def load(
     with_head = num_classes is None
     if num_classes is None:
         kernel = tensors.get(f"{architecture.head}.weight")
-        if kernel is None:
-            raise InputError(f"{path} has no classifier {architecture.head}; give num_classes for a new one.")
+        # The classifiers of text encoders in transformers have a layer before the last one, which ours have not.
+        before = re.compile(r"(.*\.)?(pooler|classifier\.dense|pre_classifier)\..*")
+        if kernel is None or any(map(before.fullmatch, tensors)):
+            raise InputError(f"{path} has no linear classifier {architecture.head}; give num_classes for a new one.")
         num_classes = len(kernel)
     settings = FineTuning(pooling, freeze, lora_rank, lora_alpha, tuple(lora_targets))
     model = build(

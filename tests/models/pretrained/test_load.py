@@ -49,10 +49,11 @@ def test_the_weights_are_those_of_the_checkpoint_and_the_classifier_is_new():
 
 
 def test_without_num_classes_the_classifier_is_that_of_the_checkpoint():
-    model = pretrained.load(BERT)
-    params, _ = model.init(jax.random.key(0))
-    stored = load_file(BERT / "model.safetensors")
-    np.testing.assert_array_equal(params["head"]["kernel"].T, stored["classifier.weight"])
+    params, _ = pretrained.load(FIXTURES / "resnet18").init(jax.random.key(0))
+    stored = load_file(FIXTURES / "resnet18" / "model.safetensors")
+    np.testing.assert_array_equal(params["head"]["kernel"].T, stored["fc.weight"])
+    with pytest.raises(InputError, match="no linear classifier"):
+        pretrained.load(BERT)
 
 
 @pytest.mark.parametrize(
