@@ -55,10 +55,10 @@ sys.exit(main(["train", *words]))
 """
 HEAD = """# Fine-tuning on real data
 
-Written by `python experiments/fine_tuning.py`, on {}. Scores are those of the test examples:
-accuracy, or macro F1 for hate speech and emotions; means of the splits of the sample, or of the seeds for other data.
-The validation accuracy is that of the last epoch. The seconds are those of the whole process, while other programs ran;
-the seconds of processor time depend less on that.
+Written by `python experiments/fine_tuning.py`, on {}.
+Scores are those of the test examples: accuracy, or macro F1 for hate speech and emotions; means of the splits of the
+sample, or of the seeds for other data. The validation accuracy is that of the last epoch. The seconds are those of the
+whole process, while other programs ran; the seconds of processor time depend less on that.
 
 | data | what learns | splits or seeds | test score | validation accuracy | seconds | processor seconds |
 |---|---|---|---|---|---|---|
