@@ -123,8 +123,10 @@ def logistic_regression(arguments: argparse.Namespace, split: int) -> tuple[floa
     start, before = time.perf_counter(), time.process_time()
     task, settings = build.resolve(parse(Train, data_flags(arguments, split)))
     data = sentiment.load_sample(0.2, seed=split) if arguments.data == "sample" else task.load(settings)
+    classifier = LogisticRegression(max_iter=1000)
     model = make_pipeline(
-        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), OneVsRestClassifier(LogisticRegression(max_iter=1000))
+        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),
+        OneVsRestClassifier(classifier) if data.train.labels.ndim == 2 else classifier,
     )
     predictions = model.fit(data.train.inputs, data.train.labels).predict(data.test.inputs)
     if arguments.data in ACCURACY:
