@@ -378,7 +378,7 @@ class Prediction:
             task = user_data.for_problem(tasks.get(name), "multiclass")
             resolved = build.with_recipe(task, Settings(task=name, model=model))
             names = ("a", "b", "c")
-            built = build.build_model(task, resolved, fitted, names)
+            built = build.build_model(task, resolved, fitted, len(names))
             params, model_state = built.init(jax.random.key(0))
             run = self.folder / name
             with CheckpointManager(run / "model", max_to_keep=1) as checkpoints:

@@ -173,7 +173,7 @@ def load(settings):
     return Dataset("gaussians", part.take(np.arange(160)), part.take(np.arange(160, 200)), ("low", "high"), record)
 
 
-def read(path, settings):
+def read(path, settings, preprocessor=None):
     grays = read_csv(path)["gray"].astype(np.uint8)
     ids = np.arange(len(grays)).astype(str).astype(object)
     return Unlabeled(ids, np.tile(grays[:, None, None, None], (1, 4, 4, 1)))

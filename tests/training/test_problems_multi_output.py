@@ -125,7 +125,7 @@ def test_invalid_labels_are_refused_by_output_and_row(changed, message):
     [
         ({"tune_threshold": "f1"}, "--tune-threshold"),
         ({"box_loss": "giou"}, "--box-loss"),
-        ({"monitor": "accuracy"}, "Did you mean 'article_accuracy'"),
+        ({"monitor": "accuracy"}, "Did you mean 'group_accuracy'"),
         ({"monitor": "article_subset_accuracy"}, "'subset_accuracy' does not fit a multiclass problem"),
         ({"loss": "binary_crossentropy"}, "does not fit a multiclass problem"),
         ({"loss_weights": (1.0, -1.0)}, r"--loss-weights is \(1.0, -1.0\); give 2 numbers for article, group"),
