@@ -380,7 +380,9 @@ class Experiment:
             out_shardings=shardings()[0],
             compiler_options=_INIT_OPTIONS if jax.default_backend() == "cpu" else None,
         )
-        return functools.partial(init, constants=steps.initial_constants(self.model))
+        # Looked for only where there are some, since that traces ``init`` once more.
+        constants = steps.initial_constants(self.model) if self.pretrained else ()
+        return functools.partial(init, constants=constants)
 
     @functools.cached_property
     def _evaluation_step(self) -> Callable[..., tuple[PyTree, PyTree]]:
