@@ -42,10 +42,10 @@ _MAX_LENGTH = 256
 
 # By what learns: a new classifier on fixed features needs many cheap epochs at a high rate, and all weights few at a
 # low one (Devlin et al. 2018, appendix A.3; Hu et al. 2021, appendix D).
-_COMMON = Settings(
-    model=NAME, optimizer="adamw", weight_decay=0.01, schedule="cosine", warmup=0.1, dropout=0.1, batch_size=32,
-    pooling="mean",
-)  # fmt: skip
+_COMMON = {
+    "model": NAME, "optimizer": "adamw", "weight_decay": 0.01, "schedule": "cosine", "warmup": 0.1, "dropout": 0.1,
+    "batch_size": 32, "pooling": "mean",
+}  # fmt: skip
 _TEXT_RATES = {"all": (3, 5e-5), "lora": (4, 1e-3), "backbone": (20, 1e-3)}
 _IMAGE_RATES = {"all": (8, 3e-4), "lora": (8, 2e-3), "backbone": (30, 1e-3)}
 
@@ -83,10 +83,7 @@ def specialize(task: Task, settings: Settings) -> Task:
     else:
         changes |= {"image_size": source.checkpoint.pixels[0], "pooling": None}
     of_model = (*all_settings.names(all_settings.OptimizerSettings), *all_settings.names(all_settings.ScheduleSettings))
-    changes = dict.fromkeys((*of_model, "vocabulary_size")) | all_settings.select(_COMMON, Settings) | changes
-    # What a new Settings object has of itself is no choice of the recipe.
-    changes = {name: value for name, value in changes.items() if value != getattr(Settings(), name) or value is None}
-    return task.with_settings(**changes)
+    return task.with_settings(**dict.fromkeys((*of_model, "vocabulary_size")) | _COMMON | changes)
 
 
 def check(settings: Settings) -> None:
