@@ -225,14 +225,19 @@ def test_other_values_of_jaxcls_native_are_refused(monkeypatch):
         convolved()
 
 
-def test_nothing_is_compiled_or_loaded_at_import(tmp_path):
-    code = "from jaxcls.kernels import native; from jaxcls.models import vision; print(native.record())"
+def output_of(code, cache):
+    """Runs code in a new process with native kernels, and returns what it prints."""
     done = subprocess.run(
         [sys.executable, "-c", code],
-        env=os.environ | {"XDG_CACHE_HOME": str(tmp_path), "JAXCLS_NATIVE": "1"},
+        env=os.environ | {"XDG_CACHE_HOME": str(cache), "JAXCLS_NATIVE": "1"},
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert done.stdout.strip() == "{}"
+    return done.stdout.strip()
+
+
+def test_nothing_is_compiled_or_loaded_at_import(tmp_path):
+    code = "from jaxcls.kernels import native; from jaxcls.models import vision; print(native.record())"
+    assert output_of(code, tmp_path) == "{}"
     assert not (tmp_path / "jaxcls" / "native").exists()
 
 
@@ -255,10 +260,5 @@ print(float(native.convolve(x, kernel, geometry).sum()))
     folder, content = tmp_path / "jaxcls" / "native", path.read_bytes()
     folder.mkdir(parents=True)
     (folder / path.name).write_bytes(content[: len(content) // 2])
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | {"XDG_CACHE_HOME": str(tmp_path), "JAXCLS_NATIVE": "1"},
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert done.stdout.strip() == "36.0"
+    assert output_of(code, tmp_path) == "36.0"
     assert [one.read_bytes() for one in folder.glob("*.so")] == [content]
