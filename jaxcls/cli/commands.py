@@ -234,7 +234,7 @@ class Export(OutputSettings):
     """new folder for the exported files and their SHA-256 checksums"""
     format: Literal["stablehlo", "safetensors", "onnx", "lora"] = "stablehlo"
     """stablehlo: programs for CPU, CUDA and TPU with a loader that needs only jax; safetensors: the weights; onnx: a
-    program for ONNX runtimes (pip install 'jaxcls[onnx]')"""
+    program for ONNX runtimes (pip install 'jaxcls[onnx]'); lora: what a run with --lora-rank learned, alone"""
 
     def run(self) -> None:
         from jaxcls.export import folder
