@@ -368,7 +368,7 @@ def _with_data(of_run: Settings, options: Evaluate) -> Settings:
     if "data_dir" in replaced or "source" in replaced:
         replaced = {"source": "auto", "data_dir": None, **replaced}
     if "data" in replaced:
-        replaced = {"test_data": None, **replaced}
+        replaced = {"validation_data": None, "test_data": None, **replaced}
     return dataclasses.replace(of_run, **replaced)
 
 

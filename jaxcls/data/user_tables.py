@@ -285,14 +285,23 @@ def read_labels(path: Path, columns: TableColumns) -> tuple[Labels, str]:
     return infer_labels(file.columns, columns.label, path, missing=True), file.decimal
 
 
-def load(name: str, data: Path, test_data: Path | None, columns: TableColumns, test_fraction: float) -> Dataset:
-    """Reads a data set from one or two files. Rows without a label are left out.
+def load(
+    name: str,
+    data: Path,
+    columns: TableColumns,
+    *,
+    validation_data: Path | None = None,
+    test_data: Path | None = None,
+    test_fraction: float,
+) -> Dataset:
+    """Reads a data set from one to three files. Rows without a label are left out.
 
     Args:
       name: of the data set.
       data: the training rows.
-      test_data: the test rows, of which the weight column may be missing; if None, a fraction of `data` is held out.
       columns: the roles of the columns.
+      validation_data: the validation rows, if they are not to be taken from `data`. The weight column may be missing.
+      test_data: the test rows, likewise; if None, a fraction of `data` is held out.
       test_fraction: the fraction that is held out, of each class.
 
     Raises:
@@ -310,21 +319,25 @@ def load(name: str, data: Path, test_data: Path | None, columns: TableColumns, t
         notes.insert(0, f"values separated by {file.separator!r}, decimal sign {file.decimal!r}")
     # Keyed by role: both files may have the same name.
     sha256 = {"data": sources.checksums([data])[data.name]}
-    if test_data is None:
-        train, test = hold_out_test(train, test_fraction, data)
-        notes.append(f"{len(test.labels):,} rows held out for the test")
-    else:
+    others: dict[str, Split] = {}
+    for role, path in {"validation": validation_data, "test": test_data}.items():
+        if path is None:
+            continue
         words = [name for name, column in inputs.items() if column.dtype == object] if columns.text is None else ()
-        file, _ = _read(test_data, dataclasses.replace(columns, decimal=file.decimal), words)
-        table = file.columns
-        values = encode_labels(labels.class_names, table, columns.label, test_data, missing=True)
-        weights = sample_weights(table, columns.weight if columns.weight in table else None, test_data)
-        test, test_notes = _labeled(Split(_inputs(table, columns, test_data, like=inputs), values, weights))
-        sha256["test_data"] = sources.checksums([test_data])[test_data.name]
-        notes += [f"tested on {test_data}", *test_notes]
+        other, _ = _read(path, dataclasses.replace(columns, decimal=file.decimal), words)
+        values = encode_labels(labels.class_names, other.columns, columns.label, path, missing=True)
+        weights = sample_weights(other.columns, columns.weight if columns.weight in other.columns else None, path)
+        examples = Split(_inputs(other.columns, columns, path, like=inputs), values, weights)
+        others[role], more_notes = _labeled(examples)
+        sha256[f"{role}_data"] = sources.checksums([path])[path.name]
+        notes += [f"{role} on {path}", *more_notes]
+    if test_data is None:
+        train, others["test"] = hold_out_test(train, test_fraction, data)
+        notes.append(f"{len(others['test'].labels):,} rows held out for the test")
     if labels.problem == "binary":
         notes.append(f"the positive class is {labels.class_names[1]!r}")
-    return Dataset(name, train, test, labels.class_names, Provenance("files", str(data), sha256, note="; ".join(notes)))
+    provenance = Provenance("files", str(data), sha256, note="; ".join(notes))
+    return Dataset(name, train, others["test"], labels.class_names, provenance, others.get("validation"))
 
 
 def read_unlabeled(path: Path, columns: TableColumns, text: Collection[str] = ()) -> Unlabeled:

@@ -183,8 +183,13 @@ def with_recipe(task: Task, user_settings: Settings) -> Settings:
     one.
     """
     recipe = task.recipe(user_settings.preset)
-    if user_settings.test_data is not None and user_settings.test_fraction not in (None, recipe.test_fraction):
-        raise InputError("--test-fraction sets a share of --data aside, and --test-data replaces it: leave one out.")
+    for role in ("validation", "test"):
+        fraction = f"{role}_fraction"
+        given = getattr(user_settings, f"{role}_data")
+        if given is not None and getattr(user_settings, fraction) not in (None, getattr(recipe, fraction)):
+            raise InputError(
+                f"{flag(fraction)} sets a share of --data aside, and --{role}-data replaces it: leave one out."
+            )
     without: list[str] = []
     if user_settings.optimizer not in (None, recipe.optimizer):
         without += settings.names(settings.OptimizerSettings)

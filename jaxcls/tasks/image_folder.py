@@ -37,13 +37,17 @@ def load(settings: Settings) -> Dataset:
     )
     if user_data.uses_sample(settings):
         return sources.load_sample(sample.write, lambda folder: read(image_folders.layout(folder)))
-    return read(image_folders.layout(required(settings, "data"), settings.test_data))
+    return read(_layout(settings))
+
+
+def _layout(settings: Settings) -> image_folders.Layout:
+    return image_folders.layout(required(settings, "data"), settings.validation_data, settings.test_data)
 
 
 def specialize(task: Task, settings: Settings) -> Task:
     if user_data.uses_sample(settings):
         return task
-    classes = image_folders.layout(required(settings, "data"), settings.test_data).class_names
+    classes = _layout(settings).class_names
     return user_data.for_problem(task, "binary" if len(classes) == 2 else "multiclass")
 
 
@@ -77,6 +81,6 @@ TASK = Task(
         )
     },
     metrics=["accuracy"],
-    data_settings=("data", "test_data", "skip_damaged"),
+    data_settings=("data", "validation_data", "test_data", "skip_damaged"),
     specialize=specialize,
 )

@@ -12,7 +12,9 @@ from jaxcls.tasks.task import Task, required
 from jaxcls.training.settings import Settings
 
 # The data settings of every table besides --data; those of texts and of columns to drop are those of one task each.
-TABLE_SETTINGS = ("test_data", "label_column", "weight_column", "id_column", "separator", "decimal")
+TABLE_SETTINGS = (
+    "validation_data", "test_data", "label_column", "weight_column", "id_column", "separator", "decimal"
+)  # fmt: skip
 _METRICS = {"binary": ("roc_auc", "accuracy"), "multiclass": ("accuracy",), "multilabel": ("roc_auc",)}
 
 
@@ -69,6 +71,12 @@ def table_labels(settings: Settings) -> tuple[Labels, str]:
 
 
 def load_table(name: str, settings: Settings, *, text: bool = False) -> Dataset:
-    """Reads the data set of --data and --test-data; see :func:`jaxcls.data.user_tables.load`."""
-    data, columns = required(settings, "data"), table_columns(settings, text=text)
-    return user_tables.load(name, data, settings.test_data, columns, required(settings, "test_fraction"))
+    """Reads the data set of --data, --validation-data and --test-data; see :func:`jaxcls.data.user_tables.load`."""
+    return user_tables.load(
+        name,
+        required(settings, "data"),
+        table_columns(settings, text=text),
+        validation_data=settings.validation_data,
+        test_data=settings.test_data,
+        test_fraction=required(settings, "test_fraction"),
+    )

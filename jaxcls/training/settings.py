@@ -65,6 +65,8 @@ class DataSource:
 class DataSettings(DataSource):
     """What is read from the data, and how it is split. Each task uses some of these."""
 
+    validation_data: Path | None = None
+    """your validation examples, in the format of --data; without it, --validation-fraction of --data is held out"""
     test_fraction: float | None = None
     """fraction of the examples held out as the test set, if the data has none"""
     validation_fraction: float = UNSET

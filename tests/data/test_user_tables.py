@@ -145,8 +145,8 @@ def table(tmp_path):
 COLUMNS = TableColumns(label=("y",), weight="w", id="name", drop=("junk",))
 
 
-def load(data, columns=COLUMNS, test_data=None, test_fraction=0.25):
-    return user_tables.load("csv", data, test_data, columns, test_fraction)
+def load(data, columns=COLUMNS, test_fraction=0.25, **others):
+    return user_tables.load("csv", data, columns, test_fraction=test_fraction, **others)
 
 
 def test_a_fraction_of_a_table_is_held_out_for_the_test(table):
@@ -161,13 +161,14 @@ def test_a_fraction_of_a_table_is_held_out_for_the_test(table):
     assert list(data.provenance.sha256) == ["data"]
 
 
-def test_all_rows_of_a_test_table_are_used_and_it_needs_no_weights(table, tmp_path):
-    write_csv(tmp_path / "test.csv", {"name": ["a", "b"], "x": [1.0, 2.0], "junk": ["", ""], "y": ["yes", "no"]})
-    data = load(table, test_data=tmp_path / "test.csv")
-    assert len(data.train.labels) == 40
-    assert data.test.labels.tolist() == [1, 0]
-    assert data.test.sample_weight is None
-    assert list(data.provenance.sha256) == ["data", "test_data"]
+@pytest.mark.parametrize(("role", "trained"), [("validation", 30), ("test", 40)])
+def test_all_rows_of_another_table_are_used_and_it_needs_no_weights(table, tmp_path, role, trained):
+    write_csv(tmp_path / "other.csv", {"name": ["a", "b"], "x": [1.0, 2.0], "junk": ["", ""], "y": ["yes", "no"]})
+    data = load(table, **{f"{role}_data": tmp_path / "other.csv"})
+    assert len(data.train.labels) == trained
+    assert getattr(data, role).labels.tolist() == [1, 0]
+    assert getattr(data, role).sample_weight is None
+    assert list(data.provenance.sha256) == ["data", f"{role}_data"]
 
 
 def test_rows_to_predict_need_no_labels_and_keep_their_ids(tmp_path):

@@ -117,8 +117,9 @@ def test_examples_of_one_class_are_refused_by_split_and_source(task, labels, val
         build.split(task, options, dataset)
 
 
-def test_a_test_fraction_with_test_data_is_refused():
-    options = Settings(task="csv", data=Path("x.csv"), test_data=Path("y.csv"), test_fraction=0.5)
+@pytest.mark.parametrize("role", ["validation", "test"])
+def test_a_fraction_with_data_that_replaces_it_is_refused(role):
+    options = Settings(task="csv", data=Path("x.csv"), **{f"{role}_data": Path("y.csv"), f"{role}_fraction": 0.5})
     with pytest.raises(InputError, match="leave one out"):
         build.with_recipe(tasks.get("csv"), options)
 

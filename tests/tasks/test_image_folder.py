@@ -76,10 +76,10 @@ def test_existing_splits_are_used(divided):
     np.testing.assert_array_equal(dataset.validation.inputs, dataset.test.inputs)
 
 
-def test_a_separate_test_folder(divided):
-    _, dataset = load(data=divided / "train", test_data=divided / "test")
-    assert [len(part.labels) for part in (dataset.train, dataset.test)] == [60, 20]
-    with pytest.raises(InputError, match="leave test_data out"):
+def test_separate_folders_for_validation_and_test(divided):
+    _, dataset = load(data=divided / "train", validation_data=divided / "test", test_data=divided / "test")
+    assert [len(part.labels) for part in (dataset.train, dataset.validation, dataset.test)] == [60, 20, 20]
+    with pytest.raises(InputError, match="has a test folder: leave test_data out"):
         load(data=divided, test_data=divided / "test")
 
 

@@ -52,7 +52,7 @@ class Layout(NamedTuple):
 _Folders = dict[Path, tuple[str, ...]]
 
 
-def layout(data: Path, test_data: Path | None = None) -> Layout:
+def layout(data: Path, validation_data: Path | None = None, test_data: Path | None = None) -> Layout:
     """Finds the splits of a data set and its classes; opens no image.
 
     A folder is that of a split by its name (train, Training, seg_train; val, Validation; test, Testing, ...), above or
@@ -61,7 +61,8 @@ def layout(data: Path, test_data: Path | None = None) -> Layout:
 
     Args:
       data: a folder with one folder per class, in which images are at any depth, with or without folders of splits.
-      test_data: a folder with one folder per class, for data without a folder test.
+      validation_data: a folder with one folder per class, for data without a folder val.
+      test_data: likewise, for data without a folder test.
 
     Raises:
       InputError: a folder is missing or empty, there is only one class, or a split has a class that train lacks.
@@ -84,12 +85,14 @@ def layout(data: Path, test_data: Path | None = None) -> Layout:
             f"warning: {count:,} images of {data} are in no folder of a class and are left out, such as {first}"
         )
     where = {role: (data, by_folder, folders) for role, folders in splits.items()}
-    if test_data is not None:
-        if "test" in splits:
+    for role, path in {"validation": validation_data, "test": test_data}.items():
+        if path is None:
+            continue
+        if role in splits:
             train = os.path.commonpath([data / folder for folder in splits["train"]])
-            raise InputError(f"{data} has a folder test: leave test_data out, or set data to {train}.")
-        test_by_folder, _ = _by_folder(test_data)
-        where["test"] = (test_data, test_by_folder, {folder: folder.parts for folder in test_by_folder})
+            raise InputError(f"{data} has a {role} folder: leave {role}_data out, or set data to {train}.")
+        listed, _ = _by_folder(path)
+        where[role] = (path, listed, {folder: folder.parts for folder in listed})
     class_names: tuple[str, ...] = ()
     images_of: dict[str, Images] = {}
     for role, (root, listed, folders) in where.items():
