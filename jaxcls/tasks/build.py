@@ -185,8 +185,8 @@ def with_recipe(task: Task, user_settings: Settings) -> Settings:
     recipe = task.recipe(user_settings.preset)
     for role in ("validation", "test"):
         fraction = f"{role}_fraction"
-        given = getattr(user_settings, f"{role}_data")
-        if given is not None and getattr(user_settings, fraction) not in (None, getattr(recipe, fraction)):
+        path = getattr(user_settings, f"{role}_data")
+        if path is not None and getattr(user_settings, fraction) not in (None, getattr(recipe, fraction)):
             raise InputError(
                 f"{flag(fraction)} sets a share of --data aside, and --{role}-data replaces it: leave one out."
             )

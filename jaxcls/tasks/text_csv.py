@@ -2,7 +2,6 @@
 
     python -m jaxcls.train --task text_csv --data FILE --text-column text --label-column label
     python -m jaxcls.train --task text_csv --data FILE --text-column text --label-column rude spam --test-data FILE
-    python -m jaxcls.train --task text_csv --data FILE --validation-data FILE --test-data FILE ...
     python -m jaxcls.train --task text_csv
 
 Pitfalls: the label column of the training file decides the problem, and a class that occurs only in the test file is
