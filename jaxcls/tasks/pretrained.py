@@ -82,6 +82,9 @@ def specialize(task: Task, settings: Settings) -> Task:
         changes |= {"max_length": min(_MAX_LENGTH, source.architecture.max_length or _MAX_LENGTH)}
     else:
         changes |= {"image_size": source.checkpoint.pixels[0], "pooling": None}
+    if "accuracy" in task.metrics:
+        # The loss of validation examples rises while their accuracy does: the probabilities become too certain.
+        changes["monitor"] = "accuracy"
     of_model = (*all_settings.names(all_settings.OptimizerSettings), *all_settings.names(all_settings.ScheduleSettings))
     return task.with_settings(**dict.fromkeys((*of_model, "vocabulary_size")) | _COMMON | changes)
 

@@ -1,0 +1,306 @@
+"""The recipes of the tasks on real data, beside simple models, on the same test examples.
+
+    python experiments/real_data.py --data-root FOLDER
+    python experiments/real_data.py --data-root FOLDER --only sst2 hate_speech --models default --seeds 0
+    python experiments/real_data.py --data-root FOLDER --text-encoder MiniLM/ --image-encoder lite0/
+
+Each run is a process of its own, of `jaxcls train` with the flags of the table. Its scores and times are added to
+real_data.jsonl, and real_data.md is written from all of them. A run that is in the record with the same flags is left
+out. Recipes were chosen by validation examples; the test examples are used for the table alone.
+
+FOLDER holds what there is of imdb/ (aclImdb_v1.tar.gz), sst2/ (train, validation and test.csv, columns text and
+positive), go_emotions/ (likewise, id, text and 28 labels), hate_speech/tweets.csv (id, tweet, class), chest_xray/
+(Kaggle's), pneumoniamnist/, ants_bees/ (torchvision's tutorial), bccd/ and tables/ (*.csv, of R's modeldata).
+"""
+
+import argparse
+import functools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.pipeline import make_pipeline
+
+from jaxcls import metrics
+from jaxcls.cli.arguments import parse
+from jaxcls.cli.commands import Train
+from jaxcls.data.datasets import sentiment
+from jaxcls.tasks import build
+from jaxcls.training import problems
+
+RECORD = Path(__file__).with_suffix(".jsonl")
+TABLE = Path(__file__).with_suffix(".md")
+FROM_ENCODER = "--pretrained {text_encoder} --dtype bfloat16"
+FROM_IMAGES = "--pretrained {image_encoder}"
+
+
+class Data(NamedTuple):
+    """A data set.
+
+    Attributes:
+      flags: of `jaxcls train`.
+      score: the metric that models are compared by, and that is shown with its interval.
+      other: a second metric.
+      models: the flags of each model besides the default recipe.
+    """
+
+    flags: str
+    score: str
+    other: str
+    models: dict[str, str]
+
+
+ENCODERS = {"encoder": FROM_ENCODER, "encoder, frozen": f"{FROM_ENCODER} --freeze backbone"}
+IMAGE_ENCODERS = {"encoder": FROM_IMAGES, "encoder, frozen": f"{FROM_IMAGES} --freeze backbone"}
+TABLES = {
+    "attrition": "Attrition", "caravan": "Purchase", "cells": "class", "churn": "churn", "credit_data": "Status",
+    "default": "default", "lending_club": "Class", "titanic": "survived",
+}  # fmt: skip
+DATA = {
+    "sentiment sample": Data("--task sentiment --source sample", "accuracy", "roc_auc", ENCODERS),
+    "sst2": Data(
+        "--task text_csv --data {root}/sst2/train.csv --validation-data {root}/sst2/validation.csv "
+        "--test-data {root}/sst2/test.csv --text-column text --label-column positive",
+        "accuracy", "roc_auc", ENCODERS,
+    ),
+    "imdb": Data("--task sentiment --data-dir {root}/imdb", "accuracy", "roc_auc", ENCODERS),
+    "hate_speech": Data(
+        "--task text_csv --data {root}/hate_speech/tweets.csv --text-column tweet --label-column class --id-column id",
+        "f1", "accuracy", ENCODERS,
+    ),
+    "go_emotions": Data(
+        "--task text_csv --data {root}/go_emotions/train.csv --validation-data {root}/go_emotions/validation.csv "
+        "--test-data {root}/go_emotions/test.csv --text-column text --id-column id --label-column {emotions} "
+        "--tune-threshold f1",
+        "f1", "roc_auc", ENCODERS,
+    ),
+    "chest_xray": Data("--task chest_xray --data-dir {root}/chest_xray", "accuracy", "roc_auc", IMAGE_ENCODERS),
+    "pneumoniamnist": Data(
+        "--task chest_xray --data-dir {root}/pneumoniamnist", "accuracy", "roc_auc", IMAGE_ENCODERS
+    ),
+    "ants_bees": Data(
+        "--task image_folder --data {root}/ants_bees/train --test-data {root}/ants_bees/val",
+        "accuracy", "roc_auc", IMAGE_ENCODERS,
+    ),
+    "bccd": Data("--task detection --data-dir {root}/bccd", "map50", "map", {}),
+    "leaf_flavia": Data(
+        "--task csv --data {root}/tables/leaf_flavia.csv --label-column species", "log_loss", "accuracy", {}
+    ),
+    **{
+        name: Data(
+            f"--task csv --data {{root}}/tables/{name}.csv --label-column {label}", "log_loss", "roc_auc", {}
+        )
+        for name, label in TABLES.items()
+    },
+}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-root", type=Path, required=True, metavar="FOLDER", help="the folder of the data sets")
+    parser.add_argument("--text-encoder", type=Path, metavar="FOLDER", help="a pretrained encoder of texts")
+    parser.add_argument("--image-encoder", type=Path, metavar="FOLDER", help="a pretrained encoder of images")
+    parser.add_argument("--only", nargs="+", choices=DATA, default=[*DATA], help="data sets (default: all)")
+    parser.add_argument("--models", nargs="+", help="models of the table (default: all)")
+    parser.add_argument("--flags", default="", help="further flags of jaxcls train, such as --flags='--epochs 4'")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    options = parser.parse_args()
+    done = {(row["data"], row["model"], row["seed"], row["flags"]) for row in rows()}
+    for name, model, flags, seed in runs(options):
+        if (name, model, seed, flags) not in done:
+            result = peer(model, flags, seed, options) if model in PEERS else train(flags, seed, options)
+            row = {"data": name, "model": model, "seed": seed, "flags": flags, "machine": machine(), **result}
+            with RECORD.open("a", encoding="utf-8") as record:
+                record.write(json.dumps(row) + "\n")
+            print(name, model, seed, {key: round(value, 4) for key, value in result["metrics"].items()})
+            TABLE.write_text(table(), encoding="utf-8")
+
+
+def runs(options: argparse.Namespace) -> Iterator[tuple[str, str, str, int]]:
+    """The data set, the model, its flags and the seed of each run."""
+    for name in options.only:
+        data = DATA[name]
+        models = {"default": "", **data.models, **(dict.fromkeys(PEERS, "") if "text" in data.flags else {})}
+        for model, flags in models.items():
+            lacking = [kind for kind in ("text", "image") if f"{{{kind}_encoder}}" in flags]
+            if any(getattr(options, f"{kind}_encoder") is None for kind in lacking):
+                continue
+            if options.models is None or model in options.models:
+                yield from (
+                    (name, model, " ".join([data.flags, flags, options.flags]).strip(), seed) for seed in options.seeds
+                )
+
+
+def train(flags: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """The scores of a run of jaxcls, and its times."""
+    with tempfile.TemporaryDirectory() as scratch:
+        directory = Path(scratch, "run")
+        words = [*arguments(flags, options), "--seed", str(seed), "--run-dir", str(directory)]
+        start, before = time.perf_counter(), os.times()
+        # The sample has a test part for each seed.
+        program = ["-c", OF_SPLIT, str(seed)] if "--source sample" in flags else ["-m", "jaxcls"]
+        subprocess.run([sys.executable, *program, "train", *words], check=True)
+        seconds, after = time.perf_counter() - start, os.times()
+        results = json.loads((directory / "results.json").read_text())
+        summary = json.loads((directory / "summary.json").read_text())
+        epochs = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    spent = after.children_user + after.children_system - before.children_user - before.children_system
+    validation = {key: value for key, value in epochs[-1].items() if key.startswith("val_")}
+    return {
+        "metrics": {key: value for key, value in results["metrics"].items() if isinstance(value, float)},
+        "intervals": summary["intervals"]["metrics"], "validation": validation,
+        "seconds": seconds, "processor_seconds": spent,
+    }  # fmt: skip
+
+
+OF_SPLIT = """
+import dataclasses, sys
+from jaxcls import tasks
+from jaxcls.cli.main import main
+from jaxcls.data.datasets import sentiment
+split, *words = sys.argv[1:]
+task = tasks.TASKS["sentiment"]
+tasks.TASKS["sentiment"] = dataclasses.replace(task, load=lambda _: sentiment.load_sample(0.2, seed=int(split)))
+sys.exit(main(words))
+"""
+
+
+def arguments(flags: str, options: argparse.Namespace) -> list[str]:
+    """The words of flags, with the folders of the options."""
+    folders = {"root": options.data_root, "text_encoder": options.text_encoder, "image_encoder": options.image_encoder}
+    emotions = ""
+    if "{emotions}" in flags:
+        with (options.data_root / "go_emotions/train.csv").open(encoding="utf-8") as table:
+            emotions = " ".join(table.readline().strip().split(",")[2:])
+    return flags.format(emotions=emotions, **folders).split()
+
+
+def peer(model: str, flags: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """As :func:`train`, of a simple model of texts on the same examples; thresholds as in the run."""
+    start, before = time.perf_counter(), time.process_time()
+    task, settings = build.resolve(parse(Train, [*arguments(flags, options), "--seed", str(seed)]))
+    data = sentiment.load_sample(0.2, seed=seed) if settings.source == "sample" else task.load(settings)
+    splits = build.split(task, settings, data)
+    # Its regularization is not tuned, so all labeled rows are for training, unless thresholds need some.
+    tuned = settings.tune_threshold is not None
+    train = splits.train if tuned or data.validation is not None else data.train
+    held_out = [splits.validation.inputs, splits.test.inputs]
+    validation, test = PEERS[model](train.inputs, train.labels, held_out)
+    if task.problem == "binary":
+        validation, test = validation[:, 1], test[:, 1]
+    thresholds: Any = 0.5
+    if tuned:
+        thresholds = metrics.tune_threshold(validation, splits.validation.labels, metric=settings.tune_threshold)
+    problem = problems.get(task.problem, data.class_names)
+    report = problem.report(test, splits.test, thresholds)
+    summary = problem.summarize(report, test, splits._asdict(), thresholds)
+    return {
+        "metrics": {key: value for key, value in report["metrics"].items() if isinstance(value, float)},
+        "intervals": summary["intervals"]["metrics"], "validation": {},
+        "seconds": time.perf_counter() - start, "processor_seconds": time.process_time() - before,
+    }  # fmt: skip
+
+
+def tf_idf(texts: np.ndarray, labels: np.ndarray, others: list[np.ndarray], **options: Any) -> list[np.ndarray]:
+    """The probabilities of each class by TF-IDF of 1-2-grams and logistic regression."""
+    classifier = LogisticRegression(max_iter=1000, **options)
+    model = make_pipeline(
+        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),
+        OneVsRestClassifier(classifier) if labels.ndim == 2 else classifier,
+    ).fit(texts, labels)
+    return [model.predict_proba(one).astype(np.float64) for one in others]
+
+
+def naive_bayes(texts: np.ndarray, labels: np.ndarray, others: list[np.ndarray]) -> list[np.ndarray]:
+    """The same of NB-SVM with logistic loss, one class against the others (Wang and Manning 2012)."""
+    counter = CountVectorizer(ngram_range=(1, 2), binary=True, token_pattern=r"\w+|[^\w\s]")
+    counts = counter.fit_transform(texts)
+    columns = labels if labels.ndim == 2 else labels[:, None] == np.arange(labels.max() + 1)
+    scores: list[list[np.ndarray]] = [[] for _ in others]
+    for column in columns.T:
+        present, absent = (np.asarray(counts[column == value].sum(axis=0)) + 1.0 for value in (1, 0))
+        ratio = np.log(present / present.sum()) - np.log(absent / absent.sum())
+        model = LogisticRegression(max_iter=1000).fit(counts.multiply(ratio).tocsr(), column)
+        for found, one in zip(scores, others, strict=True):
+            found.append(model.predict_proba(counter.transform(one).multiply(ratio).tocsr())[:, 1])
+    stacked = [np.stack(found, axis=1).astype(np.float64) for found in scores]
+    return stacked if labels.ndim == 2 else [one / one.sum(axis=1, keepdims=True) for one in stacked]
+
+
+PEERS = {
+    "TF-IDF and logistic regression": tf_idf,
+    "TF-IDF and logistic regression, balanced": functools.partial(tf_idf, class_weight="balanced"),
+    "NB-SVM": naive_bayes,
+}
+
+
+def rows() -> list[dict[str, Any]]:
+    return [json.loads(line) for line in RECORD.read_text().splitlines()] if RECORD.exists() else []
+
+
+def table() -> str:
+    """The record as Markdown: a row for each model and flags, with means of the seeds."""
+    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for row in rows():
+        groups.setdefault((row["data"], row["model"], row["flags"]), []).append(row)
+    lines = [HEAD.format("; ".join(dict.fromkeys(row["machine"] for row in rows())))]
+    for name, data in DATA.items():
+        models = {(model, flags): runs for (of, model, flags), runs in groups.items() if of == name}
+        if not models:
+            continue
+        lines += [
+            f"\n## {name}\n\n`{data.flags}`\n",
+            f"| model | seeds | {data.score} | 95 % interval | {data.other} | seconds | processor seconds |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for (model, flags), runs in models.items():
+            score, other, seconds, spent = (
+                statistics.mean(values)
+                for values in zip(
+                    *((run["metrics"][data.score], run["metrics"].get(data.other, np.nan), run["seconds"],
+                       run["processor_seconds"]) for run in runs), strict=True,
+                )
+            )  # fmt: skip
+            bounds = [run["intervals"][data.score] for run in runs if data.score in run["intervals"]]
+            interval = " to ".join(f"{statistics.mean(ends):.4f}" for ends in zip(*bounds, strict=True))
+            seeds = " ".join(str(run["seed"]) for run in runs)
+            more = flags.removeprefix(data.flags).strip()
+            title = f"{model}, `{more}`" if more else model
+            lines.append(
+                f"| {title} | {seeds} | {score:.4f} | {interval} | {other:.4f} | {seconds:.0f} | {spent:.0f} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+HEAD = """# Real data
+
+Written by `python experiments/real_data.py`, whose help tells what each data set is, on {}.
+
+Scores are those of the test examples, means of the seeds; the interval tells what other test examples may give (the
+mean of the intervals of the seeds). A seed decides the initial weights, the order of the examples and, where the data
+has no validation part, which training examples validate; for the sentiment sample also the test part. Metrics are those
+of the report of a run, f1 the mean of the classes. Seconds are those of the whole process, other programs running
+beside it."""
+
+
+def machine() -> str:
+    """The number of cores that are used and the name of the processor."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    fields = dict([part.strip() for part in line.split(":", 1)] for line in lines if ":" in line)
+    kind = f"{fields['model name']}, family {fields['cpu family']}, model {fields['model']}"
+    return f"{len(os.sched_getaffinity(0))} cores of {kind}"
+
+
+if __name__ == "__main__":
+    main()
