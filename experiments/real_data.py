@@ -1,4 +1,4 @@
-"""The recipes of the tasks on real data, beside simple models, on the same test examples.
+"""The recipes of the tasks on real data, and simple models on the same test examples.
 
     python experiments/real_data.py --data-root FOLDER
     python experiments/real_data.py --data-root FOLDER --only sst2 hate_speech --models default --seeds 0
@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -193,15 +193,15 @@ def peer(model: str, flags: str, seed: int, options: argparse.Namespace) -> dict
     data = sentiment.load_sample(0.2, seed=seed) if settings.source == "sample" else task.load(settings)
     splits = build.split(task, settings, data)
     # Its regularization is not tuned, so all labeled rows are for training, unless thresholds need some.
-    tuned = settings.tune_threshold is not None
-    train = splits.train if tuned or data.validation is not None else data.train
+    tuned = settings.tune_threshold
+    train = splits.train if tuned or data.validation else data.train
     held_out = [splits.validation.inputs, splits.test.inputs]
     validation, test = PEERS[model](train.inputs, train.labels, held_out)
     if task.problem == "binary":
         validation, test = validation[:, 1], test[:, 1]
     thresholds: Any = 0.5
     if tuned:
-        thresholds = metrics.tune_threshold(validation, splits.validation.labels, metric=settings.tune_threshold)
+        thresholds = metrics.tune_threshold(validation, splits.validation.labels, metric=tuned)
     problem = problems.get(task.problem, data.class_names)
     report = problem.report(test, splits.test, thresholds)
     summary = problem.summarize(report, test, splits._asdict(), thresholds)
@@ -238,7 +238,7 @@ def naive_bayes(texts: np.ndarray, labels: np.ndarray, others: list[np.ndarray])
     return stacked if labels.ndim == 2 else [one / one.sum(axis=1, keepdims=True) for one in stacked]
 
 
-PEERS = {
+PEERS: dict[str, Callable[..., list[np.ndarray]]] = {
     "TF-IDF and logistic regression": tf_idf,
     "TF-IDF and logistic regression, balanced": functools.partial(tf_idf, class_weight="balanced"),
     "NB-SVM": naive_bayes,
@@ -290,8 +290,8 @@ Written by `python experiments/real_data.py`, whose help tells what each data se
 Scores are those of the test examples, means of the seeds; the interval tells what other test examples may give (the
 mean of the intervals of the seeds). A seed decides the initial weights, the order of the examples and, where the data
 has no validation part, which training examples validate; for the sentiment sample also the test part. Metrics are those
-of the report of a run, f1 the mean of the classes. Seconds are those of the whole process, other programs running
-beside it."""
+of the report of a run, f1 the mean of the classes. Seconds are those of the whole process, while other
+programs ran."""
 
 
 def machine() -> str:
