@@ -24,7 +24,7 @@ from pathlib import Path
 
 import jax
 
-from jaxcls.data import sources, user_tables
+from jaxcls.data import user_tables
 from jaxcls.data.augmentation import inputs_only
 from jaxcls.data.dataset import Dataset, Unlabeled
 from jaxcls.data.preprocessing import tables
@@ -60,12 +60,9 @@ LARGE = dataclasses.replace(
 
 
 def load(settings: Settings) -> Dataset:
-    dataset = user_data.load_table("csv", _or_sample(settings))
-    if not user_data.uses_sample(settings):
-        return dataset
-    sources.check_packaged(SAMPLE, dataset.provenance.sha256["data"])
-    note = f"a real data set: 178 wines from three cultivars; {dataset.provenance.note}"
-    return sources.with_provenance(dataset, source="sample", location="jaxcls/data/samples/csv/wine.csv", note=note)
+    if user_data.uses_sample(settings):
+        return user_data.load_sample("csv", _or_sample(settings), "178 wines from three cultivars; a fifth is the test")
+    return user_data.load_table("csv", settings)
 
 
 def read(path: Path, settings: Settings, fitted: tables.TablePreprocessor) -> Unlabeled:

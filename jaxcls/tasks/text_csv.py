@@ -6,7 +6,7 @@
 
 Pitfalls: the label column of the training file decides the problem, and a class that occurs only in the test file is
 rejected. A label column of numbers that hardly repeat is a quantity, not a class. The test rows are the same for every
-seed. Without FILE, the task trains on synthetic comments, of which a tenth are toxic.
+seed. Without FILE, the task trains on 3,896 real e-mails, of which a quarter are spam, and tests on 1,000 others.
 """
 
 import dataclasses
@@ -14,23 +14,28 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from jaxcls.data import sources, user_tables
+from jaxcls.data import user_tables
 from jaxcls.data.dataset import Dataset, Unlabeled
-from jaxcls.data.samples import toxic_comment as sample
 from jaxcls.tasks import texts, user_data
 from jaxcls.tasks.task import Preset, Task
 from jaxcls.training.settings import Settings
 
-_or_sample = functools.partial(user_data.or_sample, text_column="comment_text", label_column=("toxic",), id_column="id")
+SAMPLE = Path(__file__).parents[1] / "data" / "samples" / "text_csv"
+
+_or_sample = functools.partial(
+    user_data.or_sample,
+    data=SAMPLE / "train.csv.gz",
+    test_data=SAMPLE / "test.csv.gz",
+    text_column="text",
+    label_column=("label",),
+)
 
 
 def load(settings: Settings) -> Dataset:
-    if not user_data.uses_sample(settings):
-        return user_data.load_table("text_csv", settings, text=True)
-    on_sample = _or_sample(settings)
-    return sources.load_sample(
-        sample.write, lambda folder: load(dataclasses.replace(on_sample, data=folder / "train.csv"))
-    )
+    if user_data.uses_sample(settings):
+        note = "e-mails of 2001 to 2003, the positive class is 'spam'; a subject is in one split only"
+        return user_data.load_sample("text_csv", _or_sample(settings), note, text=True)
+    return user_data.load_table("text_csv", settings, text=True)
 
 
 def read(path: Path, settings: Settings, *_: Any) -> Unlabeled:

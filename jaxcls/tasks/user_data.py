@@ -5,7 +5,7 @@ from typing import Any
 
 from jaxcls._utils.errors import InputError, flag
 from jaxcls._utils.labels import ProblemName
-from jaxcls.data import user_tables
+from jaxcls.data import sources, user_tables
 from jaxcls.data.dataset import Dataset
 from jaxcls.data.user_tables import Labels, TableColumns
 from jaxcls.tasks.task import Task, required
@@ -80,3 +80,12 @@ def load_table(name: str, settings: Settings, *, text: bool = False) -> Dataset:
         test_data=settings.test_data,
         test_fraction=required(settings, "test_fraction"),
     )
+
+
+def load_sample(name: str, settings: Settings, note: str, *, text: bool = False) -> Dataset:
+    """Reads and verifies the files of the package that are the --data and --test-data of these settings."""
+    dataset = load_table(name, settings, text=text)
+    for path, digest in zip((settings.data, settings.test_data), dataset.provenance.sha256.values(), strict=False):
+        sources.check_packaged(path, digest)
+    location = f"jaxcls/data/samples/{name}"
+    return sources.with_provenance(dataset, source="sample", location=location, note=f"real: {note}")

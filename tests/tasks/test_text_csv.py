@@ -1,6 +1,7 @@
 """The text_csv task: user-supplied texts for every problem."""
 
 import random
+import re
 
 import pytest
 
@@ -109,6 +110,17 @@ def test_test_labels_must_be_training_classes(settings, tmp_path, labels, messag
     write_csv(tmp_path / "test.csv", {"name": ["a", "b"], "text": ["plum", "brine"], "taste": labels})
     with pytest.raises(InputError, match=message):
         text_csv.load(changed(settings, test_data=tmp_path / "test.csv"))
+
+
+def test_the_sample_is_real_and_holds_no_address_and_no_text_twice():
+    data = text_csv.load(Settings(task="text_csv", test_fraction=0.2))
+    assert not data.provenance.synthetic
+    assert data.class_names == ("ham", "spam")
+    assert [(len(part.labels), part.labels.sum()) for part in (data.train, data.test)] == [(3896, 990), (1000, 265)]
+    texts = [*data.train.inputs, *data.test.inputs]
+    assert len(set(texts)) == len(texts)
+    assert all(text.isprintable() and len(text) <= 400 for text in texts)
+    assert not [text for text in texts if re.search(r"\w@\w|https?://\w", text)]
 
 
 @pytest.mark.slow
