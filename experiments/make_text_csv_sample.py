@@ -32,8 +32,8 @@ MASKS = (
 )
 # Messages with one of these words are left out.
 OBSCENE = re.compile(
-    r"\b(?:adults? (?:only|site)\w*|cum|cunts?|erotic\w*|fuck\w*|horny|incest|lolitas?|nigger\w*|nud\w+|orgasm\w*|penis|"
-    r"porn\w*|puss(?:y|ies)|sex\w*|sluts?|teens?|viagra|xxx+)\b",
+    r"\b(?:adults? (?:only|site)\w*|cum|cunts?|erotic\w*|fuck\w*|horny|incest|lolitas?|nigger\w*|nud\w+|orgasm\w*|"
+    r"penis|porn\w*|puss(?:y|ies)|sex\w*|sluts?|teens?|viagra|xxx+)\b",
     re.IGNORECASE,
 )
 
