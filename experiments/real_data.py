@@ -232,9 +232,9 @@ def naive_bayes(texts: np.ndarray, labels: np.ndarray, others: list[np.ndarray])
         present, absent = (np.asarray(counts[column == value].sum(axis=0)) + 1.0 for value in (1, 0))
         ratio = np.log(present / present.sum()) - np.log(absent / absent.sum())
         model = LogisticRegression(max_iter=1000).fit(counts.multiply(ratio).tocsr(), column)
-        for found, one in zip(scores, others, strict=True):
-            found.append(model.predict_proba(counter.transform(one).multiply(ratio).tocsr())[:, 1])
-    stacked = [np.stack(found, axis=1).astype(np.float64) for found in scores]
+        for column_scores, one in zip(scores, others, strict=True):
+            column_scores.append(model.predict_proba(counter.transform(one).multiply(ratio).tocsr())[:, 1])
+    stacked = [np.stack(column_scores, axis=1).astype(np.float64) for column_scores in scores]
     return stacked if labels.ndim == 2 else [one / one.sum(axis=1, keepdims=True) for one in stacked]
 
 
