@@ -143,7 +143,7 @@ def measure(arguments: argparse.Namespace, width: int) -> list[tuple[float, floa
     ]
 
 
-def batches(folder: Path, batch_size: int, width: int) -> dict[str, np.ndarray]:
+def batches(folder: Path, batch_size: int, width: int) -> dict[str, Any]:
     """Tokens of texts that fill a half to the whole of the width, and random labels."""
     checkpoint = checkpoints.find(folder)
     random = np.random.default_rng(0)
