@@ -8,18 +8,14 @@ learns the classifier alone: the fastest. --lora-rank 8 learns small changes of 
 """
 
 import dataclasses
-import hashlib
-import io
-import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcls._utils import environment, files
+from jaxcls._utils.array_cache import cached
 from jaxcls._utils.clock import clock
 from jaxcls._utils.errors import InputError, flag
 from jaxcls.data.batching import Examples
@@ -159,8 +155,6 @@ def on_features(
 
     The features are saved in the cache directory, with their SHA-256.
     """
-    folder = environment.cache_directory() / "features"
-    folder.mkdir(parents=True, exist_ok=True)
     assert experiment.pretrained is not None
     assert experiment.preprocessor is not None
     decides = [experiment.pretrained.record["sha256"], experiment.preprocessor.as_record()]
@@ -169,15 +163,12 @@ def on_features(
     def replaced(examples: Examples | None) -> Examples | None:
         if examples is None:
             return None
-        key = hashlib.sha256(json.dumps([decides, sha256(examples.inputs)]).encode()).hexdigest()
-        path = folder / f"{key}.npy"
-        features = _read_features(path)
-        if features is None:
+
+        def compute() -> list[np.ndarray]:
             with clock(f"computing the features of {len(examples):,} examples", say):
-                features = experiment.features_of_arrays(state, examples.inputs)
-            content = io.BytesIO()
-            np.save(content, features)
-            files.write_atomically(path, hashlib.sha256(content.getvalue()).digest() + content.getvalue())
+                return [experiment.features_of_arrays(state, examples.inputs)]
+
+        (features,) = cached("features", [decides, sha256(examples.inputs)], compute)
         return Examples(features, *tuple(examples)[1:])
 
     learner = dataclasses.replace(
@@ -186,17 +177,6 @@ def on_features(
     train = replaced(data.train)
     assert train is not None
     return learner, RunData(train, replaced(data.validation), replaced(data.test))
-
-
-def _read_features(path: Path) -> np.ndarray | None:
-    """Reads features from the cache; None if there are none, or the file is damaged."""
-    if not path.exists():
-        return None
-    content = path.read_bytes()
-    if hashlib.sha256(content[32:]).digest() != content[:32]:
-        return None
-    features: np.ndarray = np.load(io.BytesIO(content[32:]), allow_pickle=False)
-    return features
 
 
 def learning_rate_scale(record: Mapping[str, Any], settings: Settings, updates_per_epoch: int = 0) -> Any:

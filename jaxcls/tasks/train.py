@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jax
 
+from jaxcls._utils.clock import clock
 from jaxcls._utils.errors import InputError, error_context, flag
 from jaxcls.data import duplicates
 from jaxcls.optimizers.schedules import OPEN_ENDED
@@ -56,7 +57,7 @@ def train_task(
     for line in build.unfamiliar(experiment.preprocessor, splits.test.inputs):
         say(f"warning: test examples: {line}")
     assert experiment.preprocessor is not None
-    with error_context(provenance.location):
+    with error_context(provenance.location), clock("preprocessing the validation and test examples", say):
         validation, test = (build.preprocess(experiment.preprocessor, one) for one in splits[1:])
 
     state, history, continued = experiment.init(resolved.seed), [], None

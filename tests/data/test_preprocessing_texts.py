@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from jaxcls._utils.errors import InputError
 from jaxcls.data import preprocessing
@@ -51,6 +52,36 @@ def test_any_text_has_tokens_even_one_with_the_name_of_the_padding(text):
     tokens = FITTED.transform(strings(text, text + " [PAD] x"))
     assert tokens[1].any()
     np.testing.assert_array_equal(tokens == 0, np.cumsum(tokens == 0, axis=1) > 0)
+
+
+def bert():
+    tokenizer = Tokenizer(models.WordPiece({"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "a": 3, "##a": 4, "b": 5}))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 2), ("[CLS]", 1))
+    tokenizer.add_special_tokens(["[CLS]", "[SEP]"])
+    return tokenizer.to_str()
+
+
+PIECES = ["a", "A", "b", "<br", "/>", "<BR >", " ", "\t", "\n", "\x0b", "\x1c", "\x85", "\u2003", "\u00b4", "\u0301"]
+
+
+@pytest.mark.parametrize("tokenizer", [FITTED.tokenizer, bert()], ids=["ours", "bert"])
+@given(
+    st.lists(
+        st.lists(st.sampled_from(PIECES) | st.characters(exclude_categories=["Cs"]), max_size=12).map("".join),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_the_tokens_of_words_are_those_that_the_library_finds_in_the_whole_text(tokenizer, rows):
+    oracle = Tokenizer.from_str(tokenizer)
+    oracle.encode_special_tokens = True
+    oracle.enable_truncation(8)
+    ids, lengths = texts._token_ids(tokenizer, strings(*rows), 8)
+    assert texts._load(tokenizer)[1] is not None
+    expected = [encoding.ids for encoding in oracle.encode_batch(rows)]
+    assert [part.tolist() for part in np.split(ids, np.cumsum(lengths)[:-1])] == expected
 
 
 def test_long_texts_are_truncated_and_an_empty_text_is_all_padding():

@@ -6,16 +6,20 @@ applied by the `tokenizers` library: any text in any script has tokens, and none
 
 import dataclasses
 import functools
+import hashlib
 import itertools
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import jax
 import numpy as np
 
 from jaxcls._utils import schemas
+from jaxcls._utils.array_cache import cached
 from jaxcls._utils.errors import InputError
 from jaxcls.data.batching import Buckets, sequence_buckets
 
@@ -27,6 +31,14 @@ PADDING = "[PAD]"
 MIN_VOCABULARY = 257
 # Below this width, the overhead of a step outweighs what a narrower batch saves.
 _MIN_WIDTH = 16
+# The tokenizer is trained on about this many characters.
+_TRAINING_CHARACTERS = 1 << 22
+# From this many characters on, tokens are cached.
+_CACHED_CHARACTERS = 1 << 20
+
+_LINE_BREAK = re.compile(r"(?i)<br[\t-\r ]*/?>")
+# Other white space is left to the tokenizer.
+_WORD = re.compile(r"[^ \t\n\r]+")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,9 +68,9 @@ class TextPreprocessor:
         [[..., 0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0, 0]]
         """
         _check_texts(inputs)
+        ids, lengths = _token_ids(self.tokenizer, inputs, self.widths[-1])
         tokens = np.full((len(inputs), self.widths[-1]), self.padding or 0, np.int32)
-        for row, ids in enumerate(_token_ids(_load(self.tokenizer), inputs, self.widths[-1])):
-            tokens[row, : len(ids)] = ids
+        tokens[np.arange(self.widths[-1]) < lengths[:, None]] = ids
         return tokens
 
     def shapes(self, count: Any) -> jax.ShapeDtypeStruct:
@@ -75,7 +87,7 @@ class TextPreprocessor:
     @property
     def model_arguments(self) -> Mapping[str, Any]:
         """The number of tokens, including the padding, and the length of the longest row."""
-        return {"vocabulary_size": _load(self.tokenizer).get_vocab_size(), "max_length": self.widths[-1]}
+        return {"vocabulary_size": _load(self.tokenizer)[0].get_vocab_size(), "max_length": self.widths[-1]}
 
     def as_record(self) -> dict[str, Any]:
         record = {"type": "texts", "tokenizer": self.tokenizer, "widths": [*self.widths]}
@@ -127,11 +139,11 @@ def fit(texts: np.ndarray, *, vocabulary_size: int, max_length: int) -> TextPrep
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts.tolist(), trainer, length=len(texts))
-    # Before the use, which changes settings that are part of the JSON.
+    # Of many texts, some that are spread over all teach the same.
+    sample = texts[:: 1 + sum(map(len, texts)) // _TRAINING_CHARACTERS]
+    tokenizer.train_from_iterator(sample.tolist(), trainer, length=len(sample))
     trained = tokenizer.to_str()
-    lengths = np.array([len(ids) for ids in _token_ids(tokenizer, texts, max_length)])
-    return TextPreprocessor(trained, _choose_widths(lengths, max_length))
+    return TextPreprocessor(trained, _choose_widths(_token_ids(trained, texts, max_length)[1], max_length))
 
 
 def pretrained(
@@ -154,14 +166,13 @@ def pretrained(
         raise InputError("there are no texts to learn from.")
     _check_texts(texts)
     check_pretrained(tokenizer, where)
-    loaded = _load(tokenizer)
+    loaded, _ = _load(tokenizer)
     if loaded.get_vocab_size() > vocabulary_size:
         raise InputError(
             f"{where}: tokenizer.json has {loaded.get_vocab_size()} tokens and config.json {vocabulary_size}; give the "
             "folder as it was published."
         )
-    lengths = np.array([len(ids) for ids in _token_ids(loaded, texts, max_length)])
-    return TextPreprocessor(tokenizer, _choose_widths(lengths, max_length), padding)
+    return TextPreprocessor(tokenizer, _choose_widths(_token_ids(tokenizer, texts, max_length)[1], max_length), padding)
 
 
 # What a pretrained tokenizer may consist of: its parts take time in proportion to the length of a text. A pattern could
@@ -215,7 +226,7 @@ def _untrained() -> "tokenizers.Tokenizer":
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.Sequence(
         [
-            normalizers.Replace(Regex(r"(?i)<br\s*/?>"), " "),
+            normalizers.Replace(Regex(_LINE_BREAK.pattern), " "),
             normalizers.NFKC(),
             normalizers.Lowercase(),
             normalizers.Replace(Regex(r"\s+"), " "),
@@ -256,20 +267,94 @@ def _check_tokenizer(text: str) -> None:
         raise InputError("the tokenizer is damaged: its vocabulary and merges do not match.")
 
 
-def _token_ids(tokenizer: "tokenizers.Tokenizer", texts: np.ndarray, max_length: int) -> list[list[int]]:
+def _token_ids(tokenizer: str, texts: np.ndarray, max_length: int) -> Sequence[np.ndarray]:
+    """Returns the token ids of all texts, one after the other, and the number of tokens of each text.
+
+    Those of many texts are read from the cache if they were computed before.
+    """
+    if sum(map(len, texts)) < _CACHED_CHARACTERS:
+        return _tokenize(tokenizer, texts, max_length)
+    import tokenizers
+
+    key = [_hash([tokenizer]), _hash(texts), max_length, tokenizers.__version__]
+    return cached("texts", key, lambda: _tokenize(tokenizer, texts, max_length))
+
+
+def _tokenize(tokenizer: str, texts: np.ndarray, max_length: int) -> list[np.ndarray]:
+    loaded, split = _load(tokenizer)
     # Reads the name of a special token within a text as any other word.
-    tokenizer.encode_special_tokens = True
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(max_length)
-    return [encoding.ids for encoding in tokenizer.encode_batch_fast(texts.tolist())]
+    loaded.encode_special_tokens = True
+    loaded.no_padding()
+    if split is not None:
+        rows = _tokenize_words(loaded, [split(text) for text in texts], max_length)
+    else:
+        loaded.enable_truncation(max_length)
+        rows = [np.array(encoding.ids, np.int32) for encoding in loaded.encode_batch_fast(texts.tolist())]
+    return [np.concatenate([np.zeros(0, np.int32), *rows]), np.array([len(ids) for ids in rows], np.int32)]
+
+
+def _tokenize_words(
+    tokenizer: "tokenizers.Tokenizer", texts: Sequence[Sequence[str]], max_length: int
+) -> list[np.ndarray]:
+    """Returns the token ids of texts that are divided into words. Each distinct word is tokenized once."""
+    tokenizer.no_truncation()
+    numbers: defaultdict[str, int] = defaultdict(lambda: len(numbers))
+    rows = [np.array([*map(numbers.__getitem__, words)], np.int32) for words in texts]
+    encoded = [encoding.ids for encoding in tokenizer.encode_batch_fast([*numbers], add_special_tokens=False)]
+    counts = np.array([*map(len, encoded)], np.int32)
+    ids = np.array([*itertools.chain.from_iterable(encoded)], np.int32)
+    starts = np.cumsum(counts) - counts
+    before, after = _special_tokens(tokenizer)
+    most = max(0, max_length - len(before) - len(after))
+
+    def of_text(words: np.ndarray) -> np.ndarray:
+        count = counts[words]
+        # The index of each token among those of all words: where its word starts, and the tokens since then.
+        first = np.cumsum(count) - count
+        index = np.repeat(starts[words] - first, count) + np.arange(count.sum())
+        return np.concatenate([before, ids[index[:most]], after])
+
+    return [of_text(words) for words in rows]
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(_LINE_BREAK.sub(" ", text) if "<" in text else text)
+
+
+def _special_tokens(tokenizer: "tokenizers.Tokenizer") -> tuple[np.ndarray, np.ndarray]:
+    """Returns the special tokens that a tokenizer adds before and after a text."""
+    (text,) = tokenizer.encode_batch_fast(["a"], add_special_tokens=False)
+    (whole,) = tokenizer.encode_batch_fast(["a"])
+    before = whole.special_tokens_mask.index(0) if text.ids else len(whole.ids)
+    return np.array(whole.ids[:before], np.int32), np.array(whole.ids[before + len(text.ids) :], np.int32)
+
+
+def _hash(texts: Iterable[str]) -> str:
+    total = hashlib.sha256()
+    for text in texts:
+        content = text.encode(errors="surrogatepass")
+        total.update(len(content).to_bytes(8, "little") + content)
+    return total.hexdigest()
 
 
 @functools.lru_cache(maxsize=8)
-def _load(tokenizer: str) -> "tokenizers.Tokenizer":
+def _load(tokenizer: str) -> "tuple[tokenizers.Tokenizer, Callable[[str], list[str]] | None]":
+    """Returns the tokenizer, and what divides a text into words whose tokens make those of the text.
+
+    It is None unless white space only separates words, as in our tokenizers and those of BERT.
+    """
     _set_parallelism()
     from tokenizers import Tokenizer
 
-    return Tokenizer.from_str(tokenizer)
+    loaded, record, ours = Tokenizer.from_str(tokenizer), json.loads(tokenizer), json.loads(_untrained().to_str())
+    names = ("normalizer", "pre_tokenizer")
+    # Other added tokens are found anywhere in a text.
+    if not all(token["special"] for token in record["added_tokens"]):
+        return loaded, None
+    if [record[name] for name in names] == [ours[name] for name in names]:
+        return loaded, _words
+    of_bert = [record[name] and record[name]["type"] for name in names] == ["BertNormalizer", "BertPreTokenizer"]
+    return loaded, _WORD.findall if of_bert else None
 
 
 def _set_parallelism() -> None:
