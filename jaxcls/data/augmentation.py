@@ -4,7 +4,7 @@ Images are (N, height, width, channels) of any dtype; the random values differ b
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import chex
 import jax
@@ -78,15 +78,21 @@ def shift(pixels: int) -> Augmentation:
     return augment
 
 
-def affine(*, degrees: float = 0.0, scale: float = 0.0, shear: float = 0.0) -> Augmentation:
-    """Rotates, scales and shears each image about its center by random amounts.
+def affine(
+    *, degrees: float = 0.0, scale: float = 0.0, shear: float = 0.0, translate: float = 0.0,
+    fill: Literal["zero", "edge"] = "zero",
+) -> Augmentation:  # fmt: skip
+    """Rotates, scales and shears each image about its center, and moves it, by random amounts.
 
-    Pixels are interpolated linearly; pixels from outside the image are zero.
+    Pixels are interpolated linearly.
 
     Args:
       degrees: the maximum angle, in both directions.
       scale: the maximum change of height and width, independently: 0.1 is from 1 / 1.1 to 1.1.
       shear: the maximum horizontal shift of a row against the row above it, in pixels.
+      translate: the maximum shift along both axes, as a fraction of the height and width.
+      fill: what pixels from outside the image are: zero, or the nearest pixel of the image's edge. Where images are
+        standardized by their own statistics, zeros would change these in training only.
 
     >>> import jax
     >>> images = jax.numpy.ones((4, 28, 28, 1))
@@ -94,12 +100,18 @@ def affine(*, degrees: float = 0.0, scale: float = 0.0, shear: float = 0.0) -> A
     (4, 28, 28, 1)
     """
 
+    mode = {"zero": "constant", "edge": "nearest"}[fill]
+
     def augment(key: jax.Array, images: jax.Array) -> jax.Array:
         chex.assert_rank(images, 4)
         amounts = jax.random.uniform(key, (images.shape[0], 4), minval=-1.0)
-        return jax.vmap(warp)(images, amounts)
+        # By a key of their own, so that the other amounts do not depend on these.
+        shifts = jax.random.uniform(
+            jax.random.fold_in(key, 1), (images.shape[0], 2), minval=-translate, maxval=translate
+        )
+        return jax.vmap(warp)(images, amounts, shifts)
 
-    def warp(image: jax.Array, amounts: jax.Array) -> jax.Array:
+    def warp(image: jax.Array, amounts: jax.Array, shifts: jax.Array) -> jax.Array:
         angle = jnp.deg2rad(degrees) * amounts[0]
         cosine, sine = jnp.cos(angle), jnp.sin(angle)
         stretch_y, stretch_x = (1 + scale) ** amounts[1], (1 + scale) ** amounts[2]
@@ -107,13 +119,40 @@ def affine(*, degrees: float = 0.0, scale: float = 0.0, shear: float = 0.0) -> A
         # The source of each pixel of the result, relative to the center.
         y = (jnp.arange(height) - (height - 1) / 2)[:, None] * stretch_y
         x = (jnp.arange(width) - (width - 1) / 2)[None, :] * stretch_x + shear * amounts[3] * y
-        rows = cosine * y + sine * x + (height - 1) / 2
-        columns = cosine * x - sine * y + (width - 1) / 2
+        rows = cosine * y + sine * x + (height - 1) / 2 + height * shifts[0]
+        columns = cosine * x - sine * y + (width - 1) / 2 + width * shifts[1]
 
         def sample(channel: jax.Array) -> jax.Array:
-            return jax.scipy.ndimage.map_coordinates(channel, [rows, columns], order=1, mode="constant")
+            return jax.scipy.ndimage.map_coordinates(channel, [rows, columns], order=1, mode=mode)
 
         return jax.vmap(sample, in_axes=-1, out_axes=-1)(image)
+
+    return augment
+
+
+def exposure(*, gamma: float = 0.0, contrast: float = 0.0, brightness: float = 0.0) -> Augmentation:
+    """Changes the gray values of each image of 0 to 255 by random amounts, as another camera or exposure would.
+
+    Args:
+      gamma: the maximum change of the exponent of gray values from 0 to 1: 0.5 is from 1 / 1.5 to 1.5.
+      contrast: the maximum change of distances from the mean of the image: 0.5 is from 1 / 1.5 to 1.5.
+      brightness: the maximum amount that is added to, or subtracted from, gray values from 0 to 1.
+
+    >>> import jax
+    >>> images = jax.numpy.full((1, 2, 2, 1), 100, "uint8")
+    >>> 90 < int(exposure(brightness=0.03)(jax.random.key(0), images)[0, 0, 0, 0]) < 110
+    True
+    """
+
+    def augment(key: jax.Array, images: jax.Array) -> jax.Array:
+        chex.assert_rank(images, 4)
+        amounts = jax.random.uniform(key, (3, images.shape[0], 1, 1, 1), minval=-1.0)
+        values = (jnp.asarray(images, jnp.float32) / 255) ** (1 + gamma) ** amounts[0]
+        mean = values.mean(axis=(1, 2, 3), keepdims=True)
+        values = mean + (values - mean) * (1 + contrast) ** amounts[1] + brightness * amounts[2]
+        values = 255 * values.clip(0, 1)
+        integral = jnp.issubdtype(images.dtype, jnp.integer)
+        return (jnp.round(values) if integral else values).astype(images.dtype)
 
     return augment
 

@@ -19,6 +19,7 @@ KEY = jax.random.key(3)
         augmentation.shift(2),
         augmentation.cutout(3),
         augmentation.affine(degrees=20, scale=0.1, shear=0.1),
+        augmentation.exposure(gamma=0.3, contrast=0.2, brightness=0.1),
         augmentation.chain(augmentation.horizontal_flip, augmentation.shift(1)),
     ],
 )
@@ -62,13 +63,23 @@ def test_cutout_zeroes_one_square_only():
 
 
 @pytest.mark.parametrize(
-    "amounts", [{"degrees": 25}, {"scale": 0.3}, {"shear": 0.4}, {"degrees": 15, "scale": 0.2, "shear": 0.2}]
+    "amounts",
+    [
+        {"degrees": 25},
+        {"scale": 0.3},
+        {"shear": 0.4},
+        {"degrees": 15, "scale": 0.2, "shear": 0.2, "translate": 0.1, "fill": "edge"},
+    ],
 )
 def test_affine_samples_as_scipy_does(amounts):
     images = np.random.default_rng(1).uniform(size=(3, 9, 12, 2)).astype(np.float32)
     drawn = np.asarray(jax.random.uniform(KEY, (3, 4), minval=-1.0), np.float64)
+    farthest, mode = amounts.get("translate", 0), "nearest" if "fill" in amounts else "grid-constant"
+    fractions = jax.random.uniform(jax.random.fold_in(KEY, 1), (3, 2), minval=-farthest, maxval=farthest)
     result = np.asarray(jax.jit(augmentation.affine(**amounts))(KEY, images))
-    for image, (turn, high, wide, slant), moved in zip(images, drawn, result, strict=True):
+    for image, (turn, high, wide, slant), shift, moved in zip(
+        images, drawn, np.asarray(fractions), result, strict=True
+    ):
         angle, stretch = np.deg2rad(amounts.get("degrees", 0)) * turn, 1 + amounts.get("scale", 0)
         turning = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
         slanting = np.array([[1, 0], [amounts.get("shear", 0) * slant, 1]])
@@ -76,10 +87,21 @@ def test_affine_samples_as_scipy_does(amounts):
         center = np.array([4, 5.5])
         for channel in range(2):
             expected = scipy.ndimage.affine_transform(
-                image[..., channel], matrix, center - matrix @ center, order=1, mode="grid-constant"
+                image[..., channel], matrix, center - matrix @ center + [9, 12] * shift, order=1, mode=mode
             )
             np.testing.assert_allclose(moved[..., channel], expected, atol=1e-5)
 
 
 def test_affine_without_amounts_is_the_identity():
     assert jnp.array_equal(augmentation.affine()(KEY, IMAGES), IMAGES)
+
+
+@pytest.mark.parametrize("amounts", [{"gamma": 0.5}, {"contrast": 0.4}, {"brightness": 0.2}])
+def test_exposure_changes_gray_values_as_drawn(amounts):
+    drawn = np.asarray(jax.random.uniform(KEY, (3, 64), minval=-1.0), np.float64)
+    result = augmentation.exposure(**amounts)(KEY, IMAGES.astype(jnp.float32))
+    for image, (gamma, contrast, brightness), changed in zip(np.asarray(IMAGES), drawn.T, result, strict=True):
+        values = (image / 255) ** ((1 + amounts.get("gamma", 0)) ** gamma)
+        values = values.mean() + (values - values.mean()) * (1 + amounts.get("contrast", 0)) ** contrast
+        values += amounts.get("brightness", 0) * brightness
+        np.testing.assert_allclose(changed, values.clip(0, 1) * 255, atol=1e-2)
