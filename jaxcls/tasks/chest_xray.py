@@ -33,10 +33,11 @@ TASK = Task(
     summary="pneumonia in chest radiographs of children, imbalanced",
     problem="binary",
     load=lambda settings: load_pneumonia(settings.source, settings.data_dir, size=required(settings, "image_size")),
-    fit_preprocessor=lambda inputs, settings: images.fit(inputs),
+    fit_preprocessor=lambda inputs, settings: images.fit(inputs, per_image=settings.standardize == "image"),
     models=radiographs.MODELS,
     pretrained="images",
     presets={"default": Preset(DEFAULT, radiographs.AUGMENT)},
     metrics=["roc_auc", "average_precision", "recall", "specificity", "balanced_accuracy"],
     split=splits.grouped,
+    data_settings=("data_dir", "standardize"),
 )

@@ -48,10 +48,11 @@ TASK = Task(
     summary="14 findings in chest radiographs, several or none in each",
     problem="multilabel",
     load=load,
-    fit_preprocessor=lambda inputs, settings: images.fit(inputs),
+    fit_preprocessor=lambda inputs, settings: images.fit(inputs, per_image=settings.standardize == "image"),
     models=radiographs.MODELS,
     pretrained="images",
     presets={"default": Preset(DEFAULT, radiographs.AUGMENT)},
     metrics=["roc_auc", "average_precision"],
     split=splits.grouped,
+    data_settings=("data_dir", "standardize"),
 )

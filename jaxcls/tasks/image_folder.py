@@ -56,7 +56,9 @@ TASK = Task(
     summary="your images, in one folder per class",
     problem="multiclass",
     load=load,
-    fit_preprocessor=lambda inputs, settings: image_preprocessing.fit(inputs),
+    fit_preprocessor=lambda inputs, settings: image_preprocessing.fit(
+        inputs, per_image=settings.standardize == "image"
+    ),
     models={"mlp": vision.MLP, "cnn": vision.CNN, "resnet": functools.partial(vision.ResNet, pooled_stem=True)},
     pretrained="images",
     presets={
@@ -81,6 +83,6 @@ TASK = Task(
         )
     },
     metrics=["accuracy"],
-    data_settings=("data", "validation_data", "test_data", "skip_damaged"),
+    data_settings=("data", "validation_data", "test_data", "skip_damaged", "standardize"),
     specialize=specialize,
 )

@@ -113,7 +113,10 @@ def fit_preprocessor(source: Source, inputs: np.ndarray, settings: Settings) -> 
     _, mean, deviation = source.checkpoint.pixels
     height, width, channels = inputs.shape[1:]
     return images.ImagePreprocessor(
-        (height, width, channels), tuple(255 * value for value in mean), tuple(255 * value for value in deviation)
+        (height, width, channels),
+        tuple(255 * value for value in mean),
+        tuple(255 * value for value in deviation),
+        per_image=settings.standardize == "image",
     )
 
 

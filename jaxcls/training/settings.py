@@ -94,6 +94,9 @@ class DataSettings(DataSource):
     leaving them out (detection)"""
     image_size: int | None = None
     """height and width in pixels to which images are resized"""
+    standardize: Literal["dataset", "image"] | None = None
+    """mean and deviation that standardize the pixels of an image: those of the training images (or of a pretrained
+    encoder), or its own, so that a different exposure changes nothing"""
     max_length: int | None = None
     """tokens of a text that are read; the rest is cut off"""
     vocabulary_size: int | None = None

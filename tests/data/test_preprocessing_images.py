@@ -1,5 +1,6 @@
 """Image preprocessing: mean 0 and variance 1 per channel, by statistics of the training images."""
 
+import dataclasses
 import json
 
 import hypothesis
@@ -78,7 +79,20 @@ def test_sums_of_squares_beyond_32_bits_do_not_overflow():
     np.testing.assert_allclose(preprocessor.fit(images).normalize(images), (images - mean) / scale, rtol=1e-5)
 
 
-def test_record_round_trips_through_json():
-    fitted = preprocessor.fit(random_images(0, (20, 4, 5, 3)))
+def test_an_image_is_standardized_by_its_own_statistics_whatever_its_exposure():
+    images = random_images(0, (5, 9, 8, 3), 50, 100)
+    fitted = preprocessor.fit(images, per_image=True)
+    mean, deviation = (getattr(np, name)(images, axis=(1, 2, 3), keepdims=True) for name in ("mean", "std"))
+    np.testing.assert_allclose(fitted.normalize(images), (images - mean) / deviation, atol=ROUNDED)
+    np.testing.assert_allclose(fitted.normalize(2 * images + 7), fitted.normalize(images), atol=ROUNDED)
+    np.testing.assert_array_equal(fitted.normalize(np.full_like(images, 9)), 0)
+    # A pretrained encoder takes gray images in three channels.
+    gray = dataclasses.replace(fitted, shape=(9, 8, 1)).normalize(images[..., :1])
+    assert gray.shape == (5, 9, 8, 3)
+
+
+@pytest.mark.parametrize("per_image", [False, True])
+def test_record_round_trips_through_json(per_image):
+    fitted = preprocessor.fit(random_images(0, (20, 4, 5, 3)), per_image=per_image)
     assert from_record(json.loads(json.dumps(fitted.as_record()))) == fitted
     assert fitted.model_arguments == {"input_shape": (4, 5, 3)}

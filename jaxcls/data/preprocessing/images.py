@@ -1,6 +1,7 @@
 """Image preprocessing: uint8 pixels to float32 with mean 0 and variance 1 per channel of the training images.
 
-Images of several sizes are on padded canvases. The padding does not count, and becomes 0.
+Or with mean 0 and variance 1 of each image, which then does not show how it was exposed. Images of several sizes are on
+padded canvases. The padding does not count, and becomes 0.
 """
 
 import dataclasses
@@ -27,12 +28,15 @@ class ImagePreprocessor:
       mean: per channel.
       deviation: the standard deviation per channel.
       white: the integer that is white when an image file of more than 8 bits is decoded.
+      per_image: whether pixels are standardized by the mean and deviation of their own image over all channels, not by
+        those of the training images.
     """
 
     shape: tuple[int, int, int]
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
     white: int = decoding.DEEP_WHITE
+    per_image: bool = False
 
     buckets: Buckets | None = dataclasses.field(default=None, init=False, repr=False)
 
@@ -51,9 +55,15 @@ class ImagePreprocessor:
 
     def normalize(self, compact: jax.Array) -> jax.Array:
         """Returns float32 (N, height, width, channels)."""
+        pixels = jnp.asarray(compact, jnp.float32)
+        if self.per_image:
+            centered = pixels - pixels.mean((1, 2, 3), keepdims=True)
+            # The added 1 keeps constant images finite.
+            standard = centered * jax.lax.rsqrt(jnp.square(centered).mean((1, 2, 3), keepdims=True) + 1)
+            return jnp.broadcast_to(standard, (*standard.shape[:3], max(standard.shape[3], len(self.mean))))
         mean = np.asarray(self.mean, np.float32).reshape(1, 1, 1, -1)
         scale = np.asarray(1 / np.array(self.deviation), np.float32).reshape(1, 1, 1, -1)
-        return (jnp.asarray(compact, jnp.float32) - mean) * scale
+        return (pixels - mean) * scale
 
     @property
     def model_arguments(self) -> Mapping[str, Any]:
@@ -61,13 +71,13 @@ class ImagePreprocessor:
 
     def as_record(self) -> dict[str, Any]:
         record = {"type": "images", "shape": [*self.shape], "mean": [*self.mean], "deviation": [*self.deviation]}
-        return record | ({"white": self.white} if self.white != decoding.DEEP_WHITE else {})
+        others = {"white": self.white} if self.white != decoding.DEEP_WHITE else {}
+        return record | others | ({"per_image": True} if self.per_image else {})
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Self:
         white = record.get("white", decoding.DEEP_WHITE)
-        schema = {"shape": [int, int, int], "mean": [float], "deviation": [float]}
-        schemas.check({"white": white}, {"white": int}, "the preprocessor")
+        schema = {"shape": [int, int, int], "mean": [float], "deviation": [float], "white?": int, "per_image?": bool}
         schemas.check(record, schema, "the preprocessor")
         height, width, channels = shape = record["shape"]
         # Those of a pretrained encoder have three channels, and turn gray images into color.
@@ -75,18 +85,23 @@ class ImagePreprocessor:
         complete = complete and (len(record["mean"]) == channels or (len(record["mean"]), channels) == (3, 1))
         if not 1 <= white <= decoding.DEEP_WHITE or min(shape) < 1 or math.prod(shape) > 1 << 28 or not complete:
             raise InputError(f"the preprocessor of images of shape {shape} is damaged.")
-        return cls((height, width, channels), tuple(record["mean"]), tuple(record["deviation"]), white)
+        per_image = record.get("per_image", False)
+        return cls((height, width, channels), tuple(record["mean"]), tuple(record["deviation"]), white, per_image)
 
 
-def fit(images: np.ndarray) -> ImagePreprocessor:
+def fit(images: np.ndarray, *, per_image: bool = False) -> ImagePreprocessor:
     """Computes the statistics of training images, uint8 (N, height, width, channels).
+
+    Args:
+      per_image: see :class:`ImagePreprocessor`.
 
     >>> fitted = fit(np.array([0, 254], np.uint8).reshape(2, 1, 1, 1))
     >>> fitted.normalize(np.array([0, 254], np.uint8).reshape(2, 1, 1, 1)).ravel().tolist()
     [-1.0, 1.0]
     """
     # From a histogram: exact in integers, and without a float copy of all images.
-    return _from_histogram(_histogram(images), images.shape[1:])
+    fitted = _from_histogram(_histogram(images), images.shape[1:])
+    return dataclasses.replace(fitted, per_image=per_image)
 
 
 @dataclasses.dataclass(frozen=True)
