@@ -322,9 +322,15 @@ def _encode_canvases(inputs: Any, shape: Sequence[int]) -> dict[str, np.ndarray]
 def _encode_texts(texts: Sequence[str], tokenizer: Any, width: int, padding: int) -> np.ndarray:
     tokens = np.full((len(texts), width), padding, np.int32)
     tokenizer.no_padding()
-    tokenizer.enable_truncation(width)
+    tokenizer.no_truncation()
     for row, encoding in enumerate(tokenizer.encode_batch_fast(list(texts))):
-        tokens[row, : len(encoding.ids)] = encoding.ids
+        ids = encoding.ids
+        if (excess := len(ids) - width) > 0:
+            # As in training, a longer text loses its middle, and no special token.
+            content = encoding.special_tokens_mask.count(0)
+            first = encoding.special_tokens_mask.index(0) + max(0, content - excess) // 4
+            ids = np.delete(ids, slice(first, first + excess))
+        tokens[row, : len(ids)] = ids
     return tokens
 
 

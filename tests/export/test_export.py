@@ -82,6 +82,9 @@ def refused(capsys, *arguments):
 @pytest.mark.parametrize("task", TASKS)
 def test_a_loaded_model_predicts_the_bits_of_jaxcls_predict(runs, exports, task):
     _, learned, inputs = runs[task]
+    if task == "toxic_comment":
+        # It loses its middle.
+        inputs = np.append(inputs, " ".join(inputs[:20]))
     model = loader.load(exports / task)
     expected = learned.predict(inputs)
     np.testing.assert_array_equal(model.predict(inputs), expected)

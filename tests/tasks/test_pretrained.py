@@ -37,7 +37,7 @@ def train(data, encoder, directory, *options):
 
 
 MODES = {
-    "all": ["--head-epochs", "1", "--layer-decay", "0.8"],
+    "all": ["--head-epochs", "1", "--layer-decay", "0.8", "--no-restore-best"],
     "frozen": ["--freeze", "backbone", "--learning-rate", "0.1"],
     "lora": ["--lora-rank", "2", "--lora-alpha", "8"],
 }
