@@ -98,7 +98,7 @@ class DataSettings(DataSource):
     """mean and deviation that standardize the pixels of an image: those of the training images (or of a pretrained
     encoder), or its own, so that a different exposure changes nothing"""
     max_length: int | None = None
-    """tokens of a text that are read: of a longer text the first quarter of them and the last three, without its middle"""
+    """tokens of a text that are read; a longer text loses its middle, and keeps more of its end than of its start"""
     vocabulary_size: int | None = None
     """maximum number of tokens in the vocabulary of the tokenizer"""
 
