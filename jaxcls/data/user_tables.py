@@ -27,7 +27,8 @@ class TableColumns:
     """The roles of the columns of a table; without a text column, all columns without a role are features.
 
     Attributes:
-      label: the label columns: one of classes, or several of 0 and 1.
+      label: the label columns: one of classes, or several of 0 and 1. Beside a text column, none means all columns
+        without a role, except one called id.
       text: the column of texts, the only input if there is one.
       weight: the column of sample weights.
       id: the column of row ids.
@@ -97,7 +98,9 @@ def infer_labels(columns: Columns, label_columns: Sequence[str], where: str | Pa
     >>> infer_labels({"y": np.array([2.0, 1.0, 2.0, 2.0])}, ["y"], "rows.csv")
     Labels(values=array([1, 0, 1, 1], dtype=int32), problem='binary', class_names=('1', '2'))
     """
-    if not label_columns or len(set(label_columns)) != len(label_columns):
+    if not label_columns:
+        raise InputError(f"{where}: has no label column.")
+    if len(set(label_columns)) != len(label_columns):
         raise InputError(f"the label columns are {', '.join(label_columns)!r}; give one, or several different ones.")
     if len(label_columns) > 1:
         values = encode_labels((), columns, label_columns, where, missing=missing)
@@ -145,7 +148,10 @@ def encode_labels(
         words, indices = _distinct_words(columns, name, where, missing=missing)
         if len(label_columns) > 1:
             codes = np.array([_TRUTH.get(word.lower(), -1) if word else np.nan for word in words], np.float32)
-            problem = "but several label columns hold 0 and 1. For classes, give a single label column."
+            problem = (
+                f"but several label columns ({listed(label_columns, most=5)}) hold 0 and 1. For classes, give a single "
+                "label column."
+            )
         else:
             codes = _indices(words, class_names)
             problem = f"which is not a class; these are {listed(class_names, most=20)}."
@@ -334,6 +340,8 @@ def load(
     if test_data is None:
         train, others["test"] = hold_out_test(train, test_fraction, data)
         notes.append(f"{len(others['test'].labels):,} rows held out for the test")
+    if labels.problem == "multilabel":
+        notes.append(f"{len(labels.class_names)} label columns: {listed(labels.class_names, most=5)}")
     if labels.problem == "binary":
         notes.append(f"the positive class is {labels.class_names[1]!r}")
     provenance = Provenance("files", str(data), sha256, note="; ".join(notes))
@@ -362,6 +370,9 @@ def _read(path: Path, columns: TableColumns, text: Collection[str] = ()) -> tupl
         return tuple(part for name in names for part in ([name] if name in file.columns else name.split(",")))
 
     columns = dataclasses.replace(columns, label=divided(columns.label), drop=divided(columns.drop))
+    if columns.text is not None and not columns.label:
+        others = [name for name in file.columns if name.lower() not in ("", "id") and name not in columns.roles()]
+        columns = dataclasses.replace(columns, label=tuple(others))
     if columns.id is None and "" in file.columns and len(set(file.columns[""])) == len(file.columns[""]):
         columns = dataclasses.replace(columns, id="")
     return file, columns

@@ -55,7 +55,7 @@ def table_columns(settings: Settings, *, text: bool = False) -> TableColumns:
       text: whether the inputs are texts.
     """
     return TableColumns(
-        label=required(settings, "label_column"),
+        label=settings.label_column or () if text else required(settings, "label_column"),
         text=required(settings, "text_column") if text else None,
         weight=settings.weight_column,
         id=settings.id_column,
@@ -65,9 +65,9 @@ def table_columns(settings: Settings, *, text: bool = False) -> TableColumns:
     )
 
 
-def table_labels(settings: Settings) -> tuple[Labels, str]:
+def table_labels(settings: Settings, *, text: bool = False) -> tuple[Labels, str]:
     """Reads the labels of --data, and the decimal sign of its numbers."""
-    return user_tables.read_labels(required(settings, "data"), table_columns(settings))
+    return user_tables.read_labels(required(settings, "data"), table_columns(settings, text=text))
 
 
 def load_table(name: str, settings: Settings, *, text: bool = False) -> Dataset:

@@ -72,7 +72,8 @@ class DataSettings(DataSource):
     validation_fraction: float = UNSET
     """fraction of the training examples held out for early stopping, the best epoch and thresholds"""
     label_column: tuple[str, ...] | None = None
-    """column of --data with the class; several columns of 0 and 1 make a multi-label problem"""
+    """column of --data with the class; several columns of 0 and 1 make a multi-label problem (default of text_csv: all
+    columns without another role)"""
     text_column: str | None = None
     """column of --data with the text (text_csv)"""
     weight_column: str | None = None

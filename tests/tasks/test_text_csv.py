@@ -48,6 +48,7 @@ def changed(settings, **changes):
         (("sour", "sweet"), ("taste",), "binary", "binary_crossentropy", "roc_auc"),
         (("sour", "sweet", "salty"), ("taste",), "multiclass", "sparse_categorical_crossentropy", "accuracy"),
         (("sour", "sweet", "salty"), ("sour", "salty"), "multilabel", "binary_crossentropy", "roc_auc"),
+        (("sour", "sweet", "salty"), None, "multilabel", "binary_crossentropy", "roc_auc"),
     ],
 )
 def test_the_labels_decide_the_problem_the_loss_and_the_metric(
@@ -55,11 +56,15 @@ def test_the_labels_decide_the_problem_the_loss_and_the_metric(
 ):
     write_tastes(tmp_path / "tastes.csv", tastes=tastes)
     user_settings = changed(settings, label_column=label_column)
+    if label_column is None:  # all other columns but those left out
+        user_settings = changed(user_settings, drop_column=("taste", "grams", "sweet"))
+        label_column = ("sour", "salty")
     task = text_csv.TASK.specialize(text_csv.TASK, user_settings)
     assert task.problem == problem
     assert task.metrics[0] == metric
     resolved = build.with_recipe(task, user_settings)
     assert resolved.loss == loss
+    assert resolved.tune_threshold == ("f1" if problem == "multilabel" else None)
     data = task.load(resolved)
     build.split(task, resolved, data)
     assert set(data.class_names) == set(label_column if problem == "multilabel" else tastes)
@@ -89,6 +94,8 @@ def test_rows_to_predict_need_no_labels(settings, tmp_path):
         ({"label_column": ("grams",)}, "'grams' has 90 distinct values in 90 rows.*quantity"),
         ({"label_column": ("name",)}, "'name' has 90 distinct values"),
         ({"label_column": ("sour", "taste")}, "row 1 of column 'taste' is 'sour', but several label columns"),
+        ({"label_column": None}, r"'taste' is 'sour', but several label columns \(taste, sour, sweet, salty, grams\)"),
+        ({"label_column": None, "drop_column": ("taste", "grams", "sweet", "sour", "salty")}, "has no label column"),
         ({"source": "sample"}, "--data goes with --source auto or files, not with sample"),
     ],
 )  # fmt: skip
