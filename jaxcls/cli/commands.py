@@ -365,7 +365,7 @@ def _list_tasks() -> None:
 def _with_data(of_run: Settings, options: Evaluate) -> Settings:
     """The settings of the run with the data of the options."""
     replaced = settings.select(options, DataSource)
-    if "data_dir" in replaced or "source" in replaced:
+    if replaced.keys() & {"data", "data_dir", "source"}:
         replaced = {"source": "auto", "data_dir": None, **replaced}
     if "data" in replaced:
         replaced = {"validation_data": None, "test_data": None, **replaced}

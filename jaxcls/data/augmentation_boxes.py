@@ -30,15 +30,24 @@ def horizontal_flip(key: jax.Array, inputs: Arrays, labels: Arrays) -> tuple[Arr
     >>> mirrored["image"].ravel().tolist(), moved["boxes"].ravel().tolist()  # the last column is padding
     ([2, 1, 0, 3], [2.0, 0.0, 3.0, 1.0])
     """
+    return _flip(key, inputs, labels, axis=2)
+
+
+def vertical_flip(key: jax.Array, inputs: Arrays, labels: Arrays) -> tuple[Arrays, Arrays]:
+    """Mirrors each image and its boxes top to bottom with probability one half."""
+    return _flip(key, inputs, labels, axis=1)
+
+
+def _flip(key: jax.Array, inputs: Arrays, labels: Arrays, *, axis: int) -> tuple[Arrays, Arrays]:
     images, boxes = inputs["image"], labels["boxes"]
     chex.assert_rank([images, boxes], [4, 3])
     flip = jax.random.bernoulli(key, shape=(len(images), 1))
-    width = inputs["size"][:, 1:]
-    columns = jnp.arange(images.shape[2])[None, :]
-    source = jnp.where(flip & (columns < width), width - 1 - columns, columns)
-    mirrored = jnp.take_along_axis(images, source[:, None, :, None], axis=2)
-    x1, y1, x2, y2 = jnp.moveaxis(boxes, -1, 0)
-    moved = jnp.stack([width - x2, y1, width - x1, y2], axis=-1).astype(boxes.dtype)
+    length = inputs["size"][:, axis - 1 : axis]
+    position = jnp.arange(images.shape[axis])[None, :]
+    source = jnp.where(flip & (position < length), length - 1 - position, position)
+    mirrored = jnp.take_along_axis(images, jnp.expand_dims(source, (3 - axis, 3)), axis=axis)
+    low, high = (0, 2) if axis == 2 else (1, 3)
+    moved = boxes.at[..., low].set(length - boxes[..., high]).at[..., high].set(length - boxes[..., low])
     moves = (labels["classes"] >= 0) & flip
     return inputs | {"image": mirrored}, labels | {"boxes": jnp.where(moves[..., None], moved, boxes)}
 

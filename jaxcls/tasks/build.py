@@ -1,5 +1,6 @@
 """The chain from settings to an experiment and its data: resolve, load, split, preprocess, build."""
 
+import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Mapping
@@ -153,6 +154,9 @@ def optimizer_of(
 
 def resolve(user_settings: Settings) -> tuple[Task, Settings]:
     """Returns the task and its settings with the recipe filled in, checked as far as possible before data is read."""
+    data = user_settings.data
+    if data is not None and user_settings.data_dir is None and not tasks.get(user_settings.task).takes("data"):
+        user_settings = dataclasses.replace(user_settings, data=None, data_dir=data)
     task = specialized(user_settings)
     return task, with_recipe(task, user_settings)
 

@@ -66,6 +66,16 @@ DEFAULT = Settings(
     validation_fraction=0.1,
 )
 
+
+def specialize(task: Task, settings: Settings) -> Task:
+    """Photographs need larger canvases than the scenes of the sample, and have smaller batches."""
+    if settings.data_dir is None:
+        return task
+    return task.with_settings(image_size=256, batch_size=8, learning_rate=2.5e-3)
+
+
+_SCALE_AND_COLOR = (augmentation_boxes.scale_and_crop(min_scale=0.75, max_scale=1.3), augmentation_boxes.color_jitter())
+
 TASK = Task(
     name="detection",
     summary="objects in images: COCO's layout, Pascal VOC's, or composed scenes",
@@ -81,16 +91,15 @@ TASK = Task(
         ),
     },
     presets={
-        "default": Preset(
+        "default": Preset(DEFAULT, augmentation.chain(augmentation_boxes.horizontal_flip, *_SCALE_AND_COLOR)),
+        # For images without an up, such as those from a microscope or from above.
+        "any_orientation": Preset(
             DEFAULT,
-            augmentation.chain(
-                augmentation_boxes.horizontal_flip,
-                augmentation_boxes.scale_and_crop(min_scale=0.75, max_scale=1.3),
-                augmentation_boxes.color_jitter(),
-            ),
-        )
+            augmentation.chain(augmentation_boxes.horizontal_flip, augmentation_boxes.vertical_flip, *_SCALE_AND_COLOR),
+        ),
     },
     metrics=["map", "map_50"],
     data_settings=("data_dir", "strict_annotations"),
     split=splits.random,
+    specialize=specialize,
 )

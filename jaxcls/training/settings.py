@@ -51,7 +51,8 @@ class DataSource:
     """Where the data is read from. Each task uses some of these."""
 
     data: Path | None = field(default=None, metadata=COMMON)
-    """your data: a CSV file (tasks csv, text_csv) or a folder with one subfolder of images per class (image_folder)"""
+    """your data: a CSV file (tasks csv, text_csv) or a folder with one subfolder of images per class (image_folder); in
+    other tasks the same as --data-dir"""
     test_data: Path | None = None
     """your test examples, in the format of --data; without it, --test-fraction of --data is held out"""
     data_dir: Path | None = field(default=None, metadata=COMMON)

@@ -14,6 +14,7 @@ SIDE, COUNT = 48, 16
 CANVASES = [(32, SIDE), (SIDE, 32)]
 EVERY = {
     "flip": augmentation_boxes.horizontal_flip,
+    "flip vertically": augmentation_boxes.vertical_flip,
     "scale": augmentation_boxes.scale_and_crop(min_scale=0.6, max_scale=1.6),
     "jitter": augmentation_boxes.color_jitter(brightness=0.1, contrast=0.1),
     "chain": chain(

@@ -46,6 +46,7 @@ def test_boxes_start_at_zero_and_end_after_their_last_pixel(folder):
     [
         ("<xmax>40", "<xmax>43", r"object 1 \(dog\): its box, x from 0 to 43 .* beyond the image of 40 x 20"),
         ("<xmin>5.5", "<xmin>15", r"object 2 \(cat\): its box, .* has no area"),
+        ("<xmin>5.5</xmin><ymin>6", "<xmin>9</xmin><ymin>8", r"object 2 \(cat\): its box is one pixel"),
         ("<xmin>5.5", "<xmin>nan", r"object 2 \(cat\): .*finite"),
         ("<xmin>5.5", "<xmin>five", "object 2: its bndbox/xmin is 'five'; it must be a number"),
         ("<xmin>5.5</xmin>", "", "object 2: has no bndbox/xmin"),

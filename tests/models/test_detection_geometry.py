@@ -83,7 +83,8 @@ def test_anchors(height, width):
 
 
 def test_anchors_depend_on_the_size_of_the_canvas():
-    assert detection.canvas_anchors(256, 64) == Anchors()
+    assert detection.canvas_anchors(513, 64) == Anchors()
+    assert detection.canvas_anchors(64, 256) == Anchors(levels=(3, 4, 5, 6), size=2.0)
     assert Anchors().boxes(800, 800)[:9, 2:].max() < 64, "from 32 pixels a side on"
     assert detection.canvas_anchors(64, 64).levels == (3, 4)
     with pytest.raises(InputError, match="16 x 16 pixels is too small"):

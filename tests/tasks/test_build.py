@@ -92,6 +92,12 @@ def test_data_settings_that_a_task_does_not_use_are_refused_before_a_file_is_ope
     assert message in str(error.value)
 
 
+def test_data_of_tasks_on_public_layouts_is_their_data_dir():
+    resolved = build.resolve(Settings(task="detection", data=Path("x")))[1]
+    assert (resolved.data, resolved.data_dir) == (None, Path("x"))
+    assert resolved.image_size > build.resolve(Settings(task="detection"))[1].image_size
+
+
 @pytest.mark.parametrize(
     ("task", "labels", "validation", "message"),
     [

@@ -61,7 +61,8 @@ def read(
 
     Raises:
       InputError: naming the file and the object: a file is missing, damaged, or declares a document type; a class is
-        unknown; a box is not four finite numbers, has no area, or extends more than 2 pixels beyond its image.
+        unknown; a box is not four finite numbers, is one pixel, has no area, or extends more than 2 pixels beyond its
+        image.
     """
     repairs = repairs or boxes.Repairs()
     # The folder is listed once: there may be 17,000 images.
@@ -121,6 +122,10 @@ def _read(
             difficult = (entry.findtext("difficult") or "0").strip()
             if difficult not in ("0", "1") and repairs.strict:
                 raise InputError(f"{where}: its difficult is {difficult!r}; it is 0 or 1.")
+            # From a click without a drag.
+            if (x1, y1) == (x2, y2):
+                at = f"one pixel, at x {x1:g} and y {y1:g}"
+                raise InputError(f"{where} ({name}): its box is {at}; an object is larger. Correct or remove it.")
             corners = boxes.check_box((x1 - 1, y1 - 1, x2, y2), *size, f"{where} ({name})", repairs)
             objects.append(boxes.Object(name, corners, difficult == "1"))
     return size, objects
