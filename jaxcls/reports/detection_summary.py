@@ -22,7 +22,7 @@ IOU = 0.5
 # Below this IoU, two boxes do not show the same object.
 _SLIGHT_IOU = 0.1
 # The longer side of an image, and of the crop around a box, in pixels.
-_IMAGE_SIZE, _CROP_SIZE = 160, 96
+_IMAGE_SIZE, _CROP_SIZE = 320, 96
 
 
 def summarize(

@@ -1,7 +1,8 @@
 """Object detection with RetinaNet and focal loss (Lin et al. 2017, arXiv:1708.02002).
 
     python -m jaxcls.train --task detection
-    python -m jaxcls.train --task detection --data-dir FOLDER --image-size 512    # in COCO's layout, or Pascal VOC's
+    python -m jaxcls.train --task detection --data FOLDER    # in COCO's layout, or Pascal VOC's
+    python -m jaxcls.train --task detection --data FOLDER --image-size 512 --preset any_orientation
     jaxcls predict --run-dir RUN --input IMAGES --output found.json --draw PICTURES
 
 Without FOLDER, the task trains on COCO or VOC as prepared by TFDS, or on a SYNTHETIC sample: scenes composed of real
@@ -20,7 +21,9 @@ Pitfalls:
 - Images keep their aspect ratio on a square canvas, which is cropped to landscape or portrait if many images fit that;
   boxes are in pixels of the canvas until they are saved. Scores may differ slightly between canvases.
 - Crowd and difficult objects are neither trained on nor scored, as in the evaluation of COCO and VOC.
-- The anchors depend on the canvas size: below 256 pixels they are smaller, on fewer levels.
+- The anchors depend on the canvas size: from 32 pixels above 512, from 16 at 256 to 512, from 24 on smaller ones.
+  Objects of less than half that size are hardly detected: choose a larger --image-size.
+- Only --preset any_orientation also mirrors top to bottom, for images without an up (microscopes, satellites).
 - Large images need a smaller --eval-batch-size: at 512 pixels, 500 images do not fit into 16 GB.
 - The measure is mAP, not accuracy or the loss, and it needs many more epochs than a classifier.
 """

@@ -142,6 +142,8 @@ def test_detection_report_shows_boxes_missed_objects_and_false_alarms():
         assert [cell.text for cell in row[2:4]] == [f"{values['map']:.4f}", f"{values['map_50']:.4f}"]
     truths = sum(len(example["truth"]) for example in summary["examples"]) + len(summary["missed"])
     assert len([box for box in of_class(tree, "box") if "truth" in box.get("class")]) == truths + 1  # one in the legend
+    labels = [tag for tag in of_class(tree, "tag") if "truth" in tag.get("class")]
+    assert 0 < len(labels) < truths - len(summary["missed"]), "of the objects that are not detected alone"
     assert len(summary["missed"]) > 3
     assert len(summary["false_alarms"]) > 3
     for mistake in summary["missed"] + summary["false_alarms"]:

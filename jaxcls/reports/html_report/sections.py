@@ -3,8 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 
+from jaxcls.metrics.detection import box_iou
+from jaxcls.reports import detection_summary
 from jaxcls.reports.html_report import charts
 
 # The confusion matrix of more classes is a chart without numbers.
@@ -84,14 +87,27 @@ def _detection(results: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[s
 
 
 def _example(example: Mapping[str, Any]) -> Markup:
-    truth = [charts.Box("truth", one["box"], one["class"]) for one in example["truth"]]
-    detections = [
-        charts.Box("correct" if one["correct"] else "wrong", one["box"], f"{one['class']} {one['score']:.2f}")
-        for one in example["detections"]
+    truth, detections = example["truth"], example["detections"]
+    correct = [one for one in detections if one["correct"]]
+    # The correct detection of an object says its class too: two labels of every object would hide a crowded image.
+    overlaps = box_iou(*(np.reshape([one["box"] for one in some], (-1, 4)) for some in (truth, correct)))
+    found = (overlaps >= detection_summary.IOU) & (_classes(truth)[:, None] == _classes(correct))
+    drawn = [
+        charts.Box("truth", one["box"], "" if hidden else one["class"])
+        for one, hidden in zip(truth, found.any(axis=1), strict=True)
     ]
-    names, detected = (", ".join(box.label for box in boxes) or "none" for boxes in (truth, detections))
+    drawn += [
+        charts.Box("correct" if one["correct"] else "wrong", one["box"], f"{one['class']} {one['score']:.2f}")
+        for one in detections
+    ]
+    names = ", ".join(_classes(truth)) or "none"
+    detected = ", ".join(box.label for box in drawn[len(truth) :]) or "none"
     description = f"Test image {example['row']}. Objects: {names}. Detections: {detected}."
-    return charts.boxes(example, truth + detections, description)
+    return charts.boxes(example, drawn, description)
+
+
+def _classes(objects: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    return np.array([one["class"] for one in objects], object)
 
 
 def _crop(mistake: Mapping[str, Any], style: str) -> Markup:
