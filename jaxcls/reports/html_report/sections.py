@@ -91,10 +91,10 @@ def _example(example: Mapping[str, Any]) -> Markup:
     correct = [one for one in detections if one["correct"]]
     # The correct detection of an object says its class too: two labels of every object would hide a crowded image.
     overlaps = box_iou(*(np.reshape([one["box"] for one in some], (-1, 4)) for some in (truth, correct)))
-    found = (overlaps >= detection_summary.IOU) & (_classes(truth)[:, None] == _classes(correct))
+    matched = (overlaps >= detection_summary.IOU) & (_classes(truth)[:, None] == _classes(correct))
     drawn = [
         charts.Box("truth", one["box"], "" if hidden else one["class"])
-        for one, hidden in zip(truth, found.any(axis=1), strict=True)
+        for one, hidden in zip(truth, matched.any(axis=1), strict=True)
     ]
     drawn += [
         charts.Box("correct" if one["correct"] else "wrong", one["box"], f"{one['class']} {one['score']:.2f}")
