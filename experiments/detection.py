@@ -82,8 +82,14 @@ def _measure(data: Path, recipe: str, seed: int, run: Path) -> dict[str, Any]:
 
 def _table(options: argparse.Namespace, known: dict[str, dict[str, Any]]) -> str:
     scored = "the list val, trained on the list train" if options.validation else "the official test images"
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model, family, number = (
+        next(line.partition(":")[2].strip() for line in lines if line.startswith(f"{field}\t"))
+        for field in ("model name", "cpu family", "model")
+    )
     written = (
-        f"Written by `python experiments/detection.py` on {os.cpu_count()} cores. Seeds "
+        f"Written by `python experiments/detection.py` on {os.cpu_count()} cores of {model}, family {family}, model "
+        f"{number}. Seeds "
         f"{', '.join(map(str, options.seeds))}; scores on {scored}; means, and in parentheses the lowest and highest. "
         "CPU seconds are those of the whole process."
     )
