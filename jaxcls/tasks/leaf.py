@@ -3,6 +3,8 @@
     python -m jaxcls.train --task leaf
     python -m jaxcls.train --task leaf --data-dir FOLDER    # with Kaggle's train.csv
 
+Without FOLDER, the task trains on 1,907 other real leaves: 32 species of Flavia, 49 measurements of a photograph each.
+
 Pitfalls: Kaggle's test.csv has no labels, so test leaves are split from train.csv, two of ten per species; a random
 split would miss some species. The shape features are a hundred times smaller than the others, and have no effect unless
 they are standardized, by statistics of the training leaves. The score is the log loss, which punishes overconfidence:
@@ -31,12 +33,12 @@ DEFAULT = Settings(
 
 TASK = Task(
     name="leaf",
-    summary="99 species of plants from the margin, shape and texture of a leaf, ten leaves each",
+    summary="species of plants from measurements of a leaf, Kaggle's 99 with ten leaves each",
     problem="multiclass",
     load=lambda settings: kaggle_tables.load_leaf(
         settings.source, settings.data_dir, test_fraction=required(settings, "test_fraction")
     ),
-    read=lambda path, *_: kaggle_tables.read_unlabeled_leaf(path),
+    read=lambda path, _, fitted: kaggle_tables.read_unlabeled_leaf(path, [column.name for column in fitted.numeric]),
     fit_preprocessor=lambda inputs, settings: tables.fit(inputs),
     # With many species of few leaves each, a wide layer separates more of them than a narrow one.
     models={"mlp": functools.partial(tabular.TabularMLP, hidden=(512,)), "linear": tabular.TabularLinear},

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 
+import kaggle_leaves
 import numpy as np
 import pytest
 import small_data
@@ -13,7 +14,7 @@ from PIL import Image
 
 from jaxcls.cli.main import main
 from jaxcls.data.formats import idx, tables
-from jaxcls.data.samples import leaf, toxic_comment
+from jaxcls.data.samples import toxic_comment
 from jaxcls.tasks import predictor
 from jaxcls.tasks.train import train_task
 from jaxcls.training.settings import Settings
@@ -34,7 +35,7 @@ def image_run(data_dir, tmp_path_factory):
 @pytest.fixture(scope="module")
 def leaves(tmp_path_factory):
     folder = tmp_path_factory.mktemp("leaf")
-    leaf.write(folder, species=5)
+    kaggle_leaves.write(folder, species=5)
     return folder
 
 

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import hypothesis
 import jax
 import jax.numpy as jnp
+import kaggle_leaves
 import numpy as np
 import pytest
 import small_data
@@ -25,7 +26,7 @@ from jaxcls.cli.main import main
 from jaxcls.data.formats import pixels, tables
 from jaxcls.data.preprocessing import from_record
 from jaxcls.data.preprocessing import tables as table_preparation
-from jaxcls.data.samples import leaf, toxic_comment
+from jaxcls.data.samples import toxic_comment
 from jaxcls.export import folder, loader, onnx, stablehlo
 from jaxcls.export.exportable import Exportable, named_arrays
 from jaxcls.kernels import native
@@ -44,7 +45,7 @@ def runs(tmp_path_factory):
     root = tmp_path_factory.mktemp("export")
     small_data.write(root / "images")
     for name, sample, sizes in (
-        ("leaf", leaf, {"species": 4}),
+        ("leaf", kaggle_leaves, {"species": 4}),
         ("toxic_comment", toxic_comment, {"train_rows": 300, "test_rows": 60}),
     ):
         (root / name).mkdir()

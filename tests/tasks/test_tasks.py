@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import kaggle_leaves
 import numpy as np
 import pytest
 import small_data
@@ -19,7 +20,7 @@ from jaxcls import losses, tasks
 from jaxcls.cli.main import main
 from jaxcls.data.datasets import idx_images, sentiment
 from jaxcls.data.formats import tables
-from jaxcls.data.samples import chest_xray, disease_tagging, fraud, image_folder, leaf, toxic_comment
+from jaxcls.data.samples import chest_xray, disease_tagging, fraud, image_folder, toxic_comment
 from jaxcls.tasks import build, mnist
 from jaxcls.training import problems
 from jaxcls.training.settings import Settings
@@ -83,7 +84,7 @@ SMALL = {
         "images_001/images",
         "--data-dir {} --image-size 16 --model cnn",
     ),
-    "leaf": Small(partial(leaf.write, species=4), "test.csv"),
+    "leaf": Small(partial(kaggle_leaves.write, species=4), "test.csv"),
     "fraud": Small(_few_payments, "creditcard.csv"),
 }
 

@@ -3,8 +3,9 @@
 The payments: Dal Pozzolo et al. 2015. TFDS has the comments too.
 """
 
+import functools
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,10 @@ from jaxcls._utils.errors import InputError, did_you_mean
 from jaxcls.data import sources, splits, user_tables
 from jaxcls.data.dataset import Dataset, Provenance, Split, Unlabeled
 from jaxcls.data.formats.tables import Table, numbers, read_csv
-from jaxcls.data.samples import fraud, leaf, toxic_comment
+from jaxcls.data.samples import fraud, toxic_comment
 
 LEAF_FEATURES = tuple(f"{name}{number}" for name in ("margin", "shape", "texture") for number in range(1, 65))
+LEAF_SAMPLE = Path(__file__).parents[1] / "samples" / "leaf" / "train.csv.gz"
 PAYMENT_COLUMNS = ("Time", *(f"V{number}" for number in range(1, 29)), "Amount")
 # toxic, severe_toxic, obscene, threat, insult, identity_hate.
 TOXIC_LABELS = toxic_comment.LABELS
@@ -34,8 +36,9 @@ _TOXIC_NEEDS = (
 
 
 def load_leaf(source: str, data_dir: str | Path | None, *, test_fraction: float) -> Dataset:
-    """Loads the leaves of train.csv, of which a fraction of each species is the test split, whatever the seed."""
-    return sources.load("leaf", source, data_dir, _read_leaf, _LEAF_NEEDS, leaf.write, test_fraction=test_fraction)
+    """Loads Kaggle's leaves or the sample, of which a fraction of each species is the test split, whatever the seed."""
+    others = {"sample": functools.partial(_leaf_sample, test_fraction)}
+    return sources.load("leaf", source, data_dir, _read_leaf, _LEAF_NEEDS, others=others, test_fraction=test_fraction)
 
 
 def load_fraud(source: str, data_dir: str | Path | None, *, test_fraction: float) -> Dataset:
@@ -49,10 +52,10 @@ def load_toxic_comment(source: str, data_dir: str | Path | None) -> Dataset:
     return sources.load("toxic_comment", source, data_dir, _read_toxic, _TOXIC_NEEDS, toxic_comment.write, others)
 
 
-def read_unlabeled_leaf(path: Path) -> Unlabeled:
-    """Reads leaves to predict, from a file such as Kaggle's test.csv."""
+def read_unlabeled_leaf(path: Path, features: Iterable[str]) -> Unlabeled:
+    """Reads leaves to predict, from a file such as Kaggle's test.csv, with these columns."""
     table = read_csv(path, text=("id",))
-    return Unlabeled(user_tables.row_ids(table, "id", path), _numbers(table, LEAF_FEATURES, path))
+    return Unlabeled(user_tables.row_ids(table, "id", path), _numbers(table, features, path))
 
 
 def read_unlabeled_fraud(path: Path) -> Unlabeled:
@@ -69,6 +72,18 @@ def read_unlabeled_toxic_comment(path: Path) -> Unlabeled:
 
 def _read_leaf(folder: Path, test_fraction: float) -> Dataset:
     (path,) = sources.require_files(folder, ["train.csv"], _LEAF_NEEDS)
+    return _leaves(path, LEAF_FEATURES, test_fraction)
+
+
+def _leaf_sample(test_fraction: float) -> Dataset:
+    dataset = _leaves(LEAF_SAMPLE, None, test_fraction)
+    sources.check_packaged(LEAF_SAMPLE, dataset.provenance.sha256[LEAF_SAMPLE.name])
+    note = f"real: 32 species of Flavia, not Kaggle's; {dataset.provenance.note}"
+    return sources.with_provenance(dataset, location="jaxcls/data/samples/leaf", note=note)
+
+
+def _leaves(path: Path, features: Iterable[str] | None, test_fraction: float) -> Dataset:
+    """Reads leaves with these columns of numbers; None: all but the id and the species."""
     table = read_csv(path, text=("id", "species"))
     user_tables.row_ids(table, "id", path)
     labels, _, class_names = user_tables.infer_labels(table, ["species"], path)
@@ -79,10 +94,10 @@ def _read_leaf(folder: Path, test_fraction: float) -> Dataset:
             f"{path}: row {row + 1} of column 'species' is {name!r}, a species of fewer than three leaves; training, "
             f"validation and test need one each.{hint}"
         )
-    leaves = Split(_numbers(table, LEAF_FEATURES, path), labels)
-    train, test = user_tables.hold_out_test(leaves, test_fraction, path)
-    note = f"test rows are {test_fraction:.0%} of each species of train.csv"
-    provenance = Provenance("files", str(folder), sources.checksums([path]), note=note)
+    names = features or [name for name in table if name not in ("id", "species")]
+    train, test = user_tables.hold_out_test(Split(_numbers(table, names, path), labels), test_fraction, path)
+    note = f"test rows are {test_fraction:.0%} of each species of {path.name}"
+    provenance = Provenance("files", str(path.parent), sources.checksums([path]), note=note)
     return Dataset("leaf", train, test, class_names, provenance)
 
 
@@ -104,7 +119,7 @@ def _read_fraud(folder: Path, test_fraction: float) -> Dataset:
     return Dataset("fraud", train, test, ("genuine", "fraud"), provenance)
 
 
-def _numbers(table: Table, names: tuple[str, ...], path: Path) -> Table:
+def _numbers(table: Table, names: Iterable[str], path: Path) -> Table:
     return {name: numbers(table, name, path) for name in names}
 
 

@@ -1,4 +1,4 @@
-"""Synthetic train.csv, test.csv and sample_submission.csv in the format of Kaggle's Leaf Classification.
+"""Generated train.csv, test.csv and sample_submission.csv in the format of Kaggle's Leaf Classification.
 
 As in the real set there are 99 species with ten training leaves each, margin and texture are histograms with many
 zeros, and the shape's values are so small that a model cannot use them without standardization. Species of a genus
