@@ -130,8 +130,8 @@ def affine(
     return augment
 
 
-def exposure(*, gamma: float = 0.0, contrast: float = 0.0, brightness: float = 0.0) -> Augmentation:
-    """Changes the gray values of each image of 0 to 255 by random amounts, as another camera or exposure would.
+def exposure(*, gamma: float = 0.0, contrast: float = 0.0, brightness: float = 0.0, noise: float = 0.0) -> Augmentation:
+    """Changes the gray values, from 0 to 255, of each image by random amounts, as another camera or exposure would.
 
     Args:
       gamma: the maximum change of the exponent of gray values from 0 to 1: 0.5 is from 1 / 1.5 to 1.5.
@@ -146,10 +146,12 @@ def exposure(*, gamma: float = 0.0, contrast: float = 0.0, brightness: float = 0
 
     def augment(key: jax.Array, images: jax.Array) -> jax.Array:
         chex.assert_rank(images, 4)
-        amounts = jax.random.uniform(key, (3, images.shape[0], 1, 1, 1), minval=-1.0)
+        amounts = jax.random.uniform(key, (4, images.shape[0], 1, 1, 1), minval=-1.0)
         values = (jnp.asarray(images, jnp.float32) / 255) ** (1 + gamma) ** amounts[0]
         mean = values.mean(axis=(1, 2, 3), keepdims=True)
         values = mean + (values - mean) * (1 + contrast) ** amounts[1] + brightness * amounts[2]
+        if noise:
+            values += noise * jnp.abs(amounts[3]) * jax.random.normal(jax.random.fold_in(key, 1), values.shape)
         values = 255 * values.clip(0, 1)
         integral = jnp.issubdtype(images.dtype, jnp.integer)
         return (jnp.round(values) if integral else values).astype(images.dtype)

@@ -96,12 +96,13 @@ def test_affine_without_amounts_is_the_identity():
     assert jnp.array_equal(augmentation.affine()(KEY, IMAGES), IMAGES)
 
 
-@pytest.mark.parametrize("amounts", [{"gamma": 0.5}, {"contrast": 0.4}, {"brightness": 0.2}])
+@pytest.mark.parametrize("amounts", [{"gamma": 0.5}, {"contrast": 0.4}, {"brightness": 0.2}, {"noise": 0.01}])
 def test_exposure_changes_gray_values_as_drawn(amounts):
-    drawn = np.asarray(jax.random.uniform(KEY, (3, 64), minval=-1.0), np.float64)
+    drawn = np.asarray(jax.random.uniform(KEY, (4, 64), minval=-1.0), np.float64)
     result = augmentation.exposure(**amounts)(KEY, IMAGES.astype(jnp.float32))
-    for image, (gamma, contrast, brightness), changed in zip(np.asarray(IMAGES), drawn.T, result, strict=True):
+    for image, (gamma, contrast, brightness, noise), changed in zip(np.asarray(IMAGES), drawn.T, result, strict=True):
         values = (image / 255) ** ((1 + amounts.get("gamma", 0)) ** gamma)
         values = values.mean() + (values - values.mean()) * (1 + amounts.get("contrast", 0)) ** contrast
         values += amounts.get("brightness", 0) * brightness
-        np.testing.assert_allclose(changed, values.clip(0, 1) * 255, atol=1e-2)
+        deviations = 255 * amounts.get("noise", 0) * abs(noise)
+        np.testing.assert_allclose(changed, values.clip(0, 1) * 255, atol=1e-2 + 6 * deviations)
