@@ -4,7 +4,7 @@
     python -m jaxcls.train --task chest_xray --data-dir FOLDER
 
 FOLDER holds Kaggle's chest_xray/{train,val,test}/{NORMAL,PNEUMONIA}/*.jpeg, or MedMNIST's pneumoniamnist.npz. Without
-it, the task trains on a synthetic sample, whose scores say nothing about radiographs.
+it, the task trains on a third of PneumoniaMNIST's training images, of 28 x 28 pixels, and tests on all its test images.
 
 Pitfalls:
 - Kaggle's validation split has 16 images, too few to choose by. They count as training images, and validation images

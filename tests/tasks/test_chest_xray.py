@@ -2,6 +2,7 @@
 
 import shutil
 
+import chest_drawings
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,25 +10,17 @@ from PIL import Image
 from jaxcls import tasks
 from jaxcls._utils.errors import InputError
 from jaxcls.data.datasets import radiographs
-from jaxcls.data.samples import chest_xray as sample
 from jaxcls.data.splits import grouped
 from jaxcls.training.settings import Settings
 
 TASK = tasks.get("chest_xray")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     """A small unpacked archive."""
     folder = tmp_path_factory.mktemp("written")
-    sample.write(folder, train=60, test=20)
+    chest_drawings.write(folder, train=60, test=20)
     return folder
 
 
@@ -42,7 +35,7 @@ def load(folder, **settings):
     return TASK.load(Settings(**{"task": "chest_xray", "data_dir": folder, "image_size": 16} | settings))
 
 
-def test_the_sample_has_the_quirks_of_the_archive(written):
+def test_the_drawings_have_the_quirks_of_the_archive(written):
     root = written / "chest_xray"
     counts = {f"{part}/{kind}": len(list((root / part / kind).glob("*.jpeg")))
               for part in ("train", "val", "test") for kind in radiographs.PNEUMONIA}  # fmt: skip
@@ -184,14 +177,9 @@ def test_images_of_12_bits_in_16_keep_their_levels_whatever_the_test_images_are(
     assert (dataset.test.inputs == 255).all()
 
 
-def test_the_sample_is_recorded_as_synthetic(monkeypatch):
-    write = sample.write
-
-    def small(folder):
-        write(folder, train=60, test=20)
-
-    small.__module__ = sample.__name__  # the sample is named after it
-    monkeypatch.setattr(sample, "write", small)
-    dataset = load(None, source="sample")
-    assert dataset.provenance.synthetic
-    assert dataset.provenance.note.startswith("generated, not real; ")
+def test_the_sample_is_a_real_part_of_pneumoniamnist():
+    dataset = load(None, source="sample", image_size=28)
+    assert (dataset.provenance.source, dataset.provenance.synthetic) == ("sample", False)
+    counts = [(len(part.labels), part.labels.sum()) for part in (dataset.train, dataset.validation, dataset.test)]
+    assert counts == [(1510, 1122), (524, 389), (624, 390)]
+    assert dataset.test.inputs.shape == (624, 28, 28, 1)

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import chest_drawings
 import kaggle_leaves
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from jaxcls import losses, tasks
 from jaxcls.cli.main import main
 from jaxcls.data.datasets import idx_images, sentiment
 from jaxcls.data.formats import tables
-from jaxcls.data.samples import chest_xray, disease_tagging, fraud, image_folder, toxic_comment
+from jaxcls.data.samples import disease_tagging, fraud, image_folder, toxic_comment
 from jaxcls.tasks import build, mnist
 from jaxcls.training import problems
 from jaxcls.training.settings import Settings
@@ -75,7 +76,7 @@ SMALL = {
         partial(image_folder.write, train=8, test=2), "test", "--data {} --image-size 16 --batch-size 16"
     ),
     "chest_xray": Small(
-        partial(chest_xray.write, train=60, test=12),
+        partial(chest_drawings.write, train=60, test=12),
         "chest_xray/test/NORMAL",
         "--data-dir {} --image-size 16 --model cnn",
     ),

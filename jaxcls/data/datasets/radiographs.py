@@ -5,6 +5,7 @@ arXiv 1901.07031. MedMNIST has the first two as one .npz file each, with its own
 2110.14795.
 """
 
+import functools
 import re
 import zipfile
 from pathlib import Path, PurePosixPath
@@ -18,11 +19,12 @@ from jaxcls.data import sources, splits, user_tables
 from jaxcls.data.dataset import Dataset, Provenance, Split
 from jaxcls.data.datasets import image_folders
 from jaxcls.data.formats import images, npz, reading, tables
-from jaxcls.data.samples import chest_xray, disease_tagging
+from jaxcls.data.samples import disease_tagging
 
 Uncertain: TypeAlias = Literal["ignore", "ones", "zeros"]
 
 PNEUMONIA = ("NORMAL", "PNEUMONIA")
+PNEUMONIA_SAMPLE = Path(__file__).parents[1] / "samples" / "chest_xray" / "pneumoniamnist.npz"
 # In MedMNIST's order.
 CHESTXRAY14 = (
     "Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia", "Pneumothorax",
@@ -50,8 +52,16 @@ _PATIENT = re.compile(r"(person\d+)_|(?:NORMAL2-)?(IM-\d+)-")
 
 
 def load_pneumonia(source: str, data_dir: str | Path | None, *, size: int) -> Dataset:
-    """Loads gray images of this height and width, of Kaggle's folders or PneumoniaMNIST, or a sample of the former."""
-    return sources.load("chest_xray", source, data_dir, _read_pneumonia, _PNEUMONIA_NEEDS, chest_xray.write, size=size)
+    """Loads gray images of this height and width, of Kaggle's folders or PneumoniaMNIST, or a part of the latter."""
+    others = {"sample": functools.partial(_pneumonia_sample, size)}
+    return sources.load("chest_xray", source, data_dir, _read_pneumonia, _PNEUMONIA_NEEDS, others=others, size=size)
+
+
+def _pneumonia_sample(size: int) -> Dataset:
+    dataset = read_medmnist(PNEUMONIA_SAMPLE, name="chest_xray", class_names=PNEUMONIA, size=size)
+    sources.check_packaged(PNEUMONIA_SAMPLE, dataset.provenance.sha256[PNEUMONIA_SAMPLE.name])
+    note = f"real: 28 x 28 pixels, a third of the training images; {dataset.provenance.note}"
+    return sources.with_provenance(dataset, location="jaxcls/data/samples/chest_xray", note=note)
 
 
 def load_findings(
