@@ -139,6 +139,14 @@ def check_packaged(path: Path, digest: str) -> None:
         raise InputError(f"{path}: its SHA-256 is not the one in SHA256SUMS. Install jaxcls again.")
 
 
+def from_package(dataset: Dataset, files: Iterable[Path], note: str) -> Dataset:
+    """Verifies and records the files of a real sample, in the order of the data set's checksums."""
+    for path, digest in zip(files, dataset.provenance.sha256.values(), strict=True):
+        check_packaged(path, digest)
+    location = f"jaxcls/data/samples/{path.parent.name}"
+    return with_provenance(dataset, source="sample", location=location, note=f"real: {note}")
+
+
 def checksums(paths: Iterable[Path]) -> dict[str, str]:
     """Returns file name -> SHA-256 of the content, for the record of a run."""
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}

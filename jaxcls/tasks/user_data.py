@@ -85,7 +85,5 @@ def load_table(name: str, settings: Settings, *, text: bool = False) -> Dataset:
 def load_sample(name: str, settings: Settings, note: str, *, text: bool = False) -> Dataset:
     """Reads and verifies the files of the package that are the --data and --test-data of these settings."""
     dataset = load_table(name, settings, text=text)
-    for setting, digest in dataset.provenance.sha256.items():
-        sources.check_packaged(getattr(settings, setting), digest)
-    location = f"jaxcls/data/samples/{name}"
-    return sources.with_provenance(dataset, source="sample", location=location, note=f"real: {note}")
+    files = [getattr(settings, setting) for setting in dataset.provenance.sha256]
+    return sources.from_package(dataset, files, note)

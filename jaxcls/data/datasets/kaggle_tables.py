@@ -77,9 +77,8 @@ def _read_leaf(folder: Path, test_fraction: float) -> Dataset:
 
 def _leaf_sample(test_fraction: float) -> Dataset:
     dataset = _leaves(LEAF_SAMPLE, None, test_fraction)
-    sources.check_packaged(LEAF_SAMPLE, dataset.provenance.sha256[LEAF_SAMPLE.name])
-    note = f"real: 32 species of Flavia, not Kaggle's; {dataset.provenance.note}"
-    return sources.with_provenance(dataset, location="jaxcls/data/samples/leaf", note=note)
+    note = f"32 species of Flavia, not Kaggle's; {dataset.provenance.note}"
+    return sources.from_package(dataset, [LEAF_SAMPLE], note)
 
 
 def _leaves(path: Path, features: Iterable[str] | None, test_fraction: float) -> Dataset:

@@ -59,9 +59,8 @@ def load_pneumonia(source: str, data_dir: str | Path | None, *, size: int) -> Da
 
 def _pneumonia_sample(size: int) -> Dataset:
     dataset = read_medmnist(PNEUMONIA_SAMPLE, name="chest_xray", class_names=PNEUMONIA, size=size)
-    sources.check_packaged(PNEUMONIA_SAMPLE, dataset.provenance.sha256[PNEUMONIA_SAMPLE.name])
-    note = f"real: 28 x 28 pixels, a third of the training images; {dataset.provenance.note}"
-    return sources.with_provenance(dataset, location="jaxcls/data/samples/chest_xray", note=note)
+    note = f"28 x 28 pixels, a third of the training images; {dataset.provenance.note}"
+    return sources.from_package(dataset, [PNEUMONIA_SAMPLE], note)
 
 
 def load_findings(
