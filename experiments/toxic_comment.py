@@ -36,8 +36,8 @@ TABLE = Path(__file__).with_suffix(".md")
 HEAD = """# Toxic comments (SYNTHETIC)
 
 Written by `python experiments/toxic_comment.py`: ROC AUC on the scored test rows of generated comments, with 6,000
-training rows, by the seed of the generator: the mean of the six labels, and the AUC of `toxic`, the label of the sample
-of text_csv. scikit-learn's models use TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True).
+training rows, by the seed of the generator: the mean of the six labels, and the AUC of `toxic` alone.
+scikit-learn's models use TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True).
 
 | classifier | seeds | mean of the labels | mean of the seeds | toxic | mean of the seeds |
 |---|---|---|---|---|---|
