@@ -24,7 +24,6 @@ Pitfalls:
 - The anchors depend on the canvas size: from 32 pixels above 512, from 16 at 256 to 512, from 24 on smaller ones.
   Objects of less than half that size are hardly detected: choose a larger --image-size.
 - Only --preset any_orientation also mirrors top to bottom, for images without an up (microscopes, satellites).
-- Large images need a smaller --eval-batch-size: at 512 pixels, 500 images do not fit into 16 GB.
 - The measure is mAP, not accuracy or the loss, and it needs many more epochs than a classifier.
 """
 
@@ -67,6 +66,8 @@ DEFAULT = Settings(
     global_clipnorm=10.0,
     warmup=0.1,
     validation_fraction=0.1,
+    # Each batch is filled up to this size. Outputs of detectors are large: of 500 images of 512 pixels, over 16 GB.
+    eval_batch_size=32,
 )
 
 

@@ -96,6 +96,7 @@ class Task:
             optimizer="adam",
             schedule="cosine",
             monitor=self.metrics[0],
+            eval_batch_size=500,
             # The rate ends at zero, so the last epoch is the one to keep; a choice by validation scores adds noise.
             restore_best=False,
         )

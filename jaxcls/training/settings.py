@@ -292,7 +292,7 @@ class EvaluationSettings:
     """test the weights of the best epoch instead of the last"""
     tune_threshold: Literal["f1", "accuracy", "balanced_accuracy", "mcc"] | None = None
     """tune decision thresholds on the validation examples to maximize this metric; without it, they are 0.5"""
-    eval_batch_size: int = 500
+    eval_batch_size: int = UNSET
     """examples per evaluation step"""
 
 

@@ -80,7 +80,7 @@ def test_wrong_arguments_are_refused_with_the_correction(options, message):
             "for image_folder, csv, text_csv. Its data settings are --data-dir, --source, ",
         ),
         ("csv", {"data_dir": Path("x"), "data": Path("x.csv")}, "--task csv takes no --data-dir, which is for mnist, "),
-        ("text_csv", {"drop_column": ("x",)}, "takes no --drop-column, which is for csv."),
+        ("mnist", {"drop_column": ("x",)}, "takes no --drop-column, which is for csv, text_csv."),
         ("mnist", {"test_fraction": 0.2}, "Its data settings are --data-dir, --source, --validation-fraction."),
         ("chest_xray", {"uncertain": "ones"}, "which is for disease_tagging."),
     ],
