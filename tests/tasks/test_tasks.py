@@ -106,6 +106,13 @@ def test_every_recipe_task_modules_resolves(name):
             losses.find(resolved.loss, problem)
 
 
+@pytest.mark.parametrize("name", ["chest_xray", "disease_tagging", "image_folder"])
+def test_images_are_standardized_as_the_setting_says(name):
+    fit = tasks.get(name).fit_preprocessor
+    images = np.zeros((2, 4, 4, 1), np.uint8)
+    assert [fit(images, Settings(standardize=value)).per_image for value in ("image", "dataset")] == [True, False]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", tasks.TASKS)
 def test_every_task_has_a_valid_sample(name):
