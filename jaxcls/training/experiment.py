@@ -95,8 +95,9 @@ class Experiment:
     def step(self) -> TrainStep:
         """The pure training step ``(state, batch) -> (state, metrics)``, to be traced."""
         loss = objectives.total_loss(self.complete_objective)
-        step = steps.make_train_step(self.model, loss, self.optimizer, preprocess=self.preprocess, augment=self.augment)
-        return step if self.buckets is None else steps.bucketed(step, self.buckets)
+        return steps.make_train_step(
+            self.model, loss, self.optimizer, preprocess=self.preprocess, augment=self.augment, buckets=self.buckets
+        )
 
     @functools.cached_property
     def train_step(self) -> TrainStep:
@@ -304,10 +305,8 @@ class Experiment:
 
     def features_of_arrays(self, state: TrainState, arrays: PyTree) -> np.ndarray:
         """Returns the features of input arrays; see :meth:`features`."""
-        assert self.pretrained is not None
-        encode = self.pretrained.features
-        step = jax.jit(lambda params, model_state, inputs: encode(params, model_state, self.preprocess(inputs)))
-        features: np.ndarray = self._map_batches(step, steps.evaluated_weights(state), arrays, batch_size=64)
+        weights = steps.evaluated_weights(state)
+        features: np.ndarray = self._map_batches(self._features_step, weights, arrays, batch_size=64)
         return features
 
     def loss_and_metrics(self, state: TrainState, data: Examples) -> dict[str, float]:
@@ -373,6 +372,15 @@ class Experiment:
         return self._init.func.eval_shape(np.uint32(0), **self._init.keywords)
 
     @functools.cached_property
+    def constant_leaves(self) -> frozenset[str]:
+        """The paths of the leaves of a state that no step changes: those of frozen layers of a pretrained encoder."""
+        if self.pretrained is None:
+            return frozenset()
+        paths = [path for path, _ in jax.tree.leaves_with_path(self.state_shapes.model_state)]
+        frozen = [path for path in paths if self.pretrained.is_frozen([entry.key for entry in path])]
+        return frozenset(f".model_state{jax.tree_util.keystr(path)}" for path in frozen)
+
+    @functools.cached_property
     def _init(self) -> Any:
         # The seed is an argument, so that one compiled program serves all seeds.
         init = jax.jit(
@@ -383,6 +391,12 @@ class Experiment:
         # Looked for only where there are some, since that traces ``init`` once more.
         constants = steps.initial_constants(self.model) if self.pretrained else ()
         return functools.partial(init, constants=constants)
+
+    @functools.cached_property
+    def _features_step(self) -> Callable[..., jax.Array]:
+        assert self.pretrained is not None
+        encode = self.pretrained.features
+        return jax.jit(lambda params, model_state, inputs: encode(params, model_state, self.preprocess(inputs)))
 
     @functools.cached_property
     def _evaluation_step(self) -> Callable[..., tuple[PyTree, PyTree]]:

@@ -1,5 +1,6 @@
 """The training state and the pure functions of it: the step, many steps in one dispatch, and prediction."""
 
+import functools
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -147,6 +148,7 @@ def make_train_step(
     *,
     preprocess: Callable[[PyTree], PyTree] = identity,
     augment: Augment = no_augmentation,
+    buckets: Buckets | None = None,
 ) -> TrainStep:
     """The pure step ``(state, batch) -> (state, metrics)``.
 
@@ -158,6 +160,10 @@ def make_train_step(
         divides the loss of all. Only batch statistics and dropout are those of micro-batches.
       preprocess: a batch of input arrays -> what the model takes, such as uint8 to normalized float.
       augment: ``(key, inputs, labels) -> (inputs, labels)``, before ``preprocess``.
+      buckets: of padded examples: the loss and its gradient are computed of a batch that is cut to the first size that
+        holds its examples. What is cut off is padding, so a model that ignores padding gives the same. They are
+        compiled for every size; the update is compiled once. Little is saved unless the examples of a batch are of one
+        bucket: see :func:`bucketed_order`.
 
     Masked examples count neither in the loss nor in the statistics of :class:`jaxcls.models.layers.BatchNorm`, but do
     count in other layers that mix examples. A batch whose loss, gradient, update or model state is not finite changes
@@ -211,10 +217,18 @@ def make_train_step(
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
         _check_batch(batch)
         augment_key, model_key = step_keys(state)
-        inputs, labels = augment(augment_key, batch.inputs, batch.labels)
-        batch = batch._replace(inputs=inputs, labels=labels)
-        compute = differentiate if count == 1 else accumulate
-        model_state, (gradient, value, *sums) = compute(state.params, state.model_state, batch, model_key)
+
+        def computed(size: Size | None = None) -> tuple[PyTree, _Sums]:
+            inputs = batch.inputs if buckets is None or size is None else buckets.cut(batch.inputs, size)
+            inputs, labels = augment(augment_key, inputs, batch.labels)
+            compute = differentiate if count == 1 else accumulate
+            return compute(state.params, state.model_state, batch._replace(inputs=inputs, labels=labels), model_key)
+
+        if buckets is None:
+            model_state, (gradient, value, *sums) = computed()
+        else:
+            sized = [functools.partial(computed, size) for size in buckets.sizes]
+            model_state, (gradient, value, *sums) = jax.lax.switch(buckets.common_index(batch.inputs), sized)
         updates, opt_state = update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         opt_state = average_model_state(opt_state, model_state)
@@ -224,9 +238,13 @@ def make_train_step(
         norm = jnp.sqrt(_sum(jax.tree.map(jnp.square, widened(gradient))))
         # 0 times a number that is not finite is NaN.
         nothing = _sum(jax.tree.map(lambda update: 0 * update, updates))
-        apply = (examples > 0) & jnp.isfinite(value) & jnp.isfinite(norm + nothing) & _is_finite(model_state)
+        # What no step changes, such as frozen weights, is neither examined nor copied.
+        changed = jax.tree.map(lambda new, old: None if new is old else new, model_state, state.model_state)
+        apply = (examples > 0) & jnp.isfinite(value) & jnp.isfinite(norm + nothing) & _is_finite(changed)
         old = (state.params, state.model_state, state.opt_state)
-        selected = jax.tree.map(lambda new, old: jnp.where(apply, new, old), (params, model_state, opt_state), old)
+        selected = jax.tree.map(
+            lambda new, old: old if new is old else jnp.where(apply, new, old), (params, model_state, opt_state), old
+        )
         after = TrainState(state.step + (examples > 0), state.key, *selected)
         return after, StepMetrics(value, norm, apply, examples, *sums)
 
@@ -260,22 +278,6 @@ def epoch_order(key: jax.Array, epoch: jax.Array, count: int) -> jax.Array:
     """
     _, order_key = _streams(key)
     return jax.random.permutation(jax.random.fold_in(order_key, epoch), count)
-
-
-def bucketed(train_step: TrainStep, buckets: Buckets) -> TrainStep:
-    """The step on a batch of padded examples, cut to the first size of the buckets that holds them all.
-
-    What is cut off is padding, so a model that ignores padding gives the same. The steps of all sizes are compiled into
-    one program. Little is saved unless the examples of a batch are of one bucket: see :func:`bucketed_order`.
-    """
-
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
-        def cut(size: Size) -> TrainStep:
-            return lambda state, batch: train_step(state, batch._replace(inputs=buckets.cut(batch.inputs, size)))
-
-        return jax.lax.switch(buckets.common_index(batch.inputs), [cut(size) for size in buckets.sizes], state, batch)
-
-    return step
 
 
 def bucketed_order(key: jax.Array, epoch: jax.Array, buckets: jax.Array, batch_size: int) -> jax.Array:

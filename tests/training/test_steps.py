@@ -382,7 +382,7 @@ def test_each_sequence_has_the_first_width_that_holds_it(sequences):
 
 def test_a_step_on_sequences_that_are_cut_is_the_step_on_all_of_them(sequences):
     _, step, state = make(Bag)
-    cut = jax.jit(steps.bucketed(step, BUCKETS))
+    cut = jax.jit(make(Bag, buckets=BUCKETS)[1])
     labels = jnp.asarray(np.arange(COUNT) % 3)
     data = batching.examples(jnp.asarray(sequences), labels, jnp.ones(COUNT))
     for rows in (np.arange(3), np.arange(5), np.arange(9)):
