@@ -12,6 +12,9 @@ import numpy as np
 
 from jaxcls._utils import environment, files
 
+# The hash of what a row is computed of. NumPy drops zeros at the end of bytes, and treats those without them as equal.
+ROW_KEY = np.dtype("S16")
+
 logger = logging.getLogger(__name__)
 
 
@@ -37,6 +40,54 @@ def cached(folder: str, key: Any, compute: Callable[[], Sequence[np.ndarray]]) -
     except OSError as error:
         logger.warning("%s: cannot be written (%s), and will be computed again", path, error.strerror or error)
     return arrays
+
+
+def cached_rows(folder: str, key: Any, row_keys: np.ndarray, compute: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Returns a row for each key; only those are computed that are in no file of an earlier call.
+
+    A file is an array of keys and rows, mapped into memory, whose name is its SHA-256. Damaged ones are ignored, and a
+    cache that cannot be written is no error.
+
+    Args:
+      folder: in the cache directory.
+      key: all that decides a row besides its own key, as JSON values.
+      row_keys: of type ROW_KEY, (N,).
+      compute: ``indices of row_keys -> rows``, one for each.
+    """
+    path = environment.cache_directory() / folder / hashlib.sha256(json.dumps(key).encode()).hexdigest()
+    # Equal rows are computed once.
+    keys, first, inverse = np.unique(row_keys, return_index=True, return_inverse=True)
+    known, rows = np.zeros(len(keys), bool), None
+    for file in path.glob("*.npy"):
+        try:
+            stored = np.load(file, mmap_mode="r", allow_pickle=False)
+            if _sha256(stored) != file.stem:
+                continue
+        except (OSError, ValueError):
+            continue
+        _, here, there = np.intersect1d(keys, stored["key"], assume_unique=True, return_indices=True)
+        if rows is None:
+            rows = np.empty((len(keys), *stored["row"].shape[1:]), stored["row"].dtype)
+        rows[here], known[here] = stored["row"][there], True
+    if not known.all():
+        computed = compute(first[~known])
+        if rows is None:
+            rows = np.empty((len(keys), *computed.shape[1:]), computed.dtype)
+        rows[~known] = computed
+        added = np.empty(len(computed), [("key", ROW_KEY), ("row", computed.dtype, computed.shape[1:])])
+        added["key"], added["row"] = keys[~known], computed
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            with files.replacing(path / f"{_sha256(added)}.npy") as temporary:
+                np.save(temporary, added)
+        except OSError as error:
+            logger.warning("%s: cannot be written (%s), and will be computed again", path, error.strerror or error)
+    assert rows is not None
+    return rows[inverse]
+
+
+def _sha256(array: np.ndarray) -> str:
+    return hashlib.sha256(array.view(np.uint8).data).hexdigest()
 
 
 def _read(path: Path) -> list[np.ndarray] | None:

@@ -11,7 +11,7 @@ import os
 import re
 import resource
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -80,6 +80,8 @@ class CheckpointManager:
       best_mode: 'max' if greater values of that metric are better, 'min' if smaller ones are.
       identity: JSON values by name that identify the run, such as its seed. They are saved with each checkpoint, and
         a checkpoint with other values is refused; a name that it lacks is not compared.
+      constant: the paths of leaves that never change, such as frozen weights. Their hashes alone are saved: `restore`
+        takes the leaves from `like`, and refuses others than those of the run.
       read_only: only restore; the directory is neither locked nor changed, and damaged checkpoints are not moved.
 
     Raises:
@@ -105,6 +107,7 @@ class CheckpointManager:
         best_metric: str | None = None,
         best_mode: str = "max",
         identity: Mapping[str, Any] | None = None,
+        constant: Collection[str] = (),
         read_only: bool = False,
     ) -> None:
         if max_to_keep < 1:
@@ -116,6 +119,7 @@ class CheckpointManager:
         self._sign = -1 if best_mode == "max" else 1
         # Through JSON, so that it compares with an identity that was read from a checkpoint.
         self._identity: dict[str, Any] = json.loads(json.dumps(dict(identity or {})))
+        self._constant = constant
         self._records: dict[int, Record] = {}
         self._quarantined: list[Quarantined] = []
         self._pending: tuple[Record, Any] | None = None
@@ -166,7 +170,7 @@ class CheckpointManager:
             raise InputError(f"this process may open only {soft} files at a time; allow it 1024 (ulimit -n).")
         # The newest, the best, and the one that is written before an old one is deleted.
         count = self._max_to_keep + (self._best_metric is not None) + 1
-        needed = count * sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        needed = count * sum(leaf.nbytes for leaf in self._varying(leaves_by_path(state)).values())
         used = sum(path.lstat().st_size for step in self._records for path in self._path(step).rglob("*"))
         available = used + shutil.disk_usage(self._directory).free
         if needed > available:
@@ -223,7 +227,10 @@ class CheckpointManager:
         try:
             # A flat list: Orbax joins nested names with dots, and so confuses {"a.b": x} with {"a": {"b": x}}.
             response = ocp.save_async(
-                self._path(step), list(leaves.values()), checkpointable_name=_STATE, custom_metadata=packed
+                self._path(step),
+                list(self._varying(leaves).values()),
+                checkpointable_name=_STATE,
+                custom_metadata=packed,
             )
         except _WRITE_ERRORS as error:
             self._save_failed(step, error)
@@ -237,7 +244,7 @@ class CheckpointManager:
 
         Args:
           like: a state of the same structure, of arrays or `jax.ShapeDtypeStruct`. Each leaf is restored with the
-            sharding of its counterpart, or to the first device if that has none.
+            sharding of its counterpart, or to the first device if that has none. Constant leaves must be arrays.
           best: restore the one with the best `best_metric` instead.
 
         Raises:
@@ -298,6 +305,9 @@ class CheckpointManager:
         # A failed save was logged, and must not hide an error that is being raised already.
         with contextlib.suppress(*([] if kind is None else [CheckpointError])):
             self.close()
+
+    def _varying(self, leaves: Mapping[str, Any]) -> dict[str, Any]:
+        return {path: leaf for path, leaf in leaves.items() if path not in self._constant}
 
     def _path(self, step: int) -> Path:
         return self._directory / str(step)
@@ -370,7 +380,14 @@ class CheckpointManager:
     def _load(self, record: Record, like: Mapping[str, Any]) -> dict[str, jax.Array]:
         from orbax.checkpoint import v1 as ocp
 
-        path, saved = self._path(record.step), record.leaves
+        path, saved = self._path(record.step), self._varying(record.leaves)
+        constant = {name: leaf for name, leaf in like.items() if name not in saved}
+        foreign = [name for name, type_and_hash in hashed(constant).items() if type_and_hash != record.leaves[name]]
+        if foreign:
+            raise InputError(
+                f"checkpoint {path} is of other frozen weights ({len(foreign)} of {len(constant)} leaves differ: "
+                f"{foreign[0]} first); give the pretrained encoder that it was trained with, or another directory."
+            )
         abstract = [abstract_leaf(name, like[name]) for name in saved]
         arrays = read(path, lambda: ocp.load(path, abstract, checkpointable_name=_STATE))
         # Orbax gives a key the sharding of its data, which has one axis more than the key and fits no other call.
@@ -381,7 +398,7 @@ class CheckpointManager:
         changed = [name for name, type_and_hash in hashed(loaded).items() if type_and_hash != saved[name]]
         if changed:
             raise Damaged(f"the bits of {len(changed)} of {len(saved)} leaves have changed: {changed[0]} first")
-        return loaded
+        return loaded | constant
 
     def _quarantine(self, step: int, reason: str) -> None:
         names = (self._directory / f"{step}.damaged-{n}" for n in itertools.count(1))

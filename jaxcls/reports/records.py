@@ -16,7 +16,9 @@ _INTERVAL = ([float, float], None)
 _POINTS = [[float, float]]
 
 # The configuration is free, except for what a report shows of it outside the table of settings.
-CONFIG: Schema = {"task?": str, "model?": str, "seed?": int, "tune_threshold?": str}
+CONFIG: Schema = {
+    "task?": str, "model?": str, "seed?": int, "tune_threshold?": str, "pretrained?": str, "max_length?": int,
+}  # fmt: skip
 DATA = {"source": str, "location": str, "note": str, "synthetic": bool, "sha256": {str: str}, "duplicates_in_test": int}
 # Several outputs have their problems and class names by output.
 PREDICTOR: Schema = {
@@ -46,7 +48,14 @@ RESULTS: Schema = {
     "thresholds": (float, [float], {str: _THRESHOLDS}),
     "outputs?": {str: {}},
 }
-SUMMARY: Schema = {"headline": [str], "parameters": int, "recipe": {str: ANYTHING}, "outputs?": {str: {}}}
+SUMMARY: Schema = {
+    "headline": [str],
+    "parameters": int,
+    "frozen?": int,
+    "truncated?": {str: float},
+    "recipe": {str: ANYTHING},
+    "outputs?": {str: {}},
+}
 
 # The results and the summary of one output.
 _LABEL_SCORES = ("precision", "recall", "f1", "roc_auc", "average_precision", "specificity")

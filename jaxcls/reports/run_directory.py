@@ -222,7 +222,7 @@ class Records(NamedTuple):
 
     Attributes:
       path: the run's directory.
-      config, environment, data, results, summary: the files with these names.
+      config, environment, data, predictor, results, summary: the files with these names.
       history: the lines of metrics.jsonl.
     """
 
@@ -230,6 +230,7 @@ class Records(NamedTuple):
     config: dict[str, Any]
     environment: dict[str, Any]
     data: dict[str, Any]
+    predictor: dict[str, Any]
     history: list[dict[str, Any]]
     results: dict[str, Any]
     summary: dict[str, Any]
@@ -257,7 +258,7 @@ def read_records(path: Path) -> Records:
         for number, line in enumerate(lines, 1)
     ]
     environment = _read(path / "environment.json", records.ENVIRONMENT)
-    return Records(path, run.config, environment, run.data, history, results, summary)
+    return Records(path, run.config, environment, run.data, run.predictor, history, results, summary)
 
 
 def write_evaluation(path: Path, split: str, results: Mapping[str, Any]) -> Path:

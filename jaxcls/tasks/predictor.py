@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import math
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from jaxcls import tasks
 from jaxcls._utils import files, schemas
 from jaxcls._utils.errors import InputError, error_context
 from jaxcls.checkpoints import CheckpointManager, Restored
+from jaxcls.checkpoints.record import leaves_by_path
 from jaxcls.data import adapters
 from jaxcls.data.dataset import Unlabeled
 from jaxcls.data.datasets import object_detection
@@ -24,7 +26,7 @@ from jaxcls.export.exportable import Exportable
 from jaxcls.kernels import native
 from jaxcls.reports import run_directory
 from jaxcls.reports.run_directory import FinishedRun
-from jaxcls.tasks import build
+from jaxcls.tasks import build, pretrained
 from jaxcls.tasks.task import Task
 from jaxcls.training import objective as objectives
 from jaxcls.training import problems
@@ -159,24 +161,31 @@ class LastState(NamedTuple):
     data: dict[str, Any]
 
 
-def load_last(path: Path) -> LastState:
+def load_last(path: Path, source: pretrained.Source | None = None) -> LastState:
     """Loads the last state of a finished or stopped run of a task.
 
+    Args:
+      source: the checkpoint of a pretrained encoder, which has the weights that the run did not change.
+
     Raises:
-      InputError: there is no run of a task in the directory, or it has saved no state.
+      InputError: there is no run of a task in the directory, it has saved no state, or it is of another encoder.
       CheckpointError: the checkpoints are damaged.
     """
     saved = run_directory.read(path, finished=False)
     settings = settings_from_record(saved.config, where=str(path / "config.toml"))
     # Its state has the same form at any rate.
-    optimizer = build.optimizer_of(settings, optax.constant_schedule(1.0), saved.predictor.get("pretrained"))
-    _, settings, experiment = _of_task(saved, path, optimizer)
-    restored = _restored(path, path / "checkpoints", experiment.state_shapes)
+    record = saved.predictor.get("pretrained")
+    if record is not None and source is None:
+        raise InputError(f"{path} is of a pretrained encoder: give it by --pretrained, as in that run.")
+    optimizer = build.optimizer_of(settings, optax.constant_schedule(1.0), record)
+    _, settings, experiment = _of_task(saved, path, optimizer, source if record else None)
+    like = experiment.init(settings.seed) if experiment.constant_leaves else experiment.state_shapes
+    restored = _restored(path, path / "checkpoints", like, experiment.constant_leaves)
     return LastState(restored.state, restored.metadata["history"], experiment, settings, saved.data)
 
 
 def _of_task(
-    saved: FinishedRun, path: Path, optimizer: optax.GradientTransformation
+    saved: FinishedRun, path: Path, optimizer: optax.GradientTransformation, source: pretrained.Source | None = None
 ) -> tuple[Task, Settings, Experiment]:
     """Returns the task and the settings of a run, and an experiment that has its preprocessor and no loss."""
     where = str(path / "config.toml")
@@ -196,7 +205,14 @@ def _of_task(
         )
     names = _class_names(saved)
     experiment = build.with_objective(
-        task, settings, preprocessor, names, _without_loss(problem), optimizer, saved.predictor.get("pretrained")
+        task,
+        settings,
+        preprocessor,
+        names,
+        _without_loss(problem),
+        optimizer,
+        saved.predictor.get("pretrained"),
+        source,
     )
     return task, settings, experiment
 
@@ -237,23 +253,29 @@ def _class_names(saved: FinishedRun) -> Any:
     return tuple(names or ())
 
 
-def _restored(path: Path, folder: Path, shapes: PyTree) -> Restored:
-    """Restores the newest checkpoint in a folder of a run, of these shapes, on every device."""
-    _check_size(shapes, path, folder)
+def _restored(path: Path, folder: Path, like: PyTree, constant: Collection[str] = ()) -> Restored:
+    """Restores the newest checkpoint in a folder of a run, on every device.
+
+    Args:
+      like: the shapes of the leaves, or a state with those that are constant.
+    """
+    _check_size(like, path, folder, constant)
     replicated, _ = shardings()
-    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated), shapes)
-    with CheckpointManager(folder, read_only=True) as checkpoints:
+    if not constant:
+        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated), like)
+    with CheckpointManager(folder, read_only=True, constant=constant) as checkpoints:
         restored = checkpoints.restore(like=like)
     if restored is None:
         raise InputError(f"{folder} holds no weights; train again into another --run-dir.")
     return restored
 
 
-def _check_size(shapes: PyTree, path: Path, folder: Path) -> None:
+def _check_size(shapes: PyTree, path: Path, folder: Path, constant: Collection[str]) -> None:
     """Compares the size of the weight files with the declared shapes, before another library opens the files."""
     inside = [folder, *sorted(folder.rglob("*"))]
     files.all_inside(path, inside)
-    held, declared = sum(file.stat().st_size for file in inside), _bytes(shapes)
+    saved = {name: leaf for name, leaf in leaves_by_path(shapes).items() if name not in constant}
+    held, declared = sum(file.stat().st_size for file in inside), _bytes(saved)
     if declared > max(_MIN_WEIGHT_BYTES, _MAX_EXPANSION * held):
         raise InputError(
             f"{path} declares weights of {declared:,} bytes, and {folder} holds {held:,}; it is damaged. Give "

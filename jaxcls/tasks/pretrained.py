@@ -8,6 +8,7 @@ learns the classifier alone: the fastest. --lora-rank 8 learns small changes of 
 """
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -15,10 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcls._utils.array_cache import cached
+from jaxcls._utils.array_cache import ROW_KEY, cached_rows
 from jaxcls._utils.clock import clock
 from jaxcls._utils.errors import InputError, flag
-from jaxcls.data.batching import Examples
+from jaxcls.data.batching import Buckets, Examples
 from jaxcls.data.preprocessing import Preprocessor, images, texts
 from jaxcls.models import pretrained
 from jaxcls.models.pretrained import FineTuning, PretrainedModel, architecture, checkpoint
@@ -28,7 +29,7 @@ from jaxcls.tasks.task import Task, required
 from jaxcls.training import settings as all_settings
 from jaxcls.training import steps
 from jaxcls.training.experiment import Experiment
-from jaxcls.training.run import RunData, sha256
+from jaxcls.training.run import RunData
 from jaxcls.training.settings import FineTuningSettings, Settings
 from jaxcls.training.steps import TrainState
 
@@ -156,23 +157,25 @@ def on_features(
 ) -> tuple[Experiment, RunData]:
     """Returns the experiment and the data with the features of a frozen encoder in place of its inputs.
 
-    The features are saved in the cache directory, with their SHA-256.
+    The features of every example are saved in the cache directory: with another seed or more data, only those of new
+    examples are computed.
     """
     assert experiment.pretrained is not None
     assert experiment.preprocessor is not None
-    decides = [experiment.pretrained.record["sha256"], experiment.preprocessor.as_record()]
-    decides += [settings.pooling, settings.dtype, jax.__version__]
+    # Without the widths of batches: the one of an example is in its key.
+    record = {name: value for name, value in experiment.preprocessor.as_record().items() if name != "widths"}
+    decides = [experiment.pretrained.record["sha256"], record, settings.pooling, settings.dtype, jax.__version__]
 
     def replaced(examples: Examples | None) -> Examples | None:
         if examples is None:
             return None
 
-        def compute() -> list[np.ndarray]:
-            with clock(f"computing the features of {len(examples):,} examples", say):
-                return [experiment.features_of_arrays(state, examples.inputs)]
+        def compute(rows: np.ndarray) -> np.ndarray:
+            with clock(f"computing the features of {len(rows):,} of {len(examples):,} examples", say):
+                return experiment.features_of_arrays(state, examples.inputs[rows])
 
-        (features,) = cached("features", [decides, sha256(examples.inputs)], compute)
-        return Examples(features, *tuple(examples)[1:])
+        keys = _example_keys(examples.inputs, experiment.buckets)
+        return Examples(cached_rows("features", decides, keys, compute), *tuple(examples)[1:])
 
     learner = dataclasses.replace(
         experiment, preprocess=steps.identity, augment=steps.no_augmentation, tta=(), buckets=None, preprocessor=None
@@ -180,6 +183,16 @@ def on_features(
     train = replaced(data.train)
     assert train is not None
     return learner, RunData(train, replaced(data.validation), replaced(data.test))
+
+
+def _example_keys(inputs: np.ndarray, buckets: Buckets | None) -> np.ndarray:
+    """Returns a hash of each example, bytes (N,), with the padding that it has in a batch."""
+    if buckets is None:
+        rows: Any = inputs[:, None]
+    else:
+        sizes = [buckets.sizes[index] for index in buckets.indices(inputs)]
+        rows = (buckets.cut(inputs[row : row + 1], size) for row, size in enumerate(sizes))
+    return np.array([hashlib.blake2b(row.tobytes(), digest_size=ROW_KEY.itemsize).digest() for row in rows], ROW_KEY)
 
 
 def learning_rate_scale(record: Mapping[str, Any], settings: Settings, updates_per_epoch: int = 0) -> Any:

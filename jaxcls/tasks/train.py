@@ -59,6 +59,16 @@ def train_task(
     assert experiment.preprocessor is not None
     with error_context(provenance.location), clock("preprocessing the validation and test examples", say):
         validation, test = (build.preprocess(experiment.preprocessor, one) for one in splits[1:])
+    truncated = {}
+    if resolved.max_length is not None and experiment.buckets is not None:
+        arrays = {"training": built.train.inputs, "validation": validation.inputs, "test": test.inputs}
+        lengths = {name: experiment.buckets.extents(inputs) for name, inputs in arrays.items()}
+        truncated = {name: float((length >= resolved.max_length).mean()) for name, length in lengths.items()}
+        if truncated["training"]:
+            share = f"{truncated['training']:.1%}"
+            say(
+                f"{share} of the training texts reach --max-length {resolved.max_length}; longer ones lose their middle"
+            )
 
     state, history, continued = experiment.init(resolved.seed), [], None
     if earlier is not None:
@@ -109,7 +119,12 @@ def train_task(
         FitConfig(**{name: values[name] for name in FitConfig._fields}),
         run_directory,
         Reported(
-            splits._asdict(), provenance.synthetic, copies, headline=task.metrics, differs_from_preset=differences
+            splits._asdict(),
+            provenance.synthetic,
+            copies,
+            headline=task.metrics,
+            differs_from_preset=differences,
+            truncated=truncated,
         ),
         identity | {"data": provenance.sha256, "continue_from": continued, "pretrained": checkpoint},
         options=resolved,
@@ -123,7 +138,8 @@ def train_task(
 def _earlier(user_settings: Settings) -> LastState:
     """Loads the run to continue from, with which the settings must agree in what it learned."""
     assert user_settings.continue_from is not None
-    earlier = predictor.load_last(user_settings.continue_from)
+    source = None if user_settings.pretrained is None else pretrained.find(user_settings)
+    earlier = predictor.load_last(user_settings.continue_from, source)
     _, resolved = build.resolve(user_settings)
     for name in settings.SHARED:
         before = getattr(earlier.settings, name)

@@ -14,6 +14,7 @@ from jaxcls._utils import files
 from jaxcls._utils.errors import InputError, flag
 from jaxcls._utils.interruption import watched
 from jaxcls.checkpoints import CheckpointError, CheckpointManager
+from jaxcls.checkpoints.record import leaves_by_path
 from jaxcls.data.batching import Examples, copies
 from jaxcls.data.dataset import Split
 from jaxcls.kernels import native
@@ -54,6 +55,7 @@ class Reported(NamedTuple):
       test_split: the name of the split that is tested.
       headline: the metrics that count most.
       differs_from_preset: settings that differ from the preset, with the preset's values.
+      truncated: the share of texts that are as long as the longest that is used, by split.
     """
 
     splits: Mapping[str, Split]
@@ -62,6 +64,7 @@ class Reported(NamedTuple):
     test_split: str = "test"
     headline: Sequence[str] = ()
     differs_from_preset: Mapping[str, Any] = {}
+    truncated: Mapping[str, float] = {}
 
 
 class Result(NamedTuple):
@@ -149,17 +152,23 @@ def train_and_test(
     class_names = saving.class_names_of(experiment, data.train)
     problem = problems.get(problem_name, class_names)
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    frozen = sum(leaf.size for path, leaf in leaves_by_path(state).items() if path in experiment.constant_leaves)
+    whole = f" that learn, of {count + frozen:,}" if frozen else ""
     with (
         watched(options.stall_seconds) as alive,
         # It holds a lock: from here on no other run writes to this directory.
         CheckpointManager(
-            directory.checkpoints, best_metric=config.monitor, best_mode=config.mode, identity=identity
+            directory.checkpoints,
+            best_metric=config.monitor,
+            best_mode=config.mode,
+            identity=identity,
+            constant=experiment.constant_leaves,
         ) as checkpoints,
     ):
         checkpoints.check_resources(state)
         directory.begin()
         say(
-            f"{experiment.settings.get('model', 'model')}: {count:,} parameters, "
+            f"{experiment.settings.get('model', 'model')}: {count:,} parameters{whole}, "
             f"{experiment.settings.get('dtype', 'float32')}, on {jax.device_count()} {jax.devices()[0].device_kind}; "
             f"{len(data.train):,} training and {len(data.validation or ()):,} validation examples"
         )
@@ -223,6 +232,8 @@ def train_and_test(
         summary = problem.summarize(report, scores, reported.splits, thresholds) | {
             "headline": [name for name in reported.headline if name in report["metrics"]],
             "parameters": count,
+            "frozen": frozen,
+            "truncated": dict(reported.truncated),
             "recipe": dict(reported.differs_from_preset),
         }
         with _written(checkpoints):

@@ -102,6 +102,16 @@ class TestRoundTrip:
                 assert (restored.metrics, restored.quarantined) == ({"loss": 0.5}, ())
                 restored.metadata["history"].clear()  # must not affect the next restore
 
+    def test_constant_leaves_are_those_of_the_caller_and_others_are_refused(self, tmp_path):
+        state = {"frozen": jax.random.normal(jax.random.key(0), (100_000,)), "head": jnp.ones(3)}
+        with CheckpointManager(tmp_path, constant=["['frozen']"]) as saved:
+            saved.save(1, state, wait=True)
+            assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) < 100_000
+            assert_same(saved.restore(state | {"head": jnp.zeros(3)}).state, state)
+            with pytest.raises(InputError, match=r"other frozen weights \(1 of 1 leaves differ: \['frozen'\]"):
+                saved.restore(state | {"frozen": state["frozen"].at[7].add(1)})
+            assert_same(saved.restore(state).state, state)
+
     def test_names_with_dots_and_slashes_are_distinguished(self, tmp_path):
         state = {"a.b": jnp.ones(2), "a": {"b": jnp.zeros(3)}, "a/b": jnp.ones(1)}
         with CheckpointManager(tmp_path) as saved:

@@ -113,6 +113,7 @@ def made(
             "note": note,
             "duplicates_in_test": 0,
         },
+        predictor={"problem": problem, "class_names": None, "preprocessor": None},
         history=history,
         results=report
         | {

@@ -187,6 +187,22 @@ def test_copies_of_training_examples_are_reported():
     assert "7 of the 120 test examples are also training examples." in texts(parsed(html_report.render(records)))
 
 
+def test_a_pretrained_encoder_its_frozen_parameters_and_cut_texts_are_shown():
+    run = made("binary", names=("bad", "good"))
+    run.predictor["pretrained"] = {"revision": "abc123", "sha256": {"model.safetensors": "1" * 64}, "config": {}}
+    run.summary.update(frozen=22_000_000, truncated={"training": 0.031, "test": 0.0})
+    run.config["max_length"] = 256
+    shown = " ".join(texts(parsed(html_report.render(run))))
+    for words in (
+        "1,234 parameters that learn, of 22,001,234",
+        "revision abc123",
+        "1" * 64,
+        "3.1% of the training texts",
+    ):
+        assert words in shown
+    assert "Pretrained encoder" not in texts(parsed(html_report.render(made())))
+
+
 def test_settings_that_differ_from_the_preset_are_marked():
     changed = of_class(parsed(html_report.render(made(epochs=3))), "changed")
     assert ["".join(element.itertext()) for element in changed] == ["epochs3preset: 12", "b10.9preset: not set"]

@@ -1,6 +1,7 @@
 """A task with a pretrained encoder, from the command line to its exports."""
 
 import csv
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -14,10 +15,14 @@ from PIL import Image
 from pretrained_oracle import FIXTURES
 from safetensors.numpy import load_file
 
+from jaxcls._utils import environment
 from jaxcls.cli.main import main
 from jaxcls.models import pretrained
 from jaxcls.reports import run_directory
-from jaxcls.tasks import predictor
+from jaxcls.tasks import build, predictor
+from jaxcls.tasks import pretrained as pretrained_task
+from jaxcls.training.run import RunData
+from jaxcls.training.settings import Settings
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +94,19 @@ def test_the_weights_are_exported_in_the_layout_of_the_checkpoint(run, encoder, 
         assert "base_model.model.classifier.weight" in names
 
 
+def test_a_run_continues_from_another_with_the_weights_that_it_did_not_change(run, data, encoder, tmp_path):
+    mode, directory = run
+    words = [*MODES[mode], "--continue-from", directory, "--epochs", "1"]
+    assert train(data, encoder, tmp_path / "next", *words) == 0
+    before, after = (predictor.load(folder).weights["model_state"] for folder in (directory, tmp_path / "next"))
+    assert jax.tree.all(jax.tree.map(lambda one, other: (one == other).all(), before, after))
+    saved, whole = (
+        sum(path.stat().st_size for path in (directory / name).rglob("*") if path.is_file())
+        for name in ("checkpoints", "model")
+    )
+    assert (saved < 2 * whole) == (mode != "all")
+
+
 def test_the_same_command_continues_and_another_checkpoint_is_refused(run, data, encoder, tmp_path, capsys):
     mode, directory = run
     assert train(data, encoder, directory, *MODES[mode]) == 0
@@ -102,11 +120,31 @@ def test_the_same_command_continues_and_another_checkpoint_is_refused(run, data,
 def test_a_killed_run_ends_with_the_same_bits(data, encoder, tmp_path):
     hashes = []
     for name, stops in (("whole", []), ("stopped", [1, 2])):
-        for epochs in stops:
-            train(data, encoder, tmp_path / name, "--schedule", "constant", "--warmup", "0", "--epochs", str(epochs))
-        train(data, encoder, tmp_path / name, "--schedule", "constant", "--warmup", "0", "--epochs", "3")
+        for epochs in (*stops, 3):
+            options = ["--schedule", "constant", "--warmup", "0", "--freeze", "1", "--epochs", epochs]
+            assert train(data, encoder, tmp_path / name, *options) == 0
         hashes.append(run_directory.read_records(tmp_path / name).results["params_sha256"])
     assert hashes[0] == hashes[1]
+
+
+def test_features_are_cached_by_example(data, encoder, tmp_path, monkeypatch):
+    monkeypatch.setattr(environment, "cache_directory", lambda: tmp_path)
+    user = Settings(task="text_csv", data=data, text_column="text", label_column="label", pretrained=str(encoder))
+    built = build.build(dataclasses.replace(user, freeze="backbone"), say=lambda line: None)
+
+    def features(rows):
+        examples = jax.tree.map(lambda leaf: leaf[rows], built.train)
+        arguments = (built.experiment.init(0), RunData(examples), built.settings, lambda line: None)
+        return pretrained_task.on_features(built.experiment, *arguments)[1].train.inputs
+
+    whole = features(slice(None))
+    (path,) = tmp_path.rglob("*.npy")
+    np.testing.assert_array_equal(features(slice(30, 10, -1)), whole[30:10:-1])
+    assert [*tmp_path.rglob("*.npy")] == [path]
+    # A damaged file is not read, and in other batches the features are the same.
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    np.testing.assert_array_equal(features(slice(40, 5, -1)), whole[40:5:-1])
+    assert len([*tmp_path.rglob("*.npy")]) == 2
 
 
 @pytest.mark.parametrize(

@@ -70,12 +70,14 @@ class PretrainedModel(Model):
       architecture: that of the checkpoint.
       settings: what of it learns.
       features: ``(params, model_state, inputs) -> (N, features)``, what the classifier takes.
+      is_frozen: the path of a parameter or a statistic -> whether it does not change in training.
       record: of the checkpoint, see :attr:`jaxcls.models.pretrained.checkpoint.Checkpoint.record`.
     """
 
     architecture: Architecture
     settings: "FineTuning"
     features: Callable[..., jax.Array]
+    is_frozen: Callable[[Sequence[Any]], bool]
     record: Mapping[str, Any]
 
     def tensors(self, params: PyTree, model_state: PyTree) -> dict[str, np.ndarray]:
@@ -217,7 +219,7 @@ def build(
     rank = settings.lora_rank
     depth = _frozen_depth(architecture, "backbone" if rank else settings.freeze)
 
-    def frozen(path: tuple[Any, ...]) -> bool:
+    def is_frozen(path: Sequence[Any]) -> bool:
         module, _, name = weights.dotted([jax.tree_util.DictKey(key) for key in path]).partition(".")
         return module == "backbone" and architecture.depth(name) <= depth
 
@@ -227,7 +229,7 @@ def build(
                 architecture, num_classes, pooling=settings.pooling, dropout=dropout, dtype=dtype, rngs=rngs
             ),
             remat=remat,
-            frozen=frozen,
+            frozen=is_frozen,
         )
 
     model, encoder = functions(Classifier), functions(_Encoder)
@@ -235,7 +237,7 @@ def build(
     if rank is not None:
         model = lora.adapt(model, rank=rank, alpha=settings.alpha, targets=settings.lora_targets)
     made = PretrainedModel(*model)
-    made.architecture, made.settings, made.record = architecture, settings, record
+    made.architecture, made.settings, made.record, made.is_frozen = architecture, settings, record, is_frozen
     made.features = lambda params, model_state, inputs: encoder.apply(*settings.merged(params, model_state), inputs)[0]
     return made
 
