@@ -129,7 +129,7 @@ def test_a_killed_run_ends_with_the_same_bits(data, encoder, tmp_path):
 
 def test_features_are_cached_by_example(data, encoder, tmp_path, monkeypatch):
     monkeypatch.setattr(environment, "cache_directory", lambda: tmp_path)
-    user = Settings(task="text_csv", data=data, text_column="text", label_column="label", pretrained=str(encoder))
+    user = Settings(task="text_csv", data=data, text_column="text", label_column=("label",), pretrained=str(encoder))
     built = build.build(dataclasses.replace(user, freeze="backbone"), say=lambda line: None)
 
     def features(rows):
