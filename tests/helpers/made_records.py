@@ -113,7 +113,7 @@ def made(
             "note": note,
             "duplicates_in_test": 0,
         },
-        predictor={"problem": problem, "class_names": None, "preprocessor": None},
+        predictor={"problem": problem, "class_names": names, "preprocessor": {"type": kind}},
         history=history,
         results=report
         | {

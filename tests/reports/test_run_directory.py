@@ -100,16 +100,16 @@ def test_report_of_a_compiled_run_on_arrays(begun):
 )
 def test_records_are_read_as_they_were_written(tmp_path, problem, names):
     records = made_records.made(problem, names=names)
-    predictor = {"problem": problem, "class_names": names, "preprocessor": {"type": "images"}}
     run = RunDirectory(
-        tmp_path, records.config, environment=records.environment, data=records.data, predictor=predictor
+        tmp_path, records.config, environment=records.environment, data=records.data, predictor=records.predictor
     )
     run.begin()
     run.write_history(records.history)
     run.write_results(records.results, records.summary)
     read = run_directory.read_records(tmp_path)
+    written = ("predictor", "results", "summary")
     assert read == records._replace(
-        path=tmp_path, **json.loads(json.dumps({"results": records.results, "summary": records.summary}))
+        path=tmp_path, **json.loads(json.dumps({name: getattr(records, name) for name in written}))
     )
     assert html_report.render(read) == html_report.render(read._replace(results=records.results))
 
