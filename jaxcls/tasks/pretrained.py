@@ -44,6 +44,7 @@ _COMMON = {
     "batch_size": 32, "pooling": "mean",
 }  # fmt: skip
 _TEXT_RATES = {"all": (3, 5e-5), "lora": (4, 1e-3), "backbone": (20, 1e-3)}
+_BERT_WIDTH = 768
 _IMAGE_RATES = {"all": (8, 3e-4), "lora": (8, 2e-3), "backbone": (30, 1e-3)}
 
 
@@ -75,6 +76,10 @@ def specialize(task: Task, settings: Settings) -> Task:
     mode = "lora" if settings.lora_rank else "backbone" if settings.freeze == "backbone" else "all"
     epochs, rate = (_TEXT_RATES if task.pretrained == "texts" else _IMAGE_RATES)[mode]
     changes: dict[str, Any] = {"epochs": epochs, "learning_rate": rate, "freeze": settings.freeze or "nothing"}
+    if mode == "all" and source.architecture.width:
+        # The best rate falls with the width (Yang et al. 2022, arXiv 2203.03466): on SST-2, MiniLM (384) has a better
+        # validation accuracy with 1e-4 than with 5e-5, which suits BERT-base (768).
+        changes["learning_rate"] = rate * _BERT_WIDTH / source.architecture.width
     if task.pretrained == "texts":
         changes |= {"max_length": min(_MAX_LENGTH, source.architecture.max_length or _MAX_LENGTH)}
     else:

@@ -54,6 +54,7 @@ class Architecture:
       other: a pattern of the names of tensors that a classifier does not use, such as a masked language model's.
       padding: the token of padding.
       max_length: the number of positions of a text, including special tokens.
+      width: the number of features of a token.
     """
 
     inputs: str
@@ -66,6 +67,7 @@ class Architecture:
     other: str = r"(?!)"
     padding: int = 0
     max_length: int | None = None
+    width: int | None = None
 
 
 def find(config: Mapping[str, Any], where: str) -> Architecture:

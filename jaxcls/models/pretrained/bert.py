@@ -110,6 +110,7 @@ def architecture(config: Mapping[str, Any], where: str) -> Architecture:
         other=rf"(cls|lm_head|vocab_\w+|pre_classifier|qa_outputs|{prefix}\.pooler)\..*|.*\.position_ids",
         padding=values["pad_token_id"],
         max_length=values["max_position_embeddings"] - first_position,
+        width=values["hidden_size"],
     )
 
 

@@ -44,7 +44,7 @@ def test_xlm_roberta_and_configs_without_optional_keys():
     config = {**fixture.config, "model_type": "xlm-roberta"}
     del config["pad_token_id"]
     encoder = architecture.find(config, "tiny")
-    assert (encoder.padding, encoder.max_length, encoder.layers) == (1, 11, 2)
+    assert (encoder.padding, encoder.max_length, encoder.layers, encoder.width) == (1, 11, 2, 16)
 
 
 def test_depth_counts_the_blocks():
