@@ -115,7 +115,7 @@ class CheckpointManager:
         if best_mode not in ("max", "min"):
             raise unknown_name("best_mode", best_mode, ("max", "min"))
         self._max_to_keep = max_to_keep
-        self._best_metric = best_metric
+        self.best_metric = best_metric
         self._sign = -1 if best_mode == "max" else 1
         # Through JSON, so that it compares with an identity that was read from a checkpoint.
         self._identity: dict[str, Any] = json.loads(json.dumps(dict(identity or {})))
@@ -169,7 +169,7 @@ class CheckpointManager:
         if resource.RLIM_INFINITY != soft < _MIN_OPEN_FILES:
             raise InputError(f"this process may open only {soft} files at a time; allow it 1024 (ulimit -n).")
         # The newest, the best, and the one that is written before an old one is deleted.
-        count = self._max_to_keep + (self._best_metric is not None) + 1
+        count = self._max_to_keep + (self.best_metric is not None) + 1
         needed = count * sum(leaf.nbytes for leaf in self._varying(leaves_by_path(state)).values())
         used = sum(path.lstat().st_size for step in self._records for path in self._path(step).rglob("*"))
         available = used + shutil.disk_usage(self._directory).free
@@ -210,8 +210,8 @@ class CheckpointManager:
             raise InputError(f"{self._directory} was opened with read_only=True; nothing can be saved there.")
         if step < 0:
             raise InputError(f"step is {step}; it must be 0 or more.")
-        if metrics and self._best_metric is not None and self._best_metric not in metrics:
-            raise unknown_name("best_metric", self._best_metric, metrics)
+        if metrics and self.best_metric is not None and self.best_metric not in metrics:
+            raise unknown_name("best_metric", self.best_metric, metrics)
         leaves = leaves_by_path(state)
         packed = pack(Record(step, hashed(leaves), dict(metadata or {}), dict(metrics or {}), self._identity))
         record = unpack(step, packed)
@@ -252,7 +252,7 @@ class CheckpointManager:
             that differ.
           CheckpointError: all checkpoints are damaged or lost.
         """
-        if best and self._best_metric is None:
+        if best and self.best_metric is None:
             raise InputError("restore(best=True) needs CheckpointManager(..., best_metric=NAME).")
         self._finish_pending()
         leaves = leaves_by_path(like)
@@ -314,7 +314,7 @@ class CheckpointManager:
 
     def _best_first(self, step: int) -> tuple[float, int]:
         """A sort key; scores that are missing or not finite come last."""
-        score = self._records[step].metrics.get(self._best_metric or "", math.nan)
+        score = self._records[step].metrics.get(self.best_metric or "", math.nan)
         return self._sign * score if math.isfinite(score) else math.inf, step
 
     def _finish_pending(self) -> None:

@@ -29,6 +29,8 @@ Say = Callable[[str], None]
 MAX_CHUNK_STEPS = 32
 # All batches of a dispatch are on the device at once, so a dispatch of large examples has fewer of them.
 MAX_CHUNK_BYTES = 1 << 26
+# Epochs that follow each other faster are not all saved: a checkpoint takes about 0.05 s of computing, even a small one.
+MIN_CHECKPOINT_SECONDS = 1.0
 
 
 class History(list[dict[str, Any]]):
@@ -243,7 +245,7 @@ def train(
             callback.on_compile_begin(seconds)
 
     saved_at = time.monotonic()
-    while len(progress.history) < earlier + config.epochs and not _exhausted(progress.history[earlier:], config):
+    while not _ended(progress.history[earlier:], config):
         epoch = len(progress.history) - earlier
         done = int(state.step) - started - epoch * steps
         chunks_left = batches.epoch_chunks(state.key, started // steps + epoch, done)
@@ -289,9 +291,12 @@ def train(
         entry = progress.close_epoch(int(state.step), len(data), scores)
         for callback in callbacks:
             callback.on_epoch_end(progress.history)
-        stopping = stop()
-        save({config.monitor: entry[f"val_{config.monitor}"]} if config.monitor else None, wait=stopping)
-        saved_at = time.monotonic()
+        stopping, ended = stop(), _ended(progress.history[earlier:], config)
+        # The best epoch can be any of them.
+        every = checkpoints is not None and checkpoints.best_metric is not None
+        if every or stopping or ended or time.monotonic() - saved_at > MIN_CHECKPOINT_SECONDS:
+            save({config.monitor: entry[f"val_{config.monitor}"]} if config.monitor else None, wait=stopping)
+            saved_at = time.monotonic()
         if stopping:
             raise Interrupted(int(state.step))
     for callback in callbacks:
@@ -314,7 +319,10 @@ def progress_bar(
     return ProgressBar(steps, epochs=len(history) + config.epochs, batch_size=step_size, say=say)
 
 
-def _exhausted(history: Sequence[dict[str, Any]], config: FitConfig) -> bool:
+def _ended(history: Sequence[dict[str, Any]], config: FitConfig) -> bool:
+    """Whether training ends with these epochs: they are all, or the patience is exhausted."""
+    if len(history) >= config.epochs:
+        return True
     if config.patience is None or config.monitor is None or not history:
         return False
     sign = 1 if config.mode == "max" else -1

@@ -154,12 +154,14 @@ def train_and_test(
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     frozen = sum(leaf.size for path, leaf in leaves_by_path(state).items() if path in experiment.constant_leaves)
     whole = f" that learn, of {count + frozen:,}" if frozen else ""
+    # A task that does not restore the best epoch need not save it.
+    best_metric = None if options.restore_best is False else config.monitor
     with (
         watched(options.stall_seconds) as alive,
         # It holds a lock: from here on no other run writes to this directory.
         CheckpointManager(
             directory.checkpoints,
-            best_metric=config.monitor,
+            best_metric=best_metric,
             best_mode=config.mode,
             identity=identity,
             constant=experiment.constant_leaves,
