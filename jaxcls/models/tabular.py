@@ -68,8 +68,10 @@ class TabularMLP(nnx.Module):
     (arXiv 2203.05556), with quantiles of the training rows as bin edges. The standardized numbers are inputs too, for
     values outside the range of the training rows.
 
-    With several members the model is an ensemble. Each member is trained on its own loss instead of the loss of their
-    mean, which is what makes ensembles work in Gorishniy et al. 2024, "TabM" (arXiv 2410.24210).
+    With several members the model is an ensemble, whose output is their mean. In training, row i of a batch is that of
+    member i modulo their number, so that training takes no longer than that of one member. The expected gradient is
+    that of the mean of the members' losses, for any loss: with the loss of the mean, each member would learn only the
+    residual of the others. See Gorishniy et al. 2024, "TabM" (arXiv 2410.24210).
 
     Args:
       bins: bin edges of each numeric column; fewer than two give no bin.
@@ -104,46 +106,36 @@ class TabularMLP(nnx.Module):
         self.head = _MemberLinear(members, width, num_classes, _lecun_normal, dtype=jnp.float32, rngs=rngs)
         self.bias = nnx.Param(jnp.zeros(num_classes))
         self.votes = nnx.Param(jnp.zeros((ngrams, num_classes))) if ngrams else None
-        # Random keys are assigned in the order of the attribute names: this one comes after `hidden`.
-        self.member_mean = _MemberMean(rngs=rngs)
+        # train() and eval() set this attribute, as in nnx.Dropout.
+        self.deterministic = False
 
     def __call__(self, table: Table) -> jax.Array:
-        features = [table["numeric"], piecewise_linear(table["numeric"], self.bins), table["missing"]]
-        features += [] if self.embeddings is None else [self.embeddings(table["categories"])]
-        each = jnp.repeat(jnp.concatenate(features, axis=1)[:, None], self.members, axis=1)
-        logits = self.member_mean(self.head(self.hidden(each).astype(jnp.float32))) + self.bias[...][None]
+        parts = [table["numeric"], piecewise_linear(table["numeric"], self.bins), table["missing"]]
+        parts += [] if self.embeddings is None else [self.embeddings(table["categories"])]
+        features = jnp.concatenate(parts, axis=1)
+        if self.deterministic:
+            each = jnp.broadcast_to(features, (self.members, *features.shape))
+            logits = self._logits(each).mean(axis=0)
+        else:
+            filled = jnp.pad(features, ((0, -len(features) % self.members), (0, 0)))
+            own = filled.reshape(-1, self.members, features.shape[1]).swapaxes(0, 1)
+            logits = self._logits(own).swapaxes(0, 1).reshape(len(filled), -1)[: len(features)]
+        logits += self.bias[...][None]
         return logits if self.votes is None else logits + table["ngrams"] @ self.votes[...]
+
+    def _logits(self, rows: jax.Array) -> jax.Array:
+        return self.head(self.hidden(rows).astype(jnp.float32))
 
 
 class _MemberLinear(nnx.Module):
-    """One linear layer per member, without bias: (N, members, inputs) to (N, members, outputs)."""
+    """One linear layer per member, without bias: (members, N, inputs) to (members, N, outputs)."""
 
     def __init__(self, members: int, inputs: int, outputs: int, initializer: Any, *, dtype: Any, rngs: nnx.Rngs):
         self.kernel = nnx.Param(initializer(rngs.params(), (members, inputs, outputs)))
         self.dtype = dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return jnp.einsum("nmi,mio->nmo", x.astype(self.dtype), self.kernel[...].astype(self.dtype))
-
-
-class _MemberMean(nnx.Module):
-    """The mean over members, and in training one member, drawn for each example: (N, members, outputs) to (N, outputs).
-
-    The expected gradient is thus the gradient of the mean of the members' losses, for any loss. With the loss of the
-    mean, each member would learn only the residual of the others.
-    """
-
-    def __init__(self, *, rngs: nnx.Rngs):
-        # train() and eval() set this attribute, as in nnx.Dropout.
-        self.deterministic = False
-        self.rngs = rngs["dropout"].fork()
-
-    def __call__(self, outputs: jax.Array) -> jax.Array:
-        rows, members, _ = outputs.shape
-        if self.deterministic or members == 1:
-            return outputs.mean(axis=1)
-        drawn = jax.random.randint(self.rngs(), (rows, 1, 1), 0, members)
-        return jnp.take_along_axis(outputs, drawn, axis=1)[:, 0]
+        return jnp.einsum("mni,mio->mno", x.astype(self.dtype), self.kernel[...].astype(self.dtype))
 
 
 def piecewise_linear(numeric: jax.Array, bins: Sequence[Sequence[float]]) -> jax.Array:

@@ -15,7 +15,7 @@ from jaxcls._utils import ranges
 from jaxcls._utils.clock import clock
 from jaxcls._utils.errors import InputError, error_context, flag, listed, unknown_name
 from jaxcls.data.batching import Examples, copies, examples, steps_per_epoch
-from jaxcls.data.dataset import Dataset, Split, describe
+from jaxcls.data.dataset import Dataset, Provenance, Split, describe
 from jaxcls.data.preprocessing import Preprocessor, from_record, tables
 from jaxcls.models import Model, functional
 from jaxcls.tasks import pretrained
@@ -42,7 +42,7 @@ class Built(NamedTuple):
     Attributes:
       task, settings: resolved, as :func:`resolve` returns them.
       experiment: with the preprocessor that was fitted on the training split.
-      dataset: as it was loaded.
+      provenance: of the data set.
       splits: raw, as the preprocessor takes them.
       train: the preprocessed training examples.
     """
@@ -50,7 +50,7 @@ class Built(NamedTuple):
     task: Task
     settings: Settings
     experiment: Experiment
-    dataset: Dataset
+    provenance: Provenance
     splits: Splits
     train: Examples
 
@@ -96,7 +96,7 @@ def build(
     experiment = with_objective(task, resolved, preprocessor, dataset.class_names, objective, optimizer, record, source)
     # Traced, not compiled: settings that do not fit together are refused here.
     jax.eval_shape(experiment.step, experiment.state_shapes, copies(train, experiment.step_size(resolved.batch_size)))
-    return Built(task, resolved, experiment, dataset, splits, train)
+    return Built(task, resolved, experiment, dataset.provenance, splits, train)
 
 
 def with_objective(
@@ -251,7 +251,9 @@ def load(task: Task, resolved: Settings, *, say: Callable[[str], None] = print) 
     with clock(f"reading the data of {task.name}", say):
         dataset = task.load(resolved)
     say(describe(dataset))
-    return dataset, split(task, resolved, dataset)
+    splits = split(task, resolved, dataset)
+    # The training examples of a split are copies; those that they were taken from need not stay in memory.
+    return dataset._replace(train=splits.train, validation=splits.validation), splits
 
 
 def split(task: Task, resolved: Settings, dataset: Dataset) -> Splits:

@@ -49,8 +49,8 @@ def train_task(
         loggers.check_installed("--wandb", "wandb")
     earlier = None if user_settings.continue_from is None else _earlier(user_settings)
     built = build.build(user_settings, preprocessor=earlier.experiment.preprocessor if earlier else None, say=say)
-    task, resolved, experiment = built.task, built.settings, built.experiment
-    provenance, splits = built.dataset.provenance, built.splits
+    task, resolved, experiment, provenance, splits, train = built
+    del built
     copies = duplicates.shared(splits.train.inputs, splits.test.inputs)
     if copies:
         say(f"warning: {copies:,} of {splits.test.num_examples:,} test examples are also training examples")
@@ -61,7 +61,7 @@ def train_task(
         validation, test = (build.preprocess(experiment.preprocessor, one) for one in splits[1:])
     truncated = {}
     if resolved.max_length is not None and experiment.buckets is not None:
-        arrays = {"training": built.train.inputs, "validation": validation.inputs, "test": test.inputs}
+        arrays = {"training": train.inputs, "validation": validation.inputs, "test": test.inputs}
         lengths = {name: experiment.buckets.extents(inputs) for name, inputs in arrays.items()}
         truncated = {name: float((length >= resolved.max_length).mean()) for name, length in lengths.items()}
         if truncated["training"]:
@@ -69,6 +69,8 @@ def train_task(
             say(
                 f"{share} of the training texts reach --max-length {resolved.max_length}; longer ones lose their middle"
             )
+    # A report needs no more than their labels.
+    splits = splits._replace(train=splits.train._replace(inputs=None))
 
     state, history, continued = experiment.init(resolved.seed), [], None
     if earlier is not None:
@@ -96,7 +98,7 @@ def train_task(
     extensible = resolved.schedule in OPEN_ENDED and not resolved.warmup
     run_directory = saving.run_directory(
         experiment,
-        built.train,
+        train,
         directory,
         {name: value for name, value in experiment.settings.items() if name not in settings.names(CommandSettings)},
         dataclasses.asdict(provenance) | {"duplicates_in_test": copies},
@@ -107,7 +109,7 @@ def train_task(
     )
     if extensible:
         del identity["epochs"]
-    data, learner = RunData(built.train, validation, test), experiment
+    data, learner = RunData(train, validation, test), experiment
     if experiment.pretrained is not None and resolved.freeze == "backbone":
         learner, data = pretrained.on_features(experiment, state, data, resolved, say)
     mode = monitor_mode(experiment.objective, resolved.monitor, resolved.patience, has_validation=True)

@@ -4,6 +4,7 @@ A value means the same whatever the other rows hold: the record of a fitted prep
 Exports contain this module, which therefore needs only NumPy.
 """
 
+import codecs
 import collections
 import csv
 import datetime
@@ -39,6 +40,8 @@ DATE_FORMATS = (
     ISO, "%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%m/%d/%y", "%d/%m/%y", "%d.%m.%y",
     "%d-%b-%Y", "%d-%b-%y", "%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y",
 )  # fmt: skip
+# The bytes of a file that are decoded at a time.
+_PIECE = 1 << 24
 _TIMES = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
 DATE_PARTS = ("days", "month", "day", "weekday", "hour")
 _EPOCH = datetime.datetime(1970, 1, 1)
@@ -186,16 +189,17 @@ def encode(table: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, np.
     columns = {composed(name): column for name, column in table.items()}
     for name, format in record["dates"].items():
         columns |= date_parts(columns[name], name, format)
-    scaled, missing = [], []
-    for column in record["numeric"]:
+    scaled = np.empty((rows, len(record["numeric"])), np.float32)
+    missing = []
+    for index, column in enumerate(record["numeric"]):
         values = to_numbers(columns[column["name"]], record["decimal"])
-        scaled.append(standardized(values, column["mean"], column["scale"]))
+        scaled[:, index] = standardized(values, column["mean"], column["scale"])
         if column["flagged"]:
             missing.append(np.isnan(values))
     words = [indices(columns[name], known) for name, known in record["categories"].items()]
     present = [occurrences(columns[name], known) for name, known in record["texts"].items()]
     return {
-        "numeric": _stacked_columns(rows, np.float32, scaled),
+        "numeric": scaled,
         "missing": _stacked_columns(rows, np.uint8, missing),
         "categories": _stacked_columns(rows, np.int32, words),
         **({"ngrams": np.concatenate(present, axis=1)} if present else {}),
@@ -269,7 +273,10 @@ def as_utf8(path: Path, content: bytes, separator: str | None = None) -> tuple[b
         content = content.decode("utf-16-be" if content[:1] == b"\0" else "utf-16-le").encode()
     content = content.removeprefix(b"\xef\xbb\xbf")
     try:
-        content.decode()
+        # In pieces: the file may be large.
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        for start in range(0, len(content) + 1, _PIECE):
+            decoder.decode(content[start : start + _PIECE], final=start + _PIECE > len(content))
     except UnicodeDecodeError:
         # In UTF-8 with damaged bytes, most letters are well-formed. Windows-1252 has no letter for five bytes.
         well_formed = len(content.decode(errors="ignore")) - len(content.decode("ascii", "ignore"))
@@ -277,9 +284,8 @@ def as_utf8(path: Path, content: bytes, separator: str | None = None) -> tuple[b
         if damaged > well_formed and not re.search(rb"[\x81\x8d\x8f\x90\x9d]", content):
             content = content.decode("cp1252").encode()
             _warn_of_windows(path)
-    line, _, rest = content.partition(b"\n")
-    if stated := re.fullmatch(rb'"?sep=(.)"?\r?', line):
-        content, separator = rest, separator or stated[1].decode(errors="replace")
+    if stated := re.match(rb'"?sep=(.)"?\r?\n', content):
+        content, separator = content[stated.end() :], separator or stated[1].decode(errors="replace")
     head = content[: 1 << 18].decode(errors="replace")
     first = {sign: _first_rows(head, sign) for sign in ([separator] if separator else [",", ";", "\t", "|"])}
     separator = max(first, key=lambda sign: _num_columns(first[sign]))

@@ -93,7 +93,10 @@ def read(
     table = {column_values.composed(name): column for name, column in table.items()}
     if decimal is None:
         decimal = "." if separator in ("", ",") or not _has_decimal_commas(table.values()) else ","
-    for name, column in table.items():
+    del content
+    for name in [*table]:
+        # What was converted is freed.
+        column = table.pop(name)
         numeric = None if name in text else _as_numbers(column, decimal)
         columns[name] = _as_words(column) if numeric is None else numeric
     return TableFile(columns, separator, decimal)
@@ -105,7 +108,7 @@ def _csv_columns(path: Path, content: bytes, separator: str | None) -> tuple[dic
     from pyarrow import csv as arrow_csv
 
     content, separator = column_values.as_utf8(path, content, separator)
-    if not content.strip():
+    if not content or content.isspace():
         raise InputError(f"{path}: is empty; a CSV file begins with a line of column names.")
     # PyArrow accepts a quoted value that the end of the file cuts off.
     if content.count(b'"') % 2:
