@@ -29,7 +29,7 @@ Say = Callable[[str], None]
 MAX_CHUNK_STEPS = 32
 # All batches of a dispatch are on the device at once, so a dispatch of large examples has fewer of them.
 MAX_CHUNK_BYTES = 1 << 26
-# Epochs that follow each other faster are not all saved: a checkpoint takes about 0.05 s of computing, even a small one.
+# Epochs that follow each other faster are not all saved: even a small checkpoint takes about 0.05 s of computing.
 MIN_CHECKPOINT_SECONDS = 1.0
 
 

@@ -3,6 +3,7 @@
 import codecs
 import contextlib
 import gzip
+import io
 import math
 import re
 import zlib
@@ -91,12 +92,13 @@ class Reader:
     def read(self, size: int = -1) -> bytes:
         if size > self._at_once:
             raise InputError(f"{self._where}: one entry would take {size:,} bytes. Do not trust this file.")
-        pieces, left = [], size
+        # Without a second copy, as joining would make.
+        pieces, left = io.BytesIO(), size
         while chunk := self._file.read(_CHUNK if size < 0 else min(_CHUNK, left)):
-            pieces.append(chunk)
+            pieces.write(chunk)
             left -= len(chunk)
             self._check(self._file.tell())
-        return b"".join(pieces)
+        return pieces.getvalue()
 
     def seek(self, position: int) -> int:
         self._check(position)

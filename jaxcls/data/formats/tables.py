@@ -116,7 +116,7 @@ def _csv_columns(path: Path, content: bytes, separator: str | None) -> tuple[dic
     try:
         names = _column_names(path, content, separator)
         table = arrow_csv.read_csv(
-            io.BytesIO(content),
+            pyarrow.BufferReader(content),
             # A row has to fit into a block.
             read_options=arrow_csv.ReadOptions(block_size=1 << 24),
             parse_options=arrow_csv.ParseOptions(delimiter=separator, newlines_in_values=True),
