@@ -35,7 +35,7 @@ from jaxcls.training.settings import Settings
 
 SAMPLE = Path(__file__).parents[1] / "data" / "samples" / "csv" / "wine.csv"
 
-# Chosen by cross-validation on three small tables; see experiments/own_tables.py.
+# Chosen on validation rows of real tables; see experiments/own_tables.md.
 DEFAULT = Settings(
     model="ensemble",
     epochs=40,

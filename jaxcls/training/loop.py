@@ -59,7 +59,8 @@ class FitConfig(NamedTuple):
       mode: whether a greater ('max') or a smaller value of ``monitor`` is better.
       patience: stop after this many epochs without a better value.
       max_skipped_steps: stop with an error after this many consecutive non-finite steps.
-      checkpoint_seconds: save within an epoch when this much time has passed since the last save.
+      checkpoint_seconds: save within an epoch when this much time has passed since the last save. Epochs are saved at
+        their end, but those shorter than a second not each, unless this is 0 or the best one is asked for.
       data_on: where the training examples are kept; 'auto' keeps them on the devices if they take at most half of the
         free memory. The result is the same.
       train_metrics: also compute the metrics of the training examples after each epoch.
@@ -294,7 +295,8 @@ def train(
         stopping, ended = stop(), _ended(progress.history[earlier:], config)
         # The best epoch can be any of them.
         every = checkpoints is not None and checkpoints.best_metric is not None
-        if every or stopping or ended or time.monotonic() - saved_at > MIN_CHECKPOINT_SECONDS:
+        due = time.monotonic() - saved_at > min(config.checkpoint_seconds, MIN_CHECKPOINT_SECONDS)
+        if every or stopping or ended or due:
             save({config.monitor: entry[f"val_{config.monitor}"]} if config.monitor else None, wait=stopping)
             saved_at = time.monotonic()
         if stopping:

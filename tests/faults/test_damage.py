@@ -65,7 +65,7 @@ def test_resumes_from_the_previous_checkpoint_if_the_newest_is_damaged(expected,
 def in_process(directory, **changes):
     """A small run in this process."""
     settings = {"task": "csv", "model": "linear", "epochs": 2, "batch_size": 16, "monitor": "loss", **changes}
-    return train_task(Settings(run_dir=directory, **settings), say=lambda line: None)
+    return train_task(Settings(run_dir=directory, checkpoint_seconds=0.0, **settings), say=lambda line: None)
 
 
 @pytest.fixture(scope="module")
