@@ -118,8 +118,8 @@ class TabularMLP(nnx.Module):
             logits = self._logits(each).mean(axis=0)
         else:
             filled = jnp.pad(features, ((0, -len(features) % self.members), (0, 0)))
-            own = filled.reshape(-1, self.members, features.shape[1]).swapaxes(0, 1)
-            logits = self._logits(own).swapaxes(0, 1).reshape(len(filled), -1)[: len(features)]
+            dealt = filled.reshape(-1, self.members, features.shape[1]).swapaxes(0, 1)
+            logits = self._logits(dealt).swapaxes(0, 1).reshape(len(filled), -1)[: len(features)]
         logits += self.bias[...][None]
         return logits if self.votes is None else logits + table["ngrams"] @ self.votes[...]
 

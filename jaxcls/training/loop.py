@@ -60,7 +60,7 @@ class FitConfig(NamedTuple):
       patience: stop after this many epochs without a better value.
       max_skipped_steps: stop with an error after this many consecutive non-finite steps.
       checkpoint_seconds: save within an epoch when this much time has passed since the last save. Epochs are saved at
-        their end, but those shorter than a second not each, unless this is 0 or the best one is asked for.
+        their end, but those shorter than a second not each, unless this is 0 or the best one is restored.
       data_on: where the training examples are kept; 'auto' keeps them on the devices if they take at most half of the
         free memory. The result is the same.
       train_metrics: also compute the metrics of the training examples after each epoch.
