@@ -7,8 +7,9 @@ xgboost, catboost, scikit-learn and pandas. Every contender has its default sett
 seed 0, and is a process of its own that reads one CSV file for training and one for the test; its time is that of the
 whole process. Columns of row names, and `case` of cells, which divides it, are left out.
 
-The recipe of csv is chosen on a fifth of the training rows of a fold, never on the test rows. Every result is added to results.jsonl in
---work at once: the same command continues where it was stopped, and the table shows what there is.
+The recipe of csv is chosen on a fifth of the training rows of a fold, never on the test rows. Every result is added
+to results.jsonl in --work at once: the same command continues where it was stopped, and the table shows what there
+is.
 """
 
 import argparse
