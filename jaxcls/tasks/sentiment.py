@@ -22,8 +22,6 @@ DEFAULT = dataclasses.replace(
     epochs=10,
     batch_size=128,
     learning_rate=20.0,
-    # Small, so that tokens are parts of words and n-grams of them are whole words.
-    vocabulary_size=1200,
     max_length=1024,
     test_fraction=0.2,
     validation_fraction=0.05,
@@ -38,9 +36,10 @@ TASK = Task(
     ),
     read=lambda path, *_: sentiment.read_unlabeled(path),
     fit_preprocessor=texts.fit_preprocessor,
-    models=texts.MODELS | {"ngrams": functools.partial(text.NGramClassifier, buckets=1 << 20)},
+    models=texts.MODELS | {"ngrams": functools.partial(text.NGramClassifier, orders=3, buckets=1 << 20)},
     pretrained="texts",
     presets={"default": Preset(DEFAULT)},
     metrics=["accuracy", "roc_auc"],
+    data_settings=("data_dir", "vocabulary_size"),
     specialize=texts.specialize,
 )

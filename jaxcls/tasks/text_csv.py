@@ -75,6 +75,6 @@ TASK = Task(
     pretrained="texts",
     presets={"default": Preset(DEFAULT)},
     metrics=["roc_auc"],
-    data_settings=("data", "text_column", "drop_column", *user_data.TABLE_SETTINGS),
+    data_settings=("data", "text_column", "drop_column", "vocabulary_size", *user_data.TABLE_SETTINGS),
     specialize=specialize,
 )

@@ -10,20 +10,26 @@ from jaxcls.tasks.task import Models, Task, required
 from jaxcls.training.settings import Settings
 
 MODELS: Models = {
-    "ngrams": functools.partial(text.NGramClassifier, orders=2),
+    "ngrams": functools.partial(text.NGramClassifier, orders=3),
     "cnn": text.TextCNN,
     "transformer": text.Transformer,
 }
 
 # For n-grams, whose loss is convex. Steps are proportional to the gradients: Adam's steps, equally long for rare and
 # common n-grams, overfit the rare ones.
-SETTINGS = Settings(model="ngrams", optimizer="sgd", momentum=0.9, vocabulary_size=8000)
+SETTINGS = Settings(model="ngrams", optimizer="sgd", momentum=0.9)
+# The tokens of a small vocabulary are parts of words: n-grams of them are words and their stems, of which few texts
+# share more than of pairs of words.
+_SMALL, _LARGE = 1200, 8000
+_LARGE_CHARACTERS = 1 << 23
 
 
 def fit_preprocessor(inputs: np.ndarray, settings: Settings) -> texts.TextPreprocessor:
     """Trains a tokenizer on the training texts."""
-    size, length = required(settings, "vocabulary_size"), required(settings, "max_length")
-    return texts.fit(inputs, vocabulary_size=size, max_length=length)
+    size = settings.vocabulary_size
+    if size is None:
+        size = _LARGE if settings.model != "ngrams" or sum(map(len, inputs)) >= _LARGE_CHARACTERS else _SMALL
+    return texts.fit(inputs, vocabulary_size=size, max_length=required(settings, "max_length"))
 
 
 def specialize(task: Task, settings: Settings) -> Task:

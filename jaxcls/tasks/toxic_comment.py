@@ -10,14 +10,22 @@ is the unweighted mean of their ROC AUC; accuracy says nothing.
 """
 
 import dataclasses
+import functools
 
 from jaxcls.data.datasets import kaggle_tables
+from jaxcls.models import text
 from jaxcls.tasks import texts
 from jaxcls.tasks.task import Preset, Task
 
 # The learning rate is large because texts are vectors of length 1 and the loss is the mean of six labels.
 DEFAULT = dataclasses.replace(
-    texts.SETTINGS, epochs=16, batch_size=128, learning_rate=80.0, max_length=256, validation_fraction=0.05
+    texts.SETTINGS,
+    epochs=16,
+    batch_size=128,
+    learning_rate=80.0,
+    max_length=256,
+    vocabulary_size=8000,
+    validation_fraction=0.05,
 )
 
 TASK = Task(
@@ -27,7 +35,7 @@ TASK = Task(
     load=lambda settings: kaggle_tables.load_toxic_comment(settings.source, settings.data_dir),
     read=lambda path, *_: kaggle_tables.read_unlabeled_toxic_comment(path),
     fit_preprocessor=texts.fit_preprocessor,
-    models=texts.MODELS,
+    models=texts.MODELS | {"ngrams": functools.partial(text.NGramClassifier, orders=2)},
     pretrained="texts",
     presets={"default": Preset(DEFAULT)},
     metrics=["roc_auc", "average_precision"],

@@ -102,7 +102,7 @@ class DataSettings(DataSource):
     max_length: int | None = None
     """tokens of a text that are read; a longer text loses its middle, and keeps more of its end than of its start"""
     vocabulary_size: int | None = None
-    """maximum number of tokens in the vocabulary of the tokenizer"""
+    """maximum number of tokens in the vocabulary of the tokenizer (default: chosen by the amount of text)"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
