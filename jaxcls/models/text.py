@@ -18,6 +18,8 @@ from jaxcls import kernels
 from jaxcls.models.layers import Dropout, Linear, he_normal
 
 _embedding = nnx.initializers.normal(0.02)
+# The bias is part of every text, and an n-gram a small part of few: at one learning rate, the bias would overshoot.
+_BIAS = 0.2
 
 
 class NGramClassifier(nnx.Module):
@@ -65,7 +67,7 @@ class NGramClassifier(nnx.Module):
         weight = jnp.where(present & (texts_with > 0), rarity, 0)
         norm = jnp.sqrt(jnp.maximum(jnp.square(weight).sum(axis=1, keepdims=True), 1))
         votes = self.votes(rows).astype(jnp.float32) * self.dropout(weight / norm)[..., None]
-        return votes.sum(axis=1) + self.bias[...][None]
+        return votes.sum(axis=1) + _BIAS * self.bias[...][None]
 
 
 class TextCNN(nnx.Module):

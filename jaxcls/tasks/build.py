@@ -3,11 +3,12 @@
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxcls import losses, optimizers, tasks
@@ -88,6 +89,9 @@ def build(
             train = preprocess(preprocessor, splits.train)
         if isinstance(preprocessor, tables.TablePreprocessor) and task.takes("label_column"):
             say(tables.summary(preprocessor))
+    if task.problem == "multiclass" and task.takes("data") and resolved.class_weight is None:
+        for line in rare_class(splits.train.labels, dataset.class_names):
+            say(line)
     metrics = [name for name in dict.fromkeys([*task.metrics, resolved.monitor]) if name != "loss"]
     objective = problems.get(task.problem, dataset.class_names).objective(resolved, train.labels, metrics)
     record = None if source is None else source.checkpoint.record
@@ -280,6 +284,20 @@ def split(task: Task, resolved: Settings, dataset: Dataset) -> Splits:
 def preprocess(preprocessor: Preprocessor, one: Split) -> Examples:
     """Returns a split as arrays with sample weights."""
     return examples(preprocessor.transform(one.inputs), one.labels, one.sample_weight)
+
+
+def rare_class(labels: np.ndarray, class_names: Sequence[str]) -> list[str]:
+    """Says what to do where a class has less than a third of its share, in a line, or none.
+
+    >>> rare_class(np.repeat([0, 1, 2], [5, 80, 15]), ["hate", "offensive", "neither"])
+    ["5% of the training examples are 'hate': accuracy hardly counts them; --class-weight balanced does, for macro F1"]
+    """
+    shares = np.bincount(labels, minlength=len(class_names)) / len(labels)
+    rarest = int(shares.argmin())
+    if shares[rarest] >= 1 / (3 * len(class_names)):
+        return []
+    share, name = f"{shares[rarest]:.0%} of the training examples are", class_names[rarest]
+    return [f"{share} {name!r}: accuracy hardly counts them; --class-weight balanced does, for macro F1"]
 
 
 def unfamiliar(preprocessor: Preprocessor | None, inputs: PyTree) -> list[str]:

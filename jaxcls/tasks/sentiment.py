@@ -19,9 +19,9 @@ from jaxcls.tasks.task import Preset, Task, required
 
 DEFAULT = dataclasses.replace(
     texts.SETTINGS,
-    epochs=10,
+    epochs=5,
     batch_size=128,
-    learning_rate=20.0,
+    learning_rate=60.0,
     max_length=1024,
     test_fraction=0.2,
     validation_fraction=0.05,

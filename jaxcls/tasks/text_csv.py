@@ -46,15 +46,20 @@ def read(path: Path, settings: Settings, *_: Any) -> Unlabeled:
 
 
 def specialize(task: Task, settings: Settings) -> Task:
-    problem = "binary" if user_data.uses_sample(settings) else user_data.table_labels(settings, text=True)[0].problem
-    task = user_data.for_problem(texts.specialize(task, settings), problem)
-    # Of many labels, few reach one half: each gets the threshold that suits it.
-    return task.with_settings(tune_threshold="f1") if problem == "multilabel" else task
+    if user_data.uses_sample(settings):
+        return user_data.for_problem(texts.specialize(task, settings), "binary")
+    labels = user_data.table_labels(settings, text=True)[0]
+    if labels.problem == "multilabel":
+        # Of many labels, few reach one half: each gets the threshold that suits it. The loss is their mean, so that
+        # each label learns at its own rate only if that of all grows with their number.
+        rate = DEFAULT.learning_rate * len(labels.class_names)
+        task = task.with_settings(tune_threshold="f1", learning_rate=rate)
+    return user_data.for_problem(texts.specialize(task, settings), labels.problem)
 
 
 DEFAULT = dataclasses.replace(
     texts.SETTINGS,
-    epochs=16,
+    epochs=6,
     batch_size=64,
     learning_rate=10.0,
     max_length=512,

@@ -42,4 +42,5 @@ def specialize(task: Task, settings: Settings) -> Task:
     """
     if settings.model not in task.models or settings.model == "ngrams":
         return task
-    return task.with_settings(optimizer="adam", learning_rate=1e-3, momentum=None, dropout=0.3)
+    epochs = max(10, task.recipe("default").epochs)
+    return task.with_settings(optimizer="adam", learning_rate=1e-3, momentum=None, dropout=0.3, epochs=epochs)

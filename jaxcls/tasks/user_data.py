@@ -15,7 +15,7 @@ from jaxcls.training.settings import Settings
 TABLE_SETTINGS = (
     "validation_data", "test_data", "label_column", "weight_column", "id_column", "separator", "decimal"
 )  # fmt: skip
-_METRICS = {"binary": ("roc_auc", "accuracy"), "multiclass": ("accuracy",), "multilabel": ("roc_auc",)}
+_METRICS = {"binary": ("roc_auc", "accuracy"), "multiclass": ("accuracy", "f1"), "multilabel": ("roc_auc", "f1")}
 
 
 def for_problem(task: Task, problem: ProblemName) -> Task:
