@@ -25,6 +25,9 @@ DEFAULT = dataclasses.replace(
     max_length=1024,
     test_fraction=0.2,
     validation_fraction=0.05,
+    # A few short texts are soon learned by heart.
+    monitor="loss",
+    restore_best=True,
 )
 
 TASK = Task(
