@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import expit
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -113,7 +112,7 @@ def theirs(name: str, splits: Splits, peer: Any) -> Result:
     results = []
     for model in models:
         fitted = OneVsRestClassifier(model).fit(vectors[0], labels[0])
-        test, validation = (expit(fitted.decision_function(matrix)) for matrix in vectors[1:])
+        test, validation = (0.5 + 0.5 * np.tanh(fitted.decision_function(matrix) / 2) for matrix in vectors[1:])
         thresholds: Any = 0.5
         if labels[0].ndim == 2:
             thresholds = metrics.tune_threshold(validation, labels[1], problem="multilabel")
