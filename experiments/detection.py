@@ -29,6 +29,8 @@ RECIPES = {
     "default": "",
     "any_orientation": "--preset any_orientation",
 }
+# That of the recipe.
+CANVAS = 256
 SCORES = {"map_50": "mAP at 0.50", "map": "mAP (0.50:0.95)"}
 
 
@@ -106,7 +108,28 @@ def _table(options: argparse.Namespace, known: dict[str, dict[str, Any]]) -> str
         cells = [f"{statistics.mean(column):.3f} ({min(column):.3f} to {max(column):.3f})" for column in columns]
         cells.append(f"{statistics.mean(run['cpu'] for run in runs):,.0f}")
         lines.append(f"| `{f'--task detection {RECIPES[recipe]}'.strip()}` | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", *_recalls(options.data)]) + "\n"
+
+
+def _recalls(data: Path) -> list[str]:
+    """The fraction of the training objects that some anchor overlaps by half or more, by class, as a table."""
+    from jaxcls.data.datasets import object_detection
+    from jaxcls.metrics.detection import box_iou
+    from jaxcls.models.detection import Anchors, canvas_anchors
+
+    dataset = object_detection.load("files", data, size=CANVAS, channels=1)
+    labels, canvas = dataset.train.labels, tuple(dataset.train.inputs["size"].max(axis=0))
+    boxes = {name: labels["boxes"][labels["classes"] == index] for index, name in enumerate(dataset.class_names)}
+    lines = [
+        f"Training objects that an anchor overlaps by half or more, on canvases of {CANVAS} pixels:",
+        "",
+        f"| anchors | {' | '.join(boxes)} |",
+        f"|{'---|' * (len(boxes) + 1)}",
+    ]
+    for name, anchors in {"of the task": canvas_anchors(*canvas), "of the RetinaNet paper": Anchors()}.items():
+        best = [box_iou(corners, anchors.boxes(*canvas)).max(axis=1) for corners in boxes.values()]
+        lines.append(f"| {name} | {' | '.join(f'{(one >= 0.5).mean():.3f}' for one in best)} |")
+    return lines
 
 
 if __name__ == "__main__":
