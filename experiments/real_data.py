@@ -1,20 +1,22 @@
-"""The recipes of the tasks on real data, and simple models on the same test examples.
+"""The recipes of the tasks on real data, next to simple models on the same test examples.
 
-    python experiments/real_data.py --data-root FOLDER
-    python experiments/real_data.py --data-root FOLDER --only sst2 hate_speech --models default --seeds 0
     python experiments/real_data.py --data-root FOLDER --text-encoder MiniLM/ --image-encoder lite0/
+    python experiments/real_data.py --data-root FOLDER --only sst2 hate_speech --models default --seeds 0
+    python experiments/real_data.py --data-root FOLDER --others --peers-python PYTHON
 
-Each run is a process of its own, of `jaxcls train` with the flags of the table. Its scores and times are added to
-real_data.jsonl, and real_data.md is written from all of them. A run that is in the record with the same flags is left
-out. Recipes were chosen by validation examples; the test examples are used for the table alone.
+Trains the default recipe and pretrained encoders on texts and photographs. Each run is a process of its own, of `jaxcls
+train` with the flags of the table. Its scores and times are added to real_data.jsonl, and real_data.md is written from
+all of them; a run that is in the record with the same flags is left out. With --others, it runs the experiments that
+compare the recipes with other models: texts.py, own_tables.py, leaves.py, chest_xray.py and detection.py. Recipes were
+chosen by validation examples; the test examples are used for the tables alone.
 
 FOLDER holds what there is of imdb/ (aclImdb_v1.tar.gz), sst2/ (train, validation and test.csv, columns text and
 positive), go_emotions/ (likewise, id, text and 28 labels), hate_speech/tweets.csv (id, tweet, class), chest_xray/
-(Kaggle's), pneumoniamnist/, ants_bees/ (torchvision's tutorial), bccd/ and tables/ (*.csv, of R's modeldata).
+(Kaggle's), pneumoniamnist/, ants_bees/ (torchvision's tutorial), bccd/ and tables/ (*.csv, of R's modeldata). PYTHON
+has lightgbm, xgboost, catboost, scikit-learn and pandas.
 """
 
 import argparse
-import functools
 import json
 import os
 import statistics
@@ -22,22 +24,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.multiclass import OneVsRestClassifier
-from sklearn.pipeline import make_pipeline
-
-from jaxcls import metrics
-from jaxcls.cli.arguments import parse
-from jaxcls.cli.commands import Train
-from jaxcls.data.datasets import sentiment
-from jaxcls.tasks import build
-from jaxcls.training import problems
 
 RECORD = Path(__file__).with_suffix(".jsonl")
 TABLE = Path(__file__).with_suffix(".md")
@@ -63,10 +54,6 @@ class Data(NamedTuple):
 
 ENCODERS = {"encoder": FROM_ENCODER, "encoder, frozen": f"{FROM_ENCODER} --freeze backbone"}
 IMAGE_ENCODERS = {"encoder": FROM_IMAGES, "encoder, frozen": f"{FROM_IMAGES} --freeze backbone"}
-TABLES = {
-    "attrition": "Attrition", "caravan": "Purchase", "cells": "class", "churn": "churn", "credit_data": "Status",
-    "default": "default", "lending_club": "Class", "titanic": "survived",
-}  # fmt: skip
 DATA = {
     "sentiment sample": Data("--task sentiment --source sample", "accuracy", "roc_auc", ENCODERS),
     "sst2": Data(
@@ -81,8 +68,7 @@ DATA = {
     ),
     "go_emotions": Data(
         "--task text_csv --data {root}/go_emotions/train.csv --validation-data {root}/go_emotions/validation.csv "
-        "--test-data {root}/go_emotions/test.csv --text-column text --id-column id --label-column {emotions} "
-        "--tune-threshold f1",
+        "--test-data {root}/go_emotions/test.csv --text-column text",
         "f1", "roc_auc", ENCODERS,
     ),
     "chest_xray": Data("--task chest_xray --data-dir {root}/chest_xray", "accuracy", "roc_auc", IMAGE_ENCODERS),
@@ -93,17 +79,15 @@ DATA = {
         "--task image_folder --data {root}/ants_bees/train --test-data {root}/ants_bees/val",
         "accuracy", "roc_auc", IMAGE_ENCODERS,
     ),
-    "bccd": Data("--task detection --data-dir {root}/bccd", "map50", "map", {}),
-    "leaf_flavia": Data(
-        "--task csv --data {root}/tables/leaf_flavia.csv --label-column species", "log_loss", "accuracy", {}
-    ),
-    **{
-        name: Data(
-            f"--task csv --data {{root}}/tables/{name}.csv --label-column {label}", "log_loss", "roc_auc", {}
-        )
-        for name, label in TABLES.items()
-    },
 }  # fmt: skip
+# The experiments that compare recipes with other models, and where each finds its data.
+OTHERS = {
+    "texts": "--data-root {root}",
+    "own_tables": "--data-dir {root}/tables --peers-python {python} --out {folder}/own_tables.md",
+    "leaves": "--peers {python}",
+    "chest_xray": "--data-dir {root}/chest_xray --runs runs/ --seeds 0 1 2",
+    "detection": "--data {root}/bccd",
+}
 
 
 def main() -> None:
@@ -115,11 +99,21 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", help="models of the table (default: all)")
     parser.add_argument("--flags", default="", help="further flags of jaxcls train, such as --flags='--epochs 4'")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--others", action="store_true", help="run the experiments with other models instead")
+    parser.add_argument("--peers-python", metavar="PYTHON", help="a Python with boosted trees")
     options = parser.parse_args()
+    if options.others:
+        if options.peers_python is None:
+            parser.error("--others needs --peers-python")
+        folder = Path(__file__).parent
+        for name, flags in OTHERS.items():
+            words = flags.format(root=options.data_root, python=options.peers_python, folder=folder).split()
+            subprocess.run([sys.executable, folder / f"{name}.py", *words], check=True)
+        return
     done = {(row["data"], row["model"], row["seed"], row["flags"]) for row in rows()}
     for name, model, flags, seed in runs(options):
         if (name, model, seed, flags) not in done:
-            result = peer(model, flags, seed, options) if model in PEERS else train(flags, seed, options)
+            result = train(flags, seed, options)
             row = {"data": name, "model": model, "seed": seed, "flags": flags, "machine": machine(), **result}
             with RECORD.open("a", encoding="utf-8") as record:
                 record.write(json.dumps(row) + "\n")
@@ -131,8 +125,7 @@ def runs(options: argparse.Namespace) -> Iterator[tuple[str, str, str, int]]:
     """The data set, the model, its flags and the seed of each run."""
     for name in options.only:
         data = DATA[name]
-        models = {"default": "", **data.models, **(dict.fromkeys(PEERS, "") if "text" in data.flags else {})}
-        for model, flags in models.items():
+        for model, flags in {"default": "", **data.models}.items():
             lacking = [kind for kind in ("text", "image") if f"{{{kind}_encoder}}" in flags]
             if any(getattr(options, f"{kind}_encoder") is None for kind in lacking):
                 continue
@@ -179,70 +172,7 @@ sys.exit(main(words))
 def arguments(flags: str, options: argparse.Namespace) -> list[str]:
     """The words of flags, with the folders of the options."""
     folders = {"root": options.data_root, "text_encoder": options.text_encoder, "image_encoder": options.image_encoder}
-    emotions = ""
-    if "{emotions}" in flags:
-        with (options.data_root / "go_emotions/train.csv").open(encoding="utf-8") as table:
-            emotions = " ".join(table.readline().strip().split(",")[2:])
-    return flags.format(emotions=emotions, **folders).split()
-
-
-def peer(model: str, flags: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    """As :func:`train`, of a simple model of texts on the same examples; thresholds as in the run."""
-    start, before = time.perf_counter(), time.process_time()
-    task, settings = build.resolve(parse(Train, [*arguments(flags, options), "--seed", str(seed)]))
-    data = sentiment.load_sample(0.2, seed=seed) if settings.source == "sample" else task.load(settings)
-    splits = build.split(task, settings, data)
-    # Its regularization is not tuned, so all labeled rows are for training, unless thresholds need some.
-    tuned = settings.tune_threshold
-    train = splits.train if tuned or data.validation else data.train
-    held_out = [splits.validation.inputs, splits.test.inputs]
-    validation, test = PEERS[model](train.inputs, train.labels, held_out)
-    if task.problem == "binary":
-        validation, test = validation[:, 1], test[:, 1]
-    thresholds: Any = 0.5
-    if tuned:
-        thresholds = metrics.tune_threshold(validation, splits.validation.labels, metric=tuned)
-    problem = problems.get(task.problem, data.class_names)
-    report = problem.report(test, splits.test, thresholds)
-    summary = problem.summarize(report, test, splits._asdict(), thresholds)
-    return {
-        "metrics": {key: value for key, value in report["metrics"].items() if isinstance(value, float)},
-        "intervals": summary["intervals"]["metrics"], "validation": {},
-        "seconds": time.perf_counter() - start, "processor_seconds": time.process_time() - before,
-    }  # fmt: skip
-
-
-def tf_idf(texts: np.ndarray, labels: np.ndarray, others: list[np.ndarray], **options: Any) -> list[np.ndarray]:
-    """The probabilities of each class by TF-IDF of 1-2-grams and logistic regression."""
-    classifier = LogisticRegression(max_iter=1000, **options)
-    model = make_pipeline(
-        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),
-        OneVsRestClassifier(classifier) if labels.ndim == 2 else classifier,
-    ).fit(texts, labels)
-    return [model.predict_proba(one).astype(np.float64) for one in others]
-
-
-def naive_bayes(texts: np.ndarray, labels: np.ndarray, others: list[np.ndarray]) -> list[np.ndarray]:
-    """The same of NB-SVM with logistic loss, one class against the others (Wang and Manning 2012)."""
-    counter = CountVectorizer(ngram_range=(1, 2), binary=True, token_pattern=r"\w+|[^\w\s]")
-    counts = counter.fit_transform(texts)
-    columns = labels if labels.ndim == 2 else labels[:, None] == np.arange(labels.max() + 1)
-    scores: list[list[np.ndarray]] = [[] for _ in others]
-    for column in columns.T:
-        present, absent = (np.asarray(counts[column == value].sum(axis=0)) + 1.0 for value in (1, 0))
-        ratio = np.log(present / present.sum()) - np.log(absent / absent.sum())
-        model = LogisticRegression(max_iter=1000).fit(counts.multiply(ratio).tocsr(), column)
-        for column_scores, one in zip(scores, others, strict=True):
-            column_scores.append(model.predict_proba(counter.transform(one).multiply(ratio).tocsr())[:, 1])
-    stacked = [np.stack(column_scores, axis=1).astype(np.float64) for column_scores in scores]
-    return stacked if labels.ndim == 2 else [one / one.sum(axis=1, keepdims=True) for one in stacked]
-
-
-PEERS: dict[str, Callable[..., list[np.ndarray]]] = {
-    "TF-IDF and logistic regression": tf_idf,
-    "TF-IDF and logistic regression, balanced": functools.partial(tf_idf, class_weight="balanced"),
-    "NB-SVM": naive_bayes,
-}
+    return flags.format(**folders).split()
 
 
 def rows() -> list[dict[str, Any]]:

@@ -27,7 +27,7 @@ class TableColumns:
     """The roles of the columns of a table; without a text column, all columns without a role are features.
 
     Attributes:
-      label: the label columns: one of classes, or several of 0 and 1. Beside a text column, none means all columns
+      label: the label columns: one of classes, or several of 0 and 1. With a text column, none means all columns
         without a role, except one called id.
       text: the column of texts, the only input if there is one.
       weight: the column of sample weights.
