@@ -6,7 +6,7 @@
 FOLDER holds imdb/aclImdb_v1.tar.gz, sst2/ and go_emotions/ with train.csv, validation.csv and test.csv, and
 hate_speech/tweets.csv. Expected: jaxcls is at least as good as both on each. All learn from the same training examples;
 the options of the peers (C, class weights) and all thresholds are chosen by the same validation examples, and the test
-examples are used once. Other flags are passed to jaxcls train. CPU seconds of the preparation are those of fitting on
+examples are used once. Other flags are passed to jaxcls train. CPU seconds of the preprocessing are those of fitting on
 the training texts and of transforming them and the test texts, without a cache. Adds its rows to experiments/texts.md.
 """
 
@@ -41,10 +41,10 @@ HEAD = """# Texts
 
 Written by `python experiments/texts.py --data-root FOLDER` on a virtual machine with 2 cores (x86-64, AVX-512) that
 other programs used at the same time: real texts, test examples used once; accuracy of IMDB and SST-2, macro F1 of the
-others. CPU seconds are of the preparation, and of all: for jaxcls a whole run with compilation, for the others the
+others. CPU seconds are of the preprocessing, and of all: for jaxcls a whole run with compilation, for the others the
 models of all options. NB-SVM is that of Wang and Manning (2012), "Baselines and Bigrams".
 
-| data | classifier | seeds | scores | mean | preparation, CPU s | all, CPU s |
+| data | classifier | seeds | scores | mean | preprocessing, CPU s | all, CPU s |
 |---|---|---|---|---|---|---|
 """
 # The flags of jaxcls train. All other columns of GoEmotions are labels.
@@ -63,7 +63,7 @@ class Result(NamedTuple):
     """A test score, and CPU seconds."""
 
     score: float
-    preparation: float
+    preprocessing: float
     total: float
 
 
@@ -93,12 +93,12 @@ def ours(name: str, settings: Settings, splits: Splits) -> Result:
         preprocessor = task.fit_preprocessor(splits.train.inputs, resolved)
         for split in (splits.train, splits.test):
             preprocessor.transform(split.inputs)
-        preparation = time.process_time() - began
+        preprocessing = time.process_time() - began
         began = time.process_time()
         run = dataclasses.replace(settings, run_dir=Path(folder, "run"), quiet=True)
         report = train_task(run, say=lambda line: None).report
-        total = preparation + time.process_time() - began
-    return Result(report["metrics"]["accuracy" if name in ACCURACY else "f1"], preparation, total)
+        total = preprocessing + time.process_time() - began
+    return Result(report["metrics"]["accuracy" if name in ACCURACY else "f1"], preprocessing, total)
 
 
 def theirs(name: str, splits: Splits, peer: Any) -> Result:
@@ -108,7 +108,7 @@ def theirs(name: str, splits: Splits, peer: Any) -> Result:
     vectorizer, models = peer(balanced=name not in ACCURACY)
     vectors = [vectorizer.fit_transform(splits.train.inputs)]
     vectors += [vectorizer.transform(split.inputs) for split in (splits.test, splits.validation)]
-    preparation = time.process_time() - began
+    preprocessing = time.process_time() - began
     results = []
     for model in models:
         fitted = OneVsRestClassifier(model).fit(vectors[0], labels[0])
@@ -117,7 +117,7 @@ def theirs(name: str, splits: Splits, peer: Any) -> Result:
         if labels[0].ndim == 2:
             thresholds = metrics.tune_threshold(validation, labels[1], problem="multilabel")
         results.append((score(name, validation, labels[1], thresholds), score(name, test, labels[2], thresholds)))
-    return Result(max(results)[1], preparation, time.process_time() - began)
+    return Result(max(results)[1], preprocessing, time.process_time() - began)
 
 
 def score(name: str, scores: np.ndarray, labels: np.ndarray, thresholds: Any) -> float:
@@ -165,9 +165,12 @@ class NBSVM(ClassifierMixin, BaseEstimator):
 def write(name: str, seeds: list[int], results: dict[str, list[Result]]) -> None:
     rows = ""
     for classifier, of_seeds in results.items():
-        scores, preparation, total = zip(*of_seeds, strict=True)
+        scores, preprocessing, total = zip(*of_seeds, strict=True)
         cells = [name, classifier, ", ".join(map(str, seeds)), ", ".join(f"{value:.4f}" for value in scores)]
-        cells += [f"{statistics.mean(scores):.4f}", *(f"{statistics.mean(each):.0f}" for each in (preparation, total))]
+        cells += [
+            f"{statistics.mean(scores):.4f}",
+            *(f"{statistics.mean(each):.0f}" for each in (preprocessing, total)),
+        ]
         rows += f"| {' | '.join(cells)} |\n"
     print(rows, end="", flush=True)
     TABLE.write_text((TABLE.read_text(encoding="utf-8") if TABLE.exists() else HEAD) + rows, encoding="utf-8")
