@@ -99,6 +99,9 @@ def read(
         column = table.pop(name)
         numeric = None if name in text else _as_numbers(column, decimal)
         columns[name] = _as_words(column) if numeric is None else numeric
+    # Otherwise, PyArrow keeps what a large file took for the next one.
+    del table
+    pyarrow.default_memory_pool().release_unused()
     return TableFile(columns, separator, decimal)
 
 
