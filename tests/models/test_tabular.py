@@ -151,6 +151,6 @@ def test_members_are_averaged_and_each_learns_from_its_own_loss(columns):
     )
 
     trained = jax.grad(lambda params: losses(model.apply(params, state, table, key=jax.random.key(0))[0]).sum())
-    own = jax.grad(lambda params, member: (losses(member_logits(params, member)) * (member_of == member)).sum())
-    expected = jax.tree.map(lambda *members: sum(members), *(own(params, member) for member in range(3)))
+    dealt = jax.grad(lambda params, member: (losses(member_logits(params, member)) * (member_of == member)).sum())
+    expected = jax.tree.map(lambda *members: sum(members), *(dealt(params, member) for member in range(3)))
     jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), trained(params), expected)
