@@ -12,7 +12,8 @@ CatBoost's 300 iterations instead of 1,000.
 With --original, the CSV file of leaf_id_flavia in R's modeldata, models have its columns of words too, which were
 written by species, not by leaf, and nearly determine it. Each model replaces its row in leaves.md.
 
-Expected: accuracies of about 0.97 without the words.
+Expected: without the words, an accuracy of 0.96 of the task leaf and 0.94 of logistic regression; with them, 0.995
+of the latter. A fold of LightGBM takes more than a minute of processor time.
 """
 
 import argparse
