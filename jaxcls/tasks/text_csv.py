@@ -54,6 +54,9 @@ def specialize(task: Task, settings: Settings) -> Task:
         # each label learns at its own rate only if that of all grows with their number.
         rate = DEFAULT.learning_rate * len(labels.class_names)
         task = task.with_settings(tune_threshold="f1", learning_rate=rate)
+    if settings.class_weight is not None and labels.problem == "multiclass":
+        # Weights are for the sake of rare classes, and the weighted loss is least before these are learned.
+        task = task.with_settings(monitor="f1")
     return user_data.for_problem(texts.specialize(task, settings), labels.problem)
 
 

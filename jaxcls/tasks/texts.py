@@ -21,7 +21,7 @@ SETTINGS = Settings(model="ngrams", optimizer="sgd", momentum=0.9)
 # The tokens of a small vocabulary are parts of words: n-grams of them are words and their stems, of which few texts
 # share more than of pairs of words.
 _SMALL, _LARGE = 1200, 8000
-_LARGE_CHARACTERS = 1 << 23
+_LARGE_CHARACTERS = 1 << 20
 
 
 def fit_preprocessor(inputs: np.ndarray, settings: Settings) -> texts.TextPreprocessor:
