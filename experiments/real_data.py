@@ -131,7 +131,8 @@ def runs(options: argparse.Namespace) -> Iterator[tuple[str, str, str, int]]:
                 continue
             if options.models is None or model in options.models:
                 yield from (
-                    (name, model, " ".join([data.flags, flags, options.flags]).strip(), seed) for seed in options.seeds
+                    (name, model, " ".join(filter(None, [data.flags, flags, options.flags])), seed)
+                    for seed in options.seeds
                 )
 
 
