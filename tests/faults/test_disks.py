@@ -95,7 +95,7 @@ def test_a_disk_that_stays_full_ends_the_run_and_names_the_last_good_state(expec
 @tally.trial("disks: too little free space, detected at the start")
 def test_too_little_free_space_is_an_error_before_the_first_step(small_disk):
     fill(small_disk, 1 << 20)
-    with pytest.raises(InputError, match=r"4 checkpoints of a run take [\d.]+ MB, and the disk has 1\.0 MB for them"):
+    with pytest.raises(InputError, match=r"3 checkpoints of a run take [\d.]+ MB, and the disk has 1\.0 MB for them"):
         train_task(Settings(task="csv", model="mlp", epochs=1, run_dir=small_disk / "run"), say=lambda line: None)
     assert not (small_disk / "run" / "config.toml").exists()
     fill(small_disk, 0)
