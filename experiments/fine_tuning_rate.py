@@ -162,7 +162,8 @@ def batches(folder: Path, batch_size: int, width: int) -> dict[str, Any]:
 HEAD = """# The rate of fine-tuning a text encoder
 
 Written by `python experiments/fine_tuning_rate.py` on {}.
-All weights of all-MiniLM-L6-v2, AdamW, float32, batches of {}, medians of {} rounds that take turns; examples a second, and GiB of memory at the peak of the process.
+All weights of all-MiniLM-L6-v2, AdamW, float32, batches of {}, medians of {} rounds that take turns; examples a second,
+and GiB of memory at the peak of the process.
 
 | tokens of a text | jaxcls | PyTorch | jaxcls / PyTorch | memory of jaxcls | memory of PyTorch |
 |---|---|---|---|---|---|"""
