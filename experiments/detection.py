@@ -15,15 +15,14 @@ CPU seconds are user and system time of the whole process. Expected: a mean mAP 
 
 import argparse
 import json
-import os
-import resource
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+import processes
 
 RECIPES = {
     "default": "",
@@ -72,26 +71,18 @@ def _for_choosing(data: Path, folder: Path) -> Path:
 
 def _measure(data: Path, recipe: str, seed: int, run: Path) -> dict[str, Any]:
     command = [sys.executable, "-m", "jaxcls", "train", "--task", "detection", "--data", str(data)]
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([*command, *RECIPES[recipe].split(), "--seed", str(seed), "--run-dir", str(run)], check=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command += [*RECIPES[recipe].split(), "--seed", str(seed), "--run-dir", str(run)]
+    cpu = processes.run(command).processor_seconds
     results = json.loads((run / "results.json").read_text())
     classes = {name: values["map_50"] for name, values in results["labels"].items()}
     scores = {name: results["metrics"][name] for name in SCORES}
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return scores | {"classes": classes, "cpu": cpu}
 
 
 def _table(options: argparse.Namespace, known: dict[str, dict[str, Any]]) -> str:
     scored = "the list val, trained on the list train" if options.validation else "the official test images"
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    model, family, number = (
-        next(line.partition(":")[2].strip() for line in lines if line.startswith(f"{field}\t"))
-        for field in ("model name", "cpu family", "model")
-    )
     written = (
-        f"Written by `python experiments/detection.py` on {os.cpu_count()} cores of {model}, family {family}, model "
-        f"{number}. Seeds "
+        f"Written by `python experiments/detection.py` on {processes.machine()}. Seeds "
         f"{', '.join(map(str, options.seeds))}; scores on {scored}; means, and in parentheses the lowest and highest. "
         "CPU seconds are those of the whole process."
     )

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from real_data import machine
+from processes import machine
 
 import jaxcls
 from jaxcls.data.formats.tables import read_csv

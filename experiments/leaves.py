@@ -20,13 +20,13 @@ import argparse
 import csv
 import gzip
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+import processes
 
 TABLE = Path(__file__).with_suffix(".md")
 TREES = ("LightGBM", "XGBoost", "HistGradientBoosting", "CatBoost")
@@ -71,7 +71,7 @@ def main() -> None:
         name = f"{model}, with words" if options.original else model
         print(name, scores, flush=True)
         rows[f"| {name}"] = row(name, scores)
-        TABLE.write_text("\n".join([HEAD.format(machine=machine()), *rows.values()]) + "\n", encoding="utf-8")
+        TABLE.write_text("\n".join([HEAD.format(machine=processes.machine()), *rows.values()]) + "\n", encoding="utf-8")
 
 
 def compare(table: list[list[str]], model: str, peers: str) -> list[dict[str, float]]:
@@ -109,12 +109,9 @@ def measure(model: str, train: Path, test: Path, *, peers: str) -> dict[str, flo
         command = [sys.executable, "-c", LEAF, train, test, run]
     else:
         command = [peers, __file__, "--fit", model, train, test]
-    before = os.times()
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    after = os.times()
-    scores = json.loads((run / "results.json").read_text())["metrics"] if run.exists() else json.loads(done.stdout)
-    spent = after.children_user + after.children_system - before.children_user - before.children_system
-    return {"log_loss": scores["log_loss"], "accuracy": scores["accuracy"], "seconds": spent}
+    done = processes.run(command, capture=True)
+    scores = json.loads((run / "results.json").read_text())["metrics"] if run.exists() else json.loads(done.output)
+    return {"log_loss": scores["log_loss"], "accuracy": scores["accuracy"], "seconds": done.processor_seconds}
 
 
 def fit(model: str, train: str, test: str) -> dict[str, float]:
@@ -153,11 +150,6 @@ def fit(model: str, train: str, test: str) -> dict[str, float]:
         "log_loss": float(log_loss(test_labels, scores, labels=range(len(species)))),
         "accuracy": float(accuracy_score(test_labels, scores.argmax(axis=1))),
     }
-
-
-def machine() -> str:
-    names = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()]
-    return f"{os.cpu_count()} cores of {names[4]}"
 
 
 HEAD = """# Real leaves

@@ -15,15 +15,13 @@ is.
 import argparse
 import csv
 import json
-import resource
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import processes
 from peers.tables import PEERS
 from sklearn.model_selection import StratifiedKFold
 
@@ -61,15 +59,12 @@ def run(contender: str, folder: Path, label: str, python: str) -> dict[str, floa
             command = [sys.executable, "-m", "jaxcls", *words, "--run-dir", str(run_dir), "--quiet"]
         else:
             command = [python, str(Path(__file__).parent / "peers" / "tables.py"), contender, train, test, label]
-        before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-        seconds, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds, cpu, output = processes.run(command, capture=True)
         scores = (
             json.loads((run_dir / "results.json").read_text())["metrics"]
             if contender == "jaxcls"
             else json.loads(output)
         )
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return {"log_loss": scores["log_loss"], "seconds": seconds, "cpu": cpu}
 
 

@@ -18,17 +18,16 @@ has lightgbm, xgboost, catboost, scikit-learn and pandas.
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import processes
 
 RECORD = Path(__file__).with_suffix(".jsonl")
 TABLE = Path(__file__).with_suffix(".md")
@@ -114,7 +113,7 @@ def main() -> None:
     for name, model, flags, seed in runs(options):
         if (name, model, seed, flags) not in done:
             result = train(flags, seed, options)
-            row = {"data": name, "model": model, "seed": seed, "flags": flags, "machine": machine(), **result}
+            row = {"data": name, "model": model, "seed": seed, "flags": flags, "machine": processes.machine(), **result}
             with RECORD.open("a", encoding="utf-8") as record:
                 record.write(json.dumps(row) + "\n")
             print(name, model, seed, {key: round(value, 4) for key, value in result["metrics"].items()})
@@ -141,15 +140,12 @@ def train(flags: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(scratch, "run")
         words = [*arguments(flags, options), "--seed", str(seed), "--run-dir", str(directory)]
-        start, before = time.perf_counter(), os.times()
         # The sample has a test part for each seed.
         program = ["-c", OF_SPLIT, str(seed)] if "--source sample" in flags else ["-m", "jaxcls"]
-        subprocess.run([sys.executable, *program, "train", *words], check=True)
-        seconds, after = time.perf_counter() - start, os.times()
+        seconds, spent, _ = processes.run([sys.executable, *program, "train", *words])
         results = json.loads((directory / "results.json").read_text())
         summary = json.loads((directory / "summary.json").read_text())
         epochs = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
-    spent = after.children_user + after.children_system - before.children_user - before.children_system
     validation = {key: value for key, value in epochs[-1].items() if key.startswith("val_")}
     return {
         "metrics": {key: value for key, value in results["metrics"].items() if isinstance(value, float)},
@@ -223,14 +219,6 @@ mean of the intervals of the seeds). A seed decides the initial weights, the ord
 has no validation part, which training examples validate; for the sentiment sample also the test part. Metrics are those
 of the report of a run, f1 the mean of the classes. Seconds are those of the whole process, while other
 programs ran."""
-
-
-def machine() -> str:
-    """The number of cores that are used and the name of the processor."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    fields = dict([part.strip() for part in line.split(":", 1)] for line in lines if ":" in line)
-    kind = f"{fields['model name']}, family {fields['cpu family']}, model {fields['model']}"
-    return f"{len(os.sched_getaffinity(0))} cores of {kind}"
 
 
 if __name__ == "__main__":

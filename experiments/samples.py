@@ -10,11 +10,11 @@ detection within 10 minutes. Nothing is cached: the synthetic samples are genera
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
+
+import processes
 
 from jaxcls.tasks import TASKS
 from jaxcls.tasks.task import Task
@@ -26,15 +26,11 @@ def measure(task: Task) -> tuple[float, float, dict]:
     """The seconds of the whole process, its processor seconds, and its test results."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "jaxcls.train", "--task", task.name, "--source", "sample"]
-        began, before = time.perf_counter(), os.times()
-        subprocess.run(
+        seconds, spent, _ = processes.run(
             [*command, "--run-dir", f"{folder}/run"],
+            capture=True,
             env=os.environ | {"XDG_CACHE_HOME": f"{folder}/cache"},
-            stdout=subprocess.DEVNULL,
-            check=True,
         )
-        seconds, after = time.perf_counter() - began, os.times()
-        spent = after.children_user + after.children_system - before.children_user - before.children_system
         return seconds, spent, json.loads((Path(folder) / "run" / "results.json").read_text())
 
 

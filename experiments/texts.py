@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import real_data
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -47,15 +48,9 @@ models of all options. NB-SVM is that of Wang and Manning (2012), "Baselines and
 | data | classifier | seeds | scores | mean | preprocessing, CPU s | all, CPU s |
 |---|---|---|---|---|---|---|
 """
-# The flags of jaxcls train. All other columns of GoEmotions are labels.
-DATA = {
-    "imdb": "--task sentiment --source files --data-dir {}/imdb",
-    "sst2": "--task text_csv --data {0}/sst2/train.csv --validation-data {0}/sst2/validation.csv "
-    "--test-data {0}/sst2/test.csv --text-column text",
-    "hate_speech": "--task text_csv --data {}/hate_speech/tweets.csv --text-column tweet --class-weight balanced",
-    "go_emotions": "--task text_csv --data {0}/go_emotions/train.csv --validation-data {0}/go_emotions/validation.csv "
-    "--test-data {0}/go_emotions/test.csv --text-column text",
-}
+# The flags of jaxcls train.
+DATA = {name: real_data.DATA[name].flags for name in ("imdb", "sst2", "hate_speech", "go_emotions")}
+DATA["hate_speech"] += " --class-weight balanced"
 ACCURACY = ("imdb", "sst2")
 
 
@@ -74,7 +69,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options, flags = parser.parse_known_args()
     for name in options.data:
-        words = [*DATA[name].format(options.data_root.absolute()).split(), *flags]
+        words = [*DATA[name].format(root=options.data_root.absolute()).split(), *flags]
         results: dict[str, list[Result]] = {}
         for seed in options.seeds:
             settings = parse(Train, [*words, "--seed", str(seed)])
