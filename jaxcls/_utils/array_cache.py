@@ -1,10 +1,11 @@
 """Arrays that take long to compute, in files of the cache directory, each with the SHA-256 of its content."""
 
+import contextlib
 import hashlib
 import io
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,9 @@ def cached(folder: str, key: Any, compute: Callable[[], Sequence[np.ndarray]]) -
     arrays = compute()
     content = io.BytesIO()
     np.savez(content, *arrays)
-    try:
+    with _warned(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         files.write_atomically(path, hashlib.sha256(content.getbuffer()).digest() + content.getbuffer())
-    except OSError as error:
-        logger.warning("%s: cannot be written (%s), and will be computed again", path, error.strerror or error)
     return arrays
 
 
@@ -76,14 +75,22 @@ def cached_rows(folder: str, key: Any, row_keys: np.ndarray, compute: Callable[[
         rows[~known] = computed
         added = np.empty(len(computed), [("key", ROW_KEY), ("row", computed.dtype, computed.shape[1:])])
         added["key"], added["row"] = keys[~known], computed
-        try:
+        file = path / f"{_sha256(added)}.npy"
+        with _warned(file):
             path.mkdir(parents=True, exist_ok=True)
-            with files.replacing(path / f"{_sha256(added)}.npy") as temporary:
+            with files.replacing(file) as temporary:
                 np.save(temporary, added)
-        except OSError as error:
-            logger.warning("%s: cannot be written (%s), and will be computed again", path, error.strerror or error)
     assert rows is not None
     return rows[inverse]
+
+
+@contextlib.contextmanager
+def _warned(path: Path) -> Iterator[None]:
+    """Only warns where a file cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        logger.warning("%s: cannot be written (%s), and will be computed again", path, error.strerror or error)
 
 
 def _sha256(array: np.ndarray) -> str:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -10,6 +10,7 @@ import jax
 from jaxcls._utils.clock import clock
 from jaxcls._utils.errors import InputError, error_context, flag
 from jaxcls.data import duplicates
+from jaxcls.data.batching import Examples
 from jaxcls.optimizers.schedules import OPEN_ENDED
 from jaxcls.reports import callbacks as loggers
 from jaxcls.reports.callbacks import Callback
@@ -59,16 +60,10 @@ def train_task(
     assert experiment.preprocessor is not None
     with error_context(provenance.location), clock("preprocessing the validation and test examples", say):
         validation, test = (build.preprocess(experiment.preprocessor, one) for one in splits[1:])
-    truncated = {}
-    if resolved.max_length is not None and experiment.buckets is not None:
-        arrays = {"training": train.inputs, "validation": validation.inputs, "test": test.inputs}
-        lengths = {name: experiment.buckets.extents(inputs) for name, inputs in arrays.items()}
-        truncated = {name: float((length >= resolved.max_length).mean()) for name, length in lengths.items()}
-        if truncated["training"]:
-            share = f"{truncated['training']:.1%}"
-            say(
-                f"{share} of the training texts reach --max-length {resolved.max_length}; longer ones lose their middle"
-            )
+    truncated = _truncated(experiment, resolved, {"training": train, "validation": validation, "test": test})
+    if truncated.get("training"):
+        share = f"{truncated['training']:.1%}"
+        say(f"{share} of the training texts reach --max-length {resolved.max_length}; longer ones lose their middle")
     # A report needs no more than their labels.
     splits = splits._replace(train=splits.train._replace(inputs=None))
 
@@ -135,6 +130,14 @@ def train_task(
         say=say,
         stop=stop,
     )
+
+
+def _truncated(experiment: Experiment, resolved: Settings, splits: Mapping[str, Examples]) -> dict[str, float]:
+    """Returns the share of texts that reach --max-length, by split; nothing for other inputs."""
+    buckets, longest = experiment.buckets, resolved.max_length
+    if buckets is None or longest is None:
+        return {}
+    return {name: float((buckets.extents(one.inputs) >= longest).mean()) for name, one in splits.items()}
 
 
 def _earlier(user_settings: Settings) -> LastState:
