@@ -16,7 +16,6 @@ import dataclasses
 
 import numpy as np
 
-from jaxcls.data import splits
 from jaxcls.data.dataset import Dataset, Split
 from jaxcls.data.datasets import idx_images
 from jaxcls.data.datasets.fashion_mnist import GROUP_OF_ARTICLE, GROUPS, IMAGES
@@ -43,11 +42,6 @@ def load(settings: Settings) -> Dataset:
     )
 
 
-def by_article(split: Split, fraction: float, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Splits every article, and so every group, in proportion."""
-    return splits.stratified(split._replace(labels=split.labels["article"]), fraction, seed=seed)
-
-
 SETTINGS = dataclasses.replace(fashion_mnist.DEFAULT.settings, loss_weights=(1.0, 0.3))
 
 TASK = Task(
@@ -60,5 +54,4 @@ TASK = Task(
     models={"mlp": vision.MLP, "cnn": vision.CNN, "resnet": vision.ResNet},
     presets={"default": fashion_mnist.DEFAULT._replace(settings=SETTINGS)},
     metrics=["article_accuracy", "group_accuracy"],
-    split=by_article,
 )

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, TimeSeriesSplit, train_test_split
 
 from jaxcls._utils.errors import InputError
 from jaxcls.data import splits
@@ -208,3 +208,109 @@ def test_a_fraction_or_seed_out_of_range_is_rejected(split, fraction, seed, mess
 def test_unsplittable_examples_are_rejected(split, examples, message):
     with pytest.raises(InputError, match=message):
         split(examples, 0.5, seed=0)
+
+
+def assert_folds(folds, count):
+    """Every row validates once, and trains in the other folds."""
+    np.testing.assert_array_equal(np.sort(np.concatenate([rows for _, rows in folds])), np.arange(count))
+    for train_rows, validation_rows in folds:
+        assert_each_row_once(train_rows, validation_rows, count)
+
+
+@settings(deadline=None)
+@given(classes=st.lists(st.integers(5, 12), min_size=1, max_size=4), count=st.integers(2, 5), seed=seeds)
+def test_folds_divide_every_class_and_all_rows_equally(classes, count, seed):
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(classes)), classes))
+    folds = splits.folds(splits.stratified, examples_of(labels), count, seed=seed)
+    assert_folds(folds, len(labels))
+    by_class = np.array([np.bincount(labels[rows], minlength=len(classes)) for _, rows in folds])
+    assert np.all(np.ptp(by_class, axis=0) <= 1)
+    assert np.ptp(by_class.sum(axis=1)) <= 1
+    theirs = [labels[rows] for _, rows in StratifiedKFold(count).split(labels, labels)]
+    theirs = np.array([np.bincount(each, minlength=len(classes)) for each in theirs])
+    np.testing.assert_array_equal(np.sort(by_class, axis=0), np.sort(theirs, axis=0))
+
+
+@given(examples=grouped_examples(), seed=seeds)
+def test_folds_of_groups_keep_them_whole_and_hold_every_class(examples, seed):
+    folds = splits.folds(splits.grouped, examples, 3, seed=seed)
+    assert_folds(folds, len(examples.labels))
+    for train_rows, validation_rows in folds:
+        assert len(validation_rows)
+        assert set(examples.labels[train_rows].tolist()) == {0, 1, 2, 3}
+        assert not set(examples.groups[train_rows].tolist()) & set(examples.groups[validation_rows].tolist())
+
+
+def test_folds_of_groups_are_as_equal_as_those_of_scikit_learn():
+    rng = np.random.default_rng(0)
+    groups = rng.integers(0, 300, 3000)
+    labels = (rng.random(3000) < rng.beta(0.5, 3, 300)[groups]).astype(int)
+
+    def spread(folds):
+        return np.ptp([np.bincount(labels[rows]) for _, rows in folds], axis=0)
+
+    theirs = spread(StratifiedGroupKFold(5).split(labels, labels, groups))
+    assert np.all(spread(splits.folds(splits.grouped, examples_of(labels, groups), 5, seed=0)) <= np.maximum(theirs, 5))
+
+
+def test_folds_by_time_are_those_of_scikit_learn():
+    labels = np.arange(48) % 2
+    folds = splits.folds(splits.chronological, examples_of(labels), 5, seed=0)
+    for ours, theirs in zip(folds, TimeSeriesSplit(5).split(labels), strict=True):
+        np.testing.assert_array_equal(ours[0], theirs[0])
+        np.testing.assert_array_equal(ours[1], theirs[1])
+
+
+@given(count=st.integers(2, 9), rows=st.integers(9, 40), seed=seeds)
+def test_random_folds_are_equal_and_reproducible(count, rows, seed):
+    examples = Split({"image": np.zeros(rows)}, {"classes": np.zeros((rows, 2))})
+    folds = splits.folds(splits.random, examples, count, seed=seed)
+    assert_folds(folds, rows)
+    assert np.ptp([len(validation_rows) for _, validation_rows in folds]) <= 1
+    again = splits.folds(splits.random, examples, count, seed=seed)
+    np.testing.assert_array_equal(folds[0][1], again[0][1])
+
+
+def test_folds_depend_on_the_seed_only():
+    labels, groups = np.arange(1000) % 10, np.arange(1000) // 3
+    for splitter, expected in ((splits.stratified, "0415505348a83fb5"), (splits.grouped, "ddc2742356cf9d27")):
+        rows = np.concatenate([r for _, r in splits.folds(splitter, examples_of(labels, groups), 5, seed=42)])
+        assert hashlib.sha256(rows.astype("<i8").tobytes()).hexdigest()[:16] == expected
+
+
+@given(labels=many_labels, count=st.integers(2, 5), seed=seeds)
+def test_folds_of_several_labels_are_equal_in_their_strata(labels, count, seed):
+    folds = splits.folds(splits.stratified, examples_of(labels), count, seed=seed)
+    assert_folds(folds, len(labels))
+    by_label = np.array([(labels[rows] == 1).any(axis=1).sum() for _, rows in folds])
+    assert np.ptp(by_label) <= labels.shape[1]
+
+
+def test_several_outputs_are_split_by_the_combinations_of_their_classes():
+    random = np.random.default_rng(0)
+    color, shape = random.integers(0, 3, 60), random.integers(0, 2, 60)
+    examples = Split(np.zeros((60, 1)), {"color": color, "shape": shape})
+    one = examples_of(color * 2 + shape)
+    np.testing.assert_array_equal(splits.stratified(examples, 0.2, seed=3)[1], splits.stratified(one, 0.2, seed=3)[1])
+    ours, theirs = (splits.folds(splits.stratified, each, 3, seed=3)[0][1] for each in (examples, one))
+    np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("split", "examples", "count", "message"),
+    [
+        (splits.stratified, examples_of(np.zeros(4, int)), 1, "number of folds is 1; it must be 2"),
+        (splits.stratified, examples_of(np.zeros(2, int)), 3, "2 rows are too few for 3 folds"),
+        (splits.random, examples_of(np.zeros(2, int)), 3, "2 rows are too few for 3 folds"),
+        (splits.stratified, examples_of(np.array([0] * 9 + [7] * 3)), 4, "class 7 is in 3 rows.*at most 3 folds"),
+        (splits.grouped, examples_of(np.zeros(4, int)), 2, "no groups"),
+        (splits.grouped, examples_of(np.arange(4) % 2, np.arange(4) % 2), 2, "class 0 is in 1 groups.*at most 2"),
+        (splits.grouped, examples_of(np.zeros(4, int), np.zeros(4, int)), 2, "1 groups are too few for 2 folds"),
+        (splits.chronological, examples_of(np.arange(5) % 2), 2, "5 rows are too few for 2 folds, which take 6"),
+        (splits.chronological, examples_of(np.arange(9) // 8), 2, "all 3 training rows of fold 1 have class 0.*fewer"),
+        (splits.chronological, examples_of(np.arange(9) % 5 % 2), 8, "9 rows"),
+    ],
+)
+def test_examples_without_such_folds_are_rejected(split, examples, count, message):
+    with pytest.raises(InputError, match=message):
+        splits.folds(split, examples, count, seed=0)
