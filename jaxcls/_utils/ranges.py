@@ -24,7 +24,8 @@ def check(values: Mapping[str, Any], spelled: Callable[[str], str] = str) -> Non
     """
     for name, value in values.items():
         rule = _RULES.get(name)
-        if rule and not rule.allows(value):
+        # Whoever lets JAX trace a value has checked it: within a compiled function it is not known.
+        if rule and not hasattr(value, "aval") and not rule.allows(value):
             raise InputError(f"{spelled(name)} is {value!r}; it must be {rule.words}.")
 
 
@@ -54,6 +55,7 @@ _POSITIVE = _number("a finite number above 0", lambda value: value > 0)
 _NOT_NEGATIVE = _number("a finite number of 0 or more", lambda value: value >= 0)
 _BELOW_ONE = _number("a number of at least 0 and less than 1", lambda value: 0 <= value < 1)
 _FRACTION = _number("a number between 0 and 1", lambda value: 0 < value < 1)
+_SEED = _integer("an integer between 0 and 4294967295", 0, 2**32 - 1)
 _FLAG = _Rule("True or False", lambda value: isinstance(value, bool))
 
 _RULES = {
@@ -73,7 +75,12 @@ _RULES = {
     "layer_decay": _number("a number above 0 and at most 1", lambda value: 0 < value <= 1),
     "muon_mask": _Rule("a function of the parameters", lambda value: value is None or callable(value)),
     "scales": _list_of("a list of numbers above 0", _POSITIVE),
-    "seed": _integer("an integer between 0 and 4294967295", 0, 2**32 - 1),
+    **dict.fromkeys(("seed", "split_seed"), _SEED),
+    "folds": _integer("an integer of 2 or more", 2),
+    "seeds": _Rule(
+        "distinct integers between 0 and 4294967295",
+        lambda value: value is None or (all(map(_SEED.allows, value)) and len(set(value)) == len(value)),
+    ),
     "semantics": _Rule("'optax' or 'keras'", lambda value: value in ("optax", "keras")),
     "vocabulary_size": _integer("an integer of 257 or more, a token per byte and the padding", 257),
     "warmup_steps": _integer("an integer of 0 or more", 0),

@@ -129,9 +129,7 @@ def device_feed(
     [[[3, 2], [1, 0]]]
     """
 
-    @functools.partial(jax.jit, out_shardings=chunk_sharding(sharding))
-    def gather(data: Examples, order: jax.Array, first: jax.Array) -> Batch:
-        return take(data, *batch_rows(order, first, batch_size=batch_size, length=length))
+    gather = _gather(batch_size, length, sharding)
 
     def feed(order: jax.Array, first: int) -> Iterator[Batch]:
         for start in range(first, steps_per_epoch(len(data), batch_size), length):
@@ -141,6 +139,15 @@ def device_feed(
             yield chunk
 
     return feed
+
+
+# Cached, so that the trainings of a process share the compiled program.
+@functools.cache
+def _gather(batch_size: int, length: int, sharding: jax.sharding.NamedSharding | None) -> Callable[..., Batch]:
+    def gather(data: Examples, order: jax.Array, first: jax.Array) -> Batch:
+        return take(data, *batch_rows(order, first, batch_size=batch_size, length=length))
+
+    return jax.jit(gather, out_shardings=chunk_sharding(sharding))
 
 
 def chunk_sharding(sharding: jax.sharding.NamedSharding | None) -> jax.sharding.NamedSharding | None:

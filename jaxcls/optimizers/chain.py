@@ -3,6 +3,7 @@
 import inspect
 import math
 from collections.abc import Callable
+from numbers import Real
 from typing import Any, Literal, NamedTuple, TypeAlias, TypedDict
 
 import jax
@@ -92,7 +93,8 @@ def chain(
     """
     decay = options.get("weight_decay")
     decay = default_decay if decay is None else decay
-    if decay:
+    # One that JAX traces is no number, and may be any.
+    if not isinstance(decay, Real) or decay:
         # After the core, whose momentum may include the learning rate: only there is the decay decoupled.
         core = optax.chain(core, _decay(learning_rate, decay, options))
     scale = options.get("learning_rate_scale")

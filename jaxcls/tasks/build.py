@@ -76,6 +76,22 @@ def build(
     """
     task, resolved = resolve(user_settings)
     dataset, splits = load(task, resolved, say=say)
+    built = of_splits(task, resolved, dataset, splits, learning_rate=learning_rate, preprocessor=preprocessor, say=say)
+    check_step(built)
+    return built
+
+
+def of_splits(
+    task: Task,
+    resolved: Settings,
+    dataset: Dataset,
+    splits: Splits,
+    *,
+    learning_rate: optax.Schedule | None = None,
+    preprocessor: Preprocessor | None = None,
+    say: Callable[[str], None] = print,
+) -> Built:
+    """Builds the experiment of a task on a data set that was loaded and divided; see :func:`build`."""
     with error_context(dataset.provenance.location):
         with clock("preprocessing the training examples", say):
             source = None if resolved.pretrained is None else pretrained.find(resolved)
@@ -98,9 +114,14 @@ def build(
     optimizer = optimizer_of(resolved, learning_rate or _schedule(resolved, len(train)), record, len(train))
     check_batch_size(resolved.batch_size, "--batch-size")
     experiment = with_objective(task, resolved, preprocessor, dataset.class_names, objective, optimizer, record, source)
-    # Traced, not compiled: settings that do not fit together are refused here.
-    jax.eval_shape(experiment.step, experiment.state_shapes, copies(train, experiment.step_size(resolved.batch_size)))
     return Built(task, resolved, experiment, dataset.provenance, splits, train)
+
+
+def check_step(built: Built) -> None:
+    """Traces a training step, without compiling it: settings that do not fit together are refused here."""
+    experiment = built.experiment
+    batch = copies(built.train, experiment.step_size(built.settings.batch_size))
+    jax.eval_shape(experiment.step, experiment.state_shapes, batch)
 
 
 def with_objective(
@@ -273,12 +294,17 @@ def split(task: Task, resolved: Settings, dataset: Dataset) -> Splits:
             problem.check_labels(one)
     with error_context(location):
         if dataset.validation is None:
-            rows = task.split(dataset.train, resolved.validation_fraction, seed=resolved.seed)
+            rows = task.split(dataset.train, resolved.validation_fraction, seed=split_seed(resolved))
             train, validation = (dataset.train.take(chosen) for chosen in rows)
         else:
             train, validation = dataset.train, dataset.validation
         problem.check_learnable(train, validation)
     return Splits(train, validation, dataset.test)
+
+
+def split_seed(resolved: Settings) -> int:
+    """Returns the seed of the validation split or the folds."""
+    return resolved.seed if resolved.split_seed is None else resolved.split_seed
 
 
 def preprocess(preprocessor: Preprocessor, one: Split) -> Examples:

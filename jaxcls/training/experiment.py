@@ -41,6 +41,9 @@ ClassNames: TypeAlias = tuple[str, ...] | Mapping[str, tuple[str, ...]]
 # Random numbers take long to compile and no time to draw: without optimization, ``init`` of a ResNet takes 1.5 s, not
 # 4.4 s.
 _INIT_OPTIONS = {"xla_backend_optimization_level": 0}
+# Compiled once for all trainings of a process.
+_EPOCH_ORDER = jax.jit(steps.epoch_order, static_argnames="count")
+_BUCKETED_ORDER = jax.jit(steps.bucketed_order, static_argnames="batch_size")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -86,10 +89,14 @@ class Experiment:
         """The name of the task, or 'compile'."""
         return str(self.settings.get("task", "compile"))
 
-    def init(self, seed: int = 0) -> TrainState:
-        """Returns the state before the first step, on every device; everything random follows from the seed."""
+    def init(self, seed: int = 0, constants: Sequence[Any] = ()) -> TrainState:
+        """Returns the state before the first step, on every device; everything random follows from the seed.
+
+        Args:
+          constants: leaves in place of the model's own; see :func:`jaxcls.training.steps.initial_constants`.
+        """
         ranges.check({"seed": seed})
-        return self._init(np.uint32(seed))
+        return self._init(np.uint32(seed), **({"constants": constants} if constants else {}))
 
     @functools.cached_property
     def step(self) -> TrainStep:
@@ -361,9 +368,8 @@ class Experiment:
     def epoch_order(self, data: Examples, batch_size: int) -> Callable[[jax.Array, int], jax.Array]:
         """Returns ``(key, epoch) -> rows``, the order in which an epoch visits the examples."""
         if self.buckets is None:
-            return functools.partial(jax.jit(steps.epoch_order, static_argnames="count"), count=len(data))
-        ordered = jax.jit(steps.bucketed_order, static_argnames="batch_size")
-        return functools.partial(ordered, buckets=self.buckets.indices(data.inputs), batch_size=batch_size)
+            return functools.partial(_EPOCH_ORDER, count=len(data))
+        return functools.partial(_BUCKETED_ORDER, buckets=self.buckets.indices(data.inputs), batch_size=batch_size)
 
     @functools.cached_property
     def state_shapes(self) -> TrainState:

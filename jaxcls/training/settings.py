@@ -44,6 +44,22 @@ class TaskSettings:
     """the recipe of the task that sets every option not given here; --list-tasks names the presets of each task"""
     seed: int = field(default=0, metadata=COMMON)
     """seed of everything random: initial weights, data order, augmentation, dropout and the validation split"""
+    split_seed: int | None = None
+    """seed of the validation split or the folds (default: that of everything random)"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PopulationSettings:
+    """Several models of one run. The mean of their probabilities is what the run predicts."""
+
+    folds: int | None = field(default=None, metadata=COMMON)
+    """divide the training examples into so many folds, and train a model for each on all others: every example gets a
+    prediction of a model that has not seen it (out_of_fold.csv)"""
+    seeds: tuple[int, ...] | None = field(default=None, metadata=COMMON)
+    """train a model for each of these seeds on the same split, or on each fold"""
+    ensemble: Literal["mean", "greedy"] | None = None
+    """weights of the models of --seeds in the ensemble: equal, or chosen greedily by the log loss of the out-of-fold or
+    validation predictions (Caruana et al. 2004) (default: mean)"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -369,6 +385,7 @@ class Settings(
     FineTuningSettings,
     ModelSettings,
     DataSettings,
+    PopulationSettings,
     TaskSettings,
 ):
     """All settings of a run."""

@@ -1,0 +1,142 @@
+"""Populations: a member is what it would be alone, whatever the others are, however often all were interrupted."""
+
+import dataclasses
+import functools
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from jaxcls import losses, optimizers
+from jaxcls._utils.interruption import Interrupted
+from jaxcls.data import batching
+from jaxcls.models import functional
+from jaxcls.optimizers.hyperparameters import with_hyperparameters
+from jaxcls.training import loop, steps
+from jaxcls.training.experiment import Experiment
+from jaxcls.training.loop import DivergedError, FitConfig
+from jaxcls.training.objective import OutputSpec
+from jaxcls.training.population import Member, train_members
+
+RNG = np.random.default_rng(0)
+INPUTS = RNG.normal(size=(60, 4)).astype(np.float32)
+DATA = batching.examples(INPUTS, (INPUTS[:, 0] > 0).astype(np.int32))
+HALF = batching.examples(INPUTS[:30], DATA.labels[:30])
+CONFIG = FitConfig(3, 10)
+SPEC = OutputSpec("multiclass", losses.get("softmax_cross_entropy", normalizer="batch"))
+MODEL = functional(
+    lambda rngs: nnx.Sequential(nnx.Linear(4, 8, rngs=rngs), nnx.Dropout(0.1, rngs=rngs), nnx.Linear(8, 2, rngs=rngs))
+)
+EXPERIMENT = Experiment(model=MODEL, objective=SPEC, optimizer=optax.adam(1e-2))
+MEMBERS = [
+    Member(f"{name}-{seed}", EXPERIMENT, train, seed=seed)
+    for name, train in (("all", DATA), ("half", HALF))
+    for seed in (0, 1)
+]
+
+
+def optimizer(learning_rate, weight_decay):
+    rate = optimizers.schedule("cosine", learning_rate=learning_rate, total_steps=18, warmup_steps=3)
+    return optimizers.adamw(rate, weight_decay=weight_decay)
+
+
+def train(folder, members=MEMBERS, **options):
+    return train_members(members, CONFIG, folder=folder, say=lambda line: None, **options)
+
+
+def alone(member, experiment=None):
+    """The weights of a member that the loop trains without a population."""
+    one = experiment or member.experiment
+    state, _ = loop.train(one, one.init(member.seed), member.train, None, CONFIG, say=lambda line: None)
+    return steps.evaluated_weights(state)
+
+
+def assert_equal(first, second):
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+
+
+def test_member_is_what_it_would_be_alone(tmp_path):
+    trained = train(tmp_path)
+    assert [one.name for one in trained] == [member.name for member in MEMBERS]
+    for one, member in zip(trained, MEMBERS, strict=True):
+        assert_equal(one.weights, alone(member))
+        assert len(one.history) == 3
+        assert not one.diverged
+
+
+def test_threads_change_nothing(tmp_path):
+    """In a process of its own, which has one device: programs of several would wait for each other."""
+    program = (
+        "from pathlib import Path\n"
+        "from tests.training.test_population import *\n"
+        f"folder = Path({str(tmp_path)!r})\n"
+        "first = train(folder / 'one')\n"
+        "from jaxcls.training import population\n"
+        "population._members_at_once = lambda first: 2\n"
+        "for one, other in zip(first, train(folder / 'two'), strict=True):\n"
+        "    assert one.name == other.name\n"
+        "    assert_equal(one.weights, other.weights)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[2])
+
+
+def test_one_compiled_step_serves_all_hyperparameters(tmp_path):
+    values = {"learning_rate": 1e-2, "weight_decay": 0.1}
+    experiment = dataclasses.replace(EXPERIMENT, optimizer=with_hyperparameters(optimizer, values))
+    chosen = [{"learning_rate": rate, "weight_decay": decay} for rate, decay in ((1e-2, 0.1), (1e-3, 0.0), (3e-2, 0.5))]
+    members = [Member(str(i), experiment, DATA, hyperparameters=one) for i, one in enumerate(chosen)]
+    train(tmp_path, members[:1])
+    compiled = experiment.train_chunk._cache_size()
+    trained = train(tmp_path, members)
+    assert experiment.train_chunk._cache_size() == compiled
+    for one, member in zip(trained, members, strict=True):
+        fixed = dataclasses.replace(EXPERIMENT, optimizer=optimizer(**member.hyperparameters))
+        jax.tree.map(
+            functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), one.weights, alone(member, fixed)
+        )
+
+
+def test_interrupted_population_ends_as_an_uninterrupted_one(tmp_path):
+    expected = train(tmp_path / "whole")
+    for stop_at in (3, 5, 9):
+        polled = itertools.count()
+        try:
+            continued = train(tmp_path / "stopped", stop=lambda polled=polled, stop_at=stop_at: next(polled) >= stop_at)
+        except Interrupted:
+            continue
+    continued = train(tmp_path / "stopped")
+    for one, other in zip(expected, continued, strict=True):
+        assert_equal(one.weights, other.weights)
+
+
+def test_finished_members_are_not_trained_again(tmp_path, monkeypatch):
+    expected = train(tmp_path)
+    monkeypatch.setattr(Experiment, "train_chunk", None)
+    for one, other in zip(expected, train(tmp_path), strict=True):
+        assert_equal(one.weights, other.weights)
+
+
+def test_best_epoch_of_each_member(tmp_path):
+    members = [member._replace(validation=DATA) for member in MEMBERS]
+    config = CONFIG._replace(monitor="loss", mode="min")
+    for one in train_members(members, config, folder=tmp_path, restore_best=True, say=lambda line: None):
+        best = min(one.history, key=lambda entry: entry["val_loss"])
+        assert one.step == best["step"]
+
+
+def test_diverged_member_is_an_error_or_is_returned(tmp_path):
+    broken = batching.examples(np.full_like(INPUTS, np.nan), DATA.labels)
+    config = CONFIG._replace(max_skipped_steps=2)
+    members = [Member("broken", EXPERIMENT, broken), MEMBERS[0]]
+    options = {"folder": tmp_path, "say": lambda line: None}
+    with pytest.raises(DivergedError):
+        train_members(members, config, **options)
+    first, second = train_members(members, config, allow_divergence=True, **options)
+    assert "not finite" in first.diverged
+    assert_equal(second.weights, alone(MEMBERS[0]))
