@@ -223,49 +223,25 @@ def train_and_test(
         with _written(checkpoints):
             saving.save_weights(directory.model, state, thresholds)
         scores = experiment.scores(evaluated_weights(state), (data.test or validation).inputs)
-        facts = {"step": int(state.step), "params_sha256": sha256(state.params)}
+        report = problem.report(scores, reported.splits["test"], thresholds) | {
+            "split": reported.test_split,
+            "step": int(state.step),
+            "thresholds": saving.plain_thresholds(thresholds),
+            "synthetic": reported.synthetic,
+            "duplicates_in_test": reported.duplicates,
+            "params_sha256": sha256(state.params),
+        }
+        summary = problem.summarize(report, scores, reported.splits, thresholds) | {
+            "headline": [name for name in reported.headline if name in report["metrics"]],
+            "parameters": count,
+            "frozen": frozen,
+            "truncated": dict(reported.truncated),
+            "recipe": dict(reported.differs_from_preset),
+        }
         with _written(checkpoints):
-            report = write_results(
-                directory, problem, scores, reported, thresholds, facts, parameters=count, frozen=frozen
-            )
+            directory.write_results(report, summary)
+            files.write_atomically(directory.report, html_report.render(run_directory.read_records(directory.path)))
     return Result(directory.path, state, history, report)
-
-
-def write_results(
-    directory: RunDirectory,
-    problem: problems.Problem,
-    scores: PyTree,
-    reported: Reported,
-    thresholds: Any,
-    facts: Mapping[str, Any],
-    *,
-    parameters: int,
-    frozen: int = 0,
-) -> dict[str, Any]:
-    """Writes the last records of a run and its HTML report; returns the scores of the test examples.
-
-    Args:
-      scores: of the test examples.
-      facts: what results.json says of the run besides its scores: "step", "params_sha256".
-      parameters, frozen: how many learn, and how many do not.
-    """
-    report = problem.report(scores, reported.splits["test"], thresholds) | {
-        "split": reported.test_split,
-        "thresholds": saving.plain_thresholds(thresholds),
-        "synthetic": reported.synthetic,
-        "duplicates_in_test": reported.duplicates,
-        **facts,
-    }
-    summary = problem.summarize(report, scores, reported.splits, thresholds) | {
-        "headline": [name for name in reported.headline if name in report["metrics"]],
-        "parameters": parameters,
-        "frozen": frozen,
-        "truncated": dict(reported.truncated),
-        "recipe": dict(reported.differs_from_preset),
-    }
-    directory.write_results(report, summary)
-    files.write_atomically(directory.report, html_report.render(run_directory.read_records(directory.path)))
-    return report
 
 
 def sha256(tree: PyTree) -> str:
