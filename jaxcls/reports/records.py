@@ -26,6 +26,8 @@ PREDICTOR: Schema = {
     "class_names": ([str], {str: [str]}, None),
     # None for a model that takes arrays without preprocessing.
     "preprocessor": ({"type": str}, None),
+    # The members of an ensemble, with the index of their preprocessor and the settings of their own.
+    "ensemble?": [{"name": str, "weight": float, "preprocessor": int, "settings": {str: ANYTHING}}],
     "pretrained?": {"revision": (str, None), "sha256": {str: str}, "config": {str: ANYTHING}},
 }
 ENVIRONMENT: Schema = {"packages": {str: str}, "devices?": [str]}
@@ -134,11 +136,12 @@ def check_predictor(predictor: Mapping[str, Any], where: str) -> None:
     """
     problem, names = predictor["problem"], predictor["class_names"]
     problems, names = (value if isinstance(value, dict) else {"": value} for value in (problem, names))
+    if predictor["class_names"] is None:
+        return
     if problems.keys() != names.keys():
         raise InputError(f"{where} is damaged: its problems and class names are of different outputs.")
     for name, class_names in names.items():
-        if class_names is not None:
-            _check_classes(problems[name], class_names, where)
+        _check_classes(problems[name], class_names, where)
 
 
 def check_records(

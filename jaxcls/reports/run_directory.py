@@ -104,12 +104,17 @@ class RunDirectory:
         """
         with _usable(self.path):
             if not self.continued:
+                self.path.mkdir(parents=True, exist_ok=True)
                 for name, text in self._texts.items():
                     files.write_atomically(self.path / name, text)
             elif self._raised:
                 files.write_atomically(self.path / "config.toml", self._texts["config.toml"])
                 if (self.path / "SHA256SUMS").exists():
                     self.write_checksums()
+
+    def replace_predictor(self, predictor: Mapping[str, Any]) -> None:
+        """Writes predictor.json again: the weights of an ensemble's members may be known only after training."""
+        files.write_atomically(self.path / "predictor.json", _json(predictor))
 
     def write_history(self, history: Iterable[Mapping[str, Any]]) -> None:
         """Rewrites metrics.jsonl, so that it holds each epoch once after interruptions."""
@@ -160,7 +165,8 @@ class RunDirectory:
                 f"run directory {self.path} holds a run of another pretrained encoder: "
                 f"{', '.join(_differing(before, now))} differ. Give the same one, or another directory."
             )
-        if _json(predictor) != self._texts["predictor.json"]:
+        # What an ensemble consists of may be known only after its members were trained.
+        if "ensemble" not in predictor and _json(predictor) != self._texts["predictor.json"]:
             raise InputError(
                 f"{self.path / 'predictor.json'} does not match the training examples: it is damaged, or other "
                 "versions of the libraries fitted it. Give another run directory."

@@ -18,6 +18,7 @@ from jaxcls._utils.errors import InputError, error_context, flag, listed, unknow
 from jaxcls.data.batching import Examples, copies, examples, steps_per_epoch
 from jaxcls.data.dataset import Dataset, Provenance, Split, describe
 from jaxcls.data.preprocessing import Preprocessor, from_record, tables
+from jaxcls.data.preprocessing.ensemble import first
 from jaxcls.models import Model, functional
 from jaxcls.tasks import pretrained
 from jaxcls.tasks.task import Task
@@ -328,7 +329,8 @@ def rare_class(labels: np.ndarray, class_names: Sequence[str]) -> list[str]:
 
 def unfamiliar(preprocessor: Preprocessor | None, inputs: PyTree) -> list[str]:
     """Says how inputs differ from those that the preprocessor was fitted on, one line each."""
-    return preprocessor.unfamiliar(inputs) if isinstance(preprocessor, tables.TablePreprocessor) else []
+    one = first(preprocessor)
+    return one.unfamiliar(inputs) if isinstance(one, tables.TablePreprocessor) else []
 
 
 def build_model(task: Task, resolved: Settings, preprocessor: Preprocessor, num_classes: int) -> Model:

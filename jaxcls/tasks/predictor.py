@@ -2,8 +2,10 @@
 
 import contextlib
 import dataclasses
+import functools
+import json
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +22,8 @@ from jaxcls.data import adapters
 from jaxcls.data.dataset import Unlabeled
 from jaxcls.data.datasets import object_detection
 from jaxcls.data.formats import images
-from jaxcls.data.preprocessing import from_record
+from jaxcls.data.preprocessing import Preprocessor, from_record
+from jaxcls.data.preprocessing.ensemble import EnsemblePreprocessor, first, program_of
 from jaxcls.data.preprocessing.images import DetectionPreprocessor, ImagePreprocessor
 from jaxcls.export.exportable import Exportable
 from jaxcls.kernels import native
@@ -28,8 +31,8 @@ from jaxcls.reports import run_directory
 from jaxcls.reports.run_directory import FinishedRun
 from jaxcls.tasks import build, pretrained
 from jaxcls.tasks.task import Task
+from jaxcls.training import ensemble, problems
 from jaxcls.training import objective as objectives
-from jaxcls.training import problems
 from jaxcls.training.compile import as_model
 from jaxcls.training.experiment import ClassNames, Experiment, shaped_outputs, shardings
 from jaxcls.training.objective import Objective, OutputSpec
@@ -99,13 +102,13 @@ class Predictor(NamedTuple):
 
         Without a task, these are NumPy's arrays.
         """
-        read = self.task and self.task.read
-        match self.experiment.preprocessor:
+        read, preprocessor = self.task and self.task.read, first(self.experiment.preprocessor)
+        match preprocessor:
             case DetectionPreprocessor(pixels=ImagePreprocessor(shape=(side, *_), white=white)):
                 return object_detection.read_unlabeled(path, side, 3, white)
             case ImagePreprocessor(shape=(height, width, channels), white=white) if not read or images.is_image(path):
                 return images.read_unlabeled(path, (height, width), channels, white)
-        return read(path, self.task_settings, self.experiment.preprocessor) if read else adapters.read_arrays(path)
+        return read(path, self.task_settings, preprocessor) if read else adapters.read_arrays(path)
 
     def exportable(self, inputs: PyTree = None) -> Exportable:
         """Returns what is exported.
@@ -136,6 +139,8 @@ def load(path: Path | str, model: Any = None, *, portable: bool = False) -> Pred
     task = settings = None
     if saved.config.get("task") == "compile":
         experiment = _of_user_model(model, saved, path)
+        if "ensemble" in saved.predictor and not isinstance(experiment.model, ensemble.EnsembleModel):
+            experiment = _ensemble(saved, path, lambda index, changes: experiment)
     else:
         task, settings, experiment = _of_task(saved, path, optax.identity())
     shapes = dict(zip(("params", "model_state"), jax.eval_shape(experiment.model.init, jax.random.key(0)), strict=True))
@@ -172,6 +177,10 @@ def load_last(path: Path, source: pretrained.Source | None = None) -> LastState:
       CheckpointError: the checkpoints are damaged.
     """
     saved = run_directory.read(path, finished=False)
+    if "ensemble" in saved.predictor:
+        raise InputError(
+            f"{path} is an ensemble, which has no state of a training; give the run of one of its members."
+        )
     settings = settings_from_record(saved.config, where=str(path / "config.toml"))
     # Its state has the same form at any rate.
     record = saved.predictor.get("pretrained")
@@ -203,18 +212,59 @@ def _of_task(
             f"{where}: a batch of eval_batch_size {settings.eval_batch_size} would take {size:,} bytes, more than "
             f"{_MAX_BATCH_BYTES:,}; lower it."
         )
-    names = _class_names(saved)
-    experiment = build.with_objective(
-        task,
-        settings,
-        preprocessor,
-        names,
-        _without_loss(problem),
-        optimizer,
-        saved.predictor.get("pretrained"),
-        source,
-    )
-    return task, settings, experiment
+
+    def experiment(preprocessor: Preprocessor, settings: Settings) -> Experiment:
+        return build.with_objective(
+            task,
+            settings,
+            preprocessor,
+            _class_names(saved),
+            _without_loss(problem),
+            optimizer,
+            saved.predictor.get("pretrained"),
+            source,
+        )
+
+    if "ensemble" not in saved.predictor:
+        return task, settings, experiment(preprocessor, settings)
+    each = preprocessor.preprocessors if isinstance(preprocessor, EnsemblePreprocessor) else (preprocessor,)
+    programs = [*map(program_of, each)]
+
+    @functools.cache
+    def built(program: str, changes: str) -> Experiment:
+        # None stands for a setting that only the others have.
+        record = {name: value for name, value in (saved.config | json.loads(changes)).items() if value is not None}
+        changed = settings_from_record(record, where="the members")
+        task.recipe(changed.preset)
+        build.check(task, changed)
+        return experiment(each[programs.index(program)], changed)
+
+    def member(index: int, changes: dict[str, Any]) -> Experiment:
+        if not 0 <= index < len(each):
+            raise InputError(f"the file is damaged: it has no preprocessor {index}.")
+        # A model is built once for all preprocessors that it has in common.
+        shared, of_member = built(programs[index], json.dumps(changes)), each[index]
+        return dataclasses.replace(shared, preprocessor=of_member, preprocess=of_member.normalize)
+
+    return task, settings, _ensemble(saved, path, member)
+
+
+def _ensemble(saved: FinishedRun, path: Path, experiment: Callable[[int, dict[str, Any]], Experiment]) -> Experiment:
+    """Returns the ensemble of a record of members.
+
+    Args:
+      experiment: the index of a preprocessor, and the settings that a member alone has -> its experiment.
+    """
+    members = saved.predictor["ensemble"]
+    used = [(member["preprocessor"], json.dumps(member["settings"])) for member in members]
+    distinct = [*dict.fromkeys(used)]
+    with error_context(str(path / "predictor.json")):
+        return ensemble.ensemble(
+            [experiment(index, json.loads(changes)) for index, changes in distinct],
+            [*map(distinct.index, used)],
+            [member["weight"] for member in members],
+            [member["name"] for member in members],
+        )
 
 
 def _of_user_model(model: Any, saved: FinishedRun, path: Path) -> Experiment:

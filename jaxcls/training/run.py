@@ -149,8 +149,6 @@ def train_and_test(
       CheckpointError: the results cannot be written; the message names the last good state.
     """
     problem_name: Any = objectives.problems(experiment.objective)
-    class_names = saving.class_names_of(experiment, data.train)
-    problem = problems.get(problem_name, class_names)
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     frozen = sum(leaf.size for path, leaf in leaves_by_path(state).items() if path in experiment.constant_leaves)
     whole = f" that learn, of {count + frozen:,}" if frozen else ""
@@ -221,27 +219,87 @@ def train_and_test(
                 sample_weight=reported.splits["validation"].sample_weight,
             )
         with _written(checkpoints):
-            saving.save_weights(directory.model, state, thresholds)
-        scores = experiment.scores(evaluated_weights(state), (data.test or validation).inputs)
-        report = problem.report(scores, reported.splits["test"], thresholds) | {
-            "split": reported.test_split,
-            "step": int(state.step),
-            "thresholds": saving.plain_thresholds(thresholds),
-            "synthetic": reported.synthetic,
-            "duplicates_in_test": reported.duplicates,
-            "params_sha256": sha256(state.params),
-        }
-        summary = problem.summarize(report, scores, reported.splits, thresholds) | {
-            "headline": [name for name in reported.headline if name in report["metrics"]],
-            "parameters": count,
-            "frozen": frozen,
-            "truncated": dict(reported.truncated),
-            "recipe": dict(reported.differs_from_preset),
-        }
-        with _written(checkpoints):
-            directory.write_results(report, summary)
-            files.write_atomically(directory.report, html_report.render(run_directory.read_records(directory.path)))
+            test = data.test or validation
+            report = _tested(experiment, state, test, thresholds, directory, reported)
     return Result(directory.path, state, history, report)
+
+
+def save_ensemble(
+    experiment: Experiment,
+    state: TrainState,
+    test: Examples,
+    thresholds: Any,
+    directory: RunDirectory,
+    reported: Reported,
+    histories: Sequence[Sequence[Mapping[str, Any]]],
+) -> Result:
+    """Tests an ensemble, and writes the run directory of a finished run: weights, records and a report.
+
+    Args:
+      experiment, state: from :func:`jaxcls.training.ensemble.ensemble` and :func:`jaxcls.training.ensemble.state`.
+      test: the examples that are tested, as the ensemble's preprocessor encodes them (``experiment.transform``).
+      thresholds: of decisions, such as those tuned on out-of-fold scores, or
+        :func:`jaxcls.training.problems.default_thresholds`.
+      directory: from :func:`jaxcls.training.saving.run_directory`, of this experiment, or of an ensemble of the same
+        members with other weights, which are replaced.
+      histories: of the members; the report shows their mean.
+    """
+    directory.begin()
+    directory.replace_predictor(saving.predictor_record(experiment, test))
+    history = mean_history(histories)
+    directory.write_history(history)
+    report = _tested(experiment, state, test, thresholds, directory, reported)
+    return Result(directory.path, state, history, report)
+
+
+def mean_history(histories: Sequence[Sequence[Mapping[str, Any]]]) -> History:
+    """Returns the mean of each value of each epoch, over the members that trained so long; of seconds, the sum.
+
+    >>> mean_history([[{"epoch": 1, "loss": 1.0, "seconds": 2.0}], [{"epoch": 1, "loss": 3.0, "seconds": 2.0}]])
+    [{'epoch': 1, 'loss': 2.0, 'seconds': 4.0}]
+    """
+    history = History()
+    for epoch in range(max(map(len, histories))):
+        entries = [member[epoch] for member in histories if epoch < len(member)]
+        values = {name: [entry[name] for entry in entries if entry.get(name) is not None] for name in entries[0]}
+        means: dict[str, Any] = {name: sum(known) / len(known) if known else None for name, known in values.items()}
+        means |= {name: sum(values[name]) for name in ("seconds", "skipped_steps") if name in values}
+        history.append(means | {name: max(values[name]) for name in ("epoch", "step") if name in values})
+    return history
+
+
+def _tested(
+    experiment: Experiment,
+    state: TrainState,
+    test: Examples,
+    thresholds: Any,
+    directory: RunDirectory,
+    reported: Reported,
+) -> dict[str, Any]:
+    """Saves the weights that are evaluated, tests them, and writes the results and the report of a run."""
+    weights = evaluated_weights(state)
+    problem_name: Any = objectives.problems(experiment.objective)
+    problem = problems.get(problem_name, saving.class_names_of(experiment, test))
+    saving.save_weights(directory.model, state, thresholds)
+    scores = experiment.scores(weights, test.inputs)
+    report = problem.report(scores, reported.splits["test"], thresholds) | {
+        "split": reported.test_split,
+        "step": int(state.step),
+        "thresholds": saving.plain_thresholds(thresholds),
+        "synthetic": reported.synthetic,
+        "duplicates_in_test": reported.duplicates,
+        "params_sha256": sha256(state.params),
+    }
+    summary = problem.summarize(report, scores, reported.splits, thresholds) | {
+        "headline": [name for name in reported.headline if name in report["metrics"]],
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+        "frozen": sum(leaf.size for path, leaf in leaves_by_path(state).items() if path in experiment.constant_leaves),
+        "truncated": dict(reported.truncated),
+        "recipe": dict(reported.differs_from_preset),
+    }
+    directory.write_results(report, summary)
+    files.write_atomically(directory.report, html_report.render(run_directory.read_records(directory.path)))
+    return report
 
 
 def sha256(tree: PyTree) -> str:

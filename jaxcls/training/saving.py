@@ -19,6 +19,7 @@ from jaxcls.kernels import native
 from jaxcls.reports.run_directory import RunDirectory
 from jaxcls.training import objective as objectives
 from jaxcls.training import problems
+from jaxcls.training.ensemble import EnsembleModel
 from jaxcls.training.experiment import ClassNames, Experiment
 from jaxcls.training.objective import by_output
 from jaxcls.training.steps import TrainState, evaluated_weights
@@ -46,22 +47,35 @@ def run_directory(
       examples: some, from which the number of classes follows where the experiment does not name them.
       config, data, options: see :class:`jaxcls.reports.run_directory.RunDirectory`.
     """
+    predictor = predictor_record(experiment, examples)
+    versions = environment.record() | native.record()
+    return RunDirectory(path, config, environment=versions, data=data, predictor=predictor, **options)
+
+
+def predictor_record(experiment: Experiment, examples: Examples | None) -> dict[str, Any]:
+    """Returns what a prediction needs besides settings and weights; see :func:`run_directory`."""
     predictor = {
         "problem": objectives.problems(experiment.objective),
         "class_names": class_names_of(experiment, examples),
         "preprocessor": None if experiment.preprocessor is None else experiment.preprocessor.as_record(),
     }
-    if experiment.pretrained is not None:
-        predictor["pretrained"] = experiment.pretrained.record
-    versions = environment.record() | native.record()
-    return RunDirectory(path, config, environment=versions, data=data, predictor=predictor, **options)
+    if isinstance(experiment.model, EnsembleModel):
+        predictor["ensemble"] = experiment.model.record()
+    if (pretrained := pretrained_record(experiment)) is not None:
+        predictor["pretrained"] = pretrained
+    return predictor
+
+
+def pretrained_record(experiment: Experiment) -> Any:
+    """Returns the record of the checkpoint of an experiment's encoder, also of an ensemble's; None without one."""
+    one = experiment.model.members[0].experiment if isinstance(experiment.model, EnsembleModel) else experiment
+    return None if one.pretrained is None else one.pretrained.record
 
 
 def save(experiment: Experiment, state: TrainState, path: Path) -> None:
     """Writes a directory with the weights that are evaluated, from which :func:`jaxcls.load` predicts."""
     if path.exists() and any(path.iterdir()):
         raise InputError(f"{path} is not empty; give a new directory.")
-    path.mkdir(parents=True, exist_ok=True)
     directory = run_directory(experiment, None, path.absolute(), experiment.settings, array_provenance({}))
     directory.begin()
     save_weights(directory.model, state, problems.default_thresholds(objectives.problems(experiment.objective)))

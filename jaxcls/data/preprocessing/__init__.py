@@ -18,6 +18,7 @@ _CLASSES = {
     "detection": "images:DetectionPreprocessor",
     "tables": "tables:TablePreprocessor",
     "texts": "texts:TextPreprocessor",
+    "ensemble": "ensemble:EnsemblePreprocessor",
 }
 
 

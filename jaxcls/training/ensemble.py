@@ -1,0 +1,321 @@
+"""Ensembles: one experiment whose scores are the weighted mean of the probabilities of several trained members.
+
+>>> import jax, numpy as np
+>>> import jaxcls
+>>> from flax import nnx
+>>> compiled = jaxcls.compile(lambda rngs: nnx.Linear(2, 3, rngs=rngs), loss="sparse_categorical_crossentropy")
+>>> states = [compiled.init(seed) for seed in (0, 1)]
+>>> both = ensemble([compiled], [0, 0], weights=[3, 1])
+>>> scores = both.predict(state(both, states), np.ones((1, 2), np.float32))
+>>> each = [compiled.predict(one, np.ones((1, 2), np.float32)) for one in states]
+>>> bool(np.allclose(scores, 0.75 * each[0] + 0.25 * each[1]))
+True
+"""
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.scipy.special import logsumexp
+
+from jaxcls._utils.errors import InputError
+from jaxcls.data.preprocessing.ensemble import EnsemblePreprocessor, program_of
+from jaxcls.models import Model
+from jaxcls.training import objective as objectives
+from jaxcls.training import settings
+from jaxcls.training.experiment import Experiment
+from jaxcls.training.objective import Objective, OutputSpec
+from jaxcls.training.steps import TrainState, evaluated_weights
+
+PyTree = Any
+# "params" and "model_state".
+Weights = Mapping[str, PyTree]
+
+
+class Member(NamedTuple):
+    """A member of an ensemble.
+
+    Attributes:
+      name: such as 'fold1-seed0'.
+      weight: its share of the mean; those of all members add up to 1.
+      experiment: the experiment that it was trained by, or one with the same model and preprocessor.
+    """
+
+    name: str
+    weight: float
+    experiment: Experiment
+
+
+class EnsembleModel(Model):
+    """The model of an ensemble. Its outputs are logits of the weighted mean of the members' probabilities.
+
+    Members whose experiments compile to the same program are a group: their weights are stacked, as
+    ``params[str(group)]`` and ``model_state[str(group)]``, and one program computes one member after the other.
+
+    Attributes:
+      members: those that count, in their order.
+      counted: their indices among all that :func:`ensemble` was given, where some had the weight 0.
+      preprocessor_of: of each, the index of its preprocessor among the distinct ones, in the order of the members.
+    """
+
+    members: tuple[Member, ...]
+    counted: tuple[int, ...]
+    preprocessor_of: tuple[int, ...]
+    _groups: tuple["_Group", ...]
+
+    def stack(self, weights: Sequence[Weights]) -> dict[str, PyTree]:
+        """Returns the weights of the ensemble.
+
+        Args:
+          weights: "params" and "model_state" of all members that :func:`ensemble` was given, in that order.
+        """
+        counted = [weights[index] for index in self.counted]
+        return {
+            part: {
+                str(number): jax.tree.map(lambda *leaves: jnp.stack(leaves), *[counted[i][part] for i in group.members])
+                for number, group in enumerate(self._groups)
+            }
+            for part in ("params", "model_state")
+        }
+
+    def unstack(self, weights: Weights) -> list[dict[str, PyTree]]:
+        """Returns "params" and "model_state" of each of :attr:`members`, from the weights of the ensemble."""
+        each: list[Any] = [None] * len(self.members)
+        for number, group in enumerate(self._groups):
+            for row, member in enumerate(group.members):
+                each[member] = {
+                    part: jax.tree.map(lambda leaf, row=row: leaf[row], weights[part][str(number)])
+                    for part in ("params", "model_state")
+                }
+        return each
+
+    def record(self) -> list[dict[str, Any]]:
+        """Returns JSON values of the members: name, weight, index of the preprocessor, and settings of its own."""
+        common, *_ = each = [architecture(member.experiment.settings) for member in self.members]
+        return [
+            {
+                "name": member.name,
+                "weight": member.weight,
+                "preprocessor": index,
+                "settings": {name: one.get(name) for name in {**common, **one} if one.get(name) != common.get(name)},
+            }
+            for member, index, one in zip(self.members, self.preprocessor_of, each, strict=True)
+        ]
+
+
+class _Group(NamedTuple):
+    """Members that one program computes.
+
+    Attributes:
+      experiment: of the first one.
+      members: their indices.
+      encoders: of each, the index of the encoder of its inputs.
+    """
+
+    experiment: Experiment
+    members: tuple[int, ...]
+    encoders: tuple[int, ...]
+
+
+def ensemble(
+    experiments: Sequence[Experiment],
+    experiment_of: Sequence[int],
+    weights: Sequence[float] | np.ndarray | None = None,
+    names: Sequence[str] | None = None,
+) -> Experiment:
+    """Returns the experiment whose scores are the weighted mean of its members' probabilities.
+
+    It evaluates and predicts, and does not train. Its state is made by :func:`state`, its weights by
+    :meth:`EnsembleModel.stack`. Give members of the same model one experiment, or copies of it with other
+    preprocessors (``dataclasses.replace``): only experiments of tasks are recognized as equal otherwise.
+
+    Args:
+      experiments: distinct ones, of one problem and the same classes; one for each preprocessor or model.
+      experiment_of: of each member, the index of its experiment.
+      weights: one per member, not negative; equal by default. Members of weight 0 are left out.
+      names: of the members, all different; 'member0', 'member1', ... by default.
+
+    Raises:
+      InputError: there is no member, the weights are invalid, the experiments are of different problems or classes, or
+        they have no probabilities to average, as detectors.
+    """
+    shares = np.ones(len(experiment_of)) if weights is None else np.asarray(weights, np.float64)
+    names = [f"member{number}" for number in range(len(experiment_of))] if names is None else names
+    _check(experiments, experiment_of, shares, names)
+    counted = tuple(np.flatnonzero(shares).tolist())
+    if abs(shares.sum() - 1) > 1e-9:  # those that were divided before keep their bits
+        shares = shares / shares.sum()
+    members = tuple(Member(names[i], float(shares[i]), experiments[experiment_of[i]]) for i in counted)
+    first = members[0].experiment
+
+    fitted_to, program = ({i: of(experiments[i]) for i in {*experiment_of}} for of in (_fitted, _program))
+    fitted = [fitted_to[experiment_of[i]] for i in counted]
+    distinct = {key: member.experiment.preprocessor for key, member in zip(fitted, members, strict=True)}
+    preprocessor_of = tuple(map([*distinct].index, fitted))
+    preprocessor: Any = first.preprocessor
+    if len(distinct) > 1:
+        preprocessor = EnsemblePreprocessor(tuple(distinct.values()))  # type: ignore[arg-type]
+    encoder_of = preprocessor.encoder_of if len(distinct) > 1 else (0,)
+
+    by_program: dict[Any, list[int]] = {}
+    for number, i in enumerate(counted):
+        by_program.setdefault(program[experiment_of[i]], []).append(number)
+    groups = tuple(
+        _Group(
+            members[numbers[0]].experiment,
+            tuple(numbers),
+            tuple(encoder_of[preprocessor_of[number]] for number in numbers),
+        )
+        for numbers in by_program.values()
+    )
+    model = EnsembleModel(functools.partial(_init, groups), _apply(members, groups, preprocessor, first.objective))
+    model.members, model.counted, model.preprocessor_of, model._groups = members, counted, preprocessor_of, groups
+    made = Experiment(
+        model=model,
+        objective=first.objective,
+        optimizer=optax.identity(),
+        buckets=first.buckets if preprocessor is None else preprocessor.buckets,
+        eval_batch_size=first.eval_batch_size,
+        class_names=first.class_names,
+        preprocessor=preprocessor,
+        settings=first.settings,
+    )
+    made._class_weights.update(first._class_weights)
+    return made
+
+
+def state(experiment: Experiment, states: Sequence[TrainState]) -> TrainState:
+    """Returns the state of an ensemble, with the weights of its members that are evaluated.
+
+    Args:
+      experiment: from :func:`ensemble`.
+      states: of all its members, in their order.
+    """
+    model: Any = experiment.model
+    step = max((one.step for one in states), key=int)
+    return TrainState(
+        step, states[0].key, **model.stack([*map(evaluated_weights, states)]), opt_state=optax.EmptyState()
+    )
+
+
+def _check(
+    experiments: Sequence[Experiment], experiment_of: Sequence[int], weights: np.ndarray, names: Sequence[str]
+) -> None:
+    count = len(experiment_of)
+    if not count or not {*experiment_of} <= {*range(len(experiments))}:
+        raise InputError(f"experiment_of is {[*experiment_of]}; give the index of an experiment for each member.")
+    if weights.shape != (count,) or not np.isfinite(weights).all() or weights.min() < 0 or not weights.any():
+        raise InputError(f"the weights are {weights}; give {count} numbers, not negative and one above 0.")
+    if len(names) != count or len({*names}) < count:
+        raise InputError(f"the names of the members are {', '.join(names)}; give {count} different ones.")
+    first = experiments[experiment_of[0]]
+    problem: Any = objectives.problems(first.objective)
+    if any(spec.problem == "detection" or spec.scores is not None for _, spec in objectives.specs(first.objective)):
+        raise InputError(
+            "an ensemble is the mean of the probabilities of its members, and a detector has none to average: use its "
+            "best member."
+        )
+    for index in {*experiment_of}:
+        other = experiments[index]
+        if objectives.problems(other.objective) != problem or other.class_names != first.class_names:
+            raise InputError("the members of an ensemble must be of one problem and have the same classes.")
+
+
+def _fitted(experiment: Experiment) -> str:
+    """Returns what distinguishes the preprocessors of experiments."""
+    return "" if experiment.preprocessor is None else json.dumps(experiment.preprocessor.as_record(), sort_keys=True)
+
+
+def architecture(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the settings of a task's record from which, with the preprocessor, the model and its scores follow."""
+    names = ("task", "preset", *settings.names(settings.ModelSettings), *settings.names(settings.FineTuningSettings))
+    return {name: record[name] for name in names if record.get(name) is not None}
+
+
+def _program(experiment: Experiment) -> Any:
+    """Returns what decides the compiled prediction: equal for experiments whose members can be computed by one."""
+    preprocessor = experiment.preprocessor
+    if preprocessor is None:
+        return experiment.model.apply, experiment.preprocess, *experiment.tta
+    chosen = architecture(experiment.settings)
+    # Its rate changes no prediction.
+    chosen["dropout"] = bool(chosen.get("dropout"))
+    return json.dumps(chosen), program_of(preprocessor), str(preprocessor.shapes(1))
+
+
+def _init(groups: Sequence[_Group], key: jax.Array) -> tuple[PyTree, PyTree]:
+    """Initial weights, for their shapes: those of an ensemble come from its members."""
+    each = [
+        jax.vmap(group.experiment.model.init)(jax.random.split(jax.random.fold_in(key, number), len(group.members)))
+        for number, group in enumerate(groups)
+    ]
+    params, model_state = ({str(number): one[part] for number, one in enumerate(each)} for part in (0, 1))
+    return params, model_state
+
+
+def _apply(members: Sequence[Member], groups: Sequence[_Group], preprocessor: Any, objective: Objective) -> Any:
+    shares = np.array([member.weight for member in members], np.float32)
+
+    def log_probabilities(experiment: Experiment, params: PyTree, model_state: PyTree, inputs: PyTree) -> PyTree:
+        """Of a member, the mean over the inputs and its views, as :func:`steps.make_prediction_step` does."""
+        views = [
+            _log_probabilities(
+                objective, experiment.model.apply(params, model_state, experiment.preprocess(view(inputs)))[0]
+            )
+            for view in (lambda inputs: inputs, *experiment.tta)
+        ]
+        if len(views) == 1:
+            return views[0]
+        return jax.tree.map(lambda *logs: logsumexp(jnp.stack(logs), axis=0) - np.log(np.float32(len(logs))), *views)
+
+    def of_group(group: _Group, params: PyTree, model_state: PyTree, arrays: Sequence[PyTree]) -> PyTree:
+        """Returns the logarithm of the probabilities times the shares, summed over the members of a group."""
+        logs = np.log(shares[[*group.members]])
+        used = [*dict.fromkeys(group.encoders)]
+        if len(group.members) == 1:
+            only: Any = jax.tree.map(lambda leaf: leaf[0], (params, model_state))
+            first = log_probabilities(group.experiment, only[0], only[1], arrays[used[0]])
+            return jax.tree.map(lambda log: log + logs[0], first)
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[arrays[encoder] for encoder in used])
+        rows = np.array([used.index(encoder) for encoder in group.encoders], np.int32)
+
+        def one(member: tuple[Any, PyTree, PyTree]) -> PyTree:
+            inputs = jax.tree.map(lambda leaf: leaf[member[0]], stacked)
+            return log_probabilities(group.experiment, member[1], member[2], inputs)
+
+        each = jax.lax.map(one, (rows, params, model_state))
+        return jax.tree.map(lambda leaf: logsumexp(leaf + logs.reshape(-1, *[1] * (leaf.ndim - 1)), axis=0), each)
+
+    def apply(params: PyTree, model_state: PyTree, inputs: PyTree, *, key: Any = None) -> tuple[PyTree, PyTree]:
+        if key is not None:
+            raise InputError("an ensemble is not trained: train its members.")
+        arrays = preprocessor.arrays(inputs) if isinstance(preprocessor, EnsemblePreprocessor) else [inputs]
+        each = [
+            of_group(group, params[str(number)], model_state[str(number)], arrays)
+            for number, group in enumerate(groups)
+        ]
+        total = each[0] if len(each) == 1 else jax.tree.map(lambda *logs: logsumexp(jnp.stack(logs), axis=0), *each)
+        return _logits(objective, total), model_state
+
+    return apply
+
+
+def _log_probabilities(objective: Objective, outputs: PyTree) -> PyTree:
+    """Returns the logarithms of the probabilities of the classes, or of 0 and 1 of each label along a first axis."""
+    if not isinstance(objective, OutputSpec):
+        return {name: _log_probabilities(spec, outputs[name]) for name, spec in objective.items()}
+    if objective.problem == "multiclass":
+        return jax.nn.log_softmax(outputs)
+    return jnp.stack([jax.nn.log_sigmoid(-outputs), jax.nn.log_sigmoid(outputs)])
+
+
+def _logits(objective: Objective, logs: PyTree) -> PyTree:
+    """Returns logits of the probabilities that have these logarithms."""
+    if not isinstance(objective, OutputSpec):
+        return {name: _logits(spec, logs[name]) for name, spec in objective.items()}
+    return logs if objective.problem == "multiclass" else logs[1] - logs[0]
