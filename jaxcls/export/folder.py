@@ -1,7 +1,8 @@
 """The folder of an export: what every format contains, and how it is written.
 
 model.json         problem, class names, thresholds, preprocessing, versions, whether the data was synthetic
-tokenizer.json     for texts: the tokenizer, in the format of the `tokenizers` library
+tokenizer.json     for texts: the tokenizer, in the format of the `tokenizers` library; tokenizer-1.json, ... if the
+                   members of an ensemble have different ones
 SHA256SUMS         of every other file
 
 The format safetensors, for the weights in another program, adds one file; the others are modules of their own.
@@ -57,7 +58,9 @@ def export(output: Path, exportable: Exportable, format: str) -> int:
         if importlib.util.find_spec(package) is None:
             raise InputError(f"the format {format} needs the package {package}: pip install 'jaxcls[{extra}]'.")
     preprocessor = exportable.preprocessor.as_record() if exportable.preprocessor is not None else {}
-    tokenizer = preprocessor.pop("tokenizer", None)
+    # Members of an ensemble may have one each.
+    each = preprocessor.get("preprocessors", [preprocessor])
+    tokenizers = [one.pop("tokenizer") for one in each if "tokenizer" in one]
     versions = environment.record()
     record = {
         "format": format,
@@ -87,8 +90,7 @@ def export(output: Path, exportable: Exportable, format: str) -> int:
                 contents["config.json"] = _with_classes(exportable)
             added, contents["model.safetensors"] = {}, save(arrays, metadata=metadata)
     contents["model.json"] = (json.dumps(record | added, indent=2) + "\n").encode()
-    if tokenizer is not None:
-        contents["tokenizer.json"] = tokenizer.encode()
+    contents |= {loader.tokenizer_name(number): tokenizer.encode() for number, tokenizer in enumerate(tokenizers)}
     contents[loader.SUMS] = files.sha256sums(contents).encode()
     with files.new_folder(output) as temporary:
         for name, content in contents.items():

@@ -57,14 +57,14 @@ class Model:
       parameters: arrays by name.
       programs: functions ``(parameters, encoded inputs) -> scores``; one for each size in ``record["buckets"]``, in the
         same order, or a single one.
-      tokenizer: of texts, as the `tokenizers` library loads it.
+      tokenizers: of texts, as the `tokenizers` library loads them; several for an ensemble whose members differ.
       folder: of the export.
     """
 
     record: dict[str, Any]
     parameters: dict[str, Any]
     programs: tuple[Callable[..., Any], ...]
-    tokenizer: Any = None
+    tokenizers: tuple[Any, ...] = ()
     folder: Path = Path(__file__).parent
 
     def encode(self, inputs: Any) -> Any:
@@ -77,23 +77,24 @@ class Model:
             model takes.
 
         Returns:
-          Images unchanged; token ids, int32 (N, width), of texts; a dict of arrays of a table.
+          Images unchanged; token ids, int32 (N, width), of texts; a dict of arrays of a table. Of an ensemble whose
+          members encode inputs differently, a dict of "0", "1", ... with each of these.
         """
-        match self.record["preprocessor"]:
+        preprocessor = self.record["preprocessor"]
+        if preprocessor is not None and preprocessor["type"] == "ensemble":
+            return {str(i): self._encode(inputs, one, i) for i, one in enumerate(preprocessor["preprocessors"])}
+        return self._encode(inputs, preprocessor)
+
+    def _encode(self, inputs: Any, preprocessor: Mapping[str, Any] | None, number: int = 0) -> Any:
+        match preprocessor:
             case None | {"type": "images"}:
                 return _encode_arrays(inputs, self.record["inputs"])
             case {"type": "detection", "shape": shape}:
                 return _encode_canvases(inputs, shape)
             case {"type": "texts", "widths": widths}:
-                return _encode_texts(inputs, self.tokenizer, widths[-1], self._padding)
+                return _encode_texts(inputs, self.tokenizers[number], widths[-1], _padding(preprocessor))
             case preprocessor:
                 return _encode_table(inputs, preprocessor)
-
-    @property
-    def _padding(self) -> int:
-        """The token of padding of texts."""
-        padding: int = (self.record["preprocessor"] or {}).get("padding", 0)
-        return padding
 
     def read(self, path: str | Path) -> tuple[list[str] | None, Any]:
         """Reads inputs from a file, or images from a folder.
@@ -102,7 +103,7 @@ class Model:
           The ids: the names of image files, or the id column of a table; None for row numbers. And the inputs, as
           :meth:`encode` takes them.
         """
-        path, preprocessor = Path(path), self.record["preprocessor"]
+        path, preprocessor = Path(path), _first(self.record["preprocessor"])
         images = preprocessor is not None and preprocessor["type"] in ("images", "detection")
         if images and path.suffix.lower() not in (".npy", ".npz"):
             return self._read_images(path, preprocessor)
@@ -165,7 +166,8 @@ class Model:
         numbers = np.zeros(count, int)
         if buckets:
             # Each input is cut to the first size that holds it, as in the training run.
-            numbers = (_extents(encoded, self._padding)[:, None, :] <= np.array(buckets)).all(axis=2).argmax(axis=1)
+            extents = _extents(encoded, self.record["preprocessor"])
+            numbers = (extents[:, None, :] <= np.array(buckets)).all(axis=2).argmax(axis=1)
         results, order = [], []
         for number in np.unique(numbers):
             matching = np.flatnonzero(numbers == number)
@@ -238,14 +240,23 @@ def load(folder: str | Path) -> Model:
     with np.load(io.BytesIO(files["parameters.npz"]), allow_pickle=False) as stored:
         parameters = jax.device_put(dict(stored))
     programs = tuple(jax.jit(export.deserialize(bytearray(files[name])).call) for name in record["programs"])
-    tokenizer = None
-    if "tokenizer.json" in files:
+    tokenizers: list[Any] = []
+    while (name := tokenizer_name(len(tokenizers))) in files:
         from tokenizers import Tokenizer
 
-        tokenizer = Tokenizer.from_str(files["tokenizer.json"].decode())
+        tokenizers.append(Tokenizer.from_str(files[name].decode()))
         # The name of the padding token in a text is not padding.
-        tokenizer.encode_special_tokens = True
-    return Model(record, parameters, programs, tokenizer, Path(folder))
+        tokenizers[-1].encode_special_tokens = True
+    return Model(record, parameters, programs, tuple(tokenizers), Path(folder))
+
+
+def tokenizer_name(number: int) -> str:
+    """Returns the name of the file of a tokenizer.
+
+    >>> tokenizer_name(0), tokenizer_name(1)
+    ('tokenizer.json', 'tokenizer-1.json')
+    """
+    return f"tokenizer-{number}.json" if number else "tokenizer.json"
 
 
 def verified(folder: Path) -> dict[str, bytes]:
@@ -274,14 +285,31 @@ def verified(folder: Path) -> dict[str, bytes]:
     return files
 
 
-def _extents(encoded: Any, padding: int) -> np.ndarray:
+def _first(preprocessor: Any) -> Any:
+    """The preprocessor, or the first one of an ensemble: all read the same columns."""
+    return preprocessor and preprocessor.get("preprocessors", [preprocessor])[0]
+
+
+def _padding(preprocessor: Mapping[str, Any] | None) -> int:
+    """The token of padding of texts."""
+    padding: int = (preprocessor or {}).get("padding", 0)
+    return padding
+
+
+def _extents(encoded: Any, preprocessor: Mapping[str, Any] | None) -> np.ndarray:
     """The size of each input without padding, (N, axes): the height and width of an image, or the length of a text."""
+    if preprocessor is not None and preprocessor["type"] == "ensemble":
+        each = [_extents(encoded[str(i)], one) for i, one in enumerate(preprocessor["preprocessors"])]
+        longest: np.ndarray = np.max(each, axis=0)
+        return longest
     if isinstance(encoded, dict):
         return encoded["size"]
-    return ((encoded != padding) * np.arange(1, encoded.shape[1] + 1)).max(axis=1, keepdims=True)
+    return ((encoded != _padding(preprocessor)) * np.arange(1, encoded.shape[1] + 1)).max(axis=1, keepdims=True)
 
 
 def _cut(encoded: Any, size: Sequence[int]) -> Any:
+    if isinstance(encoded, dict) and "image" not in encoded:
+        return {name: tokens[:, : size[0]] for name, tokens in encoded.items()}
     if isinstance(encoded, dict):
         return encoded | {"image": encoded["image"][:, : size[0], : size[1]]}
     return encoded[:, : size[0]]
@@ -397,7 +425,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         model = load(Path(__file__).parent)
         ids, inputs = model.read(options.input)
-        preprocessor = model.record["preprocessor"]
+        preprocessor = _first(model.record["preprocessor"])
         for line in unfamiliar(inputs, preprocessor) if preprocessor and preprocessor["type"] == "tables" else ():
             print(f"warning: {_escaped(line)}", file=sys.stderr)
         scores = model.predict(inputs, batch_size=options.batch_size)

@@ -231,7 +231,7 @@ def _of_task(
     programs = [*map(program_of, each)]
 
     @functools.cache
-    def built(program: str, changes: str) -> Experiment:
+    def built(program: Any, changes: str) -> Experiment:
         # None stands for a setting that only the others have.
         record = {name: value for name, value in (saved.config | json.loads(changes)).items() if value is not None}
         changed = settings_from_record(record, where="the members")

@@ -281,14 +281,15 @@ def _apply(members: Sequence[Member], groups: Sequence[_Group], preprocessor: An
             only: Any = jax.tree.map(lambda leaf: leaf[0], (params, model_state))
             first = log_probabilities(group.experiment, only[0], only[1], arrays[used[0]])
             return jax.tree.map(lambda log: log + logs[0], first)
-        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[arrays[encoder] for encoder in used])
-        rows = np.array([used.index(encoder) for encoder in group.encoders], np.int32)
+        # Only inputs that are encoded differently are stacked, once for each member.
+        encoded = [arrays[encoder] for encoder in group.encoders]
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *encoded) if len(used) > 1 else None
 
-        def one(member: tuple[Any, PyTree, PyTree]) -> PyTree:
-            inputs = jax.tree.map(lambda leaf: leaf[member[0]], stacked)
-            return log_probabilities(group.experiment, member[1], member[2], inputs)
+        def one(member: tuple[PyTree, PyTree, PyTree]) -> PyTree:
+            inputs = arrays[used[0]] if stacked is None else member[2]
+            return log_probabilities(group.experiment, member[0], member[1], inputs)
 
-        each = jax.lax.map(one, (rows, params, model_state))
+        each = jax.lax.map(one, (params, model_state, stacked))
         return jax.tree.map(lambda leaf: logsumexp(leaf + logs.reshape(-1, *[1] * (leaf.ndim - 1)), axis=0), each)
 
     def apply(params: PyTree, model_state: PyTree, inputs: PyTree, *, key: Any = None) -> tuple[PyTree, PyTree]:

@@ -13,6 +13,7 @@ from jaxcls._utils.errors import InputError
 from jaxcls.checkpoints import CheckpointManager
 from jaxcls.data.batching import Examples
 from jaxcls.data.dataset import Provenance
+from jaxcls.data.preprocessing.ensemble import encoder
 from jaxcls.export import folder
 from jaxcls.export.exportable import Exportable
 from jaxcls.kernels import native
@@ -105,7 +106,7 @@ def exportable_of(
     Args:
       arrays: some input arrays, for their shapes, where there is no preprocessor.
     """
-    preprocessor = experiment.preprocessor
+    preprocessor = encoder(experiment.preprocessor)
 
     def shapes(count: Any) -> PyTree:
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape[1:]), leaf.dtype), arrays)

@@ -99,9 +99,18 @@ def first(preprocessor: Any) -> Any:
     return preprocessor.preprocessors[0] if isinstance(preprocessor, EnsemblePreprocessor) else preprocessor
 
 
-def program_of(preprocessor: Preprocessor | None) -> str:
-    """Returns what compiled programs contain of a preprocessor: two of equal value can share a program."""
-    return "" if preprocessor is None else json.dumps(preprocessor.as_record(), sort_keys=True)
+def encoder(preprocessor: Any) -> Any:
+    """Returns what encodes inputs in place of a preprocessor: one of an ensemble's, if all encode them alike."""
+    if not isinstance(preprocessor, EnsemblePreprocessor):
+        return preprocessor
+    encoders = preprocessor.encoders
+    return encoders[0] if len(encoders) == 1 else EnsemblePreprocessor(tuple(encoders))
+
+
+def program_of(preprocessor: Preprocessor) -> Any:
+    """Returns what compiled programs contain of a preprocessor, hashable: two of equal value can share a program."""
+    record = json.dumps(preprocessor.as_record(), sort_keys=True)
+    return getattr(preprocessor, "program", record)
 
 
 def _encoding(preprocessor: Preprocessor) -> str:
