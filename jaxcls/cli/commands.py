@@ -305,6 +305,60 @@ class FindLr(Settings):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Search(Settings):
+    """Search for the settings with the best validation metric.
+
+    Trials are points of the space that --space describes. The best of them train
+    to the end, the others stop early. The same command continues a search. Other
+    options are those of training; --monitor is what the trials are compared by.
+
+    Examples:
+        jaxcls search --task fashion_mnist --space space.toml
+        jaxcls search --task leaf --data-dir leaves --space space.toml --trials 200 --minutes 30
+    """
+
+    # What a search decides itself, or has no use for.
+    OMITTED = (
+        *("run_dir", "continue_from", "resume", "list_tasks", "profile", "debug", "tune_threshold"),
+        *("checkpoint_seconds", "train_metrics", "tensorboard", "wandb"),
+    )
+
+    space: Path
+    """TOML file with a range or choices of each setting to search, such as: learning_rate = {low = 1e-4, high = 0.1,
+    log = true}, or model = {choices = ["cnn", "mlp"]}"""
+    trials: int = 64
+    """number of trials; more of them continue a search"""
+    minutes: float | None = None
+    """minutes of training, after which the search ends (default: no limit); more of them continue a search"""
+    sampler: Literal["sobol", "random"] = "sobol"
+    """how the trials are spread over the space: evenly by a Sobol sequence, or at random"""
+    rungs: int = 3
+    """numbers of epochs at which trials stop or are promoted; 1 trains each for all --epochs"""
+    reduction: int = 3
+    """one of this many trials is promoted from each rung, to this many times its epochs"""
+    search_dir: Path | None = None
+    """folder of the search (default: a folder in runs/ named after the task and a hash of the settings)"""
+
+    def run(self) -> None:
+        from jaxcls.tasks import search
+        from jaxcls.training import search_space
+
+        say = console.sayer(quiet=self.quiet, json=self.json)
+        space = search_space.read(self.space)
+        options = search.Options(**{name: getattr(self, name) for name in search.Options._fields})
+        user_settings = Settings(**{name: getattr(self, name) for name in settings.names(Settings)})
+        with stop_requests() as stop:
+            stop.training = True
+            result = search.search(user_settings, space, options, self.search_dir, say=say, stop=stop)
+        say(f"\n{search.table(result)}\n")
+        say(f"saved in {result.directory}; report: {result.directory / 'report.html'}")
+        say(f"train the best one with:\n{result.command}")
+        if self.json:
+            record = {"search_dir": str(result.directory), "command": result.command}
+            console.say_json(record | {name: result.winner[name] for name in ("trial", "settings", "value")})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Replay:
     """Examine a training step that was saved because it was not finite.
 
@@ -389,5 +443,6 @@ COMMANDS = {
     "report": Report,
     "export": Export,
     "find-lr": FindLr,
+    "search": Search,
     "replay": Replay,
 }

@@ -41,6 +41,11 @@ EPOCH: Schema = {
     # Metrics.
     str: _SCORE,
 }
+# A line of trials.jsonl of a search.
+TRIAL: Schema = {
+    "trial": int, "rung": int, "settings": {str: ANYTHING}, "values": [(float, None)], "seconds": float,
+    "diverged": bool,
+}  # fmt: skip
 _THRESHOLDS = (float, [float])
 RESULTS: Schema = {
     "examples": int,

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -20,6 +20,7 @@ from jaxcls.data.dataset import Dataset, Provenance, Split, describe
 from jaxcls.data.preprocessing import Preprocessor, from_record, tables
 from jaxcls.data.preprocessing.ensemble import first
 from jaxcls.models import Model, functional
+from jaxcls.optimizers.hyperparameters import with_hyperparameters
 from jaxcls.tasks import pretrained
 from jaxcls.tasks.task import Task
 from jaxcls.training import problems, settings
@@ -54,6 +55,22 @@ class Built(NamedTuple):
     experiment: Experiment
     provenance: Provenance
     splits: Splits
+    train: Examples
+
+
+class Data(NamedTuple):
+    """The data of a task, as its settings read it.
+
+    Attributes:
+      source: of a pretrained encoder, or None.
+      preprocessor: fitted on the training split.
+      train: the preprocessed training examples.
+    """
+
+    dataset: Dataset
+    splits: Splits
+    source: pretrained.Source | None
+    preprocessor: Preprocessor
     train: Examples
 
 
@@ -93,6 +110,20 @@ def of_splits(
     say: Callable[[str], None] = print,
 ) -> Built:
     """Builds the experiment of a task on a data set that was loaded and divided; see :func:`build`."""
+    data = preprocessed(task, resolved, dataset, splits, preprocessor=preprocessor, say=say)
+    return of_data(task, resolved, data, learning_rate=learning_rate)
+
+
+def preprocessed(
+    task: Task,
+    resolved: Settings,
+    dataset: Dataset,
+    splits: Splits,
+    *,
+    preprocessor: Preprocessor | None = None,
+    say: Callable[[str], None] = print,
+) -> Data:
+    """Preprocesses the training examples of a data set; see :func:`build`."""
     with error_context(dataset.provenance.location):
         with clock("preprocessing the training examples", say):
             source = None if resolved.pretrained is None else pretrained.find(resolved)
@@ -109,13 +140,37 @@ def of_splits(
     if task.problem == "multiclass" and task.takes("data") and resolved.class_weight is None:
         for line in rare_class(splits.train.labels, dataset.class_names):
             say(line)
+    return Data(dataset, splits, source, preprocessor, train)
+
+
+def of_data(
+    task: Task,
+    resolved: Settings,
+    data: Data,
+    *,
+    learning_rate: optax.Schedule | None = None,
+    traced: Collection[str] = (),
+) -> Built:
+    """Builds the experiment of resolved settings on data that was read and preprocessed with them.
+
+    Args:
+      learning_rate: a schedule in place of that of the settings.
+      traced: 'learning_rate' and 'weight_decay' can be hyper-parameters in the state of the optimizer.
+    """
+    class_names, train, source = data.dataset.class_names, data.train, data.source
     metrics = [name for name in dict.fromkeys([*task.metrics, resolved.monitor]) if name != "loss"]
-    objective = problems.get(task.problem, dataset.class_names).objective(resolved, train.labels, metrics)
+    objective = problems.get(task.problem, class_names).objective(resolved, train.labels, metrics)
     record = None if source is None else source.checkpoint.record
-    optimizer = optimizer_of(resolved, learning_rate or _schedule(resolved, len(train)), record, len(train))
+
+    def make(**values: Any) -> optax.GradientTransformation:
+        chosen = dataclasses.replace(resolved, **values)
+        return optimizer_of(chosen, learning_rate or _schedule(chosen, len(train)), record, len(train))
+
+    values = {name: getattr(resolved, name) for name in traced}
+    optimizer = with_hyperparameters(make, values) if values else make()
     check_batch_size(resolved.batch_size, "--batch-size")
-    experiment = with_objective(task, resolved, preprocessor, dataset.class_names, objective, optimizer, record, source)
-    return Built(task, resolved, experiment, dataset.provenance, splits, train)
+    experiment = with_objective(task, resolved, data.preprocessor, class_names, objective, optimizer, record, source)
+    return Built(task, resolved, experiment, data.dataset.provenance, data.splits, train)
 
 
 def check_step(built: Built) -> None:
@@ -180,11 +235,17 @@ def optimizer_of(
 
 def resolve(user_settings: Settings) -> tuple[Task, Settings]:
     """Returns the task and its settings with the recipe filled in, checked as far as possible before data is read."""
-    data = user_settings.data
-    if data is not None and user_settings.data_dir is None and not tasks.get(user_settings.task).takes("data"):
-        user_settings = dataclasses.replace(user_settings, data=None, data_dir=data)
+    user_settings = with_data_dir(user_settings)
     task = specialized(user_settings)
     return task, with_recipe(task, user_settings)
+
+
+def with_data_dir(user_settings: Settings) -> Settings:
+    """Returns the settings with --data as the --data-dir of a task that takes no --data."""
+    data = user_settings.data
+    if data is None or user_settings.data_dir is not None or tasks.get(user_settings.task).takes("data"):
+        return user_settings
+    return dataclasses.replace(user_settings, data=None, data_dir=data)
 
 
 def specialized(user_settings: Settings) -> Task:
@@ -246,30 +307,38 @@ def check(task: Task, resolved: Settings) -> None:
         raise unknown_name(f"model of {task.name}", str(resolved.model), task.models)
     problems.get(task.problem).check_settings(resolved)
     ranges.check(settings.select(resolved, Settings), flag)
+    for name, (group, takes) in options(task).items():
+        chosen = getattr(resolved, name)
+        if chosen not in takes:
+            raise unknown_name(name, chosen, takes)
+        for option in settings.select(resolved, group):
+            if option not in takes[chosen]:
+                others = [other for other in takes if option in takes[other]]
+                flags = [flag(each) for each in settings.names(group) if each in takes[chosen]]
+                raise InputError(
+                    f"{flag(name)} {chosen} takes no {flag(option)}{', which is for ' * bool(others)}{listed(others)}. "
+                    f"It takes: {', '.join(flags) or 'none'}."
+                )
+
+
+def options(task: Task) -> dict[str, tuple[type, dict[str, set[str]]]]:
+    """The options of losses, optimizers and schedules, by the setting that chooses one: all, and those of each choice.
+
+    >>> _, takes = options(tasks.get("fashion_mnist"))["optimizer"]
+    >>> "momentum" in takes["sgd"], "momentum" in takes["adam"]
+    (True, False)
+    """
     fitting = {name: losses.find(name, task.first_problem) for name in losses.names(task.first_problem)}
-    common = losses.Options if task.first_problem == "multiclass" else losses.SigmoidOptions
-    _check_options(resolved, "loss", fitting, settings.LossOptions, common)
-    _check_options(resolved, "optimizer", optimizers.OPTIMIZERS, settings.OptimizerOptions, optimizers.Options)
-    _check_options(resolved, "schedule", optimizers.SCHEDULES, settings.ScheduleOptions)
-
-
-def _check_options(
-    resolved: Settings, name: str, known: Mapping[str, Callable[..., Any]], group: type, common: type | None = None
-) -> None:
-    """Checks that a loss, an optimizer or a schedule takes the options that are set, by the names of their flags."""
-    shared = {} if common is None else common.__annotations__
-    takes = {each: {*inspect.getfullargspec(function).kwonlyargs, *shared} for each, function in known.items()}
-    chosen = getattr(resolved, name)
-    if chosen not in takes:
-        raise unknown_name(name, chosen, takes)
-    for option in settings.select(resolved, group):
-        if option not in takes[chosen]:
-            others = [other for other in takes if option in takes[other]]
-            flags = [flag(each) for each in settings.names(group) if each in takes[chosen]]
-            raise InputError(
-                f"{flag(name)} {chosen} takes no {flag(option)}{', which is for ' * bool(others)}{listed(others)}. It "
-                f"takes: {', '.join(flags) or 'none'}."
-            )
+    of_losses = losses.Options if task.first_problem == "multiclass" else losses.SigmoidOptions
+    groups: dict[str, tuple[type, Mapping[str, Callable[..., Any]], Collection[str]]] = {
+        "loss": (settings.LossOptions, fitting, of_losses.__annotations__),
+        "optimizer": (settings.OptimizerOptions, optimizers.OPTIMIZERS, optimizers.Options.__annotations__),
+        "schedule": (settings.ScheduleOptions, optimizers.SCHEDULES, ()),
+    }
+    return {
+        name: (group, {one: {*inspect.getfullargspec(make).kwonlyargs, *common} for one, make in known.items()})
+        for name, (group, known, common) in groups.items()
+    }
 
 
 def load(task: Task, resolved: Settings, *, say: Callable[[str], None] = print) -> tuple[Dataset, Splits]:

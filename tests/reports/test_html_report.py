@@ -8,9 +8,11 @@ import subprocess
 from pathlib import Path
 
 import html5lib
+import numpy as np
 import pytest
 from made_records import made
 from PIL import Image
+from scipy import stats
 
 from jaxcls._utils.errors import InputError
 from jaxcls.reports import html_report
@@ -27,6 +29,7 @@ PROBLEMS = {
         {"size": ("small", "large"), "color": ("red", "blue", "green")},
     ),
 }
+PATH = "{http://www.w3.org/2000/svg}path"
 STYLE = (Path(html_report.__file__).parent / "style.css").read_text(encoding="utf-8")
 
 
@@ -51,6 +54,30 @@ def runs(**changes):
     return [made(path=Path("runs") / name, seed=seed, **changes) for seed, name in enumerate(("one", "two", "three"))]
 
 
+def searched(name="adam", **changes):
+    """The record of a search of 30 trials, of which ten were promoted; the best rate is in the middle of its range."""
+    space = {
+        "learning_rate": {"low": 1e-4, "high": 1e-1, "log": True},
+        "optimizer": {"choices": [name, "sgd"]},
+        "momentum": {"low": 0.0, "high": 0.9, "log": False},
+    }
+    jobs = []
+    for trial in range(30):
+        rate = round(10 ** (-4 + 3 * (trial + 0.5) / 30), 6)
+        point = {"learning_rate": rate, "optimizer": name} if trial % 2 else {"learning_rate": rate, "optimizer": "sgd"}
+        values = [abs(trial - 15) / 10 + 0.5, abs(trial - 15) / 10][: 2 if 10 <= trial < 20 else 1]
+        point |= {} if trial % 2 else {"momentum": trial * 7 % 30 / 40}
+        job = {"trial": trial, "rung": len(values) - 1, "settings": point, "values": values, "diverged": False}
+        jobs.append(job | {"seconds": 1.0, "value": values[-1], "by_rung": values})
+    jobs[0] |= {"diverged": True, "value": None, "by_rung": [None]}
+    jobs.sort(key=lambda job: (-job["rung"], job["value"] is None, job["value"]))
+    return {
+        "task": "csv", "directory": "search", "synthetic": False, "monitor": "log_loss", "mode": "min",
+        "examples": 1234, "sampler": "sobol", "reduction": 3, "trials": 64, "epochs": [1, 2],
+        "ended": "the 5 minutes were over", "space": space, "jobs": jobs, "command": "jaxcls train --task csv",
+    } | changes  # fmt: skip
+
+
 REPORTS = {
     **{
         name: lambda problem=problem, names=names: html_report.render(made(problem, names=names))
@@ -63,6 +90,7 @@ REPORTS = {
         made(names=tuple(f"class {number}" for number in range(99)), rows=198, kind="table")
     ),
     "compared": lambda: html_report.render_comparison(runs()),
+    "search": lambda: html_report.render_search(searched()),
 }
 
 
@@ -307,6 +335,42 @@ def test_runs_with_equal_names_show_their_parent_folders():
     here, there = (made(path=Path(folder) / "run") for folder in ("a", "b"))
     shown = texts(parsed(html_report.render_comparison([here, there])))
     assert {"a/run", "b/run"} <= set(shown)
+
+
+def test_search_shows_the_winner_every_trial_and_what_matters():
+    tree = parsed(html_report.render_search(searched()))
+    shown = texts(tree)
+    assert "jaxcls train --task csv" in shown
+    rows = [[cell.text for cell in row] for row in tree.iter("tr")]
+    assert len(rows) == 31
+    assert rows[1][1:] == ["0.003548", "adam", "\N{EN DASH}", "0.5000", "0.0000"]
+    assert [row[4] for row in rows].count("diverged") == 1
+    drawn = {style: len([one for one in of_class(tree, style) if one.tag == PATH]) for style in ("few", "all", "best")}
+    assert drawn == {"few": 20, "all": 9, "best": 1}
+    shares = {one[0].text: one[1].text for one in of_class(tree, "ends")}
+    assert int(shares["learning_rate"].removesuffix("% explained")) > 60, "though the middle is best"
+    assert shares["optimizer"] == "0% explained"
+
+
+def test_searches_without_values_or_with_hostile_names_are_shown():
+    tree = parsed(html_report.render_search(searched(HOSTILE, task=HOSTILE, command=HOSTILE, directory=HOSTILE)))
+    assert not list(tree.iter("script"))
+    assert HOSTILE in " ".join(texts(tree))
+    record = searched()
+    for job in record["jobs"]:
+        job.update(diverged=True, value=None, by_rung=[None] * len(job["by_rung"]))
+    assert "nan" not in texts(parsed(html_report.render_search(record)))
+
+
+def test_explained_share_is_that_of_an_analysis_of_variance():
+    """Of four groups of ranks, by the sums of squares of scipy."""
+    values = np.random.default_rng(0).permutation(40) + np.repeat([0, 10, 0, 25], 10)
+    groups = stats.rankdata(values).reshape(4, 10)
+    test = stats.f_oneway(*groups)
+    omega = 3 * (test.statistic - 1) / (3 * (test.statistic - 1) + 40)
+    assert html_report.explained(np.arange(40) / 39, values) == pytest.approx(omega)
+    assert html_report.explained([0, 1] * 4, [3] * 8) is None
+    assert html_report.explained([0.1, 0.9, 0.5], [1, 2, 3]) is None
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,8 @@ _WORDS = {"roc": "ROC", "auc": "AUC", "f1": "F1", "mcc": "MCC", "ece": "ECE", "b
 _WORDS |= {"voc": "VOC", "ap": "AP", "kappa": "Cohen's kappa", "k": "5", "val": "validation"}
 _HEADLINE = ("map", "map_50", "map_75", "accuracy", "roc_auc", "average_precision", "f1", "log_loss")
 MOST_RUNS = 8
+# Into which the values of a searched setting are divided.
+_MOST_PARTS = 4
 
 
 def render(run: Records) -> str:
@@ -76,6 +78,118 @@ def render_comparison(runs: Sequence[Records]) -> str:
         learning_curves=_compared_learning_curves(named),
         settings=_differing_settings(runs),
     )
+
+
+def render_search(record: Mapping[str, Any]) -> str:
+    """Renders the report of a search.
+
+    Args:
+      record: as :func:`jaxcls.tasks.search.search` makes it: the task, the metric, the space, and in 'jobs' the trials,
+        the best first.
+    """
+    jobs, epochs = record["jobs"], record["epochs"]
+    styles = [_trial_style(record, job) for job in jobs]
+    tooltips = [_trial_words(record, job) for job in jobs]
+    scales = {name: _scale(name, record) for name in record["space"]}
+    title = metric(record["monitor"])
+    rungs = {
+        f"after {count} epoch{'s' * (count > 1)}": scale
+        for rung, count in enumerate(epochs)
+        if (scale := _value_scale(record, rung))
+    }
+    lines = [
+        (
+            [_plotted(job["settings"].get(name), scale) for name, scale in scales.items()]
+            + [*job["by_rung"], *[None] * len(rungs)][: len(rungs)],
+            style,
+            tooltip,
+        )
+        for job, style, tooltip in zip(jobs, styles, tooltips, strict=True)
+    ]
+    first = _value_scale(record, 0)
+    effects = []
+    for name, scale in scales.items():
+        having = [index for index, job in enumerate(jobs) if name in job["settings"] and job["by_rung"][0] is not None]
+        values = [_plotted(jobs[index]["settings"][name], scale) for index in having]
+        results = [jobs[index]["by_rung"][0] for index in having]
+        dots = [
+            (value, result, styles[index], tooltips[index])
+            for value, result, index in zip(values, results, having, strict=True)
+        ]
+        chart = charts.scatter(dots[::-1], scale, x=name, y=first) if first else ""
+        effects.append({"name": name, "chart": chart, "share": explained([scale.at(one) for one in values], results)})
+    return _render_template(
+        "search.html",
+        record=record,
+        winner=jobs[0],
+        title=title,
+        finished=sum(style in ("all", "best") for style in styles),
+        parallel=charts.parallel(scales | rungs, lines[::-1]),
+        effects=sorted(effects, key=lambda effect: -(effect["share"] or 0)),
+    )
+
+
+def explained(positions: Sequence[float], values: Sequence[float]) -> float | None:
+    """Returns the share of the differences in rank that a setting explains, alone; None if there are too few values.
+
+    The positions are divided into four parts with as many values, or by the few positions that there are, and the share
+    is that of the variance between the parts, without what chance adds (omega squared). So a setting whose middle is
+    best has an effect as well.
+
+    >>> explained([0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 1] * 2, [5, 5, 1, 1, 2, 2, 7, 7] * 2) > 0.9
+    True
+    """
+    import numpy as np
+    from scipy.stats import rankdata
+
+    at, ranks = np.asarray(positions), rankdata(values)
+    different = np.unique(at)
+    edges = different if len(different) <= _MOST_PARTS else np.quantile(at, np.arange(1, _MOST_PARTS) / _MOST_PARTS)
+    parts = np.searchsorted(edges, at, side="right")
+    groups = [ranks[parts == part] for part in np.unique(parts)]
+    if len(values) < 4 * len(groups) or len(groups) < 2 or len(set(values)) < 2:
+        return None
+    total = ((ranks - ranks.mean()) ** 2).sum()
+    within = sum(((group - group.mean()) ** 2).sum() for group in groups)
+    error = within / (len(values) - len(groups))
+    return max(0.0, float((total - within - (len(groups) - 1) * error) / (total + error)))
+
+
+def _trial_style(record: Mapping[str, Any], job: Mapping[str, Any]) -> str:
+    if job is record["jobs"][0]:
+        return "best"
+    reached = len(job["by_rung"])
+    return "all" if reached == len(record["epochs"]) else "few" if reached == 1 else "more"
+
+
+def _trial_words(record: Mapping[str, Any], job: Mapping[str, Any]) -> str:
+    chosen = ", ".join(f"{name} {plain(value)}" for name, value in job["settings"].items())
+    result = "diverged" if job["diverged"] else f"{metric(record['monitor'])} {score(job['value'])}"
+    return f"trial {job['trial']}: {chosen}; {result} after {len(job['values'])} of {record['epochs'][-1]} epochs"
+
+
+def _scale(name: str, record: Mapping[str, Any]) -> charts.Scale:
+    """Returns the axis of a searched setting."""
+    entry = record["space"][name]
+    if "choices" in entry:
+        names = [plain(choice) for choice in entry["choices"]]
+        return charts.Scale(0, len(names) - 1, names=names)
+    return charts.Scale(entry["low"], entry["high"], entry["log"])
+
+
+def _plotted(value: Any, scale: charts.Scale) -> Any:
+    return plain(value) if scale.names and value is not None else value
+
+
+def _value_scale(record: Mapping[str, Any], rung: int) -> charts.Scale | None:
+    """Returns the axis of the metric in a rung, without the worst tenth of its values; None if there is none."""
+    known = [job["by_rung"][rung] for job in record["jobs"] if len(job["by_rung"]) > rung]
+    values = sorted((value for value in known if value is not None), reverse=record["mode"] == "max")
+    if not values:
+        return None
+    low, high = sorted((values[0], values[min(len(values) - 1, math.ceil(0.9 * len(values)))]))
+    margin = 0.02 * (high - low) or 0.1 * abs(high) or 0.1
+    return charts.Scale(low - margin, high + margin)
 
 
 def _render_template(template: str, **values: Any) -> str:

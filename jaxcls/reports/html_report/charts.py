@@ -44,6 +44,48 @@ class Box(NamedTuple):
     label: str
 
 
+class Scale(NamedTuple):
+    """An axis of numbers from low to high, or of their logarithms, or of names.
+
+    Attributes:
+      names: at equal distances, the first one at 0; none for an axis of numbers.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+    names: Sequence[str] = ()
+
+    def at(self, value: Any) -> float:
+        """Returns where a value is, from 0 to 1; numbers beyond an end are at it.
+
+        >>> round(Scale(1e-4, 1e-2, log=True).at(1e-3), 3), Scale(0, 2, names=["a", "b", "c"]).at("b")
+        (0.5, 0.5)
+        """
+        if self.names:
+            value = self.names.index(value)
+        low, high, value = (math.log(number) if self.log else number for number in (self.low, self.high, value))
+        return min(max((value - low) / (high - low), 0.0), 1.0) if low < high else 0.5
+
+    def ticks(self) -> list[tuple[float, str]]:
+        """Returns round numbers as where they are and their labels.
+
+        >>> [label for _, label in Scale(1e-4, 1e-2, log=True).ticks()]
+        ['0.0001', '0.001', '0.01']
+        """
+        if self.names:
+            return [(self.at(name), name) for name in self.names]
+        if not self.log:
+            return [(self.at(tick), label) for tick, label in _labeled(ticks(self.low, self.high))]
+        powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+        for factors in ((1,), (1, 2, 5)):
+            numbers = [factor * 10.0**power for power in powers for factor in factors]
+            shown = [number for number in numbers if self.low * 0.999 <= number <= self.high * 1.001]
+            if len(shown) > 1:
+                break
+        return [(self.at(number), f"{number:g}") for number in shown[:: math.ceil(len(shown) / 6)]]
+
+
 class _Frame(NamedTuple):
     """The ranges of x and y, and the area of the drawing that shows them."""
 
@@ -225,6 +267,59 @@ def points(
     return _svg(400, height + 40, f"{x}: {'; '.join(descriptions)}.", body)
 
 
+def scatter(dots: Sequence[tuple[Any, float, str, str]], horizontal: Scale, *, x: str, y: Scale) -> Markup:
+    """Draws dots.
+
+    Args:
+      dots: (x, y, style, tooltip); a style is 'few', 'more' or 'all'.
+      x: the name of the horizontal axis.
+      y: the vertical axis.
+    """
+    frame = _Frame((-0.04, 1.04), (-0.03, 1.03), 48, 390, 10, 208)
+    body = []
+    for position, label in y.ticks():
+        up = frame.up(position)
+        body += [f'<path class="grid" d="M{frame.left} {up:.1f}H{frame.right}"/>', _text(42, up + 4, label, "end")]
+    body.append(f'<path class="axis" d="M{frame.left} {frame.bottom}H{frame.right}"/>')
+    body += [_text(frame.across(position), 224, label, "middle") for position, label in horizontal.ticks()]
+    body.append(_text((frame.left + frame.right) / 2, 240, x, "middle"))
+    for across, up, style, tooltip in dots:
+        title = f"<title>{escape(tooltip)}</title>"
+        center = f'cx="{frame.across(horizontal.at(across)):.1f}" cy="{frame.up(y.at(up)):.1f}" r="4"'
+        body.append(f'<circle class="trial {style}" {center}>{title}</circle>')
+    return _svg(400, 248, f"{len(dots)} dots over {x}. The table has their values.", body)
+
+
+def parallel(axes: Mapping[str, Scale], lines: Sequence[tuple[Sequence[Any], str, str]]) -> Markup:
+    """Draws parallel coordinates: an upright axis for each name, and lines from each to the next one.
+
+    Args:
+      axes: from left to right.
+      lines: (a value for each axis, None for a gap; style; tooltip), the last one on top of the others; a style is
+        'few', 'more', 'all' or 'best'.
+    """
+    width, top, bottom = max(400.0, 118.0 * len(axes)), 30.0, 250.0
+    step = (width - 110) / max(len(axes) - 1, 1)
+    body = []
+    for values, style, tooltip in lines:
+        path, command = "", "M"
+        for number, (scale, value) in enumerate(zip(axes.values(), values, strict=True)):
+            if value is None:
+                command = "M"
+                continue
+            path += f"{command}{55 + number * step:.1f} {bottom - scale.at(value) * (bottom - top):.1f}"
+            command = "L"
+        body.append(f'<path class="trial {style}" d="{path}"><title>{escape(tooltip)}</title></path>')
+    for number, (name, scale) in enumerate(axes.items()):
+        x = 55 + number * step
+        body += [f'<path class="axis" d="M{x:.1f} {top}V{bottom}"/>', _text(x, 14, name, "middle")]
+        for position, label in scale.ticks():
+            up = bottom - position * (bottom - top)
+            body += [f'<path class="axis" d="M{x - 3:.1f} {up:.1f}h6"/>', _halo(x - 6, up + 4, label)]
+    description = f"Parallel coordinates of {len(lines)} trials over {', '.join(axes)}. The table has their values."
+    return _svg(width, 262, description, body)
+
+
 def boxes(image: Mapping[str, Any], drawn: Sequence[Box], description: str) -> Markup:
     """Draws an image with boxes.
 
@@ -276,6 +371,11 @@ def _labeled(values: Sequence[float]) -> list[tuple[float, str]]:
 
 def _text(x: float, y: float, text: str, anchor: str) -> str:
     return f'<text class="label" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+
+
+def _halo(x: float, y: float, text: str) -> str:
+    """Returns a label that can be read on lines."""
+    return f'<text class="label halo" x="{x:.1f}" y="{y:.1f}" text-anchor="end">{escape(text)}</text>'
 
 
 def _dot(frame: _Frame, point: tuple[float, float], style: str, radius: float) -> str:
