@@ -64,9 +64,8 @@ class TabularLinear(nnx.Module):
 class TabularMLP(nnx.Module):
     """A multilayer perceptron on piecewise linear encodings of numbers and embeddings of categories, or an ensemble.
 
-    The encoding is that of Gorishniy et al. 2022, "On Embeddings for Numerical Features in Tabular Deep Learning"
-    (arXiv 2203.05556), with quantiles of the training rows as bin edges. The standardized numbers are inputs too, for
-    values outside the range of the training rows.
+    The encoding is :class:`PiecewiseLinear`, with quantiles of the training rows as bin edges. The standardized numbers
+    are inputs too, for values outside the range of the training rows.
 
     With several members the model is an ensemble, whose output is their mean. In training, row i of a batch is that of
     member i modulo their number, so that training takes no longer than that of one member. The expected gradient is
@@ -91,7 +90,7 @@ class TabularMLP(nnx.Module):
         dropout: float = 0.0, dtype: Any = jnp.float32, rngs: nnx.Rngs,
     ):  # fmt: skip
         self.members = members
-        self.bins = tuple(tuple(edges) for edges in bins)
+        self.bins = PiecewiseLinear(bins)
         # Arrays without elements cannot be saved.
         self.embeddings = _Embeddings(cardinalities, embedding, dtype=dtype, rngs=rngs) if cardinalities else None
         width = sum(max(len(edges), 1) for edges in bins) + flags + embedding * len(cardinalities)
@@ -110,7 +109,7 @@ class TabularMLP(nnx.Module):
         self.deterministic = False
 
     def __call__(self, table: Table) -> jax.Array:
-        parts = [table["numeric"], piecewise_linear(table["numeric"], self.bins), table["missing"]]
+        parts = [table["numeric"], self.bins(table["numeric"]), table["missing"]]
         parts += [] if self.embeddings is None else [self.embeddings(table["categories"])]
         features = jnp.concatenate(parts, axis=1)
         if self.deterministic:
@@ -138,29 +137,47 @@ class _MemberLinear(nnx.Module):
         return jnp.einsum("mni,mio->mno", x.astype(self.dtype), self.kernel[...].astype(self.dtype))
 
 
-def piecewise_linear(numeric: jax.Array, bins: Sequence[Sequence[float]]) -> jax.Array:
+class Constant(nnx.Variable[Any]):
+    """A NumPy array that training does not change, as part of the model state: no program contains its values."""
+
+
+class PiecewiseLinear(nnx.Module):
     """Encodes numbers by their position within each bin of their column: (N, F) to (N, total number of bins).
 
     The position is -1 below the bin, 1 above it and linear in between. It is divided by the square root of the number
     of bins of the column, so that the variance of a column is about that of one standardized number, for any number
-    of bins.
+    of bins. A bin without width is unused: it does not count and encodes 0.
 
-    Source: Gorishniy et al. 2022, arXiv 2203.05556, equation 1, which uses 0 and 1 instead of -1 and 1, and does not
-    clip at the outer edges.
+    Source: Gorishniy et al. 2022, "On Embeddings for Numerical Features in Tabular Deep Learning" (arXiv 2203.05556),
+    equation 1, which uses 0 and 1 instead of -1 and 1, and does not clip at the outer edges.
 
     Args:
-      numeric: float32 (N, F).
-      bins: bin edges of each column.
+      edges: bin edges of each column, ascending; fewer than two give no bin.
 
-    >>> piecewise_linear(jnp.array([[0.5], [3.0]]), [[0.0, 1.0, 2.0, 3.0, 4.0]]).tolist()
+    >>> encode = PiecewiseLinear([[0.0, 1.0, 2.0, 3.0, 4.0]])
+    >>> encode(jnp.array([[0.5], [3.0]])).tolist()
     [[0.0, -0.5, -0.5, -0.5], [0.5, 0.5, 0.5, -0.5]]
     """
-    counts = [max(len(edges) - 1, 0) for edges in bins]
-    edge_pairs = [pair for edges in bins for pair in itertools.pairwise(edges)]
-    low, high = np.array(edge_pairs, np.float32).reshape(-1, 2).T[:, None]
-    scale = np.repeat([max(count, 1) ** -0.5 for count in counts], counts).astype(np.float32)
-    position = jnp.clip((numeric[:, np.repeat(np.arange(len(bins)), counts)] - low) / (high - low), 0, 1)
-    return (2 * position - 1) * scale[None]
+
+    def __init__(self, edges: Sequence[Sequence[float]]):
+        self.columns = tuple(column for column, each in enumerate(edges) for _ in each[1:])
+        pairs = [pair for each in edges for pair in itertools.pairwise(each)]
+        low, high = np.array(pairs, np.float32).reshape(-1, 2).T
+        is_used = high > low
+        counts = np.bincount(self.columns, is_used, len(edges))[list(self.columns)]
+        scale = np.where(is_used, np.maximum(counts, 1) ** -0.5, 0)
+        # Finite, since 0 times infinity is NaN.
+        steepness = 1 / np.maximum(high - low, np.finfo(np.float32).tiny)
+        bins = np.stack([low, steepness, scale]).astype(np.float32)
+        # Arrays without elements cannot be saved.
+        self.bins = Constant(bins) if self.columns else None
+
+    def __call__(self, numeric: jax.Array) -> jax.Array:
+        if self.bins is None:
+            return jnp.zeros((len(numeric), 0))
+        low, steepness, scale = self.bins[...][:, None]
+        position = jnp.clip((numeric[:, np.array(self.columns)] - low) * steepness, 0, 1)
+        return (2 * position - 1) * scale
 
 
 class _Embeddings(nnx.Module):

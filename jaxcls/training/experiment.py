@@ -394,9 +394,7 @@ class Experiment:
             out_shardings=shardings()[0],
             compiler_options=_INIT_OPTIONS if jax.default_backend() == "cpu" else None,
         )
-        # Looked for only where there are some, since that traces ``init`` once more.
-        constants = steps.initial_constants(self.model) if self.pretrained else ()
-        return functools.partial(init, constants=constants)
+        return functools.partial(init, constants=steps.initial_constants(self.model))
 
     @functools.cached_property
     def _features_step(self) -> Callable[..., jax.Array]:

@@ -5,15 +5,21 @@ import json
 import chex
 import jax
 import numpy as np
+import optax
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.preprocessing import StandardScaler
 
+from jaxcls import losses
 from jaxcls._utils.errors import InputError
+from jaxcls.data.batching import copies, examples
 from jaxcls.data.formats import columns as columns_module
 from jaxcls.data.formats.tables import read_csv
 from jaxcls.data.preprocessing import from_record, tables
+from jaxcls.models import functional, tabular
+from jaxcls.training.experiment import Experiment
+from jaxcls.training.objective import OutputSpec
 
 
 def words(*values):
@@ -295,3 +301,102 @@ def test_words_are_the_same_in_every_unicode_form():
     np.testing.assert_array_equal(arrays["ngrams"][0], arrays["ngrams"][1])
     assert arrays["ngrams"][0].any()
     assert columns_module.unfamiliar(table, fitted.as_record()) == []
+
+
+def mixed_table(rows, seed=0):
+    """Columns of every type, in which some words are rare."""
+    random = np.random.default_rng(seed)
+    days = np.datetime64("2023-01-05") + random.integers(0, 400, rows)
+    return {
+        "number": np.where(random.random(rows) < 0.1, np.nan, random.lognormal(size=rows)),
+        "spelled": words(*(f"{value:.1f}%" for value in random.normal(size=rows))),
+        "count": random.poisson(0.7, rows).astype(float),
+        "color": random.choice(words(*"abcdefgh", ""), rows),
+        "many": words(*(f"word{int(value)}" for value in random.lognormal(3, 1.5, rows))),
+        "day": words(*map(str, days)),
+        "text": words(*(" ".join(random.choice(words(*"uvwxyz"), 4)) for _ in range(rows))),
+    }
+
+
+def rows_of(table, rows):
+    return {name: column[rows] for name, column in table.items()}
+
+
+@pytest.mark.parametrize("rows", [60, 700])
+def test_refitting_to_the_same_rows_changes_nothing(rows):
+    table = mixed_table(rows)
+    fitted = tables.fit(table)
+    assert {type_ for _, type_, _ in fitted.types} >= {"number", "category", "date", "text"}
+    assert fitted.refit(table) == fitted
+    assert fitted.refit(dict(reversed(table.items()))) == fitted
+
+
+def test_a_refitted_preprocessor_knows_the_rows_of_its_fold_only():
+    """Each of its statistics is that of a fit to the rows, and held-out rows change none."""
+    table = mixed_table(700)
+    rows = np.flatnonzero(np.arange(700) % 5 > 0)
+    fitted, alone = tables.fit(table), tables.fit(rows_of(table, rows))
+    refitted = fitted.refit(rows_of(table, rows))
+    assert refitted.program == fitted.program
+    assert [column[:3] for column in refitted.numeric] == [column[:3] for column in alone.numeric]
+    for ours, expected in zip(refitted.numeric, alone.numeric, strict=True):
+        assert tuple(dict.fromkeys(ours.edges)) == expected.edges
+    known = refitted.categories[0].words
+    assert known == alone.categories[0].words
+    assert set(refitted.texts["text"]) - {None} == set(alone.texts["text"])
+
+    held_out = np.flatnonzero(np.arange(700) % 5 == 0)
+    leaking = {name: column.copy() for name, column in table.items()}
+    leaking["number"][held_out] *= 1000
+    leaking["count"][held_out] += 1
+    leaking["color"][held_out] = "a"
+    leaking["text"][held_out] = "u v w x"
+    other = tables.fit(leaking)
+    assert other != fitted
+    for column, theirs in zip(other.refit(rows_of(table, rows)).numeric, refitted.numeric, strict=True):
+        assert column[:4] == theirs[:4]
+    assert fitted.refit(rows_of(leaking, rows)) == refitted
+
+
+def test_words_that_a_fold_lacks_are_unknown_to_it():
+    table = {"color": words(*"aabbccdd"), "size": np.array([1.0, 1.0, 1.0, 1.0, 2.0, 3.0, 4.0, 5.0])}
+    fitted = tables.fit(table)
+    refitted = fitted.refit(rows_of(table, np.array([2, 3, 0])))
+    assert refitted.categories[0].words == ("a", "b", None, None)
+    # A column that is constant in these rows.
+    assert refitted.numeric[0] == ("size", 1.0, 0.0, False, (0.0,) * len(fitted.numeric[0].edges))
+    restored = from_record(json.loads(json.dumps(refitted.as_record())))
+    assert restored == refitted
+    for one in (refitted, restored):
+        encoded = one.transform(table)
+        assert encoded["categories"][:, 0].tolist() == [1, 1, 2, 2, 0, 0, 0, 0]
+        np.testing.assert_array_equal(encoded["numeric"], 0)
+    assert refitted.transform({"color": words("", None), "size": np.zeros(2)})["categories"].tolist() == [[0], [0]]
+    (line,) = refitted.unfamiliar(table)
+    assert "4 of 8 rows hold words" in line
+
+
+@settings(deadline=None, max_examples=3)
+@given(st.integers(0, 2**32 - 1), st.integers(20, 300))
+def test_folds_have_the_same_program(seed, rows):
+    """The lowered step contains no value of a preprocessor, and so serves all with an equal `program`."""
+    table, labels = mixed_table(rows, seed), np.arange(rows) % 2
+    train_rows = np.random.default_rng(seed).permutation(rows)[: rows - rows // 4]
+    fitted = tables.fit(table)
+    refitted = fitted.refit(rows_of(table, train_rows))
+    assert hash(refitted.program) == hash(fitted.program)
+    assert refitted.program == fitted.program
+
+    def text(preprocessor):
+        arguments = preprocessor.model_arguments
+        experiment = Experiment(
+            model=functional(lambda rngs: tabular.TabularMLP(num_classes=2, rngs=rngs, **arguments)),
+            objective=OutputSpec("multiclass", losses.get("sparse_categorical_crossentropy", "multiclass"), {}),
+            optimizer=optax.sgd(0.1),
+            preprocess=preprocessor.normalize,
+        )
+        batch = copies(examples(preprocessor.transform(table), labels), 16)
+        init = experiment._init.func.lower(np.uint32(0), **experiment._init.keywords)
+        return init.as_text(), experiment.train_step.lower(experiment.state_shapes, batch).as_text()
+
+    assert text(fitted) == text(refitted)

@@ -76,7 +76,13 @@ def test_piecewise_linear_encoding_matches_the_paper():
         ]
         for row in values
     ]
-    np.testing.assert_allclose(tabular.piecewise_linear(jnp.asarray(values), bins), expected, atol=1e-6)
+    np.testing.assert_allclose(tabular.PiecewiseLinear(bins)(jnp.asarray(values)), expected, atol=1e-6)
+    # Unused bins encode 0 and change no other.
+    encode = tabular.PiecewiseLinear([(0.0, 1.0, 3.0, 3.0, 3.0), (0.0, 0.0), (-1.0, 2.0)])
+    encoded, gradient = jax.vjp(encode, np.append(values, np.float32([[3, 0, 2]]), axis=0))
+    np.testing.assert_array_equal(encoded[:, [2, 3, 4]], 0)
+    np.testing.assert_allclose(encoded[:-1, [0, 1, 5]], expected, atol=1e-6)
+    assert np.isfinite(gradient(jnp.ones_like(encoded))[0]).all()
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -153,13 +153,14 @@ def to_numbers(column: Any, decimal: str) -> np.ndarray:
     return to_numbers(np.array(read, np.float64), decimal)
 
 
-def indices(column: Any, words: Sequence[str]) -> np.ndarray:
+def indices(column: Any, words: Sequence[str | None]) -> np.ndarray:
     """The index of word i is i + 1, and 0 that of others, int32 (N,); what stands for a missing value is like ''.
+    No value has the index of a word that is None.
 
     A number that is not spelled, as in a Parquet file, is the word that it equals: 7.0 is '07'.
     """
-    known = {word: index for index, word in enumerate(words, 1)}
-    equal = {number(word): word for word in words}
+    known = {word: index for index, word in enumerate(words, 1) if word is not None}
+    equal = {number(word): word for word in known}
 
     def index(value: Any) -> int:
         word = equal.get(value, as_word(value))
@@ -213,8 +214,8 @@ def standardized(values: np.ndarray, mean: float, scale: float) -> np.ndarray:
     return np.nan_to_num(distance / np.hypot(1.0, distance / 5.0)).astype(np.float32)
 
 
-def occurrences(column: Any, known: Sequence[str]) -> np.ndarray:
-    """Which n-grams occur in each text, uint8 (N, len(known))."""
+def occurrences(column: Any, known: Sequence[str | None]) -> np.ndarray:
+    """Which n-grams occur in each text, uint8 (N, len(known)); None never does."""
     index_of = {ngram: index for index, ngram in enumerate(known)}
     present = np.zeros((len(column), len(known)), np.uint8)
     for row, text in enumerate(column):

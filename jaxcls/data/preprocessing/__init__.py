@@ -4,7 +4,7 @@ One module per type of input. A fitted preprocessor is a plain JSON record, whic
 """
 
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any, Protocol
 
 from jaxcls._utils.errors import unknown_name
@@ -37,6 +37,10 @@ class Preprocessor(Protocol):
     @property
     def model_arguments(self) -> Mapping[str, Any]:
         """The arguments of a model's constructor that depend on its inputs."""
+
+    @property
+    def program(self) -> Hashable:
+        """What compiled programs contain of it: where it is equal, as between most folds, one program serves all."""
 
     @property
     def buckets(self) -> Buckets | None:

@@ -69,6 +69,10 @@ class ImagePreprocessor:
     def model_arguments(self) -> Mapping[str, Any]:
         return {"input_shape": self.shape}
 
+    @property
+    def program(self) -> Self:
+        return self
+
     def as_record(self) -> dict[str, Any]:
         record = {"type": "images", "shape": [*self.shape], "mean": [*self.mean], "deviation": [*self.deviation]}
         others = {"white": self.white} if self.white != decoding.DEEP_WHITE else {}
@@ -143,6 +147,10 @@ class DetectionPreprocessor:
     @property
     def model_arguments(self) -> Mapping[str, Any]:
         return self.pixels.model_arguments
+
+    @property
+    def program(self) -> Self:
+        return self
 
     def as_record(self) -> dict[str, Any]:
         return self.pixels.as_record() | {"type": "detection", "canvases": [[*canvas] for canvas in self.canvases]}

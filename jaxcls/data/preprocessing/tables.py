@@ -10,7 +10,7 @@ import collections
 import dataclasses
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 import jax
@@ -29,9 +29,9 @@ Columns = Mapping[str, np.ndarray]
 _SCHEMA = {
     "decimal": str,
     "numeric": [{"name": str, "mean": float, "scale": float, "flagged": bool, "edges": [float]}],
-    "categories": {str: [str]},
+    "categories": {str: [(str, None)]},
     "dates": {str: str},
-    "texts": {str: [str]},
+    "texts": {str: [(str, None)]},
 }
 # The file of a table is not known here.
 _WHERE = "the table"
@@ -52,7 +52,8 @@ class NumericColumn(NamedTuple):
       mean: of the middle 98% of the training rows; it replaces missing numbers.
       scale: the reciprocal of their standard deviation; 0 for a constant column.
       flagged: whether training rows have missing numbers, which the model then sees as a flag.
-      edges: distinct quantiles of the scaled training rows, ascending: the bins of piecewise-linear encodings.
+      edges: distinct quantiles of the scaled training rows, ascending: the bins of piecewise-linear encodings. A
+        repeated last one makes bins that are not used.
     """
 
     name: str
@@ -63,21 +64,26 @@ class NumericColumn(NamedTuple):
 
 
 class CategoricalColumn(NamedTuple):
-    """A column of words and the words of its training rows. Word i has the index i + 1; unknown words have 0."""
+    """A column of words and the words of its training rows. Word i has the index i + 1; unknown words have 0.
+
+    Indices of None are not used.
+    """
 
     name: str
-    words: tuple[str, ...]
+    words: tuple[str | None, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class TablePreprocessor:
     """What was fitted to the columns of the training rows; columns are found by name, in any order.
 
+    Compiled programs contain the numbers of columns, bins, words and n-grams, but none of the values.
+
     Attributes:
       numeric: the columns of numbers, and the parts of dates.
       categories: the columns of words.
       dates: column -> format, one of :data:`jaxcls.data.formats.columns.DATE_FORMATS`.
-      texts: column -> the n-grams that the model sees.
+      texts: column -> the n-grams that the model sees; None for one that is not used.
       decimal: the decimal sign of numbers.
       types: the name, the type and the reason for it of each column of training rows, for the user.
     """
@@ -85,7 +91,7 @@ class TablePreprocessor:
     numeric: tuple[NumericColumn, ...]
     categories: tuple[CategoricalColumn, ...]
     dates: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    texts: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    texts: Mapping[str, tuple[str | None, ...]] = dataclasses.field(default_factory=dict)
     decimal: str = "."
     types: tuple[tuple[str, str, str], ...] = dataclasses.field(default=(), compare=False, repr=False)
 
@@ -102,11 +108,48 @@ class TablePreprocessor:
         >>> {name: array.tolist() for name, array in encoded.items()}
         {'numeric': [[0.0], [0.0]], 'missing': [[0], [1]], 'categories': [[0], [2]]}
         """
+        self._check(inputs)
+        return columns.encode(inputs, self.as_record())
+
+    def _check(self, inputs: Columns) -> None:
         parts = {columns.date_column(name, part) for name in self.dates for part in columns.DATE_PARTS}
         numeric = [column.name for column in self.numeric if column.name not in parts]
         for name in (*numeric, *self.words):
             require(inputs, name, _WHERE)
-        return columns.encode(inputs, self.as_record())
+
+    def refit(self, inputs: Columns) -> Self:
+        """Fits scales, bins and vocabularies to other rows, such as those that train in a fold.
+
+        The types of the columns and the numbers of bins, words and n-grams remain, so that compiled programs do; what
+        the rows do not fill is not used. Of more bins, words or n-grams, as many as fit are used.
+
+        Raises:
+          InputError: a column is missing.
+
+        >>> fitted = fit({"color": np.array([*"rbry"], object)})
+        >>> refitted = fitted.refit({"color": np.array([*"rr"], object)})
+        >>> refitted.categories[0].words, refitted.program == fitted.program
+        (('r', None, None), True)
+        """
+        self._check(inputs)
+        table = {columns.composed(name): column for name, column in inputs.items()}
+        for name, format in self.dates.items():
+            table |= columns.date_parts(table[name], name, format)
+        num_bins = _num_bins(table)
+        numeric = []
+        for old in self.numeric:
+            new = _fit_numeric(old.name, columns.to_numbers(table[old.name], self.decimal), num_bins)
+            numeric.append(new._replace(flagged=old.flagged, edges=_resized_edges(new.edges, len(old.edges))))
+        categories = []
+        for name, words in self.categories:
+            column = _as_words(table[name])
+            frequent = [word for word, _ in _frequent_words(collections.Counter(column), len(column))]
+            categories.append(CategoricalColumn(name, _padded(sorted(frequent[: len(words)]), len(words))))
+        texts = {
+            name: _padded(_frequent_ngrams(_as_words(table[name]), len(known)), len(known))
+            for name, known in self.texts.items()
+        }
+        return dataclasses.replace(self, numeric=tuple(numeric), categories=tuple(categories), texts=texts)
 
     def unfamiliar(self, inputs: Columns) -> list[str]:
         """Says which columns hold other values than training rows, one line each."""
@@ -151,6 +194,17 @@ class TablePreprocessor:
             **({"ngrams": self._num_ngrams} if self.texts else {}),
         }
 
+    @property
+    def program(self) -> Hashable:
+        """The numbers of bins of each numeric column, flags, indices of each category, and n-grams."""
+        return (
+            "tables",
+            tuple(len(column.edges) for column in self.numeric),
+            self._num_flags,
+            tuple(len(column.words) for column in self.categories),
+            self._num_ngrams,
+        )
+
     def as_record(self) -> dict[str, Any]:
         numeric = [{**column._asdict(), "edges": [*column.edges]} for column in self.numeric]
         return {
@@ -166,7 +220,7 @@ class TablePreprocessor:
     def from_record(cls, record: Mapping[str, Any]) -> Self:
         schemas.check(record, _SCHEMA, "the preprocessor")
         names = [*(column["name"] for column in record["numeric"]), *record["categories"], *record["texts"]]
-        ascending = all(low < high for column in record["numeric"] for low, high in itertools.pairwise(column["edges"]))
+        ascending = all(column["edges"] == sorted(column["edges"]) for column in record["numeric"])
         readable = record["decimal"] in (".", ",") and {*record["dates"].values()} <= {*columns.DATE_FORMATS}
         if not names or len(set(names)) < len(names) or not ascending or not readable:
             raise InputError("the preprocessor is damaged: no columns, a duplicate column, or edges out of order.")
@@ -179,14 +233,12 @@ class TablePreprocessor:
         return cls(numeric, categories, record["dates"], texts, record["decimal"])
 
 
-def fit(table: Columns, *, decimal: str = ".", max_bins: int = 16, rows_per_bin: int = 200) -> TablePreprocessor:
+def fit(table: Columns, *, decimal: str = ".") -> TablePreprocessor:
     """Finds the types of the columns of training rows, and fits their scales and vocabularies.
 
     Args:
       table: name -> (N,), float64 with NaN for missing numbers; or str objects: of numbers, words, dates or texts.
       decimal: the decimal sign of numbers among the str objects.
-      max_bins: the maximum number of bins of a numeric column; the minimum is two.
-      rows_per_bin: the minimum number of rows per bin.
 
     Raises:
       InputError: there is no column that can be used.
@@ -197,8 +249,7 @@ def fit(table: Columns, *, decimal: str = ".", max_bins: int = 16, rows_per_bin:
     """
     if not table:
         raise InputError("the table has no feature columns.")
-    rows = len(next(iter(table.values())))
-    num_bins = min(max_bins, max(rows // rows_per_bin, 2))
+    num_bins = _num_bins(table)
     numeric: list[NumericColumn] = []
     categories, dates, texts, types = [], {}, {}, []
     for name, column in table.items():
@@ -227,7 +278,7 @@ def _recognized(name: str, column: np.ndarray, decimal: str) -> tuple[str, Any, 
     if column.dtype != object:
         values, infinite = columns.to_numbers(column, decimal), np.isinf(column)
         return _number(name, values, int(np.isnan(column).sum()), _such(int(infinite.sum()), "not finite", ["inf"]))
-    column = np.array([columns.as_word(word) for word in column], object)
+    column = _as_words(column)
     counts = collections.Counter(column)
     present = {word: count for word, count in counts.items() if not columns.is_missing(word)}
     known = sum(present.values())
@@ -246,22 +297,47 @@ def _recognized(name: str, column: np.ndarray, decimal: str) -> tuple[str, Any, 
     if dated >= _MOST:
         strays = "" if dated == 1 else f"; {1 - dated:.0%} are no dates and count as missing"
         return "date", format, f"dates as {format}{_missing(missing)}{strays}"
-    if len(present) > 20 and sum(len(w.split()) * count for w, count in present.items()) >= 3 * known:
-        ngrams = collections.Counter(ngram for text in column for ngram in columns.ngrams(text))
-        frequent = [(ngram, count) for ngram, count in ngrams.items() if max(3, known / 200) <= count < known]
-        if frequent:
-            frequent.sort(key=lambda pair: (-pair[1], pair[0]))
-            chosen = tuple(sorted(ngram for ngram, _ in frequent[:_MAX_NGRAMS]))
-            return "text", chosen, f"{len(present):,} distinct texts, {len(chosen):,} words and pairs of words are used"
-    words = [*counts]
+    is_text = len(present) > 20 and sum(len(w.split()) * count for w, count in present.items()) >= 3 * known
+    if is_text and (chosen := _frequent_ngrams(column)):
+        why = f"{len(present):,} distinct texts, {len(chosen):,} words and pairs of words are used"
+        return "text", tuple(chosen), why
+    frequent = _frequent_words(counts, len(column))
+    words = [word for word, _ in frequent[:_MAX_WORDS]]
     why = f"{len(present):,} distinct words{_missing(missing)}"
-    if len(counts) > min(_MAX_WORDS, max(len(column) / 2, 20)):
-        frequent = [(word, count) for word, count in counts.most_common() if count >= 5]
+    if len(words) < len(counts):
         if sum(count for _, count in frequent) < len(column) / 2:
             return "unused", None, f"{why} in {len(column):,} rows: they name the rows{warning}"
-        words = [word for word, _ in frequent[:_MAX_WORDS]]
         why += f", of which the most frequent {len(words):,} are distinguished"
     return "category", tuple(sorted(words)), why + warning
+
+
+def _as_words(column: np.ndarray) -> np.ndarray:
+    return np.array([columns.as_word(word) for word in column], object)
+
+
+def _frequent_words(counts: collections.Counter[str], rows: int) -> list[tuple[str, int]]:
+    """The words and their counts, the most frequent first: all, or of many words those of five rows and more."""
+    least = 5 if len(counts) > min(_MAX_WORDS, max(rows / 2, 20)) else 1
+    return [(word, count) for word, count in counts.most_common() if count >= least]
+
+
+def _frequent_ngrams(column: np.ndarray, most: int = _MAX_NGRAMS) -> list[str]:
+    """The n-grams that are in enough of the texts, but not in all, sorted."""
+    known = sum(not columns.is_missing(text) for text in column)
+    counts = collections.Counter(ngram for text in column for ngram in columns.ngrams(text))
+    frequent = [(-count, ngram) for ngram, count in counts.items() if max(3, known / 200) <= count < known]
+    return sorted(ngram for _, ngram in sorted(frequent)[:most])
+
+
+def _padded(known: Sequence[str], size: int) -> tuple[str | None, ...]:
+    return *known, *[None] * (size - len(known))
+
+
+def _resized_edges(edges: Sequence[float], size: int) -> tuple[float, ...]:
+    """Repeats the last of too few edges; of too many, some that are spread over all remain."""
+    if len(edges) <= size:
+        return *edges, *[edges[-1] if edges else 0.0] * (size - len(edges))
+    return tuple(edges[index] for index in np.linspace(0, len(edges) - 1, size).round().astype(int))
 
 
 def _number(name: str, values: np.ndarray, missing: int, strays: str) -> tuple[str, Any, str]:
@@ -310,6 +386,11 @@ def summary(fitted: TablePreprocessor, *, most: int = 40) -> str:
         rows = [row for row in rows if row[2] != "numbers"]
         rows.append((f"{len(fitted.types) - len(rows):,} others", "number", "numbers"))
     return text_table(rows, left=3)
+
+
+def _num_bins(table: Columns) -> int:
+    """The number of bins of a numeric column: from two to 16, one for every 200 rows."""
+    return min(16, max(len(next(iter(table.values()))) // 200, 2))
 
 
 def _fit_numeric(name: str, column: np.ndarray, num_bins: int) -> NumericColumn:

@@ -12,7 +12,7 @@ import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import jax
@@ -89,6 +89,11 @@ class TextPreprocessor:
     def model_arguments(self) -> Mapping[str, Any]:
         """The number of tokens, including the padding, and the length of the longest row."""
         return {"vocabulary_size": _load(self.tokenizer)[0].get_vocab_size(), "max_length": self.widths[-1]}
+
+    @property
+    def program(self) -> Hashable:
+        """The number of tokens, the widths and the padding."""
+        return "texts", self.model_arguments["vocabulary_size"], self.widths, self.padding or 0
 
     def as_record(self) -> dict[str, Any]:
         record = {"type": "texts", "tokenizer": self.tokenizer, "widths": [*self.widths]}
