@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import json
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Hashable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ from jaxcls.data.dataset import Unlabeled
 from jaxcls.data.datasets import object_detection
 from jaxcls.data.formats import images
 from jaxcls.data.preprocessing import Preprocessor, from_record
-from jaxcls.data.preprocessing.ensemble import EnsemblePreprocessor, first, program_of
+from jaxcls.data.preprocessing.ensemble import EnsemblePreprocessor, first
 from jaxcls.data.preprocessing.images import DetectionPreprocessor, ImagePreprocessor
 from jaxcls.export.exportable import Exportable
 from jaxcls.kernels import native
@@ -228,10 +228,10 @@ def _of_task(
     if "ensemble" not in saved.predictor:
         return task, settings, experiment(preprocessor, settings)
     each = preprocessor.preprocessors if isinstance(preprocessor, EnsemblePreprocessor) else (preprocessor,)
-    programs = [*map(program_of, each)]
+    programs = [one.program for one in each]
 
     @functools.cache
-    def built(program: Any, changes: str) -> Experiment:
+    def built(program: Hashable, changes: str) -> Experiment:
         # None stands for a setting that only the others have.
         record = {name: value for name, value in (saved.config | json.loads(changes)).items() if value is not None}
         changed = settings_from_record(record, where="the members")

@@ -24,7 +24,7 @@ import optax
 from jax.scipy.special import logsumexp
 
 from jaxcls._utils.errors import InputError
-from jaxcls.data.preprocessing.ensemble import EnsemblePreprocessor, program_of
+from jaxcls.data.preprocessing.ensemble import EnsemblePreprocessor
 from jaxcls.models import Model
 from jaxcls.training import objective as objectives
 from jaxcls.training import settings
@@ -245,7 +245,7 @@ def _program(experiment: Experiment) -> Any:
     chosen = architecture(experiment.settings)
     # Its rate changes no prediction.
     chosen["dropout"] = bool(chosen.get("dropout"))
-    return json.dumps(chosen), program_of(preprocessor), str(preprocessor.shapes(1))
+    return json.dumps(chosen), preprocessor.program, str(preprocessor.shapes(1))
 
 
 def _init(groups: Sequence[_Group], key: jax.Array) -> tuple[PyTree, PyTree]:

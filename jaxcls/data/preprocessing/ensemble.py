@@ -7,7 +7,7 @@ fitted on different rows.
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -82,6 +82,10 @@ class EnsemblePreprocessor:
         """Those of the first preprocessor."""
         return self.preprocessors[0].model_arguments
 
+    @property
+    def program(self) -> Hashable:
+        return "ensemble", self.encoder_of, tuple(one.program for one in self.preprocessors)
+
     def as_record(self) -> dict[str, Any]:
         return {"type": "ensemble", "preprocessors": [one.as_record() for one in self.preprocessors]}
 
@@ -105,12 +109,6 @@ def encoder(preprocessor: Any) -> Any:
         return preprocessor
     encoders = preprocessor.encoders
     return encoders[0] if len(encoders) == 1 else EnsemblePreprocessor(tuple(encoders))
-
-
-def program_of(preprocessor: Preprocessor) -> Any:
-    """Returns what compiled programs contain of a preprocessor, hashable: two of equal value can share a program."""
-    record = json.dumps(preprocessor.as_record(), sort_keys=True)
-    return getattr(preprocessor, "program", record)
 
 
 def _encoding(preprocessor: Preprocessor) -> str:
