@@ -14,7 +14,7 @@ Tibshirani (1993), "An introduction to the bootstrap", chapter 13.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from statistics import NormalDist
 from typing import Any, NamedTuple, Unpack
 
@@ -39,6 +39,24 @@ class Interval(NamedTuple):
     low: float
     high: float
     undefined: int
+
+
+def mean_interval(values: Sequence[float | None], *, confidence: float = 0.95) -> tuple[float, float]:
+    """Returns the mean of the scores of several models, and half the width of its interval by Student's t.
+
+    It tells what other seeds or folds may give. Those of folds share training examples, so their interval is somewhat
+    too narrow (Bengio and Grandvalet 2004). Both are NaN where a score is missing, the width also of a single one.
+
+    >>> [round(value, 3) for value in mean_interval([0.9, 0.92, 0.91])]
+    [0.91, 0.025]
+    """
+    scores = np.array([np.nan if value is None else value for value in values])
+    if len(scores) < 2:
+        return float(scores.mean()), float("nan")
+    from scipy.special import stdtrit  # takes a third of a second to import
+
+    quantile = stdtrit(len(scores) - 1, (1 + confidence) / 2)
+    return float(scores.mean()), float(quantile * scores.std(ddof=1) / np.sqrt(len(scores)))
 
 
 def bootstrap_interval(

@@ -47,6 +47,7 @@ TRIAL: Schema = {
     "diverged": bool,
 }  # fmt: skip
 _THRESHOLDS = (float, [float])
+_VALIDATED = {"examples": int, "metrics": _SCORES}
 RESULTS: Schema = {
     "examples": int,
     "step": int,
@@ -54,6 +55,10 @@ RESULTS: Schema = {
     "params_sha256": str,
     "thresholds": (float, [float], {str: _THRESHOLDS}),
     "outputs?": {str: {}},
+    # Of an ensemble: its models, and the scores of their mean on examples that they have not seen.
+    "members?": [_VALIDATED | {"name": str, "weight": float, "training_examples": int}],
+    "out_of_fold?": _VALIDATED,
+    "validation?": _VALIDATED,
 }
 SUMMARY: Schema = {
     "headline": [str],

@@ -229,7 +229,7 @@ def optimizer_of(
     """
     options = settings.select(resolved, settings.OptimizerOptions)
     if record is not None:
-        options["learning_rate_scale"] = pretrained.learning_rate_scale(record, resolved, _updates(resolved, count))
+        options["learning_rate_scale"] = pretrained.learning_rate_scale(record, resolved, updates(resolved, count))
     return optimizers.get(resolved.optimizer, learning_rate=learning_rate, **options)
 
 
@@ -297,6 +297,13 @@ def with_recipe(task: Task, user_settings: Settings) -> Settings:
     return resolved
 
 
+def differs_from_preset(task: Task, resolved: Settings) -> dict[str, Any]:
+    """Returns the settings that decide the result and differ from those of the preset, with the preset's values."""
+    of_preset = Settings(task=task.name, preset=resolved.preset, pretrained=resolved.pretrained)
+    preset, identity = settings.identity(with_recipe(task, of_preset)), settings.identity(resolved)
+    return {name: preset[name] for name in sorted(identity) if preset[name] != identity[name]}
+
+
 def check(task: Task, resolved: Settings) -> None:
     """Checks everything about resolved settings that can be checked before data is read."""
     for name in settings.required():
@@ -353,6 +360,20 @@ def load(task: Task, resolved: Settings, *, say: Callable[[str], None] = print) 
 
 def split(task: Task, resolved: Settings, dataset: Dataset) -> Splits:
     """Checks the labels, and takes validation examples from the training ones if the data set has none."""
+    problem = check_labels(task, dataset)
+    location = dataset.provenance.location
+    with error_context(location):
+        if dataset.validation is None:
+            rows = task.split(dataset.train, resolved.validation_fraction, seed=split_seed(resolved))
+            train, validation = (dataset.train.take(chosen) for chosen in rows)
+        else:
+            train, validation = dataset.train, dataset.validation
+        problem.check_learnable(train, validation)
+    return Splits(train, validation, dataset.test)
+
+
+def check_labels(task: Task, dataset: Dataset) -> problems.Problem:
+    """Checks the labels of a data set, and returns the problem that they pose."""
     problem = problems.get(task.problem, dataset.class_names)
     location = dataset.provenance.location
     for name, one in (("training", dataset.train), ("validation", dataset.validation), ("test", dataset.test)):
@@ -362,14 +383,7 @@ def split(task: Task, resolved: Settings, dataset: Dataset) -> Splits:
             raise InputError(f"{location}: there is no {name} example in {dataset.name}.")
         with error_context(f"{location}: {name} examples"):
             problem.check_labels(one)
-    with error_context(location):
-        if dataset.validation is None:
-            rows = task.split(dataset.train, resolved.validation_fraction, seed=split_seed(resolved))
-            train, validation = (dataset.train.take(chosen) for chosen in rows)
-        else:
-            train, validation = dataset.train, dataset.validation
-        problem.check_learnable(train, validation)
-    return Splits(train, validation, dataset.test)
+    return problem
 
 
 def split_seed(resolved: Settings) -> int:
@@ -426,17 +440,17 @@ def _loss(name: str, task: Task) -> tuple[Any, bool]:
     return losses.find(name, task.first_problem), name == "weighted_crossentropy"
 
 
-def _updates(resolved: Settings, count: int) -> int:
+def updates(resolved: Settings, count: int) -> int:
     """Returns the updates of an epoch of this many examples; with gradient accumulation, several batches make one."""
     return steps_per_epoch(count, resolved.batch_size * (resolved.gradient_accumulation_steps or 1))
 
 
 def _schedule(resolved: Settings, count: int) -> optax.Schedule:
-    updates = resolved.epochs * _updates(resolved, count)
+    total = resolved.epochs * updates(resolved, count)
     return optimizers.schedule(
         resolved.schedule,
         learning_rate=resolved.learning_rate,
-        total_steps=updates,
-        warmup_steps=round((resolved.warmup or 0) * updates),
+        total_steps=total,
+        warmup_steps=round((resolved.warmup or 0) * total),
         **settings.select(resolved, settings.ScheduleOptions),
     )

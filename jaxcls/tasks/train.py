@@ -44,6 +44,10 @@ def train_task(
       InputError: something given is wrong; nothing was compiled or written yet.
       Interrupted, DivergedError: see :func:`jaxcls.training.loop.train`.
     """
+    if user_settings.folds is not None or user_settings.seeds is not None:
+        from jaxcls.tasks.population import train_population
+
+        return train_population(user_settings, callbacks=callbacks, say=say, stop=stop)
     if user_settings.tensorboard:
         loggers.check_installed("--tensorboard", "tensorboardX")
     if user_settings.wandb:
@@ -78,9 +82,6 @@ def train_task(
         say(f"continuing from {resolved.continue_from} after {len(history)} epochs, for {resolved.epochs} more")
 
     identity = settings.identity(resolved)
-    of_preset = Settings(task=task.name, preset=resolved.preset, pretrained=resolved.pretrained)
-    preset = settings.identity(build.with_recipe(task, of_preset))
-    differences = {name: preset[name] for name in sorted(identity) if preset[name] != identity[name]}
     checkpoint = {} if experiment.pretrained is None else experiment.pretrained.record["sha256"]
     others = {f"pretrained/{name}": value for name, value in checkpoint.items()}
     digest = settings.digest(
@@ -120,7 +121,7 @@ def train_task(
             provenance.synthetic,
             copies,
             headline=task.metrics,
-            differs_from_preset=differences,
+            differs_from_preset=build.differs_from_preset(task, resolved),
             truncated=truncated,
         ),
         identity | {"data": provenance.sha256, "continue_from": continued, "pretrained": checkpoint},

@@ -33,6 +33,7 @@ from jaxcls.training.steps import Augment, TrainState, TrainStep
 if TYPE_CHECKING:
     from jaxcls.training.debugging import Finding
     from jaxcls.training.loop import History
+    from jaxcls.training.population import Population
 
 PyTree = Any
 # With several outputs, a dict by output.
@@ -241,6 +242,58 @@ class Experiment:
         with bar or contextlib.nullcontext():
             followers = [bar, *callbacks] if bar else callbacks
             return loop.train(self, own_state, train, validation, config, callbacks=followers, say=say)
+
+    def fit_population(
+        self,
+        data: Any,
+        epochs: int,
+        *,
+        seeds: Sequence[int] = (0,),
+        folds: int | None = None,
+        batch_size: int = 32,
+        max_skipped_steps: int = 20,
+        checkpoints: Path | str | None = None,
+        verbose: bool = True,
+    ) -> "Population":
+        """Trains a model for each fold and each seed with one compiled step; the mean of all is an ensemble.
+
+        Class weights that are computed from labels are those of all examples.
+
+        Args:
+          data: training examples, see :func:`jaxcls.data.adapters.as_examples`.
+          epochs, batch_size, max_skipped_steps, verbose: of each model, as in :meth:`fit`.
+          seeds: of initial weights, order, augmentation and dropout.
+          folds: divide the examples into so many folds, stratified by class, and train a model on all but each.
+          checkpoints: a folder in which models are saved; the same call continues after an interruption.
+
+        Raises:
+          InputError: see :meth:`fit`; or a class has fewer examples than there are folds.
+
+        >>> import jaxcls, numpy as np
+        >>> from flax import nnx
+        >>> inputs, labels = np.eye(2)[[0, 1] * 6], np.array([0, 1] * 6)
+        >>> compiled = jaxcls.compile(lambda rngs: nnx.Linear(2, 2, rngs=rngs), optimizer="adam")
+        >>> population = compiled.fit_population((inputs, labels), 2, folds=3, seeds=[0, 1], verbose=False)
+        >>> len(population.members), population.out_of_fold.shape, population.predict(inputs).shape
+        (6, (12, 2), (12, 2))
+        """
+        from jaxcls.training.loop import FitConfig
+        from jaxcls.training.population import fit_population
+
+        ranges.check({"epochs": epochs, "batch_size": batch_size, "max_skipped_steps": max_skipped_steps})
+        ranges.check({"seeds": tuple(seeds)} if folds is None else {"seeds": tuple(seeds), "folds": folds})
+        check_batch_size(batch_size, "batch_size")
+        train = self.examples(data, scored=False)
+        self._compute_class_weights(train)
+        return fit_population(
+            self,
+            train,
+            FitConfig(epochs, batch_size, max_skipped_steps=max_skipped_steps),
+            seeds=seeds,
+            folds=folds,
+            folder=None if checkpoints is None else Path(checkpoints),
+            verbose=verbose,
+        )
 
     def save(self, state: TrainState, path: Path | str) -> None:
         """Writes the evaluated weights and all that :func:`jaxcls.load` needs besides the model's code.

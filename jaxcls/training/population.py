@@ -4,6 +4,7 @@ On a CPU, members train one after the other, and those of small networks on seve
 ``vmap`` is slower there: XLA multiplies a batch of small matrices one by one, without the cores that a large one has.
 """
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,16 +13,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 
 from jaxcls._utils.interruption import Interrupted
 from jaxcls.checkpoints import CheckpointManager, Restored
+from jaxcls.data import splits
 from jaxcls.data.batching import Examples
+from jaxcls.data.dataset import Split
 from jaxcls.optimizers.hyperparameters import replace_values
 from jaxcls.reports.callbacks import Callback
-from jaxcls.training import loop
+from jaxcls.training import ensemble, loop
 from jaxcls.training.experiment import Experiment, shardings
 from jaxcls.training.loop import DivergedError, FitConfig, History
+from jaxcls.training.run import sha256
 from jaxcls.training.steps import TrainState, evaluated_weights
 
 PyTree = Any
@@ -102,11 +108,12 @@ def train_members(
     members: Iterable[Member],
     config: FitConfig,
     *,
-    folder: Path,
+    folder: Path | None,
     identity: Mapping[str, Any] = {},
     restore_best: bool = False,
     allow_divergence: bool = False,
     callbacks: Sequence[Callback] = (),
+    progress_bar: bool = False,
     on_member: Callable[[Trained], None] = lambda trained: None,
     say: Say = print,
     stop: Callable[[], bool] = lambda: False,
@@ -117,14 +124,15 @@ def train_members(
     finished is not trained again, and ``config.epochs`` may be raised in a later call.
 
     Args:
-      folder: for the checkpoints.
+      folder: for the checkpoints; without one, nothing is saved, and no epoch but the last can be chosen.
       identity: what decides the result of all members; checkpoints with another identity are refused.
       restore_best: return the weights of the epoch that is best by ``config.monitor``.
       allow_divergence: return a member that diverged, instead of raising its error.
-      callbacks: follow the first member that is trained. It trains alone, and the time of its steps decides how many
-        of the others train at a time.
-      on_member: called after each member, in the thread that trained it.
-      say: takes lines for the user.
+      callbacks: their ``on_chunk_end`` is called for all members, by the threads that train them.
+      progress_bar: show one, and a line for each epoch, of members that train alone.
+      on_member: called after each member.
+      say: takes lines for the user. The first member trains alone, and the time of its steps decides how many of the
+        others train at a time.
       stop: polled between dispatches; all members that are training save and stop when it returns True.
 
     Raises:
@@ -133,33 +141,39 @@ def train_members(
     """
     lock = threading.Lock()
 
-    def train(member: Member, followers: Sequence[Callback] = ()) -> Trained:
+    def train(member: Member, *, is_alone: bool = True) -> Trained:
         if stop():
             raise Interrupted
-        identified = {**identity, "seed": member.seed, **member.hyperparameters}
         best = config.monitor if restore_best else None
         diverged, state = "", member.init()
-        checkpoints = _Checkpoints(
-            folder / member.name,
-            best_metric=best,
-            best_mode=config.mode,
-            identity=identified,
-            constant=member.experiment.constant_leaves,
-        )
-        with checkpoints:
+        followers: list[Callback] = [_Steps(callbacks)]
+        with contextlib.ExitStack() as stack:
+            checkpoints = None
+            if folder is not None:
+                checkpoints = _Checkpoints(
+                    folder / member.name,
+                    best_metric=best,
+                    best_mode=config.mode,
+                    identity={**identity, "seed": member.seed, **member.hyperparameters},
+                    constant=member.experiment.constant_leaves,
+                )
+                stack.enter_context(checkpoints)
+            if progress_bar and is_alone:
+                bar = loop.progress_bar(member.experiment, state, member.train, config, say=say)
+                followers.append(stack.enter_context(bar))
             try:
                 state, history = loop.train(
                     member.experiment, state, member.train, member.validation, config, checkpoints=checkpoints,
                     callbacks=followers, say=lambda line: None, stop=stop,
                 )  # fmt: skip
             except DivergedError as error:
-                if not allow_divergence:
+                if not allow_divergence or checkpoints is None:
                     raise
                 diverged = str(error)
                 restored = checkpoints.restore(like=member.init())
                 assert restored is not None  # it is saved before the error is raised
                 state, history = restored.state, History(restored.metadata["history"])
-            if best and not diverged and (restored := checkpoints.restore(like=state, best=True)):
+            if best and checkpoints and not diverged and (restored := checkpoints.restore(like=state, best=True)):
                 state = restored.state
         weights = jax.tree.map(np.asarray, evaluated_weights(state))
         trained = Trained(member.name, weights, history, int(state.step), diverged)
@@ -171,21 +185,32 @@ def train_members(
     first = next(waiting, None)
     if first is None:
         return []
-    results = [train(first, callbacks)]
+    results = [train(first)]
     at_once = _members_at_once(results[0])
     if at_once == 1:
         return results + [train(member) for member in waiting]
     rest = list(waiting)
     if rest:
-        say(f"the other {len(rest):,} members train {at_once} at a time: their steps are too small for all cores")
+        say(f"the others train {at_once} at a time, since their steps use one core each")
     with ThreadPoolExecutor(at_once) as threads:
-        futures = [threads.submit(train, member) for member in rest]
+        futures = [threads.submit(train, member, is_alone=False) for member in rest]
         try:
             return results + [future.result() for future in futures]
         except BaseException:
             for future in futures:
                 future.cancel()
             raise
+
+
+class _Steps(Callback):
+    """Forwards the steps of members: a training has not ended when one of them has."""
+
+    def __init__(self, callbacks: Sequence[Callback]):
+        self._callbacks = callbacks
+
+    def on_chunk_end(self, step: int, loss: float) -> None:
+        for callback in self._callbacks:
+            callback.on_chunk_end(step, loss)
 
 
 def _members_at_once(first: Trained) -> int:
@@ -197,3 +222,73 @@ def _members_at_once(first: Trained) -> int:
     # Programs of several devices wait for each other, and two of them at a time would do so forever.
     alone = jax.default_backend() != "cpu" or jax.device_count() > 1
     return 1 if alone or not small else len(os.sched_getaffinity(0))
+
+
+class Population(NamedTuple):
+    """What :meth:`jaxcls.training.experiment.Experiment.fit_population` returns.
+
+    Attributes:
+      experiment: the ensemble, whose probabilities are the mean of those of the members.
+      state: of the ensemble.
+      members: their weights and histories, by fold and then by seed.
+      out_of_fold: the probabilities of each example, in their order, by the members that have not seen it, the mean
+        over the seeds; with several outputs, a dict; None without folds.
+    """
+
+    experiment: Experiment
+    state: TrainState
+    members: list[Trained]
+    out_of_fold: PyTree = None
+
+    def predict(self, inputs: PyTree) -> PyTree:
+        """Returns the probabilities of the ensemble; see :meth:`jaxcls.training.experiment.Experiment.predict`."""
+        return self.experiment.predict(self.state, inputs)
+
+
+def fit_population(
+    experiment: Experiment,
+    train: Examples,
+    config: FitConfig,
+    *,
+    seeds: Sequence[int],
+    folds: int | None,
+    folder: Path | None,
+    verbose: bool,
+) -> Population:
+    """See :meth:`jaxcls.training.experiment.Experiment.fit_population`."""
+    every = np.arange(len(train))
+    divided = [(every, every[:0])]
+    if folds is not None:
+        split = Split(None, jax.tree.map(np.asarray, train.labels))
+        divided = splits.folds(splits.stratified, split, folds, seed=0)
+    data = [Examples(*jax.tree.map(lambda leaf, rows=rows: leaf[rows], tuple(train))) for rows, _ in divided]
+    members = [
+        Member("-".join([*([f"fold{number}"] if folds else []), f"seed{seed}"]), experiment, one, seed=seed)
+        for number, one in enumerate(data, 1)
+        for seed in seeds
+    ]
+    identity = {"data": sha256(tuple(train)), "folds": folds, "batch_size": config.batch_size}
+    trained = train_members(
+        members,
+        config,
+        folder=folder,
+        identity=identity,
+        progress_bar=verbose,
+        say=print if verbose else lambda line: None,
+    )
+    joined = ensemble.ensemble([experiment], [0] * len(members), names=[member.name for member in members])
+    model: Any = joined.model
+    weights = model.stack([one.weights for one in trained])
+    step = jnp.int32(max(one.step for one in trained))
+    state = TrainState(step, jax.random.key(0), **weights, opt_state=optax.EmptyState())
+    if folds is None:
+        return Population(joined, state, trained)
+    found = []
+    for number, (_, rows) in enumerate(divided):
+        inputs = jax.tree.map(lambda leaf, rows=rows: leaf[rows], train.inputs)
+        own = trained[number * len(seeds) : (number + 1) * len(seeds)]
+        scores = [experiment.scores(one.weights, inputs) for one in own]
+        found.append(jax.tree.map(lambda *each: np.mean(each, axis=0), *scores))
+    order = np.argsort(np.concatenate([rows for _, rows in divided]))
+    out_of_fold = jax.tree.map(lambda *parts: np.concatenate(parts)[order], *found)
+    return Population(joined, state, trained, out_of_fold)

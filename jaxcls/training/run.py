@@ -56,6 +56,7 @@ class Reported(NamedTuple):
       headline: the metrics that count most.
       differs_from_preset: settings that differ from the preset, with the preset's values.
       truncated: the share of texts that are as long as the longest that is used, by split.
+      records: of results.json besides the scores, such as the members of an ensemble.
     """
 
     splits: Mapping[str, Split]
@@ -65,6 +66,7 @@ class Reported(NamedTuple):
     headline: Sequence[str] = ()
     differs_from_preset: Mapping[str, Any] = {}
     truncated: Mapping[str, float] = {}
+    records: Mapping[str, Any] = {}
 
 
 class Result(NamedTuple):
@@ -289,6 +291,7 @@ def _tested(
         "synthetic": reported.synthetic,
         "duplicates_in_test": reported.duplicates,
         "params_sha256": sha256(state.params),
+        **reported.records,
     }
     summary = problem.summarize(report, scores, reported.splits, thresholds) | {
         "headline": [name for name in reported.headline if name in report["metrics"]],

@@ -9,6 +9,7 @@ from typing import Any
 import jaxcls
 from jaxcls import metrics
 from jaxcls._utils.errors import InputError
+from jaxcls.metrics.intervals import mean_interval
 from jaxcls.reports.html_report import charts
 from jaxcls.reports.html_report.sections import section
 from jaxcls.reports.records import by_output
@@ -40,6 +41,7 @@ def render(run: Records) -> str:
         tiles=[name for name in _headline(run) if name in known][:4],
         metrics=known,
         intervals=_intervals(run),
+        models=_models(run),
         learning_curves=_learning_curves(run),
         history_columns=list(dict.fromkeys(name for entry in run.history for name in entry)),
         sections=[
@@ -301,6 +303,26 @@ def _headline(run: Records) -> list[str]:
     outputs = run.results.get("outputs", {})
     prefixed = [f"{output}_{name}" for name in _HEADLINE for output in outputs]
     return list(dict.fromkeys([*run.summary["headline"], *_HEADLINE, *prefixed]))
+
+
+def _models(run: Records) -> dict[str, Any] | None:
+    """Returns the table of an ensemble's models with their scores, their mean and its interval; None of one model."""
+    members = run.results.get("members")
+    if not members:
+        return None
+    known = [name for name in _headline(run) if name in run.results["metrics"] and name != "log_loss"]
+    names = [*known[:3], *(["log_loss"] if "log_loss" in run.results["metrics"] else [])]
+    scores = {name: [member["metrics"].get(name) for member in members] for name in names}
+    spread = {name: mean_interval(values) for name, values in scores.items()}
+    validated = run.results.get("out_of_fold") or run.results["validation"]
+    return {
+        "names": names,
+        "members": members,
+        "means": {name: mean for name, (mean, _) in spread.items()},
+        "intervals": {name: (mean - half, mean + half) for name, (mean, half) in spread.items()},
+        "ensemble": validated["metrics"],
+        "split": "out of fold" if "out_of_fold" in run.results else "validation",
+    }
 
 
 def _learning_curves(run: Records) -> list[dict[str, Any]]:
