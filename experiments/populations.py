@@ -56,7 +56,7 @@ CASES = {
         50,
     ),
     "rates: 32 learning rates of n-grams on SST-2": Case(
-        f"search {SST2} --space {{space}} --trials 32 --sampler random --no-halving",
+        f"search {SST2} --space {{space}} --trials 32 --rungs 1 --sampler random",
         f"{SST2} --learning-rate 0.{{member}}",
         32,
     ),

@@ -265,6 +265,7 @@ class FindLr(Settings):
 
     # What the test sets itself, or has no use for.
     OMITTED = (
+        *settings.names(settings.PopulationSettings),
         *settings.names(settings.ScheduleSettings),
         *settings.names(settings.EvaluationSettings),
         *("learning_rate", "epochs", "max_skipped_steps", "debug"),
@@ -319,6 +320,7 @@ class Search(Settings):
 
     # What a search decides itself, or has no use for.
     OMITTED = (
+        *settings.names(settings.PopulationSettings),
         *("run_dir", "continue_from", "resume", "list_tasks", "profile", "debug", "tune_threshold"),
         *("checkpoint_seconds", "train_metrics", "tensorboard", "wandb"),
     )
