@@ -11,6 +11,7 @@ import json
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import processes
@@ -64,7 +65,7 @@ def losses_of_members(directory: Path) -> list[float]:
     learned = jaxcls.load(directory)
     task, settings = build.resolve(learned.task_settings)
     test = task.load(settings).test
-    model = learned.experiment.model
+    model: Any = learned.experiment.model
     return [
         metrics.log_loss(
             member.experiment.scores(weights, member.experiment.transform(test.inputs)),
