@@ -23,7 +23,8 @@ class Model(NamedTuple):
 
     Attributes:
       init: ``key -> (params, model_state)``, two trees of arrays. ``model_state`` holds values that training
-        updates without gradients, such as the running statistics of batch normalization.
+        updates without gradients, such as the running statistics of batch normalization. NumPy arrays among them come
+        from data, not from the key: pretrained weights, or the bins of tables.
       apply: ``(params, model_state, inputs, *, key=None) -> (outputs, model_state)``. With a key, training mode:
         dropout uses the key, and batch normalization the statistics of the batch. Without a key, evaluation mode: the
         state is returned unchanged.

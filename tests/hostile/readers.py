@@ -379,7 +379,7 @@ class Prediction:
             resolved = build.with_recipe(task, Settings(task=name, model=model))
             names = ("a", "b", "c")
             built = build.build_model(task, resolved, fitted, len(names))
-            params, model_state = built.init(jax.random.key(0))
+            params, model_state = jax.tree.map(jax.numpy.asarray, built.init(jax.random.key(0)))
             run = self.folder / name
             with CheckpointManager(run / "model", max_to_keep=1) as checkpoints:
                 checkpoints.save(
