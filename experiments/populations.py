@@ -97,11 +97,11 @@ def measure(case: Case, arguments: argparse.Namespace) -> Round:
         whole = processes.run(population, cwd=folder, env=ENVIRONMENT).seconds
         child = [sys.executable, "-c", ONE_PROCESS, json.dumps(single)]
         times = json.loads(processes.run(child, capture=True, cwd=folder, env=ENVIRONMENT).output.splitlines()[-1])
-        apart = processes.run(
+        separate = processes.run(
             [sys.executable, "-m", "jaxcls", "train", *single[0], "--quiet"], cwd=folder, env=ENVIRONMENT
         ).seconds
     in_turn = times[0] + (case.members - 1) * statistics.mean(times[1:])
-    return Round(whole, in_turn, case.members * apart)
+    return Round(whole, in_turn, case.members * separate)
 
 
 # Prints the seconds of each training; the first includes the imports.
@@ -135,11 +135,11 @@ def write(rows: dict[str, list[Round]], arguments: argparse.Namespace) -> None:
         "|---|---|---|---|---|",
     ]
     for name, rounds in rows.items():
-        whole, in_turn, apart = (statistics.median(column) for column in zip(*rounds, strict=True))
+        whole, in_turn, separate = (statistics.median(column) for column in zip(*rounds, strict=True))
         ratios = [statistics.median(getattr(one, other) / one.population for one in rounds)
                   for other in ("one_process", "processes")]  # fmt: skip
         lines.append(
-            f"| {name.partition(': ')[2]} | {whole:.1f} | {in_turn:.0f} | {apart:.0f} | "
+            f"| {name.partition(': ')[2]} | {whole:.1f} | {in_turn:.0f} | {separate:.0f} | "
             f"{ratios[0]:.1f}, {ratios[1]:.1f} |"
         )
     TABLE.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -193,12 +193,12 @@ class _Counted:
 
 
 def _check(task: Task, resolved: Settings) -> None:
-    given = "--folds" if resolved.folds else "--seeds"
+    option = "--folds" if resolved.folds else "--seeds"
     for name in _REFUSED:
         if getattr(resolved, name):
-            raise InputError(f"{flag(name)} is for a run of one model: leave it out, or {given}.")
+            raise InputError(f"{flag(name)} is for a run of one model: leave it out, or {option}.")
     if task.problem == "detection":
-        raise InputError(f"{given} is not for detection: boxes of several models have no mean.")
+        raise InputError(f"{option} is not for detection: boxes of several models have no mean.")
     if resolved.folds and resolved.validation_data is not None:
         raise InputError("--folds divides the training examples for validation: leave out --validation-data.")
     if resolved.ensemble == "greedy" and (len(resolved.seeds or ()) < 2 or isinstance(task.problem, Mapping)):
@@ -293,7 +293,7 @@ class _Validated(NamedTuple):
       split: the examples that were scored; without those that no fold validates on.
       scores: of each, the mean of the models that have not seen it.
       shares: of the seeds in the ensemble.
-      thresholds: of decisions, tuned on these scores if that was asked for.
+      thresholds: of decisions, tuned on these scores with --tune-threshold.
       members: a record of each model.
       report: 'examples' and 'metrics'.
     """
@@ -323,8 +323,8 @@ def _validated(
         for one in trained[number * seeds : (number + 1) * seeds]
     ]
     if resolved.folds:
-        found = np.concatenate([fold.rows for fold in folds if fold.rows is not None])
-        order, rows = np.argsort(found), np.sort(found)
+        by_fold = np.concatenate([fold.rows for fold in folds if fold.rows is not None])
+        order, rows = np.argsort(by_fold), np.sort(by_fold)
         split = dataset.train._replace(inputs=None).take(rows)
     else:
         split = folds[0].built.splits.validation
@@ -344,9 +344,9 @@ def _validated(
     if resolved.tune_threshold is not None:
         thresholds = metrics.tune_threshold(mean, split.labels, metric=resolved.tune_threshold, **known)
     members = []
-    for number, (one, own) in enumerate(zip(trained, scores, strict=True)):
+    for number, (one, predicted) in enumerate(zip(trained, scores, strict=True)):
         fold, of_fold = folds[number // seeds], folds[number // seeds].built.splits.validation
-        report = problem.report(own, of_fold, thresholds)
+        report = problem.report(predicted, of_fold, thresholds)
         members.append(
             {
                 "name": one.name,

@@ -263,7 +263,7 @@ class Experiment:
           data: training examples, see :func:`jaxcls.data.adapters.as_examples`.
           epochs, batch_size, max_skipped_steps, verbose: of each model, as in :meth:`fit`.
           seeds: of initial weights, order, augmentation and dropout.
-          folds: divide the examples into so many folds, stratified by class, and train a model on all but each.
+          folds: the number of folds, stratified by class; a model is trained on all but each of them.
           checkpoints: a folder in which models are saved; the same call continues after an interruption.
 
         Raises:

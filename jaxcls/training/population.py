@@ -283,12 +283,12 @@ def fit_population(
     state = TrainState(step, jax.random.key(0), **weights, opt_state=optax.EmptyState())
     if folds is None:
         return Population(joined, state, trained)
-    found = []
+    scores_of_folds = []
     for number, (_, rows) in enumerate(divided):
         inputs = jax.tree.map(lambda leaf, rows=rows: leaf[rows], train.inputs)
-        own = trained[number * len(seeds) : (number + 1) * len(seeds)]
-        scores = [experiment.scores(one.weights, inputs) for one in own]
-        found.append(jax.tree.map(lambda *each: np.mean(each, axis=0), *scores))
+        members_of_fold = trained[number * len(seeds) : (number + 1) * len(seeds)]
+        scores = [experiment.scores(one.weights, inputs) for one in members_of_fold]
+        scores_of_folds.append(jax.tree.map(lambda *each: np.mean(each, axis=0), *scores))
     order = np.argsort(np.concatenate([rows for _, rows in divided]))
-    out_of_fold = jax.tree.map(lambda *parts: np.concatenate(parts)[order], *found)
+    out_of_fold = jax.tree.map(lambda *parts: np.concatenate(parts)[order], *scores_of_folds)
     return Population(joined, state, trained, out_of_fold)

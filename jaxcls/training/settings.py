@@ -53,7 +53,7 @@ class PopulationSettings:
     """Several models of one run. The mean of their probabilities is what the run predicts."""
 
     folds: int | None = field(default=None, metadata=COMMON)
-    """divide the training examples into so many folds, and train a model for each on all others: every example gets a
+    """number of folds of the training examples; a model is trained for each on all others, so that every example has a
     prediction of a model that has not seen it (out_of_fold.csv)"""
     seeds: tuple[int, ...] | None = field(default=None, metadata=COMMON)
     """train a model for each of these seeds on the same split, or on each fold"""
