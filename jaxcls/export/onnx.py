@@ -4,7 +4,8 @@ model.onnx  encoded inputs to scores, for any number of inputs
 
 Texts are padded to the largest width, and images of detection to the whole canvas. The inputs are called "images",
 "tokens", or "categories", "missing" and "numeric" of tables; "image" and "size" of detectors; without a preprocessor
-"inputs", or by the keys of the dict. An input without elements (of a table without categories, say) is left out. The
+"inputs", or by the keys of the dict; "tokens_0", "tokens_1", ... where the members of an ensemble encode inputs
+differently. An input without elements (of a table without categories, say) is left out. The
 output is "probabilities"; of detectors "boxes", "classes" and "scores".
 """
 
@@ -19,6 +20,8 @@ from jax import export, lax
 from jax.extend import core
 
 from jaxcls._utils.errors import InputError
+from jaxcls.data.preprocessing import Preprocessor
+from jaxcls.data.preprocessing.ensemble import EnsemblePreprocessor
 from jaxcls.export.exportable import Exportable, PyTree
 from jaxcls.kernels import native
 
@@ -117,21 +120,40 @@ def _named_outputs(scores: PyTree) -> dict[str, Any]:
 
 def _named_inputs(inputs: PyTree, exportable: Exportable) -> dict[str, Any]:
     """Returns the inputs by their names in the ONNX model, in the order of the leaves."""
+    return _named(inputs, exportable.preprocessor)
+
+
+def _named(inputs: PyTree, preprocessor: Preprocessor | None) -> dict[str, Any]:
+    if isinstance(preprocessor, EnsemblePreprocessor):
+        one = preprocessor.encoders[0]
+        return {
+            f"{name}_{number}": leaf
+            for number, each in sorted(inputs.items())
+            for name, leaf in _named(each, one).items()
+        }
     if isinstance(inputs, dict):
         return dict(sorted(inputs.items()))
-    return {{"images": "images", "texts": "tokens"}.get(_input_type(exportable), "inputs"): inputs}
+    return {{"images": "images", "texts": "tokens"}.get(_input_type(preprocessor), "inputs"): inputs}
 
 
-def _input_type(exportable: Exportable) -> str:
-    return "arrays" if exportable.preprocessor is None else str(exportable.preprocessor.as_record()["type"])
+def _input_type(preprocessor: Preprocessor | None) -> str:
+    return "arrays" if preprocessor is None else str(preprocessor.as_record()["type"])
 
 
 def _random_inputs(exportable: Exportable, count: int) -> PyTree:
     """Draws valid encoded inputs."""
-    random = np.random.default_rng(0)
-    arguments = exportable.preprocessor.model_arguments if exportable.preprocessor is not None else {}
-    shapes = exportable.input_shapes(count)
-    match _input_type(exportable):
+    random, preprocessor = np.random.default_rng(0), exportable.preprocessor
+    if isinstance(preprocessor, EnsemblePreprocessor):
+        each = enumerate(preprocessor.encoders)
+        return {str(number): _random_arrays(random, one, one.shapes(count), count) for number, one in each}
+    return _random_arrays(random, preprocessor, exportable.input_shapes(count), count)
+
+
+def _random_arrays(
+    random: np.random.Generator, preprocessor: Preprocessor | None, shapes: PyTree, count: int
+) -> PyTree:
+    arguments = preprocessor.model_arguments if preprocessor is not None else {}
+    match _input_type(preprocessor):
         case "detection":
             side = shapes["image"].shape[1]
             size = random.integers(side // 2, side + 1, shapes["size"].shape).astype(np.int32)
@@ -159,7 +181,7 @@ def evaluate(jaxpr: Any, consts: Sequence[Any], arguments: Sequence[Any]) -> lis
     """Evaluates a jaxpr, replacing operations that jax2onnx cannot convert for a symbolic number of rows.
 
     They are pad and rem, for which the newest jax2onnx that admits the required orbax-checkpoint, 0.13.0, raises
-    InconclusiveDimensionOperation, and stack, which is newer than that version.
+    InconclusiveDimensionOperation, and stack, which is newer than that version. Scans are unrolled.
     """
     known: dict[Any, Any] = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *arguments], strict=True))
 
@@ -177,6 +199,10 @@ def evaluate(jaxpr: Any, consts: Sequence[Any], arguments: Sequence[Any]) -> lis
             case "cond", {"branches": branches, "branches_platforms": (*platforms, None)}:
                 other = branches[len(platforms)]
                 results = evaluate(other.jaxpr, other.consts, operands[1:])
+            # The members of an ensemble, one after the other; jax2onnx would not replace what is inside.
+            case "scan", {"jaxpr": inner, "length": length, "num_consts": fixed, "num_carry": carried}:
+                results = _unroll(inner, length, operands[:fixed], operands[fixed : fixed + carried],
+                                  operands[fixed + carried :])  # fmt: skip
             case "pad", {"padding_config": config}:
                 results = [_pad(operands[0], operands[1], config)]
             case "stack", {"axis": axis}:
@@ -188,6 +214,19 @@ def evaluate(jaxpr: Any, consts: Sequence[Any], arguments: Sequence[Any]) -> lis
                 results = bound if equation.primitive.multiple_results else [bound]
         known.update(zip(equation.outvars, results, strict=True))
     return [value(atom) for atom in jaxpr.outvars]
+
+
+def _unroll(inner: Any, length: int, consts: Sequence[Any], carry: Sequence[Any], rows: Sequence[Any]) -> list[Any]:
+    """Returns the results of a scan, forward."""
+    carry, stacked = [*carry], []
+    for index in range(length):
+        # Of arrays that are known, rows are constants, too.
+        each = [leaf[index] if isinstance(leaf, np.ndarray) else lax.index_in_dim(leaf, index, keepdims=False)
+                for leaf in rows]  # fmt: skip
+        outputs = evaluate(inner.jaxpr, inner.consts, [*consts, *carry, *each])
+        carry = outputs[: len(carry)]
+        stacked.append([lax.expand_dims(output, (0,)) for output in outputs[len(carry) :]])
+    return [*carry, *(lax.concatenate(column, 0) for column in zip(*stacked, strict=True))]
 
 
 def _pad(array: jax.Array, value: jax.Array, config: Sequence[tuple[int, int, int]]) -> jax.Array:

@@ -21,7 +21,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.scipy.special import logsumexp
 
 from jaxcls._utils.errors import InputError
 from jaxcls.data.preprocessing.ensemble import EnsemblePreprocessor
@@ -271,7 +270,7 @@ def _apply(members: Sequence[Member], groups: Sequence[_Group], preprocessor: An
         ]
         if len(views) == 1:
             return views[0]
-        return jax.tree.map(lambda *logs: logsumexp(jnp.stack(logs), axis=0) - np.log(np.float32(len(logs))), *views)
+        return jax.tree.map(lambda *logs: _log_sum_exp(jnp.stack(logs)) - np.log(np.float32(len(logs))), *views)
 
     def of_group(group: _Group, params: PyTree, model_state: PyTree, arrays: Sequence[PyTree]) -> PyTree:
         """Returns the logarithm of the probabilities times the shares, summed over the members of a group."""
@@ -285,12 +284,13 @@ def _apply(members: Sequence[Member], groups: Sequence[_Group], preprocessor: An
         encoded = [arrays[encoder] for encoder in group.encoders]
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *encoded) if len(used) > 1 else None
 
-        def one(member: tuple[PyTree, PyTree, PyTree]) -> PyTree:
-            inputs = arrays[used[0]] if stacked is None else member[2]
-            return log_probabilities(group.experiment, member[0], member[1], inputs)
+        def one(member: tuple[PyTree, PyTree, jax.Array, PyTree]) -> PyTree:
+            inputs = arrays[used[0]] if stacked is None else member[3]
+            found = log_probabilities(group.experiment, member[0], member[1], inputs)
+            return jax.tree.map(lambda leaf: leaf + member[2], found)
 
-        each = jax.lax.map(one, (params, model_state, stacked))
-        return jax.tree.map(lambda leaf: logsumexp(leaf + logs.reshape(-1, *[1] * (leaf.ndim - 1)), axis=0), each)
+        each = jax.lax.map(one, (params, model_state, logs, stacked))
+        return jax.tree.map(lambda leaf: _log_sum_exp(leaf), each)
 
     def apply(params: PyTree, model_state: PyTree, inputs: PyTree, *, key: Any = None) -> tuple[PyTree, PyTree]:
         if key is not None:
@@ -300,10 +300,16 @@ def _apply(members: Sequence[Member], groups: Sequence[_Group], preprocessor: An
             of_group(group, params[str(number)], model_state[str(number)], arrays)
             for number, group in enumerate(groups)
         ]
-        total = each[0] if len(each) == 1 else jax.tree.map(lambda *logs: logsumexp(jnp.stack(logs), axis=0), *each)
+        total = each[0] if len(each) == 1 else jax.tree.map(lambda *logs: _log_sum_exp(jnp.stack(logs)), *each)
         return _logits(objective, total), model_state
 
     return apply
+
+
+def _log_sum_exp(logs: jax.Array) -> jax.Array:
+    """The logarithm of the sum over the first axis, as of SciPy, in operations that ONNX infers the shapes of."""
+    largest = logs.max(axis=0)
+    return largest + jnp.log(jnp.exp(logs - largest[None]).sum(axis=0))
 
 
 def _log_probabilities(objective: Objective, outputs: PyTree) -> PyTree:

@@ -142,6 +142,15 @@ def test_its_export_predicts_the_same(saved, tmp_path):
     assert {name.split("/")[0] for name in arrays} <= {"params", "model_state"}
 
 
+def test_onnx_predicts_like_the_run_up_to_rounding(saved, tmp_path):
+    pytest.importorskip("jax2onnx", reason="it asks for flax>=0.12.1", exc_type=ImportError)
+    export = ["export", "--run-dir", str(saved.path), "--output", str(tmp_path / "model"), "--format", "onnx"]
+    assert main(export) == 0  # compared there, on random inputs
+    inputs = json.loads((tmp_path / "model" / "model.json").read_text())["inputs"]
+    names = {"fashion_mnist": "images", "csv": "numeric_1", "text_csv": "tokens_1"}
+    assert names[saved.settings.task] in inputs
+
+
 def two_outputs():
 
     class Both(nnx.Module):
