@@ -1,7 +1,6 @@
 """Ensembles: their scores, and their run directories."""
 
 import json
-import shutil
 
 import jax
 import numpy as np
@@ -27,7 +26,7 @@ def write_plants(path):
     random = np.random.default_rng(0)
     size, color = random.normal(10, 3, 120), random.choice(["red", "green", "blue"], 120)
     size[::7] = np.nan
-    notes = [" ".join(random.choice(["a", "tall", "old", "leaf", "of", "oak"], 2 + row)) for row in range(120)]
+    notes = [" ".join(random.choice(["a", "tall", "old", "leaf", "of", "oak"], 2 + row % 20)) for row in range(120)]
     kind, big = random.choice(["tree", "herb", "fern"], 120), random.integers(0, 2, 120)
     write_csv(path, {"id": range(120), "size": size, "color": color, "notes": notes, "kind": kind, "big": big})
     return path
@@ -40,7 +39,7 @@ def settings_of(task, folder):
     table = {"data": data, "id_column": "id", "eval_batch_size": 32, "test_fraction": 0.25}
     if task == "csv":
         return Settings(task=task, label_column=("kind",), drop_column=("big", "notes"), **table)
-    return Settings(task=task, label_column=("big",), text_column="notes", model="cnn", max_length=40,
+    return Settings(task=task, label_column=("big",), text_column="notes", model="cnn", max_length=24,
                     vocabulary_size=300, **table)  # fmt: skip
 
 
@@ -62,6 +61,8 @@ class Saved:
             rows = train.inputs[rows].mean(axis=(1, 2, 3)).argsort()
         halves = np.split(rows, 2)
         fitted = [built.task.fit_preprocessor(train.take(rows).inputs, built.settings) for rows in halves]
+        if task == "csv":  # of the same program
+            fitted = [built.experiment.preprocessor.refit(train.take(rows).inputs) for rows in halves]
         experiments = [
             build.with_objective(
                 built.task, built.settings, one, built.experiment.class_names, built.experiment.objective,
@@ -107,6 +108,8 @@ def test_the_scores_are_the_weighted_mean_of_the_members_and_are_loaded_again(sa
     record = from_record(learned.experiment.preprocessor.as_record())
     assert record == learned.experiment.preprocessor == saved.experiment.preprocessor
     members = learned.experiment.model.members
+    if saved.settings.task == "csv":
+        assert learned.weights["params"].keys() == {"0"}  # one program
     assert [member.name for member in members] == [saved.names[i] for i in (0, 2, 3)]
     assert [member.weight for member in members] == pytest.approx([0.5, 0.2, 0.3])
     each = learned.experiment.model.unstack(learned.weights)
@@ -136,19 +139,14 @@ def test_its_export_predicts_the_same(saved, tmp_path):
     exported = loader.load(tmp_path / "model")
     scores = exported.predict(saved.test.inputs)
     np.testing.assert_array_equal(scores, predictor.load(saved.path, portable=True).predict(saved.test.inputs))
-    shutil.rmtree(tmp_path / "model")
-    assert main([*export, "--format", "safetensors"]) == 0
-    arrays = safetensors.numpy.load_file(tmp_path / "model" / "model.safetensors")
-    assert {name.split("/")[0] for name in arrays} <= {"params", "model_state"}
-
-
-def test_onnx_predicts_like_the_run_up_to_rounding(saved, tmp_path):
+    if saved.settings.task != "csv":
+        return
+    assert main([*export[:-1], str(tmp_path / "weights"), "--format", "safetensors"]) == 0
+    arrays = safetensors.numpy.load_file(tmp_path / "weights" / "model.safetensors")
+    assert {len(leaf) for leaf in arrays.values()} == {3}
     pytest.importorskip("jax2onnx", reason="it asks for flax>=0.12.1", exc_type=ImportError)
-    export = ["export", "--run-dir", str(saved.path), "--output", str(tmp_path / "model"), "--format", "onnx"]
-    assert main(export) == 0  # compared there, on random inputs
-    inputs = json.loads((tmp_path / "model" / "model.json").read_text())["inputs"]
-    names = {"fashion_mnist": "images", "csv": "numeric_1", "text_csv": "tokens_1"}
-    assert names[saved.settings.task] in inputs
+    assert main([*export[:-1], str(tmp_path / "onnx"), "--format", "onnx"]) == 0  # compared there, on random inputs
+    assert "numeric_1" in json.loads((tmp_path / "onnx" / "model.json").read_text())["inputs"]
 
 
 def two_outputs():
