@@ -14,6 +14,7 @@ import pytest
 from flax import nnx
 
 from jaxcls import losses, optimizers
+from jaxcls._utils.errors import InputError
 from jaxcls._utils.interruption import Interrupted
 from jaxcls.data import batching
 from jaxcls.models import functional
@@ -140,3 +141,26 @@ def test_diverged_member_is_an_error_or_is_returned(tmp_path):
     first, second = train_members(members, config, allow_divergence=True, **options)
     assert "not finite" in first.diverged
     assert_equal(second.weights, alone(MEMBERS[0]))
+
+
+def test_fit_population_predicts_each_example_by_models_that_have_not_seen_it(tmp_path):
+    options = {"folds": 3, "seeds": [0, 1], "batch_size": 10, "verbose": False}
+    population = EXPERIMENT.fit_population((INPUTS, DATA.labels), 3, checkpoints=tmp_path, **options)
+    for number in range(3):
+        pair = population.members[2 * number : 2 * number + 2]
+        # Trained on all examples of the other folds, and on none of its own.
+        rows = [row for row, scores in enumerate(population.out_of_fold) if np.allclose(scores, mean(pair, row))]
+        assert len(rows) == 20
+        others = np.setdiff1d(np.arange(60), rows)
+        member = Member("", EXPERIMENT, batching.examples(INPUTS[others], DATA.labels[others]), seed=1)
+        assert_equal(pair[1].weights, alone(member))
+    everyone = mean(population.members, slice(None))
+    np.testing.assert_allclose(population.predict(INPUTS), everyone, atol=1e-6)
+    with pytest.raises(InputError, match="batch_size"):
+        EXPERIMENT.fit_population((INPUTS, DATA.labels), 3, checkpoints=tmp_path, **options | {"batch_size": 20})
+
+
+def mean(members, row):
+    """The mean probabilities of members for a row, or for several."""
+    scores = [EXPERIMENT.scores(member.weights, INPUTS) for member in members]
+    return np.mean(scores, axis=0)[row]
