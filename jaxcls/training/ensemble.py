@@ -54,7 +54,8 @@ class EnsembleModel(Model):
     """The model of an ensemble. Its outputs are logits of the weighted mean of the members' probabilities.
 
     Members whose experiments compile to the same program are a group: their weights are stacked, as
-    ``params[str(group)]`` and ``model_state[str(group)]``, and one program computes one member after the other.
+    ``params[str(group)]`` and ``model_state[str(group)]``, and one program computes one member after the other. Frozen
+    weights of a pretrained encoder, which all members have in common, are stored once.
 
     Attributes:
       members: those that count, in their order.
@@ -74,22 +75,25 @@ class EnsembleModel(Model):
           weights: "params" and "model_state" of all members that :func:`ensemble` was given, in that order.
         """
         counted = [weights[index] for index in self.counted]
-        return {
-            part: {
-                str(number): jax.tree.map(lambda *leaves: jnp.stack(leaves), *[counted[i][part] for i in group.members])
-                for number, group in enumerate(self._groups)
-            }
-            for part in ("params", "model_state")
-        }
+        stacked: dict[str, PyTree] = {"params": {}, "model_state": {}}
+        for number, group in enumerate(self._groups):
+            members = [counted[i] for i in group.members]
+            stacked["params"][str(number)] = jax.tree.map(_stacked, *[one["params"] for one in members])
+            stacked["model_state"][str(number)] = group.map_state(
+                lambda *leaves: jnp.asarray(leaves[0]), _stacked, *[one["model_state"] for one in members]
+            )
+        return stacked
 
     def unstack(self, weights: Weights) -> list[dict[str, PyTree]]:
         """Returns "params" and "model_state" of each of :attr:`members`, from the weights of the ensemble."""
         each: list[Any] = [None] * len(self.members)
         for number, group in enumerate(self._groups):
+            params, model_state = (weights[part][str(number)] for part in ("params", "model_state"))
             for row, member in enumerate(group.members):
+                of_member = functools.partial(_row, row)
                 each[member] = {
-                    part: jax.tree.map(lambda leaf, row=row: leaf[row], weights[part][str(number)])
-                    for part in ("params", "model_state")
+                    "params": jax.tree.map(of_member, params),
+                    "model_state": group.map_state(_unchanged, of_member, model_state),
                 }
         return each
 
@@ -119,6 +123,15 @@ class _Group(NamedTuple):
     experiment: Experiment
     members: tuple[int, ...]
     encoders: tuple[int, ...]
+
+    def map_state(self, common: Any, others: Any, *model_states: PyTree) -> PyTree:
+        """Maps a function over the leaves of model states that all members have in common, and one over the others."""
+        frozen = self.experiment.constant_leaves
+
+        def one(path: Any, *leaves: Any) -> Any:
+            return (common if f".model_state{jax.tree_util.keystr(path)}" in frozen else others)(*leaves)
+
+        return jax.tree.map_with_path(one, *model_states)
 
 
 def ensemble(
@@ -249,12 +262,24 @@ def _program(experiment: Experiment) -> Any:
 
 def _init(groups: Sequence[_Group], key: jax.Array) -> tuple[PyTree, PyTree]:
     """Initial weights, for their shapes: those of an ensemble come from its members."""
-    each = [
-        jax.vmap(group.experiment.model.init)(jax.random.split(jax.random.fold_in(key, number), len(group.members)))
-        for number, group in enumerate(groups)
-    ]
-    params, model_state = ({str(number): one[part] for number, one in enumerate(each)} for part in (0, 1))
+    params, model_state = {}, {}
+    for number, group in enumerate(groups):
+        keys = jax.random.split(jax.random.fold_in(key, number), len(group.members))
+        params[str(number)], state = jax.vmap(group.experiment.model.init)(keys)
+        model_state[str(number)] = group.map_state(functools.partial(_row, 0), _unchanged, state)
     return params, model_state
+
+
+def _unchanged(leaf: Any) -> Any:
+    return leaf
+
+
+def _row(row: int, leaf: Any) -> Any:
+    return leaf[row]
+
+
+def _stacked(*leaves: Any) -> jax.Array:
+    return jnp.stack(leaves)
 
 
 def _apply(members: Sequence[Member], groups: Sequence[_Group], preprocessor: Any, objective: Objective) -> Any:
@@ -277,19 +302,23 @@ def _apply(members: Sequence[Member], groups: Sequence[_Group], preprocessor: An
         logs = np.log(shares[[*group.members]])
         used = [*dict.fromkeys(group.encoders)]
         if len(group.members) == 1:
-            only: Any = jax.tree.map(lambda leaf: leaf[0], (params, model_state))
-            first = log_probabilities(group.experiment, only[0], only[1], arrays[used[0]])
+            only = functools.partial(_row, 0)
+            of_member = jax.tree.map(only, params), group.map_state(_unchanged, only, model_state)
+            first = log_probabilities(group.experiment, of_member[0], of_member[1], arrays[used[0]])
             return jax.tree.map(lambda log: log + logs[0], first)
         # Only inputs that are encoded differently are stacked, once for each member.
         encoded = [arrays[encoder] for encoder in group.encoders]
-        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *encoded) if len(used) > 1 else None
+        stacked = jax.tree.map(_stacked, *encoded) if len(used) > 1 else None
+        varying = group.map_state(lambda leaf: None, _unchanged, model_state)
 
         def one(member: tuple[PyTree, PyTree, jax.Array, PyTree]) -> PyTree:
             inputs = arrays[used[0]] if stacked is None else member[3]
-            found = log_probabilities(group.experiment, member[0], member[1], inputs)
-            return jax.tree.map(lambda leaf: leaf + member[2], found)
+            leaves = iter(jax.tree.leaves(member[1]))
+            of_member = group.map_state(_unchanged, lambda leaf: next(leaves), model_state)
+            logs_of_member = log_probabilities(group.experiment, member[0], of_member, inputs)
+            return jax.tree.map(lambda leaf: leaf + member[2], logs_of_member)
 
-        each = jax.lax.map(one, (params, model_state, logs, stacked))
+        each = jax.lax.map(one, (params, varying, logs, stacked))
         return jax.tree.map(lambda leaf: _log_sum_exp(leaf), each)
 
     def apply(params: PyTree, model_state: PyTree, inputs: PyTree, *, key: Any = None) -> tuple[PyTree, PyTree]:

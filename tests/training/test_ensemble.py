@@ -4,6 +4,7 @@ import json
 
 import jax
 import numpy as np
+import pretrained_folder
 import pytest
 import safetensors.numpy
 import small_data
@@ -147,6 +148,23 @@ def test_its_export_predicts_the_same(saved, tmp_path):
     pytest.importorskip("jax2onnx", reason="it asks for flax>=0.12.1", exc_type=ImportError)
     assert main([*export[:-1], str(tmp_path / "onnx"), "--format", "onnx"]) == 0  # compared there, on random inputs
     assert "numeric_1" in json.loads((tmp_path / "onnx" / "model.json").read_text())["inputs"]
+
+
+def test_frozen_weights_of_a_pretrained_encoder_are_stored_once(tmp_path):
+    data, encoder = pretrained_folder.write_texts(tmp_path / "texts.csv"), pretrained_folder.write(tmp_path / "bert")
+    words = ["train", "--task", "text_csv", "--data", data, "--text-column", "text", "--label-column", "label"]
+    words += ["--pretrained", encoder, "--freeze", "embeddings", "--epochs", "1", "--batch-size", "16", "--quiet"]
+    assert main([*map(str, words), "--seeds", "0", "1", "--run-dir", str(tmp_path / "run")]) == 0
+    learned = predictor.load(tmp_path / "run")
+    model = learned.experiment.model
+    one, other = model.unstack(learned.weights)
+    assert learned.weights["model_state"]["0"]["backbone"]["LayerNorm"]["bias"].ndim == 1
+    texts = np.array(["a very good film", "the plot is dull"], object)
+    each = [
+        member.experiment.scores(weights, member.experiment.transform(texts))
+        for member, weights in zip(model.members, (one, other), strict=True)
+    ]
+    np.testing.assert_allclose(learned.predict(texts), np.mean(each, axis=0), atol=1e-6)
 
 
 def two_outputs():
