@@ -2,6 +2,7 @@
 
 import functools
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from jaxcls.training.steps import TrainState, TrainStep
 
 # XLA's time for a program is 5 to 14 times that of tracing and lowering it, for eight networks of the tasks on a CPU.
 _COMPILING_PER_LOWERING = 10
+_CHECKED: "weakref.WeakKeyDictionary[Any, set[str]]" = weakref.WeakKeyDictionary()
 
 
 def compile_checked(
@@ -25,8 +27,8 @@ def compile_checked(
 ) -> None:
     """Compiles a chunk for these arguments, and compares what it needs with what is free.
 
-    What is compiled here is what is run. A chunk that is not compiled is left alone, and on a backend that
-    cannot say, nothing is compared.
+    What is compiled here is what is run. A chunk that is not compiled is left alone, as is one that was checked for
+    arguments of these shapes, and on a backend that cannot say, nothing is compared.
 
     Args:
       on_compile: called before it is compiled, with about how many seconds that takes.
@@ -38,11 +40,17 @@ def compile_checked(
     lower = getattr(train_chunk, "lower", None)
     if lower is None:
         return
+    # The members of a population share a chunk, and to lower it again takes as long as many of their steps.
+    shapes = str(jax.tree.map(jax.typeof, (state, batches)))
+    checked = _CHECKED.setdefault(train_chunk, set())
+    if shapes in checked:
+        return
     began = time.monotonic()
     lowered = lower(state, batches)
     on_compile(_COMPILING_PER_LOWERING * (time.monotonic() - began))
     there, needed = free(jax.local_devices()), _needed(lowered)
     if there is None or needed is None or needed <= there:
+        checked.add(shapes)
         return
     batch_size, devices, factor = batches.mask.shape[1] // micro_batches, jax.device_count(), 2
     advice = "No smaller batch fits: give a smaller --model, or --remat, which keeps less of it for the gradient."
