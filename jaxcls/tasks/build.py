@@ -155,7 +155,7 @@ def of_data(
 
     Args:
       learning_rate: a schedule in place of that of the settings.
-      traced: 'learning_rate' and 'weight_decay' can be hyper-parameters in the state of the optimizer.
+      traced: settings of the optimizer whose values are in its state; see :mod:`jaxcls.optimizers.hyperparameters`.
     """
     class_names, train, source = data.dataset.class_names, data.train, data.source
     metrics = [name for name in dict.fromkeys([*task.metrics, resolved.monitor]) if name != "loss"]

@@ -44,8 +44,12 @@ from jaxcls.training.settings import Settings
 
 Say = Callable[[str], None]
 
-# Hyper-parameters that one compiled step takes as arguments.
-TRACED = ("learning_rate", "weight_decay")
+# Hyper-parameters that one compiled step takes as arguments. Others decide what is compiled, such as whether there is a
+# momentum.
+TRACED = (
+    *("learning_rate", "weight_decay", "b1", "b2", "eps", "decay", "initial_accumulator_value"),
+    *("clipnorm", "global_clipnorm", "clipvalue"),
+)
 # Fewer validation examples choose by chance; see jaxcls.tasks.csv.
 VALIDATION_FRACTION = 0.2
 # Trainings between two decisions. A constant, so that a search has the same result on any number of cores.
@@ -226,15 +230,18 @@ class _Trainer:
 
     def experiment(self, trial: Trial) -> tuple[Experiment, dict[str, float]]:
         """Returns the experiment of a trial, shared with those that differ in traced values only, and these."""
+        data, resolved = self.data(trial), trial.resolved
         traced = {name: trial.point[name] for name in TRACED if name in trial.point}
-        if (trial.resolved.gradient_accumulation_steps or 1) > 1:
+        if resolved.optimizer == "schedule_free":
+            traced.pop("b1", None)
+        # The step must know that it accumulates.
+        if (resolved.gradient_accumulation_steps or 1) > 1:
             traced = {}
-        data = self.data(trial)
-        key = json.dumps({**settings.identity(trial.resolved), **dict.fromkeys(traced)}, sort_keys=True)
+        key = json.dumps({**settings.identity(resolved), **dict.fromkeys(traced, "")}, sort_keys=True)
         if key not in self._experiments:
             while len(self._experiments) >= _MOST_EXPERIMENTS:
                 del self._experiments[next(iter(self._experiments))]
-            built = build.of_data(trial.task, trial.resolved, data, traced=[*traced])
+            built = build.of_data(trial.task, resolved, data, traced=[*traced])
             build.check_step(built)
             self._experiments[key] = built.experiment
         # The one that was used last is dropped last.

@@ -1,16 +1,20 @@
 """``jaxcls search``: its decisions come from validation examples, and a search that was stopped ends like any other."""
 
+import functools
 import itertools
 import json
 import shlex
 
+import jax
 import numpy as np
 import pytest
 
+from jaxcls import optimizers, tasks
 from jaxcls._utils.errors import InputError
 from jaxcls._utils.interruption import Interrupted
 from jaxcls.cli.main import main
 from jaxcls.data.formats import tables
+from jaxcls.optimizers.hyperparameters import with_hyperparameters
 from jaxcls.tasks import build, search
 from jaxcls.tasks.csv import SAMPLE
 from jaxcls.tasks.search import Options
@@ -142,6 +146,24 @@ def test_mistakes_are_refused_before_data_is_read(test_files, tmp_path, changes,
     with pytest.raises(InputError, match=message):
         searched(tmp_path / "search", test_files[0], **changes)
     assert not (tmp_path / "search").exists()
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "rmsprop", "adagrad"])
+def test_traced_hyperparameters_give_the_updates_of_constants(optimizer):
+    values = {name: 0.3 for name in search.TRACED if name not in ("clipnorm", "clipvalue")}
+    _, takes = build.options(tasks.get("csv"))["optimizer"]
+    values = {name: value for name, value in values.items() if name in {*takes[optimizer], "learning_rate"}}
+    parameters = {"kernel": np.linspace(-1, 1, 12, dtype=np.float32).reshape(4, 3), "bias": np.ones(3, np.float32)}
+
+    def updated(transform):
+        state, updates = transform.init(parameters), None
+        for _ in range(2):
+            updates, state = jax.jit(transform.update)(parameters, state, parameters)
+        return jax.tree.leaves(updates)
+
+    make = functools.partial(optimizers.get, optimizer)
+    for traced, constant in zip(updated(with_hyperparameters(make, values)), updated(make(**values)), strict=True):
+        np.testing.assert_allclose(traced, constant, rtol=1e-5, atol=1e-7)
 
 
 def test_losses_are_not_compared_by_the_loss(test_files, tmp_path):
