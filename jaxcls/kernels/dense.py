@@ -135,7 +135,7 @@ def _native_backward(saved, cotangent):  # type: ignore[no-untyped-def]
 _native_product.defvjp(_native_forward, _native_backward)
 
 
-def dropout(key: jax.Array, x: jax.Array, rate: float) -> jax.Array:
+def dropout(key: jax.Array, x: jax.Array, rate: float | jax.Array) -> jax.Array:
     """Sets elements to 0 with probability ``rate`` and scales the others so that the expected value is unchanged.
 
     The rate is rounded to a multiple of 2^-16. On a CPU, where random bits are the cost of dropout, it takes a third of
@@ -146,17 +146,20 @@ def dropout(key: jax.Array, x: jax.Array, rate: float) -> jax.Array:
     Args:
       key: a random key; the result depends on it alone, not on the platform or the number of devices.
       x: an array of at least one axis.
-      rate: 0 to 1.
+      rate: 0 to 1; one that is traced is less than 1.
 
     >>> x = dropout(jax.random.key(0), jnp.ones((1000, 100)), rate=0.25)
     >>> round(float((x == 0).mean()), 2), round(float(x.max()), 4)
     (0.25, 1.3333)
     """
-    keep_threshold = round((1 - rate) * 65536)
-    if keep_threshold == 0:
+    keep_threshold: Any = round((1 - rate) * 65536)
+    if not isinstance(keep_threshold, jax.Array) and keep_threshold == 0:
         return jnp.zeros_like(x)
     *shape, features = x.shape
     words = jax.random.bits(key, (*shape, (features + 1) // 2), jnp.uint32)
     bits = lax.bitcast_convert_type(words, jnp.uint16).reshape(*shape, -1)[..., :features]
     # Not bits < keep_threshold, since 65536 is not a uint16.
-    return jnp.where(bits <= jnp.uint16(keep_threshold - 1), x * (65536 / keep_threshold), 0)
+    scale = 65536 / keep_threshold
+    if isinstance(scale, jax.Array):
+        scale = scale.astype(x.dtype)
+    return jnp.where(bits <= jnp.uint16(keep_threshold - 1), x * scale, 0)

@@ -1,13 +1,16 @@
 """Layers that the networks share: those of Flax NNX, with the same variables, on the operations of jaxcls.kernels."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from jaxcls import kernels
+from jaxcls.models.model import Model
 
 # He et al. 2015, arXiv 1502.01852, for layers followed by a ReLU.
 he_normal = nnx.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
@@ -111,6 +114,52 @@ class Dropout(nnx.Dropout):
 
     def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]
         return x if self.deterministic or not self.rate else kernels.dropout(self.rngs(), x, self.rate)
+
+
+class DropoutRate(nnx.Variable[Any]):
+    """The rate of a dropout layer, as part of the model state."""
+
+
+def with_variable_rates(build: Callable[[nnx.Rngs], nnx.Module]) -> Callable[[nnx.Rngs], nnx.Module]:
+    """Builds the same module with the rates of its dropout layers in its state, so that one program serves all rates.
+
+    >>> build = with_variable_rates(lambda rngs: nnx.Sequential(nnx.Dropout(0.5, rngs=rngs)))
+    >>> float(build(nnx.Rngs(0)).layers[0].dropout_rate[...])
+    0.5
+    """
+
+    def build_with_rates(rngs: nnx.Rngs) -> nnx.Module:
+        module = build(rngs)
+        for _, layer in [*nnx.iter_graph(module)]:
+            if isinstance(layer, nnx.Dropout) and layer.rate:
+                rate: Any = layer
+                # A constant for :func:`jaxcls.training.steps.initial_constants`.
+                rate.dropout_rate = DropoutRate(np.asarray(layer.rate, np.float32))
+                rate.__class__ = _variable_rate_class(type(layer))
+        return module
+
+    return build_with_rates
+
+
+def are_rates(model: Model) -> list[bool]:
+    """Returns which leaves of a model's initial variables are the rates of :func:`with_variable_rates`."""
+    leaves = jax.tree.leaves_with_path(jax.eval_shape(model.init, jax.random.key(0)))
+    return [path[-1] == jax.tree_util.DictKey("dropout_rate") for path, _ in leaves]
+
+
+# Cached, since equal modules must have equal graphs.
+@functools.cache
+def _variable_rate_class(cls: type[Any]) -> type[Any]:
+    def call(self: Any, x: jax.Array) -> jax.Array:
+        if self.deterministic:
+            return x
+        rate = self.dropout_rate[...]
+        if issubclass(cls, Dropout):
+            return kernels.dropout(self.rngs(), x, rate)
+        keep = 1 - rate
+        return jnp.where(jax.random.bernoulli(self.rngs(), keep, x.shape), x / keep.astype(x.dtype), 0)
+
+    return type(cls.__name__, (cls,), {"__call__": call})
 
 
 def gelu(x: jax.Array) -> jax.Array:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import nnx
 
 from jaxcls import losses, optimizers, tasks
 from jaxcls._utils import ranges
@@ -20,6 +21,7 @@ from jaxcls.data.dataset import Dataset, Provenance, Split, describe
 from jaxcls.data.preprocessing import Preprocessor, from_record, tables
 from jaxcls.data.preprocessing.ensemble import first
 from jaxcls.models import Model, functional
+from jaxcls.models.layers import with_variable_rates
 from jaxcls.optimizers.hyperparameters import with_hyperparameters
 from jaxcls.tasks import pretrained
 from jaxcls.tasks.task import Task
@@ -155,21 +157,33 @@ def of_data(
 
     Args:
       learning_rate: a schedule in place of that of the settings.
-      traced: settings of the optimizer whose values are in its state; see :mod:`jaxcls.optimizers.hyperparameters`.
+      traced: settings that are no constants of the program: 'dropout' is in the model's state, those of the optimizer
+        and the loss are in the optimizer's; see :mod:`jaxcls.optimizers.hyperparameters`.
     """
     class_names, train, source = data.dataset.class_names, data.train, data.source
     metrics = [name for name in dict.fromkeys([*task.metrics, resolved.monitor]) if name != "loss"]
-    objective = problems.get(task.problem, class_names).objective(resolved, train.labels, metrics)
+    problem = problems.get(task.problem, class_names)
+    values = {name: getattr(resolved, name) for name in traced if name != "dropout"}
+    of_loss = [name for name in values if name in settings.names(settings.LossOptions)]
+
+    def objective_of(values: Mapping[str, Any]) -> Objective:
+        chosen = dataclasses.replace(resolved, **{name: values[name] for name in of_loss})
+        return problem.objective(chosen, train.labels, metrics)
+
     record = None if source is None else source.checkpoint.record
 
     def make(**values: Any) -> optax.GradientTransformation:
         chosen = dataclasses.replace(resolved, **values)
         return optimizer_of(chosen, learning_rate or _schedule(chosen, len(train)), record, len(train))
 
-    values = {name: getattr(resolved, name) for name in traced}
     optimizer = with_hyperparameters(make, values) if values else make()
     check_batch_size(resolved.batch_size, "--batch-size")
-    experiment = with_objective(task, resolved, data.preprocessor, class_names, objective, optimizer, record, source)
+    experiment = with_objective(
+        task, resolved, data.preprocessor, class_names, objective_of(values), optimizer, record, source,
+        variable_dropout="dropout" in traced,
+    )  # fmt: skip
+    if of_loss:
+        experiment = dataclasses.replace(experiment, traced_objective=objective_of)
     return Built(task, resolved, experiment, data.dataset.provenance, data.splits, train)
 
 
@@ -189,18 +203,21 @@ def with_objective(
     optimizer: optax.GradientTransformation,
     record: Mapping[str, Any] | None = None,
     source: pretrained.Source | None = None,
+    *,
+    variable_dropout: bool = False,
 ) -> Experiment:
     """Builds the experiment of resolved settings from its objective and optimizer.
 
     Args:
       record: of the checkpoint of a pretrained encoder.
       source: what its first weights are read from; without it, they are random.
+      variable_dropout: see :func:`build_model`.
     """
     preset = task.presets[resolved.preset]
     sizes: Any = jax.tree.map(lambda name, names: 1 if name == "binary" else len(names), task.problem, class_names)
     num_classes = sum(jax.tree.leaves(sizes))
     encoder = None if record is None else pretrained.build_model(resolved, num_classes, record, source)
-    model = encoder or build_model(task, resolved, preprocessor, num_classes)
+    model = encoder or build_model(task, resolved, preprocessor, num_classes, variable_dropout=variable_dropout)
     return Experiment(
         model=shaped_outputs(split_outputs(model, sizes) if isinstance(sizes, Mapping) else model, task.problem),
         objective=objective,
@@ -416,23 +433,30 @@ def unfamiliar(preprocessor: Preprocessor | None, inputs: PyTree) -> list[str]:
     return one.unfamiliar(inputs) if isinstance(one, tables.TablePreprocessor) else []
 
 
-def build_model(task: Task, resolved: Settings, preprocessor: Preprocessor, num_classes: int) -> Model:
-    """Builds the model of resolved settings, with this number of logits."""
+def build_model(
+    task: Task, resolved: Settings, preprocessor: Preprocessor, num_classes: int, *, variable_dropout: bool = False
+) -> Model:
+    """Builds the model of resolved settings, with this number of logits.
+
+    Args:
+      variable_dropout: see :func:`jaxcls.models.layers.with_variable_rates`.
+    """
     maker = task.models[resolved.model]
     accepted = inspect.signature(getattr(maker, "func", maker).__init__).parameters
     if not accepted.keys() >= preprocessor.model_arguments.keys():
         raise InputError(f"--model {resolved.model} of {task.name} takes other inputs than the preprocessor returns.")
     with error_context(f"--model {resolved.model}"):
-        return functional(
-            lambda rngs: maker(
+
+        def module(rngs: nnx.Rngs) -> nnx.Module:
+            return maker(
                 num_classes=num_classes,
                 dropout=resolved.dropout,
                 dtype=jnp.dtype(resolved.dtype),
                 rngs=rngs,
                 **preprocessor.model_arguments,
-            ),
-            remat=resolved.remat,
-        )
+            )
+
+        return functional(with_variable_rates(module) if variable_dropout else module, remat=resolved.remat)
 
 
 def _loss(name: str, task: Task) -> tuple[Any, bool]:

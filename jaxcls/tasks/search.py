@@ -22,6 +22,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import jax
+import numpy as np
 import tomli_w
 
 from jaxcls import metrics
@@ -31,10 +33,11 @@ from jaxcls._utils.interruption import Interrupted, watched
 from jaxcls._utils.labels import ProblemName
 from jaxcls._utils.text_table import text_table
 from jaxcls.data.batching import Examples
+from jaxcls.models import layers
 from jaxcls.reports import html_report, records
 from jaxcls.tasks import build
 from jaxcls.tasks.task import Task
-from jaxcls.training import halving, search_space, settings
+from jaxcls.training import halving, search_space, settings, steps
 from jaxcls.training.experiment import Experiment, check_batch_size
 from jaxcls.training.halving import Job
 from jaxcls.training.loop import FitConfig
@@ -44,18 +47,19 @@ from jaxcls.training.settings import Settings
 
 Say = Callable[[str], None]
 
-# Hyper-parameters that one compiled step takes as arguments. Others decide what is compiled, such as whether there is a
-# momentum.
+# Settings that one compiled step takes as arguments. Others decide what is compiled, such as whether there is momentum.
 TRACED = (
     *("learning_rate", "weight_decay", "b1", "b2", "eps", "decay", "initial_accumulator_value"),
     *("clipnorm", "global_clipnorm", "clipvalue"),
+    *("label_smoothing", "pos_weight", "gamma", "alpha", "epsilon", "gamma_negative", "gamma_positive", "clip", "tau"),
+    "dropout",
 )
 # Fewer validation examples choose by chance; see jaxcls.tasks.csv.
 VALIDATION_FRACTION = 0.2
 # Trainings between two decisions. A constant, so that a search has the same result on any number of cores.
 JOBS_AT_ONCE = 8
-# Experiments that are kept with their compiled programs.
-_MOST_EXPERIMENTS = 8
+# Experiments that are kept with their compiled programs, which take 16 MiB for the smallest network.
+_MOST_EXPERIMENTS = 16
 # What decides how the data is read and preprocessed.
 _OF_DATA = (
     *settings.names(settings.TaskSettings),
@@ -207,7 +211,8 @@ class _Trainer:
         self._trials, self._say = trials, say
         self._data: dict[Any, build.Data] = {}
         self._validation: dict[Any, Examples] = {}
-        self._experiments: dict[str, Experiment] = {}
+        # With the constants of its model, and which of them are rates of dropout.
+        self._experiments: dict[str, tuple[Experiment, list[np.ndarray | None], list[bool]]] = {}
         self.monitor = trials[0].resolved.monitor
         self.mode = "min" if self.monitor.endswith("loss") else metrics.direction(self.monitor)
 
@@ -228,25 +233,32 @@ class _Trainer:
             self._validation[key] = build.preprocess(data.preprocessor, data.splits.validation)
         return self._validation[key]
 
-    def experiment(self, trial: Trial) -> tuple[Experiment, dict[str, float]]:
-        """Returns the experiment of a trial, shared with those that differ in traced values only, and these."""
+    def member(self, name: str, trial: Trial) -> Member:
+        """Returns a trial as a member, whose experiment is shared with trials that differ in traced values only."""
         data, resolved = self.data(trial), trial.resolved
-        traced = {name: trial.point[name] for name in TRACED if name in trial.point}
+        traced = {one: trial.point[one] for one in TRACED if one in trial.point}
         if resolved.optimizer == "schedule_free":
             traced.pop("b1", None)
+        # A network without dropout has no such layer, and that of a pretrained encoder is its own.
+        if not traced.get("dropout") or resolved.pretrained:
+            traced.pop("dropout", None)
         # The step must know that it accumulates.
         if (resolved.gradient_accumulation_steps or 1) > 1:
             traced = {}
         key = json.dumps({**settings.identity(resolved), **dict.fromkeys(traced, "")}, sort_keys=True)
         if key not in self._experiments:
-            while len(self._experiments) >= _MOST_EXPERIMENTS:
-                del self._experiments[next(iter(self._experiments))]
             built = build.of_data(trial.task, resolved, data, traced=[*traced])
             build.check_step(built)
-            self._experiments[key] = built.experiment
-        # The one that was used last is dropped last.
-        experiment = self._experiments[key] = self._experiments.pop(key)
-        return experiment, traced
+            model = built.experiment.model
+            self._experiments[key] = built.experiment, steps.initial_constants(model), layers.are_rates(model)
+        experiment, constants, are_rates = self._experiments[key]
+        if (rate := traced.pop("dropout", None)) is not None:
+            pairs = zip(constants, are_rates, strict=True)
+            constants = [np.asarray(rate, np.float32) if is_rate else constant for constant, is_rate in pairs]
+        return Member(
+            name, experiment, data.train, self.validation(data), seed=resolved.seed, hyperparameters=traced,
+            constants=constants,
+        )  # fmt: skip
 
     def name(self, trial: int) -> str:
         """Returns the name of a trial's folder, which says what it learned from which settings."""
@@ -268,19 +280,16 @@ class _Trainer:
         on_trained: Callable[[Job, Trained], None],
         stop: Callable[[], bool],
     ) -> None:
+        if len(self._experiments) > _MOST_EXPERIMENTS:
+            self._experiments.clear()
+            # JAX keeps what it compiled; what is needed again is read from its cache on the disk.
+            jax.clear_caches()
         by_name = {self.name(job.trial): job for job in jobs}
         members = []
         for name, job in by_name.items():
             trial = self._trials[job.trial]
             with error_context(f"trial {job.trial}: {_shown(trial.point)}"):
-                experiment, traced = self.experiment(trial)
-            data = self.data(trial)
-            members.append(
-                Member(
-                    name, experiment, data.train, self.validation(data), seed=trial.resolved.seed,
-                    hyperparameters=traced,
-                )
-            )  # fmt: skip
+                members.append(self.member(name, trial))
         resolved = self._trials[jobs[0].trial].resolved
         values: dict[str, Any] = vars(resolved) | {"mode": self.mode, "epochs": epochs[jobs[0].rung]}
         train_members(

@@ -67,6 +67,8 @@ class Experiment:
       preprocessor: raw inputs -> input arrays, on the host; None if inputs are arrays already.
       pretrained: the model, if its first weights are those of a checkpoint.
       settings: what the experiment was made from, as a plain record, for the run directory.
+      traced_objective: the objective of training for values of the optimizer's state, where it depends on them; see
+        :mod:`jaxcls.optimizers.hyperparameters`. Evaluation takes ``objective``.
     """
 
     model: Model
@@ -82,6 +84,7 @@ class Experiment:
     preprocessor: Preprocessor | None = None
     pretrained: PretrainedModel | None = None
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    traced_objective: Callable[[Mapping[str, jax.Array]], Objective] | None = None
     # The class weights that come from training labels, by output.
     _class_weights: dict[str | None, np.ndarray] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
@@ -102,10 +105,17 @@ class Experiment:
     @functools.cached_property
     def step(self) -> TrainStep:
         """The pure training step ``(state, batch) -> (state, metrics)``, to be traced."""
-        loss = objectives.total_loss(self.complete_objective)
-        return steps.make_train_step(
-            self.model, loss, self.optimizer, preprocess=self.preprocess, augment=self.augment, buckets=self.buckets
-        )
+
+        def step_of(objective: Objective) -> TrainStep:
+            loss = objectives.total_loss(objective)
+            return steps.make_train_step(
+                self.model, loss, self.optimizer, preprocess=self.preprocess, augment=self.augment, buckets=self.buckets
+            )
+
+        objective_of = self.traced_objective
+        if objective_of is None:
+            return step_of(self.complete_objective)
+        return lambda state, batch: step_of(objective_of(state.opt_state.values))(state, batch)
 
     @functools.cached_property
     def train_step(self) -> TrainStep:

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from jaxcls._utils.errors import InputError
-from jaxcls.models import functional, text, vision
+from jaxcls.models import functional, layers, text, vision
 
 
 class Net(nnx.Module):
@@ -153,3 +153,35 @@ def test_frozen_layers_are_state_and_compute_as_in_evaluation():
     trained, after = model.apply(params, state, x, key=jax.random.key(2))
     np.testing.assert_array_equal(trained, model.apply(params, state, x)[0])
     jax.tree.map(np.testing.assert_array_equal, state, after)
+
+
+@pytest.mark.parametrize(("remat", "dtype"), [(False, jnp.float32), (True, jnp.bfloat16)])
+def test_rates_in_the_state_drop_as_constant_rates_do(remat, dtype):
+    class Block(nnx.Module):
+        def __init__(self, rate, rngs):
+            self.slow, self.fast = nnx.Dropout(rate, rngs=rngs), layers.Dropout(rate, rngs=rngs)
+            self.dense = nnx.Linear(32, 32, dtype=dtype, rngs=rngs)
+
+        def __call__(self, x):
+            return self.fast(self.dense(self.slow(x)))
+
+    def build(rate):
+        return lambda rngs: nnx.Sequential(Block(rate, rngs), Block(rate, rngs))
+
+    constant = functional(build(0.375), remat=remat)
+    variable = functional(layers.with_variable_rates(build(0.5)), remat=remat)
+    params, state = variable.init(jax.random.key(0))
+    is_rate = layers.are_rates(variable)
+    assert sum(is_rate) == 4
+    leaves, tree = jax.tree.flatten((params, state))
+    # As constants of a member of a population are given.
+    leaves = [np.float32(0.375) if rated else leaf for rated, leaf in zip(is_rate, leaves, strict=True)]
+    params, state = jax.tree.unflatten(tree, leaves)
+    x, key = jnp.ones((8, 32), dtype), jax.random.key(1)
+    for randomness in (key, None):
+        wanted, _ = jax.jit(constant.apply)(params, {}, x, key=randomness)
+        outputs, after = jax.jit(variable.apply)(params, state, x, key=randomness)
+        assert outputs.dtype == wanted.dtype
+        tolerance = 1e-5 if dtype == jnp.float32 else 0.05
+        chex.assert_trees_all_close(outputs.astype(jnp.float32), wanted.astype(jnp.float32), atol=tolerance)
+        chex.assert_trees_all_equal(after, state)

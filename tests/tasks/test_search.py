@@ -23,7 +23,9 @@ from jaxcls.training.settings import Settings, from_toml
 
 SPACE = {
     "learning_rate": {"low": 1e-3, "high": 1e-1, "log": True},
+    "label_smoothing": {"low": 0.0, "high": 0.2},
     "weight_decay": {"low": 0.01, "high": 0.1},
+    "dropout": {"low": 0.1, "high": 0.5},
 }
 OPTIONS = Options(trials=7, rungs=2, reduction=2)
 
@@ -87,7 +89,7 @@ def test_command_trains_the_winner(whole, tmp_path):
     assert words[:2] == ["jaxcls", "train"]
     assert main([*words[1:], "--run-dir", str(tmp_path / "run"), "--quiet"]) == 0
     history = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    # The trial takes its rate as an argument, which rounds differently.
+    # The trial takes its settings as arguments, which round differently.
     assert [entry["val_log_loss"] for entry in history] == pytest.approx(whole.winner["values"], rel=1e-4)
     config = from_toml(whole.directory / "winner.toml")
     _, resolved = build.resolve(config)
@@ -150,7 +152,7 @@ def test_mistakes_are_refused_before_data_is_read(test_files, tmp_path, changes,
 
 @pytest.mark.parametrize("optimizer", ["adamw", "rmsprop", "adagrad"])
 def test_traced_hyperparameters_give_the_updates_of_constants(optimizer):
-    values = {name: 0.3 for name in search.TRACED if name not in ("clipnorm", "clipvalue")}
+    values = dict.fromkeys({*search.TRACED} - {"clipnorm", "clipvalue"}, 0.3)
     _, takes = build.options(tasks.get("csv"))["optimizer"]
     values = {name: value for name, value in values.items() if name in {*takes[optimizer], "learning_rate"}}
     parameters = {"kernel": np.linspace(-1, 1, 12, dtype=np.float32).reshape(4, 3), "bias": np.ones(3, np.float32)}
