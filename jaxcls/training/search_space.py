@@ -106,11 +106,12 @@ def from_record(record: Mapping[str, Any], where: str) -> dict[str, Range | Choi
         raise InputError(f"{where}: it is empty; give a setting, as in: learning_rate = {{low = 1e-4, high = 1e-1}}.")
     for name in record:
         if name not in SEARCHABLE:
-            known = name in settings.names(Settings)
-            what = "is not searched: it does not change what is learned" if known else "is no setting"
-            if known and name in (*settings.names(settings.EvaluationSettings), *settings.SHARED, "epochs"):
-                what = "is not searched: all trials are compared by it"
-            raise InputError(f"{where}: {name!r} {what}.{'' if known else did_you_mean(name, SEARCHABLE)}")
+            if name in settings.names(Settings):
+                raise InputError(
+                    f"{where}: {name!r} cannot be searched: it changes how trials are compared, or nothing that they "
+                    "learn."
+                )
+            raise InputError(f"{where}: {name!r} is no setting.{did_you_mean(name, SEARCHABLE)}")
     return {name: _entry(name, entry, where) for name, entry in record.items()}
 
 

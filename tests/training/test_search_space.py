@@ -38,9 +38,9 @@ def test_file_has_ranges_and_choices(tmp_path):
     [
         ("", "it is empty; give a setting, as in"),
         ("learning_rat = {low = 1e-4, high = 1}", "'learning_rat' is no setting. Did you mean 'learning_rate'"),
-        ("monitor = {choices = ['f1']}", "'monitor' is not searched: all trials are compared by it"),
-        ("seed = {low = 0, high = 9}", "'seed' is not searched: all trials are compared by it"),
-        ("quiet = {choices = [true]}", "'quiet' is not searched: it does not change what is learned"),
+        ("monitor = {choices = ['f1']}", "'monitor' cannot be searched: it changes how trials are compared"),
+        ("seed = {low = 0, high = 9}", "'seed' cannot be searched"),
+        ("quiet = {choices = [true]}", "'quiet' cannot be searched"),
         ("dropout = 0.5", "dropout = 0.5; it must be dropout = {low = ..., high = ...}"),
         ("dropout = {low = 0.5}", "it must be dropout = {low"),
         ("dropout = {low = 0.5, high = 0.5}", "dropout goes from 0.5 to 0.5; low must be less than high"),
