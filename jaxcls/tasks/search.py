@@ -10,6 +10,7 @@ report.html     parallel coordinates, the effect of each setting, all trials and
 """
 
 import dataclasses
+import gc
 import hashlib
 import json
 import math
@@ -143,8 +144,8 @@ def search(
     trials = _trials(user_settings, space, options, say)
     trainer = _Trainer(trials, say)
     with watched(user_settings.stall_seconds) as alive:
-        first = trainer.data(trials[0])
-        identity = _identity(user_settings, space, options, first.dataset.provenance.sha256)
+        data, validation = trainer.data(trials[0])
+        identity = _identity(user_settings, space, options, data.dataset.provenance.sha256)
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
         directory = directory or Path("runs") / f"search-{user_settings.task}-{digest}"
         done = _begin(directory, identity, trials)
@@ -153,8 +154,8 @@ def search(
         log = _Log(directory, done, trials, epochs, trainer, say)
         say(
             f"{len(trials)} trials; up to {' and '.join(map(str, epochs[:-1])) or 'no'} epochs one of "
-            f"{options.reduction} is promoted, to {epochs[-1]}; {trainer.monitor} of "
-            f"{len(trainer.validation(first)):,} validation examples decides"
+            f"{options.reduction} is promoted, to {epochs[-1]}; {trainer.monitor} of {len(validation):,} validation "
+            "examples decides"
         )
         ended = _run(directory, trials, options, epochs, trainer, log, alive, stop)
     if not log.scores:
@@ -209,33 +210,27 @@ class _Trainer:
 
     def __init__(self, trials: Sequence[Trial], say: Say):
         self._trials, self._say = trials, say
-        self._data: dict[Any, build.Data] = {}
-        self._validation: dict[Any, Examples] = {}
+        self._data: dict[Any, tuple[build.Data, Examples]] = {}
         # With the constants of its model, and which of them are rates of dropout.
         self._experiments: dict[str, tuple[Experiment, list[np.ndarray | None], list[bool]]] = {}
         self.monitor = trials[0].resolved.monitor
         self.mode = "min" if self.monitor.endswith("loss") else metrics.direction(self.monitor)
 
-    def data(self, trial: Trial) -> build.Data:
+    def data(self, trial: Trial) -> tuple[build.Data, Examples]:
+        """Returns the data of a trial, and its preprocessed validation examples."""
         key = _data_key(trial)
         if key not in self._data:
             # Before the next is read: two may not fit into memory.
             self._data.clear()
-            self._validation.clear()
             self._experiments.clear()
             loaded = build.load(trial.task, trial.resolved, say=self._say)
-            self._data[key] = build.preprocessed(trial.task, trial.resolved, *loaded, say=self._say)
+            data = build.preprocessed(trial.task, trial.resolved, *loaded, say=self._say)
+            self._data[key] = data, build.preprocess(data.preprocessor, data.splits.validation)
         return self._data[key]
-
-    def validation(self, data: build.Data) -> Examples:
-        key = id(data)
-        if key not in self._validation:
-            self._validation[key] = build.preprocess(data.preprocessor, data.splits.validation)
-        return self._validation[key]
 
     def member(self, name: str, trial: Trial) -> Member:
         """Returns a trial as a member, whose experiment is shared with trials that differ in traced values only."""
-        data, resolved = self.data(trial), trial.resolved
+        (data, validation), resolved = self.data(trial), trial.resolved
         traced = {one: trial.point[one] for one in TRACED if one in trial.point}
         if resolved.optimizer == "schedule_free":
             traced.pop("b1", None)
@@ -256,7 +251,7 @@ class _Trainer:
             pairs = zip(constants, are_rates, strict=True)
             constants = [np.asarray(rate, np.float32) if is_rate else constant for constant, is_rate in pairs]
         return Member(
-            name, experiment, data.train, self.validation(data), seed=resolved.seed, hyperparameters=traced,
+            name, experiment, data.train, validation, seed=resolved.seed, hyperparameters=traced,
             constants=constants,
         )  # fmt: skip
 
@@ -282,7 +277,9 @@ class _Trainer:
     ) -> None:
         if len(self._experiments) > _MOST_EXPERIMENTS:
             self._experiments.clear()
-            # JAX keeps what it compiled; what is needed again is read from its cache on the disk.
+            # JAX keeps what it compiled; what is needed again is read from its cache on the disk. An experiment and its
+            # programs refer to each other, so only the collector frees them.
+            gc.collect()
             jax.clear_caches()
         by_name = {self.name(job.trial): job for job in jobs}
         members = []
@@ -504,14 +501,14 @@ def _report(
     winner = log.done[best] | {"value": log.value(best)}
     text = f"# {shown}\n{tomli_w.dumps(settings.as_record(_lasting(trial.resolved)))}"
     files.write_atomically(directory / "winner.toml", text)
-    data = trainer.data(trial)
+    data, validation = trainer.data(trial)
     record = {
         "task": trial.task.name,
         "directory": directory.name,
         "synthetic": data.dataset.provenance.synthetic,
         "monitor": trainer.monitor,
         "mode": trainer.mode,
-        "examples": len(trainer.validation(data)),
+        "examples": len(validation),
         "sampler": options.sampler,
         "reduction": options.reduction,
         "trials": len(trials),
