@@ -355,6 +355,8 @@ class Search(Settings):
         say(f"\n{search.table(result)}\n")
         say(f"saved in {result.directory}; report: {result.directory / 'report.html'}")
         say(f"train the best one with:\n{result.command}")
+        if self.validation_fraction is None and "--validation-fraction" in result.command:
+            say("without --validation-fraction, it learns from more examples")
         if self.json:
             record = {"search_dir": str(result.directory), "command": result.command}
             console.say_json(record | {name: result.winner[name] for name in ("trial", "settings", "value")})
