@@ -114,9 +114,19 @@ def _print(line: str) -> None:
     print(f"\n{line}" if sys.stderr.isatty() else line, file=sys.stderr, flush=True)
 
 
+# What tells the watchdogs of this process that it makes progress.
+_watchdogs: list[Callable[[], None]] = []
+
+
+def made_progress() -> None:
+    """Tells that a unit of work is done, such as a dispatch of training steps or a batch of predictions."""
+    for watchdog in _watchdogs:
+        watchdog()
+
+
 @contextlib.contextmanager
-def watched(seconds: float) -> Iterator[Callable[[], None]]:
-    """Yields a function to call after each unit of progress; ends the process if it is not called for too long.
+def watched(seconds: float) -> Iterator[None]:
+    """Ends the process if :func:`made_progress` is not called for too long.
 
     A separate thread prints a message and the stack of every thread to standard error before it ends the process. It
     depends on nothing that may hang: a file system, a reader thread, a device.
@@ -124,8 +134,8 @@ def watched(seconds: float) -> Iterator[Callable[[], None]]:
     Args:
       seconds: the longest time between two calls; 0 for no limit.
 
-    >>> with watched(60) as progress:
-    ...     progress()
+    >>> with watched(60):
+    ...     made_progress()
     """
     # Time is counted in ticks, not read from a clock: a suspended process does not hang.
     tick = min(1.0, seconds / 4)
@@ -150,7 +160,9 @@ def watched(seconds: float) -> Iterator[Callable[[], None]]:
 
     if seconds > 0:
         threading.Thread(target=watch, name="watchdog", daemon=True).start()
+    _watchdogs.append(progress.set)
     try:
-        yield progress.set
+        yield
     finally:
+        _watchdogs.remove(progress.set)
         finished.set()

@@ -122,7 +122,7 @@ def train_population(
     directory = _directory(task, resolved, dataset, experiment, copies)
     mode = monitor_mode(experiment.objective, resolved.monitor, resolved.patience, has_validation=True)
     values = vars(resolved) | {"mode": mode, "monitor": resolved.monitor if chooses else None}
-    with _locked(directory), watched(resolved.stall_seconds) as alive:
+    with _locked(directory), watched(resolved.stall_seconds):
         directory.begin()
         say(
             f"{len(members):,} models: {resolved.model}, {resolved.dtype}, on {jax.device_count()} "
@@ -136,7 +136,7 @@ def train_population(
             folder=directory.checkpoints,
             identity=settings.identity(resolved) | {"data": dict(dataset.provenance.sha256)},
             restore_best=bool(resolved.restore_best),
-            callbacks=[*callbacks, _Alive(alive)],
+            callbacks=callbacks,
             progress_bar=not resolved.quiet,
             on_member=_Counted(len(members), say),
             say=say,
@@ -166,16 +166,6 @@ def train_population(
         )
         say(_table(validated, result.report["metrics"], task.metrics))
     return result
-
-
-class _Alive(Callback):
-    """Tells the watchdog that members make progress."""
-
-    def __init__(self, alive: Callable[[], None]):
-        self._alive = alive
-
-    def on_chunk_end(self, step: int, loss: float) -> None:
-        self._alive()
 
 
 class _Counted:

@@ -145,7 +145,7 @@ def search(
     user_settings = _compared(user_settings, space, say)
     trials = _trials(user_settings, space, options, say)
     trainer = _Trainer(trials, say)
-    with watched(user_settings.stall_seconds) as alive:
+    with watched(user_settings.stall_seconds):
         data, validation = trainer.data(trials[0])
         identity = _identity(user_settings, space, options, data.dataset.provenance.sha256)
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
@@ -159,7 +159,7 @@ def search(
             f"{options.reduction} is promoted, to {epochs[-1]}; {trainer.monitor} of {len(validation):,} validation "
             "examples decides"
         )
-        ended = _run(directory, trials, options, epochs, trainer, log, alive, stop)
+        ended = _run(directory, trials, options, epochs, trainer, log, stop)
     if not log.scores:
         raise InputError(f"{ended} before a trial ended; continue it with more --minutes.")
     if not any(map(math.isfinite, log.scores.values())):
@@ -174,7 +174,6 @@ def _run(
     epochs: Sequence[int],
     trainer: "_Trainer",
     log: "_Log",
-    alive: Callable[[], None],
     stop: Callable[[], bool],
 ) -> str:
     """Trains what is to be trained next until nothing is; returns why it ended."""
@@ -184,7 +183,6 @@ def _run(
         return options.minutes is not None and before + time.monotonic() - began > 60 * options.minutes
 
     def stopping() -> bool:
-        alive()
         return over() or stop()
 
     halved = {"trials": len(trials), "rungs": len(epochs), "reduction": options.reduction}

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from jaxcls._utils.errors import InputError, RunError
-from jaxcls._utils.interruption import Interrupted
+from jaxcls._utils.interruption import Interrupted, made_progress
 from jaxcls.checkpoints import CheckpointManager
 from jaxcls.data import batching
 from jaxcls.data.batching import Batch, Examples
@@ -263,6 +263,7 @@ def train(
             metrics = jax.tree.map(lambda values, left=steps - first: np.asarray(values)[:left], metrics)
             progress.seconds += time.monotonic() - began
             progress.count(metrics)
+            made_progress()
             for callback in callbacks:
                 callback.on_chunk_end(int(state.step), float(metrics.loss[-1]))
             if progress.most_in_row >= config.max_skipped_steps:

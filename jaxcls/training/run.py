@@ -157,7 +157,7 @@ def train_and_test(
     # A task that does not restore the best epoch need not save it.
     best_metric = None if options.restore_best is False else config.monitor
     with (
-        watched(options.stall_seconds) as alive,
+        watched(options.stall_seconds),
         # It holds a lock: from here on no other run writes to this directory.
         CheckpointManager(
             directory.checkpoints,
@@ -192,7 +192,7 @@ def train_and_test(
             if options.wandb:
                 logger = WandbLogger(directory.path.name, directory.path, experiment.settings)
                 sinks.append(stack.enter_context(logger))
-            history_logger = _HistoryLogger(directory, sinks, alive, say)
+            history_logger = _HistoryLogger(directory, sinks, say)
             followers: list[Callback] = []
             if not options.quiet:
                 bar = loop.progress_bar(experiment, state, data.train, config, history=history, say=say)
@@ -344,16 +344,12 @@ def _written(checkpoints: CheckpointManager) -> Iterator[None]:
 
 
 class _HistoryLogger(Callback):
-    """Writes the history as it grows, and tells the watchdog that training makes progress."""
+    """Writes the history as it grows."""
 
-    def __init__(self, directory: RunDirectory, sinks: Sequence[Any], alive: Callable[[], None], say: Say):
-        self._directory, self._sinks, self._alive, self._say = directory, sinks, alive, say
-
-    def on_chunk_end(self, step: int, loss: float) -> None:
-        self._alive()
+    def __init__(self, directory: RunDirectory, sinks: Sequence[Any], say: Say):
+        self._directory, self._sinks, self._say = directory, sinks, say
 
     def on_epoch_end(self, history: Sequence[dict[str, Any]]) -> None:
-        self._alive()
         try:
             self.write(history)
         except OSError as error:

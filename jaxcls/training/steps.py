@@ -14,7 +14,8 @@ from jax.typing import ArrayLike
 
 from jaxcls import kernels
 from jaxcls._utils.errors import InputError
-from jaxcls.data.batching import Batch, Buckets, Size, padded_batches
+from jaxcls._utils.interruption import made_progress
+from jaxcls.data.batching import AHEAD, Batch, Buckets, Size, padded_batches
 from jaxcls.losses import Ratio
 from jaxcls.models import Model
 from jaxcls.optimizers.chain import (
@@ -360,8 +361,14 @@ def collect(
     """
     count = len(jax.tree.leaves(inputs)[0])
     if buckets is None:
-        batches = padded_batches((inputs, *extra), batch_size)
-        return _joined([step(*jax.device_put(batch, sharding)) for batch in batches], count)
+        results: list[PyTree] = []
+        for number, batch in enumerate(padded_batches((inputs, *extra), batch_size)):
+            results.append(step(*jax.device_put(batch, sharding)))
+            if number >= AHEAD:
+                # Waits for it: the inputs of all batches at once would take the memory of all examples.
+                results[number - AHEAD] = jax.tree.map(np.asarray, results[number - AHEAD])
+                made_progress()
+        return _joined(results, count)
     numbers = buckets.indices(inputs)
     parts, rows = [], []
     for number, size in enumerate(buckets.sizes):

@@ -12,9 +12,10 @@ from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxcls import losses, optimizers
+from jaxcls._utils import interruption
 from jaxcls._utils.errors import InputError
 from jaxcls.data import batching
-from jaxcls.data.batching import sequence_buckets
+from jaxcls.data.batching import AHEAD, sequence_buckets
 from jaxcls.models import functional, vision
 from jaxcls.training import steps
 from jaxcls.training.objective import OutputSpec, total_loss
@@ -414,3 +415,13 @@ def test_scores_of_sequences_that_are_cut_come_in_the_order_of_the_examples(sequ
     expected, _ = model.apply(state.params, {}, sequences)
     np.testing.assert_allclose(outputs, expected, rtol=1e-6)
     np.testing.assert_allclose(scores, jax.nn.softmax(expected), rtol=1e-6)
+
+
+def test_predictions_of_many_batches_are_progress(monkeypatch):
+    """A test that takes longer than the limit of the watchdog must not end the process."""
+    calls = []
+    monkeypatch.setattr(interruption, "_watchdogs", [lambda: calls.append(None)])
+    inputs = np.arange(23.0, dtype=np.float32)
+    doubled = steps.collect(jax.jit(lambda x: 2 * x), inputs, batch_size=2)
+    np.testing.assert_array_equal(doubled, 2 * inputs)
+    assert len(calls) == 12 - AHEAD
