@@ -57,9 +57,6 @@ def specialize(task: Task, settings: Settings) -> Task:
     if settings.class_weight is not None and labels.problem == "multiclass":
         # Weights are for the sake of rare classes, and the weighted loss is least before these are learned.
         task = task.with_settings(monitor="f1")
-        if settings.model == "ngrams" and not settings.pretrained:
-            # Their F1 rises until the last epoch; that of the few rare validation examples is too noisy to choose one.
-            task = task.with_settings(restore_best=False, learning_rate=DEFAULT.learning_rate / 2, epochs=9)
     return user_data.for_problem(texts.specialize(task, settings), labels.problem)
 
 

@@ -71,12 +71,6 @@ def test_the_labels_decide_the_problem_the_loss_and_the_metric(
     assert (len(data.train.labels), len(data.test.labels)) == (72, 18)
 
 
-@pytest.mark.parametrize(("model", "restore_best"), [(None, False), ("cnn", True)])
-def test_weighted_classes_are_learned_to_the_last_epoch_by_ngrams(settings, model, restore_best):
-    _, resolved = build.resolve(changed(settings, class_weight=("balanced",), model=model))
-    assert (resolved.monitor, resolved.restore_best) == ("f1", restore_best)
-
-
 def test_texts_of_digits_stay_texts(settings, tmp_path):
     write_csv(tmp_path / "tastes.csv", {"name": "abcd", "text": ["07", "1.50", "", "2"], "taste": ["x", "y", "x", "y"]})
     data = text_csv.load(changed(settings, test_fraction=0.5))
