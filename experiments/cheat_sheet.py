@@ -140,7 +140,7 @@ PROBLEMS = {
         {
             **_LABELED, "data": "{root}/go_emotions/train.csv", "text_column": "text",
             "validation_data": "{root}/go_emotions/validation.csv", "test_data": "{root}/go_emotions/test.csv",
-            "validation_fraction": None,
+            "validation_fraction": None, "batch_size": 256,
         },
         examples=8000,
     ),
@@ -170,7 +170,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=PROBLEMS, default=[*PROBLEMS], help="problems (default: all)")
     parser.add_argument("--optimizers", nargs="+", choices=OPTIMIZERS, default=DEFAULT_OPTIMIZERS)
     parser.add_argument("--seeds", type=int, default=10, help="their number, at least 2 (default: 10)")
-    parser.add_argument("--rates", type=int, default=5, help="of the grid, half a decade apart (default: 5)")
+    parser.add_argument("--rates", type=int, default=5, help="of the grid, by factors of 3.2 (default: 5)")
     parser.add_argument("--record", type=Path, default=RECORD, metavar="FILE", help="its .md has the tables")
     options = parser.parse_args()
     if options.seeds < 2:
@@ -377,7 +377,7 @@ def rounded(value: float) -> float:
 
 
 def grid(middle: float, count: int) -> list[float]:
-    """Rates half a decade apart around the middle.
+    """Rates around the middle, by factors of 3.2, the root of 10.
 
     >>> [f"{rate:.2g}" for rate in grid(1.0, 3)]
     ['0.32', '1', '3.2']
