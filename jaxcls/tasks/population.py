@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 
 from jaxcls import metrics
 from jaxcls._utils.clock import clock
@@ -34,11 +32,10 @@ from jaxcls.training import ensemble, problems, saving, settings, steps
 from jaxcls.training.experiment import Experiment
 from jaxcls.training.loop import FitConfig
 from jaxcls.training.objective import monitor_mode
-from jaxcls.training.population import Member, Trained, train_members
+from jaxcls.training.population import Member, Trained, ensemble_state, member_name, train_members
 from jaxcls.training.problems.classification import Classification
 from jaxcls.training.run import Reported, Result, RunData, save_ensemble
 from jaxcls.training.settings import Settings
-from jaxcls.training.steps import TrainState
 
 PyTree = Any
 Say = Callable[[str], None]
@@ -58,6 +55,7 @@ class Fold(NamedTuple):
       learner: the experiment that trains; folds with the same program share it.
       train, validation: preprocessed.
       rows: of the validation examples among all training examples of the data set; None without folds.
+      constants: of the model of the fold; see :func:`jaxcls.training.steps.initial_constants`.
     """
 
     built: Built
@@ -65,6 +63,7 @@ class Fold(NamedTuple):
     train: Examples
     validation: Examples
     rows: np.ndarray | None
+    constants: Sequence[np.ndarray | None]
 
 
 def train_population(
@@ -96,12 +95,12 @@ def train_population(
     chooses = resolved.restore_best or resolved.patience is not None
     members = [
         Member(
-            "-".join([*([f"fold{number}"] if resolved.folds else []), f"seed{seed}"]),
+            member_name(number if resolved.folds else None, seed),
             fold.learner,
             fold.train,
             fold.validation if chooses else None,
             seed,
-            constants=steps.initial_constants(fold.built.experiment.model),
+            constants=fold.constants,
         )
         for number, fold in enumerate(folds, 1)
         for seed in seeds
@@ -156,14 +155,8 @@ def train_population(
         )
         if resolved.folds:
             _write_out_of_fold(directory.path / OUT_OF_FOLD, validated, dataset, folds, say)
-        model: Any = experiment.model
-        weights = model.stack([one.weights for one in trained])
-        state = TrainState(
-            jnp.int32(max(one.step for one in trained)), jax.random.key(0), **weights, opt_state=optax.EmptyState()
-        )
-        result = save_ensemble(
-            experiment, state, test, validated.thresholds, directory, reported, [one.history for one in trained]
-        )
+        state, histories = ensemble_state(experiment, trained), [one.history for one in trained]
+        result = save_ensemble(experiment, state, test, validated.thresholds, directory, reported, histories)
         say(_table(validated, result.report["metrics"], task.metrics))
     return result
 
@@ -239,7 +232,7 @@ def _folds(task: Task, resolved: Settings, dataset: Dataset, say: Say) -> Iterat
         learners[key] = learner
         # What was read is needed no more.
         slim = built._replace(splits=Splits(*(one._replace(inputs=None) for one in parts)))
-        yield Fold(slim, learner, train, validation, of_fold)
+        yield Fold(slim, learner, train, validation, of_fold, steps.initial_constants(built.experiment.model))
     if len(learners) > 1:
         say(f"the steps of the folds are {len(learners)} different programs, which are compiled one after the other")
 

@@ -208,11 +208,14 @@ def state(experiment: Experiment, states: Sequence[TrainState]) -> TrainState:
       experiment: from :func:`ensemble`.
       states: of all its members, in their order.
     """
+    step = max(int(one.step) for one in states)
+    return state_of_weights(experiment, [*map(evaluated_weights, states)], step)._replace(key=states[0].key)
+
+
+def state_of_weights(experiment: Experiment, weights: Sequence[Weights], step: int) -> TrainState:
+    """Returns the state of an ensemble from the "params" and "model_state" of all its members, in their order."""
     model: Any = experiment.model
-    step = max((one.step for one in states), key=int)
-    return TrainState(
-        step, states[0].key, **model.stack([*map(evaluated_weights, states)]), opt_state=optax.EmptyState()
-    )
+    return TrainState(jnp.int32(step), jax.random.key(0), **model.stack(weights), opt_state=optax.EmptyState())
 
 
 def _check(

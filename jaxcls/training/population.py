@@ -13,9 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 
 from jaxcls._utils.interruption import Interrupted
 from jaxcls.checkpoints import CheckpointManager, Restored
@@ -224,6 +222,21 @@ def _members_at_once(first: Trained) -> int:
     return 1 if alone or not small else len(os.sched_getaffinity(0))
 
 
+def member_name(fold: int | None, seed: int) -> str:
+    """Returns the name of the member of a fold, numbered from 1, and a seed.
+
+    >>> member_name(2, 0), member_name(None, 0)
+    ('fold2-seed0', 'seed0')
+    """
+    return f"seed{seed}" if fold is None else f"fold{fold}-seed{seed}"
+
+
+def ensemble_state(experiment: Experiment, trained: Sequence[Trained]) -> TrainState:
+    """Returns the state of the ensemble of these members."""
+    step = max(one.step for one in trained)
+    return ensemble.state_of_weights(experiment, [one.weights for one in trained], step)
+
+
 class Population(NamedTuple):
     """What :meth:`jaxcls.training.experiment.Experiment.fit_population` returns.
 
@@ -256,14 +269,13 @@ def fit_population(
     verbose: bool,
 ) -> Population:
     """See :meth:`jaxcls.training.experiment.Experiment.fit_population`."""
-    every = np.arange(len(train))
-    divided = [(every, every[:0])]
+    divided, data = [], [train]
     if folds is not None:
         split = Split(None, jax.tree.map(np.asarray, train.labels))
         divided = splits.folds(splits.stratified, split, folds, seed=0)
-    data = [Examples(*jax.tree.map(lambda leaf, rows=rows: leaf[rows], tuple(train))) for rows, _ in divided]
+        data = [Examples(*jax.tree.map(lambda leaf, rows=rows: leaf[rows], tuple(train))) for rows, _ in divided]
     members = [
-        Member("-".join([*([f"fold{number}"] if folds else []), f"seed{seed}"]), experiment, one, seed=seed)
+        Member(member_name(number if folds else None, seed), experiment, one, seed=seed)
         for number, one in enumerate(data, 1)
         for seed in seeds
     ]
@@ -277,10 +289,7 @@ def fit_population(
         say=print if verbose else lambda line: None,
     )
     joined = ensemble.ensemble([experiment], [0] * len(members), names=[member.name for member in members])
-    model: Any = joined.model
-    weights = model.stack([one.weights for one in trained])
-    step = jnp.int32(max(one.step for one in trained))
-    state = TrainState(step, jax.random.key(0), **weights, opt_state=optax.EmptyState())
+    state = ensemble_state(joined, trained)
     if folds is None:
         return Population(joined, state, trained)
     scores_of_folds = []

@@ -8,7 +8,6 @@ A TOML file has an entry for each setting that is searched::
 """
 
 import math
-import tomllib
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -84,14 +83,7 @@ def read(path: Path) -> dict[str, Range | Choices]:
       InputError: the file is missing or not TOML, a name is no setting that can be searched, or its entry is not right.
     """
     where = f"--space {path}"
-    try:
-        record = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{where}: {error.strerror}; give a TOML file.") from None
-    # ValueError: also a number of thousands of digits. RecursionError: brackets within brackets.
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where}: not a TOML file: {error}") from None
-    return from_record(record, where)
+    return from_record(settings.read_toml(path, where), where)
 
 
 def from_record(record: Mapping[str, Any], where: str) -> dict[str, Range | Choices]:

@@ -491,14 +491,23 @@ def from_toml(path: Path) -> Settings:
     Raises:
       InputError: the file is missing or not TOML, a name is unknown, or a value has the wrong type.
     """
+    where = f"--config {path}"
+    return from_record(read_toml(path, where), where=where)
+
+
+def read_toml(path: Path, where: str) -> dict[str, Any]:
+    """Reads a user's TOML file; ``where`` names it in messages.
+
+    Raises:
+      InputError: the file is missing or not TOML.
+    """
     try:
-        record = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"--config {path}: {error.strerror}; give a TOML file.") from None
+        raise InputError(f"{where}: {error.strerror}; give a TOML file.") from None
     # ValueError: also a number of thousands of digits. RecursionError: brackets within brackets.
     except (ValueError, RecursionError) as error:
-        raise InputError(f"--config {path}: not a TOML file: {error}") from None
-    return from_record(record, where=f"--config {path}")
+        raise InputError(f"{where}: not a TOML file: {error}") from None
 
 
 def from_record(record: Mapping[str, Any], *, where: str) -> Settings:
