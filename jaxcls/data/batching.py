@@ -1,7 +1,7 @@
 """Batches of a fixed size: in the shuffled order of an epoch for training, in the original order for evaluation.
 
-Examples may be on the device, or in host memory and memory-mapped files, from where chunks are sent ahead. Batches of
-padded examples are cropped to a few sizes, the buckets, to save computing on padding.
+Examples may be on the device, or in host memory and on disk, from where chunks are sent ahead. Batches of padded
+examples are cropped to a few sizes, the buckets, to save computing on padding.
 """
 
 import functools
@@ -10,6 +10,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
+
+from jaxcls.data import rows as data_rows
 
 PyTree = Any
 Size = tuple[int, ...]
@@ -39,7 +41,7 @@ class Batch(NamedTuple):
 
 
 class Examples(NamedTuple):
-    """A whole set of examples, with the axes of a :class:`Batch`."""
+    """A whole set of examples, with the axes of a :class:`Batch`; arrays, or :class:`jaxcls.data.rows.Rows`."""
 
     inputs: PyTree
     labels: Any
@@ -163,7 +165,7 @@ def host_feed(
     """Returns the same chunks, bit for bit, as :func:`device_feed`, from examples on the host.
 
     Threads gather them and send them to the device in order, at most two ahead of the one in use. The arrays may be
-    memory-mapped files.
+    memory-mapped files, or :class:`jaxcls.data.rows.Rows`.
 
     >>> feed = host_feed(Examples(np.arange(6), np.zeros(6), np.ones(6)), batch_size=2, length=2)
     >>> [chunk.inputs.tolist() for chunk in feed(jax.numpy.array([5, 4, 3, 2, 1, 0]), 1)]
@@ -171,9 +173,6 @@ def host_feed(
     """
     # Takes half a second to import, and only streaming needs it.
     import grain
-
-    # As plain arrays: what is taken from a np.memmap would be one as well.
-    data = jax.tree.map(np.asarray, data)
 
     def feed(order: jax.Array, first: int) -> Iterator[Batch]:
         rows = np.asarray(order)
@@ -196,8 +195,7 @@ def host_feed(
 def gather_chunk(data: Examples, order: np.ndarray, first: int, batch_size: int, length: int) -> Batch:
     """Gathers the chunk of ``length`` batches from index ``first`` on, on the host."""
     rows, mask = batch_rows(order, first, batch_size=batch_size, length=length)
-    # np.take copies whole rows; indexing does not.
-    inputs, labels, sample_weight = jax.tree.map(lambda array: np.take(array, rows, axis=0), tuple(data))
+    inputs, labels, sample_weight = data_rows.take(tuple(data), rows)
     return Batch(inputs, labels, mask, sample_weight)
 
 
@@ -219,8 +217,7 @@ def padded_batches(inputs: PyTree, batch_size: int) -> Iterator[PyTree]:
     count = len(jax.tree.leaves(inputs)[0])
     for first in range(0, count, batch_size):
         rows = np.arange(first, first + batch_size)
-        rows = np.where(rows < count, rows, first)
-        yield jax.tree.map(lambda array, rows=rows: array[rows], inputs)
+        yield data_rows.take(inputs, np.where(rows < count, rows, first))
 
 
 class Buckets(NamedTuple):

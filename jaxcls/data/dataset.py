@@ -1,4 +1,4 @@
-"""A data set in memory: its splits, the names of its classes, and its provenance."""
+"""A data set: its splits, the names of its classes, and its provenance."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -15,7 +15,8 @@ class Split(NamedTuple):
     Attributes:
       inputs: images, uint8 (N, height, width, channels); texts, str objects (N,); a table, a dict of columns (N,), each
         float64 with NaN where a number is missing, or str objects with '' where a word is; or images on padded
-        canvases, see :mod:`jaxcls.data.datasets.object_detection`.
+        canvases, see :mod:`jaxcls.data.datasets.object_detection`. In place of an array, :class:`jaxcls.data.rows.Rows`
+        are read when they are used.
       labels: int32 (N,) for a binary or multiclass problem; float32 (N, L) for a multi-label problem, with NaN where a
         label is unknown, which is neither trained on nor scored; for detection a dict of arrays, see
         :mod:`jaxcls.data.datasets.object_detection`.
@@ -32,12 +33,15 @@ class Split(NamedTuple):
     deepest: np.ndarray | None = None
 
     def take(self, rows: np.ndarray) -> "Split":
-        """Returns the examples of these rows, integer indices or a boolean mask.
+        """Returns the examples of these rows, integer indices or a boolean mask; inputs that are on disk remain there.
 
         >>> Split({"x": np.arange(3.0)}, np.arange(3)).take(np.array([2, 0])).labels
         array([2, 0])
         """
-        return Split(*(None if arrays is None else _rows(arrays, rows) for arrays in self))
+        # Imports JAX, which a report of a run needs not.
+        from jaxcls.data.rows import select
+
+        return Split(*select(tuple(self), rows))
 
     @property
     def num_examples(self) -> int:
@@ -47,11 +51,6 @@ class Split(NamedTuple):
         3
         """
         return len(next(iter(self.labels.values())) if isinstance(self.labels, dict) else self.labels)
-
-
-def _rows(arrays: Any, rows: np.ndarray) -> Any:
-    """Indexes an array, or each array of a dict."""
-    return {name: array[rows] for name, array in arrays.items()} if isinstance(arrays, dict) else arrays[rows]
 
 
 class Unlabeled(NamedTuple):

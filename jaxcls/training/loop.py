@@ -15,6 +15,7 @@ from jaxcls._utils.interruption import Interrupted, made_progress
 from jaxcls.checkpoints import CheckpointManager
 from jaxcls.data import batching
 from jaxcls.data.batching import Batch, Examples
+from jaxcls.data.rows import in_memory
 from jaxcls.reports.callbacks import Callback, ProgressBar
 from jaxcls.training import memory
 from jaxcls.training.debugging import StepSaver
@@ -116,7 +117,8 @@ def chunks(
     step_bytes = step_size * sum(array.nbytes for array in jax.tree.leaves(tuple(data))) // len(data)
     most = max(1, min(MAX_CHUNK_STEPS // micro_batches, MAX_CHUNK_BYTES // step_bytes))
     length, order = batching.chunk_length(steps, most), experiment.epoch_order(data, step_size)
-    feed, placed = (batching.host_feed, data) if on_host else (batching.device_feed, jax.device_put(data, replicated))
+    feed = batching.host_feed if on_host else batching.device_feed
+    placed = data if on_host else jax.device_put(in_memory(data), replicated)
     chunks_of = feed(placed, batch_size=step_size, length=length, sharding=sharded)
     return Chunks(steps, length, micro_batches, lambda key, epoch, first: chunks_of(order(key, epoch), first))
 

@@ -11,6 +11,7 @@ import jax
 
 from jaxcls._utils.errors import InputError
 from jaxcls.data.batching import Batch, Examples
+from jaxcls.data.rows import SMALL, Rows, is_sampled
 from jaxcls.training.steps import TrainState, TrainStep
 
 # XLA's time for a program is 5 to 14 times that of tracing and lowering it, for eight networks of the tasks on a CPU.
@@ -72,11 +73,15 @@ def compile_checked(
 def fits(data: Examples, devices: Sequence[Any]) -> bool:
     """Whether the examples take at most half of the free memory of each device.
 
-    They always fit on CPU devices, whose memory is the host's.
+    Arrays always fit on CPU devices, whose memory is the host's. Many rows on disk fit on none of them, nor on another
+    device if reading all of them would delay the first step.
     """
-    available = None if devices[0].platform == "cpu" else free(devices)
+    on_cpu, arrays = devices[0].platform == "cpu", jax.tree.leaves(tuple(data))
+    if (on_cpu or is_sampled(arrays)) and sum(one.nbytes for one in arrays if isinstance(one, Rows)) > SMALL:
+        return False
+    available = None if on_cpu else free(devices)
     # Activations, gradients and the compiler need the rest.
-    return available is None or sum(array.nbytes for array in jax.tree.leaves(tuple(data))) <= available / 2
+    return available is None or sum(array.nbytes for array in arrays) <= available / 2
 
 
 def free(devices: Sequence[Any]) -> int | None:

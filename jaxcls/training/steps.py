@@ -16,6 +16,7 @@ from jaxcls import kernels
 from jaxcls._utils.errors import InputError
 from jaxcls._utils.interruption import made_progress
 from jaxcls.data.batching import AHEAD, Batch, Buckets, Size, padded_batches
+from jaxcls.data.rows import select
 from jaxcls.losses import Ratio
 from jaxcls.models import Model
 from jaxcls.optimizers.chain import (
@@ -374,7 +375,7 @@ def collect(
     for number, size in enumerate(buckets.sizes):
         indices = np.flatnonzero(numbers == number)
         if len(indices):
-            taken, *others = jax.tree.map(lambda leaf, indices=indices: leaf[indices], (inputs, *extra))
+            taken, *others = select((inputs, *extra), indices)
             options: dict[str, Any] = {"batch_size": batch_size, "sharding": sharding}
             parts.append(collect(step, buckets.cut(taken, size), *others, **options))
             rows.append(indices)

@@ -1,0 +1,185 @@
+"""Rows that are read when they are used, in place of an array: data on disk, or in files that must be decoded.
+
+A leaf of inputs, labels or weights is a NumPy array, which may be memory-mapped, or :class:`Rows`. The functions here
+take trees of both.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, Self
+
+import jax
+import numpy as np
+
+PyTree = Any
+
+# Data of fewer bytes is read at once: checked, compared and described exactly, and kept in memory.
+SMALL = 1 << 28
+_BLOCK_BYTES = 1 << 24
+
+
+class Source(Protocol):
+    """Examples with random access, such as a table on disk or a list of files.
+
+    Attributes:
+      sample: the rows, ascending, that statistics are computed of and that are checked before training, where reading
+        all takes long; None for all.
+    """
+
+    sample: np.ndarray | None
+
+    def read(self, rows: np.ndarray) -> Sequence[np.ndarray]:
+        """Returns these rows of each column, (n, ...); any integers below the length, in any order.
+
+        Several threads call it at once.
+        """
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Rows:
+    """A column of a source, all rows or some, which takes the place of an array; nothing is read before it is indexed.
+
+    Attributes:
+      source: of all rows.
+      row_shape, dtype: of a row.
+      index: the rows of the source, int64 (N,).
+      column: of what the source reads.
+      function: of the rows that were read, (n, ...); it returns as many.
+
+    >>> rows = Rows(Stored(np.array([5, 6, 7])), (), np.dtype(int), np.arange(3))
+    >>> rows.shape, int(rows[1]), rows[:2], np.asarray(rows.select([2, 0])), select(np.array([5, 6]), [1])
+    ((3,), 6, array([5, 6]), array([7, 5]), array([6]))
+    """
+
+    source: Source
+    row_shape: tuple[int, ...]
+    dtype: np.dtype
+    index: np.ndarray
+    column: int = 0
+    function: Callable[[np.ndarray], np.ndarray] | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.index), *self.row_shape)
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, rows: Any) -> Any:
+        """Reads rows: one, a slice, a mask, or an array of integers of any shape."""
+        index = self.index[rows]
+        # Of one number, the number itself.
+        return self.of(self.source.read(np.ravel(index))).reshape((*np.shape(index), *self.row_shape))[()]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        everything: np.ndarray = self[:]
+        return everything if dtype is None else everything.astype(dtype, copy=False)
+
+    def __iter__(self) -> Iterator[Any]:
+        for block in blocks(self):
+            yield from block
+
+    def of(self, read: Sequence[np.ndarray]) -> np.ndarray:
+        """Returns this column of what the source has read."""
+        values = read[self.column]
+        return values if self.function is None else self.function(values)
+
+    def select(self, rows: Any) -> Self:
+        """Returns some rows, by integers or by a mask; reads nothing."""
+        return dataclasses.replace(self, index=self.index[rows])
+
+    def sample(self) -> Self:
+        """Returns the rows that statistics are computed of; see :class:`Source`."""
+        if self.source.sample is None:
+            return self
+        chosen = self.select(np.isin(self.index, self.source.sample))
+        return chosen if len(chosen) else self.select(slice(1))
+
+
+class Stored:
+    """Arrays of one length as a source, such as memory-mapped files."""
+
+    sample = None
+
+    def __init__(self, *columns: np.ndarray):
+        # What is taken of a np.memmap would be one as well.
+        self._columns = [np.asarray(column) for column in columns]
+
+    def read(self, rows: np.ndarray) -> Sequence[np.ndarray]:
+        return [np.take(column, rows, axis=0) for column in self._columns]
+
+
+def columns(source: Source, *shapes: Any, count: int) -> tuple[Rows, ...]:
+    """Returns the columns of a source, all rows.
+
+    Args:
+      shapes: of a row of each column, with ``shape`` and ``dtype``.
+      count: the number of rows.
+    """
+    index = np.arange(count)
+    return tuple(
+        Rows(source, tuple(row.shape), np.dtype(row.dtype), index, column) for column, row in enumerate(shapes)
+    )
+
+
+def take(tree: PyTree, rows: np.ndarray) -> PyTree:
+    """Reads these rows of each leaf, integers of any shape; the columns of a source at once."""
+    read: dict[tuple[int, bytes], Sequence[np.ndarray]] = {}
+
+    def taken(leaf: Any) -> np.ndarray:
+        if not isinstance(leaf, Rows):
+            # np.take copies whole rows; indexing does not.
+            return np.take(leaf, rows, axis=0)
+        index = leaf.index[np.ravel(rows)]
+        key = (id(leaf.source), index.tobytes())
+        if key not in read:
+            read[key] = leaf.source.read(index)
+        return leaf.of(read[key]).reshape((*np.shape(rows), *leaf.row_shape))
+
+    return jax.tree.map(taken, tree)
+
+
+def select(tree: PyTree, rows: Any) -> PyTree:
+    """Returns these rows of each leaf, by integers or by a mask: of an array a copy, of :class:`Rows` a view."""
+    if tree is None or isinstance(tree, tuple):
+        return tree and tuple(select(part, rows) for part in tree)
+    if isinstance(tree, Mapping):  # in the order of its names, which jax.tree.map does not keep
+        return {name: select(part, rows) for name, part in tree.items()}
+    return tree.select(rows) if isinstance(tree, Rows) else tree[rows]
+
+
+def in_memory(tree: PyTree) -> PyTree:
+    """Reads all :class:`Rows` into arrays."""
+    return jax.tree.map(lambda leaf: leaf[:] if isinstance(leaf, Rows) else leaf, tree)
+
+
+def sample(tree: PyTree) -> PyTree:
+    """Returns the rows of each leaf that statistics are computed of; see :class:`Source`."""
+    return jax.tree.map(lambda leaf: leaf.sample() if isinstance(leaf, Rows) else leaf, tree)
+
+
+def is_sampled(tree: PyTree) -> bool:
+    """Whether reading all rows would take long; see :class:`Source`."""
+    return any(isinstance(leaf, Rows) and leaf.source.sample is not None for leaf in jax.tree.leaves(tree))
+
+
+def blocks(tree: PyTree) -> Iterator[PyTree]:
+    """Yields all rows in their order, a few megabytes at a time; the columns of a source are read at once.
+
+    >>> [block.tolist() for block in blocks(np.arange(3))]
+    [[0, 1, 2]]
+    """
+    leaves = jax.tree.leaves(tree)
+    count = len(leaves[0])
+    size = max(1, _BLOCK_BYTES * count // max(1, sum(leaf.nbytes for leaf in leaves)))
+    for first in range(0, count, size):
+        yield take(tree, np.arange(first, min(first + size, count)))
