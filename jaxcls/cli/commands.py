@@ -191,7 +191,7 @@ class Report:
     run_dir: Path | None = None
     """folder of the run"""
     compare: tuple[Path, ...] | None = None
-    """folders of 2 to 8 runs of one task to compare"""
+    """folders of 2 to 24 runs of one task to compare"""
     output: Path | None = None
     """HTML file to write (default: report.html in --run-dir, or comparison.html)"""
     overwrite: bool = False

@@ -15,6 +15,8 @@ from jaxcls.data.formats.columns import PLAIN_NUMBER, composed, is_formula
 
 # Kaggle's log loss clips here, so a probability of 0 costs 34.5 nats, not infinity.
 _KAGGLE_CLIP = 1e-15
+# Of more classes than this, only the most probable ones of each example are written.
+_MOST_COLUMNS, _RANKED = 1_000, 5
 
 
 def columns(
@@ -25,6 +27,8 @@ def columns(
     class_names: Sequence[str],
 ) -> tables.Table:
     """Returns the columns id, predicted, and one probability per class (binary: of the positive class only).
+
+    Of more than a thousand classes: the most probable one with its probability, then the next four with theirs.
 
     The prediction is the name of the most probable class; for a multilabel problem, the names of the labels whose
     probability reaches their threshold, separated by '|'.
@@ -52,6 +56,14 @@ def columns(
         case "binary":
             predicted = names[(scores >= thresholds).astype(int)]
             names, scores = names[1:], scores[:, None]
+        case "multiclass" if len(names) > _MOST_COLUMNS:
+            ranked: tables.Table = {"id": ids}
+            rest, rows = scores.copy(), np.arange(len(ids))
+            for name, number in [("predicted", ""), *((f"class_{rank}", f"_{rank}") for rank in range(2, _RANKED + 1))]:
+                best = rest.argmax(axis=1)
+                ranked |= {name: names[best], f"probability{number}": scores[rows, best]}
+                rest[rows, best] = -1
+            return ranked
         case "multiclass":
             predicted = names[scores.argmax(axis=1)]
         case "multilabel":

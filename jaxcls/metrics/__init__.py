@@ -43,12 +43,13 @@ from numpy.typing import ArrayLike
 from jaxcls._utils.errors import InputError, unknown_name
 from jaxcls._utils.labels import ProblemName, check_problem
 from jaxcls.metrics import collected, detection
-from jaxcls.metrics.averages import mean_of_defined, report_of
+from jaxcls.metrics.averages import listed, mean_of_defined, report_of
 from jaxcls.metrics.collected import Average, AverageOptions, LabelOptions, Options, ThresholdOptions
 from jaxcls.metrics.decisions import (
     accuracy,
     balanced_accuracy,
     cohen_kappa,
+    confusion_cells,
     confusion_matrix,
     f1,
     f_beta,
@@ -75,10 +76,10 @@ from jaxcls.metrics.ranking import (
 __all__ = [
     "Average", "AverageOptions", "Interval", "LabelOptions", "Options", "PrecisionRecallCurve", "Reliability",
     "RocCurve", "ThresholdOptions", "accuracy", "average_precision", "balanced_accuracy", "bootstrap_interval",
-    "brier_score", "cohen_kappa", "confusion_matrix", "detection", "direction", "expected_calibration_error", "f1",
-    "f_beta", "get", "log_loss", "matthews_correlation", "names", "precision", "precision_recall_curve",
-    "proportion_interval", "recall", "recall_at_precision", "reliability", "report", "report_intervals", "roc_auc",
-    "roc_curve", "specificity", "subset_accuracy", "top_k_accuracy", "tune_threshold",
+    "brier_score", "cohen_kappa", "confusion_cells", "confusion_matrix", "detection", "direction",
+    "expected_calibration_error", "f1", "f_beta", "get", "log_loss", "matthews_correlation", "names", "precision",
+    "precision_recall_curve", "proportion_interval", "recall", "recall_at_precision", "reliability", "report",
+    "report_intervals", "roc_auc", "roc_curve", "specificity", "subset_accuracy", "top_k_accuracy", "tune_threshold",
 ]  # fmt: skip
 
 
@@ -195,7 +196,9 @@ def report(
       default options (k=5, precision 0.9, 15 bins), with `top_k_accuracy` from 6 classes on; 'labels', label -> its
       support (the total weight of its known positives) and its value of every metric that takes `average`, where a
       binary problem has one label, the positive class; and 'undefined_labels', metric -> the labels left out of its
-      average, if any. Metrics without a value per label leave out no more of them than `roc_auc` does.
+      average, if any. Metrics without a value per label leave out no more of them than `roc_auc` does. Of more than
+      1,000 labels, those with the greatest support are listed, at most as many, and 'labels_left_out' is the number of
+      the others, which are in all averages.
 
     >>> scores, labels = [[0.9, 0.1], [0.2, 0.3]], [[1, 0], [0, 0]]
     >>> summary = report(scores, labels, problem="multilabel", class_names=["cat", "dog"])
@@ -204,6 +207,7 @@ def report(
     >>> summary["undefined_labels"]["roc_auc"]
     ['dog']
     """
+    scores = collected.numbers(scores, "scores")  # once for all metrics
     data = collected.collect(scores, labels, options)
     count = 2 if data.problem == "binary" else data.scores.shape[1]
     label_names = [str(i) for i in range(count)] if class_names is None else list(class_names)
@@ -224,8 +228,12 @@ def report(
         else:
             values[name] = function(scores, labels, **chosen)
     positives = label_names[1:] if data.problem == "binary" else label_names
-    supports = dict(zip(positives, collected.support(data).tolist(), strict=True))
-    return report_of(data.problem, len(data.sample_weight), values, supports, columns)
+    support = collected.support(data)
+    shown = listed(support)
+    supports = {positives[i]: float(support[i]) for i in shown}
+    columns = {name: column[shown] for name, column in columns.items()}
+    complete = report_of(data.problem, len(data.sample_weight), values, supports, columns)
+    return complete | ({"labels_left_out": len(positives) - len(shown)} if len(shown) < len(positives) else {})
 
 
 def _find(name: str) -> Metric:

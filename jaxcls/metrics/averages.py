@@ -9,6 +9,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from jaxcls.metrics.collected import Average, Collected, FloatArray
 
+# Of more labels than this, a report lists the most frequent ones.
+MOST_LABELS = 1_000
+
 
 def averaged(values: FloatArray, support: FloatArray, average: Average | None) -> float | FloatArray:
     """The value of each label as it is for None, or their mean, weighted by support for 'weighted'."""
@@ -28,6 +31,14 @@ def mean_of_defined(values: FloatArray, sample_weight: FloatArray | None = None)
 def mean_of_decisions(values: NDArray[Any], data: Collected) -> float:
     """The mean of (N, decisions): per decision over the examples whose label is known, then over decisions."""
     return mean_of_defined(ratio((data.sample_weight * values).sum(axis=0), data.sample_weight.sum(axis=0)))
+
+
+def listed(support: FloatArray) -> NDArray[np.intp]:
+    """The columns of the labels that a report lists: all, or of very many those with the greatest support."""
+    if len(support) <= MOST_LABELS:
+        return np.arange(len(support))
+    count = max(1, min(MOST_LABELS, np.count_nonzero(support)))
+    return np.sort(np.argsort(-support, kind="stable")[:count])
 
 
 def ratio(numerator: ArrayLike, denominator: ArrayLike) -> FloatArray:

@@ -124,7 +124,9 @@ def collect(
     if not rows.size:
         raise InputError("no example is left: every label of the examples that count is unknown")
     classes = np.where(known, truth, 0)[rows].astype(np.int64)
-    data = Collected(problem, values[rows], classes, sample_weight[rows, None] * known[rows], rows)
+    # Scores of very many classes are large: without a need they are not copied.
+    counted = values if len(rows) == len(values) and values.flags.c_contiguous else values[rows]
+    data = Collected(problem, counted, classes, sample_weight[rows, None] * known[rows], rows)
     if probabilities:
         require_probabilities(data)
     return data
@@ -171,6 +173,9 @@ def one_vs_rest(data: Collected) -> BoolArray:
 
 def support(data: Collected) -> FloatArray:
     """The total weight of the known positives of each column, (C,)."""
+    if data.problem == "multiclass":
+        weights, classes = data.sample_weight[:, 0], data.scores.shape[1]
+        return np.bincount(data.truth[:, 0], weights=weights, minlength=classes).astype(np.float64, copy=False)
     return (data.sample_weight * one_vs_rest(data)).sum(axis=0)
 
 

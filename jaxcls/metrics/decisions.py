@@ -6,34 +6,56 @@
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Literal, Unpack
+from typing import Literal, Unpack, get_args
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from jaxcls._utils.errors import InputError, unknown_name
 from jaxcls._utils.labels import ProblemName
 from jaxcls.metrics import confusion
 from jaxcls.metrics.averages import averaged, mean_of_defined, ratio
 from jaxcls.metrics.collected import Collected, FloatArray, LabelOptions, Options, ThresholdOptions, collect
-from jaxcls.metrics.confusion import Counts, predict
+from jaxcls.metrics.confusion import Counts, Sums, predict
 from jaxcls.metrics.ranking import Ranking, rankings
 
 Weighting = Literal["none", "linear", "quadratic"]
+# A matrix of more, over a GiB, is refused.
+_MOST_CELLS = 1 << 27
 
 
 def confusion_matrix(scores: ArrayLike, labels: ArrayLike, **options: Unpack[ThresholdOptions]) -> FloatArray:
     """The total weight of the examples of each true class (row) predicted as each class (column).
 
     Returns:
-      (2, 2) if binary, (K, K) if multiclass, (L, 2, 2) if multilabel.
+      (2, 2) if binary, (K, K) if multiclass, (L, 2, 2) if multilabel. Of very many classes, see `confusion_cells`.
 
     >>> confusion_matrix([0.9, 0.5, 0.2], [1, 0, 0])
     array([[1., 1.],
            [0., 1.]])
     """
-    data, matrices = _confusion_matrices(scores, labels, options)
+    data = collect(scores, labels, options, ThresholdOptions)
+    classes = data.scores.shape[1]
+    if data.problem == "multiclass" and classes**2 > _MOST_CELLS:
+        raise InputError(
+            f"the confusion matrix of {classes:,} classes would take {classes**2 >> 27:,} GiB; confusion_cells returns "
+            "those of its cells that have an example."
+        )
+    matrices = confusion.confusion_matrices(data, options.get("threshold", 0.5))
     return matrices if data.problem == "multilabel" else matrices[0]
+
+
+def confusion_cells(
+    scores: ArrayLike, labels: ArrayLike, **options: Unpack[ThresholdOptions]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], FloatArray]:
+    """The cells of a multiclass confusion matrix that have an example: their rows, columns and weights.
+
+    >>> true, predicted, weight = confusion_cells([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7]], [1, 1, 1])
+    >>> true.tolist(), predicted.tolist(), weight.tolist()
+    ([1, 1], [0, 1], [1.0, 2.0])
+    """
+    data = collect(scores, labels, options, ThresholdOptions, only="multiclass")
+    return confusion.cells(data, options.get("threshold", 0.5))
 
 
 def accuracy(scores: ArrayLike, labels: ArrayLike, **options: Unpack[ThresholdOptions]) -> float:
@@ -42,7 +64,7 @@ def accuracy(scores: ArrayLike, labels: ArrayLike, **options: Unpack[ThresholdOp
     >>> accuracy([[0.1, 0.9], [0.8, 0.2]], [1, 1])
     0.5
     """
-    return mean_of_defined(confusion.accuracy(_confusion_matrices(scores, labels, options)[1]))
+    return mean_of_defined(confusion.accuracy(_sums(scores, labels, options)[1]))
 
 
 def subset_accuracy(scores: ArrayLike, labels: ArrayLike, **options: Unpack[ThresholdOptions]) -> float:
@@ -64,7 +86,7 @@ def balanced_accuracy(scores: ArrayLike, labels: ArrayLike, **options: Unpack[Th
     >>> balanced_accuracy([0.1, 0.2, 0.3, 0.4], [0, 0, 0, 1])
     0.5
     """
-    return mean_of_defined(confusion.balanced_accuracy(_confusion_matrices(scores, labels, options)[1]))
+    return mean_of_defined(confusion.balanced_accuracy(_sums(scores, labels, options)[1]))
 
 
 def top_k_accuracy(scores: ArrayLike, labels: ArrayLike, *, k: int = 5, **options: Unpack[Options]) -> float:
@@ -153,7 +175,7 @@ def matthews_correlation(scores: ArrayLike, labels: ArrayLike, **options: Unpack
     >>> matthews_correlation([0.9, 0.8, 0.3, 0.1], [1, 1, 0, 0])
     1.0
     """
-    return mean_of_defined(confusion.matthews_correlation(_confusion_matrices(scores, labels, options)[1]))
+    return mean_of_defined(confusion.matthews_correlation(_sums(scores, labels, options)[1]))
 
 
 def cohen_kappa(
@@ -171,19 +193,38 @@ def cohen_kappa(
     >>> cohen_kappa([[0.8, 0.1, 0.1], [0.1, 0.7, 0.2], [0.1, 0.6, 0.3]], [0, 1, 2])
     0.5
     """
-    _, matrices = _confusion_matrices(scores, labels, options)
+    if weighting not in get_args(Weighting):
+        raise unknown_name("weighting", weighting, get_args(Weighting))
+    data, threshold = collect(scores, labels, options, ThresholdOptions), options.get("threshold", 0.5)
+    if confusion.is_large(data):
+        true, predicted, weight = confusion.cells(data, threshold)
+        distance = np.abs(true - predicted)
+        observed = float(weight @ {"none": distance > 0, "linear": distance, "quadratic": distance**2}[weighting])
+        return float(1 - ratio(observed, _chance_cost(confusion.sums(data, threshold), weighting)))
+    matrices = confusion.confusion_matrices(data, threshold)
     ranks = np.arange(matrices.shape[-1])
     distance = np.abs(ranks[:, None] - ranks)
     costs = {"none": distance > 0, "linear": distance, "quadratic": distance**2}
-    if weighting not in costs:
-        raise unknown_name("weighting", weighting, costs)
     rows, columns = matrices.sum(axis=2), matrices.sum(axis=1)
     expected = ratio(rows[:, :, None] * columns[:, None, :], rows.sum(axis=1)[:, None, None])
     observed_cost = (costs[weighting] * matrices).sum(axis=(1, 2))
     return mean_of_defined(1 - ratio(observed_cost, (costs[weighting] * expected).sum(axis=(1, 2))))
 
 
-_TUNABLE: dict[str, Callable[[FloatArray], FloatArray]] = {
+def _chance_cost(matrices: Sums, weighting: Weighting) -> float:
+    """The cost that is expected by chance, from sums: all pairs of many classes would take a matrix."""
+    rows, columns, total = matrices.rows[0], matrices.columns[0], matrices.total[0]
+    if weighting == "none":
+        return float(rows @ (total - columns) / total)
+    if weighting == "linear":  # the distance of two classes is the number of the cuts between them
+        below, predicted_below = np.cumsum(rows), np.cumsum(columns)
+        return float((below * (total - predicted_below) + predicted_below * (total - below)).sum() / total)
+    # From the first class that occurs, so that the cost of a single class is exactly 0.
+    ranks = np.arange(len(rows)) - np.argmax(rows > 0)
+    return float(ranks**2 @ (rows + columns) - 2 * (ranks @ rows) * (ranks @ columns) / total)
+
+
+_TUNABLE: dict[str, Callable[[Sums], FloatArray]] = {
     "f1": lambda matrices: confusion.f_beta(confusion.counts_of_positives(matrices)),
     "accuracy": confusion.accuracy,
     "balanced_accuracy": confusion.balanced_accuracy,
@@ -224,21 +265,24 @@ def check_tunable(metric: str, problem: ProblemName) -> None:
         raise InputError("a multiclass prediction is the class of the highest score: it takes no threshold")
 
 
-def _confusion_matrices(
+def _sums(
     scores: ArrayLike, labels: ArrayLike, options: ThresholdOptions, allowed: type = ThresholdOptions
-) -> tuple[Collected, FloatArray]:
+) -> tuple[Collected, Sums]:
     data = collect(scores, labels, options, allowed)
-    return data, confusion.confusion_matrices(data, options.get("threshold", 0.5))
+    return data, confusion.sums(data, options.get("threshold", 0.5))
 
 
 def _of_counts(
     metric: Callable[[Counts], FloatArray], scores: ArrayLike, labels: ArrayLike, options: LabelOptions
 ) -> float | FloatArray:
     """The metric of the counts of each label, averaged."""
-    data, matrices = _confusion_matrices(scores, labels, options, LabelOptions)
+    data, matrices = _sums(scores, labels, options, LabelOptions)
     average = options.get("average", "auto")
     multiclass = data.problem == "multiclass"
-    counts = confusion.counts_of_classes(matrices[0]) if multiclass else confusion.counts_of_positives(matrices)
+    if multiclass:
+        counts = Counts(*(count[0] for count in confusion.counts_of_classes(matrices)))
+    else:
+        counts = confusion.counts_of_positives(matrices)
     if average == "micro":
         return float(metric(Counts(*(count.sum() for count in counts))))
     values = metric(counts)
@@ -248,13 +292,13 @@ def _of_counts(
     return averaged(values, counts.tp + counts.fn, average)
 
 
-def _best_threshold(ranking: Ranking, metric: Callable[[FloatArray], FloatArray]) -> float:
+def _best_threshold(ranking: Ranking, metric: Callable[[Sums], FloatArray]) -> float:
     if not (ranking.positives > 0 and ranking.negatives > 0):
         return 0.5
     tp, fp = np.append(0.0, ranking.true_positives), np.append(0.0, ranking.false_positives)
     matrices = np.stack([ranking.negatives - fp, fp, ranking.positives - tp, tp], axis=-1).reshape(-1, 2, 2)
     # Cut i predicts the i highest distinct scores as positive.
-    cut = int(metric(matrices).argmax())
+    cut = int(metric(confusion.sums_of(matrices)).argmax())
     highest = ranking.thresholds[0]
     just_above_one = float(np.nextafter(np.float32(1), np.float32(2)))
     lowest_positive = ranking.thresholds[cut - 1] if cut else (1.0 if highest < 1 else just_above_one)

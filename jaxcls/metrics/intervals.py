@@ -23,8 +23,8 @@ from numpy.typing import ArrayLike
 
 from jaxcls._utils.errors import InputError
 from jaxcls._utils.labels import holds
-from jaxcls.metrics.averages import ratio
-from jaxcls.metrics.collected import BoolArray, Collected, FloatArray, Options, collect, one_vs_rest, weights_and_mask
+from jaxcls.metrics.averages import listed, ratio
+from jaxcls.metrics.collected import BoolArray, Collected, FloatArray, Options, collect, support, weights_and_mask
 from jaxcls.metrics.confusion import predict
 from jaxcls.metrics.probabilities import log_losses, squared_errors
 
@@ -161,21 +161,26 @@ def report_intervals(
     data = collect(scores, labels, options)
     problem = data.problem
     predicted = predict(data, threshold)
-    positive = one_vs_rest(data)
-    predicted_positive = predicted == (np.arange(positive.shape[1]) if problem == "multiclass" else 1)
-    label_weights = np.broadcast_to(data.sample_weight, positive.shape)
+    positives = support(data)
+    multiclass = problem == "multiclass"
 
-    by_label: dict[str, dict[str, Bounds | None]] = {}
+    labels_of = dict(zip(listed(positives).tolist(), report["labels"], strict=True))
+    by_label: dict[str, dict[str, Bounds | None]] = {label: {} for label in report["labels"]}
     # By metric: the influence of each example summed over the labels that have one, and their number.
     summed: dict[str, tuple[FloatArray, int]] = {}
-    for column, (label, label_values) in enumerate(report["labels"].items()):
-        true, chosen, weight = positive[:, column], predicted_positive[:, column], label_weights[:, column]
+    # A class that neither occurs nor is predicted has no values.
+    for column in np.union1d(np.flatnonzero(positives), predicted).tolist() if multiclass else range(len(positives)):
+        decision, of_class = (0, column) if multiclass else (column, 1)
+        true, chosen = data.truth[:, decision] == of_class, predicted[:, decision] == of_class
+        weight, label = data.sample_weight[:, decision], labels_of.get(column)
+        label_values = report["labels"].get(label, {})
         influences = _decision_influences(true, chosen, weight) | _rank_influences(data.scores[:, column], true, weight)
         for name, influence in influences.items():
             if not np.isnan(influence).any() and label_values.get(name, 0) is not None:
                 total, count = summed.get(name, (np.zeros(len(weight)), 0))
                 summed[name] = total + influence, count + 1
-        by_label[label] = _label_intervals(label_values, true, chosen, weight, influences, confidence)
+        if label is not None:
+            by_label[label] = _label_intervals(label_values, true, chosen, weight, influences, confidence)
 
     by_metric: dict[str, Bounds | None] = {}
     for name, value in report["metrics"].items():

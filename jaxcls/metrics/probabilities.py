@@ -38,6 +38,10 @@ def brier_score(scores: ArrayLike, labels: ArrayLike, **options: Unpack[Options]
     return mean_of_decisions(squared_errors(data), data)
 
 
+# Numbers that are computed at a time.
+_CHUNK = 1 << 20
+
+
 class Reliability(NamedTuple):
     """A reliability diagram: decisions in bins of equal width by their confidence.
 
@@ -94,8 +98,12 @@ def log_losses(data: Collected) -> FloatArray:
 
 def squared_errors(data: Collected) -> FloatArray:
     """The squared error of each decision, (N, decisions)."""
-    squares = (data.scores - one_vs_rest(data)) ** 2
-    return squares.sum(axis=1, keepdims=True) if data.problem == "multiclass" else squares
+    if data.problem != "multiclass":
+        return (data.scores - one_vs_rest(data)) ** 2
+    # Some rows at a time: the errors of very many classes take as much memory as their scores.
+    rows = range(0, len(data.scores), max(1, _CHUNK // data.scores.shape[1]))
+    parts = [data._replace(scores=data.scores[i : i + rows.step], truth=data.truth[i : i + rows.step]) for i in rows]
+    return np.concatenate([((part.scores - one_vs_rest(part)) ** 2).sum(axis=1, keepdims=True) for part in parts])
 
 
 def _binned(

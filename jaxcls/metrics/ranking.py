@@ -1,7 +1,7 @@
 """Metrics of rankings: exact curves with one point per distinct score, and the areas below them."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import NamedTuple, Unpack
 
@@ -138,15 +138,17 @@ def rank(scores: FloatArray, positive: NDArray[np.bool_], sample_weight: FloatAr
     return Ranking(scores[last_of_ties], true_positives, false_positives)
 
 
-def rankings(data: Collected) -> list[Ranking]:
-    """The ranking of each column of the scores."""
-    positive = one_vs_rest(data)
-    sample_weight = np.broadcast_to(data.sample_weight, positive.shape)
-    return [rank(*column) for column in zip(data.scores.T, positive.T, sample_weight.T, strict=True)]
+def rankings(data: Collected, columns: Iterable[int] | None = None) -> Iterator[Ranking]:
+    """The ranking of each column of the scores, or of some; one at a time: all take several times as much memory."""
+    shared = data.problem == "multiclass"
+    for column in range(data.scores.shape[1]) if columns is None else columns:
+        decision = 0 if shared else column
+        positive = data.truth[:, decision] == (column if shared else 1)
+        yield rank(data.scores[:, column], positive, data.sample_weight[:, decision])
 
 
 def _binary_ranking(scores: ArrayLike, labels: ArrayLike, options: Options) -> Ranking:
-    return rankings(collect(scores, labels, options, only="binary"))[0]
+    return next(rankings(collect(scores, labels, options, only="binary")))
 
 
 def _of_rankings(
@@ -158,7 +160,11 @@ def _of_rankings(
         positive = one_vs_rest(data)
         sample_weight = np.broadcast_to(data.sample_weight, positive.shape)
         return metric(rank(data.scores.ravel(), positive.ravel(), sample_weight.ravel()))
-    return averaged(np.array([metric(ranking) for ranking in rankings(data)]), support(data), average)
+    positives = support(data)
+    # These metrics are undefined without positives, and most of very many classes have none.
+    columns, values = np.flatnonzero(positives > 0), np.full(len(positives), math.nan)
+    values[columns] = [metric(ranking) for ranking in rankings(data, columns)]
+    return averaged(values, positives, average)
 
 
 def _roc_auc(ranking: Ranking) -> float:

@@ -17,6 +17,8 @@ from jaxcls.data.dataset import Split
 MOST_CURVES = 12
 MOST_POINTS = 199
 MOST_MISTAKES = 24
+# As many as a thousand classes have.
+MOST_CELLS = 1_000_000
 # Limits of a displayed example: pixels of the longer side of an image, characters of a text, columns of a row.
 _PIXELS, _CHARACTERS, _COLUMNS = 96, 400, 8
 
@@ -41,18 +43,30 @@ def summarize(
     test = splits["test"]
     options: dict[str, Any] = {"problem": problem, "sample_weight": test.sample_weight}
     bins = metrics.reliability(scores, test.labels, **options)
-    matrix = metrics.confusion_matrix(scores, test.labels, threshold=thresholds, **options)
     worst = mistakes(scores, test.labels, problem=problem, class_names=class_names, thresholds=thresholds)
-    nonzero_cells = [[*cell, float(matrix[*cell])] for cell in np.argwhere(matrix).tolist()]
     return {
         "class_names": list(class_names),
         "intervals": metrics.report_intervals(report, scores, test.labels, threshold=thresholds, **options),
-        "confusion": matrix.tolist() if problem == "multilabel" else nonzero_cells,
-        "curves": _curves(report, scores, test, problem),
+        "confusion": _confusion(scores, test.labels, thresholds, options),
+        "curves": _curves(report, scores, test, problem, class_names),
         "reliability": {name: _plain(values) for name, values in bins._asdict().items()},
         "mistakes": [mistake | {"example": _example(test.inputs, mistake["row"])} for mistake in worst],
         "balance": {name: _balance(split.labels, problem, len(class_names)) for name, split in splits.items()},
     }
+
+
+def _confusion(scores: np.ndarray, labels: np.ndarray, thresholds: ArrayLike, options: Any) -> list[Any]:
+    """Returns the matrices of a multilabel problem, else the nonzero cells, of very many the largest."""
+    if options["problem"] == "multiclass":
+        true, predicted, weight = metrics.confusion_cells(scores, labels, **options)
+        largest = np.sort(np.argsort(-weight, kind="stable")[:MOST_CELLS]) if len(weight) > MOST_CELLS else slice(None)
+        return [
+            list(cell) for cell in zip(*(part[largest].tolist() for part in (true, predicted, weight)), strict=True)
+        ]
+    matrix = metrics.confusion_matrix(scores, labels, threshold=thresholds, **options)
+    if options["problem"] == "multilabel":
+        return matrix.tolist()
+    return [[*cell, float(matrix[*cell])] for cell in np.argwhere(matrix).tolist()]
 
 
 def mistakes(
@@ -75,14 +89,14 @@ def mistakes(
     >>> [(mistake["row"], mistake["truth"], mistake["predicted"]) for mistake in found]
     [(0, 'no', 'yes'), (1, 'yes', 'no'), (3, 'no', 'yes')]
     """
-    scores = np.asarray(scores, np.float64)
+    scores = np.asarray(scores)
     if problem == "multiclass":
         rows = np.arange(len(scores))
         truth, predicted = np.asarray(labels), scores.argmax(axis=1)
         confidence, truth_probability = scores[rows, predicted], scores[rows, truth]
         wrong = predicted != truth
     else:
-        truth = np.asarray(labels, np.float64)
+        scores, truth = np.asarray(scores, np.float64), np.asarray(labels, np.float64)
         predicted = scores >= np.asarray(thresholds)
         confidence = np.where(predicted, scores, 1 - scores)
         truth_probability = 1 - confidence
@@ -139,7 +153,9 @@ def _farthest(curve: np.ndarray, first: int, last: int) -> tuple[float, int, int
     return float(distances[farthest]), first, first + farthest, last
 
 
-def _curves(report: Mapping[str, Any], scores: np.ndarray, test: Split, problem: ProblemName) -> dict[str, Any]:
+def _curves(
+    report: Mapping[str, Any], scores: np.ndarray, test: Split, problem: ProblemName, class_names: Sequence[str]
+) -> dict[str, Any]:
     """Returns the curves of the labels with the lowest average precision.
 
     Points are (false positive rate, true positive rate) and (recall, precision).
@@ -149,7 +165,7 @@ def _curves(report: Mapping[str, Any], scores: np.ndarray, test: Split, problem:
     worst = sorted(ranked, key=lambda label: values[label]["average_precision"])[:MOST_CURVES]
     columns = scores.reshape(len(scores), -1)
     curves = {}
-    for column, label in enumerate(values):
+    for column, label in enumerate(class_names[1:] if problem == "binary" else class_names):
         if label not in worst:
             continue
         truth = test.labels == column if problem == "multiclass" else test.labels.reshape(columns.shape)[:, column]

@@ -89,7 +89,7 @@ def test_open_shows_the_report_in_the_browser(finished, monkeypatch, capsys):
         ([], "give either --run-dir, for the report of one run, or --compare"),
         (["--run-dir", "{run}", "--compare", "{run}"], "give either --run-dir"),
         (["--run-dir", "no-such-run"], "run directory no-such-run holds no run"),
-        (["--compare", "{run}"], "takes 2 to 8 runs, got 1"),
+        (["--compare", "{run}"], "takes 2 to 24 runs, got 1"),
         (["--compare", "{run}", "{run}"], "one run twice"),
         (["--compare", "{run}", "no-such-run"], "run directory no-such-run holds no run"),
         (["--run-dir", "{run}", "--output", "no-such-folder/page.html"], "in an existing folder"),

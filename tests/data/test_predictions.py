@@ -28,6 +28,17 @@ def test_multiclass_columns_have_the_most_probable_class():
     assert columns["probability_id"] == [0.4, 0.4, 1.0]
 
 
+def test_of_very_many_classes_the_five_most_probable_are_written():
+    scores = np.full((2, 2000), 1e-4)
+    scores[0, [7, 1500, 3]], scores[1, 1999] = [0.4, 0.3, 0.2], 0.9
+    names = [f"c{number}" for number in range(2000)]
+    columns = predictions.columns(np.array(["x", "y"], object), scores, 0.5, "multiclass", names)
+    rows = [[column[row] for column in columns.values()] for row in range(2)]
+    assert rows[0] == ["x", "c7", 0.4, "c1500", 0.3, "c3", 0.2, "c0", 1e-4, "c1", 1e-4]
+    assert rows[1] == ["y", "c1999", 0.9, "c0", 1e-4, "c1", 1e-4, "c2", 1e-4, "c3", 1e-4]
+    assert [*columns][:6] == ["id", "predicted", "probability", "class_2", "probability_2", "class_3"]
+
+
 def test_multilabel_columns_apply_one_threshold_per_label():
     scores = np.array([[0.5, 0.5], [0.1, 0.2], [0.0, 0.1]])
     columns = listed(predictions.columns(IDS, scores, np.array([0.4, 0.2]), "multilabel", ("x", "y")))

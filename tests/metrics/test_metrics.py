@@ -2,8 +2,10 @@
 
 import json
 import math
+import tracemalloc
 import warnings
 from functools import partial
+from unittest.mock import patch
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,11 +14,12 @@ import sklearn.metrics as sk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.sparse import coo_array
 from sklearn.exceptions import UndefinedMetricWarning
 
 from jaxcls import metrics
 from jaxcls._utils.errors import InputError
-from jaxcls.metrics import METRICS
+from jaxcls.metrics import METRICS, averages, confusion
 
 PROBLEMS = ("binary", "multiclass", "multilabel")
 FITTING = [(name, problem) for name, entry in METRICS.items() for problem in entry.problems]
@@ -51,6 +54,8 @@ def draw_data(seed, problem, rows=24, columns=4):
 
 
 data_of = {p: st.builds(draw_data, st.integers(0, 2**32 - 1), st.just(p)) for p in PROBLEMS}
+# Matrices are made, or only sums of their cells.
+many_classes = st.sampled_from([1, 1_000])
 any_data = st.sampled_from(PROBLEMS).flatmap(lambda p: st.tuples(st.just(p), data_of[p]))
 
 
@@ -113,8 +118,8 @@ RANKING = [
 
 
 @several
-@given(any_data)
-def test_counts_and_rankings_per_label_agree_with_scikit_learn(problem_and_data):
+@given(any_data, many_classes)
+def test_counts_and_rankings_per_label_agree_with_scikit_learn(problem_and_data, most):
     problem, (scores, labels, sample_weight, mask) = problem_and_data
     s, t, w = counted(scores, labels, sample_weight, mask)
     columns = one_vs_rest(problem, s, t)
@@ -128,7 +133,8 @@ def test_counts_and_rankings_per_label_agree_with_scikit_learn(problem_and_data)
     for ours, vector in expected:
         metric = partial(ours, scores, labels, problem=problem, sample_weight=sample_weight, mask=mask)
         vector, defined = np.array(vector), ~np.isnan(vector)
-        close(metric(average=None), vector)
+        with patch.object(confusion, "_MOST_CLASSES", most):
+            close(metric(average=None), vector)
         mean = vector[defined].mean() if defined.any() else math.nan
         close(metric(), mean)
         if problem != "binary":
@@ -169,9 +175,14 @@ def test_averages_agree_with_scikit_learn_where_every_label_is_defined(average):
 
 
 @several
-@given(any_data)
-def test_confusion_matrices_and_their_metrics_agree_with_scikit_learn(problem_and_data):
-    problem, (scores, labels, sample_weight, mask) = problem_and_data
+@given(any_data, many_classes)
+def test_confusion_matrices_and_their_metrics_agree_with_scikit_learn(problem_and_data, most):
+    with patch.object(confusion, "_MOST_CLASSES", most):
+        check_confusions(*problem_and_data)
+
+
+def check_confusions(problem, data):
+    scores, labels, sample_weight, mask = data
     s, t, w = counted(scores, labels, sample_weight, mask)
     if problem == "multiclass":
         tables = [(t, s.argmax(axis=1), np.arange(scores.shape[1]))]
@@ -183,6 +194,9 @@ def test_confusion_matrices_and_their_metrics_agree_with_scikit_learn(problem_an
         metrics.confusion_matrix(scores, labels, **options),
         expected if problem == "multilabel" else expected[0],
     )
+    if problem == "multiclass":
+        true, predicted, weight = metrics.confusion_cells(scores, labels, **options)
+        close(coo_array((weight, (true, predicted)), (scores.shape[1],) * 2).toarray(), expected[0])
     close(
         metrics.accuracy(scores, labels, **options),
         np.mean([sk.accuracy_score(a, b, sample_weight=w) for a, b, _ in tables]),
@@ -518,6 +532,30 @@ def test_a_report_contains_every_metric_of_its_problem_and_is_json(problem):
         close(math.nan if value is None else value, direct)
     assert list(summary["labels"]) == (["1"] if problem == "binary" else [str(i) for i in range(7)])
     assert summary["examples"] == len(counted(scores, labels, sample_weight, mask)[0])
+
+
+def test_a_report_of_many_classes_takes_little_more_memory_than_their_scores():
+    classes, rows, rng = 1_200, 100, np.random.default_rng(0)
+    labels, scores = rng.integers(0, classes, rows), rng.random((rows, classes)) ** 40
+    scores[np.arange(rows), labels] += rng.random(rows)
+    scores /= scores.sum(axis=1, keepdims=True)
+    tracemalloc.start()
+    report = metrics.report(scores, labels)
+    intervals = metrics.report_intervals(report, scores, labels)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 * scores.nbytes  # a confusion matrix takes twelve times as much
+    with patch.object(confusion, "_MOST_CLASSES", classes), patch.object(averages, "MOST_LABELS", classes):
+        complete = metrics.report(scores, labels)
+        complete_intervals = metrics.report_intervals(complete, scores, labels)
+    for name, value in complete["metrics"].items():
+        close(report["metrics"][name], value)
+    assert [*report["labels"]] == [*intervals["labels"]] == [str(label) for label in np.unique(labels)]
+    assert report["labels_left_out"] == classes - len(report["labels"])
+    assert report["labels"] == {label: complete["labels"][label] for label in report["labels"]}
+    assert intervals["metrics"] == complete_intervals["metrics"]
+    with pytest.raises(InputError, match="74 GiB; confusion_cells"):
+        metrics.confusion_matrix(np.broadcast_to(0.0, (1, 100_000)), [0])
 
 
 def test_a_report_applies_tuned_thresholds():

@@ -15,8 +15,10 @@ from PIL import Image
 from scipy import stats
 
 from jaxcls._utils.errors import InputError
+from jaxcls.metrics import averages
 from jaxcls.reports import html_report
-from jaxcls.reports.records import by_output
+from jaxcls.reports.html_report import charts, sections
+from jaxcls.reports.records import by_output, check_records
 
 HOSTILE = """<script>alert("x")</script></style>{{ 7 * 7 }}' onload='alert(1)"""
 # The problem and the class names.
@@ -288,6 +290,31 @@ def test_large_reports_stay_below_two_megabytes():
     assert len(html_report.render(scenes).encode()) < 2_000_000
 
 
+@pytest.mark.parametrize("problem", ["multiclass", "multilabel"])
+def test_of_very_many_classes_the_most_frequent_are_listed(problem, monkeypatch):
+    monkeypatch.setattr(averages, "MOST_LABELS", 12)
+    monkeypatch.setattr(sections, "_MOST_CLASSES_OF_A_CHART", 20)
+    classes = tuple(f"class {number}" for number in range(30))
+    records = made(problem, names=classes, rows=20 if problem == "multiclass" else 3, kind="texts")
+    listed = [*records.results["labels"]]
+    check_records(problem, *json.loads(json.dumps([records.results, records.summary])), "here")
+    assert records.results["labels_left_out"] == 30 - len(listed)
+    assert all(records.results["labels"][label]["support"] > 0 for label in listed)
+    tree = parsed(html_report.render(records))
+    tables = {
+        table: [head.text for head in table.iter("th") if head.get("scope") == "row"] for table in tree.iter("table")
+    }
+    assert sum(heads == listed for heads in tables.values()) == 2  # the metrics and the balance
+    captions = [caption.text for caption in tree.iter("caption")]
+    shown = " ".join(texts(tree))
+    assert f"The averages include the other {30 - len(listed)}" in shown
+    assert captions == (listed if problem == "multilabel" else [])
+    assert ("The matrix of 30 classes is not drawn" in shown) == (problem == "multiclass")
+    records.results["labels"] |= {"class 30": records.results["labels"][listed[0]]}
+    with pytest.raises(InputError, match=r"the labels in results.json and summary.json differ"):
+        check_records(problem, *json.loads(json.dumps([records.results, records.summary])), "here")
+
+
 def test_missing_values_are_dashes():
     records = made("binary", names=("no", "yes"))
     records.history[1].update(loss=None, val_loss=float("nan"))
@@ -376,15 +403,15 @@ def test_explained_share_is_that_of_an_analysis_of_variance():
 @pytest.mark.parametrize(
     ("compared", "message"),
     [
-        (lambda: runs()[:1], "takes 2 to 8 runs, got 1"),
-        (lambda: [run._replace(path=Path(str(n))) for n in range(3) for run in runs()], "takes 2 to 8 runs, got 9"),
+        (lambda: runs()[:1], "takes 2 to 24 runs, got 1"),
+        (lambda: [run._replace(path=Path(str(n))) for n in range(9) for run in runs()], "takes 2 to 24 runs, got 27"),
         (lambda: runs()[:1] * 2, "one run twice"),
         (
             lambda: [runs()[0], runs()[1]._replace(config=runs()[1].config | {"task": "other"})],
             "runs of one task, got runs of made, other",
         ),
     ],
-    ids=["one", "nine", "twice", "tasks"],
+    ids=["one", "many", "twice", "tasks"],
 )
 def test_invalid_comparisons_are_refused(compared, message):
     with pytest.raises(InputError, match=message):
@@ -429,6 +456,11 @@ def test_colors_contrast_with_their_background(scheme, least, front, backs):
     for name in front:
         for back in backs:
             assert contrast(color(name, scheme), color(back, scheme)) >= least, f"{name} on {back}"
+
+
+def test_more_lines_have_other_widths():
+    assert {charts.styled(number) for number in range(8, 24)} <= {f"s{n} w{w}" for n in range(8) for w in (1, 2)}
+    assert all(re.search(rf"\.w{width} {{ stroke-width", STYLE) for width in (1, 2))
 
 
 def test_lines_have_distinct_dashes():

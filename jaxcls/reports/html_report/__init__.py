@@ -19,7 +19,8 @@ from jaxcls.reports.run_directory import Records
 _WORDS = {"roc": "ROC", "auc": "AUC", "f1": "F1", "mcc": "MCC", "ece": "ECE", "brier": "Brier", "map": "mAP"}
 _WORDS |= {"voc": "VOC", "ap": "AP", "kappa": "Cohen's kappa", "k": "5", "val": "validation"}
 _HEADLINE = ("map", "map_50", "map_75", "accuracy", "roc_auc", "average_precision", "f1", "log_loss")
-MOST_RUNS = 8
+# In three widths of eight lines.
+MOST_RUNS = 24
 # Into which the values of a searched setting are divided.
 _MOST_PARTS = 4
 
@@ -59,7 +60,7 @@ def render_comparison(runs: Sequence[Records]) -> str:
     """Renders a comparison of several runs of one task.
 
     Raises:
-      InputError: there are fewer than 2 or more than 8 runs, or they are of different tasks.
+      InputError: there are fewer than 2 or more than 24 runs, or they are of different tasks.
     """
     if not 2 <= len(runs) <= MOST_RUNS:
         raise InputError(f"--compare takes 2 to {MOST_RUNS} runs, got {len(runs)}.")
@@ -205,7 +206,7 @@ def _render_template(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for filter_ in (metric, score, number, duration, bounds, plain, metrics.direction):
+    for filter_ in (metric, score, number, duration, bounds, plain, metrics.direction, charts.styled):
         environment.filters[filter_.__name__] = filter_
     return environment.get_template(template).render(version=jaxcls.__version__, **values)
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from markupsafe import Markup, escape
 
 Point = tuple[float, float | None]
+_STYLES = 8
 _MOST_CELLS, _MOST_NAMED_CELLS = 10_000, 2_000
 
 
@@ -22,7 +23,7 @@ class Line(NamedTuple):
     Attributes:
       name: for the legend and the description.
       points: in the order in which they are connected.
-      style: from 0; each has its own color and dashes in the style sheet.
+      style: from 0; eight have their own color and dashes in the style sheet, and the next ones another width.
     """
 
     name: str
@@ -116,6 +117,15 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
     return [round(number * step, 12) for number in range(first, last + 1)]
 
 
+def styled(style: int) -> str:
+    """Returns the classes of a line in the style sheet.
+
+    >>> styled(1), styled(9)
+    ('s1', 's1 w1')
+    """
+    return f"s{style % _STYLES}" + (f" w{style // _STYLES}" if style >= _STYLES else "")
+
+
 def lines(
     data: Sequence[Line], *, x: str, y: str, mark: tuple[float, str] | None = None, unit_interval: bool = False
 ) -> Markup:
@@ -140,9 +150,9 @@ def lines(
         offset, anchor = (-5, "end") if position > 300 else (5, "start")
         body.append(_text(position + offset, frame.bottom - 7, label, anchor))
     for line in data:
-        body.append(f'<path class="line s{line.style}" d="{_path(frame, line.points)}"/>')
+        body.append(f'<path class="line {styled(line.style)}" d="{_path(frame, line.points)}"/>')
         if len(line.points) <= 24:
-            body += [_dot(frame, point, f"dot s{line.style}", 2.4) for point in _finite(line.points)]
+            body += [_dot(frame, point, f"dot {styled(line.style)}", 2.4) for point in _finite(line.points)]
     return _svg(400, 248, f"{y} over {x}. {'; '.join(map(_line_description, data))}.", body)
 
 
@@ -259,9 +269,9 @@ def points(
         description = f"{name} {value:.4g}"
         if bounds is not None:
             low, high = map(frame.across, bounds)
-            body.append(f'<path class="whisker s{style}" d="M{low:.1f} {y}H{high:.1f}"/>')
+            body.append(f'<path class="whisker {styled(style)}" d="M{low:.1f} {y}H{high:.1f}"/>')
             description += f" ({bounds[0]:.4g} to {bounds[1]:.4g})"
-        body.append(f'<circle class="dot s{style}" cx="{frame.across(value):.1f}" cy="{y}" r="4.5"/>')
+        body.append(f'<circle class="dot {styled(style)}" cx="{frame.across(value):.1f}" cy="{y}" r="4.5"/>')
         body.append(_text(26, y + 4, str(style + 1), "end"))
         descriptions.append(description)
     return _svg(400, height + 40, f"{x}: {'; '.join(descriptions)}.", body)

@@ -12,27 +12,36 @@ from jaxcls.reports.html_report import charts
 
 # The confusion matrix of more classes is a chart without numbers.
 _MOST_CLASSES_OF_A_TABLE = 20
-_MOST_CONFUSIONS = 8
+# That of more has cells too small to see.
+_MOST_CLASSES_OF_A_CHART = 2_000
+_MOST_CONFUSIONS, _MANY_CONFUSIONS = 8, 100
 Cells = Sequence[tuple[int, int, float]]
 
 
 def section(results: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the values of the template of an output, given its records."""
     values = _detection if results["problem"] == "detection" else _classification
-    return values(results, summary) | {"results": results, "summary": summary}
+    names, listed = summary["class_names"], results["labels"]
+    # Of very many classes, those that the results list.
+    classes = [pair for pair in enumerate(names) if "labels_left_out" not in results or pair[1] in listed]
+    greatest = {split: max(1, *balance["counts"]) for split, balance in summary["balance"].items()}
+    shared = {"results": results, "summary": summary, "classes": classes, "greatest": greatest}
+    return values(results, summary) | shared
 
 
 def _classification(results: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str, Any]:
     problem, names, confusion = results["problem"], summary["class_names"], summary["confusion"]
     # The predicted class of a multiclass problem is the most likely one.
-    thresholds, bins = results["thresholds"] if problem != "multiclass" else None, summary["reliability"]
-    if isinstance(thresholds, float | int):
-        thresholds = [thresholds] * len(results["labels"])
+    labels, thresholds, bins = names[1:] if problem == "binary" else names, None, summary["reliability"]
+    if problem != "multiclass":
+        each = results["thresholds"]
+        thresholds = dict(zip(labels, each, strict=True)) if isinstance(each, list) else dict.fromkeys(labels, each)
     is_table = len(names) <= _MOST_CLASSES_OF_A_TABLE
+    has_chart = problem != "multilabel" and not is_table and len(names) <= _MOST_CLASSES_OF_A_CHART
     return {
         "template": "classification.html",
         "confusion_table": _matrix(confusion, len(names)) if problem != "multilabel" and is_table else None,
-        "confusion_chart": charts.heatmap(confusion, names) if problem != "multilabel" and not is_table else None,
+        "confusion_chart": charts.heatmap(confusion, names) if has_chart else None,
         "confusions": _most_frequent_confusions(confusion, names) if problem == "multiclass" else [],
         "thresholds": thresholds,
         "curves": [
@@ -53,9 +62,10 @@ def _matrix(cells: Cells, count: int) -> list[list[float]]:
 def _most_frequent_confusions(cells: Cells, names: Sequence[str]) -> list[dict[str, Any]]:
     totals = charts.true_totals(cells)
     wrong = sorted((cell for cell in cells if cell[0] != cell[1]), key=lambda cell: -cell[2])
+    most = _MOST_CONFUSIONS if len(names) <= _MOST_CLASSES_OF_A_CHART else _MANY_CONFUSIONS
     return [
         {"true": names[true], "predicted": names[predicted], "weight": weight, "total": totals[true]}
-        for true, predicted, weight in wrong[:_MOST_CONFUSIONS]
+        for true, predicted, weight in wrong[:most]
     ]
 
 
