@@ -3,18 +3,26 @@
 import contextlib
 import hashlib
 import io
+import itertools
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+import math
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jaxcls._utils import environment, files
+from jaxcls._utils.errors import InputError
 
 # The hash of what a row is computed of. NumPy drops zeros at the end of bytes, and treats those without them as equal.
 ROW_KEY = np.dtype("S16")
+
+# The most files of :func:`cached_file` in a folder.
+_KEPT = 12
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +47,73 @@ def cached(folder: str, key: Any, compute: Callable[[], Sequence[np.ndarray]]) -
         path.parent.mkdir(parents=True, exist_ok=True)
         files.write_atomically(path, hashlib.sha256(content.getbuffer()).digest() + content.getbuffer())
     return arrays
+
+
+def cached_file(folder: str, key: Any, write: Callable[[Path], None]) -> Path:
+    """Returns a file that ``write`` has written, now or before; its name ends in its SHA-256, which is verified.
+
+    It is meant to be mapped into memory, and large: those that were used last remain, up to ``_KEPT`` of a folder.
+
+    Args:
+      folder: in the cache directory.
+      key: all that decides the content, as JSON values.
+
+    Raises:
+      InputError: the file cannot be written.
+    """
+    name = hashlib.sha256(json.dumps(key).encode()).hexdigest()
+    where = environment.cache_directory() / folder
+    for file in where.glob(f"{name}-*"):
+        if files.sha256(file) == file.name.removeprefix(f"{name}-"):
+            os.utime(file)
+            return file
+        file.unlink(missing_ok=True)  # damaged
+    try:
+        where.mkdir(parents=True, exist_ok=True)
+        # What is deleted while it is mapped remains for who mapped it.
+        for file in sorted(where.iterdir(), key=lambda file: -file.stat().st_mtime)[_KEPT - 1 :]:
+            file.unlink(missing_ok=True)
+        with tempfile.NamedTemporaryFile(dir=where, prefix=f".{name[:8]}-", delete=False) as temporary:
+            path = Path(temporary.name)
+        try:
+            write(path)
+            return path.replace(where / f"{name}-{files.sha256(path)}")
+        finally:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{where}: data that is larger than memory cannot be written there ({error.strerror or error}). Set "
+            "XDG_CACHE_HOME to a folder with enough space."
+        ) from error
+
+
+def cached_blocks(
+    folder: str, key: Any, shapes: Sequence[Any], blocks: Callable[[], Iterable[Sequence[np.ndarray]]]
+) -> list[np.ndarray]:
+    """Returns arrays of one length, mapped into memory, that are computed a few rows at a time, now or before.
+
+    Args:
+      folder, key: see :func:`cached_file`.
+      shapes: of the arrays, with ``shape`` and ``dtype``.
+      blocks: yields the next rows of each array.
+    """
+    sizes = [math.prod(one.shape) * np.dtype(one.dtype).itemsize for one in shapes]
+    starts = [0, *itertools.accumulate(-(-size // 64) * 64 for size in sizes)]
+
+    def write(path: Path) -> None:
+        written = starts[:-1]
+        with path.open("r+b") as file:
+            for block in blocks():
+                for index, array in enumerate(block):
+                    file.seek(written[index])
+                    written[index] += file.write(np.ascontiguousarray(array).data)
+            file.truncate(starts[-1])
+
+    path = cached_file(folder, [key, [[*one.shape, np.dtype(one.dtype).str] for one in shapes]], write)
+    return [
+        np.memmap(path, one.dtype, "r", start, one.shape) if size else np.zeros(one.shape, one.dtype)
+        for one, size, start in zip(shapes, sizes, starts[:-1], strict=True)
+    ]
 
 
 def cached_rows(folder: str, key: Any, row_keys: np.ndarray, compute: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:

@@ -8,6 +8,20 @@ from collections.abc import Callable, Iterator
 
 # Work that ends sooner is not mentioned.
 _SILENT_SECONDS = 2.0
+# Between two lines where standard error is not a terminal.
+_LINE_SECONDS = 30.0
+
+
+# The share that is done of what the clock that started last shows.
+_share: list[float] = [0.0]
+
+
+def progress(share: float) -> None:
+    """Tells how much of the work that takes long is done, from 0 to 1; the clock shows it.
+
+    >>> progress(0.5)
+    """
+    _share[0] = share
 
 
 class Clock:
@@ -25,13 +39,16 @@ class Clock:
 
     def _run(self, text: str, say: Callable[[str], None]) -> None:
         began = time.monotonic()
+        progress(0.0)
         if self._stopped.wait(_SILENT_SECONDS):
             return
         if not sys.stderr.isatty():
             say(text)
+            while not self._stopped.wait(_LINE_SECONDS):
+                say(f"{text}: {time.monotonic() - began:.0f} s{_done()}")
             return
         while True:
-            print(f"\r{text}: {time.monotonic() - began:.0f} s", end="", file=sys.stderr, flush=True)
+            print(f"\r{text}: {time.monotonic() - began:.0f} s{_done()} ", end="", file=sys.stderr, flush=True)
             if self._stopped.wait(1.0):
                 # Erases the line.
                 print("\r\033[K", end="", file=sys.stderr, flush=True)
@@ -55,3 +72,7 @@ def clock(text: str, say: Callable[[str], None]) -> Iterator[None]:
         yield
     finally:
         running.stop()
+
+
+def _done() -> str:
+    return f", {_share[0]:.0%}" if _share[0] else ""

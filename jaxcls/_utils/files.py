@@ -133,6 +133,18 @@ def new_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def sha256(path: Path) -> str:
+    """Returns the SHA-256 of a file; of one that has not changed since the last call, without reading it again."""
+    status = path.stat()
+    return _sha256(path.absolute(), status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _sha256(path: Path, *_: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def sha256sums(contents: Mapping[str, bytes]) -> str:
     """Returns what ``sha256sum`` prints for files of these names and contents, sorted by name.
 

@@ -6,6 +6,7 @@ take trees of both.
 
 import dataclasses
 import math
+import mmap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, Self
 
@@ -17,6 +18,8 @@ PyTree = Any
 # Data of fewer bytes is read at once: checked, compared and described exactly, and kept in memory.
 SMALL = 1 << 28
 _BLOCK_BYTES = 1 << 24
+# About how much of a memory-mapped file is in the memory of the process.
+_RESIDENT_BYTES = 1 << 28
 
 
 class Source(Protocol):
@@ -108,14 +111,25 @@ class Rows:
 class Stored:
     """Arrays of one length as a source, such as memory-mapped files."""
 
-    sample = None
+    sample: np.ndarray | None = None
 
     def __init__(self, *columns: np.ndarray):
         # What is taken of a np.memmap would be one as well.
         self._columns = [np.asarray(column) for column in columns]
+        self._maps: list[Any] = [getattr(column, "_mmap", None) for column in columns]
+        self._row_bytes = sum(max(mmap.PAGESIZE, column[:1].nbytes) for column in columns)
+        self._resident = 0
 
     def read(self, rows: np.ndarray) -> Sequence[np.ndarray]:
-        return [np.take(column, rows, axis=0) for column in self._columns]
+        taken = [np.take(column, rows, axis=0) for column in self._columns]
+        # The pages that were read remain in the file cache of the system, not in the memory of this process.
+        self._resident += len(rows) * self._row_bytes
+        if self._resident > _RESIDENT_BYTES:
+            self._resident = 0
+            for one in self._maps:
+                if one is not None and hasattr(mmap, "MADV_DONTNEED"):
+                    one.madvise(mmap.MADV_DONTNEED)
+        return taken
 
 
 def columns(source: Source, *shapes: Any, count: int) -> tuple[Rows, ...]:
@@ -152,9 +166,11 @@ def select(tree: PyTree, rows: Any) -> PyTree:
     """Returns these rows of each leaf, by integers or by a mask: of an array a copy, of :class:`Rows` a view."""
     if tree is None or isinstance(tree, tuple):
         return tree and tuple(select(part, rows) for part in tree)
+    if hasattr(tree, "select"):  # Rows, or a table on disk
+        return tree.select(rows)
     if isinstance(tree, Mapping):  # in the order of its names, which jax.tree.map does not keep
         return {name: select(part, rows) for name, part in tree.items()}
-    return tree.select(rows) if isinstance(tree, Rows) else tree[rows]
+    return tree[rows]
 
 
 def in_memory(tree: PyTree) -> PyTree:

@@ -149,7 +149,7 @@ def from_package(dataset: Dataset, files: Iterable[Path], note: str) -> Dataset:
 
 def checksums(paths: Iterable[Path]) -> dict[str, str]:
     """Returns file name -> SHA-256 of the content, for the record of a run."""
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+    return {path.name: files.sha256(path) for path in paths}
 
 
 def fetch(name: str, urls: Mapping[str, str], registered: Mapping[str, Any]) -> tuple[Path, dict[str, Path]]:

@@ -14,6 +14,7 @@ from jaxcls.data import sources, splits
 from jaxcls.data.dataset import Dataset, Provenance, Split, Unlabeled
 from jaxcls.data.formats import tables
 from jaxcls.data.formats.columns import PLAIN_NUMBER, composed, is_missing
+from jaxcls.data.formats.stored_tables import StoredTable, all_distinct, distinct
 
 Columns = Mapping[str, np.ndarray]
 
@@ -233,8 +234,9 @@ def row_ids(columns: Columns, id_column: str | None, where: str | Path) -> np.nd
         count = len(next(iter(columns.values())))
         return np.array([str(number) for number in range(1, count + 1)], object)
     tables.require(columns, id_column, where)
-    check_unique(columns[id_column], id_column, where)
-    return columns[id_column]
+    if "" in columns[id_column] or not all_distinct(columns[id_column]):
+        check_unique(columns[id_column], id_column, where)
+    return np.asarray(columns[id_column])
 
 
 def check_unique(ids: np.ndarray, id_column: str, where: str | Path) -> None:
@@ -317,7 +319,8 @@ def load(
     table = file.columns
     for column in columns.drop:
         tables.require(table, column, data)
-    row_ids(table, columns.id, data)
+    if columns.id is not None:
+        row_ids(table, columns.id, data)
     labels = infer_labels(table, columns.label, data, missing=True)
     inputs = _inputs(table, columns, data)
     train, notes = _labeled(Split(inputs, labels.values, sample_weights(table, columns.weight, data)))
@@ -373,7 +376,7 @@ def _read(path: Path, columns: TableColumns, text: Collection[str] = ()) -> tupl
     if columns.text is not None and not columns.label:
         others = [name for name in file.columns if name.lower() not in ("", "id") and name not in columns.roles()]
         columns = dataclasses.replace(columns, label=tuple(others))
-    if columns.id is None and "" in file.columns and len(set(file.columns[""])) == len(file.columns[""]):
+    if columns.id is None and "" in file.columns and all_distinct(file.columns[""]):
         columns = dataclasses.replace(columns, id="")
     return file, columns
 
@@ -393,7 +396,8 @@ def _inputs(table: Columns, columns: TableColumns, where: Path, like: Any = None
     if columns.text is not None:
         tables.require(table, columns.text, where)
         return table[columns.text]
-    features = {name: column for name, column in table.items() if name and name not in roles}
+    names = [name for name in table if name and name not in roles]
+    features = table.only(names) if isinstance(table, StoredTable) else {name: table[name] for name in names}
     if not features:
         raise InputError(f"{where}: has no feature columns besides the label, weight, id and dropped columns.")
     for name in like or ():
@@ -408,7 +412,7 @@ def _distinct_words(
     tables.require(columns, name, where)
     if len(columns[name]) == 0:
         raise InputError(f"{where} has no rows.")
-    values, indices = np.unique(columns[name], return_inverse=True)
+    values, indices = distinct(columns[name])
     words = ["" if is_missing(word) or word in ("inf", "-inf") else word for word in map(_word, values)]
     absent = np.array([not word for word in words])[indices]
     if not missing or absent.all():

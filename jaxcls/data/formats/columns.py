@@ -231,7 +231,8 @@ def unfamiliar(table: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]
     words = dict.fromkeys(record["categories"], "words that training rows do not have")
     lines = []
     for name, what in {**numeric, **dates, **words}.items():
-        values = column if isinstance(column := columns.get(name, ()), np.ndarray) else np.array(column, object)
+        column = columns.get(name, ())
+        values = np.asarray(column) if hasattr(column, "dtype") else np.array(column, object)
         if name in numeric:
             is_spelled = values.dtype == object
             values = values[np.isnan(to_numbers(values, record["decimal"])) if is_spelled else np.isinf(values)]

@@ -4,7 +4,9 @@ A value of a CSV file that contains a separator, a quote or a newline is enclose
 """
 
 import collections
+import contextlib
 import csv
+import functools
 import gzip
 import io
 import itertools
@@ -15,28 +17,34 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxcls._utils import files
+from jaxcls._utils.array_cache import cached_file
+from jaxcls._utils.clock import progress
 from jaxcls._utils.errors import InputError, did_you_mean, listed
 from jaxcls.data.formats import columns as column_values
-from jaxcls.data.formats import reading
+from jaxcls.data.formats import reading, stored_tables
 
 Table = dict[str, np.ndarray]
 
 _SPECIAL = re.compile('[",\r\n]')
-# How pandas calls an index without a name in Parquet files.
-_INDEX = "__index_level_0__"
+# From this size on, the columns of a file are read when they are used.
+LARGE_BYTES = 1 << 26
+# The bytes of a CSV file that are parsed at a time. A row has to fit.
+_BLOCK_BYTES = 1 << 24
 
 
 class TableFile(NamedTuple):
     """A table as it was read.
 
     Attributes:
-      columns: name -> values (N,), in the order of the file. A column of numbers is float64, with NaN where one is
-        missing; any other holds str objects, with '' where a value is missing.
+      columns: name -> values (N,), in the order of the file; a
+        :class:`jaxcls.data.formats.stored_tables.StoredTable` if it is large. A column of numbers is float64, with NaN
+        where one is missing; any other holds str objects, with '' where a value is missing.
       separator: of the values; '' in a Parquet or Feather file.
       decimal: the decimal sign of its numbers.
     """
 
-    columns: Table
+    columns: Mapping[str, Any]
     separator: str
     decimal: str
 
@@ -50,7 +58,7 @@ def read_csv(path: Path, *, required: Sequence[str] = (), text: Collection[str] 
     >>> read_csv(path)
     {'name': array(['apple, red', 'pear'], dtype=object), 'weight': array([0.2, nan])}
     """
-    table = read(path, text=text, decimal=".").columns
+    table = {**read(path, text=text, decimal=".", in_memory=True).columns}
     for name in required:
         require(table, name, path)
     return table
@@ -62,8 +70,12 @@ def read(
     text: Collection[str] = (),
     separator: str | None = None,
     decimal: str | None = None,
+    in_memory: bool = False,
 ) -> TableFile:
     """Reads a CSV file, plain or gzipped, or a Parquet or Feather file, recognized by their content.
+
+    The columns of a large CSV or Parquet file are read when they are used; CSV is converted to Parquet in the cache
+    directory.
 
     Args:
       path: the file. The first line of a CSV file holds the column names. Empty lines are skipped, and so is an empty
@@ -71,6 +83,7 @@ def read(
       text: columns to read as text whatever they hold, such as ids; they may be missing.
       separator: of the values of a CSV file; found if None.
       decimal: the decimal sign; found if None, where commas do not separate the values.
+      in_memory: whether to read all columns of a large file now.
 
     Raises:
       InputError: the file cannot be read, is empty or in no encoding that :func:`columns.as_utf8` knows, a row (it is
@@ -78,9 +91,13 @@ def read(
     """
     import pyarrow
 
-    with reading.opened(path) as file:
-        content = file.read()
     try:
+        with reading.opened(path) as file:
+            is_large = path.stat().st_size >= LARGE_BYTES
+            stored = _stored(path, text, separator, decimal) if is_large and not in_memory else None
+            if stored is not None:
+                return TableFile(stored, stored.separator, stored.decimal)
+            content = file.read()
         if content.startswith((b"PAR1", b"ARROW1", b"FEA1")):
             table, separator = _typed_columns(path, content), ""
         else:
@@ -97,12 +114,129 @@ def read(
     for name in [*table]:
         # What was converted is freed.
         column = table.pop(name)
-        numeric = None if name in text else _as_numbers(column, decimal)
-        columns[name] = _as_words(column) if numeric is None else numeric
+        numeric = None if name in text else stored_tables.as_numbers(column, decimal)
+        columns[name] = stored_tables.as_words(column) if numeric is None else numeric
     # Otherwise, PyArrow keeps what a large file took for the next one.
     del table
     pyarrow.default_memory_pool().release_unused()
     return TableFile(columns, separator, decimal)
+
+
+def _stored(
+    path: Path, text: Collection[str], separator: str | None, decimal: str | None
+) -> stored_tables.StoredTable | None:
+    """Returns a table whose columns are read when they are used; None of a file of another format or encoding."""
+    import pyarrow
+
+    with reading.opened(path) as file:
+        head = file.read(_BLOCK_BYTES)
+    if head.startswith(b"PAR1"):
+        return stored_tables.open_parquet(path, text, decimal)
+    begin = head[: head.rfind(b"\n") + 1]
+    try:
+        begin.decode()
+    except UnicodeDecodeError:
+        return None
+    if begin.startswith((b"ARROW1", b"FEA1")) or b"\0" in begin[:2] or not begin.strip():
+        return None
+    content, separator = column_values.as_utf8(path, begin, separator)
+    key = ["1", files.sha256(path), separator, decimal, sorted(text)]
+    write = functools.partial(_convert, path, content + head[len(begin) :], len(head), text, separator, decimal)
+    try:
+        converted = cached_file("tables", key, write)
+    except (pyarrow.ArrowInvalid, csv.Error) as error:
+        if "UTF8" in str(error):
+            return None
+        raise InputError(f"{path}: cannot be read as CSV: {error}. Is a quote not closed, or a separator?") from error
+    return stored_tables.open_parquet(converted, text, decimal, separator, path)
+
+
+def _convert(
+    path: Path, head: bytes, start: int, text: Collection[str], separator: str, decimal: str | None, target: Path
+) -> None:
+    """Converts a CSV file to Parquet, a few rows at a time.
+
+    Args:
+      head: replaces the first `start` bytes.
+      target: the file to write.
+    """
+    import pyarrow
+    from pyarrow import compute, parquet
+    from pyarrow import csv as arrow_csv
+
+    names = _column_names(path, head, separator)
+    kept = names[:-1] if len(names) > 1 and not names[-1] else names
+    if "" in kept[1:]:
+        raise _unnamed(path, kept.index("", 1))
+    words: set[str] = set()
+    strays = {""}
+    # A column of numbers may turn out to be none in a later block; then all is converted again.
+    while strays:
+        strays = set()
+        with contextlib.ExitStack() as stack:
+            file = stack.enter_context(reading.opened(path))
+            file.seek(start)
+            joined = _Joined(head, file)
+            batches = arrow_csv.open_csv(
+                pyarrow.PythonFile(joined, mode="r"),
+                read_options=arrow_csv.ReadOptions(block_size=_BLOCK_BYTES),
+                parse_options=arrow_csv.ParseOptions(delimiter=separator, newlines_in_values=True),
+                convert_options=arrow_csv.ConvertOptions(column_types=dict.fromkeys(names, pyarrow.string())),
+            )
+            writer = None
+            for batch in batches:
+                if kept != names and compute.any(compute.not_equal(batch.column(len(kept)), "")).as_py():
+                    raise _unnamed(path, len(kept))
+                columns = dict(zip(kept, batch.columns, strict=False))
+                if decimal is None:
+                    decimal = "," if separator != "," and _has_decimal_commas(columns.values()) else "."
+                numbers = {
+                    name: stored_tables.as_numbers(column, decimal)
+                    for name, column in columns.items()
+                    if name not in words and column_values.composed(name) not in text
+                }
+                new = {name for name, column in numbers.items() if column is None}
+                if writer is None and not strays:
+                    words |= new
+                else:
+                    strays |= new
+                joined.report(path.stat().st_size)
+                if strays:
+                    continue
+                columns |= {name: pyarrow.array(column) for name, column in numbers.items() if column is not None}
+                converted = pyarrow.table(columns).replace_schema_metadata({"decimal": decimal})
+                if writer is None:
+                    options = {"use_dictionary": sorted(columns.keys() - numbers.keys() | new) or False}
+                    writer = stack.enter_context(parquet.ParquetWriter(target, converted.schema, **options))
+                writer.write_table(converted)
+            if joined.quotes % 2:
+                raise pyarrow.ArrowInvalid("a quote is not closed")
+            words |= strays
+
+
+def _unnamed(path: Path, index: int) -> InputError:
+    return InputError(f"{path}: column {index + 1} has no name in the first line. Name it.")
+
+
+class _Joined:
+    """A file with another beginning, which counts its quotes."""
+
+    closed = False
+
+    def __init__(self, head: bytes, rest: reading.Reader):
+        self._head, self._rest, self.quotes, self._read = io.BytesIO(head), rest, 0, 0
+
+    def read(self, size: int) -> bytes:
+        content = self._head.read(size) or self._rest.read(size)
+        self.quotes += content.count(b'"')
+        self._read += len(content)
+        return content
+
+    def report(self, size: int) -> None:
+        progress(min(1.0, self._read / size))
+
+    def close(self) -> None:
+        pass
 
 
 def _csv_columns(path: Path, content: bytes, separator: str | None) -> tuple[dict[str, Any], str]:
@@ -120,8 +254,7 @@ def _csv_columns(path: Path, content: bytes, separator: str | None) -> tuple[dic
         names = _column_names(path, content, separator)
         table = arrow_csv.read_csv(
             pyarrow.BufferReader(content),
-            # A row has to fit into a block.
-            read_options=arrow_csv.ReadOptions(block_size=1 << 24),
+            read_options=arrow_csv.ReadOptions(block_size=_BLOCK_BYTES),
             parse_options=arrow_csv.ParseOptions(delimiter=separator, newlines_in_values=True),
             # All as text: PyArrow would guess a column's type from its first block, and fail at the second.
             convert_options=arrow_csv.ConvertOptions(column_types=dict.fromkeys(names, pyarrow.string())),
@@ -138,14 +271,14 @@ def _csv_columns(path: Path, content: bytes, separator: str | None) -> tuple[dic
         names.pop()
         table = table.remove_column(len(names))
     if "" in names[1:]:
-        raise InputError(f"{path}: column {names.index('', 1) + 1} has no name in the first line. Name it.")
+        raise _unnamed(path, names.index("", 1))
     return dict(zip(names, table.columns, strict=True)), separator
 
 
 def _typed_columns(path: Path, content: bytes) -> dict[str, Any]:
     """Reads the columns of a Parquet or Feather file; what is no number becomes text, spelled as pandas does in CSV."""
     import pyarrow
-    from pyarrow import compute, dataset, feather, parquet
+    from pyarrow import dataset, feather, parquet
 
     source = pyarrow.BufferReader(content)
     is_parquet = content.startswith(b"PAR1")
@@ -153,27 +286,14 @@ def _typed_columns(path: Path, content: bytes) -> dict[str, Any]:
     if not content.startswith(b"FEA1"):
         rows = (dataset.ParquetFileFormat() if is_parquet else dataset.IpcFileFormat()).make_fragment(source)
         for field in rows.physical_schema:
-            if pyarrow.types.is_nested(field.type) or pyarrow.types.is_binary(field.type):
-                raise InputError(f"{path}: column {field.name!r} holds {field.type}; store numbers, words or dates.")
-        # Of a few bytes, a damaged or hostile file may make any number of rows.
-        if rows.count_rows() * len(rows.physical_schema) > max(reading.MAX_RATIO * len(content), 1 << 26):
-            raise InputError(f"{path}: unpacks to more than real data does. Do not trust this file.")
+            stored_tables.check_type(path, field)
+        stored_tables.check_rows(path, rows.count_rows(), len(rows.physical_schema), len(content))
     table = parquet.read_table(source) if is_parquet else feather.read_table(source)
     table.validate(full=True)
     if not table.num_rows:
         raise InputError(f"{path}: holds column names, but no rows.")
-    typed = {}
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        if pyarrow.types.is_dictionary(column.type):
-            column = column.cast(column.type.value_type)
-        if pyarrow.types.is_boolean(column.type):
-            column = compute.if_else(column, "True", "False")
-        is_number = pyarrow.types.is_integer(column.type) or pyarrow.types.is_floating(column.type)
-        if not is_number:
-            is_decimal = pyarrow.types.is_decimal(column.type)
-            column = column.cast(pyarrow.float64() if is_decimal else pyarrow.string())
-        typed["" if name == _INDEX else name] = column
-    return typed
+    columns = zip(table.column_names, table.columns, strict=True)
+    return {"" if name == stored_tables.INDEX else name: stored_tables.typed(column) for name, column in columns}
 
 
 def require(columns: Collection[str], name: str, path: Path | str) -> None:
@@ -207,7 +327,7 @@ def numbers(table: Mapping[str, np.ndarray], name: str, path: Path | str, *, mis
     jaxcls._utils.errors.InputError: fruit.csv: row 2 of column 'weight' is 'heavy', which is not a finite number.
     """
     require(table, name, path)
-    column = table[name]
+    column = np.asarray(table[name])
     if column.dtype == object:
         # A word that is not a number becomes NaN too.
         values, absent = column_values.to_numbers(column, "."), np.isin(column, column_values.MISSING)
@@ -276,34 +396,6 @@ def _has_decimal_commas(table: Collection[Any]) -> bool:
         return sum(compute.sum(match).as_py() or 0 for match in matches)
 
     return count(",") > count(r"\.")
-
-
-def _as_numbers(column: Any, decimal: str) -> np.ndarray | None:
-    """The column as float64, or None if it holds anything else than numbers and missing ones."""
-    import pyarrow
-    from pyarrow import compute
-
-    if pyarrow.types.is_string(column.type):
-        words = compute.utf8_trim_whitespace(column)
-        if decimal == ",":
-            # A point groups thousands, or not: columns.number knows.
-            if compute.any(compute.match_substring(words, ".")).as_py():
-                return None
-            words = compute.replace_substring(words, ",", ".")
-        column = compute.if_else(compute.is_in(words, value_set=pyarrow.array(column_values.MISSING)), None, words)
-    try:
-        return column.cast(pyarrow.float64(), safe=False).to_numpy()
-    except pyarrow.ArrowInvalid:
-        return None
-
-
-def _as_words(column: Any) -> np.ndarray:
-    import pyarrow
-    from pyarrow import compute
-
-    if pyarrow.types.is_floating(column.type):
-        return np.array([column_values.as_word(value) for value in column.to_pylist()], object)
-    return compute.fill_null(column.cast(pyarrow.string()), "").to_numpy()
 
 
 def _check_rows(path: Path, content: bytes, separator: str) -> None:

@@ -9,8 +9,9 @@ number becomes the mean, with a flag.
 import collections
 import dataclasses
 import itertools
+import json
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 import jax
@@ -18,13 +19,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcls._utils import schemas
+from jaxcls._utils.array_cache import cached, cached_blocks
 from jaxcls._utils.errors import InputError
 from jaxcls._utils.text_table import text_table
+from jaxcls.data import rows as data_rows
 from jaxcls.data.batching import Buckets
 from jaxcls.data.formats import columns
+from jaxcls.data.formats.stored_tables import StoredTable
 from jaxcls.data.formats.tables import require
 
-Columns = Mapping[str, np.ndarray]
+# The columns are arrays, or those of a StoredTable.
+Columns = Mapping[str, Any]
 
 _SCHEMA = {
     "decimal": str,
@@ -39,6 +44,8 @@ _WHERE = "the table"
 _HUGE = 1e100
 # A column with this share of numbers, or of dates, is one; what else it holds counts as missing.
 _MOST = 0.9
+# Of more rows, a sample is fitted: its means and quantiles differ from those of all by a thousandth of a deviation.
+_MOST_ROWS = 1 << 20
 # A category has at most this many words, and a text column this many n-grams.
 _MAX_WORDS, _MAX_NGRAMS = 1000, 500
 _IDS = re.compile(r"(?i:(.*[ _.-])?(id|uuid|index)|unnamed: \d+|row[ _.]?(names?|n[ro]|number))|.*[a-z]I[dD]")
@@ -97,7 +104,7 @@ class TablePreprocessor:
 
     buckets: Buckets | None = dataclasses.field(default=None, init=False, repr=False)
 
-    def transform(self, inputs: Columns) -> dict[str, np.ndarray]:
+    def transform(self, inputs: Columns) -> dict[str, Any]:
         """Encodes columns (N,) as :func:`jaxcls.data.formats.columns.encode` says.
 
         Raises:
@@ -109,7 +116,19 @@ class TablePreprocessor:
         {'numeric': [[0.0], [0.0]], 'missing': [[0], [1]], 'categories': [[0], [2]]}
         """
         self._check(inputs)
-        return columns.encode(inputs, self.as_record())
+        record = self.as_record()
+        if not isinstance(inputs, StoredTable):
+            return columns.encode(inputs, record)
+        shapes = self.shapes(inputs.num_rows)
+        key = ["1", inputs.key(), record]
+
+        def encoded() -> Iterator[Any]:
+            return (columns.encode(block, record).values() for block in inputs.blocks())
+
+        arrays = cached_blocks("encoded", key, [*shapes.values()], encoded)
+        stored = data_rows.Stored(*arrays)
+        columns_of = data_rows.columns(stored, *(array[0] for array in arrays), count=inputs.num_rows)
+        return dict(zip(shapes, columns_of, strict=True))
 
     def _check(self, inputs: Columns) -> None:
         parts = {columns.date_column(name, part) for name in self.dates for part in columns.DATE_PARTS}
@@ -132,7 +151,7 @@ class TablePreprocessor:
         (('r', None, None), True)
         """
         self._check(inputs)
-        table = {columns.composed(name): column for name, column in inputs.items()}
+        table = {columns.composed(name): np.asarray(column) for name, column in _sampled(inputs).items()}
         for name, format in self.dates.items():
             table |= columns.date_parts(table[name], name, format)
         num_bins = _num_bins(table)
@@ -153,7 +172,7 @@ class TablePreprocessor:
 
     def unfamiliar(self, inputs: Columns) -> list[str]:
         """Says which columns hold other values than training rows, one line each."""
-        return columns.unfamiliar(inputs, self.as_record())
+        return columns.unfamiliar(_sampled(inputs), self.as_record())
 
     def shapes(self, count: Any) -> dict[str, jax.ShapeDtypeStruct]:
         return {
@@ -249,10 +268,43 @@ def fit(table: Columns, *, decimal: str = ".") -> TablePreprocessor:
     """
     if not table:
         raise InputError("the table has no feature columns.")
+    if isinstance(table, StoredTable):
+        return _fit_stored(table, decimal)
+    return _fit(table, decimal)
+
+
+def _fit_stored(table: StoredTable, decimal: str) -> TablePreprocessor:
+    """Fits to a large table, unless that was done before."""
+
+    def compute() -> list[np.ndarray]:
+        fitted = _fit(table, decimal)
+        return [np.frombuffer(json.dumps([fitted.as_record(), fitted.types]).encode(), np.uint8)]
+
+    (content,) = cached("fitted", ["1", table.key(), decimal, _MOST_ROWS], compute)
+    record, types = json.loads(content.tobytes())
+    return dataclasses.replace(TablePreprocessor.from_record(record), types=tuple(map(tuple, types)))
+
+
+def _sampled(table: Columns) -> Columns:
+    """Of many rows, some that are spread over all, always the same ones."""
+    count = len(next(iter(table.values())))
+    if count <= _MOST_ROWS:
+        return table
+    # One of each stretch, at random: every n-th could be like no other.
+    limits = np.linspace(0, count, _MOST_ROWS + 1).astype(np.int64)
+    offsets = np.random.PCG64(0).random_raw(_MOST_ROWS) % np.diff(limits).astype(np.uint64)
+    chosen: Columns = data_rows.select(table, limits[:-1] + offsets.astype(np.int64))
+    return chosen
+
+
+def _fit(table: Columns, decimal: str) -> TablePreprocessor:
+    table = _sampled(table)
     num_bins = _num_bins(table)
     numeric: list[NumericColumn] = []
     categories, dates, texts, types = [], {}, {}, []
     for name, column in table.items():
+        # A column of a large table is read here.
+        column = np.asarray(column)
         type_, fitted, why = _recognized(name, column, decimal)
         match type_:
             case "number":
