@@ -22,7 +22,7 @@ from jaxcls._utils.errors import InputError
 ROW_KEY = np.dtype("S16")
 
 # The most files of :func:`cached_file` in a folder.
-_KEPT = 12
+_MOST_FILES = 12
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def cached(folder: str, key: Any, compute: Callable[[], Sequence[np.ndarray]]) -
 def cached_file(folder: str, key: Any, write: Callable[[Path], None]) -> Path:
     """Returns a file that ``write`` has written, now or before; its name ends in its SHA-256, which is verified.
 
-    It is meant to be mapped into memory, and large: those that were used last remain, up to ``_KEPT`` of a folder.
+    It is meant to be mapped into memory, and large: those that were used last remain, up to ``_MOST_FILES`` of a folder.
 
     Args:
       folder: in the cache directory.
@@ -71,7 +71,7 @@ def cached_file(folder: str, key: Any, write: Callable[[Path], None]) -> Path:
     try:
         where.mkdir(parents=True, exist_ok=True)
         # What is deleted while it is mapped remains for who mapped it.
-        for file in sorted(where.iterdir(), key=lambda file: -file.stat().st_mtime)[_KEPT - 1 :]:
+        for file in sorted(where.iterdir(), key=lambda file: -file.stat().st_mtime)[_MOST_FILES - 1 :]:
             file.unlink(missing_ok=True)
         with tempfile.NamedTemporaryFile(dir=where, prefix=f".{name[:8]}-", delete=False) as temporary:
             path = Path(temporary.name)

@@ -41,7 +41,7 @@ class Source(Protocol):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Rows:
-    """A column of a source, all rows or some, which takes the place of an array; nothing is read before it is indexed.
+    """A column of a source, all rows or some, in place of an array; nothing is read before it is indexed.
 
     Attributes:
       source: of all rows.

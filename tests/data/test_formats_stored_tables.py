@@ -60,13 +60,13 @@ def test_columns_hold_the_same_values_as_in_memory(on_disk, tmp_path, name):
     assert stored[1:] == read[1:]
     rows = np.flatnonzero(np.arange(ROWS) % 3)
     for name, column in read.columns.items():
-        found = stored.columns[name]
-        assert (found.dtype, len(found)) == (column.dtype, ROWS)
-        np.testing.assert_array_equal(np.asarray(found), column)
-        np.testing.assert_array_equal(np.asarray(found.select(rows)), column[rows])
+        stored_column = stored.columns[name]
+        assert (stored_column.dtype, len(stored_column)) == (column.dtype, ROWS)
+        np.testing.assert_array_equal(np.asarray(stored_column), column)
+        np.testing.assert_array_equal(np.asarray(stored_column.select(rows)), column[rows])
         if column.dtype == object:
-            assert stored_tables.all_distinct(found) == stored_tables.all_distinct(column)
-        for mine, others in zip(stored_tables.distinct(found), stored_tables.distinct(column), strict=True):
+            assert stored_tables.all_distinct(stored_column) == stored_tables.all_distinct(column)
+        for mine, others in zip(stored_tables.distinct(stored_column), stored_tables.distinct(column), strict=True):
             np.testing.assert_array_equal(mine, others)
 
 

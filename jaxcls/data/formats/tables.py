@@ -165,9 +165,9 @@ def _convert(
     from pyarrow import csv as arrow_csv
 
     names = _column_names(path, head, separator)
-    kept = names[:-1] if len(names) > 1 and not names[-1] else names
-    if "" in kept[1:]:
-        raise _unnamed(path, kept.index("", 1))
+    named = names[:-1] if len(names) > 1 and not names[-1] else names
+    if "" in named[1:]:
+        raise _unnamed(path, named.index("", 1))
     words: set[str] = set()
     strays = {""}
     # A column of numbers may turn out to be none in a later block; then all is converted again.
@@ -185,9 +185,9 @@ def _convert(
             )
             writer = None
             for batch in batches:
-                if kept != names and compute.any(compute.not_equal(batch.column(len(kept)), "")).as_py():
-                    raise _unnamed(path, len(kept))
-                columns = dict(zip(kept, batch.columns, strict=False))
+                if named != names and compute.any(compute.not_equal(batch.column(len(named)), "")).as_py():
+                    raise _unnamed(path, len(named))
+                columns = dict(zip(named, batch.columns, strict=False))
                 if decimal is None:
                     decimal = "," if separator != "," and _has_decimal_commas(columns.values()) else "."
                 numbers = {
