@@ -52,7 +52,7 @@ def cached(folder: str, key: Any, compute: Callable[[], Sequence[np.ndarray]]) -
 def cached_file(folder: str, key: Any, write: Callable[[Path], None]) -> Path:
     """Returns a file that ``write`` has written, now or before; its name ends in its SHA-256, which is verified.
 
-    It is meant to be mapped into memory, and large: those that were used last remain, up to ``_MOST_FILES`` of a folder.
+    It is meant to be mapped into memory, and large: of a folder, those that were used last remain.
 
     Args:
       folder: in the cache directory.
