@@ -4,9 +4,10 @@
 """
 
 import contextlib
+import contextvars
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -100,7 +101,8 @@ class Experiment:
           constants: leaves in place of the model's own; see :func:`jaxcls.training.steps.initial_constants`.
         """
         ranges.check({"seed": seed})
-        return self._init(np.uint32(seed), **({"constants": constants} if constants else {}))
+        init = self._init_on(shardings()[0])
+        return init(np.uint32(seed), **({"constants": constants} if constants else {}))
 
     @functools.cached_property
     def step(self) -> TrainStep:
@@ -434,11 +436,17 @@ class Experiment:
             return functools.partial(_EPOCH_ORDER, count=len(data))
         return functools.partial(_BUCKETED_ORDER, buckets=self.buckets.indices(data.inputs), batch_size=batch_size)
 
+    def make_steps(self) -> None:
+        """Makes what is compiled, so that threads that train at the same time share it."""
+        for name in ("train_chunk", "prediction_step", "_evaluation_step", "_init_on"):
+            getattr(self, name)
+
     @functools.cached_property
     def state_shapes(self) -> TrainState:
         """The shapes and types of a state."""
         # Not traced by another function, which does not take compiler options.
-        return self._init.func.eval_shape(np.uint32(0), **self._init.keywords)
+        init = self._init_on(shardings()[0])
+        return init.func.eval_shape(np.uint32(0), **init.keywords)
 
     @functools.cached_property
     def constant_leaves(self) -> frozenset[str]:
@@ -450,14 +458,20 @@ class Experiment:
         return frozenset(f".model_state{jax.tree_util.keystr(path)}" for path in frozen)
 
     @functools.cached_property
-    def _init(self) -> Any:
-        # The seed is an argument, so that one compiled program serves all seeds.
-        init = jax.jit(
-            functools.partial(steps.init_state, self.model, self.optimizer),
-            out_shardings=shardings()[0],
-            compiler_options=_INIT_OPTIONS if jax.default_backend() == "cpu" else None,
-        )
-        return functools.partial(init, constants=steps.initial_constants(self.model))
+    def _init_on(self) -> Callable[[jax.sharding.Sharding], Any]:
+        constants = steps.initial_constants(self.model)
+
+        @functools.cache
+        def init_on(sharding: jax.sharding.Sharding) -> Any:
+            # The seed is an argument, so that one compiled program serves all seeds.
+            init = jax.jit(
+                functools.partial(steps.init_state, self.model, self.optimizer),
+                out_shardings=sharding,
+                compiler_options=_INIT_OPTIONS if jax.default_backend() == "cpu" else None,
+            )
+            return functools.partial(init, constants=constants)
+
+        return init_on
 
     @functools.cached_property
     def _features_step(self) -> Callable[..., jax.Array]:
@@ -553,23 +567,43 @@ class Experiment:
             print(f"warning: {message}")
 
 
+# Of a thread that trains a member of a population; others use all devices.
+_DEVICES: contextvars.ContextVar[Sequence[jax.Device] | None] = contextvars.ContextVar("devices", default=None)
+
+
+def devices() -> Sequence[jax.Device]:
+    """Returns the devices that share a batch: all, or those of :func:`on_devices`."""
+    return _DEVICES.get() or jax.devices()
+
+
+@contextlib.contextmanager
+def on_devices(chosen: Sequence[jax.Device] | None) -> Iterator[None]:
+    """Trains and evaluates on these devices in this thread, so that others can use the rest; None is all."""
+    token = _DEVICES.set(chosen)
+    try:
+        yield
+    finally:
+        _DEVICES.reset(token)
+
+
 def shardings() -> tuple[jax.sharding.NamedSharding, jax.sharding.NamedSharding]:
     """Returns the sharding of an array that is whole on every device, and of one split along its first axis."""
-    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    axis = jax.sharding.AxisType.Auto
+    mesh = jax.make_mesh((len(devices()),), ("data",), axis_types=(axis,), devices=devices())
     spec = jax.sharding.PartitionSpec
     return jax.sharding.NamedSharding(mesh, spec()), jax.sharding.NamedSharding(mesh, spec("data"))
 
 
 def _rounded_up(batch_size: int) -> int:
     """Returns the next size of a batch that the devices can share equally."""
-    return -(-batch_size // jax.device_count()) * jax.device_count()
+    return -(-batch_size // len(devices())) * len(devices())
 
 
 def check_batch_size(batch_size: int, name: str) -> None:
     """Refuses a batch that the devices cannot share equally; ``name`` is the user's name for it."""
     if batch_size != _rounded_up(batch_size):
         raise InputError(
-            f"{name} {batch_size} cannot be split over {jax.device_count()} devices; give {_rounded_up(batch_size)}."
+            f"{name} {batch_size} cannot be split over {len(devices())} devices; give {_rounded_up(batch_size)}."
         )
 
 

@@ -21,7 +21,7 @@ from jaxcls.training import memory
 from jaxcls.training.debugging import StepSaver
 from jaxcls.training.experiment import Experiment, shardings
 from jaxcls.training.objective import loss_of_sums
-from jaxcls.training.steps import StepMetrics, TrainState
+from jaxcls.training.steps import StepMetrics, TrainState, TrainStep
 
 Say = Callable[[str], None]
 
@@ -109,7 +109,7 @@ def chunks(
       say: takes a line if the examples stay on the host.
     """
     replicated, sharded = shardings()
-    on_host = data_on == "host" or (data_on == "auto" and not memory.fits(data, jax.local_devices()))
+    on_host = data_on == "host" or (data_on == "auto" and not memory.fits(data, [*replicated.addressable_devices]))
     if on_host:
         say("the training examples stay on the host, and batches are sent to the device ahead of their use")
     step_size = experiment.step_size(batch_size)
@@ -186,6 +186,7 @@ def train(
     callbacks: Sequence[Callback] = (),
     debug: Path | None = None,
     history: Sequence[dict[str, Any]] = (),
+    train_chunk: TrainStep | None = None,
     say: Say = print,
     stop: Callable[[], bool] = lambda: False,
 ) -> tuple[TrainState, History]:
@@ -200,6 +201,7 @@ def train(
       debug: a folder for the last of too many non-finite steps; without one, only an experiment that runs eagerly
         saves such steps.
       history: of an earlier run whose weights the state has.
+      train_chunk: in place of that of the experiment.
       say: takes lines for the user.
       stop: polled between dispatches; training saves and stops when it returns True.
 
@@ -216,7 +218,8 @@ def train(
     batches = chunks(experiment, data, config.batch_size, data_on=config.data_on, say=say)
     steps, length = batches.steps, batches.length
     saver = StepSaver(experiment, debug or Path("debug"), data, experiment.step_size(config.batch_size))
-    train_chunk = saver.train_chunk if experiment.run_eagerly else experiment.train_chunk
+    if train_chunk is None:
+        train_chunk = saver.train_chunk if experiment.run_eagerly else experiment.train_chunk
     progress, earlier = Progress(History(history)), len(history)
     compiled = False
     # A state that was trained before continues with the orders of later epochs.

@@ -42,22 +42,23 @@ def compile_checked(
     if lower is None:
         return
     # The members of a population share a chunk, and to lower it again takes as long as many of their steps.
-    shapes = str(jax.tree.map(jax.typeof, (state, batches)))
+    devices = sorted(state.step.sharding.addressable_devices, key=lambda device: device.id)
+    shapes = f"{devices} {jax.tree.map(jax.typeof, (state, batches))}"
     checked = _CHECKED.setdefault(train_chunk, set())
     if shapes in checked:
         return
     began = time.monotonic()
     lowered = lower(state, batches)
     on_compile(_COMPILING_PER_LOWERING * (time.monotonic() - began))
-    there, needed = free(jax.local_devices()), _needed(lowered)
+    there, needed = free(devices), needed_by(lowered)
     if there is None or needed is None or needed <= there:
         checked.add(shapes)
         return
-    batch_size, devices, factor = batches.mask.shape[1] // micro_batches, jax.device_count(), 2
+    batch_size, sharing, factor = batches.mask.shape[1] // micro_batches, len(state.step.sharding.device_set), 2
     advice = "No smaller batch fits: give a smaller --model, or --remat, which keeps less of it for the gradient."
-    while (smaller := batch_size // factor // devices * devices) > 0:
+    while (smaller := batch_size // factor // sharing * sharing) > 0:
         fewer = jax.tree.map(functools.partial(_resized, batch_size=smaller * micro_batches), batches)
-        if (_needed(lower(state, fewer)) or 0) <= there:
+        if (needed_by(lower(state, fewer)) or 0) <= there:
             advice = (
                 f"--batch-size {smaller} fits; with --gradient-accumulation-steps {factor * micro_batches} an update "
                 "is of as many examples."
@@ -66,7 +67,7 @@ def compile_checked(
         factor *= 2
     raise InputError(
         f"--batch-size {batch_size}: the compiled steps need {needed / 1e9:,.3f} GB more than what is there, and "
-        f"{jax.devices()[0].device_kind} has {there / 1e9:,.3f} GB free. {advice}"
+        f"{devices[0].device_kind} has {there / 1e9:,.3f} GB free. {advice}"
     )
 
 
@@ -97,7 +98,7 @@ def free(devices: Sequence[Any]) -> int | None:
     return min((held["bytes_limit"] - held["bytes_in_use"] for held in known), default=None)
 
 
-def _needed(lowered: jax.stages.Lowered) -> int | None:
+def needed_by(lowered: jax.stages.Lowered) -> int | None:
     """The bytes that a program takes on each device in addition to its arguments, which are already allocated."""
     analysis = lowered.compile().memory_analysis()
     if analysis is None:

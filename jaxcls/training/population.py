@@ -1,11 +1,13 @@
 """A population: trainings that differ in their seed, their data or a hyper-parameter, and share compiled programs.
 
-On a CPU, members train one after the other, and those of small networks on several threads. One more axis under
-``vmap`` is slower there: XLA multiplies a batch of small matrices one by one, without the cores that a large one has.
+Each member trains on one device, and as many at a time as there are devices. On a single CPU, members train one after
+the other, and those of small networks on several threads. One more axis under ``vmap`` is slower there: XLA multiplies
+a batch of small matrices one by one, without the cores that a large one has.
 """
 
 import contextlib
 import os
+import queue
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,13 +25,16 @@ from jaxcls.data.dataset import Split
 from jaxcls.optimizers.hyperparameters import replace_values
 from jaxcls.reports.callbacks import Callback
 from jaxcls.training import ensemble, loop
-from jaxcls.training.experiment import Experiment, shardings
+from jaxcls.training.experiment import Experiment, on_devices, shardings
 from jaxcls.training.loop import DivergedError, FitConfig, History
 from jaxcls.training.run import sha256
 from jaxcls.training.steps import TrainState, evaluated_weights
 
 PyTree = Any
 Say = Callable[[str], None]
+
+# The devices of a member; None is all.
+_Place = Sequence[jax.Device] | None
 
 # Steps that take less use one core at a time: two threads train 1.1 to 2 times as fast as one.
 SMALL_STEP_SECONDS = 0.01
@@ -118,8 +123,8 @@ def train_members(
 ) -> list[Trained]:
     """Trains members, or resumes their training.
 
-    Each member is saved in a subfolder of its name, and is what it would be if it were trained alone: one that has
-    finished is not trained again, and ``config.epochs`` may be raised in a later call.
+    Each member is saved in a subfolder of its name, and is what it would be if it were trained alone on one device: one
+    that has finished is not trained again, and ``config.epochs`` may be raised in a later call.
 
     Args:
       folder: for the checkpoints; without one, nothing is saved, and no epoch but the last can be chosen.
@@ -129,8 +134,8 @@ def train_members(
       callbacks: their ``on_chunk_end`` is called for all members, by the threads that train them.
       progress_bar: show one, and a line for each epoch, of members that train alone.
       on_member: called after each member.
-      say: takes lines for the user. The first member trains alone, and the time of its steps decides how many of the
-        others train at a time.
+      say: takes lines for the user. On a single CPU, the first member trains alone, and the time of its steps decides
+        how many of the others train at a time.
       stop: polled between dispatches; all members that are training save and stop when it returns True.
 
     Raises:
@@ -139,14 +144,15 @@ def train_members(
     """
     lock = threading.Lock()
 
-    def train(member: Member, *, is_alone: bool = True) -> Trained:
+    def train(member: Member, place: _Place = None, *, is_alone: bool = True) -> Trained:
         if stop():
             raise Interrupted
         best = config.monitor if restore_best else None
-        diverged, state = "", member.init()
+        diverged = ""
         followers: list[Callback] = [_Steps(callbacks)]
         with contextlib.ExitStack() as stack:
-            checkpoints = None
+            stack.enter_context(on_devices(place))
+            state, checkpoints = member.init(), None
             if folder is not None:
                 checkpoints = _Checkpoints(
                     folder / member.name,
@@ -179,19 +185,32 @@ def train_members(
             on_member(trained)
         return trained
 
-    waiting = iter(members)
-    first = next(waiting, None)
-    if first is None:
-        return []
-    results = [train(first)]
-    at_once = _members_at_once(results[0])
-    if at_once == 1:
-        return results + [train(member) for member in waiting]
-    rest = list(waiting)
-    if rest:
-        say(f"the others train {at_once} at a time, since their steps use one core each")
-    with ThreadPoolExecutor(at_once) as threads:
-        futures = [threads.submit(train, member, is_alone=False) for member in rest]
+    waiting = [*members]
+    for experiment in {id(member.experiment): member.experiment for member in waiting}.values():
+        experiment.make_steps()
+    results = []
+    if (places := _devices()) is None:
+        results = [train(member) for member in waiting[:1]]
+        del waiting[:1]
+        places = [None] * _members_at_once(results)
+    if len(places) == 1:
+        return results + [train(member, places[0]) for member in waiting]
+    if waiting:
+        why = "each on a device" if places[0] else "since their steps use one core each"
+        say(f"{'the others train' if results else 'members train'} {len(places)} at a time, {why}")
+    free: queue.SimpleQueue[_Place] = queue.SimpleQueue()
+    for place in places:
+        free.put(place)
+
+    def train_in_thread(member: Member) -> Trained:
+        place = free.get()
+        try:
+            return train(member, place, is_alone=False)
+        finally:
+            free.put(place)
+
+    with ThreadPoolExecutor(len(places)) as threads:
+        futures = [threads.submit(train_in_thread, member) for member in waiting]
         try:
             return results + [future.result() for future in futures]
         except BaseException:
@@ -211,15 +230,23 @@ class _Steps(Callback):
             callback.on_chunk_end(step, loss)
 
 
-def _members_at_once(first: Trained) -> int:
-    """Returns how many members train at a time, given the times of one."""
-    epochs = first.history[1:] or first.history  # the first one starts the threads of XLA
-    steps = first.step / len(first.history) * len(epochs) if first.history else 0
+def _devices() -> list[_Place] | None:
+    """Returns what each of the members that train at a time trains on, or None where that is the same for all."""
+    # Of several processes, all train the same members in turn, on all devices.
+    if jax.device_count() == 1 or jax.process_count() > 1:
+        return None
+    return [(device,) for device in jax.devices()]
+
+
+def _members_at_once(trained: Sequence[Trained]) -> int:
+    """Returns how many members train at a time on a CPU, given the times of one."""
+    history = trained[0].history if trained else []
+    epochs = history[1:] or history  # the first one starts the threads of XLA
+    steps = trained[0].step / len(history) * len(epochs) if history else 0
     seconds = sum(entry["seconds"] for entry in epochs)
     small = steps > 0 and seconds / steps < SMALL_STEP_SECONDS
-    # Programs of several devices wait for each other, and two of them at a time would do so forever.
-    alone = jax.default_backend() != "cpu" or jax.device_count() > 1
-    return 1 if alone or not small else len(os.sched_getaffinity(0))
+    is_shared = jax.default_backend() != "cpu" or jax.process_count() > 1
+    return 1 if is_shared or not small else len(os.sched_getaffinity(0))
 
 
 def member_name(fold: int | None, seed: int) -> str:

@@ -16,6 +16,7 @@ from jaxcls.data.formats.tables import read_csv, write_csv
 from jaxcls.tasks import predictor
 from jaxcls.tasks.csv import SAMPLE
 from jaxcls.tasks.train import train_task
+from jaxcls.training.experiment import on_devices
 
 EPOCHS = ["--epochs", "3", "--warmup", "0"]
 WINE = ["--task", "csv", *EPOCHS, "--folds", "3", "--seeds", "0", "1"]
@@ -92,7 +93,8 @@ def test_ensemble_is_the_mean_of_its_models_and_a_run_like_any_other(finished, t
 def test_model_of_a_seed_is_that_of_a_run_of_its_own(tmp_path):
     words = ["--task", "csv", *EPOCHS, "--validation-fraction", "0.2"]
     train(tmp_path / "both", *words, "--seeds", "0", "1")
-    train(tmp_path / "alone", *words, "--seed", "1", "--split-seed", "0")
+    with on_devices(jax.devices()[:1]):
+        train(tmp_path / "alone", *words, "--seed", "1", "--split-seed", "0")
     alone = predictor.load(tmp_path / "alone").weights
     jax.tree.map(np.testing.assert_array_equal, members(tmp_path / "both")["seed1"], alone)
 

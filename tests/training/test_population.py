@@ -3,9 +3,7 @@
 import dataclasses
 import functools
 import itertools
-import subprocess
-import sys
-from pathlib import Path
+import threading
 
 import jax
 import numpy as np
@@ -19,8 +17,9 @@ from jaxcls._utils.interruption import Interrupted
 from jaxcls.data import batching
 from jaxcls.models import functional
 from jaxcls.optimizers.hyperparameters import with_hyperparameters
-from jaxcls.training import loop, steps
-from jaxcls.training.experiment import Experiment
+from jaxcls.reports.callbacks import Callback
+from jaxcls.training import experiment, loop, population, steps
+from jaxcls.training.experiment import Experiment, on_devices
 from jaxcls.training.loop import DivergedError, FitConfig
 from jaxcls.training.objective import OutputSpec
 from jaxcls.training.population import Member, train_members
@@ -48,13 +47,14 @@ def optimizer(learning_rate, weight_decay):
 
 
 def train(folder, members=MEMBERS, **options):
-    return train_members(members, CONFIG, folder=folder, say=lambda line: None, **options)
+    return train_members(members, CONFIG, folder=folder, **{"say": lambda line: None} | options)
 
 
 def alone(member, experiment=None):
-    """The weights of a member that the loop trains without a population."""
+    """The weights of a member that the loop trains without a population, on one device."""
     one = experiment or member.experiment
-    state, _ = loop.train(one, one.init(member.seed), member.train, None, CONFIG, say=lambda line: None)
+    with on_devices(jax.devices()[:1]):
+        state, _ = loop.train(one, one.init(member.seed), member.train, None, CONFIG, say=lambda line: None)
     return steps.evaluated_weights(state)
 
 
@@ -71,20 +71,21 @@ def test_member_is_what_it_would_be_alone(tmp_path):
         assert not one.diverged
 
 
-def test_threads_change_nothing(tmp_path):
-    """In a process of its own, which has one device: programs of several would wait for each other."""
-    program = (
-        "from pathlib import Path\n"
-        "from tests.training.test_population import *\n"
-        f"folder = Path({str(tmp_path)!r})\n"
-        "first = train(folder / 'one')\n"
-        "from jaxcls.training import population\n"
-        "population._members_at_once = lambda first: 2\n"
-        "for one, other in zip(first, train(folder / 'two'), strict=True):\n"
-        "    assert one.name == other.name\n"
-        "    assert_equal(one.weights, other.weights)\n"
-    )
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[2])
+def test_members_train_at_the_same_time_on_several_devices_or_on_one(tmp_path, monkeypatch):
+    devices, lines = set(), []
+
+    class Devices(Callback):
+        def on_chunk_end(self, step, loss):
+            devices.add((threading.get_ident(), experiment.devices()))
+
+    expected = train(tmp_path / "two", callbacks=[Devices()], say=lines.append)
+    assert {device for _, device in devices} == {(device,) for device in jax.devices()}
+    assert lines == ["members train 2 at a time, each on a device"]
+    # As on a single CPU, where threads share the device.
+    monkeypatch.setattr(population, "_devices", lambda: [tuple(jax.devices()[1:])] * 2)
+    for one, other in zip(expected, train(tmp_path / "one"), strict=True):
+        assert one.name == other.name
+        assert_equal(one.weights, other.weights)
 
 
 def test_one_compiled_step_serves_all_hyperparameters(tmp_path):
@@ -92,10 +93,8 @@ def test_one_compiled_step_serves_all_hyperparameters(tmp_path):
     experiment = dataclasses.replace(EXPERIMENT, optimizer=with_hyperparameters(optimizer, values))
     chosen = [{"learning_rate": rate, "weight_decay": decay} for rate, decay in ((1e-2, 0.1), (1e-3, 0.0), (3e-2, 0.5))]
     members = [Member(str(i), experiment, DATA, hyperparameters=one) for i, one in enumerate(chosen)]
-    train(tmp_path, members[:1])
-    compiled = experiment.train_chunk._cache_size()
     trained = train(tmp_path, members)
-    assert experiment.train_chunk._cache_size() == compiled
+    assert experiment.train_chunk._cache_size() <= jax.device_count()
     for one, member in zip(trained, members, strict=True):
         fixed = dataclasses.replace(EXPERIMENT, optimizer=optimizer(**member.hyperparameters))
         jax.tree.map(
