@@ -133,6 +133,11 @@ class Experiment:
         return steps.make_train_chunk(self.step)
 
     @functools.cached_property
+    def train_chunks(self) -> Any:
+        """:attr:`train_chunk` of several members of a population: :func:`jaxcls.training.steps.make_train_chunks`."""
+        return steps.make_train_chunks(self.step)
+
+    @functools.cached_property
     def prediction_step(self) -> steps.PredictionStep:
         """The compiled ``(params, model_state, inputs) -> (scores, outputs)`` of a batch of input arrays."""
         return steps.make_prediction_step(
@@ -438,7 +443,7 @@ class Experiment:
 
     def make_steps(self) -> None:
         """Makes what is compiled, so that threads that train at the same time share it."""
-        for name in ("train_chunk", "prediction_step", "_evaluation_step", "_init_on"):
+        for name in ("train_chunk", "train_chunks", "prediction_step", "_evaluation_step", "_init_on"):
             getattr(self, name)
 
     @functools.cached_property

@@ -42,7 +42,7 @@ def compile_checked(
     if lower is None:
         return
     # The members of a population share a chunk, and to lower it again takes as long as many of their steps.
-    devices = sorted(state.step.sharding.addressable_devices, key=lambda device: device.id)
+    devices: list[Any] = sorted(state.step.sharding.addressable_devices, key=str)
     shapes = f"{devices} {jax.tree.map(jax.typeof, (state, batches))}"
     checked = _CHECKED.setdefault(train_chunk, set())
     if shapes in checked:

@@ -24,11 +24,11 @@ from jaxcls.data.batching import Examples
 from jaxcls.data.dataset import Split
 from jaxcls.optimizers.hyperparameters import replace_values
 from jaxcls.reports.callbacks import Callback
-from jaxcls.training import ensemble, loop
+from jaxcls.training import ensemble, loop, together
 from jaxcls.training.experiment import Experiment, on_devices, shardings
 from jaxcls.training.loop import DivergedError, FitConfig, History
 from jaxcls.training.run import sha256
-from jaxcls.training.steps import TrainState, evaluated_weights
+from jaxcls.training.steps import TrainState, TrainStep, evaluated_weights
 
 PyTree = Any
 Say = Callable[[str], None]
@@ -144,7 +144,9 @@ def train_members(
     """
     lock = threading.Lock()
 
-    def train(member: Member, place: _Place = None, *, is_alone: bool = True) -> Trained:
+    def train(
+        member: Member, place: _Place = None, *, is_alone: bool = True, train_chunk: TrainStep | None = None
+    ) -> Trained:
         if stop():
             raise Interrupted
         best = config.monitor if restore_best else None
@@ -168,7 +170,7 @@ def train_members(
             try:
                 state, history = loop.train(
                     member.experiment, state, member.train, member.validation, config, checkpoints=checkpoints,
-                    callbacks=followers, say=lambda line: None, stop=stop,
+                    callbacks=followers, train_chunk=train_chunk, say=lambda line: None, stop=stop,
                 )  # fmt: skip
             except DivergedError as error:
                 if not allow_divergence or checkpoints is None:
@@ -185,38 +187,55 @@ def train_members(
             on_member(trained)
         return trained
 
-    waiting = [*members]
-    for experiment in {id(member.experiment): member.experiment for member in waiting}.values():
+    everyone = [*members]
+    for experiment in {id(member.experiment): member.experiment for member in everyone}.values():
         experiment.make_steps()
-    results = []
-    if (places := _devices()) is None:
-        results = [train(member) for member in waiting[:1]]
-        del waiting[:1]
-        places = [None] * _members_at_once(results)
-    if len(places) == 1:
-        return results + [train(member, places[0]) for member in waiting]
-    if waiting:
-        why = "each on a device" if places[0] else "since their steps use one core each"
+    places, results = _places(), list[Trained]()
+    groups = _groups(everyone, config, places, folder, say)
+    if len(places) == 1 and jax.default_backend() == "cpu" and all(len(group.members) == 1 for group in groups):
+        results = [train(group.members[0], places[0]) for group in groups[:1]]
+        del groups[:1]
+        places = places * _members_at_once(results)
+    if len(places) == 1 and not any(group.together for group in groups):
+        return results + [train(group.members[0], places[0]) for group in groups]
+    if groups and len(places) > 1:
+        why = "each on a device" if places[0] != places[1] else "since their steps use one core each"
         say(f"{'the others train' if results else 'members train'} {len(places)} at a time, {why}")
     free: queue.SimpleQueue[_Place] = queue.SimpleQueue()
     for place in places:
         free.put(place)
 
-    def train_in_thread(member: Member) -> Trained:
+    def train_group(group: _Group) -> list[Trained]:
         place = free.get()
         try:
-            return train(member, place, is_alone=False)
+            if not group.together:
+                return [train(group.members[0], place, is_alone=False)]
+            with on_devices(place):
+                placed = together.place(member.train for member in group.members)
+            meeting = together.Meeting(group.members[0].experiment.train_chunks, len(group.members))
+
+            def train_row(row: int, member: Member) -> Trained:
+                own = member._replace(train=placed[id(member.train)])
+                try:
+                    return train(own, place, is_alone=False, train_chunk=meeting.chunk_of(row))
+                finally:
+                    meeting.leave(row)
+
+            with ThreadPoolExecutor(len(group.members)) as threads:
+                return [*threads.map(train_row, range(together.SIZE), group.members)]
         finally:
             free.put(place)
 
     with ThreadPoolExecutor(len(places)) as threads:
-        futures = [threads.submit(train_in_thread, member) for member in waiting]
+        futures = [threads.submit(train_group, group) for group in groups]
         try:
-            return results + [future.result() for future in futures]
+            results += [one for future in futures for one in future.result()]
         except BaseException:
             for future in futures:
                 future.cancel()
             raise
+    by_name = {trained.name: trained for trained in results}
+    return [by_name[member.name] for member in everyone]
 
 
 class _Steps(Callback):
@@ -230,12 +249,43 @@ class _Steps(Callback):
             callback.on_chunk_end(step, loss)
 
 
-def _devices() -> list[_Place] | None:
-    """Returns what each of the members that train at a time trains on, or None where that is the same for all."""
+def _places() -> list[_Place]:
+    """Returns what each of the members that train at a time trains on."""
     # Of several processes, all train the same members in turn, on all devices.
-    if jax.device_count() == 1 or jax.process_count() > 1:
-        return None
-    return [(device,) for device in jax.devices()]
+    return [None] if jax.process_count() > 1 else [(device,) for device in jax.devices()]
+
+
+class _Group(NamedTuple):
+    """Members that one program trains together, or one that trains by itself."""
+
+    members: list[Member]
+    together: bool = False
+
+
+def _groups(
+    members: Sequence[Member], config: FitConfig, places: Sequence[_Place], folder: Path | None, say: Say
+) -> list[_Group]:
+    """Divides members into groups, of those that train together where that is faster."""
+    if jax.default_backend() not in together.BACKENDS or jax.process_count() > 1:
+        return [_Group([member]) for member in members]
+    alike: dict[Any, list[Member]] = {}
+    for member in members:
+        shapes = [(leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(tuple(member.train))]
+        alike.setdefault((id(member.experiment), str(shapes)), []).append(member)
+    groups = []
+    for of_one_program in alike.values():
+        parts = together.divided(of_one_program, len(places))
+        with on_devices(places[0]):
+            chosen = together.is_faster(
+                parts[0][0].experiment,
+                [member.init() for member in parts[0]],
+                [member.train for member in parts[0]],
+                config,
+                folder and folder / "together.json",
+                say,
+            )
+        groups += [_Group(part, True) for part in parts] if chosen else [_Group([one]) for one in of_one_program]
+    return groups
 
 
 def _members_at_once(trained: Sequence[Trained]) -> int:

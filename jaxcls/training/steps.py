@@ -316,6 +316,21 @@ def make_train_chunk(train_step: TrainStep) -> TrainStep:
     return jax.jit(lambda state, batches: jax.lax.scan(train_step, state, batches), donate_argnums=0)
 
 
+def make_train_chunks(train_step: TrainStep) -> Any:
+    """Compiles ``(states, batches) -> (states, metrics)``, :func:`make_train_chunk` of several members of a population.
+
+    All of these are sequences with an element per member. Nothing is donated: an element may be there twice.
+    """
+
+    def train_chunks(states: Sequence[TrainState], batches: Sequence[Batch]) -> tuple[list[PyTree], ...]:
+        stacked = [jax.tree.map(lambda *leaves: jnp.stack(leaves), *each) for each in (states, batches)]
+        after = jax.vmap(lambda state, batches: jax.lax.scan(train_step, state, batches))(*stacked)
+        rows = range(len(states))
+        return tuple([jax.tree.map(lambda leaf, row=row: leaf[row], part) for row in rows] for part in after)
+
+    return jax.jit(train_chunks)
+
+
 def make_prediction_step(
     model: Model,
     *,
