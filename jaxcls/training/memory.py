@@ -71,7 +71,7 @@ def compile_checked(
     )
 
 
-def fits(data: Examples, devices: Sequence[Any]) -> bool:
+def fits(data: Examples | Sequence[Any], devices: Sequence[Any]) -> bool:
     """Whether the examples take at most half of the free memory of each device.
 
     Arrays always fit on CPU devices, whose memory is the host's. Many rows on disk fit on none of them, nor on another

@@ -1,8 +1,8 @@
 """A population: trainings that differ in their seed, their data or a hyper-parameter, and share compiled programs.
 
 Each member trains on one device, and as many at a time as there are devices. On a single CPU, members train one after
-the other, and those of small networks on several threads. One more axis under ``vmap`` is slower there: XLA multiplies
-a batch of small matrices one by one, without the cores that a large one has.
+the other, and those of small networks on several threads; on an accelerator, several may be one program
+(:mod:`jaxcls.training.together`).
 """
 
 import contextlib

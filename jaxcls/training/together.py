@@ -20,6 +20,7 @@ import jax.numpy as jnp
 
 from jaxcls._utils import files
 from jaxcls.data.batching import Batch, Examples
+from jaxcls.data.rows import in_memory
 from jaxcls.training import loop, memory
 from jaxcls.training.experiment import Experiment, devices, shardings
 from jaxcls.training.loop import FitConfig
@@ -29,7 +30,8 @@ Of = TypeVar("Of")
 
 # Members of a program. Fewer leave the other rows unused.
 SIZE = 8
-# On a CPU it was slower in all that was measured: XLA multiplies a batch of small matrices one by one, on one core.
+# On a CPU it was slower in all that was measured: XLA multiplies a batch of small matrices one by one, without the cores
+# that a large one has.
 BACKENDS = ("gpu", "tpu")
 _TIMES = 3
 
@@ -60,7 +62,7 @@ class Meeting:
                 result = self._results.pop(row)
             if isinstance(result, BaseException):
                 raise result
-            return result  # type: ignore[no-any-return]
+            return result
 
         return train_chunk
 
@@ -114,7 +116,7 @@ def is_faster(
       file: keeps the answer for each program: a run that continues must train as it began.
     """
     distinct = {id(one): one for one in data}
-    fits = memory.fits(Examples([*distinct.values()], (), ()), devices())
+    fits = memory.fits([*map(tuple, distinct.values())], devices())
     if experiment.run_eagerly or experiment.constant_leaves or config.data_on == "host" or not fits:
         return False
     placed = place(distinct.values())
@@ -142,7 +144,7 @@ def is_faster(
 
 def place(data: Iterable[Examples]) -> dict[int, Examples]:
     """Returns examples on the devices of this thread, by the id of those that are given."""
-    return {id(one): jax.device_put(one, shardings()[0]) for one in data}
+    return {id(one): jax.device_put(in_memory(one), shardings()[0]) for one in data}
 
 
 def _milliseconds(run: Callable[[], Any]) -> float:

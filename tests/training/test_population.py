@@ -177,14 +177,14 @@ def in_one_program(monkeypatch):
 # One has NaN in its data and diverges, one stops early, and those of half the data have fewer steps.
 BROKEN = batching.examples(np.full_like(INPUTS, np.nan), DATA.labels)
 DIFFERENT = [
-    *MEMBERS,
-    Member("broken", EXPERIMENT, BROKEN, DATA, seed=2),
-    *(Member(f"third-{seed}", EXPERIMENT, DATA, DATA, seed=seed) for seed in (3, 4, 5)),
+    *MEMBERS[:3],
+    Member("broken", EXPERIMENT, BROKEN, seed=2),
+    Member("other", EXPERIMENT, DATA, seed=3),
 ]
 
 
 def test_members_of_one_program_are_what_they_would_be_alone(tmp_path, monkeypatch, in_one_program):
-    config = CONFIG._replace(epochs=6, patience=1, monitor="loss", mode="min", max_skipped_steps=8)
+    config = CONFIG._replace(epochs=4, patience=1, monitor="loss", mode="min", max_skipped_steps=8)
     members = [member._replace(validation=DATA) for member in DIFFERENT]
     options = {"allow_divergence": True, "restore_best": True}
     lines, sizes = [], set()
@@ -196,21 +196,21 @@ def test_members_of_one_program_are_what_they_would_be_alone(tmp_path, monkeypat
 
     monkeypatch.setattr(together, "Meeting", Sizes)
     trained = train_members(members, config, folder=tmp_path / "together", say=lines.append, **options)
-    assert sizes == {6, 2}
-    assert lines[0] == "members train as one program (vmap): a step of 6 takes 0.167 ms, and one of each 0.333 ms"
+    assert sizes == {4, 1}
+    assert lines[0] == "members train as one program (vmap): a step of 4 takes 0.167 ms, and one of each 0.333 ms"
     polls = itertools.count()
     with pytest.raises(Interrupted):
         train_members(
-            members, config, folder=tmp_path / "stopped", say=lines.append, stop=lambda: next(polls) > 30, **options
+            members, config, folder=tmp_path / "stopped", say=lines.append, stop=lambda: next(polls) > 12, **options
         )
     # What was chosen is not measured again: other times would be other bits.
     monkeypatch.setattr(together, "_milliseconds", None)
     again = train_members(members, config, folder=tmp_path / "stopped", say=lines.append, **options)
     monkeypatch.setattr(together, "BACKENDS", ())
-    for one, other, member in zip(trained, again, members, strict=True):
-        assert one.name == other.name == member.name
+    apart = train_members(members, config, folder=tmp_path / "apart", say=lines.append, **options)
+    for one, other, by_itself in zip(trained, again, apart, strict=True):
+        assert one.name == other.name == by_itself.name
         assert_equal(one.weights, other.weights)
-        (by_itself,) = train_members([member], config, folder=tmp_path / "alone", say=lines.append, **options)
         assert (one.step, len(one.history), bool(one.diverged)) == (
             by_itself.step, len(by_itself.history), bool(by_itself.diverged),
         )  # fmt: skip
