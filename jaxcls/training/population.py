@@ -34,7 +34,7 @@ PyTree = Any
 Say = Callable[[str], None]
 
 # The devices of a member; None is all.
-_Place = Sequence[jax.Device] | None
+_Devices = Sequence[jax.Device] | None
 
 # Steps that take less use one core at a time: two threads train 1.1 to 2 times as fast as one.
 SMALL_STEP_SECONDS = 0.01
@@ -145,7 +145,7 @@ def train_members(
     lock = threading.Lock()
 
     def train(
-        member: Member, place: _Place = None, *, is_alone: bool = True, train_chunk: TrainStep | None = None
+        member: Member, devices: _Devices = None, *, is_alone: bool = True, train_chunk: TrainStep | None = None
     ) -> Trained:
         if stop():
             raise Interrupted
@@ -153,7 +153,7 @@ def train_members(
         diverged = ""
         followers: list[Callback] = [_Steps(callbacks)]
         with contextlib.ExitStack() as stack:
-            stack.enter_context(on_devices(place))
+            stack.enter_context(on_devices(devices))
             state, checkpoints = member.init(), None
             if folder is not None:
                 checkpoints = _Checkpoints(
@@ -190,43 +190,43 @@ def train_members(
     everyone = [*members]
     for experiment in {id(member.experiment): member.experiment for member in everyone}.values():
         experiment.make_steps()
-    places, results = _places(), list[Trained]()
-    groups = _groups(everyone, config, places, folder, say)
-    if len(places) == 1 and jax.default_backend() == "cpu" and all(len(group.members) == 1 for group in groups):
-        results = [train(group.members[0], places[0]) for group in groups[:1]]
+    device_sets, results = _device_sets(), list[Trained]()
+    groups = _groups(everyone, config, device_sets, folder, say)
+    if len(device_sets) == 1 and jax.default_backend() == "cpu" and all(len(group.members) == 1 for group in groups):
+        results = [train(group.members[0], device_sets[0]) for group in groups[:1]]
         del groups[:1]
-        places = places * _members_at_once(results)
-    if len(places) == 1 and not any(group.together for group in groups):
-        return results + [train(group.members[0], places[0]) for group in groups]
-    if groups and len(places) > 1:
-        why = "each on a device" if places[0] != places[1] else "since their steps use one core each"
-        say(f"{'the others train' if results else 'members train'} {len(places)} at a time, {why}")
-    free: queue.SimpleQueue[_Place] = queue.SimpleQueue()
-    for place in places:
-        free.put(place)
+        device_sets = device_sets * _members_at_once(results)
+    if len(device_sets) == 1 and not any(group.together for group in groups):
+        return results + [train(group.members[0], device_sets[0]) for group in groups]
+    if groups and len(device_sets) > 1:
+        why = "each on a device" if device_sets[0] != device_sets[1] else "since their steps use one core each"
+        say(f"{'the others train' if results else 'members train'} {len(device_sets)} at a time, {why}")
+    free: queue.SimpleQueue[_Devices] = queue.SimpleQueue()
+    for devices in device_sets:
+        free.put(devices)
 
     def train_group(group: _Group) -> list[Trained]:
-        place = free.get()
+        devices = free.get()
         try:
             if not group.together:
-                return [train(group.members[0], place, is_alone=False)]
-            with on_devices(place):
-                placed = together.place(member.train for member in group.members)
+                return [train(group.members[0], devices, is_alone=False)]
+            with on_devices(devices):
+                on_device = together.on_device(member.train for member in group.members)
             meeting = together.Meeting(group.members[0].experiment.train_chunks, len(group.members))
 
             def train_row(row: int, member: Member) -> Trained:
-                own = member._replace(train=placed[id(member.train)])
+                member = member._replace(train=on_device[id(member.train)])
                 try:
-                    return train(own, place, is_alone=False, train_chunk=meeting.chunk_of(row))
+                    return train(member, devices, is_alone=False, train_chunk=meeting.chunk_of(row))
                 finally:
                     meeting.leave(row)
 
             with ThreadPoolExecutor(len(group.members)) as threads:
                 return [*threads.map(train_row, range(together.SIZE), group.members)]
         finally:
-            free.put(place)
+            free.put(devices)
 
-    with ThreadPoolExecutor(len(places)) as threads:
+    with ThreadPoolExecutor(len(device_sets)) as threads:
         futures = [threads.submit(train_group, group) for group in groups]
         try:
             results += [one for future in futures for one in future.result()]
@@ -249,7 +249,7 @@ class _Steps(Callback):
             callback.on_chunk_end(step, loss)
 
 
-def _places() -> list[_Place]:
+def _device_sets() -> list[_Devices]:
     """Returns what each of the members that train at a time trains on."""
     # Of several processes, all train the same members in turn, on all devices.
     return [None] if jax.process_count() > 1 else [(device,) for device in jax.devices()]
@@ -263,7 +263,7 @@ class _Group(NamedTuple):
 
 
 def _groups(
-    members: Sequence[Member], config: FitConfig, places: Sequence[_Place], folder: Path | None, say: Say
+    members: Sequence[Member], config: FitConfig, device_sets: Sequence[_Devices], folder: Path | None, say: Say
 ) -> list[_Group]:
     """Divides members into groups, of those that train together where that is faster."""
     if jax.default_backend() not in together.BACKENDS or jax.process_count() > 1:
@@ -274,8 +274,8 @@ def _groups(
         alike.setdefault((id(member.experiment), str(shapes)), []).append(member)
     groups = []
     for of_one_program in alike.values():
-        parts = together.divided(of_one_program, len(places))
-        with on_devices(places[0]):
+        parts = together.divided(of_one_program, len(device_sets))
+        with on_devices(device_sets[0]):
             chosen = together.is_faster(
                 parts[0][0].experiment,
                 [member.init() for member in parts[0]],

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 
-from jaxcls._utils import files
+from jaxcls._utils import files, schemas
 from jaxcls.data.batching import Batch, Examples
 from jaxcls.data.rows import in_memory
 from jaxcls.training import loop, memory
@@ -30,8 +30,7 @@ Of = TypeVar("Of")
 
 # Members of a program. Fewer leave the other rows unused.
 SIZE = 8
-# On a CPU it was slower in all that was measured: XLA multiplies a batch of small matrices one by one, without the cores
-# that a large one has.
+# On a CPU it was measured to be slower: XLA multiplies a batch of small matrices one by one, each on one core.
 BACKENDS = ("gpu", "tpu")
 _TIMES = 3
 
@@ -67,7 +66,7 @@ class Meeting:
         return train_chunk
 
     def leave(self, row: int) -> None:
-        """Lets the others go on without this member."""
+        """Lets the others continue without this member."""
         with self._condition:
             self._training.discard(row)
             self._run_if_complete()
@@ -88,13 +87,13 @@ class Meeting:
             self._condition.notify_all()
 
 
-def divided(items: Sequence[Of], places: int) -> list[list[Of]]:
+def divided(items: Sequence[Of], at_once: int) -> list[list[Of]]:
     """Divides members into programs: few on each of the devices, if there are several, and no more than fit.
 
-    >>> divided("abcdefghij", places=1), divided("abc", places=2), divided("ab", places=8)
+    >>> divided("abcdefghij", at_once=1), divided("abc", at_once=2), divided("ab", at_once=8)
     ([['a', 'b', 'c', 'd', 'e'], ['f', 'g', 'h', 'i', 'j']], [['a', 'b'], ['c']], [['a'], ['b']])
     """
-    count = max(math.ceil(len(items) / SIZE), min(len(items), places))
+    count = max(math.ceil(len(items) / SIZE), min(len(items), at_once))
     longer = len(items) % count
     starts = [i * (len(items) // count) + min(i, longer) for i in range(count + 1)]
     return [[*items[start:end]] for start, end in itertools.pairwise(starts)]
@@ -119,30 +118,32 @@ def is_faster(
     fits = memory.fits([*map(tuple, distinct.values())], devices())
     if experiment.run_eagerly or experiment.constant_leaves or config.data_on == "host" or not fits:
         return False
-    placed = place(distinct.values())
-    of_chunks = [loop.chunks(experiment, placed[id(one)], config.batch_size) for one in data]
-    batches = [next(one.epoch_chunks(state.key, 0, 0)) for one, state in zip(of_chunks, states, strict=True)]
+    placed = on_device(distinct.values())
+    feeds = [loop.chunks(experiment, placed[id(one)], config.batch_size) for one in data]
+    batches = [next(one.epoch_chunks(state.key, 0, 0)) for one, state in zip(feeds, states, strict=True)]
     program: Any = experiment.train_chunk
     name = hashlib.sha256(program.lower(states[0], batches[0]).as_text().encode()).hexdigest()[:16]
-    known: dict[str, bool] = json.loads(file.read_bytes()) if file is not None and file.exists() else {}
+    known: dict[str, bool] = {}
+    if file is not None and file.exists():
+        known = schemas.parse(files.content(file, folder=file.parent), {str: bool}, str(file))
     if name not in known:
         unused = SIZE - len(states)
         rows = [*states, *[states[0]] * unused], [*batches, *[batches[0]] * unused]
         needed, free = memory.needed_by(experiment.train_chunks.lower(*rows)), memory.free(devices())
         known[name] = False
         if needed is None or free is None or needed <= free:
-            alone = _milliseconds(lambda: program(jax.tree.map(jnp.copy, states[0]), batches[0])) / of_chunks[0].length
-            of_all = _milliseconds(lambda: experiment.train_chunks(*rows)) / of_chunks[0].length
-            known[name] = of_all < alone * len(states)
+            alone = _milliseconds(lambda: program(jax.tree.map(jnp.copy, states[0]), batches[0])) / feeds[0].length
+            joint = _milliseconds(lambda: experiment.train_chunks(*rows)) / feeds[0].length
+            known[name] = joint < alone * len(states)
             way = "as one program (vmap)" if known[name] else "one after the other"
-            say(f"members train {way}: a step of {len(states)} takes {of_all:.3f} ms, and one of each {alone:.3f} ms")
+            say(f"members train {way}: a step of {len(states)} takes {joint:.3f} ms, and one of each {alone:.3f} ms")
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
             files.write_atomically(file, json.dumps(known))
     return known[name]
 
 
-def place(data: Iterable[Examples]) -> dict[int, Examples]:
+def on_device(data: Iterable[Examples]) -> dict[int, Examples]:
     """Returns examples on the devices of this thread, by the id of those that are given."""
     return {id(one): jax.device_put(in_memory(one), shardings()[0]) for one in data}
 

@@ -82,7 +82,7 @@ def test_members_train_at_the_same_time_on_several_devices_or_on_one(tmp_path, m
     assert {device for _, device in devices} == {(device,) for device in jax.devices()}
     assert lines == ["members train 2 at a time, each on a device"]
     # As on a single CPU, where threads share the device.
-    monkeypatch.setattr(population, "_places", lambda: [tuple(jax.devices()[1:])] * 2)
+    monkeypatch.setattr(population, "_device_sets", lambda: [tuple(jax.devices()[1:])] * 2)
     for one, other in zip(expected, train(tmp_path / "one"), strict=True):
         assert one.name == other.name
         assert_equal(one.weights, other.weights)
@@ -171,7 +171,7 @@ def in_one_program(monkeypatch):
     times = iter([2.0, 1.0] * 10)
     monkeypatch.setattr(together, "BACKENDS", ("cpu",))
     monkeypatch.setattr(together, "_milliseconds", lambda run: (jax.block_until_ready(run()), next(times))[1])
-    monkeypatch.setattr(population, "_places", lambda: [tuple(jax.devices()[:1])])
+    monkeypatch.setattr(population, "_device_sets", lambda: [tuple(jax.devices()[:1])])
 
 
 # One has NaN in its data and diverges, one stops early, and those of half the data have fewer steps.
@@ -207,8 +207,8 @@ def test_members_of_one_program_are_what_they_would_be_alone(tmp_path, monkeypat
     monkeypatch.setattr(together, "_milliseconds", None)
     again = train_members(members, config, folder=tmp_path / "stopped", say=lines.append, **options)
     monkeypatch.setattr(together, "BACKENDS", ())
-    apart = train_members(members, config, folder=tmp_path / "apart", say=lines.append, **options)
-    for one, other, by_itself in zip(trained, again, apart, strict=True):
+    separate = train_members(members, config, folder=tmp_path / "separate", say=lines.append, **options)
+    for one, other, by_itself in zip(trained, again, separate, strict=True):
         assert one.name == other.name == by_itself.name
         assert_equal(one.weights, other.weights)
         assert (one.step, len(one.history), bool(one.diverged)) == (
