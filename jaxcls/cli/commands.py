@@ -180,6 +180,50 @@ class Predict(OutputSettings):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Serve:
+    """Serve a finished run or an export over HTTP.
+
+    POST /predict answers {"inputs": [...]}, texts, rows or images; / is a page to try
+    it, /health and /ready are for what watches it, /metrics for Prometheus.
+
+    Examples:
+        jaxcls serve --run-dir runs/fashion_mnist-1a2b3c4d
+        curl --data-binary @shoe.png -H 'Content-Type: image/png' http://127.0.0.1:8000/predict
+    """
+
+    run_dir: Path
+    """folder of the run, or an export as StableHLO"""
+    host: str = "127.0.0.1"
+    """address to listen at; 0.0.0.0 for all of the machine, to which anyone may connect"""
+    port: int = 8000
+    """port to listen at; 0 for any free one"""
+    max_batch: int = 64
+    """most examples of several requests that are computed together; with 1, each request is computed alone, to the bits
+    of jaxcls predict"""
+    max_waiting: int = 1024
+    """most examples that wait; further requests are refused"""
+    max_wait_ms: float = 0.0
+    """how long a batch that is not full waits for more requests"""
+    max_bytes: int = 1 << 24
+    """most bytes of a request"""
+    quiet: bool = False
+    """print errors only"""
+
+    def run(self) -> None:
+        for name, least in (("max_batch", 1), ("max_waiting", 1), ("max_wait_ms", 0), ("max_bytes", 1), ("port", 0)):
+            if not getattr(self, name) >= least:
+                raise InputError(f"{flag(name)} is {getattr(self, name)}; it must be at least {least}.")
+        try:
+            from jaxcls.serving import app, server, service
+        except ModuleNotFoundError as error:
+            raise InputError(f"{error.name} is not installed: pip install 'jaxcls[serve]'.") from error
+
+        say = console.sayer(quiet=self.quiet, json=False)
+        limits = app.Limits(self.max_batch, self.max_waiting, self.max_wait_ms / 1000, self.max_bytes)
+        server.serve(service.load(self.run_dir), self.host, self.port, limits, say)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Report:
     """Write the HTML report of a run, or compare several.
 
@@ -444,6 +488,7 @@ COMMANDS = {
     "train": Train,
     "evaluate": Evaluate,
     "predict": Predict,
+    "serve": Serve,
     "report": Report,
     "export": Export,
     "find-lr": FindLr,

@@ -156,7 +156,10 @@ class Model:
           batch_size: examples per batch. The default is that of `jaxcls predict`: 1, 8 or 64 if it holds all inputs,
             else that of the training run, which gives the same bits.
         """
-        encoded = self.encode(inputs)
+        return self.score(self.encode(inputs), batch_size=batch_size)
+
+    def score(self, encoded: Any, *, batch_size: int | None = None) -> Any:
+        """Returns the probabilities of inputs that :meth:`encode` returned, as :meth:`predict`."""
         count = len(jax.tree.leaves(encoded)[0])
         if not count:
             raise ExportError("there is no input to predict.")

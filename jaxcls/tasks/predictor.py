@@ -77,8 +77,12 @@ class Predictor(NamedTuple):
         Args:
           inputs: raw, as the task's preprocessor takes them, or arrays.
         """
+        return self.score(self.experiment.transform(inputs))
+
+    def score(self, arrays: PyTree) -> PyTree:
+        """Returns the probabilities of arrays that the preprocessor returned, as :meth:`predict`."""
         with native.portable() if self.portable else contextlib.nullcontext():
-            return self.experiment.scores(self.weights, self.experiment.transform(inputs), shrink_batch=True)
+            return self.experiment.scores(self.weights, arrays, shrink_batch=True)
 
     @property
     def problem(self) -> Any:

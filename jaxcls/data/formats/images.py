@@ -86,7 +86,7 @@ def open_upright(path: Path) -> "Image.Image":
     """
     from PIL import ImageOps
 
-    with _strict_pillow(), _pillow_error_names(path), pixels.opened(path.read_bytes()) as image:
+    with strict_pillow(), _pillow_error_names(path), pixels.opened(path.read_bytes()) as image:
         image.load()
         mode = "L" if image.mode in ("1", "L") or image.mode.startswith(("I", "F")) else "RGB"
         # Deep grays stay floats.
@@ -153,7 +153,7 @@ def decode_all(
     if len(rows) == len(paths):
         return decoded
     if not len(rows):
-        with _strict_pillow():
+        with strict_pillow():
             _decode_file(paths[0], options)
     left_out = np.delete(names, rows)
     note = f"warning: {len(left_out):,} images of {root} cannot be decoded and are left out, such as {left_out[0]}"
@@ -222,7 +222,7 @@ def decode_path(
         return np.array([file.relative_to(path).as_posix() for file in image_paths], object), decoded
     if not path.exists():
         raise InputError(f"{path}: there is no such file or folder; give an image, or a folder of images.")
-    with _strict_pillow():
+    with strict_pillow():
         options = _Options(_height_and_width(size), channels, pad, white=white)
         sha256, image, original, deepest = _decode_file(path, options)
     one = Decoded(image[None], sha256, np.array([original], np.int32), np.array([deepest], np.int32), np.arange(1))
@@ -278,7 +278,7 @@ def missing(where: Path, names: Sequence[object], total: int) -> InputError:
 
 
 @contextlib.contextmanager
-def _strict_pillow() -> Iterator[None]:
+def strict_pillow() -> Iterator[None]:
     """Makes a decompression bomb an error, and silences warnings about metadata, which does not affect the pixels."""
     from PIL import Image
 
@@ -290,7 +290,7 @@ def _strict_pillow() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _pillow_error_names(path: Path) -> Iterator[None]:
+def _pillow_error_names(path: Path | str) -> Iterator[None]:
     """Turns whatever Pillow raises into an InputError that names the file."""
     from PIL import Image, UnidentifiedImageError
 
@@ -315,6 +315,24 @@ def _decode_file(path: Path, options: _Options) -> _File:
         content = path.read_bytes()
         decoded = pixels.decode(content, options.size, options.channels, pad=options.pad, white=options.white)
     return hashlib.sha256(content).hexdigest(), *decoded
+
+
+def decode_content(
+    content: bytes, size: tuple[int, int], channels: int, where: str, *, pad: bool = False, white: int = DEEP_WHITE
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """Decodes the content of an image file to uint8 (height, width, channels); see :func:`decode_all`.
+
+    Args:
+      where: the content is from, for messages.
+
+    Returns:
+      The pixels, and the original height and width.
+
+    Raises:
+      InputError: it is no image, or damaged.
+    """
+    with _pillow_error_names(where):
+        return pixels.decode(content, size, channels, pad=pad, white=white)[:2]
 
 
 def _height_and_width(size: Size) -> tuple[int, int]:
@@ -353,7 +371,7 @@ def _write(folder: Path, paths: Sequence[Path], names: Sequence[str], what: str,
     with (
         (folder / "images.npy").open("wb") as file,
         tqdm(total=len(paths), desc=f"decoding {line(what)}", unit="image", leave=False, disable=None) as bar,
-        _strict_pillow(),
+        strict_pillow(),
         contextlib.ExitStack() as stack,
     ):
         stack.callback(pool.shutdown, cancel_futures=True)

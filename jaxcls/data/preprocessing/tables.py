@@ -131,9 +131,7 @@ class TablePreprocessor:
         return dict(zip(shapes, columns_of, strict=True))
 
     def _check(self, inputs: Columns) -> None:
-        parts = {columns.date_column(name, part) for name in self.dates for part in columns.DATE_PARTS}
-        numeric = [column.name for column in self.numeric if column.name not in parts]
-        for name in (*numeric, *self.words):
+        for name in self.columns:
             require(inputs, name, _WHERE)
 
     def refit(self, inputs: Columns) -> Self:
@@ -194,6 +192,14 @@ class TablePreprocessor:
     def words(self) -> tuple[str, ...]:
         """The columns whose spelling counts."""
         return *(column.name for column in self.categories), *self.dates, *self.texts
+
+    @property
+    def columns(self) -> dict[str, tuple[str, ...]]:
+        """The columns that it takes, and the words of each category that training rows had."""
+        parts = {columns.date_column(name, part) for name in self.dates for part in columns.DATE_PARTS}
+        words = {column.name: tuple(filter(None, column.words)) for column in self.categories}
+        numeric = [column.name for column in self.numeric if column.name not in parts]
+        return dict.fromkeys((*numeric, *self.words), ()) | words
 
     @property
     def _num_flags(self) -> int:

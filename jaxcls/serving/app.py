@@ -1,0 +1,221 @@
+"""The HTTP interface of a service: predictions, a page to try it, health, readiness and metrics.
+
+POST /predict   {"inputs": [...]} as application/json: texts, rows as objects, or images in base64;
+                or images as image/png, image/jpeg, ..., or as the files of multipart/form-data
+GET  /          a page to try it
+GET  /health    200 while the process runs
+GET  /ready     200 once its programs are compiled, before that and while it stops 503
+GET  /metrics   for Prometheus
+"""
+
+import asyncio
+import contextlib
+import functools
+import json
+import secrets
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import anyio.to_thread
+import jinja2
+import prometheus_client as prometheus
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from jaxcls._utils.errors import InputError
+from jaxcls.serving.batcher import Batcher, QueueFull
+from jaxcls.serving.service import Service
+
+_SIZES = (1, 8, 64)
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+
+class Limits(NamedTuple):
+    """What a server accepts.
+
+    Attributes:
+      max_batch: the most examples of several requests that are computed together; with 1, each request is computed
+        alone.
+      max_waiting: the most examples that wait for their computation; further requests are refused with status 503.
+      wait_seconds: how long a batch that is not full waits for more requests.
+      max_bytes: the most bytes of a request.
+    """
+
+    max_batch: int = 64
+    max_waiting: int = 1024
+    wait_seconds: float = 0.0
+    max_bytes: int = 1 << 24
+
+
+def create(service: Service, limits: Limits | None = None) -> Starlette:
+    """Returns the ASGI application of a service, for any ASGI server; its programs are compiled before.
+
+    >>> from jaxcls.serving import service
+    >>> application = create(service.load("runs/leaf-1a2b3c4d"))  # doctest: +SKIP
+    """
+    limits = limits or Limits()
+    for size in _SIZES:
+        if size <= limits.max_batch:
+            service.score(service.of_shape(size))
+    return _App(service, limits).asgi
+
+
+class _App:
+    def __init__(self, service: Service, limits: Limits):
+        self._service, self._limits = service, limits
+        self._batcher: Batcher | None = None
+        self._page = _page(service)
+        self._registry = registry = prometheus.CollectorRegistry()
+        self._requests = prometheus.Counter("jaxcls_requests", "requests to /predict", ["status"], registry=registry)
+        self._latency = prometheus.Histogram(
+            "jaxcls_request_seconds", "from a request to its answer", buckets=_SECONDS, registry=registry
+        )
+        self._batch_size = prometheus.Histogram(
+            "jaxcls_batch_examples", "examples computed together", buckets=(1, 8, 64, 512, 4096), registry=registry
+        )
+        self._batch_seconds = prometheus.Histogram(
+            "jaxcls_batch_seconds", "the computation of a batch", buckets=_SECONDS, registry=registry
+        )
+        waiting = prometheus.Gauge("jaxcls_waiting_examples", "examples in the queue", registry=registry)
+        waiting.set_function(lambda: self._batcher.waiting if self._batcher else 0)
+        routes = [
+            Route("/", self._index),
+            Route("/predict", self._predict, methods=["POST"]),
+            Route("/health", _ok),
+            Route("/ready", _ok),
+            Route("/metrics", self._metrics),
+        ]
+        handlers: Any = {HTTPException: _refused}
+        self.asgi = Starlette(routes=routes, lifespan=self._lifespan, exception_handlers=handlers)
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        limits = self._limits
+        self._batcher = Batcher(
+            self._service.score,
+            max_batch=limits.max_batch,
+            max_waiting=limits.max_waiting,
+            wait_seconds=limits.wait_seconds,
+            on_batch=self._count_batch,
+        )
+        running = asyncio.create_task(self._batcher.run())
+        yield
+        running.cancel()
+
+    def _count_batch(self, count: int, seconds: float) -> None:
+        self._batch_size.observe(count)
+        self._batch_seconds.observe(seconds)
+
+    async def _predict(self, request: Request) -> Response:
+        started = time.monotonic()
+        status = 500
+        try:
+            answer = await self._answer(request)
+            status = 200
+        except HTTPException as refusal:
+            status = refusal.status_code
+            raise
+        finally:
+            self._requests.labels(status).inc()
+            self._latency.observe(time.monotonic() - started)
+        return answer
+
+    async def _answer(self, request: Request) -> Response:
+        assert self._batcher is not None
+        examples = await self._examples(request)
+        try:
+            # In threads: decoding images and texts takes time, and releases the interpreter.
+            inputs, warnings, arrays = await anyio.to_thread.run_sync(self._read, examples)
+            scores = await self._batcher.submit(arrays)
+            predictions = self._service.answers(inputs, scores)
+        except InputError as error:
+            raise HTTPException(400, str(error)) from error
+        except QueueFull:
+            message = f"{self._batcher.waiting} examples wait already; try again, or with fewer requests at a time."
+            raise HTTPException(503, message, headers={"Retry-After": "1"}) from None
+        more = {"warnings": warnings} if warnings else {}
+        return JSONResponse({"predictions": predictions, "synthetic": self._service.synthetic} | more)
+
+    def _read(self, examples: list[Any]) -> tuple[Any, list[str], Any]:
+        inputs, warnings = self._service.read(examples)
+        return inputs, warnings, self._service.encode(inputs)
+
+    async def _examples(self, request: Request) -> list[Any]:
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        takes_images = self._service.takes == "image"
+        accepted = ("application/json", *(("image/", "multipart/form-data") if takes_images else ()))
+        if not kind.startswith(accepted):
+            right = " or ".join(accepted).replace("image/", "image/*")
+            raise HTTPException(415, f"the content type is {kind or 'missing'}; it must be {right}.")
+        body = await self._body(request)
+        if kind.startswith("image/"):
+            return [body]
+        if kind.startswith("multipart/"):
+            return await _files(request, body)
+        try:
+            content = json.loads(body)
+        except (ValueError, RecursionError) as error:
+            raise HTTPException(400, f"the request is not JSON: {error}.") from None
+        if not isinstance(content, dict) or content.keys() != {"inputs"}:
+            raise HTTPException(400, 'the request must be an object {"inputs": [...]}.')
+        inputs: list[Any] = content["inputs"]
+        return inputs
+
+    async def _body(self, request: Request) -> bytes:
+        parts, total = [], 0
+        async for part in request.stream():
+            total += len(part)
+            if total > self._limits.max_bytes:
+                raise HTTPException(413, f"the request has more than {self._limits.max_bytes:,} bytes (--max-bytes).")
+            parts.append(part)
+        return b"".join(parts)
+
+    async def _metrics(self, request: Request) -> Response:
+        return Response(prometheus.generate_latest(self._registry), media_type=prometheus.CONTENT_TYPE_LATEST)
+
+    async def _index(self, request: Request) -> Response:
+        nonce = secrets.token_urlsafe(16)
+        of_page = f"style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; connect-src 'self'; img-src blob:"
+        policy = f"default-src 'none'; {of_page}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        return HTMLResponse(self._page(nonce=nonce), headers={"Content-Security-Policy": policy})
+
+
+async def _ok(request: Request) -> Response:
+    return PlainTextResponse("ok\n")
+
+
+async def _refused(request: Request, refusal: HTTPException) -> Response:
+    return JSONResponse({"error": refusal.detail}, refusal.status_code, headers=refusal.headers)
+
+
+async def _files(request: Request, body: bytes) -> list[bytes]:
+    async def stream() -> AsyncIterator[bytes]:
+        yield body
+
+    try:
+        form = await MultiPartParser(request.headers, stream()).parse()  # type: ignore[arg-type]
+    except MultiPartException as error:
+        raise HTTPException(400, f"the form is damaged: {error.message}") from error
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(form.close)
+        return [await value.read() for _, value in form.multi_items() if not isinstance(value, str)]
+
+
+def _page(service: Service) -> Any:
+    source = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+    template = jinja2.Environment(autoescape=True).from_string(source)
+    example = {"text": '{"inputs": ["a text"]}', "row": '{"inputs": [{"column": 1.5, ...}]}'}
+    values = {
+        "title": service.title,
+        "synthetic": service.synthetic,
+        "takes": service.takes,
+        "columns": service.columns,
+        "example": example.get(service.takes, "an image file as the body"),
+    }
+    return functools.partial(template.render, **values)
