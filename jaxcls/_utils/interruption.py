@@ -13,6 +13,8 @@ import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
+from jaxcls._utils import clusters
+
 # Exit statuses. EX_TEMPFAIL of sysexits.h: the run is saved, and the same command continues it; and as shells report a
 # process that SIGINT ended.
 INTERRUPTED, KILLED = 75, 130
@@ -69,7 +71,8 @@ class StopRequests:
                 name = signal.Signals(number[0]).name
                 _print(f"{name}: training saves its state and stops; another Ctrl-C stops it at once")
             elif self.training is None or not self.ended.wait(_SECONDS_TO_END):
-                _print(f"{Interrupted()}; the same command continues")
+                message = f"{Interrupted()}; the same command continues"
+                clusters.leave(KILLED if again else INTERRUPTED, message, _print)
                 # An orderly exit would wait for what is being compiled.
                 os._exit(KILLED if again else INTERRUPTED)
 
@@ -81,8 +84,7 @@ def stop_requests() -> Iterator[StopRequests]:
     Before training, a signal ends the process. In training, it is a request; a second SIGINT raises KeyboardInterrupt.
     After training, it raises Interrupted. A process whose main thread does not react to an exception is ended.
 
-    For the main thread of a process that trains alone. With several processes under ``jax.distributed``, JAX
-    synchronizes their stop itself, and these handlers would break that.
+    For the main thread. Of processes that train together, each may be asked: they agree between dispatches.
 
     >>> with stop_requests() as stop:
     ...     stop.training = True

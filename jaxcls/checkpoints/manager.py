@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Self
 import jax
 import jax.numpy as jnp
 
+from jaxcls._utils import processes
 from jaxcls._utils.errors import InputError, RunError, unknown_name
 from jaxcls.checkpoints.directory import Damaged, open_directory, read, steps_in, summary, write_lock
 from jaxcls.checkpoints.record import Record, abstract_leaf, check_compatible, hashed, leaves_by_path, pack, unpack
@@ -302,6 +303,10 @@ class CheckpointManager:
         return self
 
     def __exit__(self, kind: object, *details: object) -> None:
+        if kind is not None and processes.count() > 1:
+            # The others may not come to the end of a save. What an interruption saves is on the disk already.
+            self._release()
+            return
         # A failed save was logged, and must not hide an error that is being raised already.
         with contextlib.suppress(*([] if kind is None else [CheckpointError])):
             self.close()
@@ -321,10 +326,14 @@ class CheckpointManager:
         if self._pending is None:
             return
         record, response = self._pending
+        failure: Exception | None = None
         try:
             response.result()
         except _WRITE_ERRORS as error:
-            self._save_failed(record.step, error)
+            failure = error
+        # All or none of the processes that save together know the checkpoint.
+        if any(processes.agreed(failure is not None)):
+            self._save_failed(record.step, failure or OSError("another process could not write it"))
             return
         self._pending = self._failure = None
         self._records[record.step] = record

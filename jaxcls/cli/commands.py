@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from jaxcls._utils import files
+from jaxcls._utils import clusters, files
 from jaxcls._utils.errors import InputError, flag, listed
 from jaxcls._utils.interruption import Interrupted, StopRequests, stop_requests
 from jaxcls._utils.text_table import text_table
@@ -47,7 +47,7 @@ class Train(Settings):
         if curves := console.curves(result.history, encoding=sys.stdout.encoding):
             say(f"\n{curves}\n")
         say(f"saved in {result.directory}; report: {result.directory / 'report.html'}")
-        if self.json:
+        if self.json and not clusters.joined():
             epochs = len(result.history)
             console.say_json({"run_dir": str(result.directory), "epochs": epochs} | result.report)
 
@@ -314,7 +314,7 @@ class FindLr(Settings):
         *settings.names(settings.EvaluationSettings),
         *("learning_rate", "epochs", "max_skipped_steps", "debug"),
         *("run_dir", "continue_from", "resume", "list_tasks", "checkpoint_seconds", "stall_seconds", "profile"),
-        *("train_metrics", "tensorboard", "wandb"),
+        *("train_metrics", "tensorboard", "wandb", "distributed", "join_seconds"),
     )
 
     lowest: float = 1e-6
@@ -366,7 +366,7 @@ class Search(Settings):
     OMITTED = (
         *settings.names(settings.PopulationSettings),
         *("run_dir", "continue_from", "resume", "list_tasks", "profile", "debug", "tune_threshold"),
-        *("checkpoint_seconds", "train_metrics", "tensorboard", "wandb"),
+        *("checkpoint_seconds", "train_metrics", "tensorboard", "wandb", "distributed", "join_seconds"),
     )
 
     space: Path

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from jaxcls._utils import escaping
+from jaxcls._utils import clusters, escaping
 from jaxcls._utils.errors import InputError, RunError
 from jaxcls._utils.interruption import INTERRUPTED, KILLED, Interrupted
 from jaxcls._utils.text_table import text_table
@@ -43,7 +43,7 @@ def exit_status(action: Callable[[], int], *, command: str = "") -> int:
         # Names may contain characters that the terminal's encoding lacks.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        return action()
+        return clusters.leave(action())
     except BrokenPipeError:
         # For what Python still writes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -68,8 +68,7 @@ def exit_status(action: Callable[[], int], *, command: str = "") -> int:
             "--gradient-accumulation-steps by the same factor, which keeps the examples per update; lower "
             "--eval-batch-size; or give --remat."
         )
-    say(message, file=sys.stderr)
-    return status
+    return clusters.leave(status, message, lambda line: say(line, file=sys.stderr))
 
 
 def say(text: object, *, file: TextIO | None = None) -> None:
@@ -88,10 +87,13 @@ def say(text: object, *, file: TextIO | None = None) -> None:
 
 
 def sayer(*, quiet: bool, json: bool) -> Callable[[str], None]:
-    """Returns what prints lines: with json to standard error, and if quiet only warnings, also there."""
+    """Returns what prints lines: with json to standard error, and if quiet only warnings, also there.
+
+    Of several processes, the first one prints.
+    """
 
     def say_line(text: str) -> None:
-        if not quiet or text.startswith("warning:"):
+        if not clusters.joined() and (not quiet or text.startswith("warning:")):
             say(text, file=sys.stderr if quiet or json else None)
 
     return say_line

@@ -5,12 +5,12 @@ import sys
 from collections.abc import Sequence
 
 import jaxcls
-from jaxcls._utils import environment
+from jaxcls._utils import clusters, environment
 from jaxcls._utils.errors import unknown_name
 from jaxcls._utils.text_table import text_table
 from jaxcls.cli import console
 from jaxcls.cli.arguments import parse
-from jaxcls.cli.commands import COMMANDS
+from jaxcls.cli.commands import COMMANDS, Train
 
 
 def main(arguments: Sequence[str] | None = None, *, program: str = "jaxcls") -> int:
@@ -34,13 +34,20 @@ def run(name: str, *arguments: str, program: str) -> int:
       arguments: the command line after the name.
       program: how the command was started, for messages.
     """
-    return console.exit_status(lambda: _run(name, arguments, program), command=f"{program} {shlex.join(arguments)}")
+    try:
+        return console.exit_status(lambda: _run(name, arguments, program), command=f"{program} {shlex.join(arguments)}")
+    except Exception:
+        clusters.failed()
+        raise
 
 
 def _run(name: str, arguments: Sequence[str], program: str) -> int:
     options = parse(COMMANDS[name], arguments, program=program)
     # Before jax is imported, which --help does without.
     environment.configure(deterministic=getattr(options, "deterministic", False))
+    if isinstance(options, Train) and not options.list_tasks:
+        say = console.sayer(quiet=options.quiet, json=options.json)
+        clusters.join(options.distributed, seconds=options.join_seconds, say=say)
     environment.check_platform()
     return options.run() or 0
 

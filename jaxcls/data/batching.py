@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import numpy as np
 
+from jaxcls._utils import processes
 from jaxcls.data import rows as data_rows
 
 PyTree = Any
@@ -178,7 +179,8 @@ def host_feed(
         rows = np.asarray(order)
 
         def chunk(start: int) -> Batch:
-            return jax.device_put(gather_chunk(data, rows, start, batch_size, length), chunk_sharding(sharding))
+            chunk = gather_chunk(data, rows, start, batch_size, length, processes.local_rows(sharding, batch_size))
+            return processes.assemble(chunk, chunk_sharding(sharding), (length, batch_size))
 
         # A chunk is a function of its first batch, so the iterator has no state to save.
         starts = grain.MapDataset.range(first, steps_per_epoch(len(data), batch_size), length)
@@ -192,9 +194,15 @@ def host_feed(
     return feed
 
 
-def gather_chunk(data: Examples, order: np.ndarray, first: int, batch_size: int, length: int) -> Batch:
-    """Gathers the chunk of ``length`` batches from index ``first`` on, on the host."""
-    rows, mask = batch_rows(order, first, batch_size=batch_size, length=length)
+def gather_chunk(
+    data: Examples, order: np.ndarray, first: int, batch_size: int, length: int, share: Any = slice(None)
+) -> Batch:
+    """Gathers the chunk of ``length`` batches from index ``first`` on, on the host.
+
+    Args:
+      share: the indices within each batch that are gathered, such as those of this process.
+    """
+    rows, mask = (part[:, share] for part in batch_rows(order, first, batch_size=batch_size, length=length))
     inputs, labels, sample_weight = data_rows.take(tuple(data), rows)
     return Batch(inputs, labels, mask, sample_weight)
 

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import tomli_w
 
-from jaxcls._utils import files, schemas
+from jaxcls._utils import files, processes, schemas
 from jaxcls._utils.errors import InputError
 from jaxcls._utils.schemas import Schema
 from jaxcls.reports import records
@@ -106,29 +106,34 @@ class RunDirectory:
             if not self.continued:
                 self.path.mkdir(parents=True, exist_ok=True)
                 for name, text in self._texts.items():
-                    files.write_atomically(self.path / name, text)
+                    self._write(name, text)
             elif self._raised:
-                files.write_atomically(self.path / "config.toml", self._texts["config.toml"])
+                self._write("config.toml", self._texts["config.toml"])
                 if (self.path / "SHA256SUMS").exists():
                     self.write_checksums()
 
     def replace_predictor(self, predictor: Mapping[str, Any]) -> None:
         """Writes predictor.json again: the weights of an ensemble's members may be known only after training."""
-        files.write_atomically(self.path / "predictor.json", _json(predictor))
+        self._write("predictor.json", _json(predictor))
 
     def write_history(self, history: Iterable[Mapping[str, Any]]) -> None:
         """Rewrites metrics.jsonl, so that it holds each epoch once after interruptions."""
-        files.write_atomically(self.path / "metrics.jsonl", "".join(json.dumps(entry) + "\n" for entry in history))
+        self._write("metrics.jsonl", "".join(json.dumps(entry) + "\n" for entry in history))
 
     def write_results(self, results: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
         """Writes the last files of a run; results.json, which marks it as finished, comes last."""
         self.write_checksums()
-        files.write_atomically(self.path / "summary.json", json.dumps(summary, separators=(",", ":")) + "\n")
-        files.write_atomically(self.path / "results.json", _json(results))
+        self._write("summary.json", json.dumps(summary, separators=(",", ":")) + "\n")
+        self._write("results.json", _json(results))
 
     def write_checksums(self) -> None:
         """Writes SHA256SUMS, after which the directory can be loaded for predictions."""
-        files.write_atomically(self.path / "SHA256SUMS", checksums(self.path))
+        if processes.first():
+            self._write("SHA256SUMS", checksums(self.path))
+
+    def _write(self, name: str, text: str) -> None:
+        if processes.first():
+            files.write_atomically(self.path / name, text)
 
     def _check_same_config(
         self, identity: Collection[str] | None, increasing: Collection[str], advice: Callable[[Sequence[str]], str]

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
+from jaxcls._utils import processes
 from jaxcls._utils.errors import InputError, RunError
 from jaxcls._utils.interruption import Interrupted, made_progress
 from jaxcls.checkpoints import CheckpointManager
@@ -109,7 +110,8 @@ def chunks(
       say: takes a line if the examples stay on the host.
     """
     replicated, sharded = shardings()
-    on_host = data_on == "host" or (data_on == "auto" and not memory.fits(data, [*replicated.addressable_devices]))
+    fits = memory.fits(data, [*replicated.addressable_devices])
+    (on_host,) = processes.agreed(data_on == "host" or (data_on == "auto" and not fits))
     if on_host:
         say("the training examples stay on the host, and batches are sent to the device ahead of their use")
     step_size = experiment.step_size(batch_size)
@@ -118,7 +120,7 @@ def chunks(
     most = max(1, min(MAX_CHUNK_STEPS // micro_batches, MAX_CHUNK_BYTES // step_bytes))
     length, order = batching.chunk_length(steps, most), experiment.epoch_order(data, step_size)
     feed = batching.host_feed if on_host else batching.device_feed
-    placed = data if on_host else jax.device_put(in_memory(data), replicated)
+    placed = data if on_host else processes.put(in_memory(data), replicated)
     chunks_of = feed(placed, batch_size=step_size, length=length, sharding=sharded)
     return Chunks(steps, length, micro_batches, lambda key, epoch, first: chunks_of(order(key, epoch), first))
 
@@ -265,7 +267,7 @@ def train(
             state, metrics = train_chunk(state, chunk)
             del chunk  # its memory is free for the next one
             # Steps past the end of the epoch are dropped.
-            metrics = jax.tree.map(lambda values, left=steps - first: np.asarray(values)[:left], metrics)
+            metrics = jax.tree.map(lambda values, left=steps - first: values[:left], processes.whole(metrics))
             progress.seconds += time.monotonic() - began
             progress.count(metrics)
             made_progress()
@@ -282,10 +284,13 @@ def train(
                     message = f" {saver.examine(state._replace(step=state.step - 1), batch)}"
                 raise DivergedError(_diverged(progress, int(state.step)) + message)
             within = first + length < steps
-            if within and stop():
+            if not within:
+                continue
+            stopping, due = processes.agreed(stop(), time.monotonic() - saved_at > config.checkpoint_seconds)
+            if stopping:
                 save(wait=True)
                 raise Interrupted(int(state.step))
-            if within and time.monotonic() - saved_at > config.checkpoint_seconds:
+            if due:
                 save()
                 saved_at = time.monotonic()
         scores = {}
@@ -298,10 +303,10 @@ def train(
         entry = progress.close_epoch(int(state.step), len(data), scores)
         for callback in callbacks:
             callback.on_epoch_end(progress.history)
-        stopping, ended = stop(), _ended(progress.history[earlier:], config)
         # The best epoch can be any of them.
         every = checkpoints is not None and checkpoints.best_metric is not None
         due = time.monotonic() - saved_at > min(config.checkpoint_seconds, MIN_CHECKPOINT_SECONDS)
+        stopping, ended, due = processes.agreed(stop(), _ended(progress.history[earlier:], config), due)
         if every or stopping or ended or due:
             save({config.monitor: entry[f"val_{config.monitor}"]} if config.monitor else None, wait=stopping)
             saved_at = time.monotonic()

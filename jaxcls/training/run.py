@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from jaxcls import metrics
-from jaxcls._utils import files
+from jaxcls._utils import files, processes
 from jaxcls._utils.errors import InputError, flag
 from jaxcls._utils.interruption import watched
 from jaxcls.checkpoints import CheckpointError, CheckpointManager
@@ -156,6 +156,7 @@ def train_and_test(
     whole = f" that learn, of {count + frozen:,}" if frozen else ""
     # A task that does not restore the best epoch need not save it.
     best_metric = None if options.restore_best is False else config.monitor
+    processes.compare({"the run directory": str(directory.path), **identity})
     with (
         watched(options.stall_seconds),
         # It holds a lock: from here on no other run writes to this directory.
@@ -187,18 +188,18 @@ def train_and_test(
             )
         with contextlib.ExitStack() as stack:
             sinks: list[Any] = []
-            if options.tensorboard:
+            if options.tensorboard and processes.first():
                 sinks.append(stack.enter_context(TensorBoardLogger(directory.path / "tensorboard")))
-            if options.wandb:
+            if options.wandb and processes.first():
                 logger = WandbLogger(directory.path.name, directory.path, experiment.settings)
                 sinks.append(stack.enter_context(logger))
             history_logger = _HistoryLogger(directory, sinks, say)
             followers: list[Callback] = []
-            if not options.quiet:
+            if not options.quiet and processes.first():
                 bar = loop.progress_bar(experiment, state, data.train, config, history=history, say=say)
                 followers.append(stack.enter_context(bar))
             followers.append(history_logger)
-            if options.profile:
+            if options.profile and processes.first():
                 followers.append(stack.enter_context(profiling.Trace(options.profile)))
             state, history = loop.train(
                 experiment, state, data.train, data.validation, config, checkpoints=checkpoints,
@@ -208,7 +209,7 @@ def train_and_test(
                 history_logger.write(history)  # also if the last process was killed before it could
         if options.restore_best and (best := checkpoints.restore(like=state, best=True)):
             state = best.state
-        if options.profile:
+        if options.profile and processes.first():
             say(f"\n{profiling.table(options.profile)}\nthe trace of these steps is in {options.profile}")
         validation = data.validation or data.train
         thresholds = problems.default_thresholds(problem_name)
@@ -301,7 +302,8 @@ def _tested(
         "recipe": dict(reported.differs_from_preset),
     }
     directory.write_results(report, summary)
-    files.write_atomically(directory.report, html_report.render(run_directory.read_records(directory.path)))
+    if processes.first():
+        files.write_atomically(directory.report, html_report.render(run_directory.read_records(directory.path)))
     return report
 
 
@@ -309,7 +311,7 @@ def sha256(tree: PyTree) -> str:
     """Returns a hash of every bit of the leaves, by which two runs can be compared."""
     total = hashlib.sha256()
     for leaf in jax.tree.leaves(tree):
-        total.update(np.asarray(leaf).tobytes())
+        total.update(processes.whole(leaf).tobytes())
     return total.hexdigest()
 
 

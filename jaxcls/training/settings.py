@@ -334,6 +334,11 @@ class CommandSettings(OutputSettings):
     """continue the run in --run-dir; --no-resume refuses a folder with a run in it"""
     profile: Path | None = None
     """folder for a JAX profiler trace of a few steps, for XProf or Perfetto; prints the slowest operations"""
+    distributed: str = "auto"
+    """train in several processes: auto joins those that SLURM, Open MPI, Kubernetes or a TPU pod started with this one;
+    off trains alone; HOST:PORT,N,I is this process I of N, of which process 0 listens at HOST:PORT"""
+    join_seconds: float = 300.0
+    """seconds to wait for the other processes at the start"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ import optax
 from jax.typing import ArrayLike
 
 from jaxcls import kernels
+from jaxcls._utils import processes
 from jaxcls._utils.errors import InputError
 from jaxcls._utils.interruption import made_progress
 from jaxcls.data.batching import AHEAD, Batch, Buckets, Size, padded_batches
@@ -379,10 +380,10 @@ def collect(
     if buckets is None:
         results: list[PyTree] = []
         for number, batch in enumerate(padded_batches((inputs, *extra), batch_size)):
-            results.append(step(*jax.device_put(batch, sharding)))
+            results.append(step(*processes.put(batch, sharding)))
             if number >= AHEAD:
                 # Waits for it: the inputs of all batches at once would take the memory of all examples.
-                results[number - AHEAD] = jax.tree.map(np.asarray, results[number - AHEAD])
+                results[number - AHEAD] = processes.whole(results[number - AHEAD])
                 made_progress()
         return _joined(results, count)
     numbers = buckets.indices(inputs)
@@ -399,7 +400,7 @@ def collect(
 
 
 def _joined(parts: Sequence[PyTree], count: int) -> PyTree:
-    return jax.tree.map(lambda *batches: np.concatenate([np.asarray(batch) for batch in batches])[:count], *parts)
+    return jax.tree.map(lambda *batches: np.concatenate(batches)[:count], *map(processes.whole, parts))
 
 
 def _sums_of(ratios: list[Ratio]) -> tuple[jax.Array, jax.Array]:
