@@ -106,9 +106,9 @@ _NAMES = {
 def _candidates(environment: Mapping[str, str]) -> list[str]:
     """The clusters whose detection can succeed here, and has no side effects: no request to a server, no warning."""
     names = []
-    if int(environment.get("SLURM_NTASKS", "1")) > 1 and all(name in environment for name in _SLURM_TASK):
+    if _tasks(environment, "SLURM_NTASKS") > 1 and all(name in environment for name in _SLURM_TASK):
         names.append("slurm")
-    if int(environment.get("OMPI_COMM_WORLD_SIZE", "1")) > 1:
+    if _tasks(environment, "OMPI_COMM_WORLD_SIZE") > 1:
         names.append("ompi")
     if "," in environment.get("TPU_PROCESS_ADDRESSES", environment.get("TPU_WORKER_HOSTNAMES", "")):
         names.append("gketpu")
@@ -123,17 +123,22 @@ def _candidates(environment: Mapping[str, str]) -> list[str]:
     return names
 
 
+def _tasks(environment: Mapping[str, str], name: str) -> int:
+    number = environment.get(name, "1")
+    return int(number) if number.isdecimal() else 1
+
+
 def _check_slurm(environment: Mapping[str, str], say: Callable[[str], None]) -> None:
-    tasks = environment.get("SLURM_NTASKS", "1")
+    tasks = _tasks(environment, "SLURM_NTASKS")
     in_step = "SLURM_STEP_ID" in environment or "SLURM_STEP_NODELIST" in environment
-    if not tasks.isdecimal() or int(tasks) < 2 or "SLURM_JOB_ID" not in environment:
+    if tasks == 1 or "SLURM_JOB_ID" not in environment:
         return
     if not in_step:
         say(f"a SLURM job of {tasks} tasks, but srun did not start this process: it trains alone")
         return
     missing = [name for name in _SLURM_TASK if name not in environment]
-    of_step = environment.get("SLURM_STEP_NUM_TASKS", tasks)
-    if missing or of_step != tasks:
+    of_step = environment.get("SLURM_STEP_NUM_TASKS", str(tasks))
+    if missing or of_step != str(tasks):
         what = f"{listed(missing)} not set" if missing else f"SLURM_STEP_NUM_TASKS {of_step}"
         raise InputError(
             f"the environment is that of a SLURM step of {tasks} tasks, with {what}: it cannot be known whether this "
@@ -142,8 +147,8 @@ def _check_slurm(environment: Mapping[str, str], say: Callable[[str], None]) -> 
 
 
 def _check_mpi(environment: Mapping[str, str]) -> None:
-    tasks = environment.get("OMPI_COMM_WORLD_SIZE", "1")
-    if tasks != "1" and not {"OMPI_MCA_orte_hnp_uri", "JAX_COORDINATOR_ADDRESS"} & environment.keys():
+    tasks = _tasks(environment, "OMPI_COMM_WORLD_SIZE")
+    if tasks > 1 and not {"OMPI_MCA_orte_hnp_uri", "JAX_COORDINATOR_ADDRESS"} & environment.keys():
         raise InputError(
             f"Open MPI started {tasks} processes, but says no address at which they can meet (since version 5 it says "
             f"none): {_ALONE}, such as --distributed HOST:PORT,$OMPI_COMM_WORLD_SIZE,$OMPI_COMM_WORLD_RANK in a shell "

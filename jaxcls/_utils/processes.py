@@ -37,7 +37,7 @@ def agreed(*flags: bool) -> tuple[bool, ...]:
     """
     if count() == 1:
         return flags
-    return tuple(np.any(_gathered(np.array(flags)), axis=0).tolist()
+    return tuple(np.any(_gathered(np.array(flags)), axis=0).tolist())
 
 
 def compare(values: Mapping[str, Any]) -> None:
@@ -116,10 +116,11 @@ def whole(tree: PyTree) -> PyTree:
     >>> whole({"a": jax.numpy.arange(2)})
     {'a': array([0, 1], dtype=int32)}
     """
-    from jax.experimental import multihost_utils
 
     def fetched(leaf: Any) -> np.ndarray:
         if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
+            from jax.experimental import multihost_utils
+
             leaf = multihost_utils.process_allgather(leaf, tiled=True)
         return np.asarray(leaf)
 

@@ -16,6 +16,7 @@ model/             the tested weights and the decision thresholds
 """
 
 import contextlib
+import functools
 import json
 import tomllib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -24,7 +25,7 @@ from typing import Any, NamedTuple
 
 import tomli_w
 
-from jaxcls._utils import files, processes, schemas
+from jaxcls._utils import files, schemas
 from jaxcls._utils.errors import InputError
 from jaxcls._utils.schemas import Schema
 from jaxcls.reports import records
@@ -128,12 +129,14 @@ class RunDirectory:
 
     def write_checksums(self) -> None:
         """Writes SHA256SUMS, after which the directory can be loaded for predictions."""
-        if processes.first():
-            self._write("SHA256SUMS", checksums(self.path))
+        self._write("SHA256SUMS", functools.partial(checksums, self.path))
 
-    def _write(self, name: str, text: str) -> None:
+    def _write(self, name: str, text: str | Callable[[], str]) -> None:
+        # Imports JAX, which reading a run does without.
+        from jaxcls._utils import processes
+
         if processes.first():
-            files.write_atomically(self.path / name, text)
+            files.write_atomically(self.path / name, text if isinstance(text, str) else text())
 
     def _check_same_config(
         self, identity: Collection[str] | None, increasing: Collection[str], advice: Callable[[Sequence[str]], str]
