@@ -4,6 +4,7 @@ Examples may be on the device, or in host memory and on disk, from where chunks 
 examples are cropped to a few sizes, the buckets, to save computing on padding.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeAlias
@@ -268,11 +269,19 @@ def sequence_buckets(widths: tuple[int, ...], padding: int = 0) -> Buckets:
     """Returns the buckets of token ids (N, width), with padding at the end, for ascending widths."""
 
     def lengths(tokens: Any) -> Any:
+        if isinstance(tokens, data_rows.Rows):
+            source: Any = tokens.source  # it knows them
+            return source.lengths[tokens.index][:, None]
         # The argmax of booleans needs an eighth of the memory of a maximum of indices.
         real = tokens != padding
         return (real.any(axis=1) * (tokens.shape[1] - real[:, ::-1].argmax(axis=1)))[:, None]
 
-    return Buckets(tuple((width,) for width in widths), lengths, lambda tokens, size: tokens[:, : size[0]])
+    def cut(tokens: Any, size: Size) -> Any:
+        if isinstance(tokens, data_rows.Rows):
+            return dataclasses.replace(tokens, row_shape=size, function=lambda read: read[:, : size[0]])
+        return tokens[:, : size[0]]
+
+    return Buckets(tuple((width,) for width in widths), lengths, cut)
 
 
 def canvas_buckets(sizes: tuple[tuple[int, int], ...]) -> Buckets:

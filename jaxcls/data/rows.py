@@ -116,20 +116,31 @@ class Stored:
     def __init__(self, *columns: np.ndarray):
         # What is taken of a np.memmap would be one as well.
         self._columns = [np.asarray(column) for column in columns]
-        self._maps: list[Any] = [getattr(column, "_mmap", None) for column in columns]
-        self._row_bytes = sum(max(mmap.PAGESIZE, column[:1].nbytes) for column in columns)
-        self._resident = 0
+        self._pages = Pages(*columns)
 
     def read(self, rows: np.ndarray) -> Sequence[np.ndarray]:
         taken = [np.take(column, rows, axis=0) for column in self._columns]
-        # The pages that were read remain in the file cache of the system, not in the memory of this process.
-        self._resident += len(rows) * self._row_bytes
-        if self._resident > _RESIDENT_BYTES:
-            self._resident = 0
-            for one in self._maps:
-                if one is not None and hasattr(mmap, "MADV_DONTNEED"):
-                    one.madvise(mmap.MADV_DONTNEED)
+        self._pages.count(len(rows))
         return taken
+
+
+class Pages:
+    """Counts rows that are read of memory-mapped files, and returns their pages to the system from time to time.
+
+    They remain in the system's cache of files, but do not count as memory of the process.
+    """
+
+    def __init__(self, *arrays: np.ndarray):
+        self._maps: list[Any] = [mapped for array in arrays if (mapped := getattr(array, "_mmap", None)) is not None]
+        self._row_bytes = sum(max(mmap.PAGESIZE, array[:1].nbytes) for array in arrays)
+        self._bytes = 0
+
+    def count(self, rows: int) -> None:
+        self._bytes += rows * self._row_bytes
+        if self._bytes > _RESIDENT_BYTES and hasattr(mmap, "MADV_DONTNEED"):
+            self._bytes = 0
+            for one in self._maps:
+                one.madvise(mmap.MADV_DONTNEED)
 
 
 def columns(source: Source, *shapes: Any, count: int) -> tuple[Rows, ...]:

@@ -196,7 +196,7 @@ def _example(inputs: Any, row: int) -> dict[str, Any] | None:
     if isinstance(inputs, Mapping) and all(np.ndim(column) == 1 for column in inputs.values()):
         columns = {name: _cell(column[row]) for name, column in list(inputs.items())[:_COLUMNS]}
         return {"type": "row", "columns": columns, "more": max(0, len(inputs) - _COLUMNS)}
-    if not isinstance(inputs, np.ndarray):
+    if not hasattr(inputs, "dtype"):
         return None
     if inputs.dtype == object:
         text = str(inputs[row])

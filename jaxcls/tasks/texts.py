@@ -28,7 +28,8 @@ def fit_preprocessor(inputs: np.ndarray, settings: Settings) -> texts.TextPrepro
     """Trains a tokenizer on the training texts."""
     size = settings.vocabulary_size
     if size is None:
-        size = _LARGE if settings.model != "ngrams" or sum(map(len, inputs)) >= _LARGE_CHARACTERS else _SMALL
+        is_large = texts.num_characters(inputs, _LARGE_CHARACTERS) >= _LARGE_CHARACTERS
+        size = _LARGE if settings.model != "ngrams" or is_large else _SMALL
     return texts.fit(inputs, vocabulary_size=size, max_length=required(settings, "max_length"))
 
 

@@ -10,6 +10,7 @@ from jaxcls._utils import array_cache, environment
 from jaxcls._utils.errors import InputError
 from jaxcls.data import duplicates
 from jaxcls.data.formats import stored_tables, tables
+from jaxcls.data.preprocessing import texts
 from jaxcls.tasks import build
 from jaxcls.training.settings import Settings
 
@@ -91,6 +92,26 @@ def test_a_run_gets_the_same_arrays_as_in_memory_and_the_next_one_computes_nothi
         assert one[0] == in_memory[0]
         jax.tree.map(np.testing.assert_array_equal, one[1], in_memory[1])
         assert one[2:] == in_memory[2:]
+
+
+def test_texts_get_the_same_tokens_as_in_memory(on_disk, tmp_path, monkeypatch):
+    monkeypatch.setattr(texts, "_MOST_WORDS", 20)
+    rows = [" ".join(RNG.choice(["so", "good", "a<br/>b", "\u00e9t\u00e9", "x" * 30], RNG.integers(0, 30)))
+            for _ in range(ROWS)]  # fmt: skip
+    tables.write_csv(tmp_path / "texts.csv", {"text": rows})
+    stored = tables.read(tmp_path / "texts.csv", text=["text"]).columns["text"]
+    in_memory = np.array(rows, object)
+    fitted = [texts.fit(one, vocabulary_size=270, max_length=100) for one in (in_memory, stored, stored)]
+    assert fitted[0] == fitted[1] == fitted[2]
+    chosen = np.arange(1, ROWS, 2)
+    expected = fitted[0].transform(in_memory)
+    tokens = fitted[0].transform(stored)
+    np.testing.assert_array_equal(tokens[chosen], expected[chosen])
+    buckets = fitted[0].buckets
+    np.testing.assert_array_equal(buckets.indices(tokens), buckets.indices(expected))
+    size = buckets.sizes[0]
+    np.testing.assert_array_equal(np.asarray(buckets.cut(tokens.select(chosen), size)), expected[chosen, : size[0]])
+    assert duplicates.shared(stored.select(chosen), in_memory) == duplicates.shared(in_memory[chosen], in_memory)
 
 
 def test_a_damaged_file_of_the_cache_is_computed_again(on_disk, tmp_path):

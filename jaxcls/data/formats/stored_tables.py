@@ -14,7 +14,7 @@ from jaxcls.data.formats import columns as column_values
 from jaxcls.data.formats import reading
 
 # Rows that are in memory at a time.
-BLOCK_ROWS = 1 << 16
+BLOCK_ROWS = 1 << 15
 # How pandas calls an index without a name in Parquet files.
 INDEX = "__index_level_0__"
 
@@ -92,19 +92,19 @@ class StoredTable(Mapping[str, "StoredColumn"]):
 
         # Repeated words are not made into as many strings.
         words = [field.name for field in self._fields.values() if not field.is_number]
-        first = 0
+        names = [field.name for field in self._fields.values()]
         with parquet.ParquetFile(self._path, read_dictionary=words, pre_buffer=False) as file:
-            names = [field.name for field in self._fields.values()]
-            for batch in file.iter_batches(BLOCK_ROWS, columns=names):
-                begin, end = np.searchsorted(self._rows, [first, first + len(batch)])
-                if begin < end:
-                    if end - begin < len(batch):
-                        batch_rows = batch.take(self._rows[begin:end] - first)
-                    else:
-                        batch_rows = batch
-                    yield {name: typed(batch_rows.column(field.name)) for name, field in self._fields.items()}
-                first += len(batch)
-                progress(first / file.metadata.num_rows)
+            counts = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+            starts = np.cumsum([0, *counts])
+            for group in np.unique(np.searchsorted(starts, self._rows, side="right") - 1).tolist():
+                first = starts[group]
+                for batch in file.iter_batches(BLOCK_ROWS, row_groups=[group], columns=names):
+                    begin, end = np.searchsorted(self._rows, [first, first + len(batch)])
+                    if begin < end:
+                        taken = batch.take(self._rows[begin:end] - first) if end - begin < len(batch) else batch
+                        yield {name: typed(taken.column(field.name)) for name, field in self._fields.items()}
+                        progress(end / len(self._rows))
+                    first += len(batch)
 
     def _replaced(self, fields: Mapping[str, _Field], rows: np.ndarray) -> "StoredTable":
         return StoredTable(self._path, self._identity, fields, self.separator, self.decimal, rows)
