@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxcls import kernels
-from jaxcls.models.layers import Dropout, Linear, he_normal
+from jaxcls.models.layers import Dropout, Linear, he_normal, head
 
 _embedding = nnx.initializers.normal(0.02)
 # The bias is part of every text, and an n-gram a small part of few: at one learning rate, the bias would overshoot.
@@ -98,7 +98,7 @@ class TextCNN(nnx.Module):
         # A Sequential as a list: nnx.List is not in Flax 0.11, and Flax 0.12 rejects plain lists of modules.
         self.convolutions = nnx.Sequential(*(linear(window * embedding, channels) for window in windows))
         self.dropout = nnx.Dropout(dropout, rngs=rngs)
-        self.head = nnx.Linear(channels * len(windows), num_classes, rngs=rngs)
+        self.head = head(channels * len(windows), num_classes, rngs=rngs, layer=nnx.Linear)
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
         chex.assert_rank(tokens, 2)
@@ -136,7 +136,7 @@ class Transformer(nnx.Module):
         self.blocks = nnx.Sequential(*(block() for _ in range(layers)))
         self.norm = nnx.LayerNorm(features, dtype=dtype, rngs=rngs)
         self.dropout = Dropout(dropout, rngs=rngs)
-        self.head = nnx.Linear(features, num_classes, rngs=rngs)
+        self.head = head(features, num_classes, rngs=rngs, layer=nnx.Linear)
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
         chex.assert_rank(tokens, 2)

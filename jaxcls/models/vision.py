@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxcls import kernels
-from jaxcls.models.layers import BatchNorm, Conv, Linear, PooledConv, he_normal
+from jaxcls.models.layers import BatchNorm, Conv, Linear, PooledConv, he_normal, head
 
 
 class MLP(nnx.Module):
@@ -41,7 +41,7 @@ class MLP(nnx.Module):
             layers += [nnx.Dropout(dropout, rngs=rngs)] if dropout else []
             width = features
         self.hidden = nnx.Sequential(*layers)
-        self.head = Linear(width, num_classes, rngs=rngs)
+        self.head = head(width, num_classes, rngs=rngs)
 
     def __call__(self, images: jax.Array) -> jax.Array:
         chex.assert_rank(images, 4)
@@ -77,7 +77,7 @@ class CNN(nnx.Module):
         self.features = nnx.Sequential(*layers)
         self.dense = Linear(height * width * previous, dense, kernel_init=he_normal, dtype=dtype, rngs=rngs)
         self.dropout = nnx.Dropout(dropout, rngs=rngs)
-        self.head = Linear(dense, num_classes, rngs=rngs)
+        self.head = head(dense, num_classes, rngs=rngs)
 
     def __call__(self, images: jax.Array) -> jax.Array:
         chex.assert_rank(images, 4)
@@ -167,7 +167,7 @@ class ResNet(nnx.Module):
         self.stages = nnx.Sequential(*layers)
         self.norm = BatchNorm(previous, dtype=dtype, rngs=rngs)
         self.dropout = nnx.Dropout(dropout, rngs=rngs)
-        self.head = Linear(previous, num_classes, rngs=rngs)
+        self.head = head(previous, num_classes, rngs=rngs)
 
     def __call__(self, images: jax.Array) -> jax.Array:
         chex.assert_rank(images, 4)

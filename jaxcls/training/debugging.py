@@ -17,6 +17,7 @@ from jaxcls._utils.errors import InputError, RunError, listed
 from jaxcls.data.batching import Batch, Examples, batch_rows, steps_per_epoch
 from jaxcls.data.formats import npz
 from jaxcls.models.activations import capture_activations
+from jaxcls.models.layers import dense
 from jaxcls.optimizers.chain import per_update
 from jaxcls.training.objective import Objective, by_output, total_loss
 from jaxcls.training.steps import StepMetrics, TrainState, clear_masked, step_keys
@@ -82,9 +83,10 @@ def _examine(experiment: "Experiment", state: TrainState, batch: Batch) -> Findi
         return finding
     with capture_activations() as calls:
         outputs, model_state = model.apply(state.params, state.model_state, inputs, key=model_key)
+    outputs = dense(outputs)
     # A layer that returns before another one is inside it, or runs before it.
     for call in sorted(calls, key=lambda call: call.order):
-        if finding := _first_non_finite("layer", call.outputs, counted):
+        if finding := _first_non_finite("layer", dense(call.outputs), counted):
             source = _source(lambda params: model.apply(params, state.model_state, inputs, key=model_key), state.params)
             return finding._replace(path=f"{call.path} ({call.class_name})", source=source)
     if finding := _first_non_finite("output", outputs, counted):
@@ -124,7 +126,7 @@ def layers(experiment: "Experiment", state: TrainState, batch: Batch) -> list[tu
         experiment.model.apply(state.params, state.model_state, inputs, key=model_key)
     rows: list[tuple[str, ...]] = [("layer", "output", "minimum", "mean", "maximum", "not finite")]
     for call in sorted(calls, key=lambda call: call.order):
-        for leaf in jax.tree.leaves(call.outputs):
+        for leaf in jax.tree.leaves(dense(call.outputs)):
             values = np.asarray(leaf).astype(np.float64)
             finite = values[np.isfinite(values)]
             summary = (finite.min(), finite.mean(), finite.max()) if finite.size else (np.nan,) * 3

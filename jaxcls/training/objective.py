@@ -18,8 +18,11 @@ from jaxcls.data.adapters import as_examples
 from jaxcls.data.batching import Examples
 from jaxcls.losses import Ratio
 from jaxcls.metrics import ALIASES, METRICS
+from jaxcls.models.layers import Product
 
 PyTree = Any
+# Of a loss over very many classes: 64 MB, and as much again for each array that the gradient saves.
+_MOST_LOGITS = 1 << 24
 Mode = Literal["max", "min"]
 
 
@@ -98,12 +101,40 @@ def total_loss(objective: Objective) -> Callable[..., jax.Array]:
         outputs: PyTree, labels: PyTree, *, sample_weight: PyTree = None, mask: Any = None, as_ratio: bool = False
     ) -> Any:
         ratios = [
-            spec.loss(logits, truth, sample_weight=weight, mask=mask, as_ratio=True)._replace(weight=spec.weight)
+            _ratio(spec.loss, logits, truth, weight, mask)._replace(weight=spec.weight)
             for _, spec, logits, truth, weight in by_output(objective, outputs, labels, sample_weight)
         ]
         return ratios if as_ratio else sum_of_outputs(ratios)
 
     return loss
+
+
+def _ratio(loss: Callable[..., Ratio], logits: Any, labels: Any, sample_weight: Any, mask: Any) -> Ratio:
+    """Returns the loss of each example; of a :class:`jaxcls.models.layers.Product`, from some rows of logits at a time.
+
+    Rows rather than classes: every loss is a function of the logits of one example, so each can be used unchanged, and
+    a batch of any size has at most as many logits at a time. The gradient computes them again.
+    """
+    if not isinstance(logits, Product):
+        return loss(logits, labels, sample_weight=sample_weight, mask=mask, as_ratio=True)
+    rows, classes = len(logits.features), logits.kernel.shape[1]
+    parts = next(n for n in range(1, rows + 1) if n == rows or (rows % n == 0 and rows // n * classes <= _MOST_LOGITS))
+    settings: list[Ratio] = []  # of the loss, which are no arrays
+
+    @jax.checkpoint
+    def part(rows: tuple[jax.Array, Any, Any, Any]) -> tuple[jax.Array, jax.Array]:
+        features, labels, sample_weight, mask = rows
+        some = logits._replace(features=features).dense()
+        settings.append(loss(some, labels, sample_weight=sample_weight, mask=mask, as_ratio=True))
+        return settings[-1].numerator, settings[-1].denominator
+
+    # Rows are dealt out in turn, so that a batch that is split over devices stays so.
+    dealt = jax.tree.map(
+        lambda leaf: jnp.swapaxes(leaf.reshape(rows // parts, parts, *leaf.shape[1:]), 0, 1),
+        (logits.features, labels, sample_weight, mask),
+    )
+    numerator, denominator = (values.T.reshape(rows) for values in jax.lax.map(part, dealt))
+    return settings[0]._replace(numerator=numerator, denominator=denominator)
 
 
 def sum_of_outputs(ratios: Sequence[Ratio], divisors: Sequence[jax.Array | None] | None = None) -> jax.Array:

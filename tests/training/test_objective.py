@@ -12,6 +12,9 @@ from scipy.special import expit, log_softmax
 
 import jaxcls
 from jaxcls import losses, optimizers
+from jaxcls.data.batching import Examples, copies
+from jaxcls.models import layers
+from jaxcls.training import debugging, objective
 
 COUNT, FEATURES, CLASSES = 42, 4, 3
 RANDOM = np.random.default_rng(0)
@@ -105,6 +108,31 @@ def test_a_user_loss():
     compiled = jaxcls.compile(linear, UNMOVED, surprise, problem="multiclass")
     params, entry = fit(compiled, (INPUTS, KINDS, WEIGHTS))
     agrees(entry, multiclass(params, KINDS))
+
+
+@pytest.mark.parametrize(("problem", "labels"), [("multiclass", SOME_KINDS), ("multilabel", TAGS.astype(np.float32))])
+def test_losses_of_very_many_classes_from_some_logits_at_a_time(monkeypatch, problem, labels):
+    monkeypatch.setattr(objective, "_MOST_LOGITS", 7 * CLASSES)
+    name = "softmax_focal" if problem == "multiclass" else "sigmoid_cross_entropy"
+    loss = losses.get(name, problem, ignore_label=-1 if problem == "multiclass" else np.nan)
+    results, key = [], jax.random.key(1)
+    for layer in (layers.Linear, layers.Classifier):
+        made = functools.partial(layer, FEATURES, CLASSES)
+        experiment = jaxcls.compile(lambda rngs, made=made: made(rngs=rngs), UNMOVED, loss, [], problem=problem)
+        state = experiment.init(0)
+
+        def value(params, experiment=experiment, state=state):
+            outputs, _ = experiment.model.apply(params, state.model_state, INPUTS, key=key)
+            return objective.total_loss(experiment.objective)(outputs, labels, sample_weight=WEIGHTS, mask=KINDS > 0)
+
+        results.append(jax.value_and_grad(value)(state.params))
+    chex.assert_trees_all_close(*results, rtol=1e-4, atol=1e-5)
+    program = str(jax.make_jaxpr(value)(state.params))
+    assert f"f32[7,{CLASSES}]" in program
+    if problem == "multilabel":
+        assert debugging.examine(experiment, state, copies(Examples(INPUTS, labels, WEIGHTS), COUNT)) is None
+    else:  # labels have this shape if there are several of an example
+        assert f"f32[{COUNT},{CLASSES}]" not in program
 
 
 def test_accumulated_epochs_are_those_of_the_large_batch():

@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 
 from jaxcls._utils.errors import InputError
-from jaxcls.models.layers import Dropout, Linear
+from jaxcls.models.layers import Dropout, head
 from jaxcls.models.model import Model, functional
 from jaxcls.models.pretrained import architecture as architectures
 from jaxcls.models.pretrained import checkpoint as checkpoints
@@ -43,7 +43,7 @@ class Classifier(nnx.Module):
         self.padding = architecture.padding if architecture.inputs == "texts" else None
         self.pooling = pooling
         self.dropout = Dropout(dropout, rngs=rngs)
-        self.head = Linear(backbone.features, num_classes, rngs=rngs)
+        self.head = head(backbone.features, num_classes, rngs=rngs)
 
     def __call__(self, inputs: jax.Array) -> jax.Array:
         return self.head(self.dropout(self.features(inputs)))
