@@ -88,19 +88,21 @@ def chunk_length(steps: int, most: int) -> int:
     return min(range(most, most // 2, -1), key=lambda length: -steps % length)
 
 
-def batch_rows(order: Any, first: Any, *, batch_size: int, length: int) -> tuple[Any, Any]:
+def batch_rows(order: Any, first: Any, *, batch_size: int, length: int, padding: int = 0) -> tuple[Any, Any]:
     """Returns the rows and the mask of the batches ``first`` to ``first + length`` of an epoch.
 
-    Both have shape (length, batch_size). The last batch is padded with examples from the beginning of the epoch, which
-    are real, for the sake of batch statistics, and masked, so they do not count. Batches past the end are all masked.
-    NumPy in, NumPy out.
+    Both have shape (length, batch_size + padding). The last batch is padded with examples from the beginning of the
+    epoch, which are real, for the sake of batch statistics, and masked, so they do not count. Batches past the end are
+    all masked. The padding of every batch, with which devices share it equally, is masked too. NumPy in, NumPy out.
 
     >>> rows, mask = batch_rows(np.array([2, 0, 1]), 1, batch_size=2, length=2)
     >>> rows.tolist(), mask.tolist()
     ([[1, 2], [0, 1]], [[True, False], [False, False]])
     """
-    indices = (first + np.arange(length))[:, None] * batch_size + np.arange(batch_size)[None, :]
-    return order[indices % len(order)], indices < len(order)
+    columns = np.arange(batch_size + padding)[None, :]
+    indices = (first + np.arange(length))[:, None] * batch_size + columns
+    mask = indices < len(order)
+    return order[indices % len(order)], mask & (columns < batch_size) if padding else mask
 
 
 def take(data: Examples, rows: Any, mask: Any) -> Batch:
@@ -119,21 +121,27 @@ def copies(data: Examples, batch_size: int) -> Batch:
 
 
 def device_feed(
-    data: Examples, *, batch_size: int, length: int, sharding: jax.sharding.NamedSharding | None = None
+    data: Examples,
+    *,
+    batch_size: int,
+    length: int,
+    padding: int = 0,
+    sharding: jax.sharding.NamedSharding | None = None,
 ) -> Feed:
     """Returns chunks of ``length`` batches of examples that are in device memory, where one program gathers them.
 
-    A chunk is a Batch with a leading axis, (length, batch_size, ...).
+    A chunk is a Batch with a leading axis, (length, batch_size + padding, ...).
 
     Args:
-      sharding: of a batch, (batch_size, ...), over several devices.
+      padding: see :func:`batch_rows`.
+      sharding: of a batch, (batch_size + padding, ...), over several devices.
 
     >>> feed = device_feed(jax.device_put(examples(np.arange(6), np.zeros(6))), batch_size=2, length=2)
     >>> [chunk.inputs.tolist() for chunk in feed(jax.numpy.array([5, 4, 3, 2, 1, 0]), 1)]
     [[[3, 2], [1, 0]]]
     """
 
-    gather = _gather(batch_size, length, sharding)
+    gather = _gather(batch_size, length, padding, sharding)
 
     def feed(order: jax.Array, first: int) -> Iterator[Batch]:
         for start in range(first, steps_per_epoch(len(data), batch_size), length):
@@ -147,9 +155,11 @@ def device_feed(
 
 # Cached, so that the trainings of a process share the compiled program.
 @functools.cache
-def _gather(batch_size: int, length: int, sharding: jax.sharding.NamedSharding | None) -> Callable[..., Batch]:
+def _gather(
+    batch_size: int, length: int, padding: int, sharding: jax.sharding.NamedSharding | None
+) -> Callable[..., Batch]:
     def gather(data: Examples, order: jax.Array, first: jax.Array) -> Batch:
-        return take(data, *batch_rows(order, first, batch_size=batch_size, length=length))
+        return take(data, *batch_rows(order, first, batch_size=batch_size, length=length, padding=padding))
 
     return jax.jit(gather, out_shardings=chunk_sharding(sharding))
 
@@ -162,7 +172,12 @@ def chunk_sharding(sharding: jax.sharding.NamedSharding | None) -> jax.sharding.
 
 
 def host_feed(
-    data: Examples, *, batch_size: int, length: int, sharding: jax.sharding.NamedSharding | None = None
+    data: Examples,
+    *,
+    batch_size: int,
+    length: int,
+    padding: int = 0,
+    sharding: jax.sharding.NamedSharding | None = None,
 ) -> Feed:
     """Returns the same chunks, bit for bit, as :func:`device_feed`, from examples on the host.
 
@@ -180,8 +195,9 @@ def host_feed(
         rows = np.asarray(order)
 
         def chunk(start: int) -> Batch:
-            chunk = gather_chunk(data, rows, start, batch_size, length, processes.local_rows(sharding, batch_size))
-            return processes.assemble(chunk, chunk_sharding(sharding), (length, batch_size))
+            share = processes.local_rows(sharding, batch_size + padding)
+            chunk = gather_chunk(data, rows, start, batch_size, length, padding, share)
+            return processes.assemble(chunk, chunk_sharding(sharding), (length, batch_size + padding))
 
         # A chunk is a function of its first batch, so the iterator has no state to save.
         starts = grain.MapDataset.range(first, steps_per_epoch(len(data), batch_size), length)
@@ -196,14 +212,22 @@ def host_feed(
 
 
 def gather_chunk(
-    data: Examples, order: np.ndarray, first: int, batch_size: int, length: int, share: Any = slice(None)
+    data: Examples,
+    order: np.ndarray,
+    first: int,
+    batch_size: int,
+    length: int,
+    padding: int = 0,
+    share: Any = slice(None),
 ) -> Batch:
     """Gathers the chunk of ``length`` batches from index ``first`` on, on the host.
 
     Args:
+      padding: see :func:`batch_rows`.
       share: the indices within each batch that are gathered, such as those of this process.
     """
-    rows, mask = (part[:, share] for part in batch_rows(order, first, batch_size=batch_size, length=length))
+    rows, mask = batch_rows(order, first, batch_size=batch_size, length=length, padding=padding)
+    rows, mask = rows[:, share], mask[:, share]
     inputs, labels, sample_weight = data_rows.take(tuple(data), rows)
     return Batch(inputs, labels, mask, sample_weight)
 

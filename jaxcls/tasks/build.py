@@ -25,8 +25,8 @@ from jaxcls.models.layers import with_variable_rates
 from jaxcls.optimizers.hyperparameters import with_hyperparameters
 from jaxcls.tasks import pretrained
 from jaxcls.tasks.task import Task
-from jaxcls.training import problems, settings
-from jaxcls.training.experiment import ClassNames, Experiment, check_batch_size, shaped_outputs, split_outputs
+from jaxcls.training import mesh, problems, settings
+from jaxcls.training.experiment import ClassNames, Experiment, shaped_outputs, split_outputs
 from jaxcls.training.objective import Objective
 from jaxcls.training.settings import Settings
 
@@ -177,7 +177,6 @@ def of_data(
         return optimizer_of(chosen, learning_rate or _schedule(chosen, len(train)), record, len(train))
 
     optimizer = with_hyperparameters(make, values) if values else make()
-    check_batch_size(resolved.batch_size, "--batch-size")
     experiment = with_objective(
         task, resolved, data.preprocessor, class_names, objective_of(values), optimizer, record, source,
         variable_dropout="dropout" in traced,
@@ -231,6 +230,7 @@ def with_objective(
         class_names=class_names,
         preprocessor=preprocessor,
         pretrained=encoder,
+        mesh=resolved.mesh,
         settings=settings.as_record(resolved),
     )
 
@@ -254,6 +254,8 @@ def resolve(user_settings: Settings) -> tuple[Task, Settings]:
     """Returns the task and its settings with the recipe filled in, checked as far as possible before data is read."""
     user_settings = with_data_dir(user_settings)
     task = specialized(user_settings)
+    if user_settings.mesh is not None:
+        mesh.make(user_settings.mesh)
     return task, with_recipe(task, user_settings)
 
 

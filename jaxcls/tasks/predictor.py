@@ -31,10 +31,10 @@ from jaxcls.reports import run_directory
 from jaxcls.reports.run_directory import FinishedRun
 from jaxcls.tasks import build, pretrained
 from jaxcls.tasks.task import Task
-from jaxcls.training import ensemble, problems
+from jaxcls.training import ensemble, mesh, problems
 from jaxcls.training import objective as objectives
 from jaxcls.training.compile import as_model
-from jaxcls.training.experiment import ClassNames, Experiment, shaped_outputs, shardings
+from jaxcls.training.experiment import ClassNames, Experiment, shaped_outputs
 from jaxcls.training.objective import Objective, OutputSpec
 from jaxcls.training.saving import exportable_of
 from jaxcls.training.settings import Settings
@@ -148,7 +148,7 @@ def load(path: Path | str, model: Any = None, *, portable: bool = False) -> Pred
     else:
         task, settings, experiment = _of_task(saved, path, optax.identity())
     shapes = dict(zip(("params", "model_state"), jax.eval_shape(experiment.model.init, jax.random.key(0)), strict=True))
-    restored = _restored(path, saved.model, shapes)
+    restored = _restored(path, saved.model, shapes, experiment)
     thresholds = _thresholds(restored.metadata, problem, class_names, str(saved.model))
     return Predictor(experiment, restored.state, thresholds, class_names, saved.data, task, settings, portable)
 
@@ -193,7 +193,7 @@ def load_last(path: Path, source: pretrained.Source | None = None) -> LastState:
     optimizer = build.optimizer_of(settings, optax.constant_schedule(1.0), record)
     _, settings, experiment = _of_task(saved, path, optimizer, source if record else None)
     like = experiment.init(settings.seed) if experiment.constant_leaves else experiment.state_shapes
-    restored = _restored(path, path / "checkpoints", like, experiment.constant_leaves)
+    restored = _restored(path, path / "checkpoints", like, experiment, experiment.constant_leaves)
     return LastState(restored.state, restored.metadata["history"], experiment, settings, saved.data)
 
 
@@ -204,6 +204,7 @@ def _of_task(
     where = str(path / "config.toml")
     problem = saved.predictor["problem"]
     settings = settings_from_record(saved.config, where=where)
+    settings = dataclasses.replace(settings, mesh=mesh.usable(settings.mesh))
     task = dataclasses.replace(tasks.get(settings.task), problem=problem)
     with error_context(where):
         task.recipe(settings.preset)
@@ -307,16 +308,17 @@ def _class_names(saved: FinishedRun) -> Any:
     return tuple(names or ())
 
 
-def _restored(path: Path, folder: Path, like: PyTree, constant: Collection[str] = ()) -> Restored:
-    """Restores the newest checkpoint in a folder of a run, on every device.
+def _restored(
+    path: Path, folder: Path, like: PyTree, experiment: Experiment, constant: Collection[str] = ()
+) -> Restored:
+    """Restores the newest checkpoint in a folder of a run, on all devices.
 
     Args:
       like: the shapes of the leaves, or a state with those that are constant.
     """
     _check_size(like, path, folder, constant)
-    replicated, _ = shardings()
     if not constant:
-        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated), like)
+        like = mesh.placed(mesh.make(experiment.mesh), like)
     with CheckpointManager(folder, read_only=True, constant=constant) as checkpoints:
         restored = checkpoints.restore(like=like)
     if restored is None:

@@ -41,7 +41,7 @@ from jaxcls.reports import html_report, records
 from jaxcls.tasks import build
 from jaxcls.tasks.task import Task
 from jaxcls.training import halving, search_space, settings, steps
-from jaxcls.training.experiment import Experiment, check_batch_size
+from jaxcls.training.experiment import Experiment
 from jaxcls.training.halving import Job
 from jaxcls.training.loop import FitConfig
 from jaxcls.training.population import Member, Trained, train_members
@@ -427,7 +427,6 @@ def _trial(user_settings: Settings, point: Mapping[str, Any], space: Space, task
     used = {name: getattr(chosen, name) for name in point if getattr(chosen, name) is not None}
     with error_context(f"--space: {_shown(used)}"):
         resolved = build.with_recipe(task, chosen)
-        check_batch_size(resolved.batch_size, "--batch-size")
     return Trial(used, chosen, task, resolved)
 
 

@@ -17,7 +17,7 @@ from jaxcls.reports.callbacks import Callback
 from jaxcls.tasks import build, predictor, pretrained
 from jaxcls.tasks.predictor import LastState
 from jaxcls.training import saving, settings
-from jaxcls.training.experiment import Experiment, shardings
+from jaxcls.training.experiment import Experiment
 from jaxcls.training.loop import FitConfig
 from jaxcls.training.objective import monitor_mode
 from jaxcls.training.run import Reported, Result, RunData, sha256, train_and_test
@@ -161,8 +161,8 @@ def _earlier(user_settings: Settings) -> LastState:
 def _started(experiment: Experiment, earlier: TrainState, initial: TrainState) -> TrainState:
     """Returns the initial state with the weights of an earlier run, and its step, from which random numbers follow."""
     weights = evaluated_weights(earlier)
-    opt_state = jax.jit(experiment.optimizer.init, out_shardings=shardings()[0])(weights["params"])
-    return initial._replace(step=earlier.step, opt_state=opt_state, **weights)
+    opt_state = jax.jit(experiment.optimizer.init)(weights["params"])
+    return experiment.place(initial._replace(step=earlier.step, opt_state=opt_state, **weights))
 
 
 def _advice(directory: Path, resolved: Settings, extensible: bool, differing: Sequence[str]) -> str:

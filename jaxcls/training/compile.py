@@ -24,6 +24,7 @@ from jaxcls.losses import SIGMOID_FAMILY, SOFTMAX_FAMILY
 from jaxcls.losses.shared import Terms, reduce
 from jaxcls.models import Model, from_linen, functional
 from jaxcls.models.pretrained import PretrainedModel
+from jaxcls.training import mesh as meshes
 from jaxcls.training import steps
 from jaxcls.training.experiment import ClassNames, Experiment, shaped_outputs
 from jaxcls.training.objective import Objective, OutputSpec, problems
@@ -51,6 +52,7 @@ def compile(
     preprocess: Callable[[PyTree], PyTree] = steps.identity,
     augment: Callable[[jax.Array, PyTree], PyTree] | None = None,
     eval_batch_size: int = 500,
+    mesh: str | None = None,
 ) -> Experiment:
     """Makes an experiment of your model; it is trained by the same compiled steps and loop as the tasks.
 
@@ -80,9 +82,12 @@ def compile(
       preprocess: applied to a batch of inputs inside the compiled step, such as uint8 pixels to floats.
       augment: ``(key, inputs) -> inputs`` before ``preprocess``, in training only; see :mod:`jaxcls.data.augmentation`.
       eval_batch_size: examples per prediction step.
+      mesh: how the devices share the work, such as 'data=4,fsdp=2': each axis divides batches, and fsdp also parameters
+        and the optimizer's state. By default, all devices are along data.
 
     Raises:
-      InputError: a name is unknown, or two arguments do not fit together.
+      InputError: a name is unknown, the mesh is not of the devices that there are, or two arguments do not fit
+        together.
 
     >>> from flax import nnx
     >>> from jaxcls import optimizers
@@ -96,6 +101,8 @@ def compile(
     0.75
     """
     ranges.check({"eval_batch_size": eval_batch_size})
+    if mesh is not None:
+        meshes.make(mesh)
     objective = _objective(loss, metrics, loss_weights, class_weight, problem)
     return Experiment(
         model=shaped_outputs(as_model(model, example), problems(objective)),
@@ -107,6 +114,7 @@ def compile(
         run_eagerly=run_eagerly,
         class_names=class_names,
         pretrained=model if isinstance(model, PretrainedModel) else None,
+        mesh=mesh,
         settings={
             "task": "compile",
             "model": _name(model),

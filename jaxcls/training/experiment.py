@@ -4,10 +4,9 @@
 """
 
 import contextlib
-import contextvars
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -25,8 +24,8 @@ from jaxcls.models import Model
 from jaxcls.models.pretrained import PretrainedModel
 from jaxcls.optimizers.chain import accumulation_steps
 from jaxcls.reports.callbacks import Callback
+from jaxcls.training import mesh, steps
 from jaxcls.training import objective as objectives
-from jaxcls.training import steps
 from jaxcls.training.objective import Objective, OutputSpec
 from jaxcls.training.settings import Settings
 from jaxcls.training.steps import Augment, TrainState, TrainStep
@@ -67,6 +66,7 @@ class Experiment:
       class_names: one for each class; None if they are only numbered. With several outputs, a dict of them.
       preprocessor: raw inputs -> input arrays, on the host; None if inputs are arrays already.
       pretrained: the model, if its first weights are those of a checkpoint.
+      mesh: of the devices, such as 'data=4,fsdp=2'; see :mod:`jaxcls.training.mesh`. By default, all are along data.
       settings: what the experiment was made from, as a plain record, for the run directory.
       traced_objective: the objective of training for values of the optimizer's state, where it depends on them; see
         :mod:`jaxcls.optimizers.hyperparameters`. Evaluation takes ``objective``.
@@ -84,6 +84,7 @@ class Experiment:
     class_names: ClassNames | None = None
     preprocessor: Preprocessor | None = None
     pretrained: PretrainedModel | None = None
+    mesh: str | None = None
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     traced_objective: Callable[[Mapping[str, jax.Array]], Objective] | None = None
     # The class weights that come from training labels, by output.
@@ -95,14 +96,33 @@ class Experiment:
         return str(self.settings.get("task", "compile"))
 
     def init(self, seed: int = 0, constants: Sequence[Any] = ()) -> TrainState:
-        """Returns the state before the first step, on every device; everything random follows from the seed.
+        """Returns the state before the first step, on all devices; everything random follows from the seed.
 
         Args:
           constants: leaves in place of the model's own; see :func:`jaxcls.training.steps.initial_constants`.
         """
         ranges.check({"seed": seed})
-        init = self._init_on(shardings()[0])
+        init = self._init_on(mesh.make(self.mesh))
         return init(np.uint32(seed), **({"constants": constants} if constants else {}))
+
+    @property
+    def shardings(self) -> tuple[jax.sharding.NamedSharding, jax.sharding.NamedSharding]:
+        """The sharding of an array that is whole on every device, and of one split along its first axis."""
+        return mesh.shardings(mesh.make(self.mesh))
+
+    @property
+    def state_sharding(self) -> PyTree:
+        """The sharding of each leaf of a state, or one for all; see :func:`jaxcls.training.mesh.placed`."""
+        if self.mesh is None:
+            return self.shardings[0]
+        seed, constants = np.uint32(0), steps.initial_constants(self.model)
+        init = functools.partial(steps.init_state, self.model, self.optimizer)
+        shapes = mesh.placed(mesh.make(self.mesh), jax.eval_shape(init, seed, constants))
+        return jax.tree.map(lambda leaf: leaf.sharding, shapes)
+
+    def place(self, state: TrainState) -> TrainState:
+        """Returns a state on the devices of this experiment's mesh; what is there already is not copied."""
+        return jax.device_put(state, self.state_sharding)
 
     @functools.cached_property
     def step(self) -> TrainStep:
@@ -125,12 +145,17 @@ class Experiment:
 
         :func:`jaxcls.batch` makes a batch from arrays.
         """
-        return jax.jit(self.step)
+        return jax.jit(self.step, out_shardings=self._pinned)
 
     @functools.cached_property
     def train_chunk(self) -> TrainStep:
         """Many compiled training steps in one dispatch; see :func:`jaxcls.training.steps.make_train_chunk`."""
-        return steps.make_train_chunk(self.step)
+        return steps.make_train_chunk(self.step, self._pinned)
+
+    @property
+    def _pinned(self) -> Any:
+        """The shardings of the results of a step: the compiler may not gather a state that is divided."""
+        return None if self.mesh is None else (self.state_sharding, None)
 
     @functools.cached_property
     def train_chunks(self) -> Any:
@@ -200,7 +225,8 @@ class Experiment:
           data: training examples, see :func:`jaxcls.data.adapters.as_examples`.
           validation_data: examples whose loss and metrics are computed after each epoch.
           batch_size: examples per step, over all devices; with ``gradient_accumulation_steps`` of the optimizer, per
-            micro-batch. The last batch of an epoch is padded and masked.
+            micro-batch. The last batch of an epoch is padded and masked, and each batch that the devices cannot share
+            equally.
           monitor: the validation value, such as 'accuracy' or 'loss', that decides the best
             checkpoint and ``patience``.
           patience: stop after this many epochs without a better value.
@@ -218,7 +244,7 @@ class Experiment:
           ``history.as_dict()`` gives Keras's dict of lists.
 
         Raises:
-          InputError: the data does not fit the problem, the model or the devices, before anything is compiled; or
+          InputError: the data does not fit the problem or the model, before anything is compiled; or
             ``run_dir`` holds another run.
           DivergedError: loss, gradient or update stayed non-finite. With ``run_dir``, the last such step is saved in
             its ``debug/``.
@@ -229,7 +255,6 @@ class Experiment:
 
         counts = {"epochs": epochs, "batch_size": batch_size, "max_skipped_steps": max_skipped_steps}
         ranges.check(counts if patience is None else counts | {"patience": patience})
-        check_batch_size(batch_size, "batch_size")
         mode = objectives.monitor_mode(self.objective, monitor, patience, validation_data is not None)
         config = loop.FitConfig(
             epochs, batch_size, monitor, mode, patience, max_skipped_steps, train_metrics=train_metrics
@@ -240,7 +265,7 @@ class Experiment:
         validation = None if validation_data is None else self.examples(validation_data)
         test = None if test_data is None else self.examples(test_data)
         # The loop donates its state; the caller's stays valid.
-        own_state = jax.tree.map(jnp.copy, state)
+        own_state = self.place(jax.tree.map(jnp.copy, state))
         say: Callable[[str], None] = print if verbose else lambda line: None
         if patience and validation and len(validation) < run.FEW_EXAMPLES:
             say(
@@ -299,7 +324,6 @@ class Experiment:
 
         ranges.check({"epochs": epochs, "batch_size": batch_size, "max_skipped_steps": max_skipped_steps})
         ranges.check({"seeds": tuple(seeds)} if folds is None else {"seeds": tuple(seeds), "folds": folds})
-        check_batch_size(batch_size, "batch_size")
         train = self.examples(data, scored=False)
         self._compute_class_weights(train)
         return fit_population(
@@ -450,7 +474,7 @@ class Experiment:
     def state_shapes(self) -> TrainState:
         """The shapes and types of a state."""
         # Not traced by another function, which does not take compiler options.
-        init = self._init_on(shardings()[0])
+        init = self._init_on(mesh.make(self.mesh))
         return init.func.eval_shape(np.uint32(0), **init.keywords)
 
     @functools.cached_property
@@ -463,15 +487,15 @@ class Experiment:
         return frozenset(f".model_state{jax.tree_util.keystr(path)}" for path in frozen)
 
     @functools.cached_property
-    def _init_on(self) -> Callable[[jax.sharding.Sharding], Any]:
+    def _init_on(self) -> Callable[[jax.sharding.Mesh], Any]:
         constants = steps.initial_constants(self.model)
 
         @functools.cache
-        def init_on(sharding: jax.sharding.Sharding) -> Any:
+        def init_on(devices: jax.sharding.Mesh) -> Any:
             # The seed is an argument, so that one compiled program serves all seeds.
             init = jax.jit(
                 functools.partial(steps.init_state, self.model, self.optimizer),
-                out_shardings=sharding,
+                out_shardings=mesh.shardings(devices)[0] if self.mesh is None else self.state_sharding,
                 compiler_options=_INIT_OPTIONS if jax.default_backend() == "cpu" else None,
             )
             return functools.partial(init, constants=constants)
@@ -504,13 +528,17 @@ class Experiment:
     def _map_batches(
         self, step: Callable[..., PyTree], weights: Mapping[str, PyTree], *arrays: PyTree, batch_size: int
     ) -> PyTree:
-        size = _rounded_up(batch_size)
+        size = self._padded(batch_size)
         step = functools.partial(step, weights["params"], weights["model_state"])
-        return steps.collect(step, *arrays, batch_size=size, buckets=self.buckets, sharding=shardings()[1])
+        return steps.collect(step, *arrays, batch_size=size, buckets=self.buckets, sharding=self.shardings[1])
+
+    def _padded(self, batch_size: int) -> int:
+        """Returns the next size of a batch that the devices can share equally."""
+        return batch_size + mesh.padding(batch_size, mesh.make(self.mesh))
 
     def _batch_shapes(self, inputs: PyTree, first_axis: int) -> PyTree:
         """Returns the shapes of a prediction batch of examples whose own shapes begin with an axis of the inputs."""
-        count = _rounded_up(self.eval_batch_size)
+        count = self._padded(self.eval_batch_size)
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape[first_axis:]), leaf.dtype), inputs)
 
     @functools.cached_property
@@ -522,7 +550,7 @@ class Experiment:
 
     def _batch_outputs(self, inputs: PyTree, first_axis: int) -> PyTree:
         outputs = self._outputs.eval_shape(self.state_shapes, self._batch_shapes(inputs, first_axis))
-        count = _rounded_up(self.eval_batch_size)
+        count = self._padded(self.eval_batch_size)
         for leaf in jax.tree.leaves(outputs):
             if leaf.shape[:1] != (count,):
                 raise ValueError(f"it returns {leaf.shape} for {count} examples")
@@ -570,46 +598,6 @@ class Experiment:
             raise InputError(f"{message}.")
         if tell:
             print(f"warning: {message}")
-
-
-# Of a thread that trains a member of a population; others use all devices.
-_DEVICES: contextvars.ContextVar[Sequence[jax.Device] | None] = contextvars.ContextVar("devices", default=None)
-
-
-def devices() -> Sequence[jax.Device]:
-    """Returns the devices that share a batch: all, or those of :func:`on_devices`."""
-    return _DEVICES.get() or jax.devices()
-
-
-@contextlib.contextmanager
-def on_devices(chosen: Sequence[jax.Device] | None) -> Iterator[None]:
-    """Trains and evaluates on these devices in this thread, so that others can use the rest; None is all."""
-    token = _DEVICES.set(chosen)
-    try:
-        yield
-    finally:
-        _DEVICES.reset(token)
-
-
-def shardings() -> tuple[jax.sharding.NamedSharding, jax.sharding.NamedSharding]:
-    """Returns the sharding of an array that is whole on every device, and of one split along its first axis."""
-    axis = jax.sharding.AxisType.Auto
-    mesh = jax.make_mesh((len(devices()),), ("data",), axis_types=(axis,), devices=devices())
-    spec = jax.sharding.PartitionSpec
-    return jax.sharding.NamedSharding(mesh, spec()), jax.sharding.NamedSharding(mesh, spec("data"))
-
-
-def _rounded_up(batch_size: int) -> int:
-    """Returns the next size of a batch that the devices can share equally."""
-    return -(-batch_size // len(devices())) * len(devices())
-
-
-def check_batch_size(batch_size: int, name: str) -> None:
-    """Refuses a batch that the devices cannot share equally; ``name`` is the user's name for it."""
-    if batch_size != _rounded_up(batch_size):
-        raise InputError(
-            f"{name} {batch_size} cannot be split over {len(devices())} devices; give {_rounded_up(batch_size)}."
-        )
 
 
 def shaped_outputs(model: Model, problems: str | Mapping[str, str]) -> Model:

@@ -18,9 +18,9 @@ from jaxcls.data import batching
 from jaxcls.data.batching import Batch, Examples
 from jaxcls.data.rows import in_memory
 from jaxcls.reports.callbacks import Callback, ProgressBar
-from jaxcls.training import memory
+from jaxcls.training import memory, mesh
 from jaxcls.training.debugging import StepSaver
-from jaxcls.training.experiment import Experiment, shardings
+from jaxcls.training.experiment import Experiment
 from jaxcls.training.objective import loss_of_sums
 from jaxcls.training.steps import StepMetrics, TrainState, TrainStep
 
@@ -107,21 +107,24 @@ def chunks(
 
     Args:
       data_on: see :class:`FitConfig`.
-      say: takes a line if the examples stay on the host.
+      say: takes a line if the examples stay on the host, or if batches are padded.
     """
-    replicated, sharded = shardings()
+    replicated, sharded = experiment.shardings
     fits = memory.fits(data, [*replicated.addressable_devices])
     (on_host,) = processes.agreed(data_on == "host" or (data_on == "auto" and not fits))
     if on_host:
         say("the training examples stay on the host, and batches are sent to the device ahead of their use")
     step_size = experiment.step_size(batch_size)
     micro_batches, steps = step_size // batch_size, batching.steps_per_epoch(len(data), step_size)
+    padding = mesh.padding(step_size, sharded.mesh, micro_batches)
+    if padding:
+        say(f"{sharded.mesh.size} devices share a batch of {step_size} and {padding} masked rows, which do not count")
     step_bytes = step_size * sum(array.nbytes for array in jax.tree.leaves(tuple(data))) // len(data)
     most = max(1, min(MAX_CHUNK_STEPS // micro_batches, MAX_CHUNK_BYTES // step_bytes))
     length, order = batching.chunk_length(steps, most), experiment.epoch_order(data, step_size)
     feed = batching.host_feed if on_host else batching.device_feed
     placed = data if on_host else processes.put(in_memory(data), replicated)
-    chunks_of = feed(placed, batch_size=step_size, length=length, sharding=sharded)
+    chunks_of = feed(placed, batch_size=step_size, length=length, padding=padding, sharding=sharded)
     return Chunks(steps, length, micro_batches, lambda key, epoch, first: chunks_of(order(key, epoch), first))
 
 

@@ -25,8 +25,9 @@ from jaxcls.data.dataset import Split
 from jaxcls.optimizers.hyperparameters import replace_values
 from jaxcls.reports.callbacks import Callback
 from jaxcls.training import ensemble, loop, together
-from jaxcls.training.experiment import Experiment, on_devices, shardings
+from jaxcls.training.experiment import Experiment
 from jaxcls.training.loop import DivergedError, FitConfig, History
+from jaxcls.training.mesh import on_devices
 from jaxcls.training.run import sha256
 from jaxcls.training.steps import TrainState, TrainStep, evaluated_weights
 
@@ -85,7 +86,7 @@ class Member(NamedTuple):
         state = self.experiment.init(self.seed, self.constants)
         if self.hyperparameters:
             opt_state = replace_values(state.opt_state, self.hyperparameters)
-            state = state._replace(opt_state=jax.device_put(opt_state, shardings()[0]))
+            state = self.experiment.place(state._replace(opt_state=opt_state))
         return state
 
 
@@ -190,12 +191,12 @@ def train_members(
     everyone = [*members]
     for experiment in {id(member.experiment): member.experiment for member in everyone}.values():
         experiment.make_steps()
-    device_sets, results = _device_sets(), list[Trained]()
+    device_sets, results = _device_sets(everyone), list[Trained]()
     groups = _groups(everyone, config, device_sets, folder, say)
     if len(device_sets) == 1 and jax.default_backend() == "cpu" and all(len(group.members) == 1 for group in groups):
         results = [train(group.members[0], device_sets[0]) for group in groups[:1]]
         del groups[:1]
-        device_sets = device_sets * _members_at_once(results)
+        device_sets = device_sets * (1 if device_sets[0] is None else _members_at_once(results))
     if len(device_sets) == 1 and not any(group.together for group in groups):
         return results + [train(group.members[0], device_sets[0]) for group in groups]
     if groups and len(device_sets) > 1:
@@ -249,10 +250,11 @@ class _Steps(Callback):
             callback.on_chunk_end(step, loss)
 
 
-def _device_sets() -> list[_Devices]:
+def _device_sets(members: Sequence[Member]) -> list[_Devices]:
     """Returns what each of the members that train at a time trains on."""
-    # Of several processes, all train the same members in turn, on all devices.
-    return [None] if jax.process_count() > 1 else [(device,) for device in jax.devices()]
+    # Of several processes, or on a mesh that is given, members train in turn, on all devices.
+    in_turn = jax.process_count() > 1 or any(member.experiment.mesh for member in members)
+    return [None] if in_turn else [(device,) for device in jax.devices()]
 
 
 class _Group(NamedTuple):
@@ -266,7 +268,7 @@ def _groups(
     members: Sequence[Member], config: FitConfig, device_sets: Sequence[_Devices], folder: Path | None, say: Say
 ) -> list[_Group]:
     """Divides members into groups, of those that train together where that is faster."""
-    if jax.default_backend() not in together.BACKENDS or jax.process_count() > 1:
+    if jax.default_backend() not in together.BACKENDS or device_sets[0] is None:
         return [_Group([member]) for member in members]
     alike: dict[Any, list[Member]] = {}
     for member in members:
@@ -295,8 +297,7 @@ def _members_at_once(trained: Sequence[Trained]) -> int:
     steps = trained[0].step / len(history) * len(epochs) if history else 0
     seconds = sum(entry["seconds"] for entry in epochs)
     small = steps > 0 and seconds / steps < SMALL_STEP_SECONDS
-    is_shared = jax.default_backend() != "cpu" or jax.process_count() > 1
-    return 1 if is_shared or not small else len(os.sched_getaffinity(0))
+    return len(os.sched_getaffinity(0)) if small else 1
 
 
 def member_name(fold: int | None, seed: int) -> str:

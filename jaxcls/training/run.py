@@ -21,7 +21,7 @@ from jaxcls.kernels import native
 from jaxcls.reports import html_report, run_directory
 from jaxcls.reports.callbacks import Callback, TensorBoardLogger, WandbLogger
 from jaxcls.reports.run_directory import RunDirectory
-from jaxcls.training import loop, problems, profiling, saving
+from jaxcls.training import loop, mesh, problems, profiling, saving
 from jaxcls.training import objective as objectives
 from jaxcls.training.experiment import Experiment
 from jaxcls.training.loop import FitConfig, History
@@ -103,7 +103,9 @@ def array_run(
         identity=["batch_size", "monitor", "patience"],
     )
     batch = copies(data.train, experiment.step_size(config.batch_size))
-    program = jax.jit(experiment.step).lower(experiment.state_shapes, batch).as_text()
+    # As on one device, because a run may continue on another number of them.
+    state_shapes = mesh.placed(mesh.first_device(), experiment.state_shapes)
+    program = jax.jit(experiment.step).lower(state_shapes, batch).as_text()
     # Everything that decides the result where the functions are the user's: the program of the step contains the
     # model, the loss, the optimizer, its rates and the class weights.
     identity = {

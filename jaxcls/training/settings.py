@@ -356,6 +356,9 @@ class ExecutionSettings(CommandSettings):
     data_on: Literal["auto", "device", "host"] = "auto"
     """where training examples are kept: in device memory, or on the host with batches sent ahead; auto chooses the host
     if they take more than half of the free device memory"""
+    mesh: str | None = None
+    """how all devices share the work, such as data=4,fsdp=2: each axis divides batches, and fsdp also parameters and
+    the optimizer's state (default: all devices along data)"""
     deterministic: bool = False
     """use only deterministic operations on a GPU: slower; a CPU is always deterministic"""
     stall_seconds: float = 1800.0

@@ -304,17 +304,22 @@ def bucketed_order(key: jax.Array, epoch: jax.Array, buckets: jax.Array, batch_s
     return jnp.concatenate([jax.random.permutation(dealing, whole).ravel(), order[batches * batch_size :]])
 
 
-def make_train_chunk(train_step: TrainStep) -> TrainStep:
+def make_train_chunk(train_step: TrainStep, shardings: Any = None) -> TrainStep:
     """Compiles ``(state, batches) -> (state, metrics)``: one dispatch runs a step for each of the stacked batches.
 
     The state is donated. The batches, (length, batch_size, ...), are what a :class:`jaxcls.data.batching.Feed` gives;
     whether their examples were on the host or the device makes no difference to the program, and so none to the bits.
     The metrics are stacked, (length,).
 
+    Args:
+      shardings: of the results; by default, they are the compiler's choice.
+
     The steps always run under ``lax.scan``: any two lengths then agree bit for bit. A step that is compiled alone
     may differ from the same step in a scan in the last bits.
     """
-    return jax.jit(lambda state, batches: jax.lax.scan(train_step, state, batches), donate_argnums=0)
+    return jax.jit(
+        lambda state, batches: jax.lax.scan(train_step, state, batches), donate_argnums=0, out_shardings=shardings
+    )
 
 
 def make_train_chunks(train_step: TrainStep) -> Any:

@@ -22,8 +22,9 @@ from jaxcls._utils import files, schemas
 from jaxcls.data.batching import Batch, Examples
 from jaxcls.data.rows import in_memory
 from jaxcls.training import loop, memory
-from jaxcls.training.experiment import Experiment, devices, shardings
+from jaxcls.training.experiment import Experiment
 from jaxcls.training.loop import FitConfig
+from jaxcls.training.mesh import devices, shardings
 from jaxcls.training.steps import StepMetrics, TrainState, TrainStep
 
 Of = TypeVar("Of")

@@ -128,20 +128,22 @@ SPREAD = (
 
 
 @pytest.mark.slow
-def test_one_two_and_eight_devices_agree_and_a_run_resumes_on_another_number(tmp_path):
-    on = {count: {"env": real_runs.with_environment(JAX_NUM_CPU_DEVICES=str(count))} for count in (1, 8)}
+def test_numbers_of_devices_agree_and_a_run_resumes_on_another_number(tmp_path):
+    on = {count: {"env": real_runs.with_environment(JAX_NUM_CPU_DEVICES=str(count))} for count in (1, 6, 8)}
     done = real_runs.run(*SPREAD, "--run-dir", tmp_path / "1", **on[1])
     assert done.returncode == 0, done.stderr
     # This process has two.
     assert main(["train", *SPREAD, "--run-dir", str(tmp_path / "2")]) == 0
-    # Two of three epochs on eight.
+    # Two of three epochs on eight, with a divided state.
     moved = [*SPREAD, "--run-dir", tmp_path / "moved"]
-    assert real_runs.after_saves(2, "signal.raise_signal(signal.SIGTERM)", *moved, **on[8]).returncode == 75
-    done = real_runs.run(*moved, **on[1])
+    divided = [*moved, "--mesh", "data=4,fsdp=2"]
+    assert real_runs.after_saves(2, "signal.raise_signal(signal.SIGTERM)", *divided, **on[8]).returncode == 75
+    done = real_runs.run(*moved, **on[6])
     assert done.returncode == 0, done.stderr
     assert re.search(
-        r"warning: devices was \['cpu'(, 'cpu'){7}\], is \['cpu'\]; the last bits of the result", done.stdout
+        r"warning: devices was \['cpu'(, 'cpu'){7}\], is \['cpu'(, 'cpu'){5}\]; the last bits of the", done.stdout
     )
+    assert "6 devices share a batch of 16 and 2 masked rows, which do not count" in done.stdout
     one = real_runs.outcome(tmp_path / "1")
     for name in ("2", "moved"):
         with tally.trial("determinism: other numbers of devices, equal to the tolerance"):

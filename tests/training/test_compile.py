@@ -344,7 +344,6 @@ def one_number(outputs, labels):
         (lambda: fitted(linear, (INPUTS, KINDS), loss={"a": "hinge"}), "the model must be a dict of a, as loss is"),
         (lambda: two().evaluate(two().init(0), (INPUTS, KINDS)), "labels must be a dict of kind, flag"),
         (lambda: fitted(linear, (INPUTS, KINDS), loss=one_number, problem="multiclass"), "must return one value each"),
-        (lambda: fitted(linear, (INPUTS, KINDS), batch_size=15), "15 cannot be split over 2 devices; give 16"),
         (lambda: fitted(linear, (INPUTS, KINDS), monitor="loss"), "give validation_data"),
         (lambda: fitted(linear, (INPUTS, KINDS), patience=2), "patience needs monitor"),
         (lambda: fitted(linear, (INPUTS, KINDS), patience=0), "patience is 0; it must be an integer of 1 or more"),
