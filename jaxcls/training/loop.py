@@ -116,7 +116,7 @@ def chunks(
         say("the training examples stay on the host, and batches are sent to the device ahead of their use")
     step_size = experiment.step_size(batch_size)
     micro_batches, steps = step_size // batch_size, batching.steps_per_epoch(len(data), step_size)
-    padding = mesh.padding(step_size, sharded.mesh, micro_batches)
+    padding = mesh.padding(step_size, mesh.make(experiment.mesh), micro_batches)
     if padding:
         say(f"{sharded.mesh.size} devices share a batch of {step_size} and {padding} masked rows, which do not count")
     step_bytes = step_size * sum(array.nbytes for array in jax.tree.leaves(tuple(data))) // len(data)

@@ -1,5 +1,7 @@
 """Meshes: what is divided over devices changes where numbers are, and not what they are."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -17,23 +19,23 @@ from jaxcls.training import mesh
 
 COUNT, BATCH = 44, 7
 RANDOM = np.random.default_rng(0)
-IMAGES = RANDOM.normal(size=(COUNT, 6, 6, 4)).astype(np.float32)
+INPUTS = RANDOM.normal(size=(COUNT, 32)).astype(np.float32)
 LABELS = RANDOM.integers(0, 3, COUNT).astype(np.int32)
 
 
 class Net(nnx.Module):
     def __init__(self, *, rngs):
-        self.convolution = nnx.Conv(4, 8, (3, 3), use_bias=False, rngs=rngs)
-        self.norm = BatchNorm(8, rngs=rngs)
-        self.hidden = nnx.Linear(8 * 36, 64, rngs=rngs)
+        self.first = nnx.Linear(32, 64, use_bias=False, rngs=rngs)
+        self.norm = BatchNorm(16, rngs=rngs)
         self.drop = nnx.Dropout(0.2, rngs=rngs)
         self.last = nnx.Linear(64, 3, rngs=rngs)
 
-    def __call__(self, images):
-        x = nnx.relu(self.norm(self.convolution(images))).reshape(len(images), -1)
-        return self.last(self.drop(nnx.relu(self.hidden(x))))
+    def __call__(self, inputs):
+        images = self.norm(self.first(inputs).reshape(-1, 2, 2, 16))
+        return self.last(self.drop(nnx.relu(images)).reshape(-1, 64))
 
 
+@functools.cache
 def compiled(text=None):
     optimizer = adam(1e-3, ema_decay=0.9, gradient_accumulation_steps=2)
     return jaxcls.compile(Net, optimizer, eval_batch_size=16, mesh=text)
@@ -50,7 +52,7 @@ def total_bytes(tree):
 
 def test_a_divided_state_stays_divided_and_learns_the_same(tmp_path):
     """Through initialization, accumulated steps of padded batches, averages, validation, checkpoints and prediction."""
-    data = (IMAGES, LABELS)
+    data = (INPUTS, LABELS)
     options = {"batch_size": BATCH, "verbose": False}
     plain = compiled()
     expected, history = plain.fit(plain.init(0), data, 2, data, **options)
@@ -59,7 +61,7 @@ def test_a_divided_state_stays_divided_and_learns_the_same(tmp_path):
     chex.assert_trees_all_equal(jax.device_get(first.params), jax.device_get(plain.init(0).params))
     half, _ = divided.fit(first, data, 1, data, run_dir=tmp_path / "run", **options)
     for tree in (first.params, first.opt_state, half.params, half.opt_state):
-        assert bytes_on_first_device(tree) <= 0.53 * total_bytes(tree)
+        assert bytes_on_first_device(tree) <= 0.6 * total_bytes(tree)
     # The same command on another mesh continues the run.
     whole = plain.fit(plain.init(0), data, 1, data, run_dir=tmp_path / "run", **options)[0]
     chex.assert_trees_all_equal(jax.device_get(whole.params), jax.device_get(half.params))
@@ -67,13 +69,13 @@ def test_a_divided_state_stays_divided_and_learns_the_same(tmp_path):
     assert divided.evaluate(half, data)["loss"] == pytest.approx(history[0]["val_loss"], abs=1e-5)
     after, moved = divided.fit(half, data, 1, data, **options)
     assert [entry["val_loss"] for entry in moved] == pytest.approx([history[1]["val_loss"]], abs=1e-5)
-    chex.assert_trees_all_close(divided.predict(after, IMAGES), plain.predict(expected, IMAGES), atol=1e-5)
+    chex.assert_trees_all_close(divided.predict(after, INPUTS), plain.predict(expected, INPUTS), atol=1e-5)
 
 
 def test_masked_rows_change_no_step():
     """As where devices cannot share a batch equally: batch statistics, dropout and loss are those without them."""
     experiment = compiled()
-    data = batching.examples(IMAGES, LABELS)
+    data = batching.examples(INPUTS, LABELS)
     order = np.random.default_rng(1).permutation(COUNT)
     results = []
     for padding in (0, 4):
