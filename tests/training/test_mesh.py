@@ -1,7 +1,5 @@
 """Meshes: what is divided over devices changes where numbers are, and not what they are."""
 
-import functools
-
 import chex
 import jax
 import jax.numpy as jnp
@@ -35,10 +33,8 @@ class Net(nnx.Module):
         return self.last(self.drop(nnx.relu(images)).reshape(-1, 64))
 
 
-@functools.cache
-def compiled(text=None):
-    optimizer = adam(1e-3, ema_decay=0.9, gradient_accumulation_steps=2)
-    return jaxcls.compile(Net, optimizer, eval_batch_size=16, mesh=text)
+def compiled(text=None, **options):
+    return jaxcls.compile(Net, adam(1e-3, ema_decay=0.9, **options), eval_batch_size=16, mesh=text)
 
 
 def bytes_on_first_device(tree):
@@ -51,7 +47,7 @@ def total_bytes(tree):
 
 
 def test_a_divided_state_stays_divided_and_learns_the_same(tmp_path):
-    """Through initialization, accumulated steps of padded batches, averages, validation, checkpoints and prediction."""
+    """Through initialization, steps of padded batches, averages, validation, checkpoints and prediction."""
     data = (INPUTS, LABELS)
     options = {"batch_size": BATCH, "verbose": False}
     plain = compiled()
@@ -74,7 +70,7 @@ def test_a_divided_state_stays_divided_and_learns_the_same(tmp_path):
 
 def test_masked_rows_change_no_step():
     """As where devices cannot share a batch equally: batch statistics, dropout and loss are those without them."""
-    experiment = compiled()
+    experiment = compiled(gradient_accumulation_steps=2)
     data = batching.examples(INPUTS, LABELS)
     order = np.random.default_rng(1).permutation(COUNT)
     results = []
