@@ -18,7 +18,8 @@ from jaxcls.data.formats import columns as columns_module
 from jaxcls.data.formats.tables import read_csv
 from jaxcls.data.preprocessing import from_record, tables
 from jaxcls.models import functional, tabular
-from jaxcls.training.experiment import Experiment, shardings
+from jaxcls.training import mesh
+from jaxcls.training.experiment import Experiment
 from jaxcls.training.objective import OutputSpec
 
 
@@ -396,7 +397,7 @@ def test_folds_have_the_same_program(seed, rows):
             preprocess=preprocessor.normalize,
         )
         batch = copies(examples(preprocessor.transform(table), labels), 16)
-        init = experiment._init_on(shardings()[0])
+        init = experiment._init_on(mesh.make())
         lowered = init.func.lower(np.uint32(0), **init.keywords)
         return lowered.as_text(), experiment.train_step.lower(experiment.state_shapes, batch).as_text()
 

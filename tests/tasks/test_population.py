@@ -16,7 +16,7 @@ from jaxcls.data.formats.tables import read_csv, write_csv
 from jaxcls.tasks import predictor
 from jaxcls.tasks.csv import SAMPLE
 from jaxcls.tasks.train import train_task
-from jaxcls.training.experiment import on_devices
+from jaxcls.training.mesh import on_devices
 
 EPOCHS = ["--epochs", "3", "--warmup", "0"]
 WINE = ["--task", "csv", *EPOCHS, "--folds", "3", "--seeds", "0", "1"]

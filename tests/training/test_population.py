@@ -18,9 +18,10 @@ from jaxcls.data import batching
 from jaxcls.models import functional
 from jaxcls.optimizers.hyperparameters import with_hyperparameters
 from jaxcls.reports.callbacks import Callback
-from jaxcls.training import experiment, loop, population, steps, together
-from jaxcls.training.experiment import Experiment, on_devices
+from jaxcls.training import loop, mesh, population, steps, together
+from jaxcls.training.experiment import Experiment
 from jaxcls.training.loop import DivergedError, FitConfig
+from jaxcls.training.mesh import on_devices
 from jaxcls.training.objective import OutputSpec
 from jaxcls.training.population import Member, train_members
 
@@ -76,13 +77,13 @@ def test_members_train_at_the_same_time_on_several_devices_or_on_one(tmp_path, m
 
     class Devices(Callback):
         def on_chunk_end(self, step, loss):
-            devices.add((threading.get_ident(), experiment.devices()))
+            devices.add((threading.get_ident(), mesh.devices()))
 
     expected = train(tmp_path / "two", callbacks=[Devices()], say=lines.append)
     assert {device for _, device in devices} == {(device,) for device in jax.devices()}
     assert lines == ["members train 2 at a time, each on a device"]
     # As on a single CPU, where threads share the device.
-    monkeypatch.setattr(population, "_device_sets", lambda: [tuple(jax.devices()[1:])] * 2)
+    monkeypatch.setattr(population, "_device_sets", lambda members: [tuple(jax.devices()[1:])] * 2)
     for one, other in zip(expected, train(tmp_path / "one"), strict=True):
         assert one.name == other.name
         assert_equal(one.weights, other.weights)
@@ -171,7 +172,7 @@ def in_one_program(monkeypatch):
     times = iter([2.0, 1.0] * 10)
     monkeypatch.setattr(together, "BACKENDS", ("cpu",))
     monkeypatch.setattr(together, "_milliseconds", lambda run: (jax.block_until_ready(run()), next(times))[1])
-    monkeypatch.setattr(population, "_device_sets", lambda: [tuple(jax.devices()[:1])])
+    monkeypatch.setattr(population, "_device_sets", lambda members: [tuple(jax.devices()[:1])])
 
 
 # One has NaN in its data and diverges, one stops early, and those of half the data have fewer steps.
