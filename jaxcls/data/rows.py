@@ -100,6 +100,12 @@ class Rows:
         """Returns some rows, by integers or by a mask; reads nothing."""
         return dataclasses.replace(self, index=self.index[rows])
 
+    def mapped(self, function: Callable[[np.ndarray], np.ndarray], row_shape: tuple[int, ...], dtype: Any) -> Self:
+        """Returns the rows, to which ``function`` is applied when they are read."""
+        earlier = self.function
+        both = function if earlier is None else lambda read: function(earlier(read))
+        return dataclasses.replace(self, function=both, row_shape=row_shape, dtype=np.dtype(dtype))
+
     def sample(self) -> Self:
         """Returns the rows that statistics are computed of; see :class:`Source`."""
         if self.source.sample is None:
@@ -156,19 +162,19 @@ def columns(source: Source, *shapes: Any, count: int) -> tuple[Rows, ...]:
     )
 
 
-def take(tree: PyTree, rows: np.ndarray) -> PyTree:
-    """Reads these rows of each leaf, integers of any shape; the columns of a source at once."""
+def take(tree: PyTree, rows: np.ndarray | slice) -> PyTree:
+    """Reads these rows of each leaf, a slice or integers of any shape; the columns of a source at once."""
     read: dict[tuple[int, bytes], Sequence[np.ndarray]] = {}
 
     def taken(leaf: Any) -> np.ndarray:
         if not isinstance(leaf, Rows):
             # np.take copies whole rows; indexing does not.
-            return np.take(leaf, rows, axis=0)
-        index = leaf.index[np.ravel(rows)]
+            return leaf[rows] if isinstance(rows, slice) else np.take(leaf, rows, axis=0)
+        index = leaf.index[rows]
         key = (id(leaf.source), index.tobytes())
         if key not in read:
-            read[key] = leaf.source.read(index)
-        return leaf.of(read[key]).reshape((*np.shape(rows), *leaf.row_shape))
+            read[key] = leaf.source.read(np.ravel(index))
+        return leaf.of(read[key]).reshape((*np.shape(index), *leaf.row_shape))
 
     return jax.tree.map(taken, tree)
 
@@ -209,4 +215,4 @@ def blocks(tree: PyTree) -> Iterator[PyTree]:
     count = len(leaves[0])
     size = max(1, _BLOCK_BYTES * count // max(1, sum(leaf.nbytes for leaf in leaves)))
     for first in range(0, count, size):
-        yield take(tree, np.arange(first, min(first + size, count)))
+        yield take(tree, slice(first, first + size))

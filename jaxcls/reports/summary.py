@@ -201,7 +201,7 @@ def _example(inputs: Any, row: int) -> dict[str, Any] | None:
     if inputs.dtype == object:
         text = str(inputs[row])
         return {"type": "text", "text": text[:_CHARACTERS], "more": max(0, len(text) - _CHARACTERS)}
-    if inputs.dtype == np.uint8 and inputs.ndim == 4 and inputs.shape[3] in (1, 3):
+    if inputs.dtype == np.uint8 and len(inputs.shape) == 4 and inputs.shape[3] in (1, 3):
         return {"type": "image", "png": png(inputs[row], _PIXELS), "height": inputs.shape[1], "width": inputs.shape[2]}
     return None
 

@@ -21,6 +21,7 @@ from jaxcls._utils.clock import clock
 from jaxcls._utils.errors import InputError, flag
 from jaxcls.data.batching import Buckets, Examples
 from jaxcls.data.preprocessing import Preprocessor, images, texts
+from jaxcls.data.rows import select
 from jaxcls.models import pretrained
 from jaxcls.models.pretrained import FineTuning, PretrainedModel, architecture, checkpoint
 from jaxcls.models.pretrained.architecture import Architecture
@@ -177,7 +178,7 @@ def on_features(
 
         def compute(rows: np.ndarray) -> np.ndarray:
             with clock(f"computing the features of {len(rows):,} of {len(examples):,} examples", say):
-                return experiment.features_of_arrays(state, examples.inputs[rows])
+                return experiment.features_of_arrays(state, select(examples.inputs, rows))
 
         keys = _example_keys(examples.inputs, experiment.buckets)
         return Examples(cached_rows("features", decides, keys, compute), *tuple(examples)[1:])
@@ -190,10 +191,10 @@ def on_features(
     return learner, RunData(train, replaced(data.validation), replaced(data.test))
 
 
-def _example_keys(inputs: np.ndarray, buckets: Buckets | None) -> np.ndarray:
+def _example_keys(inputs: Any, buckets: Buckets | None) -> np.ndarray:
     """Returns a hash of each example, bytes (N,), with the padding that it has in a batch."""
     if buckets is None:
-        rows: Any = inputs[:, None]
+        rows: Any = inputs
     else:
         sizes = [buckets.sizes[index] for index in buckets.indices(inputs)]
         rows = (buckets.cut(inputs[row : row + 1], size) for row, size in enumerate(sizes))

@@ -1,6 +1,5 @@
 """Any image becomes uint8 of one shape; decoded images are cached, verified, and decoded again if damaged."""
 
-import json
 import os
 import warnings
 from pathlib import Path
@@ -211,7 +210,6 @@ def test_all_images_are_decoded_in_order(folder):
     together = all_of(folder)
     one_by_one = [decoded(path, 8, 1) for path in sorted(folder.rglob("*.png"))]
     np.testing.assert_array_equal(together.images, one_by_one)
-    assert not together.images.flags.writeable
     assert together.images[[3, 3, 1]].shape == (3, 8, 8, 1)
 
 
@@ -241,59 +239,87 @@ def cached() -> Path:
     return entry
 
 
-def cut(entry):
-    with (entry / "images.npy").open("r+b") as file:
-        file.truncate(500)
+def cut(file):
+    with file.open("r+b") as opened:
+        opened.truncate(500)
 
 
-def flip(entry):
-    content = bytearray((entry / "images.npy").read_bytes())
+def flip(file):
+    content = bytearray(file.read_bytes())
     content[-1] ^= 1
-    (entry / "images.npy").write_bytes(content)
-
-
-def pickle(entry):
-    np.save(entry / "images.npy", np.array([{}]), allow_pickle=True)
+    file.write_bytes(content)
 
 
 @pytest.mark.parametrize(
     "harm",
     [
-        cut,
-        flip,
-        pickle,
-        lambda entry: (entry / "images.npy").unlink(),
-        lambda entry: (entry / "record.json").write_text('{"pixels'),
-        lambda entry: (entry / "record.json").write_text(json.dumps([])),
+        lambda entry: cut(entry / "pixels"),
+        lambda entry: flip(entry / "pixels"),
+        lambda entry: (entry / "pixels").unlink(),
+        lambda entry: cut(entry / "records"),
+        lambda entry: flip(entry / "records"),
+        lambda entry: (entry / "records").write_bytes(bytes(1000)),
     ],
 )
 def test_damaged_cache_entries_are_decoded_again(folder, harm):
-    expected, sha256 = np.array(all_of(folder).images), all_of(folder).sha256
+    expected, sha256 = np.asarray(all_of(folder).images), all_of(folder).sha256
     harm(cached())
     again = all_of(folder)
     np.testing.assert_array_equal(again.images, expected)
     assert again.sha256 == sha256
 
 
-def test_a_corrupt_image_among_many_is_named_and_nothing_is_cached(folder):
+def test_a_corrupt_image_among_many_is_named(folder):
     (folder / "some" / "070.png").write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"070\.png: not an image"):
         all_of(folder)
-    assert not list((environment.cache_directory() / "images").iterdir())
 
 
-def test_an_interrupt_propagates_and_leaves_no_cache_entry(folder, monkeypatch):
-    decode_file = images._decode_file
+def test_after_an_interrupt_only_the_rest_is_decoded(folder, monkeypatch):
+    decode_file, begun = images._decode_file, []
 
-    def interrupted(path, *arguments, **options):
-        if path.name == "120.png":
+    def interrupted(path, *arguments):
+        begun.append(path)
+        if len(begun) == 100:
             raise KeyboardInterrupt
-        return decode_file(path, *arguments, **options)
+        return decode_file(path, *arguments)
 
     monkeypatch.setattr(images, "_decode_file", interrupted)
     with pytest.raises(KeyboardInterrupt):
         all_of(folder)
-    assert not list((environment.cache_directory() / "images").iterdir())
+    np.testing.assert_array_equal(all_of(folder).images[140], decoded(begun[0].with_name("140.png"), 8, 1))
+    assert len(begun) < 200
+
+
+def test_many_images_are_decoded_when_they_are_first_read(folder, monkeypatch):
+    everything = all_of(folder)
+    monkeypatch.setattr(images, "SMALL", 1000)
+    monkeypatch.setattr(images, "_SAMPLE", 3)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder.parent / "other"))
+    decode_file, begun = images._decode_file, []
+    monkeypatch.setattr(images, "_decode_file", lambda path, *rest: begun.append(path.name) or decode_file(path, *rest))
+    later = all_of(folder, later=True)
+    assert sorted(begun) == ["000.png", "074.png", "149.png"]
+    assert "3 of 150 images" in later.notes[0]
+    assert np.flatnonzero(later.sizes[:, 0]).tolist() == [0, 74, 149]
+    np.testing.assert_array_equal(later.images.select([5, 74]).sample(), everything.images[[74]])
+    for _ in range(2):
+        np.testing.assert_array_equal(later.images[[5, 149, 6, 5]], everything.images[[5, 149, 6, 5]])
+    assert sorted(begun[3:])[:1] + sorted(begun[3:])[-1:] == ["005.png", "006.png"]
+    # What is in the cache by now does not change what identifies the data; another size of a file does.
+    assert all_of(folder, later=True).sha256 == later.sha256 != everything.sha256
+    saved(Image.fromarray(RNG.integers(0, 256, (19, 17), np.uint8)), folder / "some" / "007.png")
+    assert all_of(folder, later=True).sha256 != later.sha256
+
+
+def test_without_space_for_a_cache_many_images_are_decoded_each_time(folder, tmp_path, monkeypatch, caplog):
+    expected = np.asarray(all_of(folder).images)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(images, "SMALL", 1000)
+    later = all_of(folder, later=True)
+    assert "decoded again in every epoch; with XDG_CACHE_HOME on a larger disk, once" in caplog.text
+    np.testing.assert_array_equal(later.images, expected)
 
 
 def test_a_cache_that_cannot_be_written_is_an_error_that_names_the_setting(folder, tmp_path, monkeypatch):

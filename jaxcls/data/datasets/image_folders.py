@@ -16,6 +16,7 @@ from jaxcls.data.dataset import Dataset, Provenance, Split
 from jaxcls.data.formats import images
 from jaxcls.data.formats.columns import composed
 from jaxcls.data.formats.pixels import SUFFIXES
+from jaxcls.data.rows import Rows, is_sampled
 
 
 class Images(NamedTuple):
@@ -121,11 +122,11 @@ def read(where: Layout, *, test_fraction: float, **decoding: Any) -> Dataset:
     checksums, notes = {}, ["a folder for each class", *where.notes]
     for role, (folder, inside, paths, labels) in where.splits.items():
         what = f"{role} images"
-        decoded = images.decode_all(paths, channels=3, root=folder, what=what, inside=inside, **decoding)
+        decoded = images.decode_all(paths, channels=3, root=folder, what=what, inside=inside, later=True, **decoding)
         checksums[role] = decoded.sha256
         notes += decoded.notes
         labels = labels[decoded.rows]
-        if pairs := _in_two_classes(decoded.images, labels):
+        if not is_sampled(decoded.images) and (pairs := _in_two_classes(decoded.images, labels)):
             first, second = (paths[decoded.rows[row]].relative_to(folder) for row in pairs[0])
             notes.append(f"warning: {len(pairs):,} images of {folder} are in two classes, such as {first} and {second}")
         splits[role] = Split(decoded.images, labels, deepest=decoded.deepest)
@@ -233,7 +234,7 @@ def _class_folder(root: Path, folder: Path, names: Sequence[str]) -> Path:
     return root.joinpath(*folder.parts[:depth])
 
 
-def _in_two_classes(pixels: np.ndarray, labels: np.ndarray) -> list[tuple[int, int]]:
+def _in_two_classes(pixels: Rows, labels: np.ndarray) -> list[tuple[int, int]]:
     """Pairs of rows with the same pixels but different labels, of which one must be wrong."""
     first: dict[bytes, int] = {}
     rows = (first.setdefault(hashlib.sha256(image.data).digest(), row) for row, image in enumerate(pixels))

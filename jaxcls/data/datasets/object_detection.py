@@ -105,7 +105,7 @@ def read_unlabeled(path: Path, size: int, channels: int, white: int = DEEP_WHITE
     return Unlabeled(ids, canvases(decoded.images, decoded.sizes))
 
 
-def canvases(pixels: np.ndarray, sizes: np.ndarray) -> dict[str, np.ndarray]:
+def canvases(pixels: Any, sizes: np.ndarray) -> dict[str, Any]:
     """Returns the inputs of a detector for images on canvases.
 
     Args:

@@ -112,7 +112,7 @@ def _read_kaggle(root: Path, folder: Path, **decoding: Any) -> Dataset:
     checksums: dict[str, str] = {}
     for name, (paths, labels) in listed.items():
         what = f"{name} radiographs"
-        decoded = images.decode_all(paths, channels=1, root=root, what=what, inside=folder, **decoding)
+        decoded = images.decode_all(paths, channels=1, root=root, what=what, inside=folder, later=True, **decoding)
         # An image without a patient in its name is its own group.
         matches = [(path.name, _PATIENT.match(path.name)) for path in paths]
         patients.append(np.array([match[1] or match[2] if match else file for file, match in matches]))
@@ -159,7 +159,9 @@ def _read_chestxray14(folder: Path, candidates: list[Path], test_fraction: float
     user_tables.reject_first(patients == "", columns, keys[2], table, "but images are split by patient.")
     labels = np.stack([_findings(words, f"{table}: row {row}") for row, words in enumerate(findings, 1)])
     in_test = _in_test_list(names, folder, table)
-    decoded = images.decode_all(_paths(names, folder, table), channels=1, root=folder, what="radiographs", **decoding)
+    decoded = images.decode_all(
+        _paths(names, folder, table), channels=1, root=folder, what="radiographs", later=True, **decoding
+    )
     examples = Split(decoded.images, labels, groups=patients, deepest=decoded.deepest)
     read = [table]
     if in_test is None:
@@ -223,7 +225,9 @@ def _read_chexpert(root: Path, folder: Path, uncertain: Uncertain, **decoding: A
     examples: list[Split] = []
     for name, (image_paths, labels, patients) in zip(("training", "test"), contents, strict=True):
         what = f"{name} radiographs"
-        decoded = images.decode_all(image_paths, channels=1, root=root, what=what, inside=folder, **decoding)
+        decoded = images.decode_all(
+            image_paths, channels=1, root=root, what=what, inside=folder, later=True, **decoding
+        )
         examples.append(Split(decoded.images, labels, groups=patients, deepest=decoded.deepest))
         checksums[f"{name} images"] = decoded.sha256
     shared = len(np.intersect1d(contents[0][2], contents[1][2]))

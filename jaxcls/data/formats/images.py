@@ -5,16 +5,22 @@ their EXIF orientation says and resized to a square without preserving their asp
 by default: nothing is cropped, and no padding reveals a class whose images happen to be wide. Transparency becomes
 white. 16-bit gray values are scaled, not clipped; so are integers and floats without a fixed range (from 0 to 65,535
 and from 0 to 1, or else from their own minimum to their maximum).
+
+Many images are decoded while they are first trained on. Nothing of them remains in memory, so there may be any number.
 """
 
 import contextlib
 import functools
 import hashlib
-import itertools
 import json
+import logging
+import math
 import os
 import shutil
+import struct
 import warnings
+import weakref
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -30,13 +36,24 @@ from jaxcls.data.dataset import Dataset, Unlabeled
 from jaxcls.data.formats import pixels
 from jaxcls.data.formats.pixels import DEEP_WHITE, SUFFIXES
 from jaxcls.data.formats.reading import error_names
+from jaxcls.data.rows import SMALL, Rows, Stored, columns
 
 if TYPE_CHECKING:
     from PIL import Image
 
+logger = logging.getLogger(__name__)
+
 # Increased when decoding changes the pixels, so that older ones are not read from the cache.
-_VERSION = 2
-_CHUNK = 64
+_VERSION = 3
+# Files that are decoded before training of those that are decoded in training.
+_SAMPLE = 2048
+_CHUNK = 16
+# What the cache knows of a file besides its pixels: its SHA-256, or zeros if it cannot be decoded, its original height
+# and width, and its greatest value if it has more than 8 bits. The CRC-32 is that of the pixels and the rest.
+_HEADER, _RECORD = (
+    struct.Struct("<32s3i"),
+    np.dtype([("sha256", "V32"), ("size", "<i4", 2), ("deepest", "<i4"), ("crc32", "<u4")]),
+)
 
 
 class Decoded(NamedTuple):
@@ -44,14 +61,16 @@ class Decoded(NamedTuple):
 
     Attributes:
       images: uint8 (N, size, size, channels).
-      sha256: the SHA-256 of the lines ``SHA-256 of the file, two spaces, its name`` of all files in their order.
-      sizes: int32 (N, 2), the original height and width of each image, rotated as its EXIF orientation says.
-      deepest: int32 (N,), the greatest value of each image of more than 8 bits, else 0.
+      sha256: the SHA-256 of the lines ``SHA-256 of the file, two spaces, its name`` of all files in their order; with
+        the size of a file in place of the SHA-256 where it is decoded later.
+      sizes: int32 (N, 2), the original height and width of each image, rotated as its EXIF orientation says; 0 where
+        it is decoded later.
+      deepest: int32 (N,), the greatest value of each image of more than 8 bits, else 0; likewise.
       rows: int (N,), which of the files these are: all, or those that can be decoded if the others are skipped.
-      notes: how many files were skipped.
+      notes: how many files were skipped, or are decoded later.
     """
 
-    images: np.ndarray
+    images: Rows
     sha256: str
     sizes: np.ndarray
     deepest: np.ndarray
@@ -73,9 +92,9 @@ class _Options(NamedTuple):
     white: int = DEEP_WHITE
 
 
-# The SHA-256 of a file ('' if it could not be decoded), its pixels, its original height and width, and its greatest
+# The SHA-256 of a file (b"" if it could not be decoded), its pixels, its original height and width, and its greatest
 # value if it has more than 8 bits, else 0.
-_File = tuple[str, np.ndarray, tuple[int, int], int]
+_File = tuple[bytes, np.ndarray, tuple[int, int], int]
 
 
 def open_upright(path: Path) -> "Image.Image":
@@ -104,11 +123,13 @@ def decode_all(
     pad: bool = False,
     skip_damaged: bool = False,
     white: int = DEEP_WHITE,
+    later: bool = False,
 ) -> Decoded:
-    """Decodes many images in parallel, once: a later call with the same unchanged files maps them from a cache.
+    """Decodes many images in parallel, once: a later call with the same unchanged files reads them from a cache.
 
     The cache's key covers the files' names, sizes and modification times, and all that affects the pixels. Cached
-    images are verified, and decoded again if damaged. An interrupted call leaves nothing behind.
+    images are verified when they are first read, and decoded again if damaged. After an interrupted call, those that it
+    decoded are in the cache.
 
     Args:
       paths: the files, in the order of the result.
@@ -120,36 +141,58 @@ def decode_all(
       pad: whether to preserve each image's aspect ratio, at the top left of a black square; see :func:`fitted_size`.
       skip_damaged: whether to leave out files that cannot be decoded instead of raising, unless that leaves none.
       white: the integer that is white in images of more than 8 bits; see :func:`fit_white`.
-
-    Returns:
-      The decoded images, memory-mapped and read-only.
+      later: whether images of more than ``SMALL`` bytes are decoded when they are first read, except for a sample. If
+        their cache is full, they are decoded each time. With `skip_damaged`, all are decoded at once.
 
     Raises:
       InputError: there are no files, one of them leads out of the folder, cannot be read, is not an image, is damaged
-        or has too many pixels to be decoded safely, or the cache cannot be written.
+        or has too many pixels to be decoded safely, or the cache cannot be written. Of images that are decoded later,
+        reading them raises it.
     """
+    from tqdm import tqdm
+
     options = _Options(_height_and_width(size), channels, pad, skip_damaged, white)
     if not paths:
         raise InputError(f"{root}: no images for {what}; there must be at least one.")
     files.all_inside(inside or root, paths)
     names = [path.relative_to(root).as_posix() for path in paths]
-    folder = environment.cache_directory() / "images" / _key(paths, names, root, options)
-    shape = (len(paths), *options.size, channels)
-    decoded = _read_cached(folder, shape)
-    if decoded is None:
-        try:
-            shutil.rmtree(folder, ignore_errors=True)
-            sources.write_once(folder, lambda partial: _write(partial, paths, names, what, options))
-        except OSError as error:
-            raise InputError(
-                f"{folder}: the decoded images cannot be cached ({error.strerror or error}); they take "
-                f"{np.prod(shape) / 1e6:,.0f} MB. Set XDG_CACHE_HOME to a folder with enough space."
-            ) from error
-        decoded = _read_cached(folder, shape)
-    if decoded is None:
-        raise InputError(f"{folder}: reads back differently than it was written; the disk may be failing.")
+    shape = (*options.size, channels)
+    nbytes = len(paths) * math.prod(shape)
+    later = later and not skip_damaged and nbytes > SMALL
+    status = []
+    for path in paths:
+        with error_names(path):
+            status.append(path.stat())
+    folder = environment.cache_directory() / "images" / _key(names, status, root, options)
+    source = _Files(paths, options, folder, later=later)
+    first = np.arange(len(paths)) if source.sample is None else source.sample
+    step = _CHUNK * 2 * (os.cpu_count() or 1)
+    with (
+        strict_pillow(),
+        tqdm(total=len(first), desc=f"decoding {line(what)}", unit="image", leave=False, disable=None) as bar,
+    ):
+        for start in range(0, len(first), step):
+            source.read(first[start : start + step])
+            bar.update(step)
+    # What was decoded by an earlier run makes no difference.
+    records = np.zeros_like(source.records)
+    records[first] = source.records[first]
+    content = hashlib.sha256()
+    digests = [str(one.st_size) for one in status] if later else [""] * len(paths)
+    for row in first[records["size"][first, 0] > 0].tolist():
+        digests[row] = records["sha256"][row].tobytes().hex()
+    for name, digest in zip(names, digests, strict=True):
+        content.update(f"{digest}  {name}\n".encode(errors="surrogateescape"))
+    (images,) = columns(source, np.empty(shape, np.uint8), count=len(paths))
     # A file that could not be decoded has no size.
-    rows = np.flatnonzero(decoded.sizes[:, 0])
+    rows = np.arange(len(paths)) if later else np.flatnonzero(records["size"][:, 0])
+    decoded = Decoded(images, content.hexdigest(), records["size"], records["deepest"], rows)
+    if later:
+        note = (
+            f"{len(first):,} of {len(paths):,} images of {root} were decoded, for statistics; the others are decoded "
+            "in training, and are neither compared with each other nor checked before it"
+        )
+        return decoded._replace(notes=(note,))
     if len(rows) == len(paths):
         return decoded
     if not len(rows):
@@ -157,8 +200,9 @@ def decode_all(
             _decode_file(paths[0], options)
     left_out = np.delete(names, rows)
     note = f"warning: {len(left_out):,} images of {root} cannot be decoded and are left out, such as {left_out[0]}"
-    decodable = {name: getattr(decoded, name)[rows] for name in ("images", "sizes", "deepest", "rows")}
-    return decoded._replace(**decodable, notes=(note,))
+    return decoded._replace(
+        images=images.select(rows), sizes=decoded.sizes[rows], deepest=decoded.deepest[rows], notes=(note,)
+    )
 
 
 def is_image(path: Path) -> bool:
@@ -218,14 +262,18 @@ def decode_path(
     if path.is_dir():
         image_paths, _ = list_files(path)
         what = f"images to predict in {path.name}"
-        decoded = decode_all(image_paths, size=size, channels=channels, root=path, what=what, pad=pad, white=white)
+        # A detector needs the sizes of all.
+        options: Any = {"pad": pad, "white": white, "later": not pad}
+        decoded = decode_all(image_paths, size=size, channels=channels, root=path, what=what, **options)
         return np.array([file.relative_to(path).as_posix() for file in image_paths], object), decoded
     if not path.exists():
         raise InputError(f"{path}: there is no such file or folder; give an image, or a folder of images.")
     with strict_pillow():
-        options = _Options(_height_and_width(size), channels, pad, white=white)
-        sha256, image, original, deepest = _decode_file(path, options)
-    one = Decoded(image[None], sha256, np.array([original], np.int32), np.array([deepest], np.int32), np.arange(1))
+        sha256, image, original, deepest = _decode_file(
+            path, _Options(_height_and_width(size), channels, pad, white=white)
+        )
+    (rows,) = columns(Stored(image[None]), image, count=1)
+    one = Decoded(rows, sha256.hex(), np.array([original], np.int32), np.array([deepest], np.int32), np.arange(1))
     return np.array([path.name], object), one
 
 
@@ -314,7 +362,7 @@ def _decode_file(path: Path, options: _Options) -> _File:
     with _pillow_error_names(path):
         content = path.read_bytes()
         decoded = pixels.decode(content, options.size, options.channels, pad=options.pad, white=options.white)
-    return hashlib.sha256(content).hexdigest(), *decoded
+    return hashlib.sha256(content).digest(), *decoded
 
 
 def decode_content(
@@ -339,72 +387,98 @@ def _height_and_width(size: Size) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else size
 
 
-def _key(paths: Sequence[Path], names: Sequence[str], root: Path, options: _Options) -> str:
+def _key(names: Sequence[str], status: Sequence[os.stat_result], root: Path, options: _Options) -> str:
     import PIL
 
     digest = hashlib.sha256(json.dumps([_VERSION, PIL.__version__, *options, str(root.resolve())]).encode())
-    for path, name in zip(paths, names, strict=True):
-        with error_names(path):
-            status = path.stat()
-        digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape"))
+    for name, file in zip(names, status, strict=True):
+        digest.update(f"{name}\0{file.st_size}\0{file.st_mtime_ns}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()[:24]
 
 
-def _write(folder: Path, paths: Sequence[Path], names: Sequence[str], what: str, options: _Options) -> None:
-    from tqdm import tqdm
+class _Files:
+    """Image files as a source of rows, which are decoded when they are first read, and from then on are in the cache.
 
-    def decode(path: Path) -> _File:
+    Files of the cache are read, not mapped: mapped pages count as memory of the process, and writing to one on a full
+    disk kills it. Each image has a checksum, so that an interruption or another process that writes the same does no
+    harm.
+    """
+
+    def __init__(self, paths: Sequence[Path], options: _Options, folder: Path, *, later: bool):
+        self.sample = np.unique(np.linspace(0, len(paths) - 1, _SAMPLE).astype(int)) if later else None
+        self.records = np.zeros(len(paths), _RECORD)
+        self._paths, self._options, self._folder, self._later = paths, options, folder, later
+        self._shape = (*options.size, options.channels)
+        self._verified = np.zeros(len(paths), bool)
+        self._files: list[int] = []
         try:
-            return _decode_file(path, options)
+            folder.mkdir(parents=True, exist_ok=True)
+            size, there = math.prod(self._shape) * len(paths), folder / "pixels"
+            if shutil.disk_usage(folder).free < size - (512 * there.stat().st_blocks if there.exists() else 0):
+                raise OSError("the disk has too little space")
+            for name in ("pixels", "records"):
+                file = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                weakref.finalize(self, os.close, file)
+                self._files.append(file)
+            stored = np.frombuffer(os.pread(self._files[1], self.records.nbytes, 0), np.uint8)
+            self.records.view(np.uint8)[: len(stored)] = stored
+        except OSError as error:
+            self._failed(error)
+
+    def read(self, rows: np.ndarray) -> Sequence[np.ndarray]:
+        images = np.empty((len(rows), *self._shape), np.uint8)
+        new = [number for number, row in enumerate(rows.tolist()) if not self._is_cached(row, images[number])]
+
+        def decode(start: int) -> None:
+            for number in new[start : start + _CHUNK]:
+                self._decode(int(rows[number]), images[number])
+
+        if new:
+            # Threads, since Pillow releases the GIL.
+            pool = ThreadPoolExecutor(os.cpu_count())
+            try:
+                for _ in pool.map(decode, range(0, len(new), _CHUNK)):
+                    pass
+            finally:
+                pool.shutdown(cancel_futures=True)
+        return [images]
+
+    def _is_cached(self, row: int, image: np.ndarray) -> bool:
+        """Reads an image from the cache, if it is there and whole."""
+        record = self.records[row]
+        if not self._files or not record["crc32"]:
+            return False
+        if os.preadv(self._files[0], [image.data], row * image.nbytes) != image.nbytes:
+            return False
+        if not self._verified[row]:
+            header = record.tobytes()[: _HEADER.size]
+            self._verified[row] = zlib.crc32(header, zlib.crc32(image.data)) == record["crc32"]
+        return bool(self._verified[row])
+
+    def _decode(self, row: int, image: np.ndarray) -> None:
+        try:
+            sha256, image[...], size, deepest = _decode_file(self._paths[row], self._options)
         except InputError:
-            if not options.skip_damaged:
+            if not self._options.skip_damaged:
                 raise
-            return "", np.zeros(shape[1:], np.uint8), (0, 0), 0
+            sha256, image[...], size, deepest = b"", 0, (0, 0), 0
+        header = _HEADER.pack(sha256, *size, deepest)
+        record = header + zlib.crc32(header, zlib.crc32(image.data)).to_bytes(4, "little")
+        self.records[row] = np.frombuffer(record, _RECORD)[0]
+        if not self._files:
+            return
+        try:
+            # A short write is one to a full disk, which the next would report.
+            os.pwrite(self._files[0], image.data, row * image.nbytes)
+            os.pwrite(self._files[1], record, row * len(record))
+        except OSError as error:
+            self._failed(error)
 
-    shape = (len(paths), *options.size, options.channels)
-    content, all_pixels = hashlib.sha256(), hashlib.sha256()
-    sizes: list[tuple[int, int]] = []
-    deepest: list[int] = []
-    # Threads, since Pillow releases the GIL.
-    pool = ThreadPoolExecutor(os.cpu_count())
-    # Written in order, not mapped: on a full disk, writing to a mapped page kills the process.
-    with (
-        (folder / "images.npy").open("wb") as file,
-        tqdm(total=len(paths), desc=f"decoding {line(what)}", unit="image", leave=False, disable=None) as bar,
-        strict_pillow(),
-        contextlib.ExitStack() as stack,
-    ):
-        stack.callback(pool.shutdown, cancel_futures=True)
-        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-        chunks = (paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK))
-        decoded = itertools.chain.from_iterable(pool.map(lambda chunk: [*map(decode, chunk)], chunks))
-        for name, (digest, image, size, greatest) in zip(names, decoded, strict=True):
-            content.update(f"{digest}  {name}\n".encode(errors="surrogateescape"))
-            all_pixels.update(image.data)
-            file.write(image.data)
-            sizes.append(size)
-            deepest.append(greatest)
-            bar.update()
-    record = {
-        "content_sha256": content.hexdigest(),
-        "pixels_sha256": all_pixels.hexdigest(),
-        "sizes": sizes,
-        "deepest": deepest,
-    }
-    (folder / "record.json").write_text(json.dumps(record), encoding="utf-8")
-
-
-def _read_cached(folder: Path, shape: tuple[int, ...]) -> Decoded | None:
-    """The cached images, or None if they are missing or damaged."""
-    try:
-        record: dict[str, Any] = json.loads((folder / "record.json").read_text(encoding="utf-8"))
-        images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
-        if images.shape != shape or images.dtype != np.uint8:
-            return None
-        if hashlib.sha256(images.data).hexdigest() != record["pixels_sha256"]:
-            return None
-        sizes = np.array(record["sizes"], np.int32).reshape(len(images), 2)
-        deepest = np.array(record["deepest"], np.int32).reshape(len(images))
-        return Decoded(np.asarray(images), record["content_sha256"], sizes, deepest, np.arange(len(images)))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    def _failed(self, error: OSError) -> None:
+        """Goes on without a cache if all images need not be read before training."""
+        size = f"they take {math.prod(self._shape) * len(self._paths) / 1e6:,.0f} MB"
+        problem = f"{self._folder}: the decoded images cannot be cached ({error.strerror or error}); {size}"
+        if not self._later:
+            raise InputError(f"{problem}. Set XDG_CACHE_HOME to a folder with enough space.") from error
+        self._files = []
+        logger.warning("%s. They are decoded again in every epoch; with XDG_CACHE_HOME on a larger disk, once", problem)

@@ -79,7 +79,8 @@ def opened(content: bytes) -> "Image.Image":
     from PIL import Image
 
     image = Image.open(io.BytesIO(content), formats=FORMATS)
-    if image.width * image.height > max(SMALL, _PIXELS_PER_BYTE * len(content)):
+    most = min(max(SMALL, _PIXELS_PER_BYTE * len(content)), Image.MAX_IMAGE_PIXELS or float("inf"))
+    if image.width * image.height > most:
         raise Image.DecompressionBombError
     return image
 
