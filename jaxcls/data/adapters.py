@@ -1,8 +1,9 @@
 """User-supplied examples in common containers, as arrays on the host."""
 
 import concurrent.futures
+import functools
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,12 @@ import numpy as np
 from jaxcls._utils.errors import InputError, error_context
 from jaxcls.data.batching import Examples, examples
 from jaxcls.data.dataset import Unlabeled
+from jaxcls.data.rows import SMALL, Rows, Stored, columns
 
 PyTree = Any
 
+# Examples of a large source that are checked before training, and that are read at once for their labels.
+_SAMPLE = 64
 _NAMES = ("inputs", "labels", "sample_weight")
 _EXPECTED = (
     "Examples are a tuple (inputs, labels) or (inputs, labels, sample_weight) of arrays or dicts of arrays; or an "
@@ -31,8 +35,10 @@ def as_examples(data: Any) -> Examples:
         :class:`jaxcls.data.batching.Examples`; or an object with ``__len__`` and ``__getitem__`` (a list, a
         ``grain.MapDataset``, a TFDS data source) whose items are such tuples for one example, or dicts with 'inputs',
         'labels' and optionally 'sample_weight'. Items of TFDS are split by the supervised keys of their data set.
-        Objects are read once into memory, in parallel threads. Of a Hugging Face data set, the column of ClassLabel, or
-        else the one called label or labels, holds the labels, and all others are inputs.
+        Of a Hugging Face data set, the column of ClassLabel, or else the one called label or labels, holds the labels,
+        and all others are inputs. Objects are read in parallel threads: small ones once into memory, others whenever
+        their examples are used, as is a large memory-mapped array; of these, a few examples are checked now, and the
+        others when they are read.
 
     Raises:
       InputError: the data has another form, its arrays differ in length, or a number does not fit into 32 bits.
@@ -49,9 +55,7 @@ def as_examples(data: Any) -> Examples:
         raise InputError(f"the data is {what}. {_EXPECTED}")
     inputs, labels, *sample_weight = _converted(parts)
     _check_lengths((inputs, labels, *sample_weight))
-    return examples(
-        inputs, labels, *(jax.tree.map(lambda leaf: leaf.astype(np.float32), part) for part in sample_weight)
-    )
+    return examples(inputs, labels, *(jax.tree.map(_as_floats, part) for part in sample_weight))
 
 
 def as_arrays(values: PyTree, name: str = "inputs") -> PyTree:
@@ -70,14 +74,24 @@ def as_arrays(values: PyTree, name: str = "inputs") -> PyTree:
     return jax.tree.map_with_path(as_array, values, is_leaf=lambda node: isinstance(node, list))
 
 
-def _as_array(leaf: Any, name: str) -> np.ndarray:
-    array = np.asarray(leaf)
+def _as_floats(weights: Any) -> Any:
+    if isinstance(weights, Rows):
+        return weights.mapped(_as_floats, weights.row_shape, np.float32)
+    return weights.astype(np.float32)
+
+
+def _as_array(leaf: Any, name: str) -> Any:
+    if isinstance(leaf, np.memmap) and leaf.nbytes > SMALL:
+        (leaf,) = columns(Stored(leaf), leaf[0], count=len(leaf))
+    array = leaf if isinstance(leaf, Rows) else np.asarray(leaf)
     if array.dtype.kind not in "biuf":
         raise InputError(f"{name} has dtype {array.dtype}; examples are numbers. {_EXPECTED}")
     # As JAX would convert them silently.
     narrow = {"float64": np.float32, "int64": np.int32, "uint64": np.uint32}.get(array.dtype.name)
     if narrow is None:
         return array
+    if isinstance(array, Rows):
+        return array.mapped(lambda read: _as_array(read, f"a batch of {name}"), array.row_shape, narrow)
     with np.errstate(over="ignore"):
         narrowed = array.astype(narrow)
     wrong = np.isinf(narrowed) & np.isfinite(array) if array.dtype.kind == "f" else narrowed != array
@@ -105,24 +119,36 @@ def _read_columns(data: Any) -> tuple[PyTree, ...]:
     # A transform of the user's own makes arrays itself.
     if data.format["type"] != "custom":
         data = data.with_format("numpy", columns=data.format["columns"])
-    columns = dict(data[:])
-    named = [name for name in columns if name in ("label", "labels")]
-    labels = [name for name in columns if type(data.features.get(name)).__name__ == "ClassLabel"] or named
-    if len(labels) > 1:
-        raise InputError(f"the columns {', '.join(labels)} all hold labels: keep one, with data.remove_columns.")
-    # Without labels, as for a prediction, weights mean nothing.
-    others = [columns.pop(name) for name in (*labels, "sample_weight") if name in columns]
-    parts = others if labels else []
-    for name, values in columns.items():
-        if np.asarray(values).dtype.kind not in "biuf":
-            raise InputError(
-                f"column {name!r} does not hold numbers of one shape in every row: convert it with data.map, or leave "
-                f"it out with data.remove_columns({name!r})."
-            )
-    return (next(iter(columns.values())) if len(columns) == 1 else columns), *parts
+
+    def parts_of(columns: Mapping[str, Any]) -> tuple[PyTree, ...]:
+        columns = dict(columns)
+        named = [name for name in columns if name in ("label", "labels")]
+        labels = [name for name in columns if type(data.features.get(name)).__name__ == "ClassLabel"] or named
+        if len(labels) > 1:
+            raise InputError(f"the columns {', '.join(labels)} all hold labels: keep one, with data.remove_columns.")
+        # Without labels, as for a prediction, weights mean nothing.
+        others = [columns.pop(name) for name in (*labels, "sample_weight") if name in columns]
+        parts = others if labels else []
+        for name, values in columns.items():
+            if np.asarray(values).dtype.kind not in "biuf":
+                raise InputError(
+                    f"column {name!r} does not hold numbers of one shape in every row: convert it with data.map, or "
+                    f"leave it out with data.remove_columns({name!r})."
+                )
+        return (next(iter(columns.values())) if len(columns) == 1 else columns), *parts
+
+    if len(data) * sum(np.asarray(values).nbytes for values in data[:1].values()) > SMALL:
+        return _read_items(data, parts_of)
+    # All rows at once, which is faster.
+    return parts_of(data[:])
 
 
-def _read_items(source: Any) -> tuple[PyTree, ...]:
+def _read_items(source: Any, parts_of: Callable[[Any], tuple[PyTree, ...]] | None = None) -> tuple[PyTree, ...]:
+    """The inputs, and the labels and weights if there are any, of examples with access by index.
+
+    Args:
+      parts_of: those of an item.
+    """
     name = type(source).__name__
     if not hasattr(source, "__len__") or not hasattr(source, "__getitem__") or isinstance(source, Mapping | np.ndarray):
         hint = " Instead of a stream, give the data set that it reads (grain.MapDataset, tfds.data_source)."
@@ -132,37 +158,92 @@ def _read_items(source: Any) -> tuple[PyTree, ...]:
     count = len(source)
     if not count:
         raise InputError(f"{name} is empty; at least one example is needed.")
-    first: Any = _converted(_item_parts(source, source[0]))
-    structure: Any = jax.tree.structure(first)
-    columns = jax.tree.map(lambda leaf: np.empty((count, *leaf.shape), leaf.dtype), first)
-    wider: dict[int, PyTree] = {}
+    parts_of = parts_of or functools.partial(_item_parts, source)
+    leaves, structure = jax.tree.flatten(_converted(parts_of(source[0])))
+    unflatten: Callable[..., Any] = functools.partial(jax.tree.unflatten, structure)
+    items = _Items(lambda index: _converted(parts_of(source[index])), structure, leaves)
+    if count * sum(leaf.nbytes for leaf in leaves) <= SMALL:
+        return _converted(unflatten(items.read(np.arange(count))))
+    items.keep(count)
+    return unflatten(
+        Rows(items.kept[number], leaf.shape, leaf.dtype, np.arange(count))
+        if number in items.kept
+        else Rows(items, leaf.shape, leaf.dtype, np.arange(count), number)
+        for number, leaf in enumerate(items.like)
+    )
 
-    def read(index: int) -> None:
-        with error_context(f"example {index}"):
-            example = _converted(_item_parts(source, source[index]))
-        if jax.tree.structure(example) != structure:
-            raise InputError(f"example {index} has another structure than example 0.")
-        for column, leaf in zip(jax.tree.leaves(columns), jax.tree.leaves(example), strict=True):
-            if leaf.shape != column.shape[1:]:
-                raise InputError(
-                    f"example {index} has an array of shape {leaf.shape}, example 0 one of {column.shape[1:]}."
-                )
-            if np.can_cast(leaf.dtype, column.dtype):
-                column[index] = leaf
-            else:
-                wider[index] = example
 
-    # Most sources decode files or wait for a disk.
-    with concurrent.futures.ThreadPoolExecutor() as threads:
-        for _ in threads.map(read, range(count)):
-            pass
-    # As in an array of all examples: where some are 0 and 1, others 0.5, all are floats.
-    types = jax.tree.map(lambda *leaves: np.result_type(*leaves), columns, *wider.values())
-    columns = jax.tree.map(lambda column, dtype: column.astype(dtype, copy=False), columns, types)
-    for index, example in wider.items():
-        for column, leaf in zip(jax.tree.leaves(columns), jax.tree.leaves(example), strict=True):
-            column[index] = leaf
-    return _converted(columns)
+class _Items:
+    """Examples with access by index as a source: they are read when they are used, in threads.
+
+    Columns that are small as a whole, such as labels, are kept in memory once they were read.
+    """
+
+    def __init__(self, item: Callable[[int], PyTree], structure: Any, like: list[np.ndarray]):
+        self.sample: np.ndarray | None = None
+        self.like, self.kept = like, dict[int, _Kept]()
+        self._item, self._structure = item, structure
+
+    def keep(self, count: int) -> None:
+        """Decides the type of each column by a sample, and which are kept."""
+        chosen = np.unique(np.linspace(0, count - 1, _SAMPLE).astype(int))
+        sampled = _converted(self._structure.unflatten(self.read(chosen)))
+        self.sample, self.like = chosen, [column[0] for column in jax.tree.leaves(sampled)]
+        small = {number: leaf for number, leaf in enumerate(self.like) if count * leaf.nbytes <= SMALL // 4}
+        self.kept = {number: _Kept(self, np.empty((count, *leaf.shape), leaf.dtype)) for number, leaf in small.items()}
+
+    def read(self, rows: np.ndarray) -> list[np.ndarray]:
+        read = [np.empty((len(rows), *leaf.shape), leaf.dtype) for leaf in self.like]
+        wider: dict[int, list[np.ndarray]] = {}
+
+        def read_item(number: int) -> None:
+            index = int(rows[number])
+            with error_context(f"example {index}"):
+                leaves, structure = jax.tree.flatten(self._item(index))
+            if structure != self._structure:
+                raise InputError(f"example {index} has another structure than example 0.")
+            for column, leaf in zip(read, leaves, strict=True):
+                if leaf.shape != column.shape[1:]:
+                    raise InputError(
+                        f"example {index} has an array of shape {leaf.shape}, example 0 one of {column.shape[1:]}."
+                    )
+                if np.can_cast(leaf.dtype, column.dtype):
+                    column[number] = leaf
+                elif self.sample is not None:
+                    raise InputError(
+                        f"example {index} has an array of {leaf.dtype}, and those before it are {column.dtype}: return "
+                        f"{leaf.dtype} for all."
+                    )
+                else:
+                    wider[number] = leaves
+
+        # Most sources decode files or wait for a disk.
+        with concurrent.futures.ThreadPoolExecutor() as threads:
+            for _ in threads.map(read_item, range(len(rows))):
+                pass
+        # As in an array of all examples: where some are 0 and 1, others 0.5, all are floats.
+        for position, column in enumerate(read):
+            dtype = np.result_type(column, *(leaves[position] for leaves in wider.values()))
+            read[position] = column.astype(dtype, copy=False)
+            for number, leaves in wider.items():
+                read[position][number] = leaves[position]
+        for position, kept in self.kept.items():
+            kept.values[rows], kept.known[rows] = read[position], True
+        return read
+
+
+class _Kept:
+    """A column of a source that is kept in memory."""
+
+    def __init__(self, items: _Items, values: np.ndarray):
+        self.sample, self._items = items.sample, items
+        self.values, self.known = values, np.zeros(len(values), bool)
+
+    def read(self, rows: np.ndarray) -> Sequence[np.ndarray]:
+        unknown = rows[~self.known[rows]]
+        for first in range(0, len(unknown), _SAMPLE):
+            self._items.read(unknown[first : first + _SAMPLE])
+        return [self.values[rows]]
 
 
 def _item_parts(source: Any, item: Any) -> tuple[PyTree, ...]:

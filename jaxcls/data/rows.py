@@ -8,6 +8,7 @@ import dataclasses
 import math
 import mmap
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from numbers import Integral
 from typing import Any, Protocol, Self
 
 import jax
@@ -78,7 +79,9 @@ class Rows:
         return len(self.index)
 
     def __getitem__(self, rows: Any) -> Any:
-        """Reads rows: one, a slice, a mask, or an array of integers of any shape."""
+        """Reads rows: one, a slice, a mask, or an array of integers of any shape; or indexes an array of all."""
+        if isinstance(rows, tuple):
+            return self[rows[0]][rows[1:]] if isinstance(rows[0], Integral) else np.asarray(self)[rows]
         index = self.index[rows]
         # Of one number, the number itself.
         return self.of(self.source.read(np.ravel(index))).reshape((*np.shape(index), *self.row_shape))[()]

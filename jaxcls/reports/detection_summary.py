@@ -123,7 +123,7 @@ def _crop(test: Split, row: int, box: np.ndarray) -> dict[str, Any]:
     left, top = np.maximum((box[:2] - margin).astype(int), 0).tolist()
     right, bottom = np.minimum(np.ceil(box[2:] + margin).astype(int), (width, height)).tolist()
     return {
-        "png": png(test.inputs["image"][row][top:bottom, left:right], _CROP_SIZE),
+        "png": png(test.inputs["image"][row, top:bottom, left:right], _CROP_SIZE),
         "width": right - left,
         "height": bottom - top,
         "box": _rounded(box - (left, top, left, top)),
@@ -146,7 +146,7 @@ def _example(
 
     return {
         "row": row,
-        "png": png(test.inputs["image"][row][:height, :width], _IMAGE_SIZE),
+        "png": png(test.inputs["image"][row, :height, :width], _IMAGE_SIZE),
         "height": height,
         "width": width,
         "truth": boxes(truth, crowd=truth["crowd"].tolist()),

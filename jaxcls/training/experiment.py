@@ -20,6 +20,7 @@ from jaxcls._utils.errors import InputError, reason
 from jaxcls.data.adapters import as_arrays
 from jaxcls.data.batching import Buckets, Examples, prediction_batch_size
 from jaxcls.data.preprocessing import Preprocessor
+from jaxcls.data.rows import blocks, in_memory, is_sampled, sample, take
 from jaxcls.models import Model
 from jaxcls.models.pretrained import PretrainedModel
 from jaxcls.optimizers.chain import accumulation_steps
@@ -414,7 +415,9 @@ class Experiment:
         """Returns the loss and the metrics of examples that are known to be valid."""
         weights = steps.evaluated_weights(state)
         scores, ratios = self._map_batches(self._evaluation_step, weights, *data, batch_size=self.eval_batch_size)
-        return objectives.loss_and_metrics(self.objective, scores, ratios, data.labels, data.sample_weight)
+        # Of a source, they were read with the inputs.
+        labels, sample_weight = in_memory((data.labels, data.sample_weight))
+        return objectives.loss_and_metrics(self.objective, scores, ratios, labels, sample_weight)
 
     @property
     def metric_names(self) -> list[str]:
@@ -451,7 +454,9 @@ class Experiment:
         outputs = self.output_shapes(train.inputs)
         weights = {
             name: spec.class_weight(labels, 2 if spec.problem == "binary" else logits.shape[1])
-            for name, spec, logits, labels, _ in objectives.by_output(self.objective, outputs, train.labels, None)
+            for name, spec, logits, labels, _ in objectives.by_output(
+                self.objective, outputs, in_memory(train.labels), None
+            )
             if spec.class_weight is not None
         }
         if not self._class_weights or any((weights[name] != self._class_weights[name]).any() for name in weights):
@@ -578,13 +583,14 @@ class Experiment:
 
     def _check_finite(self, state: TrainState, inputs: PyTree, *, tell: bool) -> None:
         """Refuses inputs of which every step would be skipped, because the model makes NaN of each example."""
-        leaves = [leaf.reshape(len(leaf), -1) for leaf in jax.tree.leaves(inputs) if leaf.dtype.kind == "f"]
+        inputs = in_memory(sample(inputs)) if is_sampled(inputs) else inputs
+        leaves = [leaf for leaf in jax.tree.leaves(inputs) if leaf.dtype.kind == "f"]
         # A sum is finite only if all its terms are, and takes no memory.
-        finite = [np.isfinite(leaf.sum(axis=1, dtype=np.float64)) for leaf in leaves]
+        finite = [np.isfinite(_sum_of_rows(leaf)) for leaf in leaves]
         rows = np.flatnonzero(~np.logical_and.reduce(finite)) if finite else np.zeros(0, int)
         if not rows.size:
             return
-        first = jax.tree.map(lambda leaf: leaf[rows[:1]], inputs)
+        first = take(inputs, rows[:1])
         scores = self.scores(steps.evaluated_weights(state), first)
         if all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(scores)):
             return  # the model replaces them
@@ -598,6 +604,12 @@ class Experiment:
             raise InputError(f"{message}.")
         if tell:
             print(f"warning: {message}")
+
+
+def _sum_of_rows(leaf: Any) -> np.ndarray:
+    """The sum of each row, (N,)."""
+    parts = [block.reshape(len(block), -1).sum(axis=1, dtype=np.float64) for block in blocks(leaf)]
+    return np.concatenate(parts)
 
 
 def shaped_outputs(model: Model, problems: str | Mapping[str, str]) -> Model:

@@ -14,6 +14,7 @@ from jaxcls import metrics
 from jaxcls._utils import labels as label_checks
 from jaxcls._utils.errors import InputError, error_context, reason, unknown_name
 from jaxcls._utils.labels import AnyProblemName, ProblemName
+from jaxcls.data import rows
 from jaxcls.data.adapters import as_examples
 from jaxcls.data.batching import Examples
 from jaxcls.losses import Ratio
@@ -234,16 +235,18 @@ def checked_examples(
     for name, spec, logits, truth, weight in by_output(objective, outputs, arrays.labels, arrays.sample_weight):
         with error_context(f"output {name!r}") if name is not None else contextlib.nullcontext():
             _check_logits(logits, spec.problem)
-            checked[name] = _labels(truth, spec, logits)
-            if not np.all(np.isfinite(weight) & (weight >= 0)):
+            checked[name] = labels_in_one_form(truth, spec, logits)
+            few = rows.in_memory(rows.sample(weight))
+            if not np.all(np.isfinite(few) & (few >= 0)):
                 raise InputError("sample_weight must be finite and not negative.")
             # For the same number of examples, so that it is traced once for all of them.
             labels = jax.ShapeDtypeStruct((logits.shape[0], *checked[name].shape[1:]), checked[name].dtype)
             _check_loss(spec.loss, spec.class_weight is None, logits, labels)
             if scored:
-                if not weight[_known(checked[name], spec)].any():
+                known = rows.in_memory(rows.sample(checked[name]))
+                if not rows.is_sampled((truth, weight)) and not weight[_known(known, spec)].any():
                     raise InputError("no example has both a known label and a weight above 0.")
-                check_metrics(spec, None if spec.problem == "binary" else logits.shape[1], checked[name])
+                check_metrics(spec, None if spec.problem == "binary" else logits.shape[1], known)
     return Examples(arrays.inputs, checked.get(None, checked), arrays.sample_weight)
 
 
@@ -346,8 +349,28 @@ def _shape_of_any(batch: Any) -> str:
     return f"({', '.join(['N', *map(str, batch.shape[1:])])}{',' if batch.ndim == 1 else ''})"
 
 
+def labels_in_one_form(truth: Any, spec: OutputSpec, logits: Any) -> Any:
+    """Checks labels and brings them into one form: (N,) indices, (N, classes) distributions, or (N, labels).
+
+    Of :class:`jaxcls.data.rows.Rows`, a sample is checked now, and the others when they are read.
+    """
+    if not isinstance(truth, rows.Rows):
+        return _labels(truth, spec, logits)
+    like = _labels(rows.in_memory(truth.sample()), spec, logits)
+
+    def checked(read: np.ndarray) -> np.ndarray:
+        with error_context("labels that were not checked before training"):
+            labels = _labels(read, spec, logits)
+            if labels.ndim < like.ndim:  # distributions that happen to be certain
+                return read.astype(like.dtype)
+            if labels.ndim > like.ndim:
+                raise InputError("some are distributions, and those that were checked were indices or one-hot.")
+            return labels.astype(like.dtype)
+
+    return truth.mapped(checked, like.shape[1:], like.dtype)
+
+
 def _labels(truth: np.ndarray, spec: OutputSpec, logits: Any) -> np.ndarray:
-    """Checks the labels and brings them into one form: (N,) indices, (N, classes) distributions, or (N, labels)."""
     count = 1 if spec.problem == "binary" else logits.shape[1]
     if spec.problem != "multilabel" and truth.ndim == 2 and truth.shape[1] == 1:
         truth = truth[:, 0]

@@ -22,6 +22,7 @@ from jaxcls.checkpoints import CheckpointManager, Restored
 from jaxcls.data import splits
 from jaxcls.data.batching import Examples
 from jaxcls.data.dataset import Split
+from jaxcls.data.rows import in_memory, select
 from jaxcls.optimizers.hyperparameters import replace_values
 from jaxcls.reports.callbacks import Callback
 from jaxcls.training import ensemble, loop, together
@@ -349,9 +350,9 @@ def fit_population(
     """See :meth:`jaxcls.training.experiment.Experiment.fit_population`."""
     divided, data = [], [train]
     if folds is not None:
-        split = Split(None, jax.tree.map(np.asarray, train.labels))
+        split = Split(None, jax.tree.map(np.asarray, in_memory(train.labels)))
         divided = splits.folds(splits.stratified, split, folds, seed=0)
-        data = [Examples(*jax.tree.map(lambda leaf, rows=rows: leaf[rows], tuple(train))) for rows, _ in divided]
+        data = [Examples(*select(tuple(train), rows)) for rows, _ in divided]
     members = [
         Member(member_name(number if folds else None, seed), experiment, one, seed=seed)
         for number, one in enumerate(data, 1)
@@ -372,7 +373,7 @@ def fit_population(
         return Population(joined, state, trained)
     scores_of_folds = []
     for number, (_, rows) in enumerate(divided):
-        inputs = jax.tree.map(lambda leaf, rows=rows: leaf[rows], train.inputs)
+        inputs = select(train.inputs, rows)
         members_of_fold = trained[number * len(seeds) : (number + 1) * len(seeds)]
         scores = [experiment.scores(one.weights, inputs) for one in members_of_fold]
         scores_of_folds.append(jax.tree.map(lambda *each: np.mean(each, axis=0), *scores))

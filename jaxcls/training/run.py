@@ -15,6 +15,7 @@ from jaxcls._utils.errors import InputError, flag
 from jaxcls._utils.interruption import watched
 from jaxcls.checkpoints import CheckpointError, CheckpointManager
 from jaxcls.checkpoints.record import leaves_by_path
+from jaxcls.data import rows
 from jaxcls.data.batching import Examples, copies
 from jaxcls.data.dataset import Split
 from jaxcls.kernels import native
@@ -218,10 +219,10 @@ def train_and_test(
         if options.tune_threshold is not None:
             thresholds = metrics.tune_threshold(
                 experiment.scores(evaluated_weights(state), validation.inputs),
-                reported.splits["validation"].labels,
+                rows.in_memory(reported.splits["validation"].labels),
                 problem=problem_name,
                 metric=options.tune_threshold,
-                sample_weight=reported.splits["validation"].sample_weight,
+                sample_weight=rows.in_memory(reported.splits["validation"].sample_weight),
             )
         with _written(checkpoints):
             test = data.test or validation
@@ -287,7 +288,11 @@ def _tested(
     problem = problems.get(problem_name, saving.class_names_of(experiment, test))
     saving.save_weights(directory.model, state, thresholds)
     scores = experiment.scores(weights, test.inputs)
-    report = problem.report(scores, reported.splits["test"], thresholds) | {
+    splits = {
+        name: split._replace(labels=rows.in_memory(split.labels), sample_weight=rows.in_memory(split.sample_weight))
+        for name, split in reported.splits.items()
+    }
+    report = problem.report(scores, splits["test"], thresholds) | {
         "split": reported.test_split,
         "step": int(state.step),
         "thresholds": saving.plain_thresholds(thresholds),
@@ -296,7 +301,7 @@ def _tested(
         "params_sha256": sha256(state.params),
         **reported.records,
     }
-    summary = problem.summarize(report, scores, reported.splits, thresholds) | {
+    summary = problem.summarize(report, scores, splits, thresholds) | {
         "headline": [name for name in reported.headline if name in report["metrics"]],
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
         "frozen": sum(leaf.size for path, leaf in leaves_by_path(state).items() if path in experiment.constant_leaves),
@@ -310,10 +315,19 @@ def _tested(
 
 
 def sha256(tree: PyTree) -> str:
-    """Returns a hash of every bit of the leaves, by which two runs can be compared."""
+    """Returns a hash of every bit of the leaves, by which two runs can be compared.
+
+    Of rows that take long to read, it is that of their number and of a sample.
+    """
     total = hashlib.sha256()
     for leaf in jax.tree.leaves(tree):
-        total.update(processes.whole(leaf).tobytes())
+        if isinstance(leaf, rows.Rows):
+            if rows.is_sampled(leaf):
+                total.update(str(len(leaf)).encode())
+            for block in rows.blocks(leaf.sample()):
+                total.update(block.tobytes())
+        else:
+            total.update(processes.whole(leaf).tobytes())
     return total.hexdigest()
 
 
@@ -322,11 +336,22 @@ def _as_split(experiment: Experiment, examples: Examples) -> Split:
     labels = {}
     for name, spec, truth, _, _ in by_output(experiment.objective, examples.labels, examples.labels, None):
         if spec.problem == "multiclass" and truth.ndim == 2:
-            truth = truth.argmax(axis=1)
+            likely = _most_likely
         elif spec.problem == "binary":
-            truth = (truth >= 0.5).astype(np.int32)
-        labels[name] = truth
+            likely = _positive
+        else:
+            labels[name] = truth
+            continue
+        labels[name] = truth.mapped(likely, (), np.int32) if isinstance(truth, rows.Rows) else likely(truth)
     return Split(examples.inputs, labels.get(None, labels), examples.sample_weight)
+
+
+def _most_likely(labels: np.ndarray) -> np.ndarray:
+    return labels.argmax(axis=1)
+
+
+def _positive(labels: np.ndarray) -> np.ndarray:
+    return (labels >= 0.5).astype(np.int32)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxcls._utils.errors import InputError
+from jaxcls.data import adapters, batching, rows
 from jaxcls.data.adapters import as_arrays, as_examples
 
 INPUTS = np.arange(6.0).reshape(3, 2)
@@ -44,6 +45,82 @@ def test_all_containers_give_the_same_arrays_in_32_bits(data):
     np.testing.assert_array_equal(examples.labels, LABELS)
     np.testing.assert_array_equal(examples.sample_weight, WEIGHTS)
     assert [array.dtype for array in examples] == [np.float32, np.int32, np.float32]
+
+
+class Reading(Source):
+    """A source that records which examples are read."""
+
+    read = None
+
+    def __getitem__(self, index):
+        if self.read is not None:
+            self.read.append(index)
+        return super().__getitem__(index)
+
+
+@pytest.fixture
+def large(monkeypatch):
+    """Examples that count as more than what is read at once."""
+    monkeypatch.setattr(adapters, "SMALL", 4000)
+    inputs = np.arange(200.0 * 8).reshape(200, 8)
+    return inputs, np.arange(200) % 3
+
+
+def test_a_large_source_is_read_when_its_examples_are_used(large):
+    inputs, labels = large
+    source = Reading([*zip(inputs, labels, strict=True)])
+    source.read = []
+    examples = as_examples(source)
+    assert len(set(source.read)) <= 65
+    source.read.clear()
+    batch = batching.gather_chunk(examples, np.arange(200)[::-1], 1, 5, 2)
+    assert sorted(source.read) == [*range(185, 195)]
+    np.testing.assert_array_equal(batch.inputs, inputs[194:184:-1].reshape(2, 5, 8).astype(np.float32))
+    np.testing.assert_array_equal(batch.labels, labels[194:184:-1].reshape(2, 5))
+    # Labels are small, and remembered.
+    source.read.clear()
+    np.testing.assert_array_equal(np.asarray(examples.labels), labels)
+    assert len(source.read) < 200
+    source.read.clear()
+    assert np.asarray(examples.labels).dtype == np.int32
+    assert not source.read
+    assert (examples.inputs.dtype, examples.inputs.shape) == (np.float32, (200, 8))
+
+
+@pytest.mark.parametrize("kind", [None, "custom"])
+def test_a_large_hugging_face_data_set_is_read_when_its_examples_are_used(large, kind):
+    columns = {"x": large[0], "y": large[0][:, 0], "label": large[1]}
+    examples = as_examples(HuggingFace(columns, kind=kind, count=200))
+    assert isinstance(examples.inputs["x"], rows.Rows)
+    np.testing.assert_array_equal(examples.inputs["y"][[3, 1]], large[0][[3, 1], 0])
+    np.testing.assert_array_equal(np.asarray(examples.labels), large[1])
+
+
+def test_a_large_memory_mapped_array_stays_on_disk(large, tmp_path):
+    np.save(tmp_path / "inputs.npy", large[0])
+    examples = as_examples((np.load(tmp_path / "inputs.npy", mmap_mode="r"), large[1]))
+    assert isinstance(examples.inputs, rows.Rows)
+    np.testing.assert_array_equal(np.asarray(examples.inputs), large[0].astype(np.float32))
+    large[0][150, 3] = 1e300
+    np.save(tmp_path / "inputs.npy", large[0])
+    examples = as_examples((np.load(tmp_path / "inputs.npy", mmap_mode="r"), large[1]))
+    with pytest.raises(InputError, match=r"a batch of inputs.* does not fit into float32"):
+        examples.inputs[[150]]
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        ((np.zeros(7), 0), r"example 5 has an array of shape \(7,\)"),
+        ((np.zeros(8), 0.5), "example 5 has an array of float32, and those before it are int32"),
+    ],
+)
+def test_an_unfit_example_of_a_large_source_is_named_when_it_is_read(large, item, message):
+    items = [*zip(*large, strict=True)]
+    items[5] = item
+    examples = as_examples(items)
+    with pytest.raises(InputError, match=message):
+        batching.gather_chunk(examples, np.arange(200), 0, 8, 1)
 
 
 def test_weights_are_one_by_default_and_trees_of_arrays_stay_trees():
@@ -103,19 +180,19 @@ class ClassLabel:
 class HuggingFace(Source):
     """The part of `datasets.Dataset` that is used; a slice is a dict of columns, in lists unless formatted."""
 
-    def __init__(self, items, features=None, kind=None):
-        names = list(items)
+    def __init__(self, items, features=None, kind=None, count=3):
+        names, self.count = list(items), count
         super().__init__(items, features=features or {}, column_names=names, format={"type": kind, "columns": names})
 
     def with_format(self, kind, columns):
         chosen = {name: np.asarray(self.items[name], object if name == "text" else None) for name in columns}
-        return HuggingFace(chosen, self.features, kind)
+        return HuggingFace(chosen, self.features, kind, self.count)
 
     def __len__(self):
-        return len(INPUTS)
+        return self.count
 
     def __getitem__(self, rows):
-        return {name: column[rows] for name, column in self.items.items()}
+        return {name: np.asarray(column)[rows] for name, column in self.items.items()}
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,9 @@ def both(source):
     return rows.columns(source, VALUES[0], LABELS[0], count=6)
 
 
-@pytest.mark.parametrize("key", [3, -1, slice(1, 5, 2), np.array([[5, 0], [1, 1]]), np.arange(6) > 3], ids=str)
+@pytest.mark.parametrize(
+    "key", [3, -1, slice(1, 5, 2), (2, ...), (..., None), np.array([[5, 0], [1, 1]]), np.arange(6) > 3], ids=str
+)
 def test_rows_are_indexed_like_an_array(both, key):
     chosen = np.array([4, 2, 0, 5, 1, 3])
     for column, values in zip(both, (VALUES, LABELS), strict=True):

@@ -13,7 +13,9 @@ import jaxcls
 from jaxcls import losses, optimizers
 from jaxcls._utils.errors import InputError
 from jaxcls.cli.main import main
+from jaxcls.data import adapters
 from jaxcls.export import loader
+from jaxcls.training import memory
 
 RANDOM = np.random.default_rng(0)
 INPUTS = RANDOM.normal(size=(96, 4)).astype(np.float32)
@@ -271,3 +273,46 @@ def test_several_outputs_leave_a_report_with_a_section_each(tmp_path):
     assert "kind: Confusion" in report
     predictor = jaxcls.load(tmp_path / "run", Two)
     jax.tree.map(np.testing.assert_array_equal, predictor.predict(INPUTS), experiment.predict(state, INPUTS))
+
+
+class Examples:
+    """Examples with access by index, as of a grain.MapDataset or a data set of PyTorch."""
+
+    def __init__(self, inputs, labels):
+        self.inputs, self.labels = inputs, labels
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, index):
+        return self.inputs[index], self.labels[index]
+
+
+def test_a_source_that_is_not_read_at_once_gives_the_same_run(run, tmp_path, monkeypatch):
+    experiment, state, history, directory = run
+    expected = json.loads((directory / "results.json").read_text())
+    monkeypatch.setattr(adapters, "SMALL", 1100)
+    monkeypatch.setattr(adapters, "_SAMPLE", 8)
+    monkeypatch.setattr(memory, "SMALL", 0)
+    sources = Examples(*TRAIN), Examples(*VALIDATION)
+    for _ in range(2):  # the second time it continues
+        again, losses_ = experiment.fit(
+            experiment.init(0), sources[0], 3, sources[1], batch_size=16, verbose=False, run_dir=tmp_path / "run"
+        )
+        chex.assert_trees_all_equal(again.params, state.params)
+        assert [entry["val_loss"] for entry in losses_] == [entry["val_loss"] for entry in history]
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["params_sha256"] == expected["params_sha256"]
+    assert results["metrics"] == expected["metrics"]
+    sources[0].labels = np.where(np.arange(64) == 40, 9, LABELS[:64])
+    with pytest.raises(InputError, match=r"labels that were not checked before training: labels: row \d+ holds 9"):
+        experiment.fit(experiment.init(0), sources[0], 1, batch_size=16, verbose=False)
+
+
+def test_folds_and_class_weights_of_a_source_are_those_of_its_arrays(monkeypatch):
+    experiment = compiled(class_weight="balanced")
+    expected = experiment.fit_population(TRAIN, 1, folds=2, batch_size=16, verbose=False)
+    monkeypatch.setattr(adapters, "SMALL", 1100)
+    monkeypatch.setattr(memory, "SMALL", 0)
+    got = experiment.fit_population(Examples(*TRAIN), 1, folds=2, batch_size=16, verbose=False)
+    np.testing.assert_array_equal(got.out_of_fold, expected.out_of_fold)
