@@ -73,16 +73,28 @@ def main() -> None:
 
 def write(folder: Path, count: int) -> Path:
     """Writes JPEG files of drawings in two folders, one for each class, unless they are there."""
-    from PIL import Image
-
     root = folder / f"images-{count}"
     if root.exists():
         return root
-    generator = np.random.default_rng(0)
     drawings = folder / "drawings"
-    drawings.mkdir(parents=True, exist_ok=True)
+    if not drawings.exists():
+        draw(drawings)
+    partial = folder / f"partial-{count}"
+    shutil.rmtree(partial, ignore_errors=True)
+    for name in ("blue", "red"):
+        (partial / name).mkdir(parents=True)
+    for number in range(count):
+        os.link(drawings / f"{number % DISTINCT}.jpg", partial / ("blue", "red")[number % 2] / f"{number:06}.jpg")
+    return partial.rename(root)
+
+
+def draw(folder: Path) -> None:
+    """Writes the drawings, which compress like photographs; the two classes differ in color."""
+    from PIL import Image
+
+    generator = np.random.default_rng(0)
+    folder.mkdir(parents=True)
     for number in range(DISTINCT):
-        # Noise of several scales compresses like a photograph; the classes differ in color.
         layers = [
             Image.fromarray(generator.integers(0, 256, (size, size, 3), np.uint8)).resize((SIDE, SIDE), 3)
             for size in (4, 16, 56)
@@ -91,14 +103,7 @@ def write(folder: Path, count: int) -> Path:
         pixels[..., number % 2] *= 0.8
         content = io.BytesIO()
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(content, "JPEG", quality=85)
-        (drawings / f"{number}.jpg").write_bytes(content.getvalue())
-    partial = folder / f"partial-{count}"
-    shutil.rmtree(partial, ignore_errors=True)
-    for name in ("blue", "red"):
-        (partial / name).mkdir(parents=True)
-    for number in range(count):
-        os.link(drawings / f"{number % DISTINCT}.jpg", partial / ("blue", "red")[number % 2] / f"{number:06}.jpg")
-    return partial.rename(root)
+        (folder / f"{number}.jpg").write_bytes(content.getvalue())
 
 
 def decoding_alone(root: Path) -> tuple[float, float]:

@@ -164,10 +164,10 @@ def _read_items(source: Any, parts_of: Callable[[Any], tuple[PyTree, ...]] | Non
     items = _Items(lambda index: _converted(parts_of(source[index])), structure, leaves)
     if count * sum(leaf.nbytes for leaf in leaves) <= SMALL:
         return _converted(unflatten(items.read(np.arange(count))))
-    items.keep(count)
+    items.remember(count)
     return unflatten(
-        Rows(items.kept[number], leaf.shape, leaf.dtype, np.arange(count))
-        if number in items.kept
+        Rows(items.remembered[number], leaf.shape, leaf.dtype, np.arange(count))
+        if number in items.remembered
         else Rows(items, leaf.shape, leaf.dtype, np.arange(count), number)
         for number, leaf in enumerate(items.like)
     )
@@ -176,21 +176,23 @@ def _read_items(source: Any, parts_of: Callable[[Any], tuple[PyTree, ...]] | Non
 class _Items:
     """Examples with access by index as a source: they are read when they are used, in threads.
 
-    Columns that are small as a whole, such as labels, are kept in memory once they were read.
+    Columns that are small as a whole, such as labels, are remembered in memory once they were read.
     """
 
     def __init__(self, item: Callable[[int], PyTree], structure: Any, like: list[np.ndarray]):
         self.sample: np.ndarray | None = None
-        self.like, self.kept = like, dict[int, _Kept]()
+        self.like, self.remembered = like, dict[int, _Remembered]()
         self._item, self._structure = item, structure
 
-    def keep(self, count: int) -> None:
-        """Decides the type of each column by a sample, and which are kept."""
+    def remember(self, count: int) -> None:
+        """Decides the type of each column by a sample, and which are remembered."""
         chosen = np.unique(np.linspace(0, count - 1, _SAMPLE).astype(int))
         sampled = _converted(self._structure.unflatten(self.read(chosen)))
         self.sample, self.like = chosen, [column[0] for column in jax.tree.leaves(sampled)]
         small = {number: leaf for number, leaf in enumerate(self.like) if count * leaf.nbytes <= SMALL // 4}
-        self.kept = {number: _Kept(self, np.empty((count, *leaf.shape), leaf.dtype)) for number, leaf in small.items()}
+        self.remembered = {
+            number: _Remembered(self, np.empty((count, *leaf.shape), leaf.dtype)) for number, leaf in small.items()
+        }
 
     def read(self, rows: np.ndarray) -> list[np.ndarray]:
         read = [np.empty((len(rows), *leaf.shape), leaf.dtype) for leaf in self.like]
@@ -227,13 +229,13 @@ class _Items:
             read[position] = column.astype(dtype, copy=False)
             for number, leaves in wider.items():
                 read[position][number] = leaves[position]
-        for position, kept in self.kept.items():
-            kept.values[rows], kept.known[rows] = read[position], True
+        for position, remembered in self.remembered.items():
+            remembered.values[rows], remembered.known[rows] = read[position], True
         return read
 
 
-class _Kept:
-    """A column of a source that is kept in memory."""
+class _Remembered:
+    """A column of a source that is remembered in memory."""
 
     def __init__(self, items: _Items, values: np.ndarray):
         self.sample, self._items = items.sample, items

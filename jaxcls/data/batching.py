@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from jaxcls._utils import processes
+from jaxcls._utils.errors import InputError
 from jaxcls.data import rows as data_rows
 
 PyTree = Any
@@ -205,6 +206,9 @@ def host_feed(
         chunks = iter(starts.map(chunk).to_iter_dataset(options))
         try:
             yield from chunks
+        except InputError as error:
+            # Without what Grain appends.
+            raise InputError(str(error).partition("\n----")[0]) from error
         finally:
             chunks.close()
 

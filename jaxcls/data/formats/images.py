@@ -48,6 +48,8 @@ _VERSION = 3
 # Files that are decoded before training of those that are decoded in training.
 _SAMPLE = 2048
 _CHUNK = 16
+# Pillow's PILLOW_BLOCKS_MAX; a block has at most 16 MB.
+_BLOCKS = 16
 # What the cache knows of a file besides its pixels: its SHA-256, or zeros if it cannot be decoded, its original height
 # and width, and its greatest value if it has more than 8 bits. The CRC-32 is that of the pixels and the rest.
 _HEADER, _RECORD = (
@@ -405,6 +407,10 @@ class _Files:
     """
 
     def __init__(self, paths: Sequence[Path], options: _Options, folder: Path, *, later: bool):
+        from PIL import Image
+
+        # Memory of images is used again: to get it from the system each time takes longer than decoding 224 pixels.
+        Image.core.set_blocks_max(_BLOCKS)  # type: ignore[attr-defined]
         self.sample = np.unique(np.linspace(0, len(paths) - 1, _SAMPLE).astype(int)) if later else None
         self.records = np.zeros(len(paths), _RECORD)
         self._paths, self._options, self._folder, self._later = paths, options, folder, later
@@ -475,7 +481,7 @@ class _Files:
             self._failed(error)
 
     def _failed(self, error: OSError) -> None:
-        """Goes on without a cache if all images need not be read before training."""
+        """Continues without a cache, unless all images are read before training."""
         size = f"they take {math.prod(self._shape) * len(self._paths) / 1e6:,.0f} MB"
         problem = f"{self._folder}: the decoded images cannot be cached ({error.strerror or error}); {size}"
         if not self._later:

@@ -102,7 +102,7 @@ def in_mode(image: "Image.Image", mode: str, white: int = DEEP_WHITE) -> "Image.
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    elif image.mode not in ("1", "L"):
+    elif image.mode not in ("1", "L", "RGB"):
         # Not every mode converts to grayscale directly.
         image = image.convert("RGB")
     return image if image.mode == mode else image.convert(mode)
