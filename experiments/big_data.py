@@ -193,7 +193,9 @@ def child(data: Path, directory: Path, epochs: int) -> None:
     def tell(**values: Any) -> None:
         status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
         peak = int(status["VmHWM"].split()[0]) * 1024
-        times = {"time": time.time(), "processor": time.process_time()}
+        # What RLIMIT_DATA limits; thread stacks count as a whole.
+        data_bytes, threads = int(status["VmData"].split()[0]) * 1024, int(status["Threads"])
+        times = {"data_bytes": data_bytes, "threads": threads, "time": time.time(), "processor": time.process_time()}
         print(json.dumps(times | {"peak": peak} | values), flush=True)
 
     class Teller(Callback):
@@ -213,7 +215,7 @@ def child(data: Path, directory: Path, epochs: int) -> None:
     )
     settings = Settings(
         task="image_folder", data=data, run_dir=directory, image_size=SIDE, model="colors", epochs=epochs,
-        schedule="constant", warmup=0.0, checkpoint_seconds=2.0, quiet=True,
+        eval_batch_size=64, schedule="constant", warmup=0.0, checkpoint_seconds=2.0, quiet=True,
     )  # fmt: skip
     result = train_task(settings, callbacks=[Teller()], say=lambda line: print(line, file=sys.stderr, flush=True))
     tell(step=int(result.state.step), parameters=result.report["params_sha256"], scores=result.report["metrics"])

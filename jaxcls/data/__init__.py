@@ -6,13 +6,13 @@ from jaxcls._utils.lazy_imports import lazy_exports
 
 if TYPE_CHECKING:
     from jaxcls.data import augmentation, splits
-    from jaxcls.data.adapters import as_examples
+    from jaxcls.data.adapters import Counted, as_examples
     from jaxcls.data.batching import Examples
     from jaxcls.data.dataset import Dataset, Split
 
-__all__ = ["Dataset", "Examples", "Split", "as_examples", "augmentation", "splits"]
+__all__ = ["Counted", "Dataset", "Examples", "Split", "as_examples", "augmentation", "splits"]
 __getattr__, __dir__ = lazy_exports(
     __name__,
-    {"adapters": ["as_examples"], "batching": ["Examples"], "dataset": ["Dataset", "Split"]},
+    {"adapters": ["Counted", "as_examples"], "batching": ["Examples"], "dataset": ["Dataset", "Split"]},
     ["augmentation", "splits"],
 )

@@ -1,15 +1,22 @@
 """User-supplied examples in common containers, as arrays on the host."""
 
+import array
 import concurrent.futures
 import functools
+import io
+import os
+import tempfile
+import threading
+import weakref
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from jaxcls._utils import environment
 from jaxcls._utils.errors import InputError, error_context
 from jaxcls.data.batching import Examples, examples
 from jaxcls.data.dataset import Unlabeled
@@ -19,6 +26,8 @@ PyTree = Any
 
 # Examples of a large source that are checked before training, and that are read at once for their labels.
 _SAMPLE = 64
+# How far ahead of its turn an example of an iterable may be drawn in the first epoch.
+STREAM_WINDOW = 4096
 _NAMES = ("inputs", "labels", "sample_weight")
 _EXPECTED = (
     "Examples are a tuple (inputs, labels) or (inputs, labels, sample_weight) of arrays or dicts of arrays; or an "
@@ -38,7 +47,8 @@ def as_examples(data: Any) -> Examples:
         Of a Hugging Face data set, the column of ClassLabel, or else the one called label or labels, holds the labels,
         and all others are inputs. Objects are read in parallel threads: small ones once into memory, others whenever
         their examples are used, as is a large memory-mapped array; of these, a few examples are checked now, and the
-        others when they are read.
+        others when they are read. An object with ``__len__`` and ``__iter__`` alone, such as :class:`Counted`, is read
+        once, in its order, into a temporary file if it is large.
 
     Raises:
       InputError: the data has another form, its arrays differ in length, or a number does not fit into 32 bits.
@@ -150,8 +160,14 @@ def _read_items(source: Any, parts_of: Callable[[Any], tuple[PyTree, ...]] | Non
       parts_of: those of an item.
     """
     name = type(source).__name__
+    is_stream = hasattr(source, "__len__") and hasattr(source, "__iter__") and not hasattr(source, "__getitem__")
+    if is_stream and len(source):
+        source = _Spool(source)
     if not hasattr(source, "__len__") or not hasattr(source, "__getitem__") or isinstance(source, Mapping | np.ndarray):
-        hint = " Instead of a stream, give the data set that it reads (grain.MapDataset, tfds.data_source)."
+        hint = (
+            " Instead of a stream, give the data set that it reads (grain.MapDataset, tfds.data_source), or state how "
+            "many examples it has: jaxcls.data.Counted(stream, 1_000_000)."
+        )
         if hasattr(source, "with_format") and isinstance(source, Mapping):
             hint = f" Give one of its splits: {', '.join(source)}."
         raise InputError(f"{name} does not give access to examples by index. {_EXPECTED}{hint}")
@@ -164,7 +180,9 @@ def _read_items(source: Any, parts_of: Callable[[Any], tuple[PyTree, ...]] | Non
     items = _Items(lambda index: _converted(parts_of(source[index])), structure, leaves)
     if count * sum(leaf.nbytes for leaf in leaves) <= SMALL:
         return _converted(unflatten(items.read(np.arange(count))))
-    items.remember(count)
+    spread = np.unique(np.linspace(0, count - 1, _SAMPLE).astype(int))
+    items.remember(np.arange(min(count, _SAMPLE)) if is_stream else spread, count)
+    items.window = STREAM_WINDOW if is_stream else None
     return unflatten(
         Rows(items.remembered[number], leaf.shape, leaf.dtype, np.arange(count))
         if number in items.remembered
@@ -181,12 +199,12 @@ class _Items:
 
     def __init__(self, item: Callable[[int], PyTree], structure: Any, like: list[np.ndarray]):
         self.sample: np.ndarray | None = None
+        self.window: int | None = None
         self.like, self.remembered = like, dict[int, _Remembered]()
         self._item, self._structure = item, structure
 
-    def remember(self, count: int) -> None:
+    def remember(self, chosen: np.ndarray, count: int) -> None:
         """Decides the type of each column by a sample, and which are remembered."""
-        chosen = np.unique(np.linspace(0, count - 1, _SAMPLE).astype(int))
         sampled = _converted(self._structure.unflatten(self.read(chosen)))
         self.sample, self.like = chosen, [column[0] for column in jax.tree.leaves(sampled)]
         small = {number: leaf for number, leaf in enumerate(self.like) if count * leaf.nbytes <= SMALL // 4}
@@ -232,6 +250,61 @@ class _Items:
         for position, remembered in self.remembered.items():
             remembered.values[rows], remembered.known[rows] = read[position], True
         return read
+
+
+class Counted:
+    """An iterable with its number of examples.
+
+    >>> len(Counted(iter([(0.5, 1), (0.25, 0)]), 2))
+    2
+    """
+
+    def __init__(self, examples: Iterable[Any], count: int):
+        self._examples, self._count = examples, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._examples)
+
+
+class _Spool:
+    """The examples of an iterable with access by index: they are read as far as needed, into a temporary file."""
+
+    def __init__(self, stream: Any):
+        self._count, self._examples, self._lock = len(stream), iter(stream), threading.Lock()
+        folder = environment.cache_directory()
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115, as long as the examples
+        weakref.finalize(self, self._file.close)
+        self._ends, self._structure = array.array("q", [0]), None
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> Any:
+        with self._lock:
+            while len(self._ends) <= index + 1:
+                self._read_next()
+        begin, end = self._ends[index], self._ends[index + 1]
+        content, structure = io.BytesIO(os.pread(self._file.fileno(), end - begin, begin)), self._structure
+        return jax.tree.unflatten(structure, [np.load(content) for _ in range(structure.num_leaves)])
+
+    def _read_next(self) -> None:
+        number = len(self._ends) - 1
+        try:
+            leaves, structure = jax.tree.flatten(next(self._examples))
+        except StopIteration:
+            raise InputError(f"the stream ends after {number:,} examples; {self._count:,} were stated.") from None
+        if structure != (self._structure or structure):
+            raise InputError(f"example {number} has another structure than example 0.")
+        self._structure = structure
+        content = io.BytesIO()
+        for leaf in leaves:
+            np.save(content, np.asarray(leaf), allow_pickle=False)
+        self._file.write(content.getbuffer())
+        self._ends.append(self._ends[-1] + content.tell())
 
 
 class _Remembered:

@@ -208,6 +208,12 @@ def is_sampled(tree: PyTree) -> bool:
     return any(isinstance(leaf, Rows) and leaf.source.sample is not None for leaf in jax.tree.leaves(tree))
 
 
+def window(tree: PyTree) -> int | None:
+    """How far ahead of its turn a row can be read where that is limited at first: a source may have a ``window``."""
+    windows = [getattr(leaf.source, "window", None) for leaf in jax.tree.leaves(tree) if isinstance(leaf, Rows)]
+    return next(filter(None, windows), None)
+
+
 def blocks(tree: PyTree) -> Iterator[PyTree]:
     """Yields all rows in their order, a few megabytes at a time; the columns of a source are read at once.
 

@@ -21,6 +21,7 @@ from jaxcls.data.adapters import as_arrays
 from jaxcls.data.batching import Buckets, Examples, prediction_batch_size
 from jaxcls.data.preprocessing import Preprocessor
 from jaxcls.data.rows import blocks, in_memory, is_sampled, sample, take
+from jaxcls.data.rows import window as rows_window
 from jaxcls.models import Model
 from jaxcls.models.pretrained import PretrainedModel
 from jaxcls.optimizers.chain import accumulation_steps
@@ -466,6 +467,10 @@ class Experiment:
 
     def epoch_order(self, data: Examples, batch_size: int) -> Callable[[jax.Array, int], jax.Array]:
         """Returns ``(key, epoch) -> rows``, the order in which an epoch visits the examples."""
+        if (window := rows_window(tuple(data))) is not None:
+            return lambda key, epoch: (
+                _EPOCH_ORDER(key, epoch, count=len(data)) if epoch else steps.windowed_order(key, len(data), window)
+            )
         if self.buckets is None:
             return functools.partial(_EPOCH_ORDER, count=len(data))
         return functools.partial(_BUCKETED_ORDER, buckets=self.buckets.indices(data.inputs), batch_size=batch_size)

@@ -16,7 +16,7 @@ from jaxcls._utils.interruption import Interrupted, made_progress
 from jaxcls.checkpoints import CheckpointManager
 from jaxcls.data import batching
 from jaxcls.data.batching import Batch, Examples
-from jaxcls.data.rows import in_memory
+from jaxcls.data.rows import in_memory, window
 from jaxcls.reports.callbacks import Callback, ProgressBar
 from jaxcls.training import memory, mesh
 from jaxcls.training.debugging import StepSaver
@@ -31,6 +31,8 @@ Say = Callable[[str], None]
 MAX_CHUNK_STEPS = 32
 # All batches of a dispatch are on the device at once, so a dispatch of large examples has fewer of them.
 MAX_CHUNK_BYTES = 1 << 26
+# Of batches from the host, up to four dispatches are there at once, each on the host and on the device.
+MAX_HOST_CHUNK_BYTES = 1 << 24
 # Epochs that follow each other faster are not all saved: even a small checkpoint takes about 0.05 s of computing.
 MIN_CHECKPOINT_SECONDS = 1.0
 
@@ -114,13 +116,18 @@ def chunks(
     (on_host,) = processes.agreed(data_on == "host" or (data_on == "auto" and not fits))
     if on_host:
         say("the training examples stay on the host, and batches are sent to the device ahead of their use")
+    if (ahead := window(tuple(data))) is not None:
+        say(
+            f"the first epoch shuffles within windows of {ahead:,} examples, as they come in a sequence; later ones all"
+        )
     step_size = experiment.step_size(batch_size)
     micro_batches, steps = step_size // batch_size, batching.steps_per_epoch(len(data), step_size)
     padding = mesh.padding(step_size, mesh.make(experiment.mesh), micro_batches)
     if padding:
         say(f"{sharded.mesh.size} devices share a batch of {step_size} and {padding} masked rows, which do not count")
     step_bytes = step_size * sum(array.nbytes for array in jax.tree.leaves(tuple(data))) // len(data)
-    most = max(1, min(MAX_CHUNK_STEPS // micro_batches, MAX_CHUNK_BYTES // step_bytes))
+    most_bytes = MAX_HOST_CHUNK_BYTES if on_host else MAX_CHUNK_BYTES
+    most = max(1, min(MAX_CHUNK_STEPS // micro_batches, most_bytes // step_bytes))
     length, order = batching.chunk_length(steps, most), experiment.epoch_order(data, step_size)
     feed = batching.host_feed if on_host else batching.device_feed
     placed = data if on_host else processes.put(in_memory(data), replicated)

@@ -283,6 +283,18 @@ def epoch_order(key: jax.Array, epoch: jax.Array, count: int) -> jax.Array:
     return jax.random.permutation(jax.random.fold_in(order_key, epoch), count)
 
 
+def windowed_order(key: jax.Array, count: int, window: int) -> jax.Array:
+    """The order of the first epoch where examples come in a sequence: none is read over ``window`` before its turn.
+
+    >>> order = windowed_order(jax.random.key(0), 100, 8)
+    >>> sorted(order.tolist()) == list(range(100)), bool((order < jnp.arange(100) + 8).all())
+    (True, True)
+    """
+    _, order_key = _streams(key)
+    delays = jax.random.randint(jax.random.fold_in(order_key, 0), (count,), 0, window)
+    return jnp.argsort(jnp.arange(count) + delays, stable=True)
+
+
 def bucketed_order(key: jax.Array, epoch: jax.Array, buckets: jax.Array, batch_size: int) -> jax.Array:
     """As :func:`epoch_order`, but the batches hold examples of one bucket each, and come in random order.
 

@@ -7,7 +7,7 @@ import pytest
 
 from jaxcls._utils.errors import InputError
 from jaxcls.data import adapters, batching, rows
-from jaxcls.data.adapters import as_arrays, as_examples
+from jaxcls.data.adapters import Counted, as_arrays, as_examples
 
 INPUTS = np.arange(6.0).reshape(3, 2)
 LABELS = np.array([0, 1, 0])
@@ -121,6 +121,39 @@ def test_an_unfit_example_of_a_large_source_is_named_when_it_is_read(large, item
     examples = as_examples(items)
     with pytest.raises(InputError, match=message):
         batching.gather_chunk(examples, np.arange(200), 0, 8, 1)
+
+
+@pytest.mark.parametrize("size", [4000, 1 << 20])
+def test_an_iterable_of_a_stated_length_is_read_once_as_far_as_needed(large, monkeypatch, tmp_path, size):
+    monkeypatch.setattr(adapters, "SMALL", size)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    read = []
+
+    def stream():
+        for item in zip(*large, strict=True):
+            read.append(item)
+            yield item
+
+    examples = as_examples(Counted(stream(), 200))
+    assert len(read) == (64 if size == 4000 else 200)
+    assert rows.window(tuple(examples)) == (adapters.STREAM_WINDOW if size == 4000 else None)
+    batch = batching.gather_chunk(examples, np.array([70, 3, 90, 3]), 0, 4, 1)
+    assert len(read) == (91 if size == 4000 else 200)
+    np.testing.assert_array_equal(batch.inputs[0], large[0][[70, 3, 90, 3]].astype(np.float32))
+    np.testing.assert_array_equal(np.asarray(examples.labels), large[1])
+    assert len(read) == 200
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        ([(0.5, 0)] * 5, "the stream ends after 5 examples; 200 were stated"),
+        ([(0.5, 0)] * 5 + [({"x": 0.5}, 0)] * 195, "example 5 has another structure than example 0"),
+    ],
+)
+def test_an_iterable_that_is_not_as_stated_is_refused(items, message):
+    with pytest.raises(InputError, match=message):
+        as_examples(Counted(items, 200))
 
 
 def test_weights_are_one_by_default_and_trees_of_arrays_stay_trees():
