@@ -278,7 +278,8 @@ class _Spool:
         folder.mkdir(parents=True, exist_ok=True)
         self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115, as long as the examples
         weakref.finalize(self, self._file.close)
-        self._ends, self._structure = array.array("q", [0]), None
+        self._structure: Any = None
+        self._ends = array.array("q", [0])
 
     def __len__(self) -> int:
         return self._count

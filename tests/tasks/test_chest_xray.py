@@ -174,7 +174,7 @@ def test_images_of_12_bits_in_16_keep_their_levels_whatever_the_test_images_are(
     dataset = load(folder)
     assert dataset.white == 4095
     np.testing.assert_allclose(dataset.train.inputs[0, ..., 0], np.rint(deep / 4095 * 255), atol=1)
-    assert (dataset.test.inputs == 255).all()
+    assert (np.asarray(dataset.test.inputs) == 255).all()
 
 
 def test_the_sample_is_a_real_part_of_pneumoniamnist():
