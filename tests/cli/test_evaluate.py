@@ -15,18 +15,15 @@ from jaxcls.data.samples import image_folder
 from jaxcls.tasks.train import train_task
 from jaxcls.training.settings import Settings
 
-QUICK = {"model": "mlp", "epochs": 2, "batch_size": 16, "validation_fraction": 0.2, "eval_batch_size": 32}
+
+@pytest.fixture(scope="module")
+def data_dir(fashion_run):
+    return fashion_run[2]
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return small_data.write(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def finished(data_dir, tmp_path_factory):
-    directory = tmp_path_factory.mktemp("runs") / "finished"
-    return train_task(Settings(data_dir=data_dir, run_dir=directory, **QUICK), say=lambda line: None)
+def finished(fashion_run):
+    return fashion_run[0]
 
 
 def evaluated(capsys, directory, *arguments):

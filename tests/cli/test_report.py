@@ -11,20 +11,13 @@ import small_data
 
 from jaxcls.cli import commands
 from jaxcls.cli.main import main
-from jaxcls.tasks.train import train_task
-from jaxcls.training.settings import Settings
-
-QUICK = {"model": "mlp", "epochs": 2, "batch_size": 16, "validation_fraction": 0.2, "eval_batch_size": 32}
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    data = small_data.write(tmp_path_factory.mktemp("data"))
-    folder = tmp_path_factory.mktemp("runs")
-    return [
-        train_task(Settings(data_dir=data, run_dir=folder / f"seed{seed}", seed=seed, **QUICK), say=lambda line: None)
-        for seed in (0, 1)
-    ]
+def runs(fashion_run, tmp_path_factory):
+    result, _, data = fashion_run
+    directory = shutil.copytree(result.directory, tmp_path_factory.mktemp("runs") / "seed0")
+    return [result._replace(directory=directory), small_data.train(data, directory.with_name("seed1"), seed=1)]
 
 
 @pytest.fixture
