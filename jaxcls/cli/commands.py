@@ -3,7 +3,9 @@
 What imports JAX is imported by `run`, because --help needs none of it.
 """
 
+import contextlib
 import dataclasses
+import math
 import pkgutil
 import sys
 import webbrowser
@@ -407,6 +409,48 @@ class Search(Settings):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Describe(Settings):
+    """Print the memory that training takes on each device of a mesh.
+
+    The step is compiled for as many simulated devices, on any computer, and not run.
+    Other options are those of training.
+
+    Examples:
+        jaxcls describe --task fashion_mnist --model resnet --mesh data=4,fsdp=2
+        jaxcls describe --task text_csv --data texts.csv --pretrained encoder --mesh fsdp=8
+    """
+
+    # What runs nothing has no use for.
+    OMITTED = (
+        *settings.names(settings.PopulationSettings),
+        *("run_dir", "continue_from", "resume", "list_tasks", "profile", "debug", "tune_threshold"),
+        *("checkpoint_seconds", "train_metrics", "tensorboard", "wandb", "distributed", "join_seconds"),
+        *("stall_seconds", "data_on", "deterministic", "patience", "restore_best", "max_skipped_steps"),
+    )
+
+    def simulate(self) -> None:
+        """Simulates the devices of the mesh, unless devices are in use already."""
+        import jax
+
+        from jaxcls.training import mesh
+
+        sizes = mesh.parse(self.mesh) if self.mesh else {}
+        with contextlib.suppress(RuntimeError):
+            jax.config.update("jax_num_cpu_devices", math.prod(sizes.values()))
+            jax.config.update("jax_platforms", "cpu")
+
+    def run(self) -> None:
+        from jaxcls.tasks import memory_table
+
+        say = console.sayer(quiet=self.quiet, json=self.json)
+        described = memory_table.describe(self, say=say)
+        say(text_table(memory_table.lines(described)))
+        say("activations are those of a program for CPUs; gradients are among them")
+        if self.json:
+            console.say_json(described)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Replay:
     """Examine a training step that was saved because it was not finite.
 
@@ -493,5 +537,6 @@ COMMANDS = {
     "export": Export,
     "find-lr": FindLr,
     "search": Search,
+    "describe": Describe,
     "replay": Replay,
 }

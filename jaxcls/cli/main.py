@@ -10,7 +10,7 @@ from jaxcls._utils.errors import unknown_name
 from jaxcls._utils.text_table import text_table
 from jaxcls.cli import console
 from jaxcls.cli.arguments import parse
-from jaxcls.cli.commands import COMMANDS, Train
+from jaxcls.cli.commands import COMMANDS, Describe, Train
 
 
 def main(arguments: Sequence[str] | None = None, *, program: str = "jaxcls") -> int:
@@ -48,6 +48,8 @@ def _run(name: str, arguments: Sequence[str], program: str) -> int:
     if isinstance(options, Train) and not options.list_tasks:
         say = console.sayer(quiet=options.quiet, json=options.json)
         clusters.join(options.distributed, seconds=options.join_seconds, say=say)
+    if isinstance(options, Describe):
+        options.simulate()
     environment.check_platform()
     return options.run() or 0
 
