@@ -50,7 +50,7 @@ def describe(user_settings: Settings, *, say: Callable[[str], None] = print) -> 
 def lines(described: dict[str, Any]) -> list[tuple[str, ...]]:
     """Returns the rows of a table of :func:`describe`."""
     count = math.prod(described["mesh"].values())
-    rows = [(f"bytes on each of {count} devices" if count > 1 else "bytes", "", "of all")]
+    rows: list[tuple[str, ...]] = [(f"bytes on each of {count} devices" if count > 1 else "bytes", "", "of all")]
     for name, size in described["bytes"].items():
         whole = described["undivided"].get(name)
         rows.append((name, f"{size:,}", "" if whole is None else f"{whole:,}"))
