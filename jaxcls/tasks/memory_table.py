@@ -33,7 +33,8 @@ def describe(user_settings: Settings, *, say: Callable[[str], None] = print) -> 
         copies(built.train, step_size + padding),
     )
     state = mesh.placed(devices, experiment.state_shapes)
-    analysis = experiment.train_chunk.lower(state, batch).compile().memory_analysis()
+    train_chunk: Any = experiment.train_chunk
+    analysis = train_chunk.lower(state, batch).compile().memory_analysis()
     parts = {"parameters": state.params, "model state": state.model_state, "optimizer state": state.opt_state}
     parts["batch"] = batch
     result: dict[str, Any] = {

@@ -162,7 +162,7 @@ def _started(experiment: Experiment, earlier: TrainState, initial: TrainState) -
     """Returns the initial state with the weights of an earlier run, and its step, from which random numbers follow."""
     weights = evaluated_weights(earlier)
     opt_state = jax.jit(experiment.optimizer.init)(weights["params"])
-    return experiment.place(initial._replace(step=earlier.step, opt_state=opt_state, **weights))
+    return experiment.put(initial._replace(step=earlier.step, opt_state=opt_state, **weights))
 
 
 def _advice(directory: Path, resolved: Settings, extensible: bool, differing: Sequence[str]) -> str:

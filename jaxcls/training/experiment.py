@@ -122,7 +122,7 @@ class Experiment:
         shapes = mesh.placed(mesh.make(self.mesh), jax.eval_shape(init, seed, constants))
         return jax.tree.map(lambda leaf: leaf.sharding, shapes)
 
-    def place(self, state: TrainState) -> TrainState:
+    def put(self, state: TrainState) -> TrainState:
         """Returns a state on the devices of this experiment's mesh; what is there already is not copied."""
         return jax.device_put(state, self.state_sharding)
 
@@ -267,7 +267,7 @@ class Experiment:
         validation = None if validation_data is None else self.examples(validation_data)
         test = None if test_data is None else self.examples(test_data)
         # The loop donates its state; the caller's stays valid.
-        own_state = self.place(jax.tree.map(jnp.copy, state))
+        own_state = self.put(jax.tree.map(jnp.copy, state))
         say: Callable[[str], None] = print if verbose else lambda line: None
         if patience and validation and len(validation) < run.FEW_EXAMPLES:
             say(

@@ -85,16 +85,16 @@ def make(text: str | None = None) -> Mesh:
 def _made(text: str | None, chosen: tuple[jax.Device, ...]) -> Mesh:
     count = len(chosen)
     sizes = {"data": count} if text is None else parse(text)
-    if (given := math.prod(sizes.values())) != count:
+    if (total := math.prod(sizes.values())) != count:
         fsdp = math.gcd(sizes["fsdp"], count)
         right = ",".join(f"{name}={size}" for name, size in (("data", count // fsdp), ("fsdp", fsdp)) if size > 1)
         advice = f"give --mesh {right or 'data=1'}"
         if jax.default_backend() == "cpu":
-            advice += f", or set JAX_NUM_CPU_DEVICES={given} to simulate them"
-        elif given < count:
+            advice += f", or set JAX_NUM_CPU_DEVICES={total} to simulate them"
+        elif total < count:
             advice += ", or hide devices, such as by CUDA_VISIBLE_DEVICES"
         there = f"{'is' if count == 1 else 'are'} {count} ({jax.devices()[0].device_kind})"
-        raise InputError(f"--mesh {text} is of {given} devices, and there {there}; {advice}.")
+        raise InputError(f"--mesh {text} is of {total} devices, and there {there}; {advice}.")
     return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes), devices=chosen)
 
 
@@ -126,10 +126,10 @@ def placed(mesh: Mesh, shapes: PyTree) -> PyTree:
     Parameters, their moments and their averages have equal shapes and paths that end equally, and so one sharding.
     """
 
-    def place(path: Any, leaf: Any) -> jax.ShapeDtypeStruct:
+    def with_sharding(path: Any, leaf: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, _spec(mesh, path, leaf)))
 
-    return jax.tree.map_with_path(place, shapes)
+    return jax.tree.map_with_path(with_sharding, shapes)
 
 
 def _spec(mesh: Mesh, path: Any, leaf: Any) -> PartitionSpec:

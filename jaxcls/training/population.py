@@ -87,7 +87,7 @@ class Member(NamedTuple):
         state = self.experiment.init(self.seed, self.constants)
         if self.hyperparameters:
             opt_state = replace_values(state.opt_state, self.hyperparameters)
-            state = self.experiment.place(state._replace(opt_state=opt_state))
+            state = self.experiment.put(state._replace(opt_state=opt_state))
         return state
 
 
