@@ -153,6 +153,14 @@ class Predict(OutputSettings):
     """of a run of jaxcls.compile, whose model code is yours: what builds the model, such as my_package.models:build"""
     draw: Path | None = None
     """new folder for the images with the detected boxes drawn on them"""
+    coverage: float | None = None
+    """also write a set of classes for each example that holds the true one with this probability, such as 0.9; of runs
+    with --calibrate"""
+    sets: Literal["lac", "aps"] = "lac"
+    """how the sets of --coverage are made: lac makes the smallest ones, which may be empty; aps makes larger ones where
+    the model is unsure"""
+    by_class: bool = False
+    """make sets that hold with the probability of --coverage for the examples of each class, not only of all"""
     overwrite: bool = False
     """replace the output if it exists"""
 
@@ -171,7 +179,10 @@ class Predict(OutputSettings):
         examples = learned.read(self.input)
         for line in build.unfamiliar(learned.experiment.preprocessor, examples.inputs):
             say(f"warning: {self.input}: {line}")
-        request = problems.Request(self.input, self.output, self.sample_submission, self.draw, say)
+        sets = None
+        if self.coverage is not None:
+            sets = learned.sets(self.coverage, method=self.sets, by_class=self.by_class)
+        request = problems.Request(self.input, self.output, self.sample_submission, self.draw, say, sets, self.coverage)
         written = problems.get(learned.problem, learned.class_names).write(
             request, examples, lambda: learned.predict(examples.inputs), learned.thresholds
         )
@@ -367,7 +378,7 @@ class Search(Settings):
     # What a search decides itself, or has no use for.
     OMITTED = (
         *settings.names(settings.PopulationSettings),
-        *("run_dir", "continue_from", "resume", "list_tasks", "profile", "debug", "tune_threshold"),
+        *("run_dir", "continue_from", "resume", "list_tasks", "profile", "debug", "tune_threshold", "calibrate"),
         *("checkpoint_seconds", "train_metrics", "tensorboard", "wandb", "distributed", "join_seconds"),
     )
 

@@ -1,6 +1,6 @@
 """Predictions as the columns of a CSV file: ids, classes and probabilities, or a Kaggle submission."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +25,7 @@ def columns(
     thresholds: float | np.ndarray,
     problem: ProblemName,
     class_names: Sequence[str],
+    sets: Mapping[str, np.ndarray] | None = None,
 ) -> tables.Table:
     """Returns the columns id, predicted, and one probability per class (binary: of the positive class only).
 
@@ -39,6 +40,7 @@ def columns(
       thresholds: one, or one per label; unused for multiclass problems.
       problem: binary, multiclass or multilabel.
       class_names: of the K classes or labels, or of the two classes of a binary problem.
+      sets: bool (N, K) by the name of a column in which the names of these classes are written, separated by '|'.
 
     Raises:
       InputError: a score is not a probability.
@@ -52,6 +54,7 @@ def columns(
     """
     scores = _probabilities(ids, scores)
     names = np.array(class_names, object)
+    written = {name: np.array(["|".join(names[row]) for row in rows], object) for name, rows in (sets or {}).items()}
     match problem:
         case "binary":
             predicted = names[(scores >= thresholds).astype(int)]
@@ -69,7 +72,7 @@ def columns(
         case "multilabel":
             predicted = np.array(["|".join(names[row]) for row in scores >= thresholds], object)
     probabilities = {f"probability_{name}": column for name, column in zip(names, scores.T, strict=True)}
-    return {"id": ids, "predicted": predicted, **probabilities}
+    return {"id": ids, "predicted": predicted, **written, **probabilities}
 
 
 def save(path: Path, columns: tables.Table, say: Callable[[str], None], *, for_spreadsheets: bool = True) -> None:

@@ -19,7 +19,7 @@ class Exportable(NamedTuple):
     Attributes:
       record: what a reader of the export needs to know, as JSON values: the names of "task" and "model"; "problem",
         "class_names" and "thresholds", each a dict if there are several outputs; "synthetic" and "data", the provenance
-        of the training data; "dtype", of the computation.
+        of the training data; "dtype", of the computation; "calibration", the "scale" and "bias" of logits, or None.
       weights: "params" and "model_state".
       prediction_step: ``(params, model_state, inputs) -> (scores, outputs)`` of a batch of input arrays.
       input_shapes: ``count -> `` the shapes of that many input arrays, as :class:`jax.ShapeDtypeStruct`.

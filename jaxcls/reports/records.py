@@ -18,6 +18,7 @@ _POINTS = [[float, float]]
 # The configuration is free, except for what a report shows of it outside the table of settings.
 CONFIG: Schema = {
     "task?": str, "model?": str, "seed?": int, "tune_threshold?": str, "pretrained?": str, "max_length?": int,
+    "calibrate?": str,
 }  # fmt: skip
 DATA = {"source": str, "location": str, "note": str, "synthetic": bool, "sha256": {str: str}, "duplicates_in_test": int}
 # Several outputs have their problems and class names by output.
@@ -40,6 +41,15 @@ EPOCH: Schema = {
     "examples_per_second": float,
     # Metrics.
     str: _SCORE,
+}
+_FACTORS = (float, [float])
+# Of each output; the name of a single one is ''. The scores of the true classes, by method and class, make sets.
+CALIBRATION: Schema = {
+    "method": str,
+    "split": str,
+    "examples": int,
+    "thresholds": ANYTHING,
+    "outputs": {str: {"scale": _FACTORS, "bias": _FACTORS, "sets": ({"lac": [[float]], "aps": [[float]]}, None)}},
 }
 # A line of trials.jsonl of a search.
 TRIAL: Schema = {
@@ -78,6 +88,18 @@ _CLASSIFICATION_RESULTS = {
     "labels_left_out?": int,
     "labels": {str: {"support": float} | dict.fromkeys(_LABEL_SCORES, _SCORE)},
     "thresholds": _THRESHOLDS,
+    "calibration?": {
+        "method": str,
+        "split": str,
+        "examples": int,
+        "scale": _FACTORS,
+        "bias": _FACTORS,
+        "before": _SCORES,
+        "sets": [
+            {"method": str, "by_class": bool}
+            | dict.fromkeys(("stated", "coverage", "worst_class", "mean_size", "single", "empty"), float)
+        ],
+    },
 }
 _COMMON_SUMMARY = {
     "class_names": [str],
@@ -91,9 +113,11 @@ _EXAMPLE = (
     # Other types of inputs are not shown.
     None,
 )
+_RELIABILITY = {"weight": [float], "confidence": [_SCORE], "accuracy": [_SCORE]}
 _CLASSIFICATION_SUMMARY = _COMMON_SUMMARY | {
     "curves": {str: {"roc": _POINTS, "precision_recall": _POINTS}},
-    "reliability": {"weight": [float], "confidence": [_SCORE], "accuracy": [_SCORE]},
+    "reliability": _RELIABILITY,
+    "reliability_before?": _RELIABILITY,
     "mistakes": [
         {
             "row": int,
@@ -155,6 +179,21 @@ def check_predictor(predictor: Mapping[str, Any], where: str) -> None:
         _check_classes(problems[name], class_names, where)
 
 
+def check_calibration(calibration: Mapping[str, Any], predictor: Mapping[str, Any], where: str) -> None:
+    """Raises InputError if a calibration does not fit the problem and the classes of its run."""
+    problem, names = predictor["problem"], predictor["class_names"]
+    problems = problem if isinstance(problem, dict) else {"": problem}
+    outputs, thresholds = calibration["outputs"], calibration["thresholds"]
+    _require({"it is not of the outputs of the run": problems.keys() == outputs.keys()}, where)
+    schemas.check(thresholds, dict.fromkeys(problem, float) if isinstance(problem, dict) else _THRESHOLDS, where)
+    for name, one in outputs.items():
+        classes = len(names[name] if name else names) if names else None
+        lists = [one["scale"], one["bias"], *(one["sets"] or {}).values()]
+        lists += [] if name else [thresholds]
+        fits = all(classes in (None, len(part)) for part in lists if isinstance(part, list))
+        _require({"it does not fit the classes": fits and problems[name] != "detection"}, where)
+
+
 def check_records(
     problem: str | Mapping[str, str], results: Mapping[str, Any], summary: Mapping[str, Any], where: str
 ) -> None:
@@ -207,14 +246,16 @@ def _check_output(results: Mapping[str, Any], summary: Mapping[str, Any], where:
         ),
     }
     if problem != "detection":
-        thresholds, bins = results["thresholds"], summary["reliability"]
+        thresholds, diagrams = results["thresholds"], [summary["reliability"]]
+        diagrams += [summary["reliability_before"]] if "calibration" in results else []
         checks |= {
             "results.json contains no ece": "ece" in results["metrics"],
             "the thresholds do not fit the labels": not isinstance(thresholds, list) or len(thresholds) == len(labels),
             "the confusion matrix does not fit the classes": _fits(summary["confusion"], problem, len(names)),
-            "the calibration bins do not fit each other": len({*map(len, bins.values())}) == 1
-            and min(bins["weight"], default=-1) >= 0
-            and any(bins["weight"]),
+            "the calibration bins do not fit each other": all(
+                len({*map(len, bins.values())}) == 1 and min(bins["weight"], default=-1) >= 0 and any(bins["weight"])
+                for bins in diagrams
+            ),
         }
     _require(checks, where)
 

@@ -7,6 +7,7 @@ predictor.json     data for predictions besides the weights: the class names and
 metrics.jsonl      one line per epoch
 summary.json       what the report shows of the test besides the metrics: curves, confusions, mistakes
 results.json       the metrics of the test examples
+calibration.json   the calibration of the scores and the decision thresholds, with --calibrate
 report.html        the report for a browser; jaxcls report writes it again
 SHA256SUMS         checksums of the files that a prediction reads besides the weights, for sha256sum -c
 evaluation-*.json  the metrics of a split that was evaluated later
@@ -32,6 +33,7 @@ from jaxcls.reports import records
 
 # The files that a prediction needs besides the weights; the checkpoint of the weights has its own checksums.
 _CHECKED_FILES = ("config.toml", "data.json", "predictor.json")
+_CALIBRATION = "calibration.json"
 
 
 class RunDirectory:
@@ -47,6 +49,7 @@ class RunDirectory:
       predictor: what a prediction needs besides the configuration and the weights: the problem, the class names, and
         the record of the fitted preprocessor, or None for a model that takes arrays without preprocessing.
       increasing: names in ``config`` whose values a continued run may raise, though they decide the result.
+      replaceable: names in ``config`` whose values a continued run may change, which are then recorded.
       advice: the names of other settings than those of the run -> what would be right.
       resume: whether an existing run may be continued.
 
@@ -68,6 +71,7 @@ class RunDirectory:
         predictor: Mapping[str, Any],
         identity: Collection[str] | None = None,
         increasing: Collection[str] = (),
+        replaceable: Collection[str] = (),
         advice: Callable[[Sequence[str]], str] = lambda names: "Give another directory.",
         resume: bool = True,
     ):
@@ -76,7 +80,7 @@ class RunDirectory:
         self.model = path / "model"
         self.report = path / "report.html"
         self.warnings: list[str] = []
-        self._raised: list[str] = []
+        self._changed: list[str] = []
         self._texts = {
             "environment.json": _json(environment),
             "data.json": _json(data),
@@ -89,7 +93,7 @@ class RunDirectory:
             return
         if not resume:
             raise InputError(f"run directory {path} holds a run and resume is off; give another directory.")
-        self._check_same_config(identity, increasing, advice)
+        self._check_same_config(identity, increasing, replaceable, advice)
         self._check_same_data(environment, data)
         if not self.checkpoints.is_dir():
             raise InputError(
@@ -98,7 +102,7 @@ class RunDirectory:
             )
 
     def begin(self) -> None:
-        """Writes the first files of a new run; config.toml, which marks a run, comes last; it alone if values rose.
+        """Writes the first files of a new run; config.toml, which marks a run, comes last; it alone if values changed.
 
         Raises:
           InputError: they cannot be written.
@@ -108,7 +112,7 @@ class RunDirectory:
                 self.path.mkdir(parents=True, exist_ok=True)
                 for name, text in self._texts.items():
                     self._write(name, text)
-            elif self._raised:
+            elif self._changed:
                 self._write("config.toml", self._texts["config.toml"])
                 if (self.path / "SHA256SUMS").exists():
                     self.write_checksums()
@@ -127,6 +131,13 @@ class RunDirectory:
         self._write("summary.json", json.dumps(summary, separators=(",", ":")) + "\n")
         self._write("results.json", _json(results))
 
+    def write_calibration(self, record: Mapping[str, Any] | None) -> None:
+        """Writes calibration.json, or removes that of an earlier test."""
+        if record is not None:
+            self._write(_CALIBRATION, json.dumps(record, separators=(",", ":")) + "\n")
+        elif (self.path / _CALIBRATION).exists():
+            (self.path / _CALIBRATION).unlink(missing_ok=True)
+
     def write_checksums(self) -> None:
         """Writes SHA256SUMS, after which the directory can be loaded for predictions."""
         self._write("SHA256SUMS", functools.partial(checksums, self.path))
@@ -139,15 +150,20 @@ class RunDirectory:
             files.write_atomically(self.path / name, text if isinstance(text, str) else text())
 
     def _check_same_config(
-        self, identity: Collection[str] | None, increasing: Collection[str], advice: Callable[[Sequence[str]], str]
+        self,
+        identity: Collection[str] | None,
+        increasing: Collection[str],
+        replaceable: Collection[str],
+        advice: Callable[[Sequence[str]], str],
     ) -> None:
         # As the file would be read again, with lists for tuples.
         before, now = _read_config(self.path), tomllib.loads(self._texts["config.toml"])
-        self._raised = [name for name in increasing if name in before and before[name] < now[name]]
+        self._changed = [name for name in increasing if name in before and before[name] < now[name]]
+        self._changed += [name for name in replaceable if before.get(name) != now.get(name)]
         differing = [
             name
             for name in _differing(before, now)
-            if name not in self._raised and (identity is None or name in identity)
+            if name not in self._changed and (identity is None or name in identity)
         ]
         if differing:
             changes = ", ".join(
@@ -194,12 +210,14 @@ class FinishedRun(NamedTuple):
       data: the provenance of its data.
       predictor: the problem, the class names and the record of the preprocessor.
       model: the folder of the weights.
+      calibration: of the scores; None without one.
     """
 
     config: dict[str, Any]
     data: dict[str, Any]
     predictor: dict[str, Any]
     model: Path
+    calibration: dict[str, Any] | None
 
 
 def read(path: Path, *, finished: bool = True) -> FinishedRun:
@@ -220,6 +238,9 @@ def read(path: Path, *, finished: bool = True) -> FinishedRun:
             f"{path / 'config.toml'} --run-dir {path}, or with the call of fit that began it."
         )
     written = files.content(sums, folder=path).decode(errors="replace").splitlines() if sums.exists() else []
+    is_calibrated = any(line.endswith(f"  {_CALIBRATION}") for line in written)
+    if is_calibrated and not (path / _CALIBRATION).exists():
+        raise InputError(f"{path / _CALIBRATION} is missing: restore it, or repeat the command that trained the run.")
     for line in checksums(path).splitlines() if sums.exists() else []:
         if line not in written:
             raise InputError(
@@ -228,7 +249,11 @@ def read(path: Path, *, finished: bool = True) -> FinishedRun:
             )
     predictor = _read(path / "predictor.json", records.PREDICTOR)
     records.check_predictor(predictor, str(path / "predictor.json"))
-    return FinishedRun(_read_config(path), _read(path / "data.json", records.DATA), predictor, path / "model")
+    data, calibration = _read(path / "data.json", records.DATA), None
+    if is_calibrated:
+        calibration = _read(path / _CALIBRATION, records.CALIBRATION)
+        records.check_calibration(calibration, predictor, str(path / _CALIBRATION))
+    return FinishedRun(_read_config(path), data, predictor, path / "model", calibration)
 
 
 class Records(NamedTuple):
@@ -284,7 +309,8 @@ def write_evaluation(path: Path, split: str, results: Mapping[str, Any]) -> Path
 
 def checksums(path: Path) -> str:
     """Returns the content of SHA256SUMS for the files of a run."""
-    return files.sha256sums({name: files.content(path / name, folder=path) for name in _CHECKED_FILES})
+    names = [*_CHECKED_FILES, *([_CALIBRATION] if (path / _CALIBRATION).exists() else [])]
+    return files.sha256sums({name: files.content(path / name, folder=path) for name in names})
 
 
 @contextlib.contextmanager

@@ -28,7 +28,7 @@ from jaxcls.reports.run_directory import RunDirectory
 from jaxcls.tasks import build, pretrained
 from jaxcls.tasks.build import Built, Splits
 from jaxcls.tasks.task import Task
-from jaxcls.training import ensemble, problems, saving, settings, steps
+from jaxcls.training import calibration, ensemble, problems, saving, settings, steps
 from jaxcls.training.experiment import Experiment
 from jaxcls.training.loop import FitConfig
 from jaxcls.training.objective import monitor_mode
@@ -156,7 +156,19 @@ def train_population(
         if resolved.folds:
             _write_out_of_fold(directory.path / OUT_OF_FOLD, validated, dataset, folds, say)
         state, histories = ensemble_state(experiment, trained), [one.history for one in trained]
-        result = save_ensemble(experiment, state, test, validated.thresholds, directory, reported, histories)
+        calibrated = None
+        if resolved.calibrate is not None:
+            calibrated = calibration.fit(
+                task.problem,
+                calibration.logits_of(task.problem, validated.scores),
+                validated.split,
+                resolved.calibrate,
+                split_name=validated.name,
+                tune_threshold=resolved.tune_threshold,
+            )
+        result = save_ensemble(
+            experiment, state, test, validated.thresholds, directory, reported, histories, calibrated, say
+        )
         say(_table(validated, result.report["metrics"], task.metrics))
     return result
 
@@ -253,6 +265,7 @@ def _directory(task: Task, resolved: Settings, dataset: Dataset, experiment: Exp
         {name: value for name, value in record.items() if name not in settings.names(settings.CommandSettings)},
         dataclasses.asdict(dataset.provenance) | {"duplicates_in_test": copies},
         identity=identity,
+        replaceable=["calibrate"],
         resume=resolved.resume,
     )
 

@@ -31,7 +31,7 @@ from jaxcls.reports import run_directory
 from jaxcls.reports.run_directory import FinishedRun
 from jaxcls.tasks import build, pretrained
 from jaxcls.tasks.task import Task
-from jaxcls.training import ensemble, mesh, problems
+from jaxcls.training import calibration, ensemble, mesh, problems
 from jaxcls.training import objective as objectives
 from jaxcls.training.compile import as_model
 from jaxcls.training.experiment import ClassNames, Experiment, shaped_outputs
@@ -83,6 +83,25 @@ class Predictor(NamedTuple):
         """Returns the probabilities of arrays that the preprocessor returned, as :meth:`predict`."""
         with native.portable() if self.portable else contextlib.nullcontext():
             return self.experiment.scores(self.weights, arrays, shrink_batch=True)
+
+    def sets(self, coverage: float, *, method: str = "lac", by_class: bool = False) -> Callable[[PyTree], PyTree]:
+        """Returns the function from scores, of :meth:`predict`, to conformal sets.
+
+        These are whether each class is in the set of each example, bool (N, classes); of several outputs, a dict.
+
+        Args:
+          coverage: the probability that the true class is in the set.
+          method, by_class: see :mod:`jaxcls.metrics.conformal`.
+
+        Raises:
+          InputError: the run is not calibrated or of a multilabel problem, or the coverage is not between 0 and 1.
+        """
+        if self.experiment.calibration is None:
+            raise InputError(
+                "sets of classes need a calibrated run: repeat the command that trained it with --calibrate "
+                "temperature, which does not train it again, or calibrate the experiment before it is saved."
+            )
+        return calibration.prediction_sets(self.experiment.calibration, coverage, method, by_class)
 
     @property
     def problem(self) -> Any:
@@ -150,6 +169,10 @@ def load(path: Path | str, model: Any = None, *, portable: bool = False) -> Pred
     shapes = dict(zip(("params", "model_state"), jax.eval_shape(experiment.model.init, jax.random.key(0)), strict=True))
     restored = _restored(path, saved.model, shapes, experiment)
     thresholds = _thresholds(restored.metadata, problem, class_names, str(saved.model))
+    if saved.calibration is not None:
+        experiment = calibration.calibrated(experiment, saved.calibration)
+        tuned = saved.calibration["thresholds"]
+        thresholds = np.asarray(tuned, np.float64) if isinstance(tuned, list) else tuned
     return Predictor(experiment, restored.state, thresholds, class_names, saved.data, task, settings, portable)
 
 

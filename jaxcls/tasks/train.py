@@ -100,6 +100,7 @@ def train_task(
         dataclasses.asdict(provenance) | {"duplicates_in_test": copies},
         identity=identity,
         increasing=["epochs"] if extensible else [],
+        replaceable=["calibrate"],
         advice=functools.partial(_advice, directory, resolved, extensible),
         resume=resolved.resume,
     )

@@ -288,18 +288,6 @@ def _stacked(*leaves: Any) -> jax.Array:
 def _apply(members: Sequence[Member], groups: Sequence[_Group], preprocessor: Any, objective: Objective) -> Any:
     shares = np.array([member.weight for member in members], np.float32)
 
-    def log_probabilities(experiment: Experiment, params: PyTree, model_state: PyTree, inputs: PyTree) -> PyTree:
-        """Of a member, the mean over the inputs and its views, as :func:`steps.make_prediction_step` does."""
-        views = [
-            _log_probabilities(
-                objective, experiment.model.apply(params, model_state, experiment.preprocess(view(inputs)))[0]
-            )
-            for view in (lambda inputs: inputs, *experiment.tta)
-        ]
-        if len(views) == 1:
-            return views[0]
-        return jax.tree.map(lambda *logs: _log_sum_exp(jnp.stack(logs)) - np.log(np.float32(len(logs))), *views)
-
     def of_group(group: _Group, params: PyTree, model_state: PyTree, arrays: Sequence[PyTree]) -> PyTree:
         """Returns the logarithm of the probabilities times the shares, summed over the members of a group."""
         logs = np.log(shares[[*group.members]])
@@ -307,7 +295,7 @@ def _apply(members: Sequence[Member], groups: Sequence[_Group], preprocessor: An
         if len(group.members) == 1:
             only = functools.partial(_row, 0)
             of_member = jax.tree.map(only, params), group.map_state(_unchanged, only, model_state)
-            first = log_probabilities(group.experiment, of_member[0], of_member[1], arrays[used[0]])
+            first = log_probabilities(objective, group.experiment, of_member[0], of_member[1], arrays[used[0]])
             return jax.tree.map(lambda log: log + logs[0], first)
         # Only inputs that are encoded differently are stacked, once for each member.
         encoded = [arrays[encoder] for encoder in group.encoders]
@@ -318,7 +306,7 @@ def _apply(members: Sequence[Member], groups: Sequence[_Group], preprocessor: An
             inputs = arrays[used[0]] if stacked is None else member[3]
             leaves = iter(jax.tree.leaves(member[1]))
             of_member = group.map_state(_unchanged, lambda leaf: next(leaves), model_state)
-            logs_of_member = log_probabilities(group.experiment, member[0], of_member, inputs)
+            logs_of_member = log_probabilities(objective, group.experiment, member[0], of_member, inputs)
             return jax.tree.map(lambda leaf: leaf + member[2], logs_of_member)
 
         each = jax.lax.map(one, (params, varying, logs, stacked))
@@ -333,7 +321,7 @@ def _apply(members: Sequence[Member], groups: Sequence[_Group], preprocessor: An
             for number, group in enumerate(groups)
         ]
         total = each[0] if len(each) == 1 else jax.tree.map(lambda *logs: _log_sum_exp(jnp.stack(logs)), *each)
-        return _logits(objective, total), model_state
+        return as_logits(objective, total), model_state
 
     return apply
 
@@ -353,8 +341,26 @@ def _log_probabilities(objective: Objective, outputs: PyTree) -> PyTree:
     return jnp.stack([jax.nn.log_sigmoid(-outputs), jax.nn.log_sigmoid(outputs)])
 
 
-def _logits(objective: Objective, logs: PyTree) -> PyTree:
+def log_probabilities(
+    objective: Objective, experiment: Experiment, params: PyTree, model_state: PyTree, inputs: PyTree
+) -> PyTree:
+    """Returns the logarithms of a model's probabilities, the mean over the inputs and their test-time augmentation.
+
+    As :func:`jaxcls.training.steps.make_prediction_step` averages them. See :func:`as_logits`.
+    """
+    views = [
+        _log_probabilities(
+            objective, experiment.model.apply(params, model_state, experiment.preprocess(view(inputs)))[0]
+        )
+        for view in (lambda inputs: inputs, *experiment.tta)
+    ]
+    if len(views) == 1:
+        return views[0]
+    return jax.tree.map(lambda *logs: _log_sum_exp(jnp.stack(logs)) - np.log(np.float32(len(logs))), *views)
+
+
+def as_logits(objective: Objective, logs: PyTree) -> PyTree:
     """Returns logits of the probabilities that have these logarithms."""
     if not isinstance(objective, OutputSpec):
-        return {name: _logits(spec, logs[name]) for name, spec in objective.items()}
+        return {name: as_logits(spec, logs[name]) for name, spec in objective.items()}
     return logs if objective.problem == "multiclass" else logs[1] - logs[0]

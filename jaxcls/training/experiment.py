@@ -70,6 +70,7 @@ class Experiment:
       pretrained: the model, if its first weights are those of a checkpoint.
       mesh: of the devices, such as 'data=4,fsdp=2'; see :mod:`jaxcls.training.mesh`. By default, all are along data.
       settings: what the experiment was made from, as a plain record, for the run directory.
+      calibration: the record of the calibration of the scores, see :mod:`jaxcls.training.calibration`; or None.
       traced_objective: the objective of training for values of the optimizer's state, where it depends on them; see
         :mod:`jaxcls.optimizers.hyperparameters`. Evaluation takes ``objective``.
     """
@@ -88,6 +89,7 @@ class Experiment:
     pretrained: PretrainedModel | None = None
     mesh: str | None = None
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    calibration: Mapping[str, Any] | None = None
     traced_objective: Callable[[Mapping[str, jax.Array]], Objective] | None = None
     # The class weights that come from training labels, by output.
     _class_weights: dict[str | None, np.ndarray] = dataclasses.field(default_factory=dict, init=False, repr=False)
@@ -184,6 +186,23 @@ class Experiment:
           inputs: as the preprocessor takes them, or arrays.
         """
         return self.scores(steps.evaluated_weights(state), self.transform(inputs), shrink_batch=True)
+
+    def calibrate(self, state: TrainState, data: Any, *, method: str = "temperature") -> "Experiment":
+        """Returns the experiment with scores that are calibrated on examples that ``state`` did not learn from.
+
+        Predictions, evaluations, ``save`` and ``export`` of the returned experiment are calibrated. Of a problem with
+        one class per example, ``jaxcls predict --coverage`` writes conformal sets for what it saved.
+
+        Args:
+          data: such as validation examples, see :func:`jaxcls.data.adapters.as_examples`; never test examples.
+          method: 'temperature', which changes no decision, or 'vector'; see :func:`jaxcls.metrics.calibration.fit`.
+        """
+        from jaxcls.training import calibration
+
+        split = calibration.as_split(self, self.examples(data))
+        logits = calibration.logits(self, steps.evaluated_weights(state), split.inputs)
+        problem = objectives.problems(self.objective)
+        return calibration.calibrated(self, calibration.fit(problem, logits, split, method))
 
     def features(self, state: TrainState, inputs: PyTree) -> np.ndarray:
         """Returns the features of inputs that a pretrained encoder computes, float32 (N, features), on the host.
@@ -405,6 +424,11 @@ class Experiment:
             return jax.tree.map(lambda leaf: np.zeros((0, *leaf.shape[1:]), leaf.dtype), scores)
         size = prediction_batch_size(count, self.eval_batch_size) if shrink_batch else self.eval_batch_size
         return self._map_batches(lambda *batch: self.prediction_step(*batch)[0], weights, inputs, batch_size=size)
+
+    def outputs(self, weights: Mapping[str, PyTree], inputs: PyTree) -> PyTree:
+        """Returns the outputs of the model, such as logits, of any number of examples; see :meth:`scores`."""
+        step = self.prediction_step
+        return self._map_batches(lambda *batch: step(*batch)[1], weights, inputs, batch_size=self.eval_batch_size)
 
     def features_of_arrays(self, state: TrainState, arrays: PyTree) -> np.ndarray:
         """Returns the features of input arrays; see :meth:`features`."""

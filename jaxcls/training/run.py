@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from jaxcls import metrics
 from jaxcls._utils import files, processes
@@ -22,11 +21,10 @@ from jaxcls.kernels import native
 from jaxcls.reports import html_report, run_directory
 from jaxcls.reports.callbacks import Callback, TensorBoardLogger, WandbLogger
 from jaxcls.reports.run_directory import RunDirectory
-from jaxcls.training import loop, mesh, problems, profiling, saving
+from jaxcls.training import calibration, loop, mesh, problems, profiling, saving
 from jaxcls.training import objective as objectives
 from jaxcls.training.experiment import Experiment
 from jaxcls.training.loop import FitConfig, History
-from jaxcls.training.objective import by_output
 from jaxcls.training.settings import Settings
 from jaxcls.training.steps import TrainState, evaluated_weights
 
@@ -116,7 +114,7 @@ def array_run(
         "data": checksums,
     }
     reported = Reported(
-        {name: _as_split(experiment, examples) for name, examples in splits.items()},
+        {name: calibration.as_split(experiment, examples) for name, examples in splits.items()},
         test_split=test_split,
         headline=experiment.metric_names,
     )
@@ -183,7 +181,9 @@ def train_and_test(
         say(f"{'resuming' if directory.continued else 'saving'} this run in {directory.path}")
         for difference in directory.warnings:
             say(f"warning: {difference}; the last bits of the result may differ from those of an uninterrupted run")
-        chosen = [name for name in ("patience", "restore_best", "tune_threshold") if getattr(options, name)]
+        chosen = [
+            name for name in ("patience", "restore_best", "tune_threshold", "calibrate") if getattr(options, name)
+        ]
         if chosen and (examples := len(data.validation or data.train)) < FEW_EXAMPLES:
             say(
                 f"warning: {flag(chosen[0])} chooses by {examples} validation examples, which is chance: give a "
@@ -215,18 +215,24 @@ def train_and_test(
         if options.profile and processes.first():
             say(f"\n{profiling.table(options.profile)}\nthe trace of these steps is in {options.profile}")
         validation = data.validation or data.train
-        thresholds = problems.default_thresholds(problem_name)
-        if options.tune_threshold is not None:
+        thresholds, calibrated = problems.default_thresholds(problem_name), None
+        weights, truth = evaluated_weights(state), reported.splits["validation"]
+        if options.calibrate is not None:
+            logits = calibration.logits(experiment, weights, validation.inputs)
+            calibrated = calibration.fit(
+                problem_name, logits, truth, options.calibrate, tune_threshold=options.tune_threshold
+            )
+        elif options.tune_threshold is not None:
             thresholds = metrics.tune_threshold(
-                experiment.scores(evaluated_weights(state), validation.inputs),
-                rows.in_memory(reported.splits["validation"].labels),
+                experiment.scores(weights, validation.inputs),
+                rows.in_memory(truth.labels),
                 problem=problem_name,
                 metric=options.tune_threshold,
-                sample_weight=rows.in_memory(reported.splits["validation"].sample_weight),
+                sample_weight=rows.in_memory(truth.sample_weight),
             )
         with _written(checkpoints):
             test = data.test or validation
-            report = _tested(experiment, state, test, thresholds, directory, reported)
+            report = _tested(experiment, state, test, thresholds, calibrated, directory, reported, say)
     return Result(directory.path, state, history, report)
 
 
@@ -238,6 +244,8 @@ def save_ensemble(
     directory: RunDirectory,
     reported: Reported,
     histories: Sequence[Sequence[Mapping[str, Any]]],
+    calibrated: Mapping[str, Any] | None = None,
+    say: Say = print,
 ) -> Result:
     """Tests an ensemble, and writes the run directory of a finished run: weights, records and a report.
 
@@ -249,12 +257,13 @@ def save_ensemble(
       directory: from :func:`jaxcls.training.saving.run_directory`, of this experiment, or of an ensemble of the same
         members with other weights, which are replaced.
       histories: of the members; the report shows their mean.
+      calibrated: the record of a calibration, whose thresholds are taken; see :mod:`jaxcls.training.calibration`.
     """
     directory.begin()
     directory.replace_predictor(saving.predictor_record(experiment, test))
     history = mean_history(histories)
     directory.write_history(history)
-    report = _tested(experiment, state, test, thresholds, directory, reported)
+    report = _tested(experiment, state, test, thresholds, calibrated, directory, reported, say)
     return Result(directory.path, state, history, report)
 
 
@@ -279,15 +288,21 @@ def _tested(
     state: TrainState,
     test: Examples,
     thresholds: Any,
+    calibrated: Mapping[str, Any] | None,
     directory: RunDirectory,
     reported: Reported,
+    say: Say,
 ) -> dict[str, Any]:
     """Saves the weights that are evaluated, tests them, and writes the results and the report of a run."""
     weights = evaluated_weights(state)
     problem_name: Any = objectives.problems(experiment.objective)
     problem = problems.get(problem_name, saving.class_names_of(experiment, test))
     saving.save_weights(directory.model, state, thresholds)
-    scores = experiment.scores(weights, test.inputs)
+    directory.write_calibration(calibrated)
+    scores = before = experiment.scores(weights, test.inputs)
+    if calibrated is not None:
+        thresholds = calibrated["thresholds"]
+        scores = calibration.calibrated(experiment, calibrated).scores(weights, test.inputs)
     splits = {
         name: split._replace(labels=rows.in_memory(split.labels), sample_weight=rows.in_memory(split.sample_weight))
         for name, split in reported.splits.items()
@@ -308,6 +323,9 @@ def _tested(
         "truncated": dict(reported.truncated),
         "recipe": dict(reported.differs_from_preset),
     }
+    if calibrated is not None:
+        calibration.describe(calibrated, before, scores, splits["test"], report, summary)
+        say(calibration.line(report))
     directory.write_results(report, summary)
     if processes.first():
         files.write_atomically(directory.report, html_report.render(run_directory.read_records(directory.path)))
@@ -329,29 +347,6 @@ def sha256(tree: PyTree) -> str:
         else:
             total.update(processes.whole(leaf).tobytes())
     return total.hexdigest()
-
-
-def _as_split(experiment: Experiment, examples: Examples) -> Split:
-    """Returns array examples as a split, with the most likely class of soft labels."""
-    labels = {}
-    for name, spec, truth, _, _ in by_output(experiment.objective, examples.labels, examples.labels, None):
-        if spec.problem == "multiclass" and truth.ndim == 2:
-            likely = _most_likely
-        elif spec.problem == "binary":
-            likely = _positive
-        else:
-            labels[name] = truth
-            continue
-        labels[name] = truth.mapped(likely, (), np.int32) if isinstance(truth, rows.Rows) else likely(truth)
-    return Split(examples.inputs, labels.get(None, labels), examples.sample_weight)
-
-
-def _most_likely(labels: np.ndarray) -> np.ndarray:
-    return labels.argmax(axis=1)
-
-
-def _positive(labels: np.ndarray) -> np.ndarray:
-    return (labels >= 0.5).astype(np.int32)
 
 
 @contextlib.contextmanager

@@ -80,6 +80,7 @@ def save(experiment: Experiment, state: TrainState, path: Path) -> None:
     directory = run_directory(experiment, None, path.absolute(), experiment.settings, array_provenance({}))
     directory.begin()
     save_weights(directory.model, state, problems.default_thresholds(objectives.problems(experiment.objective)))
+    directory.write_calibration(experiment.calibration)
     directory.write_checksums()
 
 
@@ -122,6 +123,8 @@ def exportable_of(
         # Without the location, which may be a folder of the person who trained it.
         "data": {name: data[name] for name in ("source", "note", "sha256")},
         "dtype": str(experiment.settings.get("dtype", "float32")),
+        # The programs contain it; of weights alone, logits are scaled and shifted before softmax or sigmoid.
+        "calibration": plain_calibration(experiment.calibration),
     }
     return Exportable(
         record,
@@ -153,6 +156,14 @@ def class_names_of(experiment: Experiment, examples: Examples | None) -> Any:
         for name, spec, logits, _, _ in by_output(experiment.objective, outputs, outputs, None)
     }
     return names.get(None, names)
+
+
+def plain_calibration(record: Mapping[str, Any] | None) -> Any:
+    """Returns the scale and the bias of a calibration, of several outputs by name; None without one."""
+    if record is None:
+        return None
+    outputs = {name: {part: one[part] for part in ("scale", "bias")} for name, one in record["outputs"].items()}
+    return outputs.get("", outputs)
 
 
 def plain_thresholds(thresholds: Any) -> Any:

@@ -308,6 +308,10 @@ class EvaluationSettings:
     """test the weights of the best epoch instead of the last"""
     tune_threshold: Literal["f1", "accuracy", "balanced_accuracy", "mcc"] | None = None
     """tune decision thresholds on the validation examples to maximize this metric; without it, they are 0.5"""
+    calibrate: Literal["temperature", "vector"] | None = None
+    """calibrate the probabilities on the validation or out-of-fold examples: by a temperature (of several labels, one
+    each), which changes no decision, or by a scale and a bias for each class. Also of a finished run, without training
+    it again; needed for sets of classes (predict --coverage)"""
     eval_batch_size: int = UNSET
     """examples per evaluation step"""
 
@@ -464,7 +468,8 @@ def identity(settings: Settings) -> dict[str, Any]:
     Two runs with the same identity on data with the same checksums compute the same.
     """
     record = as_record(settings)
-    irrelevant = {*names(DataSource), *names(PretrainedSource), *names(ExecutionSettings)}
+    # A run that has finished can be calibrated.
+    irrelevant = {*names(DataSource), *names(PretrainedSource), *names(ExecutionSettings), "calibrate"}
     return {name: record.get(name) for name in names(Settings) if name not in irrelevant}
 
 

@@ -183,7 +183,10 @@ def curve(line: Line, *, x: str, y: str, steps: bool = False, dot: tuple[float, 
 
 
 def reliability(
-    weights: Sequence[float], confidences: Sequence[float | None], accuracies: Sequence[float | None]
+    weights: Sequence[float],
+    confidences: Sequence[float | None],
+    accuracies: Sequence[float | None],
+    before: Sequence[tuple[float, float]] = (),
 ) -> Markup:
     """Draws the accuracy of predictions by their confidence, above the number of predictions.
 
@@ -191,13 +194,14 @@ def reliability(
       weights: the weight of the predictions in each bin, bins of equal width from 0 to 1.
       confidences: their mean confidence.
       accuracies: their accuracy.
+      before: confidence and accuracy in each bin before a calibration.
     """
     filled = [
         (index / len(weights), (index + 1) / len(weights), weight, confidence or 0.0, accuracy or 0.0)
         for index, (weight, confidence, accuracy) in enumerate(zip(weights, confidences, accuracies, strict=True))
         if weight > 0
     ]
-    low = math.floor(10 * filled[0][0]) / 10
+    low = math.floor(10 * min([filled[0][0], *(confidence for confidence, _ in before)])) / 10
     frame = _Frame((low, 1), (0, 1), 48, 390, 10, 190)
     counts = _Frame((low, 1), (0, max(weights)), 48, 390, 198, 234)
     body = _axes(frame, "confidence", ticks(*frame.x), ticks(*frame.y), below=62)
@@ -208,6 +212,8 @@ def reliability(
             size = f'width="{right - left:.1f}" height="{area.bottom - top:.1f}"'
             body.append(f'<rect class="{style}" x="{left:.1f}" y="{top:.1f}" {size}/>')
     body.append(f'<path class="reference" d="M{frame.across(low):.1f} {frame.up(low):.1f}L{frame.right} {frame.top}"/>')
+    for point in before:
+        body.append(_dot(frame, point, "chosen", 4))
     for *_, confidence, accuracy in filled:
         body.append(_dot(frame, (min(max(confidence, low), 1.0), accuracy), "dot s0", 3))
     body.append(f'<path class="axis" d="M{counts.left} {counts.bottom}H{counts.right}"/>')
@@ -215,7 +221,9 @@ def reliability(
         f"confidence {confidence:.2f}, accuracy {accuracy:.2f}, {weight / sum(weights):.0%} of predictions"
         for _, _, weight, confidence, accuracy in filled
     )
-    return _svg(400, 272, f"Accuracy by confidence. {bins}.", body)
+    earlier = "; ".join(f"confidence {confidence:.2f}, accuracy {accuracy:.2f}" for confidence, accuracy in before)
+    description = f"Accuracy by confidence. {bins}." + f" Before calibration: {earlier}." * bool(before)
+    return _svg(400, 272, description, body)
 
 
 def heatmap(cells: Sequence[tuple[int, int, float]], names: Sequence[str]) -> Markup:

@@ -36,6 +36,9 @@ def _classification(results: Mapping[str, Any], summary: Mapping[str, Any]) -> d
     if problem != "multiclass":
         each = results["thresholds"]
         thresholds = dict(zip(labels, each, strict=True)) if isinstance(each, list) else dict.fromkeys(labels, each)
+    earlier = summary.get("reliability_before", {"confidence": [], "accuracy": []})
+    pairs = zip(earlier["confidence"], earlier["accuracy"], strict=True)
+    before = [pair for pair in pairs if None not in pair]
     is_table = len(names) <= _MOST_CLASSES_OF_A_TABLE
     has_chart = problem != "multilabel" and not is_table and len(names) <= _MOST_CLASSES_OF_A_CHART
     return {
@@ -48,7 +51,7 @@ def _classification(results: Mapping[str, Any], summary: Mapping[str, Any]) -> d
             _curves(label, curves, results["labels"][label], has_threshold=thresholds is not None)
             for label, curves in summary["curves"].items()
         ],
-        "reliability_chart": charts.reliability(bins["weight"], bins["confidence"], bins["accuracy"]),
+        "reliability_chart": charts.reliability(bins["weight"], bins["confidence"], bins["accuracy"], before),
     }
 
 

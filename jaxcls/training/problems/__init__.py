@@ -26,6 +26,8 @@ class Request(NamedTuple):
       sample_submission: Kaggle's sample submission to fill in, or None.
       draw: a new folder for pictures of the detections, or None.
       say: takes lines for the user.
+      sets: scores -> the conformal sets of the examples, by output if there are several; None without --coverage.
+      coverage: of the sets.
     """
 
     input: Path
@@ -33,6 +35,13 @@ class Request(NamedTuple):
     sample_submission: Path | None = None
     draw: Path | None = None
     say: Callable[[str], None] = print
+    sets: Callable[[PyTree], PyTree] | None = None
+    coverage: float | None = None
+
+    @property
+    def set_column(self) -> str:
+        """The name of the column of sets."""
+        return f"set_{self.coverage}"
 
 
 class Problem(Protocol):
@@ -172,10 +181,16 @@ class MultiOutput(Problem):
         columns: dict[str, np.ndarray] = {"id": examples.ids}
         probabilities: dict[str, np.ndarray] = {}
         all_scores = scores()
+        sets = None if request.sets is None else request.sets(all_scores)
         for name, output in self.outputs.items():
             classification: Any = output
             one = predictions.columns(
-                examples.ids, all_scores[name], thresholds[name], classification.problem, classification.class_names
+                examples.ids,
+                all_scores[name],
+                thresholds[name],
+                classification.problem,
+                classification.class_names,
+                None if sets is None else {request.set_column: sets[name]},
             )
             del one["id"]
             columns[name] = one.pop("predicted")

@@ -100,8 +100,12 @@ class Classification(Problem):
             raise InputError("--draw shows detections in images, and this run classifies; leave it out.")
         sample, ids, problem, names = request.sample_submission, examples.ids, self.problem, self.class_names
         if sample is None:
-            columns = predictions.columns(ids, scores(), thresholds, problem, names)
+            values = scores()
+            sets = None if request.sets is None else {request.set_column: request.sets(values)}
+            columns = predictions.columns(ids, values, thresholds, problem, names, sets)
         else:
+            if request.sets is not None:
+                raise InputError("--sample-submission has no column for the sets of --coverage; leave one out.")
             form = predictions.read_sample_submission(sample, ids, problem, names, source=request.input)
             columns = predictions.submission(form, scores(), problem, names, thresholds)
             request.say(f"as in {sample}, {form}")

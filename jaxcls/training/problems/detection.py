@@ -59,7 +59,7 @@ class Detection(Problem):
         if settings.monitor != "loss":
             detection_metrics.get(settings.monitor)
         # These options need labels that are a single array.
-        for name in ("tune_threshold", "class_weight", "tau"):
+        for name in ("tune_threshold", "calibrate", "class_weight", "tau"):
             if getattr(settings, name) is not None:
                 raise InputError(f"{flag(name)} is for classification; leave it out of a detection task.")
         weights = settings.loss_weights
@@ -114,6 +114,8 @@ class Detection(Problem):
     def write(self, request: Request, examples: Unlabeled, scores: Callable[[], PyTree], thresholds: Any) -> str:
         if request.sample_submission is not None:
             raise InputError("--sample-submission is for classification; leave it out of a detection task.")
+        if request.sets is not None:
+            raise InputError("--coverage is for classification; leave it out of a detection task.")
         if request.draw is not None and request.draw.exists():
             raise InputError(f"--draw {request.draw} is there already; name a new folder.")
         detections, scale = scores(), examples.inputs["scale"]
