@@ -45,9 +45,9 @@ def fit(
     """The calibration that minimizes the log loss of these examples.
 
     'temperature' has one scale, the inverse of the temperature, for all classes, or one for each label of a multilabel
-    problem: the order of the probabilities, and with it every decision at 0.5, stays as it is. 'vector' has a scale and
-    a bias for each class or label, which changes decisions. A Gaussian prior of variance 1 around the temperature's
-    solution keeps it finite where few examples, or none, contradict certainty.
+    problem: the order of the probabilities, and with it every decision at 0.5, is unchanged. 'vector' has a scale and
+    a bias for each class or label, which changes decisions. Gaussian priors of variance 1, of the scales relative to
+    that of the temperature and of the biases, keep them finite where few examples, or none, contradict certainty.
 
     Without an error among the examples the best temperature would be 0: it stays 1 then. So does that of a label with a
     single class.
@@ -109,23 +109,22 @@ def _fit(logits: FloatArray, truth: NDArray[np.int64], weight: FloatArray, metho
     """The calibration of (N, K) logits, with a scale and a bias for each class."""
     classes = logits.shape[1]
     temperature = _scale(logits, truth, weight)
-    start = np.concatenate([np.full(classes, temperature), np.zeros(classes)])
+    start = np.repeat([1.0, 0.0], classes)
     if method == "temperature":
-        return Calibration(start[:classes], start[classes:])
+        return Calibration(temperature * start[:classes], start[classes:])
     from scipy import optimize, special
 
-    is_true, total = truth[:, None] == np.arange(classes), weight.sum()
+    is_true, total, scaled = truth[:, None] == np.arange(classes), weight.sum(), temperature * logits
 
     def loss(values: FloatArray) -> tuple[float, FloatArray]:
-        scaled = logits * values[:classes] + values[classes:]
-        logs, distance = special.log_softmax(scaled, axis=1), values - start
-        excess = weight[:, None] * (np.exp(logs) - is_true)
-        gradient = np.concatenate([(excess * logits).sum(axis=0), excess.sum(axis=0)]) + distance
+        logs = special.log_softmax(scaled * values[:classes] + values[classes:], axis=1)
+        distance, excess = values - start, weight[:, None] * (np.exp(logs) - is_true)
+        gradient = np.concatenate([(excess * scaled).sum(axis=0), excess.sum(axis=0)]) + distance
         return (distance @ distance / 2 - weight @ logs[is_true]) / total, gradient / total
 
     # It is convex: any descent ends in the one minimum.
-    found = optimize.minimize(loss, start, jac=True, method="L-BFGS-B", options={"ftol": 1e-15, "gtol": 1e-9}).x
-    return Calibration(found[:classes], found[classes:])
+    solution = optimize.minimize(loss, start, jac=True, method="L-BFGS-B", options={"ftol": 1e-13, "gtol": 1e-8}).x
+    return Calibration(temperature * solution[:classes], solution[classes:])
 
 
 def _scale(logits: FloatArray, truth: NDArray[np.int64], weight: FloatArray) -> float:

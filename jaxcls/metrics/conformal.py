@@ -57,14 +57,14 @@ def nonconformity(probabilities: ArrayLike, method: Method = "lac") -> FloatArra
     """
     if method not in get_args(Method):
         raise unknown_name("method of conformal sets", method, get_args(Method))
-    given = np.asarray(probabilities)
-    values = given.astype(np.float64)
+    array = np.asarray(probabilities)
+    values = array.astype(np.float64)
     if values.ndim == 1:
         values = np.stack([1 - values, values], axis=1)
     if method == "lac":
         scores: FloatArray = 1 - values
         return scores
-    digests = (hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in np.ascontiguousarray(given))
+    digests = (hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in np.ascontiguousarray(array))
     part = np.array([int.from_bytes(digest) / 2**64 for digest in digests])
     order = np.argsort(-values, axis=1, kind="stable")
     sorted_values = np.take_along_axis(values, order, axis=1)

@@ -182,16 +182,17 @@ def check_predictor(predictor: Mapping[str, Any], where: str) -> None:
 def check_calibration(calibration: Mapping[str, Any], predictor: Mapping[str, Any], where: str) -> None:
     """Raises InputError if a calibration does not fit the problem and the classes of its run."""
     problem, names = predictor["problem"], predictor["class_names"]
-    problems = problem if isinstance(problem, dict) else {"": problem}
+    problems, names = (value if isinstance(value, dict) else {"": value} for value in (problem, names))
     outputs, thresholds = calibration["outputs"], calibration["thresholds"]
     _require({"it is not of the outputs of the run": problems.keys() == outputs.keys()}, where)
-    schemas.check(thresholds, dict.fromkeys(problem, float) if isinstance(problem, dict) else _THRESHOLDS, where)
+    schema = {name: _THRESHOLDS if one == "multilabel" else float for name, one in problems.items()}
+    schemas.check(thresholds, schema.get("", schema), where)
     for name, one in outputs.items():
-        classes = len(names[name] if name else names) if names else None
-        lists = [one["scale"], one["bias"], *(one["sets"] or {}).values()]
-        lists += [] if name else [thresholds]
-        fits = all(classes in (None, len(part)) for part in lists if isinstance(part, list))
-        _require({"it does not fit the classes": fits and problems[name] != "detection"}, where)
+        lists = [part for part in (one["scale"], one["bias"], thresholds) if isinstance(part, list)]
+        fits = problems[name] != "detection" and not (lists and problems[name] == "binary")
+        sizes = {*map(len, [*lists, *(one["sets"] or {}).values()])}
+        known = names.get(name)
+        _require({"it does not fit the classes": fits and (not known or sizes <= {len(known)})}, where)
 
 
 def check_records(

@@ -60,8 +60,11 @@ def runs(tmp_path_factory):
     finished = {}
     for task, settings in settings_by_task.items():
         directory = root / f"run-{task}"
-        train_task(Settings(task=task, run_dir=directory, epochs=1, **settings), say=lambda line: None)
+        train_task(
+            Settings(task=task, run_dir=directory, epochs=1, calibrate="temperature", **settings), say=lambda line: None
+        )
         learned = predictor.load(directory, portable=True)
+        assert learned.experiment.calibration is not None
         finished[task] = directory, learned, learned.task.load(learned.settings).test.inputs
     return finished
 

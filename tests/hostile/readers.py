@@ -393,6 +393,15 @@ class Prediction:
                     "class_names": [*names],
                     "preprocessor": fitted.as_record(),
                 },
+                "calibration.json": {
+                    "method": "vector",
+                    "split": "validation",
+                    "examples": 4,
+                    "thresholds": 0.5,
+                    "outputs": {
+                        "": {"scale": [1.5, 1.0, 0.5], "bias": [0.0] * 3, "sets": {"lac": [[0.5]] * 3, "aps": [[]] * 3}}
+                    },
+                },
             }
             self.runs.append((run, json.loads(json.dumps(records))))
             (run / "results.json").write_text("{}")
@@ -406,18 +415,20 @@ class Prediction:
     def valid(self):
         for run, records in self.runs:
             self.write(run, records)
-            assert predictor.load(run).class_names == ("a", "b", "c")
+            learned = predictor.load(run)
+            assert learned.class_names == ("a", "b", "c")
+            assert learned.sets(0.9)(np.full((1, 3), 1 / 3)).all()
 
     def read(self, rng):
         run, records = rng.choice(self.runs)
-        name = rng.choice(["config.toml", "data.json", "predictor.json", "predictor.json"])
+        name = rng.choice(["config.toml", "data.json", "predictor.json", "predictor.json", "calibration.json"])
         changed = edited(rng, records[name])
         if name == "config.toml":
             # Only what TOML can represent; `Toml` above damages the text.
             items = changed.items() if isinstance(changed, dict) else ()
             changed = {key: value for key, value in items if _in_toml(key) and _in_toml(value)}
         self.write(run, {**records, name: changed})
-        predictor.load(run)
+        predictor.load(run).sets(0.9)
 
 
 def _in_toml(value):

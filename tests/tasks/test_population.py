@@ -3,6 +3,7 @@ alone."""
 
 import itertools
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -88,6 +89,20 @@ def test_ensemble_is_the_mean_of_its_models_and_a_run_like_any_other(finished, t
         ["--run-dir", str(finished), "--input", str(SAMPLE), "--output", str(tmp_path / "p.csv"), "--quiet"],
     ).run()
     assert len(read_csv(tmp_path / "p.csv")["id"]) == 178
+
+
+def test_the_ensemble_is_calibrated_by_out_of_fold_scores(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    plain, (result, printed) = results(finished), train(tmp_path / "run", *WINE, "--calibrate", "vector")
+    assert "calibration error" in printed
+    shown = result.report["calibration"]
+    assert (shown["split"], shown["examples"]) == ("out_of_fold", 142)
+    assert shown["before"]["log_loss"] == plain["metrics"]["log_loss"]
+    assert result.report["out_of_fold"] == plain["out_of_fold"]
+    inputs = {name: values for name, values in read_csv(SAMPLE).items() if name != "class"}
+    logits = np.log(predictor.load(finished).predict(inputs)) * shown["scale"] + shown["bias"]
+    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(predictor.load(tmp_path / "run").predict(inputs), expected, atol=1e-6)
 
 
 def test_model_of_a_seed_is_that_of_a_run_of_its_own(tmp_path):
