@@ -69,15 +69,15 @@ def measured(words: list[str], directory: Path) -> dict[str, Any]:
     """Trains a run, and calibrates it by each method."""
     words = [*words, "--run-dir", str(directory), "--quiet"]
     plain = train_task(parse(Train, words)).report["metrics"]
-    record: dict[str, Any] = {"plain": _kept(plain)}
+    record: dict[str, Any] = {"plain": _saved(plain)}
     for method in METHODS:
         report = train_task(parse(Train, [*words, "--calibrate", method])).report
-        record[method] = _kept(report["metrics"]) | {"sets": report["calibration"]["sets"]}
+        record[method] = _saved(report["metrics"]) | {"sets": report["calibration"]["sets"]}
         record |= {"examples": report["examples"], "fitted_on": report["calibration"]["examples"]}
     return record
 
 
-def _kept(metrics: dict[str, float]) -> dict[str, float]:
+def _saved(metrics: dict[str, float]) -> dict[str, float]:
     return {name: metrics[name] for name in ("accuracy", "ece", "log_loss")}
 
 
