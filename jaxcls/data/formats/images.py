@@ -398,6 +398,12 @@ def _key(names: Sequence[str], status: Sequence[os.stat_result], root: Path, opt
     return digest.hexdigest()[:24]
 
 
+@functools.cache
+def _decoders() -> ThreadPoolExecutor:
+    """The threads that decode, which all reads of a process share."""
+    return ThreadPoolExecutor(os.cpu_count(), "decode")
+
+
 class _Files:
     """Image files as a source of rows, which are decoded when they are first read, and from then on are in the cache.
 
@@ -439,14 +445,14 @@ class _Files:
             for number in new[start : start + _CHUNK]:
                 self._decode(int(rows[number]), images[number])
 
-        if new:
-            # Threads, since Pillow releases the GIL.
-            pool = ThreadPoolExecutor(os.cpu_count())
-            try:
-                for _ in pool.map(decode, range(0, len(new), _CHUNK)):
-                    pass
-            finally:
-                pool.shutdown(cancel_futures=True)
+        # Threads, since Pillow releases the GIL.
+        parts = [_decoders().submit(decode, start) for start in range(0, len(new), _CHUNK)]
+        try:
+            for part in parts:
+                part.result()
+        finally:
+            for part in parts:
+                part.cancel()
         return [images]
 
     def _is_cached(self, row: int, image: np.ndarray) -> bool:
