@@ -14,6 +14,7 @@ from jaxcls.data.formats import images
 from jaxcls.data.samples import image_folder as sample
 from jaxcls.tasks import build, predictor
 from jaxcls.tasks.train import train_task
+from jaxcls.training import memory
 from jaxcls.training.settings import Settings
 
 
@@ -305,3 +306,18 @@ def test_images_of_12_bits_in_16_keep_their_levels(tmp_path):
     read = learned.read(tmp_path / "data").inputs
     expected = np.rint(np.concatenate([deep[::2], deep[1::2]]) / 4095 * 255)
     np.testing.assert_allclose(read[..., 0], expected, atol=1)
+
+
+def test_images_that_are_decoded_in_training_give_the_same_bits(plain, tmp_path, monkeypatch):
+    options = {"task": "image_folder", "data": plain, "image_size": 8, "model": "mlp", "epochs": 1, "batch_size": 8}
+    lines, results = [], []
+    for name in ("before", "during"):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / name))
+        results.append(train_task(Settings(**options, run_dir=tmp_path / f"run-{name}"), say=lines.append))
+        monkeypatch.setattr(images, "SMALL", 0)
+        monkeypatch.setattr(memory, "SMALL", 0)
+        monkeypatch.setattr(images, "_SAMPLE", 1000)
+    assert results[0].report["params_sha256"] == results[1].report["params_sha256"]
+    assert results[0].report["metrics"] == results[1].report["metrics"]
+    assert sum("the others are decoded in training" in line for line in lines) == 1
+    assert sum("examples stay on the host" in line for line in lines) == 1
