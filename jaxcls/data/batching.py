@@ -4,7 +4,6 @@ Examples may be on the device, or in host memory and on disk, from where chunks 
 examples are cropped to a few sizes, the buckets, to save computing on padding.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeAlias
@@ -306,7 +305,7 @@ def sequence_buckets(widths: tuple[int, ...], padding: int = 0) -> Buckets:
 
     def cut(tokens: Any, size: Size) -> Any:
         if isinstance(tokens, data_rows.Rows):
-            return dataclasses.replace(tokens, row_shape=size, function=lambda read: read[:, : size[0]])
+            return tokens.mapped(lambda read: read[:, : size[0]], size, tokens.dtype)
         return tokens[:, : size[0]]
 
     return Buckets(tuple((width,) for width in widths), lengths, cut)
