@@ -161,7 +161,7 @@ def child(kind: str, data: Path, directory: Path) -> None:
     from jaxcls.training.settings import Settings
 
     # Also of fewer rows, nothing is held in memory.
-    tables.LARGE_BYTES = memory.SMALL = 0
+    tables.LARGE_BYTES = vars(memory)["SMALL"] = 0
 
     def tell(**values: Any) -> None:
         status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
