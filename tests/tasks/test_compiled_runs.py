@@ -89,10 +89,16 @@ def test_a_run_is_extended_by_the_same_call_and_equals_an_uninterrupted_one(tmp_
     assert continued.as_dict()["val_loss"] == history.as_dict()["val_loss"]
 
 
-def test_a_run_is_not_cut_short_by_another_call(tmp_path):
-    fit(compiled(), tmp_path / "run", epochs=2)
-    with pytest.raises(InputError, match="the run has 2 epochs already, more than epochs=1"):
-        fit(compiled(), tmp_path / "run", epochs=1)
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("runs") / "run"
+    fit(compiled(), directory)
+    return directory
+
+
+def test_a_run_is_not_cut_short_by_another_call(ended):
+    with pytest.raises(InputError, match="the run has 3 epochs already, more than epochs=1"):
+        fit(compiled(), ended, epochs=1)
 
 
 @pytest.mark.parametrize(
@@ -126,10 +132,9 @@ def test_a_run_is_not_cut_short_by_another_call(tmp_path):
     ],
     ids=["seed", "rate", "loss", "class weights", "inputs", "validation data", "patience", "trained state"],
 )  # fmt: skip
-def test_what_decides_the_result_is_part_of_the_identity_of_a_run(tmp_path, change, difference):
-    fit(compiled(), tmp_path / "run")
+def test_what_decides_the_result_is_part_of_the_identity_of_a_run(ended, change, difference):
     with pytest.raises(InputError, match=difference):
-        change(tmp_path / "run")
+        change(ended)
 
 
 def test_a_saved_experiment_and_its_run_load_and_predict_the_same(run, tmp_path):
