@@ -3,7 +3,7 @@
     python experiments/serving.py --run-dir RUN --input FOLDER_OR_FILE --clients 1 16 64
 
 Starts the server of a run of images, and posts the image files of a folder in turn from a second process, from as many
-connections at a time as there are clients, each of which posts again as soon as it has its answer. Beside it: the rate
+connections at a time as there are clients, each of which posts again as soon as it has its answer. Next to it: the rate
 of the program on full batches of 64 decoded images in one process, and that of decoding. At the end, SIGTERM arrives
 while all clients post; it counts the requests that were sent and not answered.
 """
