@@ -1,4 +1,4 @@
-"""Activation capture: the module calls of a model and their outputs, in order, and a summary made of them."""
+"""The module calls of a model: their outputs in order, a summary made of them, and changes to them."""
 
 import contextlib
 import dataclasses
@@ -52,27 +52,59 @@ def capture_activations() -> Iterator[list[ModuleCall]]:
     paths: dict[int, str] = {}
     returned = 0
 
-    def patched(original: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapper(self: nnx.Module, *args: Any, **kwargs: Any) -> Any:
-            nonlocal returned
-            is_outermost = not paths
-            if is_outermost:
-                paths.update({id(node): ".".join(map(str, path)) for path, node in nnx.iter_graph(self)})
-            call = ModuleCall(paths.get(id(self)) or ".", self)
-            calls.append(call)
-            call.outputs = original(self, *args, **kwargs)
-            call.order, returned = returned, returned + 1
-            if is_outermost:
-                paths.clear()
-            return call.outputs
+    def wrapper(original: Callable[..., Any], self: nnx.Module, *args: Any, **kwargs: Any) -> Any:
+        nonlocal returned
+        is_outermost = not paths
+        if is_outermost:
+            paths.update({id(node): ".".join(map(str, path)) for path, node in nnx.iter_graph(self)})
+        call = ModuleCall(paths.get(id(self)) or ".", self)
+        calls.append(call)
+        call.outputs = original(self, *args, **kwargs)
+        call.order, returned = returned, returned + 1
+        if is_outermost:
+            paths.clear()
+        return call.outputs
 
-        return wrapper
+    with _patched_calls(wrapper):
+        yield calls
+
+
+@contextlib.contextmanager
+def changed_outputs(change: Callable[[int, nnx.Module, tuple[Any, ...], PyTree], PyTree]) -> Iterator[None]:
+    """Replaces the outputs of every call of a Flax module inside the context.
+
+    Args:
+      change: takes the order of the call, as in :class:`ModuleCall`, the module, its arguments and its outputs, and
+        returns the outputs that the caller gets.
+
+    >>> import numpy as np
+    >>> with changed_outputs(lambda order, module, arguments, outputs: 2 * outputs):
+    ...     doubled = nnx.Linear(2, 3, rngs=nnx.Rngs(0))(np.ones((1, 2)))
+    >>> bool((doubled == 2 * nnx.Linear(2, 3, rngs=nnx.Rngs(0))(np.ones((1, 2)))).all())
+    True
+    """
+    returned = 0
+
+    def wrapper(original: Callable[..., Any], self: nnx.Module, *args: Any, **kwargs: Any) -> Any:
+        nonlocal returned
+        outputs = original(self, *args, **kwargs)
+        order, returned = returned, returned + 1
+        return change(order, self, args, outputs)
+
+    with _patched_calls(wrapper):
+        yield
+
+
+@contextlib.contextmanager
+def _patched_calls(wrapper: Callable[..., Any]) -> Iterator[None]:
+    def patched(original: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda self, *args, **kwargs: wrapper(original, self, *args, **kwargs)
 
     originals = {cls: cls.__dict__["__call__"] for cls in _subclasses(nnx.Module) if "__call__" in cls.__dict__}
     try:
         for cls, original in originals.items():
             cls.__call__ = patched(original)
-        yield calls
+        yield
     finally:
         for cls, original in originals.items():
             cls.__call__ = original

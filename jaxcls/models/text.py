@@ -58,16 +58,41 @@ class NGramClassifier(nnx.Module):
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
         chex.assert_rank(tokens, 2)
-        rows, present = distinct(*ngram_rows(tokens, self.orders, self.vocabulary_size, self.buckets))
+        rows, present = distinct(*self._ngrams(tokens))
         if not self.use_running_average:
             self.texts[...] += len(tokens)
             self.texts_with[...] = self.texts_with[...].at[rows].add(present)
-        texts_with = self.texts_with[...][rows]
-        rarity = 1 + jnp.log(self.texts[...] / jnp.maximum(texts_with, 1))
-        weight = jnp.where(present & (texts_with > 0), rarity, 0)
+        weight = self._weight(rows, present)
         norm = jnp.sqrt(jnp.maximum(jnp.square(weight).sum(axis=1, keepdims=True), 1))
         votes = self.votes(rows).astype(jnp.float32) * self.dropout(weight / norm)[..., None]
         return votes.sum(axis=1) + _BIAS * self.bias[...][None]
+
+    def contributions(self, tokens: jax.Array) -> jax.Array:
+        """Returns the part that each token has in the logits, float32 (N, width, num_classes); the bias is no part.
+
+        Each token of an n-gram has an equal share of its vote, and each occurrence of an n-gram in the text too.
+        """
+        rows, present = self._ngrams(tokens)
+        same = (rows[:, :, None] == rows[:, None, :]) & present[:, None, :]
+        occurrences = jnp.maximum(same.sum(axis=2), 1)
+        weight = self._weight(rows, present)
+        norm = jnp.sqrt(jnp.maximum((jnp.square(weight) / occurrences).sum(axis=1, keepdims=True), 1))
+        votes = self.votes(rows).astype(jnp.float32) * (weight / norm / occurrences)[..., None]
+        width = tokens.shape[1]
+        shares = jnp.zeros((len(tokens), width, votes.shape[-1]))
+        for order in range(self.orders):
+            of_order = votes[:, order * width : (order + 1) * width] / (order + 1)
+            for offset in range(min(order + 1, width)):
+                shares = shares.at[:, offset:].add(of_order[:, : width - offset])
+        return shares
+
+    def _ngrams(self, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return ngram_rows(tokens, self.orders, self.vocabulary_size, self.buckets)
+
+    def _weight(self, rows: jax.Array, present: jax.Array) -> jax.Array:
+        texts_with = self.texts_with[...][rows]
+        rarity = 1 + jnp.log(self.texts[...] / jnp.maximum(texts_with, 1))
+        return jnp.where(present & (texts_with > 0), rarity, 0)
 
 
 class TextCNN(nnx.Module):

@@ -50,7 +50,7 @@ def summarize(
         "confusion": _confusion(scores, test.labels, thresholds, options),
         "curves": _curves(report, scores, test, problem, class_names),
         "reliability": {name: _plain(values) for name, values in bins._asdict().items()},
-        "mistakes": [mistake | {"example": _example(test.inputs, mistake["row"])} for mistake in worst],
+        "mistakes": [mistake | {"example": example(test.inputs, mistake["row"])} for mistake in worst],
         "balance": {name: _balance(split.labels, problem, len(class_names)) for name, split in splits.items()},
     }
 
@@ -188,7 +188,7 @@ def _balance(labels: np.ndarray, problem: ProblemName, classes: int) -> dict[str
     return {"examples": len(labels), "counts": np.bincount(labels, minlength=classes).tolist()}
 
 
-def _example(inputs: Any, row: int) -> dict[str, Any] | None:
+def example(inputs: Any, row: int) -> dict[str, Any] | None:
     """Returns an example as the report shows it: an image, a text, or the first columns of a row.
 
     None for other types of inputs, such as arrays of features.

@@ -103,6 +103,11 @@ class Predictor(NamedTuple):
             )
         return calibration.prediction_sets(self.experiment.calibration, coverage, method, by_class)
 
+    def outputs(self, arrays: PyTree) -> PyTree:
+        """Returns the outputs of the model, such as logits, for arrays that the preprocessor returned."""
+        with native.portable() if self.portable else contextlib.nullcontext():
+            return self.experiment.outputs(self.weights, arrays)
+
     @property
     def problem(self) -> Any:
         """The name of the problem, or a dict of names by output."""

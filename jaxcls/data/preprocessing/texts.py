@@ -89,6 +89,37 @@ class TextPreprocessor:
         tokens[np.arange(width) < lengths[:, None]] = ids
         return tokens
 
+    def words_of(self, tokens: np.ndarray, values: np.ndarray) -> list[tuple[str, float]]:
+        """Returns the words of the tokens of a text, and the sum of the values of the tokens of each.
+
+        Special tokens are left out.
+
+        Args:
+          tokens: int (width,).
+          values: float (width,).
+
+        >>> fitted = fit(np.array(["a good film", "a good"], object), vocabulary_size=265, max_length=16)
+        >>> tokens = fitted.transform(np.array(["good film"], object))[0]
+        >>> fitted.words_of(tokens, np.ones(16))
+        [('good', 1.0), ('film', 5.0)]
+        """
+        from tokenizers import decoders
+
+        tokenizer = _load(self.tokenizer)[0]
+        pieces = [tokenizer.id_to_token(token) for token in tokens.tolist()]
+        special = {token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special}
+        is_bytes = any(piece.startswith("\u0120") for piece in pieces)
+        words: list[tuple[list[str], float]] = []
+        for piece, value in zip(pieces, values.tolist(), strict=True):
+            if piece in special:
+                continue
+            if words and (not piece.startswith("\u0120") if is_bytes else piece.startswith("##")):
+                words[-1] = [*words[-1][0], piece], words[-1][1] + value
+            else:
+                words.append(([piece], value))
+        decode = (decoders.ByteLevel() if is_bytes else decoders.WordPiece(cleanup=False)).decode
+        return [(decode(parts).strip(), value) for parts, value in words]
+
     def shapes(self, count: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((count, self.widths[-1]), np.int32)
 

@@ -1,0 +1,220 @@
+"""Why a finished run predicts what it does: the contributions of pixels, words or columns to its predictions."""
+
+import base64
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcls._utils import files
+from jaxcls._utils.errors import InputError
+from jaxcls.data.preprocessing.images import ImagePreprocessor
+from jaxcls.data.preprocessing.tables import TablePreprocessor
+from jaxcls.data.preprocessing.texts import TextPreprocessor
+from jaxcls.reports.summary import example
+from jaxcls.tasks.predictor import Predictor
+from jaxcls.training import attribution
+
+PyTree = Any
+Method = Literal["auto", "integrated_gradients", "grad_cam"]
+FILE = "explanations.json"
+# Rows that replace the columns of an example, and rows that the importance of columns is measured on.
+_BACKGROUND, _MOST_ROWS = 64, 2000
+_REPEATS = 5
+
+
+def explain(
+    learned: Predictor, inputs: PyTree, *, background: PyTree = None, method: Method = "auto"
+) -> list[dict[str, Any]]:
+    """Explains the prediction of each example: what speaks for the predicted class, and what against it.
+
+    Contributions are in logits (log-odds). For images and texts, they are integrated gradients or, for n-grams, exact;
+    for tables, Shapley values against the background.
+
+    Args:
+      learned: a run of a single output that classifies images, texts or rows.
+      inputs: raw, as the preprocessor takes them.
+      background: of a table: other rows, such as training rows.
+      method: of images; auto is integrated gradients.
+
+    Returns:
+      For each example 'predicted', its 'confidence', the 'example' as a report shows it, and 'why': a heat map, words
+      or columns, each with its contribution. Plain JSON values.
+
+    Raises:
+      InputError: the run has several outputs, detects, or was not of a task; or the method does not fit.
+    """
+    experiment = learned.experiment
+    if isinstance(learned.problem, Mapping) or learned.problem == "detection":
+        raise InputError("only runs of a single output that classify can be explained.")
+    preprocessor = experiment.preprocessor
+    scores = learned.predict(inputs)
+    columns = np.stack([1 - scores, scores], axis=1) if scores.ndim == 1 else scores
+    targets = columns.argmax(axis=1)
+    match preprocessor:
+        case ImagePreprocessor():
+            whys = _heat(learned, experiment.transform(inputs), targets, method)
+        case TextPreprocessor():
+            whys = _words(learned, preprocessor, inputs, targets)
+        case TablePreprocessor():
+            whys = _columns(learned, preprocessor, inputs, targets, background)
+        case _:
+            raise InputError("an ensemble of different preprocessors, or a run without one, cannot be explained.")
+    return [
+        {
+            "predicted": learned.class_names[target],
+            "confidence": float(columns[row, target]),
+            "example": example(inputs, row),
+            "why": why,
+        }
+        for row, (target, why) in enumerate(zip(targets.tolist(), whys, strict=True))
+    ]
+
+
+def _logits(learned: Predictor) -> Callable[[PyTree], jax.Array]:
+    """The function from what the model takes to a logit of each class, (N, K); of a binary problem, of both classes."""
+    weights = learned.weights
+
+    def logits(inputs: PyTree) -> jax.Array:
+        outputs, _ = learned.experiment.model.apply(weights["params"], weights["model_state"], inputs)
+        # The log-odds of the negative class are those of the positive one with the other sign.
+        return jnp.stack([-outputs, outputs], axis=1) if outputs.ndim == 1 else outputs
+
+    return logits
+
+
+def _heat(learned: Predictor, pixels: np.ndarray, targets: np.ndarray, method: Method) -> list[dict[str, Any]]:
+    logits = _logits(learned)
+
+    def target(inputs: jax.Array) -> jax.Array:
+        return logits(inputs)[jnp.arange(len(targets)), targets]
+
+    inputs = learned.experiment.preprocess(jnp.asarray(pixels))
+    if method == "grad_cam":
+        heats = attribution.grad_cam(target, inputs)
+    else:
+        # The mean pixel is zero; each channel of a pixel contributes.
+        heats = attribution.integrated_gradients(target, inputs, jnp.zeros_like(inputs)).sum(axis=3)
+    return [
+        {"type": "heat", "png": _png(image, heat), "sum": float(heat.sum())}
+        for image, heat in zip(pixels, heats, strict=True)
+    ]
+
+
+def _png(image: np.ndarray, heat: np.ndarray) -> str:
+    """The image in gray, with what speaks for the class in orange and what speaks against it in blue."""
+    from PIL import Image
+
+    size = max(1, 224 // image.shape[0])
+    gray = np.asarray(image, np.float64).mean(axis=2, keepdims=True) * 0.6 + 60
+    limit = max(np.quantile(np.abs(heat), 0.99), np.finfo(np.float32).tiny)
+    large = Image.fromarray((heat / limit).clip(-1, 1).astype(np.float32)).resize(
+        (image.shape[1], image.shape[0]), Image.Resampling.BILINEAR
+    )
+    strength = np.asarray(large)[..., None]
+    color = np.where(strength > 0, [255.0, 140.0, 0.0], [60.0, 140.0, 255.0])
+    share = 0.8 * np.abs(strength)
+    mixed = Image.fromarray((gray * (1 - share) + color * share).astype(np.uint8))
+    mixed = mixed.resize((image.shape[1] * size, image.shape[0] * size), Image.Resampling.NEAREST)
+    with io.BytesIO() as file:
+        mixed.quantize(64).save(file, "PNG", optimize=True)
+        return base64.b64encode(file.getvalue()).decode("ascii")
+
+
+def _words(
+    learned: Predictor, preprocessor: TextPreprocessor, inputs: np.ndarray, targets: np.ndarray
+) -> list[dict[str, Any]]:
+    tokens = preprocessor.transform(inputs)
+    padding = preprocessor.padding or 0
+    contributions = attribution.of_tokens(_logits(learned), jnp.asarray(tokens), targets, padding)
+    return [
+        {"type": "words", "words": [[word, float(value)] for word, value in preprocessor.words_of(row, values)]}
+        for row, values in zip(tokens, contributions, strict=True)
+    ]
+
+
+def _columns(
+    learned: Predictor, preprocessor: TablePreprocessor, inputs: Mapping[str, np.ndarray], targets: np.ndarray,
+    background: Mapping[str, np.ndarray] | None,
+) -> list[dict[str, Any]]:  # fmt: skip
+    if background is None:
+        raise InputError("columns are explained against other rows; give some as the background.")
+    names = [*preprocessor.columns]
+    others = _sample(background, _BACKGROUND, names)
+    logits = _table_logits(learned)
+    whys = []
+    for row, target in enumerate(targets.tolist()):
+        one = {name: np.asarray(inputs[name])[row] for name in names}
+
+        def outputs(mask: np.ndarray, rows: np.ndarray, one: Any = one, target: int = target) -> np.ndarray:
+            mixed = {name: np.where(mask[:, index], one[name], others[name][rows]) for index, name in enumerate(names)}
+            return logits(mixed)[:, target : target + 1]
+
+        result = attribution.shapley(outputs, len(names), len(next(iter(others.values()))))
+        order = np.argsort(-np.abs(result.values[:, 0]), kind="stable")
+        whys.append({
+            "type": "columns",
+            "columns": [[names[index], _cell(one[names[index]]), float(result.values[index, 0])] for index in order],
+            "base": float(result.base[0]),
+        })  # fmt: skip
+    return whys
+
+
+def _table_logits(learned: Predictor) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
+    def logits(table: Mapping[str, np.ndarray]) -> np.ndarray:
+        outputs = np.asarray(learned.outputs(learned.experiment.transform(table)))
+        return np.stack([-outputs, outputs], axis=1) if outputs.ndim == 1 else outputs
+
+    return logits
+
+
+def _sample(table: Mapping[str, np.ndarray], most: int, names: Sequence[str]) -> dict[str, np.ndarray]:
+    count = len(next(iter(table.values())))
+    rows = np.sort(np.random.default_rng(0).permutation(count)[:most])
+    return {name: np.asarray(table[name])[rows] for name in names}
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)[:40]
+
+
+def importance(learned: Predictor, inputs: Mapping[str, np.ndarray], labels: np.ndarray) -> list[dict[str, Any]]:
+    """Returns by how much the log loss of a table grows when the values of a column are shuffled among the rows.
+
+    Permutation importance (Breiman 2001, "Random Forests"), the mean of five shuffles; of at most 2,000 rows.
+
+    Returns:
+      For each 'column' the 'increase' and its standard error over the shuffles, 'error'; the largest first.
+    """
+    preprocessor = learned.experiment.preprocessor
+    assert isinstance(preprocessor, TablePreprocessor)
+    names = [*preprocessor.columns]
+    rng = np.random.default_rng(0)
+    rows = np.sort(rng.permutation(len(labels))[:_MOST_ROWS])
+    table, labels = {name: np.asarray(inputs[name])[rows] for name in names}, labels[rows]
+
+    def loss(table: Mapping[str, np.ndarray]) -> float:
+        scores = np.asarray(learned.predict(table), np.float64).clip(1e-15, 1 - 1e-15)
+        if learned.problem == "multiclass":
+            return float(-np.log(scores[np.arange(len(labels)), labels]).mean())
+        return float(-np.nanmean(np.where(labels == 1, np.log(scores), np.log1p(-scores))))
+
+    base = loss(table)
+    found = []
+    for name in names:
+        increases = [loss({**table, name: rng.permutation(table[name])}) - base for _ in range(_REPEATS)]
+        error = float(np.std(increases, ddof=1) / np.sqrt(_REPEATS))
+        found.append({"column": name, "increase": float(np.mean(increases)), "error": error})
+    return sorted(found, key=lambda one: -one["increase"])
+
+
+def write(directory: Path, record: Mapping[str, Any]) -> Path:
+    """Writes explanations into the directory of a finished run, where its report finds them."""
+    path = directory / FILE
+    files.write_atomically(path, json.dumps(record) + "\n")
+    return path
