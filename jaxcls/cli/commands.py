@@ -5,7 +5,11 @@ What imports JAX is imported by `run`, because --help needs none of it.
 
 import contextlib
 import dataclasses
+<<<<<<< HEAD
 import math
+=======
+import json
+>>>>>>> 2c7dbab (jaxcls explain: what speaks for a prediction and what against it, in the report)
 import pkgutil
 import sys
 import webbrowser
@@ -190,6 +194,78 @@ class Predict(OutputSettings):
         if self.json:
             record = {"run_dir": str(self.run_dir), "output": str(self.output), "examples": len(examples.ids)}
             console.say_json(record | {"synthetic": learned.data["synthetic"]})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Explain(OutputSettings):
+    """Explain predictions: what speaks for the predicted class, and what against it.
+
+    Pixels of an image (integrated gradients or Grad-CAM), words of a text
+    (integrated gradients), or columns of a row (Shapley values), and how much each
+    column of a table matters. The report of the run shows them.
+
+    Examples:
+        jaxcls explain --run-dir runs/sentiment-1a2b3c4d
+        jaxcls explain --run-dir runs/csv-1a2b3c4d --rows 0 17 --split validation
+        jaxcls explain --run-dir runs/fashion_mnist-1a2b3c4d --input shoe.png --output why.json
+    """
+
+    run_dir: Path
+    """folder of the run"""
+    split: Literal["test", "validation", "train"] = "test"
+    """the split of --rows"""
+    rows: tuple[int, ...] | None = None
+    """examples of the split, numbered from 0 (default: the most confident mistakes of the test)"""
+    input: Path | None = None
+    """other examples to explain instead, as for jaxcls predict"""
+    method: Literal["auto", "integrated_gradients", "grad_cam"] = "auto"
+    """of images; auto: integrated_gradients"""
+    output: Path | None = None
+    """JSON file to write as well"""
+    overwrite: bool = False
+    """replace the output if it exists"""
+
+    def run(self) -> None:
+        if self.input is not None and self.rows is not None:
+            raise InputError("give either --input or --rows.")
+        if self.output is not None:
+            console.check_output(self.output, overwrite=self.overwrite)
+        from jaxcls.reports import html_report, run_directory
+        from jaxcls.tasks import explanation, predictor
+
+        say = console.sayer(quiet=self.quiet, json=self.json)
+        learned = predictor.load(self.run_dir)
+        if self.input is not None:
+            record = explanation.explain_file(learned, self.input, self.method, say)
+        else:
+            rows, mistakes = self.rows, self.rows is None
+            if rows is None:
+                summary = run_directory.read_records(self.run_dir).summary
+                rows = tuple(mistake["row"] for mistake in summary.get("mistakes", ()))
+                if not rows or self.split != "test":
+                    raise InputError("give --rows: only a test in which mistakes were made has examples of its own.")
+            rows = tuple(dict.fromkeys(rows))
+            record = explanation.explain_split(
+                learned, self.split, rows, mistakes=mistakes, method=self.method, say=say
+            )
+            run_directory.write_explanations(self.run_dir, record)
+            report = self.run_dir / "report.html"
+            files.write_atomically(report, html_report.render(run_directory.read_records(self.run_dir)))
+        for one in record["examples"]:
+            name = one.get("id", one.get("row"))
+            say(f"{name}: " + "\n".join(explanation.lines(one)))
+        if record.get("importance"):
+            rows_of_table = [
+                (one["column"], f"{one['increase']:.4f}", f"{one['error']:.4f}") for one in record["importance"]
+            ]
+            say(f"\n{text_table([('column', 'increase of the log loss', 'error'), *rows_of_table], left=1)}\n")
+        if self.input is None:
+            say(f"saved in {self.run_dir}; report: {report}#explanations")
+        if self.output is not None:
+            files.write_atomically(self.output, json.dumps(record, indent=1) + "\n")
+            say(f"saved as {self.output}")
+        if self.json:
+            console.say_json({"run_dir": str(self.run_dir)} | record)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -543,6 +619,7 @@ COMMANDS = {
     "train": Train,
     "evaluate": Evaluate,
     "predict": Predict,
+    "explain": Explain,
     "serve": Serve,
     "report": Report,
     "export": Export,

@@ -131,6 +131,27 @@ _CLASSIFICATION_SUMMARY = _COMMON_SUMMARY | {
     ],
 }
 
+# What `jaxcls explain` writes.
+EXPLANATIONS: Schema = {
+    "split": str,
+    "mistakes": bool,
+    "examples": [
+        {
+            "row": int,
+            "truth": (str, None),
+            "predicted": str,
+            "confidence": float,
+            "example": _EXAMPLE,
+            "why": (
+                {"type": frozenset({"heat"}), "png": str, "sum": float},
+                {"type": frozenset({"words"}), "words": [[str, float]]},
+                {"type": frozenset({"columns"}), "columns": [[str, str, float]], "base": float},
+            ),
+        }
+    ],
+    "importance": [{"column": str, "increase": float, "error": float}],
+}
+
 _BOX = [float, float, float, float]
 _PICTURE = {"png": str, "height": int, "width": int}
 _DETECTION_MISTAKE = {"row": int, "class": str, "reason": str, "example": _PICTURE | {"box": _BOX}}

@@ -263,6 +263,7 @@ class Records(NamedTuple):
       path: the run's directory.
       config, environment, data, predictor, results, summary: the files with these names.
       history: the lines of metrics.jsonl.
+      explanations: that `jaxcls explain` wrote, or None.
     """
 
     path: Path
@@ -273,6 +274,7 @@ class Records(NamedTuple):
     history: list[dict[str, Any]]
     results: dict[str, Any]
     summary: dict[str, Any]
+    explanations: dict[str, Any] | None = None
 
 
 def read_records(path: Path) -> Records:
@@ -297,7 +299,9 @@ def read_records(path: Path) -> Records:
         for number, line in enumerate(lines, 1)
     ]
     environment = _read(path / "environment.json", records.ENVIRONMENT)
-    return Records(path, run.config, environment, run.data, run.predictor, history, results, summary)
+    file = path / "explanations.json"
+    explanations = _read(file, records.EXPLANATIONS) if file.exists() else None
+    return Records(path, run.config, environment, run.data, run.predictor, history, results, summary, explanations)
 
 
 def write_evaluation(path: Path, split: str, results: Mapping[str, Any]) -> Path:
@@ -305,6 +309,11 @@ def write_evaluation(path: Path, split: str, results: Mapping[str, Any]) -> Path
     file = path / f"evaluation-{split}.json"
     files.write_atomically(file, _json(results))
     return file
+
+
+def write_explanations(path: Path, explanations: Mapping[str, Any]) -> None:
+    """Writes explanations into the directory of a finished run, where its report finds them."""
+    files.write_atomically(path / "explanations.json", json.dumps(explanations) + "\n")
 
 
 def checksums(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -11,18 +10,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcls._utils import files
 from jaxcls._utils.errors import InputError
 from jaxcls.data.preprocessing.images import ImagePreprocessor
 from jaxcls.data.preprocessing.tables import TablePreprocessor
 from jaxcls.data.preprocessing.texts import TextPreprocessor
 from jaxcls.reports.summary import example
+from jaxcls.tasks import build
 from jaxcls.tasks.predictor import Predictor
 from jaxcls.training import attribution
 
 PyTree = Any
 Method = Literal["auto", "integrated_gradients", "grad_cam"]
-FILE = "explanations.json"
 # Rows that replace the columns of an example, and rows that the importance of columns is measured on.
 _BACKGROUND, _MOST_ROWS = 64, 2000
 _REPEATS = 5
@@ -213,8 +211,61 @@ def importance(learned: Predictor, inputs: Mapping[str, np.ndarray], labels: np.
     return sorted(found, key=lambda one: -one["increase"])
 
 
-def write(directory: Path, record: Mapping[str, Any]) -> Path:
-    """Writes explanations into the directory of a finished run, where its report finds them."""
-    path = directory / FILE
-    files.write_atomically(path, json.dumps(record) + "\n")
-    return path
+def explain_split(
+    learned: Predictor, split: str, rows: Sequence[int], *, mistakes: bool, method: Method, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Explains examples of a split of the run's data, which is read again; of a table, also how much columns matter.
+
+    Args:
+      rows: of the split, from 0.
+      mistakes: whether these are the most confident mistakes of the test.
+
+    Returns:
+      A record for :func:`jaxcls.reports.run_directory.write_explanations`.
+
+    Raises:
+      InputError: the data is not there, or has no such rows.
+    """
+    task, settings = build.resolve(learned.task_settings)
+    _, splits = build.load(task, settings, say=say)
+    examples = getattr(splits, split)
+    if wrong := [row for row in rows if not 0 <= row < examples.num_examples]:
+        raise InputError(
+            f"there is no row {wrong[0]}; the {split} examples are numbered 0 to {examples.num_examples - 1}."
+        )
+    chosen = examples.take(np.asarray(rows, np.int64))
+    is_table = isinstance(learned.experiment.preprocessor, TablePreprocessor)
+    background = splits.train.inputs if is_table else None
+    explained = explain(learned, chosen.inputs, background=background, method=method)
+    names = learned.class_names
+    truths = [names[int(label)] if np.ndim(label) == 0 else None for label in chosen.labels]
+    return {
+        "split": split,
+        "mistakes": mistakes,
+        "examples": [
+            {"row": int(row), "truth": truth, **one} for row, truth, one in zip(rows, truths, explained, strict=True)
+        ],
+        "importance": importance(learned, examples.inputs, examples.labels) if is_table else [],
+    }
+
+
+def explain_file(learned: Predictor, path: Path, method: Method, say: Callable[[str], None]) -> dict[str, Any]:
+    """Explains the examples of a file, as `jaxcls predict` reads it: 'examples', each with its 'id'."""
+    examples = learned.read(path)
+    background = None
+    if isinstance(learned.experiment.preprocessor, TablePreprocessor):
+        task, settings = build.resolve(learned.task_settings)
+        background = build.load(task, settings, say=say)[1].train.inputs
+    explained = explain(learned, examples.inputs, background=background, method=method)
+    return {"examples": [{"id": str(name), **one} for name, one in zip(examples.ids, explained, strict=True)]}
+
+
+def lines(explanation: Mapping[str, Any], most: int = 8) -> list[str]:
+    """Describes an explanation, for a terminal: the words or columns that contribute most."""
+    why = explanation["why"]
+    head = f"{explanation['predicted']}, confidence {explanation['confidence']:.3f}"
+    if why["type"] == "heat":
+        return [head]
+    pairs = [(row[0], row[-1]) for row in why[why["type"]]]
+    pairs.sort(key=lambda pair: -abs(pair[1]))
+    return [head, "  " + ", ".join(f"{name} {value:+.2f}" for name, value in pairs[:most])]

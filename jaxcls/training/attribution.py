@@ -121,7 +121,8 @@ def of_tokens(
     embeddings, from embeddings of zero.
 
     Args:
-      function: applies Flax modules to a batch of tokens; returns logits, (N, K).
+      function: applies Flax modules to a batch of tokens; returns logits, (N, K); of a binary problem, (N, 2), those of
+        the negative and the positive class, which are opposite.
       tokens: int32 (N, width).
       targets: the logit of each text, int (N,).
       padding: the token of padding, which contributes nothing.
@@ -135,7 +136,9 @@ def of_tokens(
 
         def change(order: int, module: nnx.Module, arguments: tuple[Any, ...], outputs: PyTree) -> PyTree:
             if isinstance(module, NGramClassifier):
-                shares.append(module.contributions(*arguments)[jnp.arange(len(tokens)), :, targets])
+                each = module.contributions(*arguments)
+                each = jnp.concatenate([-each, each], axis=2) if each.shape[2] == 1 else each
+                shares.append(each[jnp.arange(len(tokens)), :, targets])
             return outputs
 
         with changed_outputs(change):

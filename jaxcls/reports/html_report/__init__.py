@@ -51,6 +51,7 @@ def render(run: Records) -> str:
             | {"prefix": f"output{number}-" if name else "", "heading": f"{name}: " if name else ""}
             for number, (name, (results, summary)) in enumerate(by_output(run.results, run.summary).items(), 1)
         ],
+        explanations=_explanations(run),
         settings={**run.config, **run.summary["recipe"]},
         environment=_environment(run.environment),
     )
@@ -278,6 +279,17 @@ def plain(value: Any) -> str:
 def _task(run: Records) -> str:
     """Returns the name of the task; 'compile' for a run of jaxcls.compile."""
     return str(run.config.get("task", "compile"))
+
+
+def _explanations(run: Records) -> dict[str, Any] | None:
+    """Returns the record of explanations, with the greatest contribution of a word in each text."""
+    if run.explanations is None:
+        return None
+    examples = [
+        one | {"most": max([1e-9, *(abs(value) for _, value in one["why"].get("words", ()))])}
+        for one in run.explanations["examples"]
+    ]
+    return run.explanations | {"examples": examples}
 
 
 def _overview(run: Records) -> dict[str, Any]:
