@@ -5,11 +5,8 @@ What imports JAX is imported by `run`, because --help needs none of it.
 
 import contextlib
 import dataclasses
-<<<<<<< HEAD
-import math
-=======
 import json
->>>>>>> 2c7dbab (jaxcls explain: what speaks for a prediction and what against it, in the report)
+import math
 import pkgutil
 import sys
 import webbrowser
