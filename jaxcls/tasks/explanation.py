@@ -203,12 +203,12 @@ def importance(learned: Predictor, inputs: Mapping[str, np.ndarray], labels: np.
         return float(-np.nanmean(np.where(labels == 1, np.log(scores), np.log1p(-scores))))
 
     base = loss(table)
-    found = []
+    increased = []
     for name in names:
         increases = [loss({**table, name: rng.permutation(table[name])}) - base for _ in range(_REPEATS)]
         error = float(np.std(increases, ddof=1) / np.sqrt(_REPEATS))
-        found.append({"column": name, "increase": float(np.mean(increases)), "error": error})
-    return sorted(found, key=lambda one: -one["increase"])
+        increased.append({"column": name, "increase": float(np.mean(increases)), "error": error})
+    return sorted(increased, key=lambda one: -one["increase"])
 
 
 def explain_split(
@@ -237,7 +237,7 @@ def explain_split(
     is_table = isinstance(learned.experiment.preprocessor, TablePreprocessor)
     background = splits.train.inputs if is_table else None
     explained = explain(learned, chosen.inputs, background=background, method=method)
-    names = learned.class_names
+    names: Any = learned.class_names
     truths = [names[int(label)] if np.ndim(label) == 0 else None for label in chosen.labels]
     return {
         "split": split,

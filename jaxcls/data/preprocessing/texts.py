@@ -106,7 +106,7 @@ class TextPreprocessor:
         from tokenizers import decoders
 
         tokenizer = _load(self.tokenizer)[0]
-        pieces = [tokenizer.id_to_token(token) for token in tokens.tolist()]
+        pieces: list[str] = [tokenizer.id_to_token(token) or "" for token in tokens.tolist()]
         special = {token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special}
         is_bytes = any(piece.startswith("\u0120") for piece in pieces)
         words: list[tuple[list[str], float]] = []
