@@ -13,8 +13,8 @@ colors, without augmentation.
 - the first epoch decodes, the later ones read the cache. As other load changes what a second is worth, images per
   second of a core are given too; these include compiling and validation.
 - the peak of memory (VmHWM) is compared with that of the same program on the first 200 files.
-- a run is killed by SIGKILL in its first epoch, and continued; its parameters must be those of an undisturbed one.
 - 1 GB of pixels is trained on under a limit of the data segment (RLIMIT_DATA), which bounds what is allocated.
+- the same run is killed by SIGKILL and continued; its parameters must be those of the undisturbed one.
 
 Expected: a difference of memory below 1 GB, a first step within 15 s, and over the epochs more images a second than
 decoding alone.
@@ -41,8 +41,8 @@ import numpy as np
 import processes
 
 TABLE = Path(__file__).with_suffix(".md")
-FILES, SIDE, DISTINCT, FEW = 50_000, 224, 500, 200
-EPOCHS = 3
+FILES, SIDE, DISTINCT, FEW, GIGABYTE = 50_000, 224, 500, 200, 7_000
+EPOCHS = 2
 
 
 def main() -> None:
@@ -50,21 +50,23 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="for files, caches and runs; created")
     parser.add_argument("--files", type=int, default=FILES)
     parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument("--checkpoint-seconds", type=float, default=20.0)
     parser.add_argument("--limit", type=int, default=700, help="RLIMIT_DATA in MB")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        child(Path(options.child[0]), Path(options.child[1]), options.epochs)
+        child(Path(options.child[0]), Path(options.child[1]), options.epochs, options.checkpoint_seconds)
         return
 
-    data = {count: write(options.folder, count) for count in (options.files, FEW, 7_000)}
+    data = {count: write(options.folder, count) for count in (options.files, FEW, GIGABYTE)}
     alone = decoding_alone(data[options.files])
     print(f"decoding alone: {alone[0]:,.0f} images/s, {alone[1]:,.0f} per second of a core")
     few = run(options, data[FEW], "few")
     many = run(options, data[options.files], "many")
-    killed = run(options, data[options.files], "killed", kill_after=min(10.0, 0.3 * options.files / alone[0]))
-    continued = run(options, data[options.files], "killed", keep=True)
-    limited = run(options, data[7_000], "limited", limit=options.limit << 20)
+    options.checkpoint_seconds = 1.0
+    limited = run(options, data[GIGABYTE], "limited", limit=options.limit << 20)
+    killed = run(options, data[GIGABYTE], "killed", kill_at=limited["step"] // 4)
+    continued = run(options, data[GIGABYTE], "killed", keep=True)
     text = table(options, alone, few, many, killed, continued, limited)
     print(text)
     if options.files == FILES:
@@ -122,13 +124,13 @@ def decoding_alone(root: Path) -> tuple[float, float]:
 
 
 def run(
-    options: Any, data: Path, name: str, *, keep: bool = False, kill_after: float | None = None, limit: int = 0
+    options: Any, data: Path, name: str, *, keep: bool = False, kill_at: int | None = None, limit: int = 0
 ) -> dict[str, Any]:
     """Trains in a process; returns what it wrote, the peak of its memory and its status.
 
     Args:
       keep: continue the earlier run of this name, with its cache.
-      kill_after: the seconds after the first step after which it is killed.
+      kill_at: the step at which it is killed.
       limit: of the data segment, in bytes.
     """
     directory, cache = options.folder / f"run-{name}", options.folder / f"cache-{name}"
@@ -136,6 +138,7 @@ def run(
         for path in (directory, cache):
             shutil.rmtree(path, ignore_errors=True)
     command = [sys.executable, __file__, "--folder", options.folder, "--epochs", str(options.epochs)]
+    command += ["--checkpoint-seconds", str(options.checkpoint_seconds)]
     # Compiled programs are shared.
     variables = {"XDG_CACHE_HOME": str(cache), "JAX_COMPILATION_CACHE_DIR": str(options.folder / "compiled")}
     begin, log = time.time(), options.folder / f"{name}.log"
@@ -154,17 +157,17 @@ def run(
         for line in process.stdout:
             if line.startswith("{"):
                 lines.append(json.loads(line))
-                if kill_after is not None and lines[-1]["time"] - lines[0]["time"] > kill_after:
+                if kill_at is not None and lines[-1]["step"] >= kill_at:
                     process.send_signal(signal.SIGKILL)
         status = process.wait()
     print(f"{name}: status {status}, {time.time() - begin:.0f} s, {log.read_text()[-2000:]}")
-    if keep is False and kill_after is None:
+    if keep is False and kill_at is None:
         shutil.rmtree(cache, ignore_errors=True)
     first = next(line["time"] for line in lines if "begin" not in line)
     return {"status": status, "lines": lines, "first": first - begin} | lines[-1]
 
 
-def child(data: Path, directory: Path, epochs: int) -> None:
+def child(data: Path, directory: Path, epochs: int, checkpoint_seconds: float) -> None:
     """Trains the image_folder task with a small model; prints a line for each dispatch."""
     from jaxcls._utils import environment
 
@@ -215,7 +218,7 @@ def child(data: Path, directory: Path, epochs: int) -> None:
     )
     settings = Settings(
         task="image_folder", data=data, run_dir=directory, image_size=SIDE, model="colors", epochs=epochs,
-        eval_batch_size=64, schedule="constant", warmup=0.0, checkpoint_seconds=2.0, quiet=True,
+        eval_batch_size=64, schedule="constant", warmup=0.0, checkpoint_seconds=checkpoint_seconds, quiet=True,
     )  # fmt: skip
     result = train_task(settings, callbacks=[Teller()], say=lambda line: print(line, file=sys.stderr, flush=True))
     tell(step=int(result.state.step), parameters=result.report["params_sha256"], scores=result.report["metrics"])
@@ -234,7 +237,7 @@ def table(
     overall = len(rates) * trained / sum(end["epoch"]["seconds"] for end in ends)
     by_core_overall = len(rates) * (trained + validated) / (begins[-1] - begins[0])
     size = options.files * SIDE**2 * 3 / 1e9
-    same = "the same parameters" if continued["parameters"] == many["parameters"] else "OTHER PARAMETERS"
+    same = "the same parameters" if continued["parameters"] == limited["parameters"] else "OTHER PARAMETERS"
 
     def rate(value: float, core: float) -> str:
         shares = f"{value / alone[0]:.2f} and {core / alone[1]:.2f} of decoding alone"
@@ -248,11 +251,12 @@ def table(
         "first dispatch of steps is done after": f"{many['first']:.1f} s",
         f"peak memory with {FEW} files": f"{few['peak'] / 1e9:.2f} GB",
         f"peak memory with {options.files:,} files": f"{many['peak'] / 1e9:.2f} GB, of {size:.1f} GB of pixels",
-        "killed at step": f"{killed['step']:,} of {many['step']:,}, status {killed['status']}",
+        f"{GIGABYTE:,} files, 1.1 GB of pixels, under RLIMIT_DATA of {options.limit} MB": (
+            f"status {limited['status']}, peak memory {limited['peak'] / 1e9:.2f} GB"
+        ),
+        "killed at step": f"{killed['step']:,} of {limited['step']:,}, status {killed['status']}",
         "continued": f"from step {continued['lines'][0]['step']:,}, first dispatch after {continued['first']:.1f} s, "
         + same,
-        f"7,000 files, 1.1 GB of pixels, under RLIMIT_DATA of {options.limit} MB": f"status {limited['status']}, peak "
-        f"memory {limited['peak'] / 1e9:.2f} GB",
     }
     explanation = (
         f"Written by `python experiments/big_data.py`. {processes.machine()}, for decoding and steps alike; Python "
