@@ -92,7 +92,9 @@ def _as_floats(weights: Any) -> Any:
 
 def _as_array(leaf: Any, name: str) -> Any:
     if isinstance(leaf, np.memmap) and leaf.nbytes > SMALL:
-        (leaf,) = columns(Stored(leaf), leaf[0], count=len(leaf))
+        stored = Stored(leaf)
+        stored.sample = _spread(len(leaf))
+        (leaf,) = columns(stored, leaf[0], count=len(leaf))
     array = leaf if isinstance(leaf, Rows) else np.asarray(leaf)
     if array.dtype.kind not in "biuf":
         raise InputError(f"{name} has dtype {array.dtype}; examples are numbers. {_EXPECTED}")
@@ -180,8 +182,7 @@ def _read_items(source: Any, parts_of: Callable[[Any], tuple[PyTree, ...]] | Non
     items = _Items(lambda index: _converted(parts_of(source[index])), structure, leaves)
     if count * sum(leaf.nbytes for leaf in leaves) <= SMALL:
         return _converted(unflatten(items.read(np.arange(count))))
-    spread = np.unique(np.linspace(0, count - 1, _SAMPLE).astype(int))
-    items.remember(np.arange(min(count, _SAMPLE)) if is_stream else spread, count)
+    items.remember(np.arange(min(count, _SAMPLE)) if is_stream else _spread(count), count)
     items.window = STREAM_WINDOW if is_stream else None
     return unflatten(
         Rows(items.remembered[number], leaf.shape, leaf.dtype, np.arange(count))
@@ -189,6 +190,11 @@ def _read_items(source: Any, parts_of: Callable[[Any], tuple[PyTree, ...]] | Non
         else Rows(items, leaf.shape, leaf.dtype, np.arange(count), number)
         for number, leaf in enumerate(items.like)
     )
+
+
+def _spread(count: int) -> np.ndarray:
+    """The rows of a large source that are checked before training."""
+    return np.unique(np.linspace(0, count - 1, _SAMPLE).astype(int))
 
 
 class _Items:

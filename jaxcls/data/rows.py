@@ -111,10 +111,12 @@ class Rows:
 
     def sample(self) -> Self:
         """Returns the rows that statistics are computed of; see :class:`Source`."""
-        if self.source.sample is None:
-            return self
-        chosen = self.select(np.isin(self.index, self.source.sample))
-        return chosen if len(chosen) else self.select(slice(1))
+        return self if self.source.sample is None else self.select(self.sampled())
+
+    def sampled(self) -> np.ndarray:
+        """Returns which rows these are; at least one."""
+        chosen = np.flatnonzero(np.isin(self.index, self.source.sample))  # type: ignore[arg-type]
+        return chosen if len(chosen) else np.arange(1)
 
 
 class Stored:
@@ -205,7 +207,13 @@ def sample(tree: PyTree) -> PyTree:
 
 def is_sampled(tree: PyTree) -> bool:
     """Whether reading all rows would take long; see :class:`Source`."""
-    return any(isinstance(leaf, Rows) and leaf.source.sample is not None for leaf in jax.tree.leaves(tree))
+    return sampled(tree) is not None
+
+
+def sampled(tree: PyTree) -> np.ndarray | None:
+    """Returns the rows of the first sample of a leaf, or None if reading all rows would not take long."""
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, Rows) and leaf.source.sample is not None]
+    return leaves[0].sampled() if leaves else None
 
 
 def window(tree: PyTree) -> int | None:

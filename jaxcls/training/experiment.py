@@ -20,7 +20,7 @@ from jaxcls._utils.errors import InputError, reason
 from jaxcls.data.adapters import as_arrays
 from jaxcls.data.batching import Buckets, Examples, prediction_batch_size
 from jaxcls.data.preprocessing import Preprocessor
-from jaxcls.data.rows import blocks, in_memory, is_sampled, sample, take
+from jaxcls.data.rows import blocks, in_memory, sampled, take
 from jaxcls.data.rows import window as rows_window
 from jaxcls.models import Model
 from jaxcls.models.pretrained import PretrainedModel
@@ -612,7 +612,8 @@ class Experiment:
 
     def _check_finite(self, state: TrainState, inputs: PyTree, *, tell: bool) -> None:
         """Refuses inputs of which every step would be skipped, because the model makes NaN of each example."""
-        inputs = in_memory(sample(inputs)) if is_sampled(inputs) else inputs
+        checked = sampled(inputs)
+        inputs = inputs if checked is None else take(inputs, checked)
         leaves = [leaf for leaf in jax.tree.leaves(inputs) if leaf.dtype.kind == "f"]
         # A sum is finite only if all its terms are, and takes no memory.
         finite = [np.isfinite(_sum_of_rows(leaf)) for leaf in leaves]
@@ -623,9 +624,9 @@ class Experiment:
         scores = self.scores(steps.evaluated_weights(state), first)
         if all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(scores)):
             return  # the model replaces them
-        count = len(finite[0])
+        count, row = len(finite[0]), rows[0] if checked is None else checked[rows[0]]
         message = (
-            f"{len(rows):,} of {count:,} rows of the inputs hold NaN or infinity, the first of them row {rows[0]}, and "
+            f"{len(rows):,} of {count:,} rows of the inputs hold NaN or infinity, the first of them row {row}, and "
             "the model returns NaN for it. No step learns from a batch with such a row: replace the numbers, as by "
             "np.nan_to_num, or leave the rows out"
         )
