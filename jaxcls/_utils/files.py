@@ -7,12 +7,14 @@ import contextlib
 import functools
 import hashlib
 import os
+import re
 import shutil
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from jaxcls._utils import clusters
 from jaxcls._utils.errors import InputError
 
 # The largest record that is read.
@@ -58,6 +60,20 @@ def all_inside(folder: Path, paths: Iterable[Path]) -> None:
             raise InputError(f"{path} is neither a file nor a folder; remove it.")
 
 
+def local(path: str | Path) -> Path:
+    """Returns the path after checking that it is not a URL, which would become a local folder.
+
+    >>> local("gs://bucket/run")
+    Traceback (most recent call last):
+    ...
+    jaxcls._utils.errors.InputError: gs://bucket/run is a URL; give a path in a local or mounted file system.
+    """
+    # Path("gs://bucket") has lost a slash.
+    if re.match("[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):
+        raise InputError(f"{path} is a URL; give a path in a local or mounted file system.")
+    return Path(path)
+
+
 def check_name(path: Path) -> None:
     """Raises InputError for a file name that is not UTF-8 and so cannot be written as an id or a class name.
 
@@ -100,7 +116,8 @@ def replacing(path: Path) -> Iterator[Path]:
     >>> [path.name for path in folder.iterdir()]
     ['a.txt']
     """
-    temporary = path.with_name(f".partial-{path.name}")
+    # Processes that train together may write the same file of a cache at the same time.
+    temporary = path.with_name(f".partial-{clusters.joined() or ''}{path.name}")
     # A killed process may have left a file there, and a stranger a link.
     temporary.unlink(missing_ok=True)
     try:

@@ -7,8 +7,9 @@ them writes all files and prints all lines.
 In a process that trains alone, nothing here costs anything.
 """
 
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -63,6 +64,22 @@ def compare(values: Mapping[str, Any]) -> None:
                 f"process {process} of {count()} differs from process 0 in {listed(sorted(names))}; give all processes "
                 "the same command and the same files."
             )
+
+
+# Of a process: JAX agrees on one of them.
+_POLLS = itertools.count(1)
+
+
+def preemption() -> Callable[[], bool]:
+    """Returns whether SIGTERM arrived in any process, to be polled at the same points: JAX's own agreement.
+
+    For a program that called ``jax.distributed.initialize``; commands handle signals themselves.
+    """
+    if count() == 1 or not getattr(jax.config, "jax_enable_preemption_service", True):
+        return lambda: False
+    from jax.experimental import multihost_utils
+
+    return lambda: multihost_utils.reached_preemption_sync_point(next(_POLLS))
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

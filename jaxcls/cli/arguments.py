@@ -10,9 +10,11 @@ import re
 import sys
 import typing
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from jaxcls._utils.errors import InputError, did_you_mean, flag
+from jaxcls._utils.files import local
 from jaxcls.cli import names
 from jaxcls.training.settings import from_toml, inherited, value_type
 
@@ -84,6 +86,7 @@ def _add_options(parser: argparse.ArgumentParser, options: type, omit: Collectio
 
 def _add_option(section: Any, field: "dataclasses.Field[Any]", hint: Any, text: str) -> None:
     kind, choices, count = value_type(hint)
+    kind = _path if kind is Path else kind
     required = field.default is dataclasses.MISSING
     if choices:
         text += f" (one of {', '.join(choices)})"
@@ -93,12 +96,19 @@ def _add_option(section: Any, field: "dataclasses.Field[Any]", hint: Any, text: 
         text += f" (default: {'on' if field.default is True else field.default})"
     text = text.replace("%", "%%")
     if field.metadata.get("positional"):
-        section.add_argument(field.name, type=kind, help=text)
+        section.add_argument(field.name, type=kind, nargs=count, help=text)
     elif kind is bool:
         section.add_argument(flag(field.name), action=argparse.BooleanOptionalAction, help=text)
     else:
         metavar = _METAVARS.get(kind, "PATH")
         section.add_argument(flag(field.name), type=kind, nargs=count, metavar=metavar, required=required, help=text)
+
+
+def _path(text: str) -> Path:
+    try:
+        return local(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error).removesuffix(".")) from None
 
 
 def _docstrings(group: type) -> dict[str, str]:

@@ -535,6 +535,30 @@ class Describe(Settings):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Launch:
+    """Start a command in several processes of this machine, which train together.
+
+    The output of process 0 is shown, and errors of the others with their number. When
+    one fails, all end; signals go to all. With GPUs, each process has one of them.
+
+    Examples:
+        jaxcls launch --processes 2 -- train --task fashion_mnist
+    """
+
+    processes: int = 2
+    """number of processes"""
+    port: int | None = None
+    """port at which they meet (default: a free one)"""
+    command: tuple[str, ...] = dataclasses.field(metadata={"positional": True})
+    """the command and its options, after --"""
+
+    def run(self) -> int:
+        from jaxcls.cli import launcher
+
+        return launcher.launch(self.command, self.processes, self.port)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Replay:
     """Examine a training step that was saved because it was not finite.
 
@@ -623,5 +647,6 @@ COMMANDS = {
     "find-lr": FindLr,
     "search": Search,
     "describe": Describe,
+    "launch": Launch,
     "replay": Replay,
 }

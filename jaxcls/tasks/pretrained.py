@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcls._utils import processes
 from jaxcls._utils.array_cache import ROW_KEY, cached_rows
 from jaxcls._utils.clock import clock
 from jaxcls._utils.errors import InputError, flag
@@ -180,6 +181,9 @@ def on_features(
             with clock(f"computing the features of {len(rows):,} of {len(examples):,} examples", say):
                 return experiment.features_of_arrays(state, select(examples.inputs, rows))
 
+        if processes.count() > 1:
+            # They compute each batch together, and their caches may differ.
+            return Examples(compute(np.arange(len(examples))), *tuple(examples)[1:])
         keys = _example_keys(examples.inputs, experiment.buckets)
         return Examples(cached_rows("features", decides, keys, compute), *tuple(examples)[1:])
 

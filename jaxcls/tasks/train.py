@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jax
 
+from jaxcls._utils import processes
 from jaxcls._utils.clock import clock
 from jaxcls._utils.errors import InputError, error_context, flag
 from jaxcls.data import duplicates
@@ -46,6 +47,9 @@ def train_task(
     """
     if user_settings.folds is not None or user_settings.seeds is not None:
         from jaxcls.tasks.population import train_population
+
+        if processes.count() > 1:
+            raise InputError("--folds and --seeds train in one process: give --distributed off.")
 
         return train_population(user_settings, callbacks=callbacks, say=say, stop=stop)
     if user_settings.tensorboard:

@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxcls._utils import ranges
+from jaxcls._utils import processes, ranges
 from jaxcls._utils.errors import InputError, reason
+from jaxcls._utils.files import local
 from jaxcls.data.adapters import as_arrays
 from jaxcls.data.batching import Buckets, Examples, prediction_batch_size
 from jaxcls.data.preprocessing import Preprocessor
@@ -270,6 +271,7 @@ class Experiment:
           DivergedError: loss, gradient or update stayed non-finite. With ``run_dir``, the last such step is saved in
             its ``debug/``.
           NonFiniteError: with ``run_eagerly``, something was not finite.
+          Interrupted: of several processes, one received SIGTERM; with ``run_dir``, the state is saved.
         """
         # Imported here because they import this module.
         from jaxcls.training import loop, run
@@ -287,6 +289,7 @@ class Experiment:
         test = None if test_data is None else self.examples(test_data)
         # The loop donates its state; the caller's stays valid.
         own_state = self.put(jax.tree.map(jnp.copy, state))
+        verbose, stop = verbose and processes.first(), processes.preemption()
         say: Callable[[str], None] = print if verbose else lambda line: None
         if patience and validation and len(validation) < run.FEW_EXAMPLES:
             say(
@@ -295,16 +298,19 @@ class Experiment:
             )
         if run_dir is not None:
             arrays = run.RunData(train, validation, test)
-            described = run.array_run(self, state, arrays, config, Path(run_dir))
+            described = run.array_run(self, state, arrays, config, local(run_dir))
             options = Settings(stall_seconds=0.0, quiet=not verbose)
             result = run.train_and_test(
-                self, own_state, arrays, config, *described, options=options, callbacks=callbacks, say=say
+                self, own_state, arrays, config, *described, options=options, callbacks=callbacks, say=say, stop=stop
             )
             return result.state, result.history
+        if processes.count() > 1:
+            initial = state._replace(key=jax.random.key_data(state.key))
+            processes.compare({"the data": run.sha256(tuple(train)), "the initial state": run.sha256(initial)})
         bar = loop.progress_bar(self, state, train, config) if verbose else None
         with bar or contextlib.nullcontext():
             followers = [bar, *callbacks] if bar else callbacks
-            return loop.train(self, own_state, train, validation, config, callbacks=followers, say=say)
+            return loop.train(self, own_state, train, validation, config, callbacks=followers, say=say, stop=stop)
 
     def fit_population(
         self,

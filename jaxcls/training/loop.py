@@ -227,6 +227,8 @@ def train(
       NonFiniteError: the experiment runs eagerly, and something was not finite.
       CheckpointError: see :mod:`jaxcls.checkpoints`.
     """
+    if experiment.run_eagerly and processes.count() > 1:
+        raise InputError("steps are examined in one process: leave out --debug (run_eagerly), or train in one.")
     batches = chunks(experiment, data, config.batch_size, data_on=config.data_on, say=say)
     steps, length = batches.steps, batches.length
     saver = StepSaver(experiment, debug or Path("debug"), data, experiment.step_size(config.batch_size))
@@ -287,7 +289,7 @@ def train(
                 save(wait=True)
                 message = ""
                 # If a later step was applied, the weights are no longer those of the last non-finite step.
-                if debug is not None and not metrics.applied[-1]:
+                if debug is not None and processes.count() == 1 and not metrics.applied[-1]:
                     last = first + len(metrics.applied) - 1
                     again = next(batches.epoch_chunks(state.key, started // steps + epoch, last))
                     batch = jax.tree.map(lambda leaf: leaf[0], again)

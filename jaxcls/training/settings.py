@@ -15,7 +15,8 @@ from dataclasses import field
 from pathlib import Path
 from typing import Any, Literal
 
-from jaxcls._utils.errors import InputError, did_you_mean
+from jaxcls._utils.errors import InputError, did_you_mean, error_context
+from jaxcls._utils.files import local
 
 # Not set by the user; the task's preset sets it before training. The type of such a field is that of the set value.
 UNSET: Any = None
@@ -573,7 +574,8 @@ def _converted(value: Any, hint: Any, where: str) -> Any:
     if kind is Path and isinstance(value, str):
         if "\0" in value:
             raise InputError(f"{where} = {value!r}: a path cannot contain a null character.")
-        return Path(value)
+        with error_context(where):
+            return local(value)
     if kind is float and type(value) is int and abs(value) <= sys.float_info.max:
         return float(value)
     if type(value) is not kind or count is not None:
