@@ -195,7 +195,7 @@ def join(where: str, *, seconds: float = 300.0, say: Callable[[str], None] = pri
     from jaxcls._utils import processes
 
     # The library of collectives prints a line to standard output when it connects.
-    with _stdout_to_stderr():
+    with _without_stdout():
         processes.agreed(True)
 
 
@@ -369,12 +369,13 @@ def joined() -> int:
 
 
 @contextlib.contextmanager
-def _stdout_to_stderr() -> Iterator[None]:
+def _without_stdout() -> Iterator[None]:
     sys.stdout.flush()
-    saved = os.dup(1)
+    saved, nothing = os.dup(1), os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(2, 1)
+        os.dup2(nothing, 1)
         yield
     finally:
         os.dup2(saved, 1)
         os.close(saved)
+        os.close(nothing)
