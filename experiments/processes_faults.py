@@ -2,11 +2,11 @@
 
     python experiments/processes_faults.py --kills 20
 
-Two processes of this machine train on the sample of leaf descriptors, on two simulated devices. Each run is killed a few
-times: half of the kills come at any moment from the start on, the others within seconds after an epoch was saved; which
-process is killed is random too. Counted is whether the other one ended by itself within the limit, with a message; then
-the same command continues. At the end, the hash of the parameters and the losses of all epochs are compared with those
-of a run that was left alone. Writes experiments/processes_faults.md.
+Two processes of this machine train on the sample of leaf descriptors, on two simulated devices. Each run is killed a
+few times: half of the kills come at any moment from the start on, the others within seconds after an epoch was saved;
+which process is killed is random too. Counted is whether the other one ended by itself within the limit, and said why;
+then the same command continues. At the end, the hash of the parameters and the losses of all epochs are compared with
+those of a run that was left alone. Writes experiments/processes_faults.md.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20, help="kills of one of the two processes")
     parser.add_argument("--kills-per-run", type=int, default=5, help="most kills of a run before it may finish")
-    parser.add_argument("--epochs", type=int, default=40, help="epochs of a run")
+    parser.add_argument("--epochs", type=int, default=10, help="epochs of a run")
     parser.add_argument("--seed", type=int, default=0, help="of the moments and the processes that are killed")
     options = parser.parse_args()
     chance, kills, finished = random.Random(options.seed), [], []
@@ -116,7 +116,7 @@ def _kill(command: list[str], run: Path, chance: random.Random, seconds: float) 
     """Kills one process of a run; returns None if the run had finished before."""
     history, before = run / "metrics.jsonl", _size(run / "metrics.jsonl")
     children, began = _start(command, run), time.monotonic()
-    moment = chance.uniform(0, seconds) if chance.random() < 0.5 else None
+    moment = chance.uniform(0, min(seconds, 60)) if chance.random() < 0.5 else None
     while moment is None or time.monotonic() - began < moment:
         time.sleep(0.05)
         if moment is None and _size(history) != before:

@@ -206,16 +206,16 @@ def _meet(cluster: Cluster, seconds: float) -> dict[int, socket.socket]:
     if cluster.process == 0:
         return _receive(int(port), cluster.processes, deadline, seconds)
     while True:
-        try:
+        with contextlib.suppress(OSError), contextlib.ExitStack() as opened:
             connection = socket.create_connection((host.strip("[]"), int(port)), timeout=max(1.0, seconds / 10))
+            opened.enter_context(connection)
             connection.sendall(b"%d\n" % cluster.process)
             # The first process answers when all are there.
             connection.settimeout(max(1.0, deadline - time.monotonic() + 5))
             if connection.recv(1):
                 connection.settimeout(None)
+                opened.pop_all()
                 return {0: connection}
-        except OSError:
-            pass
         if time.monotonic() > deadline:
             raise RunError(
                 f"process 0 of {cluster.processes} did not answer at {cluster.address} within {seconds:g} s "
@@ -232,11 +232,11 @@ def _receive(port: int, count: int, deadline: float, seconds: float) -> dict[int
     except OSError as error:
         raise RunError(f"port {port} of this machine cannot be used ({error.strerror}); give another one.") from error
     connections: dict[int, socket.socket] = {}
-    with listener:
+    with listener, contextlib.ExitStack() as opened:
         while len(connections) < count - 1:
             listener.settimeout(max(0.1, deadline - time.monotonic()))
             try:
-                connection, _ = listener.accept()
+                connection = opened.enter_context(listener.accept()[0])
                 connection.settimeout(5.0)
                 number = connection.recv(20)
             except TimeoutError:
@@ -249,9 +249,10 @@ def _receive(port: int, count: int, deadline: float, seconds: float) -> dict[int
                     f"{len(missing)} of {count} processes did not come within {seconds:g} s (--join-seconds): process "
                     f"{listed(missing)}. Look at their output, and whether their machines reach this one."
                 )
-    for connection in connections.values():
-        connection.sendall(b"!")
-        connection.settimeout(None)
+        for connection in connections.values():
+            connection.sendall(b"!")
+            connection.settimeout(None)
+        opened.pop_all()
     return connections
 
 

@@ -60,6 +60,8 @@ def train_task(
     built = build.build(user_settings, preprocessor=earlier.experiment.preprocessor if earlier else None, say=say)
     task, resolved, experiment, provenance, splits, train = built
     del built
+    with error_context(provenance.location):
+        processes.compare({"the data": provenance.sha256})
     copies = duplicates.shared(splits.train.inputs, splits.test.inputs)
     if copies:
         say(f"warning: {copies:,} of {splits.test.num_examples:,} test examples are also training examples")
