@@ -37,7 +37,9 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=10, help="epochs of a run")
     parser.add_argument("--seed", type=int, default=0, help="of the moments and the processes that are killed")
     options = parser.parse_args()
-    chance, kills, finished = random.Random(options.seed), [], []
+    chance = random.Random(options.seed)
+    kills: list[dict[str, Any]] = []
+    finished: list[bool] = []
     command = [*TASK, "--epochs", str(options.epochs)]
     with tempfile.TemporaryDirectory() as folder:
         began = time.monotonic()

@@ -86,7 +86,7 @@ def _add_options(parser: argparse.ArgumentParser, options: type, omit: Collectio
 
 def _add_option(section: Any, field: "dataclasses.Field[Any]", hint: Any, text: str) -> None:
     kind, choices, count = value_type(hint)
-    kind = _path if kind is Path else kind
+    convert = _path if kind is Path else kind
     required = field.default is dataclasses.MISSING
     if choices:
         text += f" (one of {', '.join(choices)})"
@@ -96,12 +96,12 @@ def _add_option(section: Any, field: "dataclasses.Field[Any]", hint: Any, text: 
         text += f" (default: {'on' if field.default is True else field.default})"
     text = text.replace("%", "%%")
     if field.metadata.get("positional"):
-        section.add_argument(field.name, type=kind, nargs=count, help=text)
+        section.add_argument(field.name, type=convert, nargs=count, help=text)
     elif kind is bool:
         section.add_argument(flag(field.name), action=argparse.BooleanOptionalAction, help=text)
     else:
         metavar = _METAVARS.get(kind, "PATH")
-        section.add_argument(flag(field.name), type=kind, nargs=count, metavar=metavar, required=required, help=text)
+        section.add_argument(flag(field.name), type=convert, nargs=count, metavar=metavar, required=required, help=text)
 
 
 def _path(text: str) -> Path:
