@@ -49,9 +49,9 @@ def trained(run_dir):
     options = {"epochs": 3, "validation_data": validation, "batch_size": 8, "train_metrics": True}
     state, history = compiled.fit(compiled.init(0), data, run_dir=run_dir, verbose=False, **options)
     fed = {}
-    for place in ("host", "device"):
-        feed = chunks(compiled, compiled.examples(data), 8, data_on=place, say=len).epoch_chunks(state.key, 1, 0)
-        fed[place] = [sha256(tuple(chunk)) for chunk in feed]
+    for data_on in ("host", "device"):
+        feed = chunks(compiled, compiled.examples(data), 8, data_on=data_on, say=len).epoch_chunks(state.key, 1, 0)
+        fed[data_on] = [sha256(tuple(chunk)) for chunk in feed]
     assert fed["host"] == fed["device"]
     return {
         "params": sha256(state.params),

@@ -25,12 +25,12 @@ OPEN_MPI = {
 }
 
 
-def detect(monkeypatch, environment, said=None):
+def detect(monkeypatch, environment, lines=None):
     for name in {*SLURM, *OPEN_MPI}:
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    return clusters.detect(environment, 1.0, (said if said is not None else []).append)
+    return clusters.detect(environment, 1.0, (lines if lines is not None else []).append)
 
 
 def without(environment, *names):
@@ -55,15 +55,15 @@ def test_tasks_of_a_cluster_are_detected(monkeypatch):
     ],
 )
 def test_variables_that_a_process_inherited_start_no_cluster(monkeypatch, environment):
-    said = []
-    assert detect(monkeypatch, environment, said) is None
-    assert not said
+    lines = []
+    assert detect(monkeypatch, environment, lines) is None
+    assert not lines
 
 
 def test_the_shell_of_a_job_trains_alone_and_says_so(monkeypatch):
-    said = []
-    assert detect(monkeypatch, without(SLURM, "SLURM_STEP_ID", "SLURM_STEP_NODELIST"), said) is None
-    assert said == ["a SLURM job of 2 tasks, but srun did not start this process: it trains alone"]
+    lines = []
+    assert detect(monkeypatch, without(SLURM, "SLURM_STEP_ID", "SLURM_STEP_NODELIST"), lines) is None
+    assert lines == ["a SLURM job of 2 tasks, but srun did not start this process: it trains alone"]
 
 
 @pytest.mark.parametrize(
