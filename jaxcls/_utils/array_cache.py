@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from jaxcls._utils import environment, files
+from jaxcls._utils.clock import progress
 from jaxcls._utils.errors import InputError
 
 # The hash of what a row is computed of. NumPy drops zeros at the end of bytes, and treats those without them as equal.
@@ -23,6 +25,8 @@ ROW_KEY = np.dtype("S16")
 
 # The most files of :func:`cached_file` in a folder.
 _MOST_FILES = 12
+# A file that nobody has written to for so long is not written any more.
+_ABANDONED_SECONDS = 3600.0
 
 logger = logging.getLogger(__name__)
 
@@ -65,14 +69,13 @@ def cached_file(folder: str, key: Any, write: Callable[[Path], None]) -> Path:
     where = environment.cache_directory() / folder
     for file in where.glob(f"{name}-*"):
         if files.sha256(file) == file.name.removeprefix(f"{name}-"):
-            os.utime(file)
+            # When it was used; when it was written remains, by which its hash is remembered.
+            os.utime(file, ns=(time.time_ns(), file.stat().st_mtime_ns))
             return file
         file.unlink(missing_ok=True)  # damaged
     try:
         where.mkdir(parents=True, exist_ok=True)
-        # What is deleted while it is mapped remains for who mapped it.
-        for file in sorted(where.iterdir(), key=lambda file: -file.stat().st_mtime)[_MOST_FILES - 1 :]:
-            file.unlink(missing_ok=True)
+        _remove_oldest(where)
         with tempfile.NamedTemporaryFile(dir=where, prefix=f".{name[:8]}-", delete=False) as temporary:
             path = Path(temporary.name)
         try:
@@ -85,6 +88,22 @@ def cached_file(folder: str, key: Any, write: Callable[[Path], None]) -> Path:
             f"{where}: data that is larger than memory cannot be written there ({error.strerror or error}). Set "
             "XDG_CACHE_HOME to a folder with enough space."
         ) from error
+
+
+def _remove_oldest(folder: Path) -> None:
+    """Makes room for a file of :func:`cached_file`, and removes what a process that was killed has left."""
+    used: list[tuple[float, Path]] = []
+    for file in folder.iterdir():
+        # Another process may remove it, or give it its name.
+        with contextlib.suppress(FileNotFoundError):
+            status = file.stat()
+            if not file.name.startswith("."):
+                used.append((max(status.st_atime, status.st_mtime), file))
+            elif time.time() - status.st_mtime > _ABANDONED_SECONDS:
+                file.unlink()
+    # What is deleted while it is mapped remains for who mapped it.
+    for _, file in sorted(used, reverse=True)[_MOST_FILES - 1 :]:
+        file.unlink(missing_ok=True)
 
 
 def cached_blocks(
@@ -107,6 +126,7 @@ def cached_blocks(
                 for index, array in enumerate(block):
                     file.seek(written[index])
                     written[index] += file.write(np.ascontiguousarray(array).data)
+                progress(written[0] / max(1, sizes[0]))
             file.truncate(starts[-1])
 
     path = cached_file(folder, [key, [[*one.shape, np.dtype(one.dtype).str] for one in shapes]], write)

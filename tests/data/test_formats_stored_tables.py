@@ -1,5 +1,8 @@
 """Tables on disk: the same values, splits and arrays as in memory, a few rows at a time."""
 
+import os
+import time
+
 import jax
 import numpy as np
 import pyarrow
@@ -128,8 +131,13 @@ def test_a_damaged_file_of_the_cache_is_computed_again(on_disk, tmp_path):
     assert cached()[0].tolist() == expected
     (file,) = (environment.cache_directory() / "encoded").iterdir()
     file.write_bytes(b"\1" + file.read_bytes()[1:])
+    # What processes left that were killed, and what another one writes now.
+    for name, age in ((".old", 7200), (".new", 0)):
+        (file.parent / name).touch()
+        os.utime(file.parent / name, (0, time.time() - age))
     assert cached()[0].tolist() == expected
     assert cached()[1].shape == (3, 0)
+    assert {path.name for path in file.parent.iterdir()} == {".new", file.name}
 
 
 def test_a_row_with_too_many_values_is_shown(on_disk, tmp_path):

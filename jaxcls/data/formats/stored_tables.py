@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxcls._utils import files
-from jaxcls._utils.clock import progress
 from jaxcls._utils.errors import InputError
 from jaxcls.data.formats import columns as column_values
 from jaxcls.data.formats import reading
@@ -103,7 +102,6 @@ class StoredTable(Mapping[str, "StoredColumn"]):
                     if begin < end:
                         taken = batch.take(self._rows[begin:end] - first) if end - begin < len(batch) else batch
                         yield {name: typed(taken.column(field.name)) for name, field in self._fields.items()}
-                        progress(end / len(self._rows))
                     first += len(batch)
 
     def _replaced(self, fields: Mapping[str, _Field], rows: np.ndarray) -> "StoredTable":

@@ -20,6 +20,7 @@ import numpy as np
 
 from jaxcls._utils import schemas
 from jaxcls._utils.array_cache import cached, cached_blocks
+from jaxcls._utils.clock import progress
 from jaxcls._utils.errors import InputError
 from jaxcls._utils.text_table import text_table
 from jaxcls.data import rows as data_rows
@@ -308,7 +309,8 @@ def _fit(table: Columns, decimal: str) -> TablePreprocessor:
     num_bins = _num_bins(table)
     numeric: list[NumericColumn] = []
     categories, dates, texts, types = [], {}, {}, []
-    for name, column in table.items():
+    for index, (name, column) in enumerate(table.items()):
+        progress(index / len(table))
         # A column of a large table is read here.
         column = np.asarray(column)
         type_, fitted, why = _recognized(name, column, decimal)

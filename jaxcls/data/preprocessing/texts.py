@@ -23,6 +23,7 @@ import numpy as np
 
 from jaxcls._utils import schemas
 from jaxcls._utils.array_cache import cached, cached_file
+from jaxcls._utils.clock import progress
 from jaxcls._utils.errors import InputError
 from jaxcls.data import rows
 from jaxcls.data.batching import Buckets, sequence_buckets
@@ -467,6 +468,7 @@ def _stored_token_ids(tokenizer: str, texts: StoredColumn, max_length: int) -> t
             for ids, of_block in _tokens_of(tokenizer, texts.blocks(), max_length):
                 file.write(ids.astype(dtype).data)
                 lengths.append(of_block)
+                progress(sum(map(len, lengths)) / len(texts))
             file.write(np.concatenate(lengths).data)
 
     key = ["1", texts.key(), _hash([tokenizer]), tokenizers.__version__]
