@@ -31,7 +31,8 @@ Say = Callable[[str], None]
 MAX_CHUNK_STEPS = 32
 # All batches of a dispatch are on the device at once, so a dispatch of large examples has fewer of them.
 MAX_CHUNK_BYTES = 1 << 26
-# Of batches from the host, up to four dispatches are there at once, each on the host and on the device.
+# Of batches from the host, up to four dispatches are there at once. Where the device is the host, they take its memory
+# twice, and a dispatch takes little time.
 MAX_HOST_CHUNK_BYTES = 1 << 24
 # Epochs that follow each other faster are not all saved: even a small checkpoint takes about 0.05 s of computing.
 MIN_CHECKPOINT_SECONDS = 1.0
@@ -126,7 +127,7 @@ def chunks(
     if padding:
         say(f"{sharded.mesh.size} devices share a batch of {step_size} and {padding} masked rows, which do not count")
     step_bytes = step_size * sum(array.nbytes for array in jax.tree.leaves(tuple(data))) // len(data)
-    most_bytes = MAX_HOST_CHUNK_BYTES if on_host else MAX_CHUNK_BYTES
+    most_bytes = MAX_HOST_CHUNK_BYTES if on_host and jax.default_backend() == "cpu" else MAX_CHUNK_BYTES
     most = max(1, min(MAX_CHUNK_STEPS // micro_batches, most_bytes // step_bytes))
     length, order = batching.chunk_length(steps, most), experiment.epoch_order(data, step_size)
     feed = batching.host_feed if on_host else batching.device_feed

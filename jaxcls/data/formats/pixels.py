@@ -57,8 +57,12 @@ def decode(
     pixels = np.asarray(resized)
     if pixels.dtype != np.uint8:
         pixels = np.rint(pixels).clip(0, 255)
+    pixels = pixels.astype(np.uint8, copy=False)
+    pixels = np.broadcast_to(pixels if pixels.ndim == 3 else pixels[:, :, None], (rows, columns, channels))
+    if not pad:
+        return pixels, (height, width), deepest
     canvas = np.zeros((*size, channels), np.uint8)
-    canvas[:rows, :columns] = pixels if pixels.ndim == 3 else pixels[:, :, None]
+    canvas[:rows, :columns] = pixels
     return canvas, (height, width), deepest
 
 
