@@ -91,7 +91,7 @@ def cached_file(folder: str, key: Any, write: Callable[[Path], None]) -> Path:
 
 
 def _remove_oldest(folder: Path) -> None:
-    """Makes room for a file of :func:`cached_file`, and removes what a process that was killed has left."""
+    """Removes files of :func:`cached_file` before another one is written, and what a process that was killed left."""
     used: list[tuple[float, Path]] = []
     for file in folder.iterdir():
         # Another process may remove it, or give it its name.
