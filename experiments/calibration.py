@@ -28,7 +28,7 @@ FASHION = ["--task", "fashion_mnist", "--data-dir", "{fashion}", "--validation-f
 CSV = ["--task", "csv", "--folds", "5", "--label-column"]
 # Name -> words of the command; {fashion} and {data} are the folders.
 RUNS = {
-    "Fashion-MNIST, MLP": [*FASHION, "--epochs", "10"],
+    "Fashion-MNIST, MLP": [*FASHION, "--epochs", "5", "--batch-size", "512"],
     "Fashion-MNIST, MLP without label smoothing": [
         *FASHION, "--epochs", "20", "--label-smoothing", "0", "--dropout", "0",
     ],

@@ -57,7 +57,7 @@ def as_examples(data: Any) -> Examples:
     array([1, 0], dtype=int32)
     """
     if isinstance(data, tuple):
-        parts = data
+        parts = tuple(data)  # Examples have the length of their arrays
     else:
         parts = _read_columns(data) if _is_hugging_face(data) else _read_items(data)
     if not 2 <= len(parts) <= 3:

@@ -47,6 +47,11 @@ def test_all_containers_give_the_same_arrays_in_32_bits(data):
     assert [array.dtype for array in examples] == [np.float32, np.int32, np.float32]
 
 
+def test_examples_are_accepted():
+    examples = batching.examples(np.zeros((9, 2), np.float32), np.zeros(9, np.int32))
+    assert len(as_examples(examples)) == 9
+
+
 class Reading(Source):
     """A source that records which examples are read."""
 
