@@ -62,6 +62,7 @@ from jaxcls.metrics.decisions import (
     tune_threshold,
 )
 from jaxcls.metrics.intervals import Interval, bootstrap_interval, proportion_interval, report_intervals
+from jaxcls.metrics.label_errors import LabelErrors, find_label_errors
 from jaxcls.metrics.probabilities import Reliability, brier_score, expected_calibration_error, log_loss, reliability
 from jaxcls.metrics.ranking import (
     PrecisionRecallCurve,
@@ -74,12 +75,13 @@ from jaxcls.metrics.ranking import (
 )
 
 __all__ = [
-    "Average", "AverageOptions", "Interval", "LabelOptions", "Options", "PrecisionRecallCurve", "Reliability",
-    "RocCurve", "ThresholdOptions", "accuracy", "average_precision", "balanced_accuracy", "bootstrap_interval",
-    "brier_score", "cohen_kappa", "confusion_cells", "confusion_matrix", "detection", "direction",
-    "expected_calibration_error", "f1", "f_beta", "get", "log_loss", "matthews_correlation", "names", "precision",
-    "precision_recall_curve", "proportion_interval", "recall", "recall_at_precision", "reliability", "report",
-    "report_intervals", "roc_auc", "roc_curve", "specificity", "subset_accuracy", "top_k_accuracy", "tune_threshold",
+    "Average", "AverageOptions", "Interval", "LabelErrors", "LabelOptions", "Options", "PrecisionRecallCurve",
+    "Reliability", "RocCurve", "ThresholdOptions", "accuracy", "average_precision", "balanced_accuracy",
+    "bootstrap_interval", "brier_score", "cohen_kappa", "confusion_cells", "confusion_matrix", "detection", "direction",
+    "expected_calibration_error", "f1", "f_beta", "find_label_errors", "get", "log_loss", "matthews_correlation",
+    "names", "precision", "precision_recall_curve", "proportion_interval", "recall", "recall_at_precision",
+    "reliability", "report", "report_intervals", "roc_auc", "roc_curve", "specificity", "subset_accuracy",
+    "top_k_accuracy", "tune_threshold",
 ]  # fmt: skip
 
 

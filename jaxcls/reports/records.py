@@ -70,12 +70,25 @@ RESULTS: Schema = {
     "out_of_fold?": _VALIDATED,
     "validation?": _VALIDATED,
 }
+_EXAMPLE = (
+    {"type": frozenset({"image"}), "png": str, "height": int, "width": int},
+    {"type": frozenset({"text"}), "text": str, "more": int},
+    {"type": frozenset({"row"}), "columns": {str: str}, "more": int},
+    # Other types of inputs are not shown.
+    None,
+)
+_LABEL_ERROR = {
+    "row": int, "label": (str, None), "current": str, "suggested": str, "current_probability": float,
+    "suggested_probability": float, "example": _EXAMPLE,
+}  # fmt: skip
 SUMMARY: Schema = {
     "headline": [str],
     "parameters": int,
     "frozen?": int,
     "truncated?": {str: float},
     "recipe": {str: ANYTHING},
+    # Of folds: the number of probable label errors, and the most probable ones.
+    "label_errors?": {"labels": int, "errors": int, "listed": [_LABEL_ERROR]},
     "outputs?": {str: {}},
 }
 
@@ -106,13 +119,6 @@ _COMMON_SUMMARY = {
     "intervals": {"metrics": {str: _INTERVAL}, "labels": {str: {str: _INTERVAL}}},
     "balance": {str: {"examples": int, "counts": [int], "known?": [int]}},
 }
-_EXAMPLE = (
-    {"type": frozenset({"image"}), "png": str, "height": int, "width": int},
-    {"type": frozenset({"text"}), "text": str, "more": int},
-    {"type": frozenset({"row"}), "columns": {str: str}, "more": int},
-    # Other types of inputs are not shown.
-    None,
-)
 _RELIABILITY = {"weight": [float], "confidence": [_SCORE], "accuracy": [_SCORE]}
 _CLASSIFICATION_SUMMARY = _COMMON_SUMMARY | {
     "curves": {str: {"roc": _POINTS, "precision_recall": _POINTS}},

@@ -23,6 +23,7 @@ from jaxcls.data.dataset import Dataset, Split, Unlabeled, describe
 from jaxcls.data.preprocessing.tables import TablePreprocessor
 from jaxcls.metrics import selection
 from jaxcls.metrics.intervals import mean_interval
+from jaxcls.reports import label_errors
 from jaxcls.reports.callbacks import Callback
 from jaxcls.reports.run_directory import RunDirectory
 from jaxcls.tasks import build, pretrained
@@ -42,7 +43,7 @@ Say = Callable[[str], None]
 
 # What belongs to the epochs of one model.
 _REFUSED = ("continue_from", "debug", "profile", "tensorboard", "wandb", "train_metrics")
-OUT_OF_FOLD = "out_of_fold.csv"
+OUT_OF_FOLD, LABEL_ERRORS = "out_of_fold.csv", "label_errors.csv"
 # More models are not listed one by one; all are in the report.
 _MOST_ROWS = 20
 
@@ -155,6 +156,14 @@ def train_population(
         )
         if resolved.folds:
             _write_out_of_fold(directory.path / OUT_OF_FOLD, validated, dataset, folds, say)
+            problem: Any = problems.get(task.problem, dataset.class_names)
+            if isinstance(problem, Classification):
+                errors = label_errors.find(
+                    validated.scores, validated.split.labels, problem.problem, problem.class_names
+                )
+                label_errors.save(directory.path / LABEL_ERRORS, errors, validated.rows, say)
+                shown = label_errors.summary(errors, validated.rows, dataset.train.inputs)
+                reported = reported._replace(summary={"label_errors": shown})
         state, histories = ensemble_state(experiment, trained), [one.history for one in trained]
         calibrated = None
         if resolved.calibrate is not None:

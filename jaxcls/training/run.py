@@ -57,6 +57,7 @@ class Reported(NamedTuple):
       differs_from_preset: settings that differ from the preset, with the preset's values.
       truncated: the share of texts that are as long as the longest that is used, by split.
       records: of results.json besides the scores, such as the members of an ensemble.
+      summary: of summary.json besides that of the test.
     """
 
     splits: Mapping[str, Split]
@@ -67,6 +68,7 @@ class Reported(NamedTuple):
     differs_from_preset: Mapping[str, Any] = {}
     truncated: Mapping[str, float] = {}
     records: Mapping[str, Any] = {}
+    summary: Mapping[str, Any] = {}
 
 
 class Result(NamedTuple):
@@ -325,6 +327,7 @@ def _tested(
         "frozen": sum(leaf.size for path, leaf in leaves_by_path(state).items() if path in experiment.constant_leaves),
         "truncated": dict(reported.truncated),
         "recipe": dict(reported.differs_from_preset),
+        **reported.summary,
     }
     if calibrated is not None:
         calibration.describe(calibrated, before, scores, splits["test"], report, summary)
