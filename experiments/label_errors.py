@@ -12,16 +12,18 @@ import argparse
 import dataclasses
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from jaxcls import tasks
 from jaxcls._utils.text_table import text_table
+from jaxcls.data.dataset import Dataset
 from jaxcls.tasks.train import train_task
 from jaxcls.training.settings import Settings
 
 # The settings that are not those of the preset: few minutes of computing.
-RUNS = {
+RUNS: dict[str, dict[str, Any]] = {
     "fashion_mnist": {"source": "sample", "model": "cnn", "epochs": 5},
     "leaf": {"source": "sample"},
 }
@@ -41,7 +43,7 @@ def measure(name: str, share: float, seed: int) -> list[str]:
     rows = np.zeros(0, int)
     count = 0
 
-    def load(settings: Settings):  # type: ignore[no-untyped-def]
+    def load(settings: Settings) -> Dataset:
         nonlocal rows, count
         dataset = original.load(settings)
         labels, rows = changed_rows(np.asarray(dataset.train.labels), len(dataset.class_names), share, seed)
