@@ -441,7 +441,8 @@ class Search(Settings):
 
     Trials are points of the space that --space describes. The best of them train
     to the end, the others stop early. The same command continues a search. Other
-    options are those of training; --monitor is what the trials are compared by.
+    options are those of training; --monitor is what the trials are compared by. With
+    --seeds, a trial trains a model for each, and its value is their mean.
 
     Examples:
         jaxcls search --task fashion_mnist --space space.toml
@@ -450,8 +451,8 @@ class Search(Settings):
 
     # What a search decides itself, or has no use for.
     OMITTED = (
-        *settings.names(settings.PopulationSettings),
-        *("run_dir", "continue_from", "resume", "list_tasks", "profile", "debug", "tune_threshold", "calibrate"),
+        *("folds", "ensemble", "run_dir", "continue_from", "resume", "list_tasks", "profile", "debug"),
+        *("tune_threshold", "calibrate"),
         *("checkpoint_seconds", "train_metrics", "tensorboard", "wandb", "distributed", "join_seconds"),
     )
 

@@ -54,7 +54,7 @@ CALIBRATION: Schema = {
 # A line of trials.jsonl of a search.
 TRIAL: Schema = {
     "trial": int, "rung": int, "settings": {str: ANYTHING}, "values": [(float, None)], "seconds": float,
-    "diverged": bool,
+    "diverged": bool, "by_seed?": [[(float, None)]],
 }  # fmt: skip
 _THRESHOLDS = (float, [float])
 _VALIDATED = {"examples": int, "metrics": _SCORES}

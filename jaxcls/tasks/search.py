@@ -14,6 +14,7 @@ import ctypes
 import dataclasses
 import gc
 import hashlib
+import itertools
 import json
 import math
 import shlex
@@ -61,6 +62,8 @@ TRACED = (
 VALIDATION_FRACTION = 0.2
 # Trainings between two decisions. A constant, so that a search has the same result on any number of cores.
 JOBS_AT_ONCE = 8
+# Between two versions of the page of a search that runs.
+PAGE_SECONDS = 30.0
 # Experiments that are kept with their compiled programs, which take 16 MiB for the smallest network.
 _MOST_EXPERIMENTS = 16
 # What decides how the data is read and preprocessed.
@@ -154,29 +157,46 @@ def search(
         say(f"{'continuing' if done else 'saving'} this search in {directory}")
         epochs = halving.rungs(trials[0].resolved.epochs, options.rungs, options.reduction)
         log = _Log(directory, done, trials, epochs, trainer, say)
+        running = _Running(
+            directory, space, options, trials, epochs, trainer, log, len(validation), data.dataset.provenance.synthetic
+        )
+        del data, validation  # those of other trials may not fit into memory with it
         say(
             f"{len(trials)} trials; up to {' and '.join(map(str, epochs[:-1])) or 'no'} epochs one of "
-            f"{options.reduction} is promoted, to {epochs[-1]}; {trainer.monitor} of {len(validation):,} validation "
+            f"{options.reduction} is promoted, to {epochs[-1]}; {trainer.monitor} of {running.examples:,} validation "
             "examples decides"
         )
-        ended = _run(directory, trials, options, epochs, trainer, log, stop)
+        ended = _run(running, stop)
     if not log.scores:
         raise InputError(f"{ended} before a trial ended; continue it with more --minutes.")
     if not any(map(math.isfinite, log.scores.values())):
         raise InputError(f"no trial of {directory} has a finite {trainer.monitor}; search lower learning rates.")
-    return _report(directory, space, options, trials, epochs, trainer, log, ended)
+    return _report(running, ended)
 
 
-def _run(
-    directory: Path,
-    trials: Sequence[Trial],
-    options: Options,
-    epochs: Sequence[int],
-    trainer: "_Trainer",
-    log: "_Log",
-    stop: Callable[[], bool],
-) -> str:
-    """Trains what is to be trained next until nothing is; returns why it ended."""
+class _Running(NamedTuple):
+    """A search.
+
+    Attributes:
+      examples: the number of validation examples.
+      synthetic: whether the data was generated.
+    """
+
+    directory: Path
+    space: Space
+    options: Options
+    trials: Sequence[Trial]
+    epochs: Sequence[int]
+    trainer: "_Trainer"
+    log: "_Log"
+    examples: int
+    synthetic: bool
+
+
+def _run(running: _Running, stop: Callable[[], bool]) -> str:
+    """Trains what is to be trained next until nothing is, and writes the page; returns why it ended."""
+    directory, _, options, trials, epochs, trainer, log, *_ = running
+    written = -math.inf
     began, before = time.monotonic(), sum(record["seconds"] for record in log.done.values())
 
     def over() -> bool:
@@ -202,6 +222,9 @@ def _run(
                 log.scores, job, trials=len(trials), reduction=options.reduction
             ):
                 shutil.rmtree(directory / "trials" / trainer.name(job.trial), ignore_errors=True)
+        if time.monotonic() - written > PAGE_SECONDS and any(map(math.isfinite, log.scores.values())):
+            _report(running, "", is_running=True)
+            written = time.monotonic()
     return ""
 
 
@@ -228,8 +251,11 @@ class _Trainer:
             self._data[key] = data, build.preprocess(data.preprocessor, data.splits.validation)
         return self._data[key]
 
-    def member(self, name: str, trial: Trial) -> Member:
-        """Returns a trial as a member, whose experiment is shared with trials that differ in traced values only."""
+    def members(self, name: str, trial: Trial) -> list[Member]:
+        """Returns a trial as members, one for each seed.
+
+        Their experiment is shared with trials that differ in traced values only.
+        """
         (data, validation), resolved = self.data(trial), trial.resolved
         traced = {one: trial.point[one] for one in TRACED if one in trial.point}
         if resolved.optimizer == "schedule_free":
@@ -250,10 +276,13 @@ class _Trainer:
         if (rate := traced.pop("dropout", None)) is not None:
             pairs = zip(constants, are_rates, strict=True)
             constants = [np.asarray(rate, np.float32) if is_rate else constant for constant, is_rate in pairs]
-        return Member(
-            name, experiment, data.train, validation, seed=resolved.seed, hyperparameters=traced,
-            constants=constants,
-        )  # fmt: skip
+        seeds = {f"{name}/seed{seed}": seed for seed in resolved.seeds or ()} or {name: resolved.seed}
+        return [
+            Member(
+                name, experiment, data.train, validation, seed=seed, hyperparameters=traced, constants=constants
+            )
+            for name, seed in seeds.items()
+        ]  # fmt: skip
 
     def name(self, trial: int) -> str:
         """Returns the name of a trial's folder, which says what it learned from which settings."""
@@ -272,27 +301,35 @@ class _Trainer:
         jobs: Sequence[Job],
         epochs: Sequence[int],
         folder: Path,
-        on_trained: Callable[[Job, Trained], None],
+        on_trained: Callable[[Job, list[Trained]], None],
         stop: Callable[[], bool],
     ) -> None:
         if len(self._experiments) > _MOST_EXPERIMENTS:
             self._experiments.clear()
             _free_programs()
-        by_name = {self.name(job.trial): job for job in jobs}
-        members = []
-        for name, job in by_name.items():
+        members: dict[Job, list[Member]] = {}
+        for job in jobs:
             trial = self._trials[job.trial]
             with error_context(f"trial {job.trial}: {_shown(trial.point)}"):
-                members.append(self.member(name, trial))
+                members[job] = self.members(self.name(job.trial), trial)
+        job_of = {member.name: job for job in jobs for member in members[job]}
+        trained: dict[str, Trained] = {}
+
+        def on_member(one: Trained) -> None:
+            trained[one.name] = one
+            job = job_of[one.name]
+            if all(member.name in trained for member in members[job]):
+                on_trained(job, [trained[member.name] for member in members[job]])
+
         resolved = self._trials[jobs[0].trial].resolved
         values: dict[str, Any] = vars(resolved) | {"mode": self.mode, "epochs": epochs[jobs[0].rung]}
         train_members(
-            members,
+            [member for job in jobs for member in members[job]],
             FitConfig(**{name: values[name] for name in FitConfig._fields}),
             folder=folder,
             restore_best=resolved.restore_best,
             allow_divergence=True,
-            on_member=lambda trained: on_trained(by_name[trained.name], trained),
+            on_member=on_member,
             say=lambda line: None,
             stop=stop,
         )
@@ -314,17 +351,19 @@ class _Log:
         self._directory, self._trials, self._epochs, self._trainer = directory, trials, epochs, trainer
         self._say, self._last = say, time.monotonic()
 
-    def add(self, job: Job, trained: Trained) -> None:
-        """Records the training of a job, and tells the user."""
+    def add(self, job: Job, trained: Sequence[Trained]) -> None:
+        """Records the training of a job, of each seed, and tells the user."""
         name, trial = self._trainer.monitor, self._trials[job.trial]
-        values = [entry[f"val_{name}"] for entry in trained.history]
+        by_seed = [[_finite(entry[f"val_{name}"]) for entry in one.history] for one in trained]
+        values = [_mean(values) for values in itertools.zip_longest(*by_seed)]
         now = time.monotonic()
         self.done[job] = {
             **job._asdict(),
             "settings": json.loads(json.dumps(trial.point)),
-            "values": [value if value is not None and math.isfinite(value) else None for value in values],
+            "values": values,
+            **({"by_seed": by_seed} if len(by_seed) > 1 else {}),
             "seconds": round(now - self._last, 3),
-            "diverged": bool(trained.diverged),
+            "diverged": any(one.diverged for one in trained),
         }
         self._last = now
         text = "".join(json.dumps(record) + "\n" for record in self.done.values())
@@ -334,16 +373,18 @@ class _Log:
         self._say(f"trial {job.trial:3}  epoch {len(values):2}/{self._epochs[-1]}  {result}  {_shown(trial.point)}")
 
     def value(self, job: Job) -> float | None:
-        """Returns the value that the weights of a job would be reported with; None if it is not finite."""
+        """Returns the value that the weights of a job would be reported with, the mean of its seeds.
+
+        None if one is not finite.
+        """
         record = self.done[job]
-        if record["diverged"] or not record["values"]:
+        if record["diverged"]:
             return None
-        value: float | None = record["values"][-1]
+        runs = record.get("by_seed", [record["values"]])
         if self._trials[job.trial].resolved.restore_best:
-            known = [one for one in record["values"] if one is not None]
             best = max if self._trainer.mode == "max" else min
-            value = best(known, default=None)
-        return value
+            return _mean([best([one for one in values if one is not None], default=None) for values in runs])
+        return _mean([values[-1] if values else None for values in runs])
 
     def by_rung(self, last: Job) -> list[float | None]:
         """Returns the values of a trial in each rung that it has reached."""
@@ -355,6 +396,16 @@ class _Log:
         for job in jobs:
             value = self.value(job)
             self.scores[job] = -math.inf if value is None else sign * value
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Returns the mean of the values of the seeds; None if one has none."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if len(known) == len(values) else None
 
 
 def _check(options: Options) -> None:
@@ -369,6 +420,8 @@ def _compared(user_settings: Settings, space: Space, say: Say) -> Settings:
     """Returns the settings with a metric that can compare the trials, of enough validation examples."""
     chosen = build.with_data_dir(user_settings)
     task = build.specialized(chosen)
+    if chosen.seeds and task.problem == "detection":
+        raise InputError("--seeds is not for detection: boxes of several models have no mean.")
     recipe = task.recipe(chosen.preset)
     monitor = chosen.monitor or recipe.monitor
     by_loss = [name for name in space if name in settings.names(settings.LossSettings)]
@@ -489,17 +542,9 @@ def _begin(directory: Path, identity: Mapping[str, Any], trials: Sequence[Trial]
     return done
 
 
-def _report(
-    directory: Path,
-    space: Space,
-    options: Options,
-    trials: Sequence[Trial],
-    epochs: Sequence[int],
-    trainer: _Trainer,
-    log: _Log,
-    ended: str,
-) -> Result:
+def _report(running: _Running, ended: str, *, is_running: bool = False) -> Result:
     """Writes winner.toml and report.html."""
+    directory, space, options, trials, epochs, trainer, log, *_ = running
     ranking = halving.ranking(log.scores)
     best = ranking[0]
     trial = trials[best.trial]
@@ -507,19 +552,20 @@ def _report(
     winner = log.done[best] | {"value": log.value(best)}
     text = f"# {shown}\n{tomli_w.dumps(settings.as_record(_lasting(trial.resolved)))}"
     files.write_atomically(directory / "winner.toml", text)
-    data, validation = trainer.data(trial)
     record = {
         "task": trial.task.name,
         "directory": directory.name,
-        "synthetic": data.dataset.provenance.synthetic,
+        "synthetic": running.synthetic,
         "monitor": trainer.monitor,
         "mode": trainer.mode,
-        "examples": len(validation),
+        "examples": running.examples,
+        "seeds": len(trial.resolved.seeds or ()),
         "sampler": options.sampler,
         "reduction": options.reduction,
         "trials": len(trials),
         "epochs": list(epochs),
         "ended": ended,
+        "running": is_running,
         "space": search_space.as_record(space),
         # The last one of each trial, the best first.
         "jobs": [log.done[job] | {"value": log.value(job), "by_rung": log.by_rung(job)} for job in ranking],

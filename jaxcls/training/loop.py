@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxcls._utils import processes
@@ -256,8 +257,14 @@ def train(
     for callback in callbacks:
         callback.on_train_begin(int(state.step))
 
+    # The best epoch, until it is saved.
+    unsaved: dict[str, Any] = {}
+
     def save(metrics: Mapping[str, float] | None = None, *, wait: bool = False) -> None:
         if checkpoints is not None:
+            if unsaved:
+                checkpoints.save(**unsaved)
+                unsaved.clear()
             metadata = dataclasses.asdict(progress)
             checkpoints.save(int(state.step), state, metadata=metadata, metrics=metrics, wait=wait)
 
@@ -316,13 +323,18 @@ def train(
         entry = progress.close_epoch(int(state.step), len(data), scores)
         for callback in callbacks:
             callback.on_epoch_end(progress.history)
-        # The best epoch can be any of them.
-        every = checkpoints is not None and checkpoints.best_metric is not None
         due = time.monotonic() - saved_at > min(config.checkpoint_seconds, MIN_CHECKPOINT_SECONDS)
         stopping, ended, due = processes.agreed(stop(), _ended(progress.history[earlier:], config), due)
-        if every or stopping or ended or due:
-            save({config.monitor: entry[f"val_{config.monitor}"]} if config.monitor else None, wait=stopping)
+        monitored = {config.monitor: entry[f"val_{config.monitor}"]} if config.monitor else {}
+        if stopping or ended or due:
+            save(monitored, wait=stopping)
             saved_at = time.monotonic()
+        elif config.monitor and checkpoints is not None and checkpoints.best_metric is not None:
+            since_earlier = progress.history[earlier:]
+            if _best(since_earlier, config) == len(since_earlier) - 1:
+                # A copy: the next step takes the memory of the state.
+                unsaved |= {"step": int(state.step), "state": jax.tree.map(jnp.copy, state), "metrics": monitored}
+                unsaved["metadata"] = dataclasses.asdict(progress)
         if stopping:
             raise Interrupted(int(state.step))
     for callback in callbacks:
@@ -351,11 +363,15 @@ def _ended(history: Sequence[dict[str, Any]], config: FitConfig) -> bool:
         return True
     if config.patience is None or config.monitor is None or not history:
         return False
+    return len(history) - 1 - _best(history, config) >= config.patience
+
+
+def _best(history: Sequence[dict[str, Any]], config: FitConfig) -> int:
+    """Returns the index of the epoch with the best monitored value, the first of equal ones."""
     sign = 1 if config.mode == "max" else -1
     values = [sign * entry[f"val_{config.monitor}"] for entry in history]
     # NaN is worse than any value, and compares with none.
-    scores = [value if np.isfinite(value) else -np.inf for value in values]
-    return len(scores) - 1 - int(np.argmax(scores)) >= config.patience
+    return int(np.argmax([value if np.isfinite(value) else -np.inf for value in values]))
 
 
 def _diverged(progress: Progress, step: int) -> str:

@@ -76,7 +76,8 @@ def searched(name="adam", **changes):
     return {
         "task": "csv", "directory": "search", "synthetic": False, "monitor": "log_loss", "mode": "min",
         "examples": 1234, "sampler": "sobol", "reduction": 3, "trials": 64, "epochs": [1, 2],
-        "ended": "the 5 minutes were over", "space": space, "jobs": jobs, "command": "jaxcls train --task csv",
+        "ended": "the 5 minutes were over", "seeds": 2, "running": False,
+        "space": space, "jobs": jobs, "command": "jaxcls train --task csv",
     } | changes  # fmt: skip
 
 

@@ -175,17 +175,35 @@ def test_losses_are_not_compared_by_the_loss(test_files, tmp_path):
         search.search(Settings(**{**vars(chosen), "monitor": "loss"}), space, OPTIONS, tmp_path / "search")
 
 
-def test_command_line_searches_and_continues(test_files, tmp_path, capsys):
+def test_command_line_searches_and_continues_with_seeds(test_files, tmp_path, capsys, monkeypatch):
+    said_running = []
+
+    def report(*arguments, **options):
+        result = original(*arguments, **options)
+        said_running.append("The search is running" in (result.directory / "report.html").read_text(encoding="utf-8"))
+        return result
+
+    original = search._report
+    monkeypatch.setattr(search, "_report", report)
     file = tmp_path / "space.toml"
     file.write_text("dropout = {choices = [0.0]}\nlearning_rate = {low = 1e-3, high = 0.1, log = true}\n")
     flags = ["--task", "csv", "--data", str(SAMPLE), "--label-column", "class", "--test-data", str(test_files[0])]
     flags += ["--model", "linear", "--epochs", "2", "--schedule", "cosine", "--trials", "2", "--space", str(file)]
+    flags += ["--seeds", "3", "4"]
     arguments = ["search", *flags, "--search-dir", str(tmp_path / "search"), "--json"]
     assert main(arguments) == 0
     first = capsys.readouterr()
     assert "the 2% of the recipe are few" in first.err
     result = json.loads(first.out)
     assert shlex.split(result["command"])[:4] == ["jaxcls", "train", "--task", "csv"]
+    assert "--seeds 3 4" in result["command"]
+    assert (said_running[0], said_running[-1]) == (True, False)
+    for record in lines(tmp_path / "search").values():
+        assert np.unique(record["by_seed"], axis=0).shape == (2, record["rung"] + 1)
+        np.testing.assert_allclose(record["values"], np.mean(record["by_seed"], axis=0))
+    assert result["value"] == min(
+        record["values"][-1] for record in lines(tmp_path / "search").values() if record["rung"]
+    )
     assert main(arguments) == 0
     second = capsys.readouterr()
     assert json.loads(second.out) == result

@@ -129,8 +129,20 @@ def test_patience_ends_training_after_so_many_epochs_without_a_better_value(mode
     assert len(history) == epochs
 
 
-def test_the_best_epoch_can_be_restored(tmp_path):
+@pytest.mark.parametrize("seconds", [0.0, 1e9])
+def test_the_best_epoch_can_be_restored(tmp_path, monkeypatch, seconds):
+    saved = []
+
+    def save(self, step, *arguments, **options):
+        saved.append(step)
+        original(self, step, *arguments, **options)
+
+    original = CheckpointManager.save
+    monkeypatch.setattr(CheckpointManager, "save", save)
+    monkeypatch.setattr(loop, "MIN_CHECKPOINT_SECONDS", seconds)
     state, history = run(tmp_path, epochs=5, values=[0.1, 0.9, 0.2, 0.3, 0.4])
+    # Of epochs that follow each other fast, the best and the last.
+    assert saved == [entry["step"] for entry in (history if seconds == 0 else [history[1], history[4]])]
     with CheckpointManager(tmp_path, best_metric="accuracy") as checkpoints:
         best = checkpoints.restore(like=state, best=True)
         latest = checkpoints.restore(like=state)
