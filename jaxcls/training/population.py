@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxcls._utils import processes
 from jaxcls._utils.interruption import Interrupted
 from jaxcls.checkpoints import CheckpointManager, Restored
 from jaxcls.data import splits
@@ -183,7 +184,7 @@ def train_members(
                 state, history = restored.state, History(restored.metadata["history"])
             if best and checkpoints and not diverged and (restored := checkpoints.restore(like=state, best=True)):
                 state = restored.state
-        weights = jax.tree.map(np.asarray, evaluated_weights(state))
+        weights = processes.whole(evaluated_weights(state))
         trained = Trained(member.name, weights, history, int(state.step), diverged)
         with lock:
             on_member(trained)
