@@ -132,11 +132,11 @@ def counted(config: dict[str, Any], inputs: Any, classes: int) -> dict[str, Any]
     from jaxcls.models import functional
     from jaxcls.models.pretrained import architecture
 
-    found = architecture.find(config, "experiments/scale.py")
+    backbone = architecture.find(config, "experiments/scale.py")
 
     class Classifier(nnx.Module):
         def __init__(self, rngs: nnx.Rngs):
-            self.backbone = found.build(dtype=jnp.bfloat16, rngs=rngs, dropout=0.0)
+            self.backbone = backbone.build(dtype=jnp.bfloat16, rngs=rngs, dropout=0.0)
             self.last = nnx.Linear(self.backbone.features, classes, dtype=jnp.bfloat16, rngs=rngs)
 
         def __call__(self, x: jax.Array) -> jax.Array:
