@@ -32,6 +32,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -254,11 +255,11 @@ def model_lines(every: list[Network]) -> list[str]:
         for network in every
         for count in COUNTS
     ]
-    header = ("network", "devices", "state, GB", "state along fsdp, GB", "activations, GB")
-    return lines + table(header, sizes, "Memory of each device: parameters, gradient and moments in float32")
+    names = ("network", "devices", "state, GB", "state along fsdp, GB", "activations, GB")
+    return lines + table(names, sizes, "Memory of each device: parameters, gradient and moments in float32")
 
 
-def table(header: tuple[str, ...], rows: list[tuple[str, ...]], title: str) -> list[str]:
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> list[str]:
     """Returns a table with its title, as lines of Markdown."""
     every = [header, ("---",) * len(header), *rows]
     return ["", f"## {title}", "", *(f"| {' | '.join(cells)} |" for cells in every)]
