@@ -1,7 +1,7 @@
 """A model of the time and the memory of a training step on 1, 8 and 256 devices, and a check of its communication.
 
     python experiments/scale.py              # counts, computes and measures; writes experiments/scale.md
-    python experiments/scale.py --no-measure # without the processes; writes nothing
+    python experiments/scale.py --no-measure # without the processes
 
 Two networks of jaxcls: ResNet-50 on ImageNet (1.28 M images of 224 pixels) and a BERT encoder of 109 M parameters on
 texts of 128 tokens. Operations, parameters and the activations that the gradient needs are counted in the traced
@@ -106,8 +106,7 @@ def main() -> None:
     if options.measure:
         lines += measured_lines({count: measure(count) for count in (2, 4)})
     print("\n".join(lines))
-    if options.measure:
-        TABLE.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    TABLE.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def networks() -> list[Network]:
@@ -137,7 +136,7 @@ def counted(config: dict[str, Any], inputs: Any, classes: int) -> dict[str, Any]
 
     class Classifier(nnx.Module):
         def __init__(self, rngs: nnx.Rngs):
-            self.backbone = backbone.build(dtype=jnp.bfloat16, rngs=rngs, dropout=0.0)
+            self.backbone: Any = backbone.build(dtype=jnp.bfloat16, rngs=rngs, dropout=0.0)
             self.last = nnx.Linear(self.backbone.features, classes, dtype=jnp.bfloat16, rngs=rngs)
 
         def __call__(self, x: jax.Array) -> jax.Array:
@@ -211,7 +210,7 @@ def model_lines(every: list[Network]) -> list[str]:
     lines = [
         "# Scale, on paper",
         "",
-        "Written by `python experiments/scale.py`, whose help says what is assumed. Only the last table is measured.",
+        "Written by `python experiments/scale.py`, whose help says what is assumed. Nothing but a table of sums is measured.",
         f"Programs are assumed to reach {REACHED:.0%} of the roofline.",
     ]
     cost = [
