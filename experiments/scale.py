@@ -136,8 +136,9 @@ def counted(config: dict[str, Any], inputs: Any, classes: int) -> dict[str, Any]
 
     class Classifier(nnx.Module):
         def __init__(self, rngs: nnx.Rngs):
-            self.backbone: Any = backbone.build(dtype=jnp.bfloat16, rngs=rngs, dropout=0.0)
-            self.last = nnx.Linear(self.backbone.features, classes, dtype=jnp.bfloat16, rngs=rngs)
+            built: Any = backbone.build(dtype=jnp.bfloat16, rngs=rngs, dropout=0.0)
+            self.backbone, width = built, built.features
+            self.last = nnx.Linear(width, classes, dtype=jnp.bfloat16, rngs=rngs)
 
         def __call__(self, x: jax.Array) -> jax.Array:
             features = self.backbone(x)
@@ -210,7 +211,7 @@ def model_lines(every: list[Network]) -> list[str]:
     lines = [
         "# Scale, on paper",
         "",
-        "Written by `python experiments/scale.py`, whose help says what is assumed. Nothing but a table of sums is measured.",
+        "Written by `python experiments/scale.py`, whose help says what is assumed. Only sums are measured.",
         f"Programs are assumed to reach {REACHED:.0%} of the roofline.",
     ]
     cost = [
