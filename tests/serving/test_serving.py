@@ -170,7 +170,6 @@ def test_answers_name_classes_and_probabilities(problem, names, thresholds, scor
         (of_rows, {"inputs": [{"size": 1, "color": []}]}, "application/json", 400, "example 1: 'color' is list"),
         (of_images, png(size=200), "image/png", 413, "the request has more than 1,000 bytes"),
     ],
-    ids=str,
 )
 def test_what_cannot_be_answered_is_refused(make, body, kind, status, message):
     limits = {"max_bytes": 1000} if status == 413 else {}
