@@ -176,11 +176,11 @@ def test_losses_are_not_compared_by_the_loss(test_files, tmp_path):
 
 
 def test_command_line_searches_and_continues_with_seeds(test_files, tmp_path, capsys, monkeypatch):
-    said_running = []
+    running = []
 
     def report(*arguments, **options):
         result = original(*arguments, **options)
-        said_running.append("The search is running" in (result.directory / "report.html").read_text(encoding="utf-8"))
+        running.append("The search is running" in (result.directory / "report.html").read_text(encoding="utf-8"))
         return result
 
     original = search._report
@@ -197,7 +197,7 @@ def test_command_line_searches_and_continues_with_seeds(test_files, tmp_path, ca
     result = json.loads(first.out)
     assert shlex.split(result["command"])[:4] == ["jaxcls", "train", "--task", "csv"]
     assert "--seeds 3 4" in result["command"]
-    assert (said_running[0], said_running[-1]) == (True, False)
+    assert (running[0], running[-1]) == (True, False)
     for record in lines(tmp_path / "search").values():
         assert np.unique(record["by_seed"], axis=0).shape == (2, record["rung"] + 1)
         np.testing.assert_allclose(record["values"], np.mean(record["by_seed"], axis=0))
