@@ -296,7 +296,8 @@ class _Spool:
                 self._read_next()
         begin, end = self._ends[index], self._ends[index + 1]
         content, structure = io.BytesIO(os.pread(self._file.fileno(), end - begin, begin)), self._structure
-        return jax.tree.unflatten(structure, [np.load(content) for _ in range(structure.num_leaves)])
+        leaves = [np.load(content, allow_pickle=False) for _ in range(structure.num_leaves)]
+        return jax.tree.unflatten(structure, leaves)
 
     def _read_next(self) -> None:
         number = len(self._ends) - 1

@@ -149,7 +149,6 @@ def test_a_preset_in_bfloat16_learns(data_dir, tmp_path):
         ({"pos_weight": 2.0}, "takes no --pos-weight"),
         ({"label_smoothing": 1.5}, "label_smoothing is 1.5"),
         ({"loss": "focal_loss", "gamma": -1.0}, "gamma"),
-        ({"batch_size": 17}, "give 18"),
         ({"source": "tfds"}, "data_dir goes with source files or auto"),
         ({"remat": True}, "--model mlp: remat recomputes the blocks of a network, and MLP has none; leave it out."),
     ],

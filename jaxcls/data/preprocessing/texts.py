@@ -102,7 +102,7 @@ class TextPreprocessor:
         >>> fitted = fit(np.array(["a good film", "a good"], object), vocabulary_size=265, max_length=16)
         >>> tokens = fitted.transform(np.array(["good film"], object))[0]
         >>> fitted.words_of(tokens, np.ones(16))
-        [('good', 1.0), ('film', 5.0)]
+        [('good', 1.0), ('film', 2.0)]
         """
         from tokenizers import decoders
 
