@@ -9,6 +9,7 @@ import inspect
 import json
 import os
 import selectors
+import signal
 import socket
 import sys
 import threading
@@ -181,8 +182,10 @@ def join(where: str, *, seconds: float = 300.0, say: Callable[[str], None] = pri
     _watch = _Watch(index, _meet(cluster, seconds))
     options: dict[str, Any] = {"heartbeat_timeout_seconds": HEARTBEAT_SECONDS}
     known = inspect.signature(jax.distributed.initialize).parameters
-    # A signal is agreed on between dispatches; JAX's own handler would replace ours.
-    jax.config.update("jax_enable_preemption_service", False)
+    # A signal is agreed on between dispatches; JAX's own handler would replace ours, and before JAX 0.8 it does.
+    handler = signal.getsignal(signal.SIGTERM)
+    if hasattr(jax.config, "jax_enable_preemption_service"):
+        jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(
         address,
         count,
@@ -197,6 +200,8 @@ def join(where: str, *, seconds: float = 300.0, say: Callable[[str], None] = pri
     # The library of collectives prints a line to standard output when it connects.
     with _without_stdout():
         processes.agreed(True)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _meet(cluster: Cluster, seconds: float) -> dict[int, socket.socket]:
