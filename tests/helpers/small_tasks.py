@@ -63,7 +63,7 @@ TASKS = {
     ),
     "csv": Small(_few_payments, "creditcard.csv", "--data {}/creditcard.csv --label-column Class"),
     "image_folder": Small(
-        partial(image_folder.write, train=8, test=2), "test", "--data {} --image-size 16 --batch-size 16 --model cnn"
+        partial(image_folder.write, train=8, test=2), "test", "--data {} --image-size 16 --batch-size 16"
     ),
     "chest_xray": Small(
         partial(chest_drawings.write, train=60, test=12),

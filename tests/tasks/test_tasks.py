@@ -4,90 +4,19 @@ import ast
 import csv
 import importlib.util
 import json
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import chest_drawings
-import kaggle_leaves
 import numpy as np
 import pytest
-import small_data
-from idx_files import write_idx
+import small_tasks
 
 import jaxcls
 from jaxcls import losses, tasks
 from jaxcls.cli.main import main
-from jaxcls.data.datasets import idx_images, sentiment
 from jaxcls.data.formats import tables
-from jaxcls.data.samples import disease_tagging, fraud, image_folder, toxic_comment
-from jaxcls.tasks import build, mnist
+from jaxcls.tasks import build
 from jaxcls.training import problems
 from jaxcls.training.settings import Settings
-
-
-class Small(NamedTuple):
-    """A few examples of a task.
-
-    Attributes:
-      write: writes its files, in the format of the real ones, into an empty folder.
-      queries: the file or folder to predict.
-      flags: of a short run; '{}' is the folder.
-    """
-
-    write: Callable[[Path], Any]
-    queries: str
-    flags: str = "--data-dir {}"
-
-
-def _few_digits(folder: Path) -> None:
-    sample = idx_images.load(mnist.IMAGES, "sample")
-    for prefix, part in (("train", sample.train), ("t10k", sample.test)):
-        rows = np.sort(np.argsort(part.labels, kind="stable")[:: len(part.labels) // 100])
-        write_idx(folder / f"{prefix}-images-idx3-ubyte", part.inputs[rows, :, :, 0])
-        write_idx(folder / f"{prefix}-labels-idx1-ubyte", part.labels[rows].astype(np.uint8))
-
-
-def _few_reviews(folder: Path) -> None:
-    part = sentiment.load_sample(0.5).train.take(np.arange(300))
-    words = np.array(sentiment.CLASS_NAMES, object)[part.labels]
-    tables.write_csv(folder / sentiment.KAGGLE, {"review": part.inputs, "sentiment": words})
-
-
-_few_comments = partial(toxic_comment.write, train_rows=300, test_rows=60)
-_few_payments = partial(fraud.write, rows=2000, fraud=0.05)
-FEW_TOKENS = "--vocabulary-size 300 --max-length 16"
-
-# Enough training examples for every class on both sides of every split. test_detection.py has that of detection.
-SMALL = {
-    "mnist": Small(_few_digits, "t10k-images-idx3-ubyte", "--data-dir {} --model mlp"),
-    "fashion_mnist": Small(small_data.write, "t10k-images-idx3-ubyte.gz"),
-    "fashion_mnist_groups": Small(small_data.write, "t10k-images-idx3-ubyte.gz", "--data-dir {} --model mlp"),
-    "sentiment": Small(_few_reviews, sentiment.KAGGLE, f"--data-dir {{}} {FEW_TOKENS}"),
-    "toxic_comment": Small(_few_comments, "test.csv", f"--data-dir {{}} {FEW_TOKENS}"),
-    "text_csv": Small(
-        _few_comments,
-        "test.csv",
-        f"--data {{}}/train.csv --text-column comment_text --label-column toxic insult {FEW_TOKENS}",
-    ),
-    "csv": Small(_few_payments, "creditcard.csv", "--data {}/creditcard.csv --label-column Class"),
-    "image_folder": Small(
-        partial(image_folder.write, train=8, test=2), "test", "--data {} --image-size 16 --batch-size 16"
-    ),
-    "chest_xray": Small(
-        partial(chest_drawings.write, train=60, test=12),
-        "chest_xray/test/NORMAL",
-        "--data-dir {} --image-size 16 --model cnn",
-    ),
-    "disease_tagging": Small(
-        partial(disease_tagging.write, images=150),
-        "images_001/images",
-        "--data-dir {} --image-size 16 --model cnn",
-    ),
-    "leaf": Small(partial(kaggle_leaves.write, species=4), "test.csv"),
-    "fraud": Small(_few_payments, "creditcard.csv"),
-}
 
 
 @pytest.mark.parametrize("name", tasks.TASKS)
@@ -131,13 +60,7 @@ def test_every_task_has_a_valid_sample(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in tasks.TASKS if name != "detection"])
 def test_a_task_is_trained_evaluated_and_predicted(name, tmp_path, capsys):
-    small, folder, directory = SMALL[name], tmp_path / "data", tmp_path / "run"
-    folder.mkdir()
-    small.write(folder)
-    flags = [word.replace("{}", str(folder)) for word in small.flags.split()]
-    assert main(["train", "--task", name, "--epochs", "1", "--run-dir", str(directory), *flags]) == 0, (
-        capsys.readouterr()
-    )
+    directory, folder = small_tasks.train(name, tmp_path)
     trained = json.loads((directory / "results.json").read_text())
     assert trained["synthetic"] is False
     assert trained["metrics"]
@@ -149,7 +72,7 @@ def test_a_task_is_trained_evaluated_and_predicted(name, tmp_path, capsys):
     assert {metric: evaluated["metrics"][metric] for metric in defined} == pytest.approx(defined, rel=1e-4)
 
     output = tmp_path / "out.csv"
-    flags = ["--run-dir", directory, "--input", folder / small.queries, "--output", output]
+    flags = ["--run-dir", directory, "--input", folder / small_tasks.TASKS[name].queries, "--output", output]
     assert main(["predict", *(str(word) for word in flags)]) == 0, capsys.readouterr()
     columns = tables.read_csv(output, text=("id", "predicted"))
     names = json.loads((directory / "predictor.json").read_text())["class_names"]
