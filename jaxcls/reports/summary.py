@@ -4,7 +4,7 @@ import base64
 import io
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -12,6 +12,9 @@ from numpy.typing import ArrayLike
 from jaxcls import metrics
 from jaxcls._utils.labels import ProblemName
 from jaxcls.data.dataset import Split
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 # With more labels than this, only the curves with the lowest average precision are saved.
 MOST_CURVES = 12
@@ -42,17 +45,22 @@ def summarize(
     """
     test = splits["test"]
     options: dict[str, Any] = {"problem": problem, "sample_weight": test.sample_weight}
-    bins = metrics.reliability(scores, test.labels, **options)
     worst = mistakes(scores, test.labels, problem=problem, class_names=class_names, thresholds=thresholds)
     return {
         "class_names": list(class_names),
         "intervals": metrics.report_intervals(report, scores, test.labels, threshold=thresholds, **options),
         "confusion": _confusion(scores, test.labels, thresholds, options),
         "curves": _curves(report, scores, test, problem, class_names),
-        "reliability": {name: _plain(values) for name, values in bins._asdict().items()},
+        "reliability": reliability(scores, test.labels, options),
         "mistakes": [mistake | {"example": example(test.inputs, mistake["row"])} for mistake in worst],
         "balance": {name: _balance(split.labels, problem, len(class_names)) for name, split in splits.items()},
     }
+
+
+def reliability(scores: ArrayLike, labels: ArrayLike, options: Any) -> dict[str, Any]:
+    """Returns the bins of a reliability diagram, plain JSON values; see :func:`jaxcls.metrics.reliability`."""
+    bins = metrics.reliability(scores, labels, **options)
+    return {name: _plain(values) for name, values in bins._asdict().items()}
 
 
 def _confusion(scores: np.ndarray, labels: np.ndarray, thresholds: ArrayLike, options: Any) -> list[Any]:
@@ -194,7 +202,7 @@ def example(inputs: Any, row: int) -> dict[str, Any] | None:
     None for other types of inputs, such as arrays of features.
     """
     if isinstance(inputs, Mapping) and all(np.ndim(column) == 1 for column in inputs.values()):
-        columns = {name: _cell(column[row]) for name, column in list(inputs.items())[:_COLUMNS]}
+        columns = {name: cell(column[row]) for name, column in list(inputs.items())[:_COLUMNS]}
         return {"type": "row", "columns": columns, "more": max(0, len(inputs) - _COLUMNS)}
     if not hasattr(inputs, "dtype"):
         return None
@@ -206,7 +214,8 @@ def example(inputs: Any, row: int) -> dict[str, Any] | None:
     return None
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
+    """Returns a value of a table as the report shows it."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)[:40]
 
 
@@ -223,9 +232,14 @@ def png(pixels: np.ndarray, most: int) -> str:
     if image.mode == "RGB" and max(image.size) > _PIXELS:
         # 256 colors take a third of the bytes, and hardly differ to the eye.
         image = image.quantize(256)
-    file = io.BytesIO()
-    image.save(file, "PNG", optimize=True)
-    return base64.b64encode(file.getvalue()).decode("ascii")
+    return encoded(image)
+
+
+def encoded(image: "Image.Image") -> str:
+    """Returns an image as a PNG file, base64-encoded."""
+    with io.BytesIO() as file:
+        image.save(file, "PNG", optimize=True)
+        return base64.b64encode(file.getvalue()).decode("ascii")
 
 
 def _plain(values: np.ndarray) -> Any:

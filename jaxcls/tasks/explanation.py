@@ -1,7 +1,5 @@
 """Why a finished run predicts what it does: the contributions of pixels, words or columns to its predictions."""
 
-import base64
-import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -10,11 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcls import metrics
 from jaxcls._utils.errors import InputError
 from jaxcls.data.preprocessing.images import ImagePreprocessor
 from jaxcls.data.preprocessing.tables import TablePreprocessor
 from jaxcls.data.preprocessing.texts import TextPreprocessor
-from jaxcls.reports.summary import example
+from jaxcls.data.rows import select
+from jaxcls.reports.summary import cell, encoded, example
 from jaxcls.tasks import build
 from jaxcls.tasks.predictor import Predictor
 from jaxcls.training import attribution
@@ -56,7 +56,7 @@ def explain(
     targets = columns.argmax(axis=1)
     match preprocessor:
         case ImagePreprocessor():
-            whys = _heat(learned, experiment.transform(inputs), targets, method)
+            whys = _heat(learned, np.asarray(experiment.transform(inputs)), targets, method)
         case TextPreprocessor():
             whys = _words(learned, preprocessor, inputs, targets)
         case TablePreprocessor():
@@ -80,10 +80,15 @@ def _logits(learned: Predictor) -> Callable[[PyTree], jax.Array]:
 
     def logits(inputs: PyTree) -> jax.Array:
         outputs, _ = learned.experiment.model.apply(weights["params"], weights["model_state"], inputs)
-        # The log-odds of the negative class are those of the positive one with the other sign.
-        return jnp.stack([-outputs, outputs], axis=1) if outputs.ndim == 1 else outputs
+        return _of_each_class(outputs)
 
     return logits
+
+
+def _of_each_class(outputs: Any) -> Any:
+    """The logits of each class, of JAX or NumPy, (N, K)."""
+    # The log-odds of the negative class are those of the positive one with the other sign.
+    return outputs[:, None] * np.array([[-1, 1]], np.float32) if outputs.ndim == 1 else outputs
 
 
 def _heat(learned: Predictor, pixels: np.ndarray, targets: np.ndarray, method: Method) -> list[dict[str, Any]]:
@@ -119,9 +124,7 @@ def _png(image: np.ndarray, heat: np.ndarray) -> str:
     share = 0.8 * np.abs(strength)
     mixed = Image.fromarray((gray * (1 - share) + color * share).astype(np.uint8))
     mixed = mixed.resize((image.shape[1] * size, image.shape[0] * size), Image.Resampling.NEAREST)
-    with io.BytesIO() as file:
-        mixed.quantize(64).save(file, "PNG", optimize=True)
-        return base64.b64encode(file.getvalue()).decode("ascii")
+    return encoded(mixed.quantize(64))
 
 
 def _words(
@@ -143,42 +146,37 @@ def _columns(
     if background is None:
         raise InputError("columns are explained against other rows; give some as the background.")
     names = [*preprocessor.columns]
-    others = _sample(background, _BACKGROUND, names)
-    logits = _table_logits(learned)
+    others = _in_memory(background, names, _rows(background, _BACKGROUND, np.random.default_rng(0)))
+    columns = _in_memory(inputs, names)
     whys = []
     for row, target in enumerate(targets.tolist()):
-        one = {name: np.asarray(inputs[name])[row] for name in names}
+        one = {name: column[row] for name, column in columns.items()}
 
         def outputs(mask: np.ndarray, rows: np.ndarray, one: Any = one, target: int = target) -> np.ndarray:
             mixed = {name: np.where(mask[:, index], one[name], others[name][rows]) for index, name in enumerate(names)}
-            return logits(mixed)[:, target : target + 1]
+            logits = np.asarray(learned.outputs(learned.experiment.transform(mixed)))
+            return _of_each_class(logits)[:, target : target + 1]
 
         result = attribution.shapley(outputs, len(names), len(next(iter(others.values()))))
         order = np.argsort(-np.abs(result.values[:, 0]), kind="stable")
         whys.append({
             "type": "columns",
-            "columns": [[names[index], _cell(one[names[index]]), float(result.values[index, 0])] for index in order],
+            "columns": [[names[index], cell(one[names[index]]), float(result.values[index, 0])] for index in order],
             "base": float(result.base[0]),
         })  # fmt: skip
     return whys
 
 
-def _table_logits(learned: Predictor) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
-    def logits(table: Mapping[str, np.ndarray]) -> np.ndarray:
-        outputs = np.asarray(learned.outputs(learned.experiment.transform(table)))
-        return np.stack([-outputs, outputs], axis=1) if outputs.ndim == 1 else outputs
-
-    return logits
-
-
-def _sample(table: Mapping[str, np.ndarray], most: int, names: Sequence[str]) -> dict[str, np.ndarray]:
+def _rows(table: Mapping[str, Any], most: int, rng: np.random.Generator) -> np.ndarray:
+    """At most this many rows of a table, drawn at random."""
     count = len(next(iter(table.values())))
-    rows = np.sort(np.random.default_rng(0).permutation(count)[:most])
-    return {name: np.asarray(table[name])[rows] for name in names}
+    return np.sort(rng.permutation(count)[:most])
 
 
-def _cell(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)[:40]
+def _in_memory(
+    table: Mapping[str, Any], names: Sequence[str], rows: np.ndarray | slice = slice(None)
+) -> dict[str, np.ndarray]:
+    return {name: np.asarray(select(table[name], rows)) for name in names}
 
 
 def importance(learned: Predictor, inputs: Mapping[str, np.ndarray], labels: np.ndarray) -> list[dict[str, Any]]:
@@ -193,14 +191,11 @@ def importance(learned: Predictor, inputs: Mapping[str, np.ndarray], labels: np.
     assert isinstance(preprocessor, TablePreprocessor)
     names = [*preprocessor.columns]
     rng = np.random.default_rng(0)
-    rows = np.sort(rng.permutation(len(labels))[:_MOST_ROWS])
-    table, labels = {name: np.asarray(inputs[name])[rows] for name in names}, labels[rows]
+    rows = _rows(inputs, _MOST_ROWS, rng)
+    table, labels = _in_memory(inputs, names, rows), labels[rows]
 
     def loss(table: Mapping[str, np.ndarray]) -> float:
-        scores = np.asarray(learned.predict(table), np.float64).clip(1e-15, 1 - 1e-15)
-        if learned.problem == "multiclass":
-            return float(-np.log(scores[np.arange(len(labels)), labels]).mean())
-        return float(-np.nanmean(np.where(labels == 1, np.log(scores), np.log1p(-scores))))
+        return metrics.log_loss(learned.predict(table), labels, problem=learned.problem)
 
     base = loss(table)
     increased = []
@@ -226,8 +221,7 @@ def explain_split(
     Raises:
       InputError: the data is not there, or has no such rows.
     """
-    task, settings = build.resolve(learned.task_settings)
-    _, splits = build.load(task, settings, say=say)
+    splits = _splits(learned, say)
     examples = getattr(splits, split)
     if wrong := [row for row in rows if not 0 <= row < examples.num_examples]:
         raise InputError(
@@ -254,10 +248,15 @@ def explain_file(learned: Predictor, path: Path, method: Method, say: Callable[[
     examples = learned.read(path)
     background = None
     if isinstance(learned.experiment.preprocessor, TablePreprocessor):
-        task, settings = build.resolve(learned.task_settings)
-        background = build.load(task, settings, say=say)[1].train.inputs
+        background = _splits(learned, say).train.inputs
     explained = explain(learned, examples.inputs, background=background, method=method)
     return {"examples": [{"id": str(name), **one} for name, one in zip(examples.ids, explained, strict=True)]}
+
+
+def _splits(learned: Predictor, say: Callable[[str], None]) -> build.Splits:
+    """The examples of the run, read again."""
+    task, settings = build.resolve(learned.task_settings)
+    return build.load(task, settings, say=say)[1]
 
 
 def lines(explanation: Mapping[str, Any], most: int = 8) -> list[str]:

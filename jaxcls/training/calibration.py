@@ -19,6 +19,7 @@ from jaxcls.data.dataset import Split
 from jaxcls.metrics import calibration, conformal
 from jaxcls.metrics.calibration import Calibration
 from jaxcls.models import Model
+from jaxcls.reports import summary as summaries
 from jaxcls.training import ensemble, steps
 from jaxcls.training import objective as objectives
 from jaxcls.training.experiment import Experiment
@@ -180,11 +181,7 @@ def describe(
                 entry["sets"].append({"method": kind, "by_class": by_class, "stated": coverage} | quality._asdict())
         of_report, of_summary = (tree if name == "" else tree["outputs"][name] for tree in (report, summary))
         of_report["calibration"] = entry
-        bins = metrics.reliability(raw, labels, **options)
-        of_summary["reliability_before"] = {
-            part: [None if np.isnan(value) else round(value, 4) for value in values.tolist()]
-            for part, values in bins._asdict().items()
-        }
+        of_summary["reliability_before"] = summaries.reliability(raw, labels, options)
 
 
 def line(report: Mapping[str, Any]) -> str:
