@@ -53,6 +53,12 @@ def cached(folder: str, key: Any, compute: Callable[[], Sequence[np.ndarray]]) -
     return arrays
 
 
+def cached_record(folder: str, key: Any, compute: Callable[[], Any]) -> Any:
+    """Returns what ``compute`` returns, JSON values, as :func:`cached` does."""
+    (content,) = cached(folder, key, lambda: [np.frombuffer(json.dumps(compute()).encode(), np.uint8)])
+    return json.loads(content.tobytes())
+
+
 def cached_file(folder: str, key: Any, write: Callable[[Path], None]) -> Path:
     """Returns a file that ``write`` has written, now or before; its name ends in its SHA-256, which is verified.
 

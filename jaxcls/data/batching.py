@@ -235,13 +235,17 @@ def gather_chunk(
     return Batch(inputs, labels, mask, sample_weight)
 
 
+# Sizes of batches of few examples.
+FEW = (1, 8, 64)
+
+
 def prediction_batch_size(count: int, most: int) -> int:
     """Returns the size of the batches in which this many examples are predicted: of few, one that is hardly padded.
 
     >>> [prediction_batch_size(count, 500) for count in (1, 2, 50, 65, 1000)]
     [1, 8, 64, 500, 500]
     """
-    return next((size for size in (1, 8, 64) if count <= size < most), most)
+    return next((size for size in FEW if count <= size < most), most)
 
 
 def padded_batches(inputs: PyTree, batch_size: int) -> Iterator[PyTree]:

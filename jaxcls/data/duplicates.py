@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcls._utils.array_cache import cached
+from jaxcls._utils.array_cache import cached_record
 from jaxcls.data.formats.stored_tables import StoredColumn, StoredTable
 from jaxcls.data.rows import is_sampled
 
@@ -29,7 +29,8 @@ def shared(train_inputs: PyTree, test_inputs: PyTree) -> int:
         key = [one.key() if isinstance(one, _STORED) else None for one in (train_inputs, test_inputs)]
         if None in key:
             return _shared_hashes(train_inputs, test_inputs)
-        return int(cached("duplicates", key, lambda: [np.array(_shared_hashes(train_inputs, test_inputs))])[0])
+        count: int = cached_record("duplicates", ["2", *key], lambda: _shared_hashes(train_inputs, test_inputs))
+        return count
     if is_sampled((train_inputs, test_inputs)):
         return 0
     tested = collections.Counter(_contents(test_inputs))

@@ -9,7 +9,6 @@ number becomes the mean, with a flag.
 import collections
 import dataclasses
 import itertools
-import json
 import re
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
@@ -19,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcls._utils import schemas
-from jaxcls._utils.array_cache import cached, cached_blocks
+from jaxcls._utils.array_cache import cached_blocks, cached_record
 from jaxcls._utils.clock import progress
 from jaxcls._utils.errors import InputError
 from jaxcls._utils.text_table import text_table
@@ -283,12 +282,11 @@ def fit(table: Columns, *, decimal: str = ".") -> TablePreprocessor:
 def _fit_stored(table: StoredTable, decimal: str) -> TablePreprocessor:
     """Fits to a large table, unless that was done before."""
 
-    def compute() -> list[np.ndarray]:
+    def compute() -> tuple[Any, ...]:
         fitted = _fit(table, decimal)
-        return [np.frombuffer(json.dumps([fitted.as_record(), fitted.types]).encode(), np.uint8)]
+        return fitted.as_record(), fitted.types
 
-    (content,) = cached("fitted", ["1", table.key(), decimal, _MOST_ROWS], compute)
-    record, types = json.loads(content.tobytes())
+    record, types = cached_record("fitted", ["1", table.key(), decimal, _MOST_ROWS], compute)
     return dataclasses.replace(TablePreprocessor.from_record(record), types=tuple(map(tuple, types)))
 
 

@@ -22,7 +22,7 @@ import jax
 import numpy as np
 
 from jaxcls._utils import schemas
-from jaxcls._utils.array_cache import cached, cached_file
+from jaxcls._utils.array_cache import cached, cached_file, cached_record
 from jaxcls._utils.clock import progress
 from jaxcls._utils.errors import InputError
 from jaxcls.data import rows
@@ -187,13 +187,9 @@ def fit(texts: Any, *, vocabulary_size: int, max_length: int) -> TextPreprocesso
         return _fit(texts, vocabulary_size, max_length)
     import tokenizers
 
-    def compute() -> list[np.ndarray]:
-        fitted = _fit(texts, vocabulary_size, max_length)
-        return [np.frombuffer(json.dumps(fitted.as_record()).encode(), np.uint8)]
-
     key = ["texts", texts.key(), vocabulary_size, max_length, tokenizers.__version__]
-    (content,) = cached("fitted", key, compute)
-    return TextPreprocessor.from_record(json.loads(content.tobytes()))
+    record = cached_record("fitted", key, lambda: _fit(texts, vocabulary_size, max_length).as_record())
+    return TextPreprocessor.from_record(record)
 
 
 def _fit(texts: Any, vocabulary_size: int, max_length: int) -> TextPreprocessor:
