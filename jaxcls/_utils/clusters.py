@@ -180,8 +180,8 @@ def join(where: str, *, seconds: float = 300.0, say: Callable[[str], None] = pri
     if index == 0:
         say(f"{cluster.name}: {count} processes, this is process 0; waiting for the others at {address}")
     _watch = _Watch(index, _meet(cluster, seconds))
-    options: dict[str, Any] = {"heartbeat_timeout_seconds": HEARTBEAT_SECONDS}
-    known = inspect.signature(jax.distributed.initialize).parameters
+    has_heartbeat = "heartbeat_timeout_seconds" in inspect.signature(jax.distributed.initialize).parameters
+    options: Any = {"heartbeat_timeout_seconds": HEARTBEAT_SECONDS} if has_heartbeat else {}
     # A signal is agreed on between dispatches; JAX's own handler would replace ours, and before JAX 0.8 it does.
     handler = signal.getsignal(signal.SIGTERM)
     if hasattr(jax.config, "jax_enable_preemption_service"):
@@ -193,7 +193,7 @@ def join(where: str, *, seconds: float = 300.0, say: Callable[[str], None] = pri
         cluster.devices,
         cluster_detection_method="deactivate",
         initialization_timeout=int(seconds),
-        **{name: value for name, value in options.items() if name in known},
+        **options,
     )
     from jaxcls._utils import processes
 

@@ -135,7 +135,7 @@ class RunDirectory:
         """Writes calibration.json, or removes that of an earlier test."""
         if record is not None:
             self._write(_CALIBRATION, json.dumps(record, separators=(",", ":")) + "\n")
-        elif (self.path / _CALIBRATION).exists():
+        else:
             (self.path / _CALIBRATION).unlink(missing_ok=True)
 
     def write_checksums(self) -> None:

@@ -3,8 +3,8 @@
 POST /predict   {"inputs": [...]} as application/json: texts, rows as objects, or images in base64;
                 or images as image/png, image/jpeg, ..., or as the files of multipart/form-data
 GET  /          a page to try it
-GET  /health    200 while the process runs
-GET  /ready     200 once its programs are compiled, before that and while it stops 503
+GET  /health    200 while it answers, which is after its programs are compiled
+GET  /ready     likewise
 GET  /metrics   for Prometheus
 """
 
@@ -29,10 +29,10 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from jaxcls._utils.errors import InputError
+from jaxcls.data.batching import FEW
 from jaxcls.serving.batcher import Batcher, QueueFull
 from jaxcls.serving.service import Service
 
-_SIZES = (1, 8, 64)
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
@@ -60,7 +60,7 @@ def create(service: Service, limits: Limits | None = None) -> Starlette:
     >>> application = create(service.load("runs/leaf-1a2b3c4d"))  # doctest: +SKIP
     """
     limits = limits or Limits()
-    for size in _SIZES:
+    for size in FEW:
         if size <= limits.max_batch:
             service.score(service.of_shape(size))
     return _App(service, limits).asgi

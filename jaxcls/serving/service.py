@@ -2,7 +2,6 @@
 
 import base64
 import binascii
-import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -104,7 +103,7 @@ class Service:
         return _decisions(scores, self.problem, self.class_names, self.thresholds)
 
     def of_shape(self, count: int) -> PyTree:
-        """Returns arrays for this number of examples, zeros, to compile with."""
+        """Returns arrays for this number of examples, ones, to compile with."""
         shapes = self.preprocessor.shapes(count)
         return jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), shapes)
 
@@ -124,8 +123,10 @@ def load(path: Path) -> Service:
         return Service(
             learned.origin, preprocessor, learned.experiment.transform, learned.score, learned.problem, *names
         )
-    with _export_errors():
+    try:
         model = loader.load(path)
+    except loader.ExportError as error:
+        raise InputError(str(error)) from error
     record = model.record
     if record["preprocessor"] is None:
         raise _no_preprocessor(path)
@@ -140,14 +141,6 @@ def _no_preprocessor(path: Path) -> InputError:
         f"{path} is of jaxcls.compile and has no preprocessor, so that a server cannot read requests; serve the run of "
         "a task."
     )
-
-
-@contextlib.contextmanager
-def _export_errors() -> Any:
-    try:
-        yield
-    except loader.ExportError as error:
-        raise InputError(str(error)) from error
 
 
 def _check(value: Any, expected: type | tuple[type, ...], number: int, what: str) -> None:

@@ -100,7 +100,7 @@ def _made(text: str | None, chosen: tuple[jax.Device, ...]) -> Mesh:
 
 def first_device() -> Mesh:
     """Returns the mesh of one device."""
-    return jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:1])
+    return _made(None, (jax.devices()[0],))
 
 
 def usable(text: str | None) -> str | None:
