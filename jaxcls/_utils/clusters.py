@@ -200,7 +200,8 @@ def join(where: str, *, seconds: float = 300.0, say: Callable[[str], None] = pri
     # The library of collectives prints a line to standard output when it connects.
     with _without_stdout():
         processes.agreed(True)
-    if threading.current_thread() is threading.main_thread():
+    # None is a handler that is not Python's.
+    if handler is not None and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)
 
 
