@@ -70,7 +70,7 @@ def table(kills: list[dict[str, Any]], finished: list[bool], options: argparse.N
     return f"""# Killed processes
 
 `python experiments/processes_faults.py --kills {options.kills} --epochs {options.epochs} --seed {options.seed}`, on
-{machine()}, with other work on it. Two processes on the loopback interface, one simulated CPU device each.
+{machine()}. Two processes on the loopback interface, one simulated CPU device each.
 
 | | |
 |---|---|
