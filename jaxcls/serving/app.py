@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import anyio.to_thread
+import jax
 import jinja2
 import prometheus_client as prometheus
 from starlette.applications import Starlette
@@ -60,15 +61,22 @@ def create(service: Service, limits: Limits | None = None) -> Starlette:
     >>> application = create(service.load("runs/leaf-1a2b3c4d"))  # doctest: +SKIP
     """
     limits = limits or Limits()
-    for size in FEW:
-        if size <= limits.max_batch:
-            service.score(service.of_shape(size))
-    return _App(service, limits).asgi
+    sizes = {size for size in FEW if size < limits.max_batch} | {limits.max_batch}
+    return _App(service, limits, {size: _seconds(service, size) for size in sorted(sizes)}).asgi
+
+
+def _seconds(service: Service, size: int) -> float:
+    """Compiles the program of a size of batches, and returns the seconds that one takes."""
+    arrays = service.of_shape(size)
+    jax.block_until_ready(service.score(arrays))
+    start = time.perf_counter()
+    jax.block_until_ready(service.score(arrays))
+    return time.perf_counter() - start
 
 
 class _App:
-    def __init__(self, service: Service, limits: Limits):
-        self._service, self._limits = service, limits
+    def __init__(self, service: Service, limits: Limits, seconds: dict[int, float]):
+        self._service, self._limits, self._seconds = service, limits, seconds
         self._batcher: Batcher | None = None
         self._page = _page(service)
         self._registry = registry = prometheus.CollectorRegistry()
@@ -99,7 +107,7 @@ class _App:
         limits = self._limits
         self._batcher = Batcher(
             self._service.score,
-            max_batch=limits.max_batch,
+            self._seconds,
             max_waiting=limits.max_waiting,
             wait_seconds=limits.wait_seconds,
             on_batch=self._count_batch,

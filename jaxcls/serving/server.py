@@ -1,6 +1,8 @@
 """Runs a service until a signal stops it."""
 
+import asyncio
 import socket
+import time
 from collections.abc import Callable
 
 import uvicorn
@@ -12,6 +14,8 @@ from jaxcls.serving.service import Service
 
 # For requests that are being computed when the server stops.
 _SECONDS_TO_STOP = 30
+# For connections that are kept open between requests: a request that is on its way when one is closed would be lost.
+_SECONDS_TO_CLOSE = 2
 _BACKLOG = 2048
 
 
@@ -41,4 +45,18 @@ def serve(service: Service, host: str, port: int, limits: app.Limits, say: Calla
         )
         shown = f"[{host}]" if ":" in host else host
         say(f"serving {service.title} at http://{shown}:{listening.getsockname()[1]} (Ctrl-C to stop)")
-        uvicorn.Server(config).run(sockets=[listening])
+        Server(config).run(sockets=[listening])
+
+
+class Server(uvicorn.Server):
+    """Stops without losing a request: each connection is closed with an answer that says so, or when it stays idle."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        state = self.server_state
+        state.default_headers = [*state.default_headers, (b"connection", b"close")]
+        end = time.monotonic() + _SECONDS_TO_CLOSE
+        while state.connections and time.monotonic() < end and not self.force_exit:
+            await asyncio.sleep(0.02)
+        await super().shutdown(sockets)

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import csv
+import http.client
 import io
 import json
 import re
@@ -27,6 +28,7 @@ from jaxcls.cli.main import main
 from jaxcls.data.preprocessing import images, tables, texts
 from jaxcls.serving import app
 from jaxcls.serving.batcher import Batcher, QueueFull
+from jaxcls.serving.server import Server
 from jaxcls.serving.service import Service
 
 CLASSES = ("cat", "dog")
@@ -191,9 +193,38 @@ def test_requests_at_the_same_time_are_computed_together():
     told = [content["predictions"][0]["probabilities"]["dog"] for _, content in answers]
     assert told[:2] == told[2:4] == told[4:]
     assert told[0] != told[1]
-    assert sizes[0] == 1  # before the first request, to compile
-    assert sum(sizes[1:]) == 6
-    assert 1 < max(sizes[1:]) <= 4
+    assert sizes[:4] == [1, 1, 4, 4]  # before the first request, to compile and to measure
+    assert sum(sizes[4:]) == 6
+    assert 1 < max(sizes[4:]) <= 4
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [({1: 1, 8: 2, 64: 8}, [8, 8, 4]), ({1: 1, 8: 2, 64: 2}, [20]), ({1: 1, 8: 9}, [1] * 20), ({1: 2, 4: 2}, [4] * 5)],
+    ids=["half of the rate", "a device with large batches", "no gain", "at most 4"],
+)
+def test_as_many_are_computed_together_as_give_the_most_examples_a_second(seconds, expected):
+    sizes = []
+
+    def score(arrays):
+        sizes.append(len(arrays))
+        return arrays
+
+    async def submit(requests):
+        batcher = Batcher(score, seconds, max_waiting=100)
+        tasks = [asyncio.create_task(batcher.submit(values)) for values in requests]
+        await asyncio.sleep(0)
+        running = asyncio.create_task(batcher.run())
+        scores = await asyncio.gather(*tasks)
+        running.cancel()
+        return np.concatenate(scores).tolist()
+
+    assert asyncio.run(submit(np.arange(20).reshape(20, 1))) == [*range(20)]
+    assert sizes == expected
+    # A single request, unless it has more examples than requests are joined to.
+    sizes.clear()
+    assert asyncio.run(submit([np.arange(20)])) == [*range(20)]
+    assert sizes == (expected if max(seconds) >= 20 else [20])
 
 
 def test_a_full_queue_refuses_and_a_failure_reaches_only_its_requests():
@@ -206,7 +237,7 @@ def test_a_full_queue_refuses_and_a_failure_reaches_only_its_requests():
                 raise InputError("seven")
             return arrays
 
-        batcher = Batcher(score, max_batch=1, max_waiting=2)
+        batcher = Batcher(score, {1: 1.0}, max_waiting=2)
         running = asyncio.create_task(batcher.run())
         tasks = []
         for value in (7, 1, 2):
@@ -303,20 +334,28 @@ def test_requests_that_arrived_are_answered_before_a_server_stops():
 
     opened.set()
     application = app.create(of_rows(score=score), app.Limits(max_batch=1))
-    arrived.acquire()
+    for _ in range(2):  # to compile and to measure
+        arrived.acquire()
     opened.clear()
     body = json.dumps({"inputs": [{"size": 1, "color": "r"}]}).encode()
     with socket.create_server(("127.0.0.1", 0)) as listening, ThreadPoolExecutor(3) as clients:
-        server = uvicorn.Server(uvicorn.Config(application, log_level="warning"))
+        server = Server(uvicorn.Config(application, log_level="warning"))
         running = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         running.start()
         port = listening.getsockname()[1]
+        kept = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        kept.request("GET", "/health")
+        assert kept.getresponse().read() == b"ok\n"
         answers = [clients.submit(posted, port, body, "application/json") for _ in range(3)]
         arrived.acquire()
         while "jaxcls_waiting_examples 2.0" not in fetched(port, "/metrics"):
             time.sleep(0.01)
         server.should_exit = True
         time.sleep(0.3)
+        # On a connection that was open, a request that crossed the signal is answered, and told to use another one.
+        kept.request("GET", "/health")
+        with kept.getresponse() as late:
+            assert (late.read(), late.headers["Connection"]) == (b"ok\n", "close")
         opened.set()
         for answer in answers:
             assert answer.result()["predictions"][0]["probabilities"] == {"dog": 0.75}
