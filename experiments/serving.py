@@ -44,8 +44,8 @@ def main() -> None:
         result = served(options, clients, images)
         share = result["rate"] / program
         lines.append(
-            f"| {images} | {clients} | {result['rate']:,.0f} | {share:.2f} | {result['p50']:.1f} | {result['p99']:.1f} | "
-            f"{result['most']:.1f} | {result['lost']} |"
+            f"| {images} | {clients} | {result['rate']:,.0f} | {share:.2f} | {result['p50']:.1f} | "
+            f"{result['p99']:.1f} | {result['most']:.1f} | {result['lost']} |"
         )
         print(lines[-1])
     TABLE.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -151,7 +151,7 @@ Server and clients share the processor.
 
 The compiled program alone, on batches of 64: {program:,.0f} images a second; decoding the files: {decoding:,.0f}.
 
-| images of a request | clients | images a second | share of the program | median ms | 99th percentile, ms | most, ms | lost on SIGTERM |
+| images each | clients | images a second | of the program | median ms | p99 ms | most ms | lost on SIGTERM |
 |---|---|---|---|---|---|---|---|"""
 
 

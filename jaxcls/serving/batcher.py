@@ -26,8 +26,9 @@ class _Waiting(NamedTuple):
 class Batcher:
     """Scores the examples of concurrent requests in batches.
 
-    While a batch is computed, requests wait in a queue; then those that wait are computed together, as many as give the
-    most examples a second. So no request waits for others while the device is idle, unless ``wait_seconds`` asks for it.
+    While a batch is computed, requests wait in a queue; then those that wait are computed together, as many as
+    give the most examples a second. So no request waits for others while the device is idle, unless ``wait_seconds``
+    asks for it.
 
     Args:
       score: arrays -> scores; called in a single thread.

@@ -343,9 +343,9 @@ def test_requests_that_arrived_are_answered_before_a_server_stops():
         running = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         running.start()
         port = listening.getsockname()[1]
-        kept = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-        kept.request("GET", "/health")
-        assert kept.getresponse().read() == b"ok\n"
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        connection.request("GET", "/health")
+        assert connection.getresponse().read() == b"ok\n"
         answers = [clients.submit(posted, port, body, "application/json") for _ in range(3)]
         arrived.acquire()
         while "jaxcls_waiting_examples 2.0" not in fetched(port, "/metrics"):
@@ -353,8 +353,8 @@ def test_requests_that_arrived_are_answered_before_a_server_stops():
         server.should_exit = True
         time.sleep(0.3)
         # On a connection that was open, a request that crossed the signal is answered, and told to use another one.
-        kept.request("GET", "/health")
-        with kept.getresponse() as late:
+        connection.request("GET", "/health")
+        with connection.getresponse() as late:
             assert (late.read(), late.headers["Connection"]) == (b"ok\n", "close")
         opened.set()
         for answer in answers:
