@@ -2,6 +2,7 @@
 
 POST /predict   {"inputs": [...]} as application/json: texts, rows as objects, or images in base64;
                 or images as image/png, image/jpeg, ..., or as the files of multipart/form-data
+POST /explain   the same; why these predictions, of a run that can be explained
 GET  /          a page to try it
 GET  /health    200 while it answers, which is after its programs are compiled
 GET  /ready     likewise
@@ -14,7 +15,7 @@ import functools
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +35,8 @@ from jaxcls.data.batching import FEW
 from jaxcls.serving.batcher import Batcher, QueueFull
 from jaxcls.serving.service import Service
 
+# Explanations are computed one request at a time; each takes many gradients.
+_MOST_EXPLAINED, _MOST_EXPLAINING = 8, 8
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
@@ -78,11 +81,12 @@ class _App:
     def __init__(self, service: Service, limits: Limits, seconds: dict[int, float]):
         self._service, self._limits, self._seconds = service, limits, seconds
         self._batcher: Batcher | None = None
+        self._explaining: anyio.CapacityLimiter | None = None
         self._page = _page(service)
         self._registry = registry = prometheus.CollectorRegistry()
-        self._requests = prometheus.Counter("jaxcls_requests", "requests to /predict", ["status"], registry=registry)
+        self._requests = prometheus.Counter("jaxcls_requests", "requests", ["path", "status"], registry=registry)
         self._latency = prometheus.Histogram(
-            "jaxcls_request_seconds", "from a request to its answer", buckets=_SECONDS, registry=registry
+            "jaxcls_request_seconds", "from a request to its answer", ["path"], buckets=_SECONDS, registry=registry
         )
         self._batch_size = prometheus.Histogram(
             "jaxcls_batch_examples", "examples computed together", buckets=(1, 8, 64, 512, 4096), registry=registry
@@ -94,11 +98,13 @@ class _App:
         waiting.set_function(lambda: self._batcher.waiting if self._batcher else 0)
         routes = [
             Route("/", self._index),
-            Route("/predict", self._predict, methods=["POST"]),
+            Route("/predict", functools.partial(self._counted, self._predict), methods=["POST"]),
             Route("/health", _ok),
             Route("/ready", _ok),
             Route("/metrics", self._metrics),
         ]
+        if service.explain is not None:
+            routes.append(Route("/explain", functools.partial(self._counted, self._explain), methods=["POST"]))
         handlers: Any = {HTTPException: _refused}
         self.asgi = Starlette(routes=routes, lifespan=self._lifespan, exception_handlers=handlers)
 
@@ -112,6 +118,7 @@ class _App:
             wait_seconds=limits.wait_seconds,
             on_batch=self._count_batch,
         )
+        self._explaining = anyio.CapacityLimiter(1)
         running = asyncio.create_task(self._batcher.run())
         yield
         running.cancel()
@@ -120,35 +127,48 @@ class _App:
         self._batch_size.observe(count)
         self._batch_seconds.observe(seconds)
 
-    async def _predict(self, request: Request) -> Response:
-        started = time.monotonic()
-        status = 500
+    async def _counted(self, answer: Callable[[Request], Awaitable[Response]], request: Request) -> Response:
+        started, path, status = time.monotonic(), request.url.path, 500
         try:
-            answer = await self._answer(request)
+            response = await answer(request)
             status = 200
+        except InputError as error:
+            status = 400
+            raise HTTPException(status, str(error)) from error
         except HTTPException as refusal:
             status = refusal.status_code
             raise
         finally:
-            self._requests.labels(status).inc()
-            self._latency.observe(time.monotonic() - started)
-        return answer
+            self._requests.labels(path, status).inc()
+            self._latency.labels(path).observe(time.monotonic() - started)
+        return response
 
-    async def _answer(self, request: Request) -> Response:
+    async def _predict(self, request: Request) -> Response:
         assert self._batcher is not None
         examples = await self._examples(request)
         try:
             # In threads: decoding images and texts takes time, and releases the interpreter.
             inputs, warnings, arrays = await anyio.to_thread.run_sync(self._read, examples)
             scores = await self._batcher.submit(arrays)
-            predictions = self._service.answers(inputs, scores)
-        except InputError as error:
-            raise HTTPException(400, str(error)) from error
         except QueueFull:
-            message = f"{self._batcher.waiting} examples wait already; try again, or with fewer requests at a time."
-            raise HTTPException(503, message, headers={"Retry-After": "1"}) from None
+            raise _busy(f"{self._batcher.waiting} examples wait already") from None
+        return self._answer("predictions", self._service.answers(inputs, scores), warnings)
+
+    async def _explain(self, request: Request) -> Response:
+        assert self._service.explain is not None
+        assert self._explaining is not None
+        examples = await self._examples(request)
+        if len(examples) > _MOST_EXPLAINED:
+            raise HTTPException(400, f"{len(examples)} examples; at most {_MOST_EXPLAINED} are explained at a time.")
+        if self._explaining.statistics().tasks_waiting >= _MOST_EXPLAINING:
+            raise _busy(f"{_MOST_EXPLAINING} requests for explanations wait already")
+        inputs, warnings = await anyio.to_thread.run_sync(self._service.read, examples)
+        explained = await anyio.to_thread.run_sync(self._service.explain, inputs, limiter=self._explaining)
+        return self._answer("explanations", explained, warnings)
+
+    def _answer(self, name: str, values: list[dict[str, Any]], warnings: list[str]) -> Response:
         more = {"warnings": warnings} if warnings else {}
-        return JSONResponse({"predictions": predictions, "synthetic": self._service.synthetic} | more)
+        return JSONResponse({name: values, "synthetic": self._service.synthetic} | more)
 
     def _read(self, examples: list[Any]) -> tuple[Any, list[str], Any]:
         inputs, warnings = self._service.read(examples)
@@ -189,7 +209,7 @@ class _App:
 
     async def _index(self, request: Request) -> Response:
         nonce = secrets.token_urlsafe(16)
-        of_page = f"style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; connect-src 'self'; img-src blob:"
+        of_page = f"style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; connect-src 'self'; img-src blob: data:"
         policy = f"default-src 'none'; {of_page}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         return HTMLResponse(self._page(nonce=nonce), headers={"Content-Security-Policy": policy})
 
@@ -200,6 +220,10 @@ async def _ok(request: Request) -> Response:
 
 async def _refused(request: Request, refusal: HTTPException) -> Response:
     return JSONResponse({"error": refusal.detail}, refusal.status_code, headers=refusal.headers)
+
+
+def _busy(why: str) -> HTTPException:
+    return HTTPException(503, f"{why}; try again, or with fewer at a time.", headers={"Retry-After": "1"})
 
 
 async def _files(request: Request, body: bytes) -> list[bytes]:
@@ -224,6 +248,7 @@ def _page(service: Service) -> Any:
         "synthetic": service.synthetic,
         "takes": service.takes,
         "columns": service.columns,
+        "explains": service.explain is not None,
         "example": example.get(service.takes, "an image file as the body"),
     }
     return functools.partial(template.render, **values)

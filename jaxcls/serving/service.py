@@ -20,7 +20,7 @@ from jaxcls.data.preprocessing.images import DetectionPreprocessor, ImagePreproc
 from jaxcls.data.preprocessing.tables import TablePreprocessor
 from jaxcls.data.preprocessing.texts import TextPreprocessor
 from jaxcls.export import loader
-from jaxcls.tasks import predictor
+from jaxcls.tasks import explanation, predictor
 
 PyTree = Any
 
@@ -36,6 +36,7 @@ class Service:
       score: arrays -> scores.
       problem, class_names, thresholds: dicts of them for several outputs.
       synthetic: whether it learned from synthetic examples.
+      explain: raw inputs -> explanations, see :func:`jaxcls.tasks.explanation.explain`; None of what cannot explain.
     """
 
     title: str
@@ -46,6 +47,7 @@ class Service:
     class_names: Any
     thresholds: Any
     synthetic: bool
+    explain: Callable[[PyTree], list[dict[str, Any]]] | None = None
 
     @property
     def takes(self) -> str:
@@ -120,8 +122,9 @@ def load(path: Path) -> Service:
         if preprocessor is None:
             raise _no_preprocessor(path)
         names = learned.class_names, learned.thresholds, learned.data["synthetic"]
+        explain = explanation.explainer(learned) if learned.task and explanation.can_explain(learned) else None
         return Service(
-            learned.origin, preprocessor, learned.experiment.transform, learned.score, learned.problem, *names
+            learned.origin, preprocessor, learned.experiment.transform, learned.score, learned.problem, *names, explain
         )
     try:
         model = loader.load(path)

@@ -1,5 +1,6 @@
 """Why a finished run predicts what it does: the contributions of pixels, words or columns to its predictions."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -48,8 +49,11 @@ def explain(
       InputError: the run has several outputs, detects, or was not of a task; or the method does not fit.
     """
     experiment = learned.experiment
-    if isinstance(learned.problem, Mapping) or learned.problem == "detection":
-        raise InputError("only runs of a single output that classify can be explained.")
+    if not can_explain(learned):
+        raise InputError(
+            "only a run of a single output that classifies images, texts or rows can be explained, not an ensemble of "
+            "several preprocessors."
+        )
     preprocessor = experiment.preprocessor
     scores = learned.predict(inputs)
     columns = np.stack([1 - scores, scores], axis=1) if scores.ndim == 1 else scores
@@ -59,10 +63,8 @@ def explain(
             whys = _heat(learned, np.asarray(experiment.transform(inputs)), targets, method)
         case TextPreprocessor():
             whys = _words(learned, preprocessor, inputs, targets)
-        case TablePreprocessor():
-            whys = _columns(learned, preprocessor, inputs, targets, background)
-        case _:
-            raise InputError("an ensemble of different preprocessors, or a run without one, cannot be explained.")
+        case table:
+            whys = _columns(learned, table, inputs, targets, background)
     return [
         {
             "predicted": learned.class_names[target],
@@ -72,6 +74,28 @@ def explain(
         }
         for row, (target, why) in enumerate(zip(targets.tolist(), whys, strict=True))
     ]
+
+
+def can_explain(learned: Predictor) -> bool:
+    """Returns whether :func:`explain` takes the run."""
+    single = not isinstance(learned.problem, Mapping) and learned.problem != "detection"
+    kinds = ImagePreprocessor | TextPreprocessor | TablePreprocessor
+    return single and isinstance(learned.experiment.preprocessor, kinds)
+
+
+def explainer(learned: Predictor) -> Callable[[PyTree], list[dict[str, Any]]]:
+    """Returns :func:`explain` of a task's run, as a function of the inputs. The rows that columns of a table are
+    explained against are read from the training data of the run when it is first called.
+    """
+    if not isinstance(learned.experiment.preprocessor, TablePreprocessor):
+        return functools.partial(explain, learned)
+
+    @functools.cache
+    def background() -> dict[str, np.ndarray]:
+        rows = _splits(learned, lambda line: None).train.inputs
+        return _in_memory(rows, [*rows], _rows(rows, _BACKGROUND, np.random.default_rng(0)))
+
+    return lambda inputs: explain(learned, inputs, background=background())
 
 
 def _logits(learned: Predictor) -> Callable[[PyTree], jax.Array]:
@@ -150,7 +174,9 @@ def _columns(
     columns = _in_memory(inputs, names)
     whys = []
     for row, target in enumerate(targets.tolist()):
-        one = {name: column[row] for name, column in columns.items()}
+        # A number that is given as text would make text of the numbers that it is mixed with.
+        values = {name: column[row] for name, column in columns.items()}
+        one = {name: np.array(value, object) if isinstance(value, str) else value for name, value in values.items()}
 
         def outputs(mask: np.ndarray, rows: np.ndarray, one: Any = one, target: int = target) -> np.ndarray:
             mixed = {name: np.where(mask[:, index], one[name], others[name][rows]) for index, name in enumerate(names)}
@@ -161,7 +187,7 @@ def _columns(
         order = np.argsort(-np.abs(result.values[:, 0]), kind="stable")
         whys.append({
             "type": "columns",
-            "columns": [[names[index], cell(one[names[index]]), float(result.values[index, 0])] for index in order],
+            "columns": [[names[index], cell(values[names[index]]), float(result.values[index, 0])] for index in order],
             "base": float(result.base[0]),
         })  # fmt: skip
     return whys

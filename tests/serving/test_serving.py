@@ -29,7 +29,7 @@ from jaxcls.data.preprocessing import images, tables, texts
 from jaxcls.serving import app
 from jaxcls.serving.batcher import Batcher, QueueFull
 from jaxcls.serving.server import Server
-from jaxcls.serving.service import Service
+from jaxcls.serving.service import Service, load
 
 CLASSES = ("cat", "dog")
 
@@ -279,8 +279,8 @@ def test_metrics_count_requests():
     client(body={"inputs": []})
     client(body={"inputs": [{"size": 1, "color": "r"}]})
     _, text = client("/metrics")
-    assert 'jaxcls_requests_total{status="400"} 1.0' in text
-    assert 'jaxcls_requests_total{status="200"} 1.0' in text
+    assert 'jaxcls_requests_total{path="/predict",status="400"} 1.0' in text
+    assert 'jaxcls_requests_total{path="/predict",status="200"} 1.0' in text
     assert client("/health") == (200, "ok\n")
 
 
@@ -316,6 +316,23 @@ def test_a_served_run_answers_with_the_bits_of_predict(tmp_path, capsys):
         server.send_signal(signal.SIGTERM)
         assert server.wait(60) in (0, -signal.SIGTERM)
     assert answer["predictions"][0]["probabilities"] == expected
+
+
+def test_a_row_is_explained_against_training_rows(small_run):
+    directory, _ = small_run("csv")
+    loaded = load(directory)
+    columns = loaded.preprocessor.columns
+    client = Client(loaded)
+    row = {name: words[0] if words else "1.0" for name, words in columns.items()}
+    status, content = client("/explain", {"inputs": [row]}, method="POST")
+    assert status == 200, content
+    [explained] = content["explanations"]
+    assert {name for name, *_ in explained["why"]["columns"]} == set(columns)
+    status, content = client("/explain", {"inputs": [row] * 9}, method="POST")
+    assert (status, content["error"]) == (400, "9 examples; at most 8 are explained at a time.")
+    assert "Why?" in client("/")[1]
+    # What cannot be explained has no such address.
+    assert Client(of_rows())("/explain", {"inputs": [row]}, method="POST")[0] == 404
 
 
 def posted(port, body, kind):
