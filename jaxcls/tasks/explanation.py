@@ -63,8 +63,9 @@ def explain(
             whys = _heat(learned, np.asarray(experiment.transform(inputs)), targets, method)
         case TextPreprocessor():
             whys = _words(learned, preprocessor, inputs, targets)
-        case table:
-            whys = _columns(learned, table, inputs, targets, background)
+        case _:
+            assert isinstance(preprocessor, TablePreprocessor)
+            whys = _columns(learned, preprocessor, inputs, targets, background)
     return [
         {
             "predicted": learned.class_names[target],
