@@ -543,7 +543,7 @@ with CheckpointManager(sys.argv[1]) as saved:
 """
         rng = np.random.default_rng(0)
         last = 0
-        for delay in rng.uniform(0.5, 1.0, size=4):
+        for delay in rng.uniform(0.2, 0.6, size=3):
             with child(script, tmp_path) as run:
                 assert int(run.stdout.readline()) > last
                 with pytest.raises(subprocess.TimeoutExpired):
