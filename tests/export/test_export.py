@@ -401,7 +401,7 @@ def predicted(family):
     """The prediction step of a model, its weights, five inputs and their probabilities."""
     build, arguments = FAMILIES[family]
     model = functional(lambda rngs: build(num_classes=3, rngs=rngs, **arguments))
-    weights = jax.jit(model.init)(jax.random.key(0))
+    weights = model.init(jax.random.key(0))
     step = steps.make_prediction_step(model, scores=jax.nn.softmax)
     arguments = next((known for known in (IMAGE, COLUMNS) if known.items() <= arguments.items()), TOKENS)
     inputs = drawn(arguments, 5, np.random.default_rng(0))

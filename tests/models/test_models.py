@@ -18,7 +18,7 @@ BUILDERS = {
 @pytest.mark.parametrize("name", BUILDERS)
 def test_logits_are_float32_and_finite_in_any_compute_dtype(name, dtype):
     model = functional(lambda rngs: BUILDERS[name](rngs, dtype=jnp.dtype(dtype)))
-    params, state = jax.jit(model.init)(jax.random.key(0))
+    params, state = model.init(jax.random.key(0))
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
     images = jax.random.normal(jax.random.key(1), (3, 12, 10, 1))
     for key in (None, jax.random.key(2)):
@@ -80,7 +80,7 @@ def test_networks_of_odd_sizes_have_finite_gradients(build, size):
     shape = (size, size - 2, 3)
     small = {"channels": (4, 8), "dense": 16} if build is vision.CNN else {"widths": (2, 4)}
     model = functional(lambda rngs: build(shape, 2, rngs=rngs, **small))
-    params, state = jax.jit(model.init)(jax.random.key(0))
+    params, state = model.init(jax.random.key(0))
     images = jax.random.normal(jax.random.key(1), (2, *shape))
 
     @jax.jit

@@ -47,7 +47,7 @@ def trained(family, dtype):
     loss = losses.get("softmax_cross_entropy", normalizer="batch")
     prepare = FITTED.normalize if isinstance(inputs, dict) else lambda inputs: inputs
     chunk = steps.make_train_chunk(steps.make_train_step(model, loss, optimizer, preprocess=prepare))
-    state = jax.jit(functools.partial(steps.init_state, model, optimizer))(0)
+    state = steps.init_state(model, optimizer, 0)
     one = batching.take(batching.examples(inputs, LABELS), np.arange(COUNT), np.ones(COUNT, bool))
     state, metrics = chunk(state, jax.tree.map(lambda leaf: np.stack([leaf] * 8), one))
     assert bool(metrics.applied.all())

@@ -47,7 +47,7 @@ def test_outputs_are_float32_and_finite_and_every_parameter_learns(dtype):
 def test_initial_probabilities_are_near_the_prior(prior, expected):
     model = build((64, 64, 1), prior=prior)
     images = jax.random.normal(jax.random.key(1), (2, 64, 64, 1))
-    outputs, _ = model.apply(*model.init(jax.random.key(0)), images, key=jax.random.key(2))
+    outputs, _ = jax.jit(model.apply)(*model.init(jax.random.key(0)), images, key=jax.random.key(2))
     np.testing.assert_allclose(jax.nn.sigmoid(outputs.outputs["class_logits"]), expected, rtol=0.5)
 
 
@@ -69,7 +69,7 @@ def test_logits_of_an_anchor_depend_on_the_pixels_under_it():
 
 def test_one_model_takes_all_canvases_with_the_same_longer_side():
     model = build((128, 128, 1))
-    params, state = model.init(jax.random.key(0))
+    params, state = jax.eval_shape(model.init, jax.random.key(0))
     for canvas in ((96, 128), (128, 64)):
         outputs, _ = jax.eval_shape(model.apply, params, state, jax.ShapeDtypeStruct((2, *canvas, 1), jnp.float32))
         assert outputs.canvas == canvas
@@ -80,7 +80,7 @@ def test_one_model_takes_all_canvases_with_the_same_longer_side():
 
 
 def test_layers_before_normalization_have_no_bias():
-    params, _ = build((64, 64, 1)).init(jax.random.key(0))
+    params, _ = jax.eval_shape(build((64, 64, 1)).init, jax.random.key(0))
     paths = ["/".join(str(part.key) for part in path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     stages = [path for path in paths if path.startswith(("stem", "stages")) and path.endswith("/bias")]
     assert all("norm" in path for path in stages)

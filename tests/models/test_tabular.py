@@ -36,20 +36,16 @@ def prepared(columns):
     return fitted, fitted.normalize(fitted.transform(columns))
 
 
+def untrained(name, fitted, **options):
+    constructor = functools.partial(MODELS[name], num_classes=3, **fitted.model_arguments, **options)
+    return functional(lambda rngs: constructor(rngs=rngs))
+
+
 def build(name, fitted, **options):
     """A model with parameters that are all nonzero (the last layers are initialized to zero)."""
-    constructor = functools.partial(MODELS[name], num_classes=3, **fitted.model_arguments, **options)
-    model = functional(lambda rngs: constructor(rngs=rngs))
-
-    @jax.jit
-    def moved(key):
-        params, state = model.init(key)
-        leaves, tree = jax.tree.flatten(params)
-        keys = jax.random.split(jax.random.key(1), len(leaves))
-        leaves = [leaf + 0.1 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
-        return jax.tree.unflatten(tree, leaves), state
-
-    return model, *moved(jax.random.key(0))
+    model, rng = untrained(name, fitted, **options), np.random.default_rng(1)
+    params, state = jax.jit(model.init)(jax.random.key(0))
+    return model, jax.tree.map(lambda leaf: leaf + 0.1 * rng.normal(size=leaf.shape).astype("f4"), params), state
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -57,8 +53,9 @@ def build(name, fitted, **options):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_any_subset_of_columns_gives_float32_logits_and_no_empty_parameters(columns, name, letters, dtype):
     fitted, table = prepared({letter: columns[letter] for letter in letters})
-    model, params, state = build(name, fitted, dropout=0.5, dtype=jnp.dtype(dtype))
-    shape = jax.eval_shape(lambda: model.apply(params, state, table, key=jax.random.key(1))[0])
+    model = untrained(name, fitted, dropout=0.5, dtype=jnp.dtype(dtype))
+    params, state = jax.eval_shape(model.init, jax.random.key(0))
+    shape, _ = jax.eval_shape(model.apply, params, state, table, key=jax.random.key(1))
     assert (shape.shape, shape.dtype) == ((60, 3), jnp.float32)
     # Arrays without elements cannot be saved.
     assert all(leaf.size and leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(params))

@@ -26,19 +26,14 @@ def model(name, **options):
     return functional(lambda rngs: build(rngs=rngs))
 
 
-def weights(of):
-    @jax.jit
-    def moved(key):
-        params, state = of.init(key)
-        # Some parameters are initialized to zero; move them away from it.
-        leaves, tree = jax.tree.flatten(params)
-        leaves = [
-            leaf + 0.1 * jax.random.normal(jax.random.fold_in(key, i), leaf.shape) for i, leaf in enumerate(leaves)
-        ]
-        params = jax.tree.unflatten(tree, leaves)
-        return params, of.apply(params, state, tokens([24, 10, 8, 3, 1]), key=key)[1]
-
-    return moved(jax.random.key(0))
+@functools.cache
+def weights(name):
+    of, key, rng = model(name), jax.random.key(0), np.random.default_rng(1)
+    # Not compiled as a whole: many layers have the same shapes.
+    params, state = of.init(key)
+    # Some parameters are initialized to zero; move them away from it.
+    params = jax.tree.map(lambda leaf: leaf + 0.1 * rng.normal(size=leaf.shape).astype(np.float32), params)
+    return params, jax.jit(of.apply)(params, state, tokens([24, 10, 8, 3, 1]), key=key)[1]
 
 
 def tokens(lengths, width=LENGTH):
@@ -50,7 +45,7 @@ def tokens(lengths, width=LENGTH):
 @for_each_model
 def test_padding_does_not_change_the_logits(name):
     of = model(name)
-    params, state = weights(of)
+    params, state = weights(name)
     apply = jax.jit(lambda inputs: of.apply(params, state, inputs)[0])
     wide, narrow = apply(tokens([8, 3, 1, 0])), apply(tokens([8, 3, 1, 0], width=8))
     chex.assert_shape(wide, (4, CLASSES))
@@ -63,7 +58,7 @@ def test_padding_does_not_change_the_logits(name):
 @for_each_model
 def test_every_weight_learns_and_dropout_draws_from_the_key(name):
     of = model(name, dropout=0.3)
-    params, state = weights(of)
+    params, state = weights(name)
     inputs = tokens([24, 10, 5])
 
     @jax.jit
@@ -80,7 +75,7 @@ def test_every_weight_learns_and_dropout_draws_from_the_key(name):
 @for_each_model
 def test_bfloat16_computation_is_near_float32_with_the_same_weights(name):
     exact, rough = model(name), model(name, dtype=jnp.bfloat16)
-    params, state = weights(exact)
+    params, state = weights(name)
     fresh, _ = jax.eval_shape(rough.init, jax.random.key(0))
     assert {leaf.dtype for leaf in jax.tree.leaves(fresh)} == {np.dtype("float32")}
     inputs = tokens([24, 10, 5])
