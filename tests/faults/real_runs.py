@@ -19,7 +19,7 @@ LIMIT = 300
 # The table that comes with jaxcls, with every feature that has a state: dropout (keys), averaged weights, gradient
 # accumulation, a best epoch. An epoch takes two dispatches, so that checkpoints also fall within epochs.
 TABLE = (
-    *("--task", "csv", "--model", "mlp", "--epochs", "12", "--batch-size", "2", "--validation-fraction", "0.2"),
+    *("--task", "csv", "--model", "mlp", "--epochs", "6", "--batch-size", "2", "--validation-fraction", "0.2"),
     *("--monitor", "loss", "--restore-best", "--ema-decay", "0.9", "--gradient-accumulation-steps", "3"),
     *("--checkpoint-seconds", "0"),
 )

@@ -6,6 +6,7 @@ import pytest
 import real_runs
 import tally
 
+from jaxcls._utils import environment
 from jaxcls._utils.errors import InputError
 from jaxcls.tasks.train import train_task
 from jaxcls.training.settings import Settings
@@ -25,6 +26,8 @@ def test_clocks_time_zones_and_unusual_paths_change_nothing(expected, tmp_path):
     (deep / "run").mkdir(parents=True)
     link = tmp_path / "a link"
     link.symlink_to(deep, target_is_directory=True)
+    # The programs that are compiled already, at another path.
+    (deep / "cache é").symlink_to(environment.cache_directory().parent, target_is_directory=True)
     there = real_runs.with_environment(TZ="Pacific/Kiritimati", LC_ALL="C", XDG_CACHE_HOME=str(deep / "cache é"))
     done = real_runs.after_saves(3, CLOCK, *real_runs.TABLE, "--run-dir", deep / "run", env=there)
     assert done.returncode == 75, done.stderr

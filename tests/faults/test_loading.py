@@ -17,10 +17,14 @@ from jaxcls.data.samples import image_folder as sample
 from jaxcls.tasks import build
 from jaxcls.training.settings import Settings
 
-# The loader waits for ever from now on, as for a network that is down.
-HANGS = (
-    "from jaxcls.data import batching; import threading; batching.gather_chunk = lambda *_: threading.Event().wait()"
-)
+# The loader waits for ever from now on, as for a network that is down, and the seconds of the watchdog are short.
+HANGS = """
+import threading
+from jaxcls.data import batching
+wait = threading.Event.wait
+threading.Event.wait = lambda event, seconds=None: wait(event, seconds and seconds / 30)
+batching.gather_chunk = lambda *_: threading.Event().wait()
+"""
 STREAMED = (*real_runs.TABLE, "--data-on", "host")
 
 
@@ -28,9 +32,9 @@ STREAMED = (*real_runs.TABLE, "--data-on", "host")
 @tally.trial("data: a loader that hangs, status 1, the stack of each thread, resumed")
 def test_a_loader_that_hangs_ends_the_run_which_resumes_with_the_same_bits(expected, tmp_path):
     arguments = [*STREAMED, "--run-dir", tmp_path / "run"]
-    done = real_runs.after_saves(5, HANGS, *arguments, "--stall-seconds", 15)
+    done = real_runs.after_saves(5, HANGS, *arguments, "--stall-seconds", 90)
     assert done.returncode == 1
-    assert "error: no progress for 15 s (--stall-seconds)" in done.stderr
+    assert "error: no progress for 90 s (--stall-seconds)" in done.stderr
     assert "batching.py" in done.stderr, "the stack of the loader is not shown"
     assert real_runs.steps_in(tmp_path / "run")
     done = real_runs.run(*arguments)
