@@ -81,7 +81,8 @@ def test_the_weights_are_exported_in_the_layout_of_the_checkpoint(run, encoder, 
     learned = predictor.load(directory)
     # What is written is read again, and computes the same.
     model, texts = pretrained.load(output), np.array(["the plot is poor"], object)
-    logits, _ = model.apply(*model.init(jax.random.key(0)), learned.experiment.preprocessor.transform(texts))
+    encoded = learned.experiment.preprocessor.transform(texts)
+    logits, _ = jax.jit(model.apply)(*model.init(jax.random.key(0)), encoded)
     np.testing.assert_allclose(1 / (1 + np.exp(-logits[:, 0])), learned.predict(texts), rtol=1e-4)
     name = "bert.embeddings.word_embeddings.weight"
     before, after = (load_file(folder / "model.safetensors")[name] for folder in (encoder, output))
@@ -119,8 +120,8 @@ def test_the_same_command_continues_and_another_checkpoint_is_refused(run, data,
 
 def test_a_killed_run_ends_with_the_same_bits(data, encoder, tmp_path):
     hashes = []
-    for name, stops in (("whole", []), ("stopped", [1, 2])):
-        for epochs in (*stops, 3):
+    for name, stops in (("whole", []), ("stopped", [1])):
+        for epochs in (*stops, 2):
             options = ["--schedule", "constant", "--warmup", "0", "--freeze", "1", "--epochs", epochs]
             assert train(data, encoder, tmp_path / name, *options) == 0
         hashes.append(run_directory.read_records(tmp_path / name).results["params_sha256"])

@@ -59,8 +59,8 @@ def test_every_task_has_a_valid_sample(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in tasks.TASKS if name != "detection"])
-def test_a_task_is_trained_evaluated_and_predicted(name, tmp_path, capsys):
-    directory, folder = small_tasks.train(name, tmp_path)
+def test_a_task_is_trained_evaluated_and_predicted(name, small_run, tmp_path, capsys):
+    directory, folder = small_run(name)
     trained = json.loads((directory / "results.json").read_text())
     assert trained["synthetic"] is False
     assert trained["metrics"]

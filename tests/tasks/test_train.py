@@ -8,35 +8,28 @@ import numpy as np
 import pytest
 import small_data
 from idx_files import write_idx
+from small_data import train
 
 from jaxcls import metrics, tasks
 from jaxcls._utils.errors import InputError
 from jaxcls.data.formats import idx
 from jaxcls.kernels import native
 from jaxcls.tasks import build, predictor
-from jaxcls.tasks.train import train_task
 from jaxcls.training import settings
 from jaxcls.training.settings import Settings
 
-QUICK = {"model": "mlp", "epochs": 2, "batch_size": 16, "validation_fraction": 0.2, "eval_batch_size": 32}
 # A small table, whose program compiles quickly.
 WINES = {"task": "csv", "model": "linear", "epochs": 10}
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return small_data.write(tmp_path_factory.mktemp("data"))
-
-
-def train(data_dir, run_dir, lines=None, **changes):
-    options = Settings(data_dir=data_dir, run_dir=run_dir, **(QUICK | changes))
-    return train_task(options, say=(lines if lines is not None else []).append)
+def data_dir(fashion_run):
+    return fashion_run[2]
 
 
 @pytest.fixture(scope="module")
-def finished(data_dir, tmp_path_factory):
-    lines: list[str] = []
-    return train(data_dir, tmp_path_factory.mktemp("runs") / "finished", lines), lines
+def finished(fashion_run):
+    return fashion_run[:2]
 
 
 def test_the_output_begins_with_the_source_of_the_data(finished):
@@ -133,7 +126,7 @@ def test_losses_and_optimizers_are_chosen_by_name_with_their_settings(tmp_path, 
 
 
 def test_a_preset_in_bfloat16_learns(data_dir, tmp_path):
-    result = train(data_dir, tmp_path / "run", model="cnn", dtype="bfloat16", preset="best", monitor="loss")
+    result = train(data_dir, tmp_path / "run", dtype="bfloat16", preset="best", monitor="loss")
     assert result.report["metrics"]["accuracy"] > 0.35
 
 
