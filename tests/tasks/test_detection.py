@@ -1,6 +1,5 @@
 """Detection from files to predictions: a short run on a few scenes, its records and exports."""
 
-import functools
 import json
 import subprocess
 import sys
@@ -9,13 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxcls import tasks
 from jaxcls._utils.errors import InputError
 from jaxcls.cli.main import main
 from jaxcls.data.datasets import object_detection
 from jaxcls.data.samples import scenes
 from jaxcls.export import loader, onnx
-from jaxcls.models.retinanet import RetinaNet
 from jaxcls.tasks import predictor
 from jaxcls.tasks.train import train_task
 from jaxcls.training.settings import Settings
@@ -44,10 +41,6 @@ def trained(tmp_path_factory):
     for role in ("train", "val", "test"):
         widen(root / "data", role)
     lines = []
-    # The network of the recipe has layers of the same types, and more of them.
-    small = functools.partial(RetinaNet, widths=(16, 16, 16, 16), features=16, depth=1)
-    patch = pytest.MonkeyPatch()
-    patch.setitem(tasks.get("detection").models, "retinanet", small)
     settings = Settings(
         task="detection",
         data_dir=root / "data",
@@ -61,8 +54,7 @@ def trained(tmp_path_factory):
     )
     # An epoch of 18 scenes has a tail of two, filled up and masked.
     train_task(settings, say=lines.append)
-    yield root / "run", root / "data", lines
-    patch.undo()
+    return root / "run", root / "data", lines
 
 
 def test_a_run_saves_the_scores_of_every_class_and_its_report(trained):
