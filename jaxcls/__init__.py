@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from jaxcls import checkpoints, data, losses, metrics, models, optimizers, tasks
     from jaxcls.models.activations import describe
     from jaxcls.reports.callbacks import Callback
+    from jaxcls.tasks.estimator import JaxClassifier as JaxClassifier
     from jaxcls.tasks.predictor import Predictor, load
     from jaxcls.training.compile import batch, compile
     from jaxcls.training.experiment import Experiment
@@ -25,6 +26,8 @@ __getattr__, __dir__ = lazy_exports(
     {
         "models.activations": ["describe"],
         "reports.callbacks": ["Callback"],
+        # Not in __all__, since it needs the extra sklearn.
+        "tasks.estimator": ["JaxClassifier"],
         "tasks.predictor": ["Predictor", "load"],
         "training.compile": ["batch", "compile"],
         "training.experiment": ["Experiment"],

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import inspect
 import pkgutil
 import re
 import subprocess
@@ -44,9 +45,10 @@ def test_the_api_page_lists_every_public_name(package):
 
 def test_every_name_on_the_api_page_is_public():
     for name in documented_names():
-        pkgutil.resolve_name(name)
+        value = pkgutil.resolve_name(name)
         package, _, member = name.rpartition(".")
-        if package in PACKAGES:
+        # A module that needs an extra is in no __all__.
+        if package in PACKAGES and not inspect.ismodule(value):
             assert member in importlib.import_module(package).__all__, name
 
 

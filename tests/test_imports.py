@@ -51,7 +51,7 @@ def test_packages_import_only_lower_packages(path):
         ("import jaxcls", {"jax", "numpy", "flax"}),
         (
             "from jaxcls import tasks; from jaxcls.training import loop",
-            {"tensorflow_datasets", "orbax", "grain", "pyarrow", "PIL", "tokenizers"},
+            {"tensorflow_datasets", "orbax", "grain", "pyarrow", "PIL", "tokenizers", "sklearn", "pandas"},
         ),
     ],
 )

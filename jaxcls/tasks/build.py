@@ -415,6 +415,15 @@ def preprocess(preprocessor: Preprocessor, one: Split) -> Examples:
     return examples(preprocessor.transform(one.inputs), one.labels, one.sample_weight)
 
 
+def label_counts(resolved: Settings, one: Split) -> bytes:
+    """Returns the training labels of each class where the program of a step contains weights from them."""
+    weighted = resolved.class_weight in (("balanced",), ("effective",)) or resolved.loss == "weighted_crossentropy"
+    if not weighted and resolved.loss != "logit_adjusted_cross_entropy":
+        return b""
+    values, counts = np.unique(one.labels, return_counts=True, axis=None if one.labels.ndim == 1 else 0)
+    return values.tobytes() + counts.tobytes()
+
+
 def rare_class(labels: np.ndarray, class_names: Sequence[str]) -> list[str]:
     """Says what to do where a class has less than a third of its share, in a line, or none.
 

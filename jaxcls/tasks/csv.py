@@ -24,6 +24,7 @@ from pathlib import Path
 
 import jax
 
+from jaxcls._utils.labels import ProblemName
 from jaxcls.data import user_tables
 from jaxcls.data.augmentation import inputs_only
 from jaxcls.data.dataset import Dataset, Unlabeled
@@ -71,12 +72,16 @@ def read(path: Path, settings: Settings, fitted: tables.TablePreprocessor) -> Un
 
 def specialize(task: Task, settings: Settings) -> Task:
     labels, decimal = user_data.table_labels(_or_sample(settings))
-    rows = len(labels.values)
+    return for_table(task, settings, len(labels.values), labels.problem, decimal)
+
+
+def for_table(task: Task, settings: Settings, rows: int, problem: ProblemName, decimal: str = ".") -> Task:
+    """Returns the task with the recipe for about this many rows, and with the loss and the metrics of the problem."""
     recipe = LARGE if rows >= LARGE_ROWS else SMALL_MLP if settings.model == "mlp" else DEFAULT
     # A setting, so that the rows of any other file are read like those of --data.
     recipe = dataclasses.replace(recipe, decimal="," if decimal == "," else None)
     preset = Preset(recipe, inputs_only(functools.partial(jitter, rows)))
-    return user_data.for_problem(dataclasses.replace(task, presets={"default": preset}), labels.problem)
+    return user_data.for_problem(dataclasses.replace(task, presets={"default": preset}), problem)
 
 
 def jitter(rows: int, key: jax.Array, table: Mapping[str, jax.Array]) -> dict[str, jax.Array]:

@@ -239,7 +239,7 @@ def _folds(task: Task, resolved: Settings, dataset: Dataset, say: Say) -> Iterat
         assert fitted is not None
         with error_context(dataset.provenance.location):
             validation = build.preprocess(fitted, parts.validation)
-        key = (fitted.program, build.updates(resolved, len(built.train)), *_of_labels(resolved, number))
+        key = (fitted.program, build.updates(resolved, len(built.train)), build.label_counts(resolved, parts.train))
         train, learner = built.train, learners.get(key)
         if learner is None:
             build.check_step(built)
@@ -256,12 +256,6 @@ def _folds(task: Task, resolved: Settings, dataset: Dataset, say: Say) -> Iterat
         yield Fold(slim, learner, train, validation, of_fold, steps.initial_constants(built.experiment.model))
     if len(learners) > 1:
         say(f"the steps of the folds are {len(learners)} different programs, which are compiled one after the other")
-
-
-def _of_labels(resolved: Settings, number: int) -> list[int]:
-    """Returns the fold's number where the program of a step contains weights from its training labels."""
-    weighted = resolved.class_weight in (("balanced",), ("effective",)) or resolved.loss == "weighted_crossentropy"
-    return [number] if weighted or resolved.loss == "logit_adjusted_cross_entropy" else []
 
 
 def _directory(task: Task, resolved: Settings, dataset: Dataset, experiment: Experiment, copies: int) -> RunDirectory:

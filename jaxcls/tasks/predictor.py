@@ -252,7 +252,7 @@ def _of_task(
             settings,
             preprocessor,
             _class_names(saved),
-            _without_loss(problem),
+            without_loss(problem),
             optimizer,
             saved.predictor.get("pretrained"),
             source,
@@ -311,14 +311,14 @@ def _of_user_model(model: Any, saved: FinishedRun, path: Path) -> Experiment:
     problem = saved.predictor["problem"]
     return Experiment(
         model=shaped_outputs(as_model(model, None), problem),
-        objective=_without_loss(problem),
+        objective=without_loss(problem),
         optimizer=optax.identity(),
         class_names=_class_names(saved),
         settings=saved.config,
     )
 
 
-def _without_loss(problem: Any) -> Objective:
+def without_loss(problem: Any) -> Objective:
     """Returns an objective that scores and does not train: class weights need training labels."""
     if isinstance(problem, dict):
         return {name: OutputSpec(output, _no_loss) for name, output in problem.items()}
