@@ -61,14 +61,15 @@ def _start(command: Sequence[str], processes: int, index: int, port: int) -> "su
 
 
 def _show(stream: IO[str], index: int) -> None:
-    for line in stream:
-        print(f"[{index}] {line}", end="", file=sys.stderr, flush=True)
+    with stream:
+        for line in stream:
+            print(f"[{index}] {line}", end="", file=sys.stderr, flush=True)
 
 
 def _wait(children: Sequence["subprocess.Popen[str]"]) -> int:
     """Waits for all; after one failed, those that do not end by themselves are killed."""
     failed, since = 0, 0.0
-    while any(child.poll() is None for child in children):
+    while None in [child.poll() for child in children]:
         for child in children:
             if child.returncode and not failed:
                 failed, since = child.returncode, time.monotonic()
