@@ -24,6 +24,7 @@ except ImportError as error:
 
 from jaxcls._utils.errors import InputError
 from jaxcls._utils.labels import ProblemName
+from jaxcls.data.batching import Examples
 from jaxcls.data.dataset import Dataset, Provenance, Split
 from jaxcls.data.preprocessing import from_record
 from jaxcls.tasks import build, csv
@@ -56,7 +57,7 @@ class JaxClassifier(ClassifierMixin, BaseEstimator):
         recipe chooses by the number of rows; see ``jaxcls train --help``.
       class_weight: None, 'balanced', or a dict {class: weight}, in which others have weight 1. The classes of each of
         several labels are 0 and 1.
-      random_state: a seed; a generator, or None for NumPy's global one, that it is drawn from.
+      random_state: a seed; or what it is drawn from, a RandomState, or None for NumPy's global one.
       verbose: print the types of the columns, and a line per epoch.
 
     Attributes:
@@ -216,7 +217,9 @@ def _train(
     say: Callable[[str], None] = print if verbose else lambda line: None
     data = build.preprocessed(task, resolved, dataset, build.Splits(split, split, split), say=say)
     traced = _traced(resolved)
-    built = build.of_data(task, resolved, data, traced=traced)
+    # Experiments stay in memory for the next fits, and rows do not.
+    without_rows = Examples(None, data.train.labels, None)
+    built = build.of_data(task, resolved, data._replace(train=without_rows), traced=traced)
     key = (
         *("fit", _compiled(resolved), problem, classes, data.preprocessor.program, rows),
         *(build.updates(resolved, len(data.train)), build.label_counts(resolved, split)),
