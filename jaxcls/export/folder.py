@@ -14,6 +14,9 @@ their names there, next to config.json. The format lora has what LoRA learned al
 
 config.json                                      of the checkpoint, with the classes
 adapter_config.json, adapter_model.safetensors   the low-rank changes and the classifier
+
+With weights in 8 bits (see :mod:`jaxcls.export.quantization`), the array params/head/kernel, say, is the product of the
+arrays params/head/kernel/values and params/head/kernel/scale.
 """
 
 import importlib.util
@@ -24,7 +27,7 @@ import jax
 
 from jaxcls._utils import environment, files
 from jaxcls._utils.errors import InputError, unknown_name
-from jaxcls.export import loader, onnx, stablehlo
+from jaxcls.export import loader, onnx, quantization, stablehlo
 from jaxcls.export.exportable import Exportable, named_arrays
 
 # The packages that each format needs, and the extra of jaxcls that installs them.
@@ -35,13 +38,16 @@ _PACKAGES = {
     "onnx": (["jax2onnx", "onnxruntime"], "onnx"),
 }
 
+_WEIGHTS = ("float32", "int8")
 
-def export(output: Path, exportable: Exportable, format: str) -> int:
+
+def export(output: Path, exportable: Exportable, format: str, *, weights: str = "float32") -> int:
     """Writes the whole folder, or nothing.
 
     Args:
       output: a new or empty folder.
       format: 'stablehlo', 'onnx', 'safetensors' or 'lora'.
+      weights: 'float32', or 'int8' for large arrays of weights in 8 bits.
 
     Returns:
       The size of all files in bytes.
@@ -57,6 +63,13 @@ def export(output: Path, exportable: Exportable, format: str) -> int:
     for package in packages:
         if importlib.util.find_spec(package) is None:
             raise InputError(f"the format {format} needs the package {package}: pip install 'jaxcls[{extra}]'.")
+    if weights not in _WEIGHTS:
+        raise unknown_name("type of weights", weights, _WEIGHTS)
+    if weights == "int8" and (format == "lora" or (format == "safetensors" and exportable.pretrained is not None)):
+        raise InputError(
+            f"the weights of a checkpoint in the format {format} are for programs that read no int8; choose stablehlo "
+            "or onnx, or leave out --weights int8."
+        )
     preprocessor = exportable.preprocessor.as_record() if exportable.preprocessor is not None else {}
     # Members of an ensemble may have one each.
     each = preprocessor.get("preprocessors", [preprocessor])
@@ -66,11 +79,14 @@ def export(output: Path, exportable: Exportable, format: str) -> int:
         "format": format,
         **exportable.record,
         "preprocessor": preprocessor or None,
+        "weights": weights,
         "buckets": [[*size] for size in exportable.buckets.sizes] if exportable.buckets else [],
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(exportable.weights["params"])),
         "packages": versions["packages"],
         "xla_flags": versions["xla_flags"],
     }
+    if weights == "int8":
+        exportable = quantization.quantized(exportable)
     match format:
         case "stablehlo":
             added, contents = stablehlo.files(exportable)

@@ -22,7 +22,7 @@ from jax.extend import core
 from jaxcls._utils.errors import InputError
 from jaxcls.data.preprocessing import Preprocessor
 from jaxcls.data.preprocessing.ensemble import EnsemblePreprocessor
-from jaxcls.export.exportable import Exportable, PyTree
+from jaxcls.export.exportable import Exportable, PyTree, named_arrays
 from jaxcls.kernels import native
 
 # The largest difference between the converted model and the original: float32 sums in another order.
@@ -67,32 +67,39 @@ def _convert(exportable: Exportable) -> tuple[bytes, list[str], list[str]]:
     for name in ("jax2onnx", "onnx_ir"):
         logging.getLogger(name).setLevel(logging.ERROR)
     import jax2onnx
+    from onnx.numpy_helper import from_array
 
     shapes = exportable.input_shapes(export.symbolic_shape("count")[0])
     named, tree = _named_inputs(shapes, exportable), jax.tree.structure(shapes)
     # ONNX has no inputs without elements.
     inputs = {name: shape for name, shape in named.items() if 0 not in shape.shape}
-    weights = jax.tree.map(np.asarray, exportable.weights)
+    weights, structure = named_arrays(exportable.weights), jax.tree.structure(exportable.weights)
+    # What is quantized is an input until it is converted, as jax2onnx would compute constants.
+    stored = {name: array for name, array in weights.items() if name.endswith("/values")}
 
-    def scores(*batch: jax.Array) -> PyTree:
-        rows, arrays = batch[0].shape[0], dict(zip(inputs, batch, strict=True))
+    def scores(*operands: jax.Array) -> PyTree:
+        arrays = dict(zip([*inputs, *stored], operands, strict=True))
+        rows, known = operands[0].shape[0], {**weights, **{name: arrays[name] for name in stored}}
         leaves = [
             arrays[name] if name in arrays else jnp.zeros((rows, *shape.shape[1:]), shape.dtype)
             for name, shape in named.items()
         ]
-        return exportable.scores(weights, jax.tree.unflatten(tree, leaves))
+        unflattened = jax.tree.unflatten(structure, [known[name] for name in weights])
+        return exportable.scores(unflattened, jax.tree.unflatten(tree, leaves))
 
     # Traced here: when jax2onnx traces, it replaces functions of Flax with its own, which do not fit every version.
     with native.portable():
-        traced, result = jax.make_jaxpr(scores, return_shape=True)(*inputs.values())
+        traced, result = jax.make_jaxpr(scores, return_shape=True)(*inputs.values(), *stored.values())
     outputs = [*_named_outputs(result)]
     converted = jax2onnx.to_onnx(
         lambda *arrays: evaluate(traced.jaxpr, traced.consts, arrays),
-        [*inputs.values()],
+        [*inputs.values(), *(jax.ShapeDtypeStruct(array.shape, array.dtype) for array in stored.values())],
         model_name=f"jaxcls-{exportable.record['task']}",
-        input_names=[*inputs],
+        input_names=[*inputs, *stored],
         output_names=outputs,
     )
+    del converted.graph.input[len(inputs) :]
+    converted.graph.initializer.extend(from_array(array, name) for name, array in stored.items())
     return converted.SerializeToString(), [*inputs], outputs
 
 

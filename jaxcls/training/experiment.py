@@ -373,17 +373,26 @@ class Experiment:
 
         saving.save(self, state, Path(path))
 
-    def export(self, state: TrainState, path: Path | str, inputs: PyTree, format: str = "stablehlo") -> None:
+    def export(
+        self,
+        state: TrainState,
+        path: Path | str,
+        inputs: PyTree,
+        format: str = "stablehlo",
+        *,
+        weights: str = "float32",
+    ) -> None:
         """Writes a folder that predicts without this code: with jax alone, or as ONNX or safetensors.
 
         Args:
           path: a new folder.
           inputs: some examples, for their shapes and types.
           format: 'stablehlo', 'onnx' or 'safetensors'.
+          weights: 'float32', or 'int8' for a quarter of the size; see :mod:`jaxcls.export.quantization`.
         """
         from jaxcls.training import saving
 
-        saving.export(self, state, Path(path), inputs, format)
+        saving.export(self, state, Path(path), inputs, format, weights)
 
     def replay(self, path: Path | str) -> "Finding | None":
         """Examines a saved training step again; returns what is not finite in it, or None.

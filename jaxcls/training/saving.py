@@ -84,14 +84,17 @@ def save(experiment: Experiment, state: TrainState, path: Path) -> None:
     directory.write_checksums()
 
 
-def export(experiment: Experiment, state: TrainState, path: Path, inputs: PyTree, format: str) -> None:
+def export(
+    experiment: Experiment, state: TrainState, path: Path, inputs: PyTree, format: str, weights: str = "float32"
+) -> None:
     """Exports an experiment of arrays; see :meth:`jaxcls.training.experiment.Experiment.export`."""
     folder.check_output(path)
     arrays = experiment.transform(inputs)
     names = class_names_of(experiment, Examples(arrays, None, None))
     thresholds = problems.default_thresholds(objectives.problems(experiment.objective))
     data = array_provenance({})
-    folder.export(path, exportable_of(experiment, evaluated_weights(state), thresholds, names, data, arrays), format)
+    exportable = exportable_of(experiment, evaluated_weights(state), thresholds, names, data, arrays)
+    folder.export(path, exportable, format, weights=weights)
 
 
 def exportable_of(

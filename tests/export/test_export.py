@@ -27,7 +27,7 @@ from jaxcls.data.formats import pixels, tables
 from jaxcls.data.preprocessing import from_record
 from jaxcls.data.preprocessing import tables as table_preparation
 from jaxcls.data.samples import toxic_comment
-from jaxcls.export import folder, loader, onnx, stablehlo
+from jaxcls.export import folder, loader, onnx, quantization, stablehlo
 from jaxcls.export.exportable import Exportable, named_arrays
 from jaxcls.kernels import native
 from jaxcls.models import functional, tabular, text, vision
@@ -477,6 +477,22 @@ def test_weights_in_safetensors_are_read_back_equal(runs, tmp_path, capsys):
     assert "SHA256SUMS" not in loader.verified(output)
     with pytest.raises(loader.ExportError, match="format safetensors, which this loader does not run"):
         loader.load(output)
+
+
+def test_weights_in_8_bits_take_a_quarter_and_predict_nearly_the_same(runs, exports, tmp_path, capsys):
+    directory, learned, inputs = runs["fashion_mnist"]
+    output = tmp_path / "model"
+    assert main(["export", "--run-dir", str(directory), "--output", str(output), "--weights", "int8"]) == 0
+    assert "stablehlo in 8 bits" in capsys.readouterr().out
+    model, whole = loader.load(output), loader.load(exports / "fashion_mnist")
+    assert (model.record["weights"], whole.record["weights"]) == ("int8", "float32")
+    assert model.record["parameters"] == whole.record["parameters"]
+    small, large = (sum(array.nbytes for array in one.parameters.values()) for one in (model, whole))
+    assert small < 0.3 * large
+    weights = quantization.restored(quantization.quantized(learned.exportable()).weights)
+    expected = learned._replace(weights=weights).predict(inputs)
+    np.testing.assert_allclose(model.predict(inputs), expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(expected, learned.predict(inputs), atol=0.02)
 
 
 def test_a_model_of_synthetic_examples_is_marked_synthetic(runs, tmp_path, capsys):
