@@ -34,7 +34,7 @@ def quantized(exportable: Exportable) -> Exportable:
     weights = jax.tree.map_with_path(_quantized, exportable.weights)
 
     def prediction_step(params: PyTree, model_state: PyTree, inputs: PyTree) -> tuple[PyTree, PyTree]:
-        return exportable.prediction_step(*map(restored, (params, model_state)), inputs)
+        return exportable.prediction_step(restored(params), restored(model_state), inputs)
 
     return exportable._replace(weights=weights, prediction_step=prediction_step)
 
