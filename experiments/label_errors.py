@@ -5,7 +5,7 @@
 
 A share of the training labels of the samples of Fashion-MNIST and of leaves is replaced by another class, drawn at
 random; models of five folds then predict every example, and `label_errors.csv` is compared with what was changed. The
-examples that are wrong in the published data count as false alarms.
+examples that are wrong in the published data count as false alarms. Writes label_errors.md.
 """
 
 import argparse
@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import processes
 
 from jaxcls import tasks
-from jaxcls._utils.text_table import text_table
 from jaxcls.data.dataset import Dataset
 from jaxcls.tasks.train import train_task
 from jaxcls.training.settings import Settings
 
+TABLE = Path(__file__).with_suffix(".md")
 # The settings that are not those of the preset: few minutes of computing.
 RUNS: dict[str, dict[str, Any]] = {
     "fashion_mnist": {"source": "sample", "model": "cnn", "epochs": 5},
@@ -62,7 +63,6 @@ def measure(name: str, share: float, seed: int) -> list[str]:
     most = round(share * count)
     top = np.isin(listed[:most], rows)
     accuracy = result.report["out_of_fold"]["metrics"]["accuracy"]
-    print(name, seed, f"{top.mean():.3f}", flush=True)
     return [
         name, str(seed), f"{count:,}", f"{accuracy:.3f}", f"{len(listed):,}", f"{top.sum() / most:.3f}",
         f"{np.isin(rows, listed).mean():.3f}",
@@ -75,9 +75,22 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--tasks", nargs="+", choices=RUNS, default=[*RUNS])
     arguments = parser.parse_args()
-    rows = [["data", "seed", "labels", "out-of-fold accuracy", "listed", "precision of the first", "recall of all"]]
-    rows += [measure(name, arguments.share, seed) for name in arguments.tasks for seed in arguments.seeds]
-    print(text_table(rows))
+    lines = [HEAD.format(share=arguments.share, machine=processes.machine())]
+    for name in arguments.tasks:
+        for seed in arguments.seeds:
+            lines.append(f"| {' | '.join(measure(name, arguments.share, seed))} |")
+            print(lines[-1], flush=True)
+    TABLE.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+HEAD = """# Label errors that are found
+
+Written by `python experiments/label_errors.py`, whose help tells what it does, on {machine}. {share:.0%} of the labels
+were changed, at random. Precision is that of as many of the first in the list as were changed; recall is the share of
+those that were changed which the list has at all.
+
+| sample | seed | labels | out-of-fold accuracy | listed | precision of the first | recall of the list |
+|---|---|---|---|---|---|---|"""
 
 
 if __name__ == "__main__":
