@@ -55,7 +55,7 @@ def alone(options: argparse.Namespace) -> tuple[float, float]:
     """Images a second of the compiled program on batches of 64, and of decoding and the program together."""
     import jax
 
-    from jaxcls.serving import service
+    from jaxcls.cli.serving import service
 
     model = service.load(options.run_dir)
     files = [path.read_bytes() for path in sorted(options.input.iterdir())]

@@ -11,7 +11,7 @@ import jaxcls
 
 PACKAGES = (
     "_utils", "kernels", "models", "losses", "metrics", "optimizers", "data", "checkpoints", "reports", "export",
-    "training", "tasks", "serving", "cli", "train", "__main__",
+    "training", "tasks", "cli", "train", "__main__",
 )  # fmt: skip
 ROOT = Path(jaxcls.__file__).parent
 FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")

@@ -300,7 +300,7 @@ class Serve:
             if not getattr(self, name) >= least:
                 raise InputError(f"{flag(name)} is {getattr(self, name)}; it must be at least {least}.")
         try:
-            from jaxcls.serving import app, server, service
+            from jaxcls.cli.serving import app, server, service
         except ModuleNotFoundError as error:
             raise InputError(f"{error.name} is not installed: pip install 'jaxcls[serve]'.") from error
 

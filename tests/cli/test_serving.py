@@ -25,11 +25,11 @@ from PIL import Image
 
 from jaxcls._utils.errors import InputError
 from jaxcls.cli.main import main
+from jaxcls.cli.serving import app
+from jaxcls.cli.serving.batcher import Batcher, QueueFull
+from jaxcls.cli.serving.server import Server
+from jaxcls.cli.serving.service import Service, load
 from jaxcls.data.preprocessing import images, tables, texts
-from jaxcls.serving import app
-from jaxcls.serving.batcher import Batcher, QueueFull
-from jaxcls.serving.server import Server
-from jaxcls.serving.service import Service, load
 
 CLASSES = ("cat", "dog")
 

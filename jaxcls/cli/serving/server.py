@@ -8,9 +8,9 @@ from collections.abc import Callable
 import uvicorn
 
 from jaxcls._utils.errors import InputError
+from jaxcls.cli.serving import app
+from jaxcls.cli.serving.service import Service
 from jaxcls.data.formats import images
-from jaxcls.serving import app
-from jaxcls.serving.service import Service
 
 # For requests that are being computed when the server stops.
 _SECONDS_TO_STOP = 30

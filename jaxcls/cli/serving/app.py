@@ -31,9 +31,9 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from jaxcls._utils.errors import InputError
+from jaxcls.cli.serving.batcher import Batcher, QueueFull
+from jaxcls.cli.serving.service import Service
 from jaxcls.data.batching import FEW
-from jaxcls.serving.batcher import Batcher, QueueFull
-from jaxcls.serving.service import Service
 
 # Explanations are computed one request at a time; each takes many gradients.
 _MOST_EXPLAINED, _MOST_EXPLAINING = 8, 8
@@ -60,7 +60,7 @@ class Limits(NamedTuple):
 def create(service: Service, limits: Limits | None = None) -> Starlette:
     """Returns the ASGI application of a service, for any ASGI server; its programs are compiled before.
 
-    >>> from jaxcls.serving import service
+    >>> from jaxcls.cli.serving import service
     >>> application = create(service.load("runs/leaf-1a2b3c4d"))  # doctest: +SKIP
     """
     limits = limits or Limits()
