@@ -16,6 +16,8 @@ myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
+# scikit-learn adds them to its estimators, with references to its own documentation.
+autodoc_default_options = {"exclude-members": "set_fit_request, set_score_request"}
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 # Attributes as fields of their class: as objects, its members would repeat them.
