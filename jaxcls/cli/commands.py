@@ -5,6 +5,7 @@ What imports JAX is imported by `run`, because --help needs none of it.
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import math
 import pkgutil
@@ -14,7 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from jaxcls._utils import clusters, files
+import jaxcls
+from jaxcls._utils import array_cache, clusters, files
 from jaxcls._utils.errors import InputError, flag, listed
 from jaxcls._utils.interruption import Interrupted, StopRequests, stop_requests
 from jaxcls._utils.text_table import text_table
@@ -604,20 +606,29 @@ class Replay:
 
 
 def _list_tasks() -> None:
+    """Prints the tasks; what is printed is cached for these sources, because importing the tasks imports JAX."""
+    sources = sorted(Path(jaxcls.__file__).parent.rglob("*.py"))
+    key = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
+    console.say(array_cache.cached_record("tasks", key, _described_tasks))
+
+
+def _described_tasks() -> str:
     from jaxcls.tasks import TASKS
 
+    lines = []
     for task in TASKS.values():
         problem: Any = task.problem
         if task.takes("data"):
             problem = "the problem follows from your labels"
         elif isinstance(problem, dict):
             problem = ", ".join(f"{output}: {name}" for output, name in problem.items())
-        console.say(f"{task.name}: {task.summary} ({problem})\n  models: {', '.join(task.models)}\n  presets:")
+        lines.append(f"{task.name}: {task.summary} ({problem})\n  models: {', '.join(task.models)}\n  presets:")
         rows = [
             (f"    {name}", recipe.model, f"{recipe.epochs} epochs", recipe.optimizer, recipe.loss)
             for name, recipe in ((name, task.recipe(name)) for name in task.presets)
         ]
-        console.say(f"{text_table(rows, left=5)}\n")
+        lines.append(f"{text_table(rows, left=5)}\n")
+    return "\n".join(lines)
 
 
 def _with_data(of_run: Settings, options: Evaluate) -> Settings:

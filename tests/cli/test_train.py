@@ -1,6 +1,7 @@
 """``python -m jaxcls.train`` as a process."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -73,11 +74,20 @@ def test_options_override_the_config_file_which_overrides_the_preset(tmp_path):
         assert line in saved
 
 
-def test_list_tasks_names_tasks_and_models():
-    done = run("--list-tasks")
-    assert done.returncode == 0
-    assert "fashion_mnist" in done.stdout
-    assert "models: mlp, cnn, resnet" in done.stdout
+def test_list_tasks_names_tasks_and_models_the_second_time_without_jax(tmp_path):
+    code = (
+        "import sys; from jaxcls.cli import main\n"
+        "assert main.main(['train', '--list-tasks']) == 0\n"
+        "print('jax' in sys.modules, file=sys.stderr)"
+    )
+    cache = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
+    first, second = (
+        subprocess.run([sys.executable, "-c", code], env=cache, capture_output=True, text=True) for _ in range(2)
+    )
+    assert (first.stderr, second.stderr) == ("True\n", "False\n")
+    assert first.stdout == second.stdout
+    assert "fashion_mnist" in first.stdout
+    assert "models: mlp, cnn, resnet" in first.stdout
 
 
 def test_second_run_in_a_locked_directory_is_refused(tmp_path):
