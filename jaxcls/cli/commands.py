@@ -369,6 +369,8 @@ class Export(OutputSettings):
     program for ONNX runtimes (pip install 'jaxcls[onnx]'); lora: what a run with --lora-rank learned, alone"""
     weights: Literal["float32", "int8"] = "float32"
     """int8: matrices and kernels in 8 bits with a scale for each output, a quarter of the size"""
+    with_preprocessing: bool = False
+    """the ONNX model takes images of any size, or the columns of a table"""
 
     def run(self) -> None:
         from jaxcls.export import folder
@@ -376,7 +378,13 @@ class Export(OutputSettings):
 
         folder.check_output(self.output)
         learned = predictor.load(self.run_dir)
-        size = folder.export(self.output, learned.exportable(), self.format, weights=self.weights)
+        size = folder.export(
+            self.output,
+            learned.exportable(),
+            self.format,
+            weights=self.weights,
+            with_preprocessing=self.with_preprocessing,
+        )
         say = console.sayer(quiet=self.quiet, json=self.json)
         in_8_bits = " in 8 bits" if self.weights == "int8" else ""
         say(f"{learned.origin} as {self.format}{in_8_bits}, {size:,} bytes, saved in {self.output}")

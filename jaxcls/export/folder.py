@@ -41,13 +41,16 @@ _PACKAGES = {
 _WEIGHTS = ("float32", "int8")
 
 
-def export(output: Path, exportable: Exportable, format: str, *, weights: str = "float32") -> int:
+def export(
+    output: Path, exportable: Exportable, format: str, *, weights: str = "float32", with_preprocessing: bool = False
+) -> int:
     """Writes the whole folder, or nothing.
 
     Args:
       output: a new or empty folder.
       format: 'stablehlo', 'onnx', 'safetensors' or 'lora'.
       weights: 'float32', or 'int8' for large arrays of weights in 8 bits.
+      with_preprocessing: see :mod:`jaxcls.export.onnx_inputs`.
 
     Returns:
       The size of all files in bytes.
@@ -63,6 +66,8 @@ def export(output: Path, exportable: Exportable, format: str, *, weights: str = 
     for package in packages:
         if importlib.util.find_spec(package) is None:
             raise InputError(f"the format {format} needs the package {package}: pip install 'jaxcls[{extra}]'.")
+    if with_preprocessing and format != "onnx":
+        raise InputError(f"--with-preprocessing is for --format onnx, not for {format}.")
     if weights not in _WEIGHTS:
         raise unknown_name("type of weights", weights, _WEIGHTS)
     if weights == "int8" and (format == "lora" or (format == "safetensors" and exportable.pretrained is not None)):
@@ -91,7 +96,7 @@ def export(output: Path, exportable: Exportable, format: str, *, weights: str = 
         case "stablehlo":
             added, contents = stablehlo.files(exportable)
         case "onnx":
-            added, contents = onnx.files(exportable)
+            added, contents = onnx.files(exportable, with_preprocessing=with_preprocessing)
         case "lora":
             added, contents = {}, _adapter(exportable)
         case _:

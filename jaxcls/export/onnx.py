@@ -5,7 +5,8 @@ model.onnx  encoded inputs to scores, for any number of inputs
 Texts are padded to the largest width, and images of detection to the whole canvas. The inputs are called "images",
 "tokens", or "categories", "missing" and "numeric" of tables; "image" and "size" of detectors; without a preprocessor
 "inputs", or by the keys of the dict; "tokens_0", "tokens_1", ... where the members of an ensemble encode inputs
-differently. An input without elements (of a table without categories, say) is left out. The
+differently. An input without elements (of a table without categories, say) is left out. With preprocessing, the inputs
+are those of :mod:`jaxcls.export.onnx_inputs`. The
 output is "probabilities"; of detectors "boxes", "classes" and "scores".
 """
 
@@ -22,6 +23,7 @@ from jax.extend import core
 from jaxcls._utils.errors import InputError
 from jaxcls.data.preprocessing import Preprocessor
 from jaxcls.data.preprocessing.ensemble import EnsemblePreprocessor
+from jaxcls.export import onnx_inputs
 from jaxcls.export.exportable import Exportable, PyTree, named_arrays
 from jaxcls.kernels import native
 
@@ -29,8 +31,12 @@ from jaxcls.kernels import native
 TOLERANCE = 1e-5
 
 
-def files(exportable: Exportable) -> tuple[dict[str, Any], dict[str, bytes]]:
+def files(exportable: Exportable, *, with_preprocessing: bool = False) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Returns what the format adds to model.json, and its files by name.
+
+    Args:
+      with_preprocessing: the model takes images of any size, or the columns of a table; see
+        :mod:`jaxcls.export.onnx_inputs`.
 
     Raises:
       InputError: the model does not compute in float32, or uses operations that the format cannot express.
@@ -38,18 +44,28 @@ def files(exportable: Exportable) -> tuple[dict[str, Any], dict[str, bytes]]:
     dtype = exportable.record["dtype"]
     if dtype != "float32":
         raise InputError(f"the format onnx takes models that compute in float32, not in {dtype}.")
+    preprocessor = exportable.preprocessor
+    if with_preprocessing:
+        onnx_inputs.check(preprocessor)
     import onnxruntime
 
-    content, inputs, outputs = _convert(exportable)
+    model, inputs, outputs = _convert(exportable)
+    if with_preprocessing:
+        assert preprocessor is not None
+        model, inputs = onnx_inputs.prepend(model, preprocessor, inputs)
+    content = model.SerializeToString()
     # 3: errors only. It warns of shapes that jax2onnx notes in another layout than inferred, which has no effect.
     onnxruntime.set_default_logger_severity(3)
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     # Checked on random inputs, in two batch sizes.
     differences = []
     for count in (5, 1):
-        arrays = _random_inputs(exportable, count)
+        if with_preprocessing:
+            named, arrays = onnx_inputs.example(preprocessor, np.random.default_rng(0), count)  # type: ignore[arg-type]
+        else:
+            arrays = _random_inputs(exportable, count)
+            named = _named_inputs(arrays, exportable)
         expected = jax.device_get(_named_outputs(exportable.scores(exportable.weights, arrays)))
-        named = _named_inputs(arrays, exportable)
         results = session.run(outputs, {name: named[name] for name in inputs})
         differences.append(difference(dict(zip(outputs, results, strict=True)), expected))
     largest = max(differences)
@@ -57,10 +73,11 @@ def files(exportable: Exportable) -> tuple[dict[str, Any], dict[str, bytes]]:
         raise RuntimeError(
             f"the ONNX model differs from the original by {largest}; this is an error of the conversion."
         )
-    return {"inputs": inputs, "outputs": outputs, "largest_difference": largest}, {"model.onnx": content}
+    added = {"inputs": inputs, "outputs": outputs, "largest_difference": largest}
+    return added | {"with_preprocessing": with_preprocessing}, {"model.onnx": content}
 
 
-def _convert(exportable: Exportable) -> tuple[bytes, list[str], list[str]]:
+def _convert(exportable: Exportable) -> tuple[Any, list[str], list[str]]:
     """Returns the model, and the names of its inputs and outputs."""
     # It logs, with a traceback, each plugin that the installed jax is too new for (none that is needed here; a missing
     # one raises), and each intermediate constant whose type it does not write.
@@ -100,7 +117,7 @@ def _convert(exportable: Exportable) -> tuple[bytes, list[str], list[str]]:
     )
     del converted.graph.input[len(inputs) :]
     converted.graph.initializer.extend(from_array(array, name) for name, array in stored.items())
-    return converted.SerializeToString(), [*inputs], outputs
+    return converted, [*inputs], outputs
 
 
 def difference(results: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> float:

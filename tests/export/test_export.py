@@ -544,6 +544,35 @@ def test_onnx_predicts_like_the_run_up_to_rounding(runs, tmp_path, task):
     assert loader.verified(output).keys() - {"tokenizer.json"} == {"model.json", "model.onnx"}
 
 
+@pytest.mark.slow
+def test_onnx_takes_the_columns_of_a_table_and_weights_in_8_bits(runs, tmp_path, monkeypatch):
+    pytest.importorskip("jax2onnx", reason="it asks for flax>=0.12.1", exc_type=ImportError)
+    import onnx as onnx_format
+    import onnxruntime
+
+    directory, learned, inputs = runs["leaf"]
+    monkeypatch.setattr(quantization, "_LEAST_SIZE", 100)
+    flags = ["--run-dir", str(directory), "--output", str(tmp_path / "model"), "--format", "onnx"]
+    assert main(["export", *flags, "--with-preprocessing", "--weights", "int8"]) == 0
+    record = json.loads((tmp_path / "model" / "model.json").read_text())
+    assert (record["with_preprocessing"], record["weights"]) == (True, "int8")
+    assert {*record["inputs"]} == {*learned.experiment.preprocessor.columns}
+    session = onnxruntime.InferenceSession(tmp_path / "model" / "model.onnx", providers=["CPUExecutionProvider"])
+    (scores,) = session.run(None, {name: np.asarray(inputs[name], np.float64) for name in record["inputs"]})
+    weights = quantization.restored(quantization.quantized(learned.exportable()).weights)
+    np.testing.assert_allclose(scores, learned._replace(weights=weights).predict(inputs), atol=1e-5)
+    stored = onnx_format.load(tmp_path / "model" / "model.onnx").graph.initializer
+    assert sum(array.data_type == onnx_format.TensorProto.INT8 for array in stored) == 1
+
+
+def test_preprocessing_is_for_onnx_of_images_and_tables(runs, tmp_path, capsys):
+    directory, *_ = runs["toxic_comment"]
+    flags = ["--run-dir", directory, "--output", tmp_path / "model", "--with-preprocessing"]
+    assert "--with-preprocessing is for --format onnx, not for stablehlo" in refused(capsys, *flags)
+    if importlib.util.find_spec("jax2onnx") and importlib.util.find_spec("onnxruntime"):
+        assert "cannot split texts into tokens" in refused(capsys, *flags, "--format", "onnx")
+
+
 def test_onnx_takes_float32_alone(runs):
     pytest.importorskip("jax2onnx", reason="it asks for flax>=0.12.1", exc_type=ImportError)
     _, learned, _ = runs["leaf"]
