@@ -26,7 +26,7 @@ from jaxcls._utils.errors import InputError
 from jaxcls._utils.labels import ProblemName
 from jaxcls.data.batching import Examples
 from jaxcls.data.dataset import Dataset, Provenance, Split
-from jaxcls.data.preprocessing import from_record
+from jaxcls.data.preprocessing import from_record, tables
 from jaxcls.tasks import build, csv
 from jaxcls.tasks.predictor import without_loss
 from jaxcls.training import settings as settings_module
@@ -49,7 +49,7 @@ class JaxClassifier(ClassifierMixin, BaseEstimator):
     ``X`` is an array of numbers, in which NaN is a missing one, or a pandas DataFrame, whose columns may also hold
     categories, words, dates and texts. ``y`` are classes, or an indicator matrix (N, L) of several labels.
 
-    Fits of tables with the same numbers of columns and classes, and of similarly many rows, share compiled programs.
+    Fits of similar tables, such as the folds of one, share compiled programs.
 
     Args:
       model: 'ensemble' of eight perceptrons, 'mlp' or 'linear'.
@@ -211,7 +211,7 @@ def _train(
     # The recipe depends on the number of rows. Rounded, folds that differ by a row share a program; so do tables of
     # up to 64 rows, which have the same noise.
     rows = max(64, int(float(f"{split.num_examples:.1e}")))
-    task = csv.for_table(csv.TASK, settings, rows, problem)
+    task = csv.for_table(dataclasses.replace(csv.TASK, fit_preprocessor=_fit_rounded), settings, rows, problem)
     resolved = build.with_recipe(task, settings)
     dataset = Dataset("csv", split, split, _names(classes), Provenance("memory", "X", {}))
     say: Callable[[str], None] = print if verbose else lambda line: None
@@ -239,6 +239,10 @@ def _train(
         "weights": jax.tree.map(np.asarray, steps.evaluated_weights(state)),
     }
     return learned, list(history)
+
+
+def _fit_rounded(inputs: tables.Columns, settings: Settings) -> tables.TablePreprocessor:
+    return tables.fit(inputs).rounded()
 
 
 def _scores(learned: dict[str, Any], columns: dict[str, np.ndarray]) -> np.ndarray:

@@ -168,6 +168,26 @@ class TablePreprocessor:
         }
         return dataclasses.replace(self, numeric=tuple(numeric), categories=tuple(categories), texts=texts)
 
+    def rounded(self) -> Self:
+        """Returns it with numbers of bins, words and n-grams that are rounded up to powers of two.
+
+        Similar tables then share compiled programs; what is added is not used.
+
+        >>> fit({"color": np.array([*"rbry"], object)}).rounded().categories[0].words
+        ('b', 'r', 'y', None)
+        """
+        numeric = [
+            column._replace(edges=_resized_edges(column.edges, 1 + _power_of_two(len(column.edges) - 1)))
+            if column.edges
+            else column
+            for column in self.numeric
+        ]
+        categories = [(name, _padded(words, _power_of_two(len(words)))) for name, words in self.categories]
+        texts = {name: _padded(known, _power_of_two(len(known))) for name, known in self.texts.items()}
+        return dataclasses.replace(
+            self, numeric=tuple(numeric), categories=tuple(CategoricalColumn(*one) for one in categories), texts=texts
+        )
+
     def unfamiliar(self, inputs: Columns) -> list[str]:
         """Says which columns hold other values than training rows, one line each."""
         return columns.unfamiliar(_sampled(inputs), self.as_record())
@@ -387,7 +407,11 @@ def _frequent_ngrams(column: np.ndarray, most: int = _MAX_NGRAMS) -> list[str]:
     return sorted(ngram for _, ngram in sorted(frequent)[:most])
 
 
-def _padded(known: Sequence[str], size: int) -> tuple[str | None, ...]:
+def _power_of_two(least: int) -> int:
+    return 1 << max(least - 1, 0).bit_length()
+
+
+def _padded(known: Sequence[str | None], size: int) -> tuple[str | None, ...]:
     return *known, *[None] * (size - len(known))
 
 
