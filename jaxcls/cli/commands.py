@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jaxcls
-from jaxcls._utils import array_cache, clusters, files
+from jaxcls._utils import array_cache, clusters, environment, files
 from jaxcls._utils.errors import InputError, flag, listed
 from jaxcls._utils.interruption import Interrupted, StopRequests, stop_requests
 from jaxcls._utils.text_table import text_table
@@ -46,6 +46,8 @@ class Train(Settings):
         from jaxcls.tasks.train import train_task
 
         say = console.sayer(quiet=self.quiet, json=self.json)
+        if line := environment.unmeasured():
+            say(line)
         with stop_requests() as stop:
             result = train_task(self, callbacks=[_Training(stop)], say=say, stop=stop)
         say(console.table(result.report, "test"))
