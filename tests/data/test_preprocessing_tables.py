@@ -332,6 +332,24 @@ def test_refitting_to_the_same_rows_changes_nothing(rows):
     assert fitted.refit(dict(reversed(table.items()))) == fitted
 
 
+def test_numbers_of_bins_words_and_n_grams_are_rounded_up_and_what_is_added_is_zero():
+    table = mixed_table(700)
+    fitted = tables.fit(table)
+    rounded = fitted.rounded()
+    assert rounded != fitted
+    assert rounded.rounded() == rounded
+    for expected, encoded in zip(fitted.transform(table).values(), rounded.transform(table).values(), strict=True):
+        np.testing.assert_array_equal(encoded[:, : expected.shape[1]], expected)
+        np.testing.assert_array_equal(encoded[:, expected.shape[1] :], 0)
+    bins = [[tabular.PiecewiseLinear([column.edges]) for column in one.numeric] for one in (fitted, rounded)]
+    for numbers, (encode, encode_more) in zip(
+        fitted.transform(table)["numeric"].T, zip(*bins, strict=True), strict=True
+    ):
+        expected, encoded = (one(jax.numpy.asarray(numbers)[:, None]) for one in (encode, encode_more))
+        np.testing.assert_array_equal(encoded[:, : expected.shape[1]], expected)
+        np.testing.assert_array_equal(encoded[:, expected.shape[1] :], 0)
+
+
 def test_a_refitted_preprocessor_knows_the_rows_of_its_fold_only():
     """Each of its statistics is that of a fit to the rows, and held-out rows change none."""
     table = mixed_table(700)
