@@ -175,6 +175,7 @@ class Predict(OutputSettings):
             if path is not None and path.resolve() == self.output.resolve():
                 raise InputError(f"--output {self.output} would replace the {flag(name)}; name another file.")
         console.check_output(self.output, overwrite=self.overwrite)
+        from jaxcls.reports import shift
         from jaxcls.tasks import build, predictor
         from jaxcls.training import problems
 
@@ -188,9 +189,19 @@ class Predict(OutputSettings):
         if self.coverage is not None:
             sets = learned.sets(self.coverage, method=self.sets, by_class=self.by_class)
         request = problems.Request(self.input, self.output, self.sample_submission, self.draw, say, sets, self.coverage)
+        scores: list[Any] = []
+
+        def predict() -> Any:
+            scores.append(learned.predict(examples.inputs))
+            return scores[-1]
+
         written = problems.get(learned.problem, learned.class_names).write(
-            request, examples, lambda: learned.predict(examples.inputs), learned.thresholds
+            request, examples, predict, learned.thresholds
         )
+        if learned.reference is not None:
+            differences = shift.compare(learned.reference, examples.inputs, scores[-1], learned.problem)
+            if (warning := shift.line(differences)) is not None:
+                say(f"warning: {self.input}: {warning}; the metrics of the test need not hold for them")
         say(f"{written} by {learned.origin}, saved as {self.output}")
         if self.json:
             record = {"run_dir": str(self.run_dir), "output": str(self.output), "examples": len(examples.ids)}

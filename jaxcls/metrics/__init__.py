@@ -42,7 +42,7 @@ from numpy.typing import ArrayLike
 
 from jaxcls._utils.errors import InputError, unknown_name
 from jaxcls._utils.labels import ProblemName, check_problem
-from jaxcls.metrics import calibration, collected, conformal, detection
+from jaxcls.metrics import calibration, collected, conformal, detection, shift, slices
 from jaxcls.metrics.averages import listed, mean_of_defined, report_of
 from jaxcls.metrics.collected import Average, AverageOptions, LabelOptions, Options, ThresholdOptions
 from jaxcls.metrics.decisions import (
@@ -79,9 +79,9 @@ __all__ = [
     "Reliability", "RocCurve", "ThresholdOptions", "accuracy", "average_precision", "balanced_accuracy",
     "bootstrap_interval", "brier_score", "calibration", "cohen_kappa", "conformal", "confusion_cells",
     "confusion_matrix", "detection", "direction", "expected_calibration_error", "f1", "f_beta", "find_label_errors",
-    "get", "log_loss", "matthews_correlation", "names", "precision", "precision_recall_curve",
-    "proportion_interval", "recall", "recall_at_precision", "reliability", "report", "report_intervals", "roc_auc",
-    "roc_curve", "specificity", "subset_accuracy", "top_k_accuracy", "tune_threshold"
+    "get", "log_loss", "matthews_correlation", "names", "precision", "precision_recall_curve", "proportion_interval",
+    "recall", "recall_at_precision", "reliability", "report", "report_intervals", "roc_auc", "roc_curve", "shift",
+    "slices", "specificity", "subset_accuracy", "top_k_accuracy", "tune_threshold",
 ]  # fmt: skip
 
 

@@ -44,6 +44,8 @@ EPOCH: Schema = {
 }
 _FACTORS = (float, [float])
 # Of each output; the name of a single one is ''. The scores of the true classes, by method and class, make sets.
+_COLUMNS: Schema = {str: ({"count": int, "missing": int, "quantiles": [float]}, {"count": int, "shares": {str: float}})}
+REFERENCE: Schema = {"inputs": _COLUMNS, "scores": _COLUMNS}
 CALIBRATION: Schema = {
     "method": str,
     "split": str,
@@ -88,6 +90,7 @@ SUMMARY: Schema = {
     "truncated?": {str: float},
     "recipe": {str: ANYTHING},
     # Of folds: the number of probable label errors, and the most probable ones.
+    "shift?": [{"column": str, "difference": float, "p_value": float, "before": str, "now": str, "large": bool}],
     "label_errors?": {"labels": int, "errors": int, "listed": [_LABEL_ERROR]},
     "outputs?": {str: {}},
 }
@@ -124,6 +127,7 @@ _CLASSIFICATION_SUMMARY = _COMMON_SUMMARY | {
     "curves": {str: {"roc": _POINTS, "precision_recall": _POINTS}},
     "reliability": _RELIABILITY,
     "reliability_before?": _RELIABILITY,
+    "slices?": [{"name": str, "examples": int, "error_rate": float, "interval": [float], "p_value": float}],
     "mistakes": [
         {
             "row": int,

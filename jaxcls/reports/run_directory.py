@@ -7,6 +7,7 @@ predictor.json     data for predictions besides the weights: the class names and
 metrics.jsonl      one line per epoch
 summary.json       what the report shows of the test besides the metrics: curves, confusions, mistakes
 results.json       the metrics of the test examples
+reference.json     the distributions of the training inputs and of scores, to which new examples are compared
 calibration.json   the calibration of the scores and the decision thresholds, with --calibrate
 report.html        the report for a browser; jaxcls report writes it again
 SHA256SUMS         checksums of the files that a prediction reads besides the weights, for sha256sum -c
@@ -33,7 +34,7 @@ from jaxcls.reports import records
 
 # The files that a prediction needs besides the weights; the checkpoint of the weights has its own checksums.
 _CHECKED_FILES = ("config.toml", "data.json", "predictor.json")
-_CALIBRATION = "calibration.json"
+_CALIBRATION, _REFERENCE = "calibration.json", "reference.json"
 
 
 class RunDirectory:
@@ -133,10 +134,17 @@ class RunDirectory:
 
     def write_calibration(self, record: Mapping[str, Any] | None) -> None:
         """Writes calibration.json, or removes that of an earlier test."""
+        self._write_optional(_CALIBRATION, record)
+
+    def write_reference(self, record: Mapping[str, Any] | None) -> None:
+        """Writes reference.json, or removes that of an earlier test."""
+        self._write_optional(_REFERENCE, record)
+
+    def _write_optional(self, name: str, record: Mapping[str, Any] | None) -> None:
         if record is not None:
-            self._write(_CALIBRATION, json.dumps(record, separators=(",", ":")) + "\n")
+            self._write(name, json.dumps(record, separators=(",", ":")) + "\n")
         else:
-            (self.path / _CALIBRATION).unlink(missing_ok=True)
+            (self.path / name).unlink(missing_ok=True)
 
     def write_checksums(self) -> None:
         """Writes SHA256SUMS, after which the directory can be loaded for predictions."""
@@ -211,6 +219,7 @@ class FinishedRun(NamedTuple):
       predictor: the problem, the class names and the record of the preprocessor.
       model: the folder of the weights.
       calibration: of the scores; None without one.
+      reference: what new examples are compared to, see :mod:`jaxcls.reports.shift`; None without it.
     """
 
     config: dict[str, Any]
@@ -218,6 +227,7 @@ class FinishedRun(NamedTuple):
     predictor: dict[str, Any]
     model: Path
     calibration: dict[str, Any] | None
+    reference: dict[str, Any] | None
 
 
 def read(path: Path, *, finished: bool = True) -> FinishedRun:
@@ -253,7 +263,8 @@ def read(path: Path, *, finished: bool = True) -> FinishedRun:
     if is_calibrated:
         calibration = _read(path / _CALIBRATION, records.CALIBRATION)
         records.check_calibration(calibration, predictor, str(path / _CALIBRATION))
-    return FinishedRun(_read_config(path), data, predictor, path / "model", calibration)
+    reference = _read(path / _REFERENCE, records.REFERENCE) if (path / _REFERENCE).exists() else None
+    return FinishedRun(_read_config(path), data, predictor, path / "model", calibration, reference)
 
 
 class Records(NamedTuple):
@@ -318,7 +329,7 @@ def write_explanations(path: Path, explanations: Mapping[str, Any]) -> None:
 
 def checksums(path: Path) -> str:
     """Returns the content of SHA256SUMS for the files of a run."""
-    names = [*_CHECKED_FILES, *([_CALIBRATION] if (path / _CALIBRATION).exists() else [])]
+    names = [*_CHECKED_FILES, *(name for name in (_CALIBRATION, _REFERENCE) if (path / name).exists())]
     return files.sha256sums({name: files.content(path / name, folder=path) for name in names})
 
 

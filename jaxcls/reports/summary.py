@@ -53,8 +53,26 @@ def summarize(
         "curves": _curves(report, scores, test, problem, class_names),
         "reliability": reliability(scores, test.labels, options),
         "mistakes": [mistake | {"example": example(test.inputs, mistake["row"])} for mistake in worst],
+        "slices": _slices(scores, test, problem, thresholds),
         "balance": {name: _balance(split.labels, problem, len(class_names)) for name, split in splits.items()},
     }
+
+
+def _slices(scores: np.ndarray, test: Split, problem: ProblemName, thresholds: ArrayLike) -> list[dict[str, Any]]:
+    """Returns the subgroups with the most errors; of several labels, one wrong decision is an error."""
+    # Imports JAX, which the report of a finished run does without.
+    from jaxcls.data import descriptions
+
+    rows = descriptions.sampled_rows(test.inputs)
+    scores, labels = scores[rows], np.asarray(test.labels)[rows]
+    if problem == "multiclass":
+        wrong = scores.argmax(axis=1) != labels
+    else:
+        wrong = np.isfinite(labels) & ((scores >= np.asarray(thresholds)) != (labels == 1))
+    worst = metrics.slices.worst_slices(
+        descriptions.columns(test.inputs, rows), wrong.reshape(len(rows), -1).any(axis=1)
+    )
+    return [one._asdict() | {"interval": list(one.interval)} for one in worst]
 
 
 def reliability(scores: ArrayLike, labels: ArrayLike, options: Any) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from jaxcls.data.dataset import Dataset, Split, Unlabeled, describe
 from jaxcls.data.preprocessing.tables import TablePreprocessor
 from jaxcls.metrics import selection
 from jaxcls.metrics.intervals import mean_interval
-from jaxcls.reports import label_errors
+from jaxcls.reports import label_errors, shift
 from jaxcls.reports.callbacks import Callback
 from jaxcls.reports.run_directory import RunDirectory
 from jaxcls.tasks import build, pretrained
@@ -153,6 +153,7 @@ def train_population(
             headline=task.metrics,
             differs_from_preset=build.differs_from_preset(task, resolved),
             records={"members": validated.members, validated.name: validated.report},
+            reference=shift.reference(dataset.train.inputs),
         )
         if resolved.folds:
             _write_out_of_fold(directory.path / OUT_OF_FOLD, validated, dataset, folds, say)

@@ -60,6 +60,7 @@ class Predictor(NamedTuple):
       data: the provenance of the training data.
       task, settings: of a task's run; None of an experiment that :func:`jaxcls.compile` made.
       portable: scores are computed as an exported program computes them, to the same bits.
+      reference: what new examples are compared to, see :mod:`jaxcls.reports.shift`; or None.
     """
 
     experiment: Experiment
@@ -70,6 +71,7 @@ class Predictor(NamedTuple):
     task: Task | None = None
     settings: Settings | None = None
     portable: bool = False
+    reference: dict[str, Any] | None = None
 
     def predict(self, inputs: PyTree) -> PyTree:
         """Returns probabilities as NumPy arrays: (N,) of a binary problem, else (N, classes); a dict by output.
@@ -178,7 +180,9 @@ def load(path: Path | str, model: Any = None, *, portable: bool = False) -> Pred
         experiment = calibration.calibrated(experiment, saved.calibration)
         tuned = saved.calibration["thresholds"]
         thresholds = np.asarray(tuned, np.float64) if isinstance(tuned, list) else tuned
-    return Predictor(experiment, restored.state, thresholds, class_names, saved.data, task, settings, portable)
+    return Predictor(
+        experiment, restored.state, thresholds, class_names, saved.data, task, settings, portable, saved.reference
+    )
 
 
 class LastState(NamedTuple):

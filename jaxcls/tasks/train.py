@@ -14,6 +14,7 @@ from jaxcls.data import duplicates
 from jaxcls.data.batching import Examples
 from jaxcls.optimizers.schedules import OPEN_ENDED
 from jaxcls.reports import callbacks as loggers
+from jaxcls.reports import shift
 from jaxcls.reports.callbacks import Callback
 from jaxcls.tasks import build, predictor, pretrained
 from jaxcls.tasks.predictor import LastState
@@ -74,7 +75,8 @@ def train_task(
     if truncated.get("training"):
         share = f"{truncated['training']:.1%}"
         say(f"{share} of the training texts reach --max-length {resolved.max_length}; longer ones lose their middle")
-    # A report needs no more than their labels.
+    reference = shift.reference(splits.train.inputs)
+    # Of the rest, a report needs no more than their labels.
     splits = splits._replace(train=splits.train._replace(inputs=None))
 
     state, history, continued = experiment.init(resolved.seed), [], None
@@ -130,6 +132,7 @@ def train_task(
             headline=task.metrics,
             differs_from_preset=build.differs_from_preset(task, resolved),
             truncated=truncated,
+            reference=reference,
         ),
         identity | {"data": provenance.sha256, "continue_from": continued, "pretrained": checkpoint},
         options=resolved,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from jaxcls import metrics
 from jaxcls._utils import files, processes
@@ -19,7 +20,7 @@ from jaxcls.data import rows
 from jaxcls.data.batching import Examples, copies
 from jaxcls.data.dataset import Split
 from jaxcls.kernels import native
-from jaxcls.reports import html_report, run_directory
+from jaxcls.reports import html_report, run_directory, shift
 from jaxcls.reports.callbacks import Callback, TensorBoardLogger, WandbLogger
 from jaxcls.reports.run_directory import RunDirectory
 from jaxcls.training import calibration, loop, mesh, problems, profiling, saving
@@ -35,6 +36,8 @@ Say = Callable[[str], None]
 
 # With fewer validation examples, what they choose is chance: the accuracy of 50 varies by 7 points.
 FEW_EXAMPLES = 50
+# Validation examples whose scores others are compared to: a share of them is known to within 0.05.
+_MOST_COMPARED = 1000
 
 
 class RunData(NamedTuple):
@@ -58,6 +61,7 @@ class Reported(NamedTuple):
       truncated: the share of texts that are as long as the longest that is used, by split.
       records: of results.json besides the scores, such as the members of an ensemble.
       summary: of summary.json besides that of the test.
+      reference: of the training inputs, see :func:`jaxcls.reports.shift.reference`.
     """
 
     splits: Mapping[str, Split]
@@ -69,6 +73,7 @@ class Reported(NamedTuple):
     truncated: Mapping[str, float] = {}
     records: Mapping[str, Any] = {}
     summary: Mapping[str, Any] = {}
+    reference: Mapping[str, Any] | None = None
 
 
 class Result(NamedTuple):
@@ -237,7 +242,7 @@ def train_and_test(
             )
         with _written(checkpoints):
             test = data.test or validation
-            report = _tested(experiment, state, test, thresholds, calibrated, directory, reported, say)
+            report = _tested(experiment, state, test, thresholds, calibrated, directory, reported, say, data.validation)
     return Result(directory.path, state, history, report)
 
 
@@ -297,17 +302,24 @@ def _tested(
     directory: RunDirectory,
     reported: Reported,
     say: Say,
+    validation: Examples | None = None,
 ) -> dict[str, Any]:
-    """Saves the weights that are evaluated, tests them, and writes the results and the report of a run."""
+    """Saves the weights that are evaluated, tests them, and writes the results and the report of a run.
+
+    Args:
+      validation: examples whose scores those of others are compared to.
+    """
     weights = evaluated_weights(state)
     problem_name: Any = objectives.problems(experiment.objective)
     problem = problems.get(problem_name, saving.class_names_of(experiment, test))
     saving.save_weights(directory.model, state, thresholds)
     directory.write_calibration(calibrated)
     scores = before = experiment.scores(weights, test.inputs)
+    scored = experiment
     if calibrated is not None:
         thresholds = calibrated["thresholds"]
-        scores = calibration.calibrated(experiment, calibrated).scores(weights, test.inputs)
+        scored = calibration.calibrated(experiment, calibrated)
+        scores = scored.scores(weights, test.inputs)
     splits = {
         name: split._replace(labels=rows.in_memory(split.labels), sample_weight=rows.in_memory(split.sample_weight))
         for name, split in reported.splits.items()
@@ -332,6 +344,18 @@ def _tested(
     if calibrated is not None:
         calibration.describe(calibrated, before, scores, splits["test"], report, summary)
         say(calibration.line(report))
+    if reported.reference is not None:
+        reference = dict(reported.reference)
+        if validation is not None:
+            chosen = np.linspace(0, len(validation) - 1, min(len(validation), _MOST_COMPARED)).astype(int)
+            some = rows.select(validation.inputs, chosen)
+            known = metrics.shift.score_columns(scored.scores(weights, some), problem_name)
+            reference["scores"] = metrics.shift.reference(known)
+        shifts = shift.compare(reference, splits["test"].inputs, scores, problem_name)
+        summary["shift"] = shift.summary(shifts)
+        if (line := shift.line(shifts)) is not None:
+            say(f"warning: test: {line}")
+        directory.write_reference(reference)
     directory.write_results(report, summary)
     if processes.first():
         files.write_atomically(directory.report, html_report.render(run_directory.read_records(directory.path)))

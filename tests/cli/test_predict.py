@@ -46,6 +46,14 @@ def predicted(capsys, directory, input_file, output, *arguments):
     return tables.read_csv(output, text=header), capsys.readouterr().out
 
 
+def test_examples_unlike_those_of_the_training_are_told(image_run, data_dir, tmp_path, capsys):
+    _, printed = predicted(capsys, image_run, data_dir / IMAGES, tmp_path / "same.csv")
+    assert "differ" not in printed
+    write_idx(tmp_path / "negative.gz", 255 - idx.read_idx(data_dir / IMAGES))
+    _, printed = predicted(capsys, image_run, tmp_path / "negative.gz", tmp_path / "negative.csv")
+    assert "negative.gz: the examples differ from those of the training: brightness (0." in printed
+
+
 def refused(capsys, *arguments):
     """The message with which a prediction ends that is not made."""
     assert main(["predict", *(str(word) for word in arguments)]) == 2

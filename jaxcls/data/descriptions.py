@@ -1,0 +1,63 @@
+"""Inputs described by columns that people understand: those of a table, or measures of texts and images."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxcls.data import rows as data_rows
+
+PyTree = Any
+
+MOST_ROWS = 5000
+
+
+def columns(inputs: PyTree, rows: np.ndarray | slice = slice(None)) -> dict[str, np.ndarray]:
+    """Returns columns that describe inputs, float64 with NaN for a missing number, or str objects, each (N,).
+
+    Args:
+      inputs: of a :class:`jaxcls.data.dataset.Split`. A table has its own columns; of a text, its words and characters
+        are counted; an image has a brightness, a contrast (the standard deviation of its pixels) and a sharpness (the
+        mean difference of neighbors in a row), in shares of white. Other inputs have none.
+      rows: those that are described.
+
+    >>> {name: column.tolist() for name, column in columns(np.array(["a fine film", ""], object)).items()}
+    {'words': [3.0, 0.0], 'characters': [11.0, 0.0]}
+    """
+    if isinstance(inputs, Mapping):
+        if not all(len(column.shape) == 1 for column in inputs.values()):
+            return {}
+        table = data_rows.in_memory(data_rows.select(inputs, rows))
+        named = {name: np.asarray(column) for name, column in table.items()}
+        return {
+            name: column.astype(object if column.dtype.kind in "OUS" else np.float64)
+            for name, column in named.items()
+            if column.dtype.kind in "OUSbiuf"
+        }
+    if not hasattr(inputs, "dtype"):
+        return {}
+    some = data_rows.select(inputs, rows)
+    if inputs.dtype == object:
+        texts = [str(text) for text in some]
+        counts = {"words": [len(text.split()) for text in texts], "characters": [len(text) for text in texts]}
+        return {name: np.array(count, np.float64) for name, count in counts.items()}
+    if inputs.dtype != np.uint8 or len(inputs.shape) != 4:
+        return {}
+    measured = [_measures(block) for block in data_rows.blocks(some)]
+    return {name: np.concatenate([one[name] for one in measured]) for name in measured[0]} if measured else {}
+
+
+def sampled_rows(inputs: PyTree) -> np.ndarray:
+    """Returns at most 5,000 rows, drawn at random; of data that takes long to read, of its sample."""
+    known = data_rows.sampled(inputs)
+    if known is None:
+        leaf = next(iter(inputs.values())) if isinstance(inputs, Mapping) else inputs
+        known = np.arange(len(leaf))
+    return np.sort(np.random.default_rng(0).permutation(known)[:MOST_ROWS])
+
+
+def _measures(images: np.ndarray) -> dict[str, np.ndarray]:
+    pixels = np.asarray(images, np.float32) / 255
+    sharpness = np.abs(np.diff(pixels, axis=2)).mean(axis=(1, 2, 3)) if images.shape[2] > 1 else np.zeros(len(images))
+    measures = {"brightness": pixels.mean(axis=(1, 2, 3)), "contrast": pixels.std(axis=(1, 2, 3))}
+    return {name: values.astype(np.float64) for name, values in (measures | {"sharpness": sharpness}).items()}

@@ -1,0 +1,178 @@
+"""Whether examples come from another distribution than those of the training: two-sample tests of each column.
+
+- Numbers: the test of Kolmogorov and Smirnov. Its statistic is the largest difference of the distribution functions.
+- Words, and whether a number is missing: the chi-squared test. The difference shown is the total variation, half the
+  sum of the differences of the shares.
+
+Both differences lie between 0 and 1. The p values are Holm's (1979, "A simple sequentially rejective multiple test
+procedure"). With many examples the smallest difference is significant, so that one is called large only where it is
+also at least :data:`LARGE`.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+# A tenth of the examples would have to change. Tools that watch for drift warn from there on as well.
+LARGE, SIGNIFICANT = 0.1, 0.001
+# As many as keep the record small; the distribution function is known to within one in so many.
+_MOST_QUANTILES = 129
+_MOST_WORDS, _MOST_COLUMNS = 50, 500
+# Words of which fewer are expected are counted together, as the chi-squared distribution needs.
+_LEAST_EXPECTED = 5
+_CHARACTERS = 40
+
+
+class Shift(NamedTuple):
+    """How a column differs.
+
+    Attributes:
+      column: its name; "NAME is missing" for the share of missing numbers.
+      difference: between 0 and 1.
+      p_value: corrected for the number of columns.
+      before, now: the medians, the shares of missing numbers, or the word whose share differs most with its shares.
+    """
+
+    column: str
+    difference: float
+    p_value: float
+    before: str
+    now: str
+
+    @property
+    def is_large(self) -> bool:
+        """Whether it is worth a warning."""
+        return self.difference >= LARGE and self.p_value < SIGNIFICANT
+
+
+def reference(columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Returns a record of columns to compare others with later, plain JSON values.
+
+    Args:
+      columns: name -> float64 with NaN where a number is missing, or str objects, (N,); the first 500 are recorded.
+
+    >>> reference({"age": np.array([3.0, np.nan, 1.0])})
+    {'age': {'count': 3, 'missing': 1, 'quantiles': [1.0, 3.0]}}
+    """
+    first = itertools.islice(columns.items(), _MOST_COLUMNS)
+    return {name: _described(np.asarray(column)) for name, column in first if len(column)}
+
+
+def compare(before: Mapping[str, Any], columns: Mapping[str, np.ndarray]) -> list[Shift]:
+    """Returns how columns differ from those of a :func:`reference`, the largest difference first.
+
+    >>> record = reference({"age": np.arange(100.0), "plan": np.array(["basic", "more"] * 50, object)})
+    >>> [one] = compare(record, {"age": np.arange(50.0, 150.0)})
+    >>> one.difference, one.is_large, one.before, one.now
+    (0.5, True, '49.5', '99.5')
+    """
+    from scipy import special  # takes a third of a second to import
+
+    found: list[Any] = []
+    for name, record in before.items():
+        values = np.asarray(columns[name]) if name in columns else np.empty(0)
+        if not len(values):
+            continue
+        if "shares" in record:
+            words, counts = np.unique(values.astype(str), return_counts=True)
+            now = dict(zip(words.tolist(), (counts / len(values)).tolist(), strict=True))
+            difference, p_value, *shown = _chi_squared(record["shares"], record["count"], now, len(values), special)
+            found.append((name, difference, p_value, *shown))
+            continue
+        numbers = np.sort(values[~np.isnan(values)])
+        missing = record["missing"] / record["count"], 1 - len(numbers) / len(values)
+        if any(missing):
+            shares = [{"missing": share, "known": 1 - share} for share in missing]
+            difference, p_value, *_ = _chi_squared(shares[0], record["count"], shares[1], len(values), special)
+            found.append((f"{name} is missing", difference, p_value, f"{missing[0]:.1%}", f"{missing[1]:.1%}"))
+        known = np.array(record["quantiles"])
+        if len(known) and len(numbers):
+            difference = _largest_difference(known, numbers)
+            size = (record["count"] - record["missing"]) * len(numbers)
+            size /= record["count"] - record["missing"] + len(numbers)
+            p_value = float(special.kolmogorov(np.sqrt(size) * difference))
+            found.append((name, difference, p_value, f"{np.median(known):.4g}", f"{np.median(numbers):.4g}"))
+    corrected = holm([one[2] for one in found])
+    shifts = [
+        Shift(name, difference, float(p), *shown)
+        for (name, difference, _, *shown), p in zip(found, corrected, strict=True)
+    ]
+    return sorted(shifts, key=lambda one: -one.difference)
+
+
+def holm(p_values: Sequence[float]) -> np.ndarray:
+    """Returns Holm's adjusted p values.
+
+    >>> holm([0.01, 0.04, 0.03]).tolist()
+    [0.03, 0.06, 0.06]
+    """
+    p, order = np.asarray(p_values, np.float64), np.argsort(p_values)
+    factors = len(p) - np.arange(len(p))
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(p[order] * factors))
+    return adjusted
+
+
+def score_columns(scores: Any, problem: Any) -> dict[str, np.ndarray]:
+    """Returns columns that describe the scores of examples: the highest of each, of a binary problem the only one, of
+    several labels their mean; by output if there are several.
+
+    Args:
+      scores: probabilities, as metrics take them; those of a detector have no columns.
+      problem: a name, or a dict of names by output.
+    """
+    if isinstance(problem, Mapping):
+        return {
+            f"{name}: {column}": values
+            for name, one in problem.items()
+            for column, values in score_columns(scores[name], one).items()
+        }
+    if problem == "binary":
+        return {"probability": np.asarray(scores, np.float64)}
+    if problem == "multiclass":
+        return {"highest probability": np.asarray(scores, np.float64).max(axis=1)}
+    if problem == "multilabel":
+        return {"mean probability": np.asarray(scores, np.float64).mean(axis=1)}
+    return {}
+
+
+def _described(column: np.ndarray) -> dict[str, Any]:
+    if column.dtype == object:
+        words, counts = np.unique(column.astype(str), return_counts=True)
+        most = [i for i in np.argsort(-counts, kind="stable")[:_MOST_WORDS] if counts[i] >= _LEAST_EXPECTED]
+        return {"count": len(column), "shares": {str(words[i]): float(counts[i] / len(column)) for i in most}}
+    numbers = np.sort(column[~np.isnan(column)])
+    chosen = np.linspace(0, len(numbers) - 1, min(len(numbers), _MOST_QUANTILES)).round().astype(int)
+    return {"count": len(column), "missing": len(column) - len(numbers), "quantiles": numbers[chosen].tolist()}
+
+
+def _largest_difference(a: ArrayLike, b: ArrayLike) -> float:
+    """The largest difference of the distribution functions of two sorted arrays."""
+    both = np.concatenate([a, b])
+    below = [np.searchsorted(one, both, side="right") / len(one) for one in map(np.asarray, (a, b))]
+    return float(np.abs(below[0] - below[1]).max())
+
+
+def _chi_squared(
+    before: Mapping[str, float], count: int, now: Mapping[str, float], examples: int, special: Any
+) -> tuple[float, float, str, str]:
+    """The total variation, the p value, and the word whose share differs most with its two shares."""
+    words = sorted({*before, *now} if len(before) < _MOST_WORDS else before)
+    shares = np.array([[one.get(word, 0.0) for word in words] for one in (before, now)])
+    rest = np.maximum(0, 1 - shares.sum(axis=1, keepdims=True))
+    sizes = np.array([[count], [examples]])
+    pooled = (shares * sizes).sum(axis=0) / sizes.sum()
+    rare = pooled * sizes.min() < _LEAST_EXPECTED
+    table = np.concatenate([shares[:, ~rare], rest + shares[:, rare].sum(axis=1, keepdims=True)], axis=1)
+    expected = (table * sizes).sum(axis=0) / sizes.sum()
+    used = expected > 0
+    statistic = (sizes * (table - expected)[:, used] ** 2 / expected[used]).sum()
+    p_value = float(special.chdtrc(used.sum() - 1, statistic)) if used.sum() > 1 else 1.0
+    if not words:
+        return 0.0, 1.0, "", ""
+    most = int(np.abs(shares[0] - shares[1]).argmax())
+    shown = (f"{words[most][:_CHARACTERS] or 'empty'}: {share:.1%}" for share in shares[:, most])
+    return float(np.abs(table[0] - table[1]).sum() / 2), p_value, next(shown), next(shown)
