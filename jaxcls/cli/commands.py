@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jaxcls
-from jaxcls._utils import array_cache, clusters, environment, files
+from jaxcls._utils import clusters, environment, files
 from jaxcls._utils.errors import InputError, flag, listed
 from jaxcls._utils.interruption import Interrupted, StopRequests, stop_requests
 from jaxcls._utils.text_table import text_table
@@ -628,6 +628,8 @@ class Replay:
 
 def _list_tasks() -> None:
     """Prints the tasks; what is printed is cached for these sources, because importing the tasks imports JAX."""
+    from jaxcls._utils import array_cache
+
     sources = sorted(Path(jaxcls.__file__).parent.rglob("*.py"))
     key = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
     console.say(array_cache.cached_record("tasks", key, _described_tasks))

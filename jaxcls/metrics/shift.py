@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 
 # A tenth of the examples would have to change. Tools that watch for drift warn from there on as well.
 LARGE, SIGNIFICANT = 0.1, 0.001
-# As many as keep the record small; the distribution function is known to within one in so many.
+# As many as keep the record small; the distribution function is known to within one in 129.
 _MOST_QUANTILES = 129
 _MOST_WORDS, _MOST_COLUMNS = 50, 500
 # Words of which fewer are expected are counted together, as the chi-squared distribution needs.
@@ -71,7 +71,7 @@ def compare(before: Mapping[str, Any], columns: Mapping[str, np.ndarray]) -> lis
     """
     from scipy import special  # takes a third of a second to import
 
-    found: list[Any] = []
+    differences: list[Any] = []
     for name, record in before.items():
         values = np.asarray(columns[name]) if name in columns else np.empty(0)
         if not len(values):
@@ -80,25 +80,25 @@ def compare(before: Mapping[str, Any], columns: Mapping[str, np.ndarray]) -> lis
             words, counts = np.unique(values.astype(str), return_counts=True)
             now = dict(zip(words.tolist(), (counts / len(values)).tolist(), strict=True))
             difference, p_value, *shown = _chi_squared(record["shares"], record["count"], now, len(values), special)
-            found.append((name, difference, p_value, *shown))
+            differences.append((name, difference, p_value, *shown))
             continue
         numbers = np.sort(values[~np.isnan(values)])
         missing = record["missing"] / record["count"], 1 - len(numbers) / len(values)
         if any(missing):
             shares = [{"missing": share, "known": 1 - share} for share in missing]
             difference, p_value, *_ = _chi_squared(shares[0], record["count"], shares[1], len(values), special)
-            found.append((f"{name} is missing", difference, p_value, f"{missing[0]:.1%}", f"{missing[1]:.1%}"))
+            differences.append((f"{name} is missing", difference, p_value, f"{missing[0]:.1%}", f"{missing[1]:.1%}"))
         known = np.array(record["quantiles"])
         if len(known) and len(numbers):
             difference = _largest_difference(known, numbers)
             size = (record["count"] - record["missing"]) * len(numbers)
             size /= record["count"] - record["missing"] + len(numbers)
             p_value = float(special.kolmogorov(np.sqrt(size) * difference))
-            found.append((name, difference, p_value, f"{np.median(known):.4g}", f"{np.median(numbers):.4g}"))
-    corrected = holm([one[2] for one in found])
+            differences.append((name, difference, p_value, f"{np.median(known):.4g}", f"{np.median(numbers):.4g}"))
+    corrected = holm([one[2] for one in differences])
     shifts = [
         Shift(name, difference, float(p), *shown)
-        for (name, difference, _, *shown), p in zip(found, corrected, strict=True)
+        for (name, difference, _, *shown), p in zip(differences, corrected, strict=True)
     ]
     return sorted(shifts, key=lambda one: -one.difference)
 

@@ -59,10 +59,10 @@ def worst_slices(columns: Mapping[str, np.ndarray], wrong: ArrayLike, *, most: i
     if not groups or total in (0, count):
         return []
     tested = [(int(rows.sum()), int(errors[rows].sum())) for _, rows in groups]
-    corrected = holm([_at_least(found, size, total, count) for size, found in tested])
+    corrected = holm([_at_least(errors_inside, size, total, count) for size, errors_inside in tested])
     slices = [
-        Slice(name, size, found / size, proportion_interval(found / size, size), float(p))
-        for (name, _), (size, found), p in zip(groups, tested, corrected, strict=True)
+        Slice(name, size, errors_inside / size, proportion_interval(errors_inside / size, size), float(p))
+        for (name, _), (size, errors_inside), p in zip(groups, tested, corrected, strict=True)
         if p < 0.05
     ]
     return sorted(slices, key=lambda one: -one.error_rate)[:most]
@@ -84,8 +84,8 @@ def _groups(column: str, values: np.ndarray) -> Iterator[tuple[str, NDArray[np.b
         yield f"{column} {low:.4g} to {high:.4g}", inside
 
 
-def _at_least(found: int, size: int, total: int, count: int) -> float:
-    """The probability of at least so many errors in a subgroup of this size, if errors fall anywhere."""
+def _at_least(errors_inside: int, size: int, total: int, count: int) -> float:
+    """The probability of at least this number of errors in a subgroup of this size, if errors fall anywhere."""
     from scipy.special import gammaln
 
     def log_choose(n: ArrayLike, k: ArrayLike) -> np.ndarray:
@@ -93,6 +93,6 @@ def _at_least(found: int, size: int, total: int, count: int) -> float:
         result: np.ndarray = gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
         return result
 
-    inside = np.arange(found, min(size, total) + 1)
+    inside = np.arange(errors_inside, min(size, total) + 1)
     logs = log_choose(total, inside) + log_choose(count - total, size - inside) - log_choose(count, size)
     return float(min(1, np.exp(logs[size - inside <= count - total]).sum()))

@@ -18,24 +18,24 @@ def compared(before, now):
 def test_numbers_are_compared_as_by_kolmogorov_and_smirnov(offset):
     before, now = RNG.normal(size=100), RNG.normal(offset, size=80).round(1)
     expected = stats.ks_2samp(before, now)
-    [found] = compared({"x": before}, {"x": now})
-    assert found.difference == pytest.approx(expected.statistic)
-    assert found.p_value == pytest.approx(stats.kstwobign.sf(np.sqrt(100 * 80 / 180) * expected.statistic))
+    [result] = compared({"x": before}, {"x": now})
+    assert result.difference == pytest.approx(expected.statistic)
+    assert result.p_value == pytest.approx(stats.kstwobign.sf(np.sqrt(100 * 80 / 180) * expected.statistic))
 
 
 def test_words_are_compared_by_the_chi_squared_test():
     before, now = (RNG.choice(WORDS[:3], size, p=p) for size, p in ((500, [0.5, 0.3, 0.2]), (300, [0.2, 0.3, 0.5])))
     counts = [[np.sum(words == word) for word in WORDS[:3]] for words in (before, now)]
-    [found] = compared({"plan": before}, {"plan": now})
-    assert found.p_value == pytest.approx(stats.chi2_contingency(counts, correction=False).pvalue)
-    assert found.difference == pytest.approx(np.abs(np.diff(np.array(counts) / [[500], [300]], axis=0)).sum() / 2)
-    assert found.is_large
+    [result] = compared({"plan": before}, {"plan": now})
+    assert result.p_value == pytest.approx(stats.chi2_contingency(counts, correction=False).pvalue)
+    assert result.difference == pytest.approx(np.abs(np.diff(np.array(counts) / [[500], [300]], axis=0)).sum() / 2)
+    assert result.is_large
 
 
 def test_quantiles_of_many_rows_stand_for_all():
     before, now = RNG.exponential(size=5000), RNG.exponential(1.5, size=5000)
-    [found] = compared({"x": before}, {"x": now})
-    assert found.difference == pytest.approx(stats.ks_2samp(before, now).statistic, abs=1 / 128)
+    [result] = compared({"x": before}, {"x": now})
+    assert result.difference == pytest.approx(stats.ks_2samp(before, now).statistic, abs=1 / 128)
 
 
 def test_nothing_is_large_within_a_distribution():
@@ -55,11 +55,11 @@ def test_nothing_is_large_within_a_distribution():
 def test_missing_numbers_and_new_words_are_found():
     before = {"x": np.arange(200.0), "word": np.array(["a"] * 200, object), "gone": np.zeros(200)}
     now = {"x": np.where(np.arange(200) % 2, np.nan, np.arange(200.0)), "word": np.array(["b"] * 200, object)}
-    found = {one.column: one for one in compared(before, now)}
-    assert (found["x is missing"].before, found["x is missing"].now) == ("0.0%", "50.0%")
-    assert not found["x"].is_large
-    assert found["word"].difference == 1
-    assert found.keys() == {"x", "x is missing", "word"}
+    result = {one.column: one for one in compared(before, now)}
+    assert (result["x is missing"].before, result["x is missing"].now) == ("0.0%", "50.0%")
+    assert not result["x"].is_large
+    assert result["word"].difference == 1
+    assert result.keys() == {"x", "x is missing", "word"}
 
 
 @pytest.mark.parametrize(
@@ -73,5 +73,5 @@ def test_missing_numbers_and_new_words_are_found():
     ],
 )
 def test_scores_have_columns(problem, scores, expected):
-    found = {name: column.round(9).tolist() for name, column in shift.score_columns(scores, problem).items()}
-    assert found == expected
+    result = {name: column.round(9).tolist() for name, column in shift.score_columns(scores, problem).items()}
+    assert result == expected

@@ -16,9 +16,9 @@ def test_longer_texts_are_told_and_shown():
     record = json.loads(json.dumps(shift.reference(TEXTS) | {"scores": {}}))
     schemas.check(record, records.REFERENCE, "here")
     assert shift.line(shift.compare(record, RNG.permutation(TEXTS)[:200], np.zeros(200), "binary")) is None
-    found = shift.compare(record, TEXTS + " <and> more" * 10, np.zeros(400), "binary")
-    assert shift.line(found).startswith("the examples differ from those of the training: characters (")
-    shown = json.loads(json.dumps(shift.summary(found)))
+    result = shift.compare(record, TEXTS + " <and> more" * 10, np.zeros(400), "binary")
+    assert shift.line(result).startswith("the examples differ from those of the training: characters (")
+    shown = json.loads(json.dumps(shift.summary(result)))
     schemas.check(shown, records.SUMMARY["shift?"], "here")
     run = made(kind="texts")
     html = html_report.render(run._replace(summary=run.summary | {"shift": shown}))
@@ -29,8 +29,8 @@ def test_longer_texts_are_told_and_shown():
 def test_scores_are_compared_where_those_of_validation_examples_are_known():
     record = shift.reference(TEXTS)
     record["scores"] = shift.shift.reference({"probability": np.linspace(0, 0.5, 200)})
-    found = shift.compare(record, TEXTS, np.linspace(0.5, 1, 400), "binary")
-    assert "prediction: probability (0.2513 before, 0.75 now)" in shift.line(found)
+    result = shift.compare(record, TEXTS, np.linspace(0.5, 1, 400), "binary")
+    assert "prediction: probability (0.2513 before, 0.75 now)" in shift.line(result)
 
 
 def test_inputs_without_a_description_are_not_compared():
