@@ -70,11 +70,11 @@ def worst_slices(columns: Mapping[str, np.ndarray], wrong: ArrayLike, *, most: i
 
 def _groups(column: str, values: np.ndarray) -> Iterator[tuple[str, NDArray[np.bool_]]]:
     if values.dtype == object:
-        words, counts = np.unique(values.astype(str), return_counts=True)
+        words, which, counts = np.unique(values.astype(str), return_inverse=True, return_counts=True)
         for index in np.argsort(-counts, kind="stable")[:_MOST_WORDS]:
-            yield f"{column} {words[index][:_CHARACTERS] or 'empty'}", values.astype(str) == words[index]
+            yield f"{column} {words[index][:_CHARACTERS] or 'empty'}", which == index
         return
-    missing = np.isnan(values)
+    missing = ~np.isfinite(values)
     yield f"{column} is missing", missing
     known = values[~missing]
     edges = np.unique(np.quantile(known, np.linspace(0, 1, _BINS + 1))) if len(known) else known
@@ -86,13 +86,12 @@ def _groups(column: str, values: np.ndarray) -> Iterator[tuple[str, NDArray[np.b
 
 def _at_least(errors_inside: int, size: int, total: int, count: int) -> float:
     """The probability of at least this number of errors in a subgroup of this size, if errors fall anywhere."""
-    from scipy.special import gammaln
+    factorials = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, count + 1)))])
 
-    def log_choose(n: ArrayLike, k: ArrayLike) -> np.ndarray:
-        n, k = np.asarray(n, np.float64), np.asarray(k, np.float64)
-        result: np.ndarray = gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
+    def log_choose(n: int, k: NDArray[np.int64]) -> np.ndarray:
+        result: np.ndarray = factorials[n] - factorials[k] - factorials[n - k]
         return result
 
-    inside = np.arange(errors_inside, min(size, total) + 1)
-    logs = log_choose(total, inside) + log_choose(count - total, size - inside) - log_choose(count, size)
-    return float(min(1, np.exp(logs[size - inside <= count - total]).sum()))
+    inside = np.arange(max(errors_inside, size - (count - total)), min(size, total) + 1)
+    logs = log_choose(total, inside) + log_choose(count - total, size - inside) - log_choose(count, np.array(size))
+    return float(min(1, np.exp(logs).sum()))

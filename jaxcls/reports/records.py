@@ -43,9 +43,12 @@ EPOCH: Schema = {
     str: _SCORE,
 }
 _FACTORS = (float, [float])
-# Of each output; the name of a single one is ''. The scores of the true classes, by method and class, make sets.
-_COLUMNS: Schema = {str: ({"count": int, "missing": int, "quantiles": [float]}, {"count": int, "shares": {str: float}})}
+# Of columns of numbers: some of them, each with the number of those below it and up to it.
+_COLUMNS: Schema = {
+    str: ({"count": int, "missing": int, "ranks": [[float, int, int]]}, {"count": int, "shares": {str: float}})
+}
 REFERENCE: Schema = {"inputs": _COLUMNS, "scores": _COLUMNS}
+# Of each output; the name of a single one is ''. The scores of the true classes, by method and class, make sets.
 CALIBRATION: Schema = {
     "method": str,
     "split": str,
@@ -89,8 +92,9 @@ SUMMARY: Schema = {
     "frozen?": int,
     "truncated?": {str: float},
     "recipe": {str: ANYTHING},
-    # Of folds: the number of probable label errors, and the most probable ones.
+    # How test examples differ from training examples.
     "shift?": [{"column": str, "difference": float, "p_value": float, "before": str, "now": str, "large": bool}],
+    # Of folds: the number of probable label errors, and the most probable ones.
     "label_errors?": {"labels": int, "errors": int, "listed": [_LABEL_ERROR]},
     "outputs?": {str: {}},
 }

@@ -35,7 +35,24 @@ def test_words_are_compared_by_the_chi_squared_test():
 def test_quantiles_of_many_rows_stand_for_all():
     before, now = RNG.exponential(size=5000), RNG.exponential(1.5, size=5000)
     [result] = compared({"x": before}, {"x": now})
-    assert result.difference == pytest.approx(stats.ks_2samp(before, now).statistic, abs=1 / 128)
+    assert 0 <= stats.ks_2samp(before, now).statistic - result.difference < 1 / 128
+
+
+@pytest.mark.parametrize("zeros", [0.0, 0.97])
+def test_quantiles_give_no_false_alarms(zeros):
+    p_values = []
+    for _ in range(100):
+        before, now = (np.where(RNG.random(5000) < zeros, 0, RNG.normal(size=5000)) for _ in range(2))
+        [result] = compared({"x": before}, {"x": now})
+        assert result.difference <= stats.ks_2samp(before, now, method="asymp").statistic + 1e-12
+        p_values.append(result.p_value)
+    assert np.mean(np.array(p_values) < 0.05) <= 0.1
+
+
+def test_what_a_record_cannot_hold_is_missing():
+    [missing, x] = compared({"x": np.array([np.inf, np.nan, 1e305, *range(97)])}, {"x": np.arange(97.0)})
+    assert (missing.column, missing.before, missing.now) == ("x is missing", "3.0%", "0.0%")
+    assert x.difference == 0
 
 
 def test_nothing_is_large_within_a_distribution():
@@ -75,3 +92,10 @@ def test_missing_numbers_and_new_words_are_found():
 def test_scores_have_columns(problem, scores, expected):
     result = {name: column.round(9).tolist() for name, column in shift.score_columns(scores, problem).items()}
     assert result == expected
+
+
+@pytest.mark.parametrize("degrees", [1, 2, 7, 50])
+def test_tails_are_those_of_scipy(degrees):
+    for x in (0.01, 0.5, 3.0, 40.0, 900.0):
+        assert shift._chi_squared_tail(x, degrees) == pytest.approx(stats.chi2.sf(x, degrees), rel=1e-9)
+        assert shift._kolmogorov_tail(x) == pytest.approx(stats.kstwobign.sf(x), abs=1e-4)

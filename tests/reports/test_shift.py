@@ -30,7 +30,7 @@ def test_scores_are_compared_where_those_of_validation_examples_are_known():
     record = shift.reference(TEXTS)
     record["scores"] = shift.shift.reference({"probability": np.linspace(0, 0.5, 200)})
     result = shift.compare(record, TEXTS, np.linspace(0.5, 1, 400), "binary")
-    assert "prediction: probability (0.2513 before, 0.75 now)" in shift.line(result)
+    assert "prediction: probability (0.2513 before, 0.7494 now)" in shift.line(result)
 
 
 def test_inputs_without_a_description_are_not_compared():
