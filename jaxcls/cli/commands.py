@@ -199,7 +199,14 @@ class Predict(OutputSettings):
             request, examples, predict, learned.thresholds
         )
         if learned.reference is not None:
-            differences = shift.compare(learned.reference, examples.inputs, scores[-1], learned.problem)
+            differences = shift.compare(
+                learned.reference,
+                examples.inputs,
+                scores[-1],
+                learned.problem,
+                learned.class_names,
+                learned.experiment.preprocessor,
+            )
             if (warning := shift.line(differences)) is not None:
                 say(f"warning: {self.input}: {warning}; the metrics of the test need not hold for them")
         say(f"{written} by {learned.origin}, saved as {self.output}")

@@ -6,13 +6,17 @@ from typing import Any
 import numpy as np
 
 from jaxcls.data import rows as data_rows
+from jaxcls.data.formats import columns as formats
+from jaxcls.data.preprocessing.ensemble import first
+from jaxcls.data.preprocessing.tables import TablePreprocessor
 
 PyTree = Any
 
-MOST_ROWS = 5000
+# Of fewer rows where they are large, since images may be decoded for it.
+MOST_ROWS, _MOST_BYTES = 5000, 1 << 27
 
 
-def columns(inputs: PyTree, rows: np.ndarray | slice = slice(None)) -> dict[str, np.ndarray]:
+def columns(inputs: PyTree, rows: np.ndarray | slice = slice(None), preprocessor: Any = None) -> dict[str, np.ndarray]:
     """Returns columns that describe inputs, float64 with NaN for a missing number, or str objects, each (N,).
 
     Args:
@@ -20,6 +24,8 @@ def columns(inputs: PyTree, rows: np.ndarray | slice = slice(None)) -> dict[str,
         are counted; an image has a brightness, a contrast (the standard deviation of its pixels) and a sharpness (the
         mean difference of neighbors in a row), in shares of white. Other inputs have none.
       rows: those that are described.
+      preprocessor: of a table: only columns that it takes are described, as it reads them, a date by its parts and a
+        column of texts by their length. A running number, which a model does not use, differs in any other file.
 
     >>> {name: column.tolist() for name, column in columns(np.array(["a fine film", ""], object)).items()}
     {'words': [3.0, 0.0], 'characters': [11.0, 0.0]}
@@ -29,6 +35,8 @@ def columns(inputs: PyTree, rows: np.ndarray | slice = slice(None)) -> dict[str,
             return {}
         table = data_rows.in_memory(data_rows.select(inputs, rows))
         named = {name: np.asarray(column) for name, column in table.items()}
+        if isinstance(used := first(preprocessor), TablePreprocessor):
+            return _as_used(named, used)
         return {
             name: column.astype(object if column.dtype.kind in "OUS" else np.float64)
             for name, column in named.items()
@@ -53,7 +61,22 @@ def sampled_rows(inputs: PyTree) -> np.ndarray:
     if known is None:
         leaf = next(iter(inputs.values())) if isinstance(inputs, Mapping) else inputs
         known = np.arange(len(leaf))
-    return np.sort(np.random.default_rng(0).permutation(known)[:MOST_ROWS])
+    row_bytes = getattr(inputs, "nbytes", 0) // max(1, len(known))
+    most = min(MOST_ROWS, _MOST_BYTES // max(1, row_bytes))
+    return np.sort(np.random.default_rng(0).permutation(known)[: max(1, most)])
+
+
+def _as_used(table: Mapping[str, np.ndarray], preprocessor: TablePreprocessor) -> dict[str, np.ndarray]:
+    known = {formats.composed(name): column for name, column in table.items()}
+    for name, form in preprocessor.dates.items():
+        known |= formats.date_parts(known[name], name, form)
+    numbers = {one.name: formats.to_numbers(known[one.name], preprocessor.decimal) for one in preprocessor.numeric}
+    words = {name: np.array([*map(formats.as_word, known[name])], object) for name, _ in preprocessor.categories}
+    lengths = {
+        f"characters of {name}": np.array([len(formats.as_word(text)) for text in known[name]], np.float64)
+        for name in preprocessor.texts
+    }
+    return numbers | words | lengths
 
 
 def _measures(images: np.ndarray) -> dict[str, np.ndarray]:

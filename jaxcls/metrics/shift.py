@@ -117,24 +117,27 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     return adjusted
 
 
-def score_columns(scores: Any, problem: Any) -> dict[str, np.ndarray]:
-    """Returns columns that describe the scores of examples: the highest of each, of a binary problem the only one, of
-    several labels their mean; by output if there are several.
+def score_columns(scores: Any, problem: Any, class_names: Any = None) -> dict[str, np.ndarray]:
+    """Returns columns that describe the scores of examples: the highest of each and its class, of a binary problem the
+    only one, of several labels their mean; by output if there are several.
 
     Args:
       scores: probabilities, as metrics take them; those of a detector have no columns.
       problem: a name, or a dict of names by output.
+      class_names: of a multiclass problem; without them, its classes are numbers.
     """
     if isinstance(problem, Mapping):
         return {
             f"{name}: {column}": values
             for name, one in problem.items()
-            for column, values in score_columns(scores[name], one).items()
+            for column, values in score_columns(scores[name], one, (class_names or {}).get(name)).items()
         }
     if problem == "binary":
         return {"probability": np.asarray(scores, np.float64)}
     if problem == "multiclass":
-        return {"highest probability": np.asarray(scores, np.float64).max(axis=1)}
+        scores = np.asarray(scores, np.float64)
+        names = np.array(class_names or [*map(str, range(scores.shape[1]))], object)
+        return {"highest probability": scores.max(axis=1), "class": names[scores.argmax(axis=1)]}
     if problem == "multilabel":
         return {"mean probability": np.asarray(scores, np.float64).mean(axis=1)}
     return {}

@@ -127,10 +127,12 @@ _COMMON_SUMMARY = {
     "balance": {str: {"examples": int, "counts": [int], "known?": [int]}},
 }
 _RELIABILITY = {"weight": [float], "confidence": [_SCORE], "accuracy": [_SCORE]}
-_CLASSIFICATION_SUMMARY = _COMMON_SUMMARY | {
+_CLASSIFICATION_SUMMARY: dict[str, Schema] = _COMMON_SUMMARY | {
     "curves": {str: {"roc": _POINTS, "precision_recall": _POINTS}},
     "reliability": _RELIABILITY,
     "reliability_before?": _RELIABILITY,
+    # Of the test examples, or of folds out of fold.
+    "slices_of?": str,
     "slices?": [{"name": str, "examples": int, "error_rate": float, "interval": [float], "p_value": float}],
     "mistakes": [
         {

@@ -11,16 +11,24 @@ PyTree = Any
 _MOST_NAMED = 3
 
 
-def reference(inputs: PyTree) -> dict[str, Any]:
+def reference(inputs: PyTree, preprocessor: Any = None) -> dict[str, Any]:
     """Returns the record of the training inputs, with which others are compared; it has no scores yet."""
-    columns = descriptions.columns(inputs, descriptions.sampled_rows(inputs))
+    columns = descriptions.columns(inputs, descriptions.sampled_rows(inputs), preprocessor)
     return {"inputs": shift.reference(columns), "scores": {}}
 
 
-def compare(record: Mapping[str, Any], inputs: PyTree, scores: PyTree, problem: Any) -> list[Shift]:
+def compare(
+    record: Mapping[str, Any],
+    inputs: PyTree,
+    scores: PyTree,
+    problem: Any,
+    class_names: Any = None,
+    preprocessor: Any = None,
+) -> list[Shift]:
     """Returns how examples differ from a :func:`reference`, in their inputs and in their scores."""
-    columns = descriptions.columns(inputs, descriptions.sampled_rows(inputs)) if record["inputs"] else {}
-    of_scores = shift.score_columns(scores, problem) if record["scores"] else {}
+    rows = descriptions.sampled_rows(inputs)
+    columns = descriptions.columns(inputs, rows, preprocessor) if record["inputs"] else {}
+    of_scores = shift.score_columns(scores, problem, class_names) if record["scores"] else {}
     # Together, since p values are corrected for their number.
     prefix = "prediction: "
     before = record["inputs"] | {prefix + name: column for name, column in record["scores"].items()}

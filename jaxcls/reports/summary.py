@@ -53,25 +53,28 @@ def summarize(
         "curves": _curves(report, scores, test, problem, class_names),
         "reliability": reliability(scores, test.labels, options),
         "mistakes": [mistake | {"example": example(test.inputs, mistake["row"])} for mistake in worst],
-        "slices": _slices(scores, test, problem, thresholds),
+        "slices": slices(scores, test, problem, class_names, thresholds),
         "balance": {name: _balance(split.labels, problem, len(class_names)) for name, split in splits.items()},
     }
 
 
-def _slices(scores: np.ndarray, test: Split, problem: ProblemName, thresholds: ArrayLike) -> list[dict[str, Any]]:
+def slices(
+    scores: np.ndarray, split: Split, problem: ProblemName, class_names: Sequence[str], thresholds: ArrayLike
+) -> list[dict[str, Any]]:
     """Returns the subgroups with the most errors; of several labels, one wrong decision is an error."""
     # Imports JAX, which the report of a finished run does without.
     from jaxcls.data import descriptions
 
-    rows = descriptions.sampled_rows(test.inputs)
-    scores, labels = scores[rows], np.asarray(test.labels)[rows]
+    rows = descriptions.sampled_rows(split.inputs)
+    scores, labels = scores[rows], np.asarray(split.labels)[rows]
     if problem == "multiclass":
         wrong = scores.argmax(axis=1) != labels
     else:
         wrong = np.isfinite(labels) & ((scores >= np.asarray(thresholds)) != (labels == 1))
-    worst = metrics.slices.worst_slices(
-        descriptions.columns(test.inputs, rows), wrong.reshape(len(rows), -1).any(axis=1)
-    )
+    columns = descriptions.columns(split.inputs, rows)
+    if problem != "multilabel":
+        columns = {"class": np.array(class_names, object)[labels.astype(int)]} | columns
+    worst = metrics.slices.worst_slices(columns, wrong.reshape(len(rows), -1).any(axis=1))
     return [one._asdict() | {"interval": list(one.interval)} for one in worst]
 
 

@@ -23,7 +23,7 @@ from jaxcls.data.dataset import Dataset, Split, Unlabeled, describe
 from jaxcls.data.preprocessing.tables import TablePreprocessor
 from jaxcls.metrics import selection
 from jaxcls.metrics.intervals import mean_interval
-from jaxcls.reports import label_errors, shift
+from jaxcls.reports import label_errors, shift, summary
 from jaxcls.reports.callbacks import Callback
 from jaxcls.reports.run_directory import RunDirectory
 from jaxcls.tasks import build, pretrained
@@ -153,7 +153,7 @@ def train_population(
             headline=task.metrics,
             differs_from_preset=build.differs_from_preset(task, resolved),
             records={"members": validated.members, validated.name: validated.report},
-            reference=shift.reference(dataset.train.inputs),
+            reference=shift.reference(dataset.train.inputs, experiment.preprocessor),
         )
         if resolved.folds:
             _write_out_of_fold(directory.path / OUT_OF_FOLD, validated, dataset, folds, say)
@@ -164,7 +164,13 @@ def train_population(
                 )
                 label_errors.save(directory.path / LABEL_ERRORS, errors, validated.rows, say)
                 shown = label_errors.summary(errors, validated.rows, dataset.train.inputs)
-                reported = reported._replace(summary={"label_errors": shown})
+                all_validated = len(validated.rows) == dataset.train.num_examples
+                scored = dataset.train if all_validated else dataset.train.take(validated.rows)
+                worst = summary.slices(
+                    validated.scores, scored, problem.problem, problem.class_names, validated.thresholds
+                )
+                of_folds = {"label_errors": shown, "slices": worst, "slices_of": "out-of-fold"}
+                reported = reported._replace(summary=of_folds)
         state, histories = ensemble_state(experiment, trained), [one.history for one in trained]
         calibrated = None
         if resolved.calibrate is not None:

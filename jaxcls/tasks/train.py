@@ -75,7 +75,7 @@ def train_task(
     if truncated.get("training"):
         share = f"{truncated['training']:.1%}"
         say(f"{share} of the training texts reach --max-length {resolved.max_length}; longer ones lose their middle")
-    reference = shift.reference(splits.train.inputs)
+    reference = shift.reference(splits.train.inputs, experiment.preprocessor)
     # Of the rest, a report needs no more than their labels.
     splits = splits._replace(train=splits.train._replace(inputs=None))
 

@@ -311,7 +311,8 @@ def _tested(
     """
     weights = evaluated_weights(state)
     problem_name: Any = objectives.problems(experiment.objective)
-    problem = problems.get(problem_name, saving.class_names_of(experiment, test))
+    names = saving.class_names_of(experiment, test)
+    problem = problems.get(problem_name, names)
     saving.save_weights(directory.model, state, thresholds)
     directory.write_calibration(calibrated)
     scores = before = experiment.scores(weights, test.inputs)
@@ -349,9 +350,9 @@ def _tested(
         if validation is not None:
             chosen = np.linspace(0, len(validation) - 1, min(len(validation), _MOST_COMPARED)).astype(int)
             some = rows.select(validation.inputs, chosen)
-            known = metrics.shift.score_columns(scored.scores(weights, some), problem_name)
+            known = metrics.shift.score_columns(scored.scores(weights, some), problem_name, names)
             reference["scores"] = metrics.shift.reference(known)
-        shifts = shift.compare(reference, splits["test"].inputs, scores, problem_name)
+        shifts = shift.compare(reference, splits["test"].inputs, scores, problem_name, names, experiment.preprocessor)
         summary["shift"] = shift.summary(shifts)
         if (line := shift.line(shifts)) is not None:
             say(f"warning: test: {line}")

@@ -51,7 +51,8 @@ def test_examples_unlike_those_of_the_training_are_told(image_run, data_dir, tmp
     assert "differ" not in printed
     write_idx(tmp_path / "negative.gz", 255 - idx.read_idx(data_dir / IMAGES))
     _, printed = predicted(capsys, image_run, tmp_path / "negative.gz", tmp_path / "negative.csv")
-    assert "negative.gz: the examples differ from those of the training: brightness (0." in printed
+    assert "negative.gz: the examples differ from those of the training: " in printed
+    assert "brightness (0." in printed
 
 
 def refused(capsys, *arguments):

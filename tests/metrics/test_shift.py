@@ -83,14 +83,17 @@ def test_missing_numbers_and_new_words_are_found():
     ("problem", "scores", "expected"),
     [
         ("binary", [0.2, 0.9], {"probability": [0.2, 0.9]}),
-        ("multiclass", [[0.2, 0.8], [0.6, 0.4]], {"highest probability": [0.8, 0.6]}),
+        ("multiclass", [[0.2, 0.8], [0.6, 0.4]], {"highest probability": [0.8, 0.6], "class": ["1", "0"]}),
         ("multilabel", [[0.2, 0.4]], {"mean probability": [0.3]}),
         ({"a": "binary"}, {"a": [0.2]}, {"a: probability": [0.2]}),
         ("detection", None, {}),
     ],
 )
 def test_scores_have_columns(problem, scores, expected):
-    result = {name: column.round(9).tolist() for name, column in shift.score_columns(scores, problem).items()}
+    result = {
+        name: (column if column.dtype == object else column.round(9)).tolist()
+        for name, column in shift.score_columns(scores, problem).items()
+    }
     assert result == expected
 
 

@@ -73,6 +73,8 @@ def test_every_example_has_one_out_of_fold_prediction_in_order(finished):
     assert errors["errors"] == len(listed) - 1
     assert listed[0] == "row,current,suggested,probability_current,probability_suggested"
     assert "Probable label errors" in (finished / "report.html").read_text()
+    assert "Subgroups with more errors" in (finished / "report.html").read_text()
+    assert json.loads((finished / "summary.json").read_text())["slices_of"] == "out-of-fold"
     of_folds = [np.flatnonzero(columns["fold"] == fold) for fold in (1, 2, 3)]
     assert [one["examples"] for one in report["members"]] == np.repeat([len(rows) for rows in of_folds], 2).tolist()
     assert [one["name"] for one in report["members"]][:3] == ["fold1-seed0", "fold1-seed1", "fold2-seed0"]
