@@ -14,6 +14,7 @@ PyTree = Any
 
 # Of fewer rows where they are large, since images may be decoded for it.
 MOST_ROWS, _MOST_BYTES = 5000, 1 << 27
+_MANY, _RUN = 1_000_000, 250
 
 
 def columns(inputs: PyTree, rows: np.ndarray | slice = slice(None), preprocessor: Any = None) -> dict[str, np.ndarray]:
@@ -31,7 +32,7 @@ def columns(inputs: PyTree, rows: np.ndarray | slice = slice(None), preprocessor
     {'words': [3.0, 0.0], 'characters': [11.0, 0.0]}
     """
     if isinstance(inputs, Mapping):
-        if not all(len(column.shape) == 1 for column in inputs.values()):
+        if not all(column.ndim == 1 for column in inputs.values()):
             return {}
         table = data_rows.in_memory(data_rows.select(inputs, rows))
         named = {name: np.asarray(column) for name, column in table.items()}
@@ -56,11 +57,16 @@ def columns(inputs: PyTree, rows: np.ndarray | slice = slice(None), preprocessor
 
 
 def sampled_rows(inputs: PyTree) -> np.ndarray:
-    """Returns at most 5,000 rows, drawn at random; of data that takes long to read, of its sample."""
+    """Returns at most 5,000 rows, drawn at random; of data that takes long to read, of its sample or in runs."""
     known = data_rows.sampled(inputs)
     if known is None:
         leaf = next(iter(inputs.values())) if isinstance(inputs, Mapping) else inputs
         known = np.arange(len(leaf))
+        if len(known) > _MANY:
+            # A file is read in groups of rows.
+            return np.add.outer(
+                np.linspace(0, len(known) - _RUN, MOST_ROWS // _RUN).astype(int), np.arange(_RUN)
+            ).ravel()
     row_bytes = getattr(inputs, "nbytes", 0) // max(1, len(known))
     most = min(MOST_ROWS, _MOST_BYTES // max(1, row_bytes))
     return np.sort(np.random.default_rng(0).permutation(known)[: max(1, most)])
