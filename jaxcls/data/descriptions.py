@@ -1,6 +1,7 @@
 """Inputs described by columns that people understand: those of a table, or measures of texts and images."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ PyTree = Any
 # Of fewer rows where they are large, since images may be decoded for it.
 MOST_ROWS, _MOST_BYTES = 5000, 1 << 27
 _MANY, _RUN = 1_000_000, 250
+_CAPITAL, _DIGIT = re.compile("[A-Z]"), re.compile("[0-9]")
 
 
 def columns(inputs: PyTree, rows: np.ndarray | slice = slice(None), preprocessor: Any = None) -> dict[str, np.ndarray]:
@@ -22,14 +24,17 @@ def columns(inputs: PyTree, rows: np.ndarray | slice = slice(None), preprocessor
 
     Args:
       inputs: of a :class:`jaxcls.data.dataset.Split`. A table has its own columns; of a text, its words and characters
-        are counted; an image has a brightness, a contrast (the standard deviation of its pixels) and a sharpness (the
-        mean difference of neighbors in a row), in shares of white. Other inputs have none.
+        are counted, and it has shares of capitals, digits and other than ASCII characters. None depends on the words of
+        training texts, which are always more familiar than those of other texts. An image has a brightness, a contrast
+        (the standard deviation of its pixels) and a sharpness (the mean difference of neighbors in a row), in shares of
+        white. Other inputs have none.
       rows: those that are described.
       preprocessor: of a table: only columns that it takes are described, as it reads them, a date by its parts and a
         column of texts by their length. A running number, which a model does not use, differs in any other file.
 
-    >>> {name: column.tolist() for name, column in columns(np.array(["a fine film", ""], object)).items()}
-    {'words': [3.0, 0.0], 'characters': [11.0, 0.0]}
+    >>> measures = columns(np.array(["A fine film", ""], object))
+    >>> {name: float(column[0].round(2)) for name, column in measures.items()}
+    {'words': 3.0, 'characters': 11.0, 'capitals': 0.09, 'digits': 0.0, 'not ASCII': 0.0}
     """
     if isinstance(inputs, Mapping):
         if not all(column.ndim == 1 for column in inputs.values()):
@@ -47,9 +52,7 @@ def columns(inputs: PyTree, rows: np.ndarray | slice = slice(None), preprocessor
         return {}
     some = data_rows.select(inputs, rows)
     if inputs.dtype == object:
-        texts = [str(text) for text in some]
-        counts = {"words": [len(text.split()) for text in texts], "characters": [len(text) for text in texts]}
-        return {name: np.array(count, np.float64) for name, count in counts.items()}
+        return _of_texts([str(text) for text in some])
     if inputs.dtype != np.uint8 or len(inputs.shape) != 4:
         return {}
     measured = [_measures(block) for block in data_rows.blocks(some)]
@@ -83,6 +86,18 @@ def _as_used(table: Mapping[str, np.ndarray], preprocessor: TablePreprocessor) -
         for name in preprocessor.texts
     }
     return numbers | words | lengths
+
+
+def _of_texts(texts: Sequence[str]) -> dict[str, np.ndarray]:
+    count = np.array([*map(len, texts)], np.float64)
+    parts = {
+        "capitals": [len(_CAPITAL.findall(text)) for text in texts],
+        "digits": [len(_DIGIT.findall(text)) for text in texts],
+        "not ASCII": [len(text) - len(text.encode("ascii", "ignore")) for text in texts],
+    }
+    words = np.array([len(text.split()) for text in texts], np.float64)
+    shares = {name: np.array(part) / np.maximum(count, 1) for name, part in parts.items()}
+    return {"words": words, "characters": count, **shares}
 
 
 def _measures(images: np.ndarray) -> dict[str, np.ndarray]:

@@ -20,6 +20,21 @@ def test_images_are_described_by_their_pixels():
     assert descriptions.columns(canvases) == {}
 
 
+def test_texts_of_another_language_differ_where_their_length_is_equal():
+    random = np.random.default_rng(0)
+    english, german = ["the", "good", "film", "was", "fine"], ["der", "schöne", "Film", "war", "gut"]
+
+    def texts(words):
+        return np.array([" ".join(random.choice(words, 20)) for _ in range(300)], object)
+
+    record = shift.reference(texts(english))
+    assert shift.line(shift.compare(record, texts(english), None, "detection")) is None
+    assert {"not ASCII", "capitals"} <= {
+        one.column for one in shift.compare(record, texts(german), None, "detection") if one.is_large
+    }
+    np.testing.assert_array_equal(descriptions.columns(np.array(["Aß 12", ""], object))["digits"], [0.4, 0])
+
+
 def table(rows, first=0):
     random = np.random.default_rng(first)
     return {
