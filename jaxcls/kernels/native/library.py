@@ -173,7 +173,7 @@ def _compile(dependency: OneDNN, output: Path) -> None:
         raise Unavailable(f"there is no compiler {user_command[0]}" if user_command else "there is no C++ compiler")
     command = [
         *compiler, "-std=c++17", "-O3", "-fPIC", "-shared", "-fvisibility-inlines-hidden",
-        f"-I{jax.ffi.include_dir()}", f"-I{dependency.include}", *map(str, sorted(_SOURCES.glob("*.cc"))),
+        f"-I{jax.ffi.include_dir()}", f"-I{dependency.include}", str(_SOURCES / "library.cc"),
         str(dependency.library), f"-Wl,-rpath,{dependency.library.parent}", "-o", str(output),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, errors="replace")

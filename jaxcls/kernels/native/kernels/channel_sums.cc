@@ -91,7 +91,7 @@ void sum_up(ffi::ThreadPool& pool, const void* a, const void* b, const float* sh
   }
 }
 
-ffi::Error handle(ffi::ThreadPool pool, ffi::AnyBuffer a, ffi::AnyBuffer b, ffi::Buffer<ffi::F32> shift,
+ffi::Error handle_channel_sums(ffi::ThreadPool pool, ffi::AnyBuffer a, ffi::AnyBuffer b, ffi::Buffer<ffi::F32> shift,
                   ffi::Buffer<ffi::PRED> mask, ffi::Result<ffi::Buffer<ffi::F32>> sums) {
   const int64_t channels = a.dimensions().back();
   const int64_t rows = static_cast<int64_t>(a.element_count()) / channels;
@@ -104,7 +104,7 @@ ffi::Error handle(ffi::ThreadPool pool, ffi::AnyBuffer a, ffi::AnyBuffer b, ffi:
 
 }  // namespace
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxcls_channel_sums, handle,
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxcls_channel_sums, handle_channel_sums,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
                                   .Arg<ffi::AnyBuffer>()

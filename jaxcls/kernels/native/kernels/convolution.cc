@@ -140,7 +140,7 @@ ffi::Error run(const ffi::ThreadPool& pool, const Convolution& conv, const std::
 }
 
 template <Operation kOperation>
-ffi::Error handle(ffi::ThreadPool pool, ffi::AnyBuffer first, ffi::AnyBuffer second,
+ffi::Error handle_conv(ffi::ThreadPool pool, ffi::AnyBuffer first, ffi::AnyBuffer second,
                   ffi::Result<ffi::AnyBuffer> result, Integers strides, Integers dilation, Integers before,
                   Integers after, int64_t groups) {
   const Shape a(first), b(second), c(*result);
@@ -168,8 +168,8 @@ auto binding() {
 
 }  // namespace
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxcls_convolution, handle<Operation::kForward>, binding());
-XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxcls_convolution_input_gradient, handle<Operation::kInputGradient>, binding());
-XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxcls_convolution_kernel_gradient, handle<Operation::kKernelGradient>, binding());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxcls_convolution, handle_conv<Operation::kForward>, binding());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxcls_convolution_input_gradient, handle_conv<Operation::kInputGradient>, binding());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxcls_convolution_kernel_gradient, handle_conv<Operation::kKernelGradient>, binding());
 
 }  // namespace jaxcls

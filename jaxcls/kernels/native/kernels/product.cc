@@ -66,7 +66,7 @@ std::unique_ptr<Primitive> make(const Product& product) {
                  Operand(Role::kResult, DNNL_ARG_DST, result, description.dst_desc())});
 }
 
-ffi::Error handle(ffi::ThreadPool pool, ffi::AnyBuffer a, ffi::AnyBuffer b, ffi::Result<ffi::AnyBuffer> result,
+ffi::Error handle_product(ffi::ThreadPool pool, ffi::AnyBuffer a, ffi::AnyBuffer b, ffi::Result<ffi::AnyBuffer> result,
                   bool a_transposed, bool b_transposed) {
   const Product product{Shape(a), Shape(b), Shape(*result), a_transposed, b_transposed};
   return run_primitive(pool, product.key(), {a.untyped_data(), b.untyped_data(), result->untyped_data()},
@@ -75,7 +75,7 @@ ffi::Error handle(ffi::ThreadPool pool, ffi::AnyBuffer a, ffi::AnyBuffer b, ffi:
 
 }  // namespace
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxcls_product, handle,
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxcls_product, handle_product,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
                                   .Arg<ffi::AnyBuffer>()
