@@ -6,8 +6,9 @@ words are strings, spelled as in the training file. A date enters as its parts, 
 are not possible: ONNX has no operation that splits them into words or tokens.
 """
 
+import itertools
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -99,6 +100,7 @@ class _Graph:
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
         self.inputs: dict[str, Any] = {}
+        self._numbers = itertools.count()
 
     def input(self, name: str, dtype: int, shape: Sequence[Any]) -> str:
         from onnx import helper
@@ -115,17 +117,30 @@ class _Graph:
                 self.constants.append(numpy_helper.from_array(operand, f"preprocessing/constant_{len(self.constants)}"))
                 operand = self.constants[-1].name
             names.append(operand)
-        result = f"preprocessing/{operation}_{len(self.nodes)}"
+        result = f"preprocessing/{operation}_{next(self._numbers)}"
         self.nodes.append(helper.make_node(operation, names, [result], domain=domain, **attributes))
         return result
+
+    def branch(self, condition: str, yes: Callable[[], str], no: Callable[[], str]) -> str:
+        """Returns one of two float64 values, only one of which is computed."""
+        from onnx import TensorProto, helper
+
+        graphs, outer = {}, self.nodes
+        for name, add in (("then_branch", yes), ("else_branch", no)):
+            self.nodes = []
+            result = helper.make_tensor_value_info(add(), TensorProto.DOUBLE, None)
+            graphs[name] = helper.make_graph(self.nodes, name, [], [result])
+        self.nodes = outer
+        return self("If", condition, **graphs)
 
 
 def _image(graph: _Graph, encoder: ImagePreprocessor) -> dict[str, str]:
     """Resizes as :func:`jaxcls.data.formats.pixels.decode` does, by the arithmetic of Pillow.
 
     Where an image is at least four times as large, the means of blocks come first, which `reducing_gap` is. Columns,
-    then rows, become weighted means, by the areas of triangles. Each step rounds to integers. Of tall images, Pillow 13
-    averages rows before columns, which differs by one gray level in a fifth of the pixels.
+    then rows, become weighted means, by the areas of triangles; where an image loses more than twice as many rows as
+    columns, rows come first. (In older versions than Pillow 13 they do not, which changes some of its pixels by one
+    gray level.) Each step rounds to integers.
     """
     from onnx import TensorProto as types
 
@@ -154,8 +169,9 @@ def _image(graph: _Graph, encoder: ImagePreprocessor) -> dict[str, str]:
     bits = graph("Cast", graph("Floor", graph("Div", np.float32(1 << 24), counts)), to=types.DOUBLE)
     quotient = graph("Mul", graph("Mul", graph("Cast", rounded, to=types.DOUBLE), bits), np.float64(1 / (1 << 24)))
     reduced = graph("Transpose", graph("Floor", quotient), perm=[0, 3, 1, 2])
-    extent = graph("Div", graph("Cast", shape, to=types.DOUBLE), graph("Cast", factor, to=types.DOUBLE))
-    scale = graph("Div", extent, size.astype(np.float64))
+    # The size in blocks is a float32.
+    extent = graph("Div", graph("Cast", shape, to=types.FLOAT), graph("Cast", factor, to=types.FLOAT))
+    scale = graph("Div", graph("Cast", extent, to=types.DOUBLE), size.astype(np.float64))
 
     def weights(axis: int) -> str:
         """Of each pixel (columns) in each pixel of the result (rows)."""
@@ -170,10 +186,20 @@ def _image(graph: _Graph, encoder: ImagePreprocessor) -> dict[str, str]:
         bits = graph("Mul", normalized, np.float64(1 << 22))
         return graph("Mul", graph("Floor", graph("Add", bits, half)), np.float64(1 / (1 << 22)))
 
-    across = graph("MatMul", reduced, graph("Transpose", weights(1)))
-    down = graph("MatMul", weights(0), graph("Floor", graph("Add", across, half)))
-    pixels = graph("Transpose", graph("Floor", graph("Add", down, half)), perm=[0, 2, 3, 1])
-    return {"images": graph("Cast", pixels, to=types.UINT8)}
+    rows, columns = weights(0), graph("Transpose", weights(1))
+
+    def rounded_mean(pixels: str, axis: int) -> str:
+        product = graph("MatMul", rows, pixels) if axis == 0 else graph("MatMul", pixels, columns)
+        return graph("Floor", graph("Add", product, half))
+
+    lost = graph("Sub", blocks, size)
+    twice = graph("Max", graph("Mul", graph("Gather", lost, _int64(1)), _int64(2)), _int64(0))
+    pixels = graph.branch(
+        graph("Greater", graph("Gather", lost, _int64(0)), twice),
+        lambda: rounded_mean(rounded_mean(reduced, 0), 1),
+        lambda: rounded_mean(rounded_mean(reduced, 1), 0),
+    )
+    return {"images": graph("Cast", graph("Transpose", pixels, perm=[0, 2, 3, 1]), to=types.UINT8)}
 
 
 def _table(graph: _Graph, encoder: TablePreprocessor) -> dict[str, str]:
