@@ -166,16 +166,16 @@ def child(kind: str, data: Path, directory: Path) -> None:
     # Also of fewer rows, nothing is held in memory.
     tables.LARGE_BYTES = vars(memory)["SMALL"] = 0
 
-    own = 0
+    anonymous = 0
 
     def status(name: str) -> int:
         lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
         return int(lines[name].split()[0]) * 1024
 
     def watch() -> None:
-        nonlocal own
+        nonlocal anonymous
         while True:
-            own = max(own, status("RssAnon"))
+            anonymous = max(anonymous, status("RssAnon"))
             time.sleep(0.05)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -183,7 +183,7 @@ def child(kind: str, data: Path, directory: Path) -> None:
     def tell(**values: Any) -> None:
         peak = status("VmHWM")
         times = {"time": time.time(), "processor": time.process_time()}
-        print(json.dumps(times | {"peak": peak, "own": own} | values), flush=True)
+        print(json.dumps(times | {"peak": peak, "anonymous": anonymous} | values), flush=True)
 
     class Teller(Callback):
         def on_train_begin(self, step: int) -> None:
@@ -227,7 +227,7 @@ def table(kind: str, rows: int, data: Path, whole: Any, killed: Any, continued: 
         return f"{of['first']['seconds']:.0f} s ({of['first']['processor']:.0f} s of processors)"
 
     same = "the same parameters" if continued["parameters"] == whole["parameters"] else "OTHER PARAMETERS"
-    peaks = (max(one[name] for one in (whole, killed, continued)) for name in ("own", "peak"))
+    peaks = (max(one[name] for one in (whole, killed, continued)) for name in ("anonymous", "peak"))
     cells = [
         f"{kind}, {rows:,} rows",
         f"{data.stat().st_size / 1e9:.2f} GB",

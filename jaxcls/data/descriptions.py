@@ -15,7 +15,7 @@ PyTree = Any
 
 # Of fewer rows where they are large, since images may be decoded for it.
 MOST_ROWS, _MOST_BYTES = 5000, 1 << 27
-_MANY, _RUN = 1_000_000, 250
+_MANY = 1_000_000
 _CAPITAL, _DIGIT = re.compile("[A-Z]"), re.compile("[0-9]")
 
 
@@ -60,19 +60,16 @@ def columns(inputs: PyTree, rows: np.ndarray | slice = slice(None), preprocessor
 
 
 def sampled_rows(inputs: PyTree) -> np.ndarray:
-    """Returns at most 5,000 rows, drawn at random; of data that takes long to read, of its sample or in runs."""
-    known = data_rows.sampled(inputs)
+    """Returns at most 5,000 rows, drawn at random; of data that takes long to read, of its sample."""
+    random, known = np.random.default_rng(0), data_rows.sampled(inputs)
+    leaf = next(iter(inputs.values())) if isinstance(inputs, Mapping) else inputs
     if known is None:
-        leaf = next(iter(inputs.values())) if isinstance(inputs, Mapping) else inputs
-        known = np.arange(len(leaf))
-        if len(known) > _MANY:
-            # A file is read in groups of rows.
-            return np.add.outer(
-                np.linspace(0, len(known) - _RUN, MOST_ROWS // _RUN).astype(int), np.arange(_RUN)
-            ).ravel()
-    row_bytes = getattr(inputs, "nbytes", 0) // max(1, len(known))
+        # Not in runs, which cost as much: neighbors are alike, and 20 runs of a sorted file are like 20 examples. A
+        # permutation of very many takes memory.
+        known = random.choice(len(leaf), MOST_ROWS, replace=False) if len(leaf) > _MANY else np.arange(len(leaf))
+    row_bytes = getattr(inputs, "nbytes", 0) // max(1, len(leaf))
     most = min(MOST_ROWS, _MOST_BYTES // max(1, row_bytes))
-    return np.sort(np.random.default_rng(0).permutation(known)[: max(1, most)])
+    return np.sort(random.permutation(known)[: max(1, most)])
 
 
 def _as_used(table: Mapping[str, np.ndarray], preprocessor: TablePreprocessor) -> dict[str, np.ndarray]:

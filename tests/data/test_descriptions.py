@@ -60,6 +60,14 @@ def test_a_table_is_described_by_the_columns_that_the_model_uses():
     assert (large.column, large.now) == ("size is missing", "100.0%")
 
 
+def test_random_parts_of_a_long_sorted_table_are_alike():
+    random = np.random.default_rng(0)
+    customers = np.repeat(random.normal(size=3000), 1000)
+    chosen = random.random(len(customers)) < 0.6
+    record = shift.reference({"x": customers[chosen]})
+    assert shift.line(shift.compare(record, {"x": customers[~chosen]}, None, "detection")) is None
+
+
 def test_large_rows_and_many_rows_are_sampled_always_alike():
     features = np.zeros((30_000, 2), np.float32)
     rows = descriptions.sampled_rows(features)
