@@ -56,7 +56,7 @@ RECORD = Path(__file__).with_suffix(".json")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", choices=BATCH_SIZES, default=list(BATCH_SIZES))
+    parser.add_argument("--models", nargs="+", choices=[*BATCH_SIZES, "minilm"], default=list(BATCH_SIZES))
     parser.add_argument("--batch-sizes", nargs="+", type=int, help="instead of those of each model")
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, help="only these; nothing is written")
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each contender")
@@ -160,6 +160,9 @@ class Worker(contextlib.AbstractContextManager):
         with contextlib.suppress(BrokenPipeError):
             print("measure", file=self._process.stdin, flush=True)
         return self.answer()
+
+    def kill(self) -> None:
+        self._process.kill()
 
     def __exit__(self, *error: object) -> None:
         assert self._process.stdin is not None

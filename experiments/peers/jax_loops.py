@@ -27,7 +27,8 @@ def jaxcls(workload: Workload, *, dtype: str = "float32", native: str = "1") -> 
     from jaxcls.data import batching
     from jaxcls.data.batching import sequence_buckets
     from jaxcls.data.preprocessing import images
-    from jaxcls.models import functional, text, vision
+    from jaxcls.models import functional, pretrained, text, vision
+    from jaxcls.models.pretrained import bert
     from jaxcls.models.retinanet import RetinaNet
     from jaxcls.training import loop
     from jaxcls.training.experiment import Experiment
@@ -53,18 +54,24 @@ def jaxcls(workload: Workload, *, dtype: str = "float32", native: str = "1") -> 
         ),
         "retinanet": functools.partial(RetinaNet, workloads.CANVAS),
     }
-    build = builders[workload.model]
     loss = losses.get("sparse_categorical_crossentropy", normalizer="batch")
     if workload.model == "retinanet":
         focal = losses.get("focal_loss", "detection", gamma=workloads.GAMMA, alpha=workloads.ALPHA)
         loss = functools.partial(loss_on_canvas, class_loss=focal)
     options: dict[str, Any] = (
-        {"buckets": sequence_buckets((workloads.LENGTH,))}
-        if workload.model == "transformer"
+        {"buckets": sequence_buckets((inputs.shape[1],))}
+        if workload.is_text
         else {"preprocess": images.fit(inputs).normalize}
     )
+    if workload.model == "minilm":
+        settings: Any = {"dropout": workloads.DROPOUT, "dtype": jax.numpy.dtype(dtype), "record": {}}
+        architecture = bert.architecture(workloads.MINILM, "MiniLM")
+        model: Any = pretrained.build(architecture, workload.classes, pretrained.FineTuning(), **settings)
+    else:
+        build = builders[workload.model]
+        model = functional(lambda rngs: build(num_classes=workload.classes, dtype=jax.numpy.dtype(dtype), rngs=rngs))
     experiment = Experiment(
-        model=functional(lambda rngs: build(num_classes=workload.classes, dtype=jax.numpy.dtype(dtype), rngs=rngs)),
+        model=model,
         objective=OutputSpec("detection" if workload.model == "retinanet" else "multiclass", loss),
         optimizer=optimizers.adam(workloads.LEARNING_RATE),
         **options,
@@ -93,7 +100,7 @@ def jit_step(workload: Workload) -> tuple[int, Train]:
 
     from peers import flax_models
 
-    workloads.refuse_detection(workload)
+    workloads.refuse_newer(workload)
     inputs, labels = workload.inputs, workload.labels
     prepare = _normalization(workload)
     graph, *variables = nnx.split(flax_models.build(workload.model, nnx.Rngs(0)), nnx.Param, ...)
@@ -134,7 +141,7 @@ def flax_nnx(workload: Workload) -> tuple[int, Train]:
 
     from peers import flax_models
 
-    workloads.refuse_detection(workload)
+    workloads.refuse_newer(workload)
     inputs, labels = workload.inputs, workload.labels
     if workload.model != "transformer":
         inputs = workloads.normalized(inputs)

@@ -18,7 +18,7 @@ def keras_tensorflow(workload: Workload) -> tuple[int, Train]:
 
 
 def _fit(backend: str, workload: Workload) -> tuple[int, Train]:
-    workloads.refuse_detection(workload)
+    workloads.refuse_newer(workload)
     os.environ["KERAS_BACKEND"] = backend
     import keras
 

@@ -76,7 +76,8 @@ def criterion() -> Callable[..., torch.Tensor]:
     from jaxcls.models.detection import canvas_anchors
 
     height, width, _ = workloads.CANVAS
-    return functools.partial(loss, torch.from_numpy(canvas_anchors(height, width).boxes(height, width)))
+    anchors = torch.from_numpy(canvas_anchors(height, width).boxes(height, width))
+    return functools.partial(loss, anchors.to("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def loss(
@@ -88,7 +89,7 @@ def loss(
     positive = matches >= 0
     matched = matches.clamp(min=0)
     truth = torch.where(positive, classes.long().gather(1, matched), -1)
-    wanted = (truth[..., None] == torch.arange(logits.shape[2])).float()
+    wanted = (truth[..., None] == torch.arange(logits.shape[2], device=truth.device)).float()
     entropy = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
     miss = torch.sigmoid(torch.where(wanted > 0, -logits, logits))
     balance = torch.where(wanted > 0, workloads.ALPHA, 1 - workloads.ALPHA)

@@ -2,7 +2,8 @@
 
 The data is one tensor, and a batch a gather from it: no loader's processes or collation. Images are channels-last, the
 optimizer is fused, gradients are set to None, attention is the fused one with one product for queries, keys and values.
-In bfloat16 what computes is chosen by autocast; parameters and the loss are float32.
+In bfloat16 what computes is chosen by autocast; parameters and the loss are float32. On a GPU the data is in its
+memory, float32 products are TF32, and compiled programs are CUDA graphs.
 """
 
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from torch import nn
 from peers import torch_detection, workloads
 from peers.torch_residual import Block, norm
 from peers.workloads import Train, Workload
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def eager(workload: Workload) -> tuple[int, Train]:
@@ -34,7 +37,8 @@ def compiled_bfloat16(workload: Workload) -> tuple[int, Train]:
 
 def _loop(workload: Workload, *, compiled: bool, half: bool = False) -> tuple[int, Train]:
     torch.manual_seed(0)
-    if workload.model == "transformer":
+    torch.set_float32_matmul_precision("high" if DEVICE == "cuda" else "highest")
+    if workload.is_text:
         inputs = torch.from_numpy(workload.inputs)
     else:
         images = torch.from_numpy(workloads.normalized(workload.inputs))
@@ -51,28 +55,32 @@ def _loop(workload: Workload, *, compiled: bool, half: bool = False) -> tuple[in
         "cnn": _CNN,
         "resnet": _ResNet,
         "transformer": _Transformer,
+        "minilm": _MiniLM,
         "retinanet": torch_detection.RetinaNet,
     }
-    network = builders[workload.model]().to(memory_format=torch.channels_last)
+    inputs, labels = inputs.to(DEVICE), tuple(array.to(DEVICE) for array in labels)
+    network = builders[workload.model]().to(DEVICE, memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(network.parameters(), workloads.LEARNING_RATE, fused=True)
 
     def loss_of(batch: torch.Tensor, *labels: torch.Tensor) -> torch.Tensor:
-        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=half):
             outputs = network(batch)
         return criterion(outputs, *labels)
 
-    objective = torch.compile(loss_of) if compiled else loss_of
+    mode = "reduce-overhead" if DEVICE == "cuda" else None
+    objective = torch.compile(loss_of, mode=mode) if compiled else loss_of
 
     def train(count: int, epochs: int, turn: Callable[[], None]) -> None:
         network.train()
         for _ in range(epochs):
-            total = torch.zeros(())
-            for rows in torch.randperm(count).split(workload.batch_size):
+            total = torch.zeros((), device=DEVICE)
+            for rows in torch.randperm(count, device=DEVICE).split(workload.batch_size):
                 loss = objective(*(array.index_select(0, rows) for array in (inputs, *labels)))
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()
                 total += loss.detach()
+            total.item()  # waits for the last step
             turn()
 
     return sum(parameter.numel() for parameter in network.parameters()), train
@@ -165,3 +173,32 @@ class _Layer(nn.Module):
         attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=present[:, None, None, :])
         x = x + self.dropout(self.projection(attended.transpose(1, 2).reshape(count, length, width)))
         return x + self.dropout(self.narrow(F.gelu(self.widen(self.norm2(x)), approximate="tanh")))
+
+
+class _MiniLM(nn.Module):
+    """BERT, as in workloads.MINILM, with a classifier of the mean of its features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        sizes = workloads.MINILM
+        width = sizes["hidden_size"]
+        self.words = nn.Embedding(sizes["vocab_size"], width)
+        self.positions = nn.Embedding(sizes["max_position_embeddings"], width)
+        self.types = nn.Embedding(sizes["type_vocab_size"], width)
+        self.norm = nn.LayerNorm(width, eps=sizes["layer_norm_eps"])
+        self.dropout = nn.Dropout(workloads.DROPOUT)
+        block = nn.TransformerEncoderLayer(
+            width, sizes["num_attention_heads"], sizes["intermediate_size"], workloads.DROPOUT, F.gelu,
+            sizes["layer_norm_eps"], batch_first=True,
+        )  # fmt: skip
+        block.self_attn.dropout = 0.0  # as in jaxcls
+        block.dropout = nn.Identity()  # BERT has none between the two products
+        self.encoder = nn.TransformerEncoder(block, sizes["num_hidden_layers"], enable_nested_tensor=False)
+        self.head = nn.Linear(width, workloads.SENTIMENTS)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        x = self.words(tokens) + self.positions.weight[: tokens.shape[1]] + self.types.weight[0]
+        padding = tokens == 0
+        x = self.encoder(self.dropout(self.norm(x)), src_key_padding_mask=padding)
+        weight = ~padding[..., None]
+        return self.head(self.dropout((x * weight).sum(1) / weight.sum(1).clamp(min=1)))

@@ -2,12 +2,14 @@
 
 mlp: two dense layers with ReLU. cnn: two 3 x 3 convolutions with ReLU, each followed by 2 x 2 max pooling, and a
 dense layer. resnet: three stages of one pre-activation residual block. transformer: a pre-norm encoder without biases
-in the attention, with learned positions and masked mean pooling. retinanet: the detector of `--task detection`, with
-focal loss of the classes and smooth L1 of the boxes.
+in the attention, with learned positions and masked mean pooling. minilm: a post-norm encoder of the sizes of
+all-MiniLM-L6-v2 with random weights, all of which learn, as in fine-tuning. retinanet: the detector of
+`--task detection`, with focal loss of the classes and smooth L1 of the boxes.
 """
 
 import itertools
 import math
+import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -25,6 +27,13 @@ LAYERS, FEATURES, HEADS = 2, 128, 4
 VOCABULARY, LENGTH, SENTIMENTS = 8000, 256, 2
 DROPOUT = 0.1
 TEXTS = 2048
+# As in a config.json of transformers.
+MINILM: dict[str, Any] = {
+    "model_type": "bert", "vocab_size": 30522, "hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12,
+    "intermediate_size": 1536, "max_position_embeddings": 512, "type_vocab_size": 2, "hidden_act": "gelu",
+    "hidden_dropout_prob": DROPOUT, "layer_norm_eps": 1e-12,
+}  # fmt: skip
+MINILM_LENGTH = 128
 
 CANVAS = (128, 128, 1)
 STAGES = (32, 64, 128, 128)
@@ -44,7 +53,7 @@ class Workload(NamedTuple):
     """A model, its training examples and the batch size.
 
     Attributes:
-      inputs: uint8 images (N, H, W, 1), or int32 tokens (N, 256) without padding.
+      inputs: uint8 images (N, H, W, 1), or int32 tokens (N, 256), of minilm (N, 128), without padding.
       labels: int32 (N,); for the detector a dict of boxes (N, M, 4), classes (N, M), -1 for padding, and crowd.
     """
 
@@ -59,7 +68,11 @@ class Workload(NamedTuple):
 
     @property
     def classes(self) -> int:
-        return SENTIMENTS if self.model == "transformer" else ARTICLES
+        return SENTIMENTS if self.is_text else ARTICLES
+
+    @property
+    def is_text(self) -> bool:
+        return self.model in ("transformer", "minilm")
 
 
 # (count, epochs, callback): trains on the first `count` examples, shuffled, and calls back after each epoch, when all
@@ -70,40 +83,45 @@ Contender = Callable[[Workload], tuple[int, Train]]
 
 
 def load(model: str, batch_size: int) -> Workload:
-    """The real Fashion-MNIST, or generated tokens and scenes for the transformer and the detector."""
+    """The real Fashion-MNIST, or generated tokens and scenes for the transformers and the detector.
+
+    The variable FASHION_MNIST may name the folder of its files.
+    """
     if model == "retinanet":
         return _scenes(batch_size)
-    if model == "transformer":
-        generator = np.random.default_rng(0)
-        tokens = generator.integers(1, VOCABULARY, (TEXTS, LENGTH), dtype=np.int32)
-        return Workload(model, batch_size, tokens, generator.integers(0, SENTIMENTS, TEXTS, dtype=np.int32))
+    if model in ("transformer", "minilm"):
+        is_minilm = model == "minilm"
+        length, vocabulary = (MINILM_LENGTH, MINILM["vocab_size"]) if is_minilm else (LENGTH, VOCABULARY)
+        generator, count = np.random.default_rng(0), max(TEXTS, 2 * batch_size)
+        tokens = generator.integers(1, vocabulary, (count, length), dtype=np.int32)
+        return Workload(model, batch_size, tokens, generator.integers(0, SENTIMENTS, count, dtype=np.int32))
 
     from jaxcls.data.datasets import idx_images
     from jaxcls.data.datasets.fashion_mnist import IMAGES
 
-    dataset = idx_images.load(IMAGES)
+    dataset = idx_images.load(IMAGES, data_dir=os.environ.get("FASHION_MNIST"))
     if dataset.provenance.source == "sample":
         raise SystemExit("this experiment needs the real Fashion-MNIST: install Debian's dataset-fashion-mnist")
     return Workload(model, batch_size, dataset.train.inputs, dataset.train.labels)
 
 
 def _scenes(batch_size: int) -> Workload:
-    generator = np.random.default_rng(0)
-    images = generator.integers(0, 256, (SCENES, *CANVAS), dtype=np.uint8)
-    corners = generator.uniform(0, 80, (SCENES, MOST_OBJECTS, 2))
-    sides = generator.uniform(16, 48, (SCENES, MOST_OBJECTS, 2))
-    classes = generator.integers(0, ARTICLES, (SCENES, MOST_OBJECTS), dtype=np.int32)
+    generator, count = np.random.default_rng(0), max(SCENES, 2 * batch_size)
+    images = generator.integers(0, 256, (count, *CANVAS), dtype=np.uint8)
+    corners = generator.uniform(0, 80, (count, MOST_OBJECTS, 2))
+    sides = generator.uniform(16, 48, (count, MOST_OBJECTS, 2))
+    classes = generator.integers(0, ARTICLES, (count, MOST_OBJECTS), dtype=np.int32)
     # One to eight objects.
-    absent = np.arange(MOST_OBJECTS) > generator.integers(0, MOST_OBJECTS, (SCENES, 1))
+    absent = np.arange(MOST_OBJECTS) > generator.integers(0, MOST_OBJECTS, (count, 1))
     boxes = np.where(absent[..., None], 0, np.concatenate([corners, corners + sides], axis=2)).astype(np.float32)
     labels = {"boxes": boxes, "classes": np.where(absent, -1, classes), "crowd": np.zeros_like(absent)}
     return Workload("retinanet", batch_size, images, labels)
 
 
-def refuse_detection(workload: Workload) -> None:
-    """For the frameworks for which this detector is not implemented: all but jaxcls and PyTorch."""
-    if workload.model == "retinanet":
-        raise SystemExit("the detector is not implemented for it")
+def refuse_newer(workload: Workload) -> None:
+    """For the frameworks for which the last two models are not implemented: all but jaxcls and PyTorch."""
+    if workload.model in ("minilm", "retinanet"):
+        raise SystemExit(f"{workload.model} is not implemented for it")
 
 
 def normalized(images: np.ndarray) -> np.ndarray:
@@ -118,7 +136,7 @@ def training_flops(model: str) -> int:
     padding, other operations and the optimizer are not counted.
     """
     forward = _products(model)
-    without = 0 if model == "transformer" else forward[0]
+    without = 0 if model in ("transformer", "minilm") else forward[0]
     return 3 * sum(forward) - without
 
 
@@ -159,11 +177,14 @@ def _products(model: str) -> list[int]:
             products += [_conv(side, TOWER, TOWER)] * (2 * TOWER_DEPTH)
             products += [_conv(side, TOWER, ANCHORS_PER_POSITION * outputs) for outputs in (ARTICLES, 4)]
         return products
-    if model == "transformer":
-        projections = 4 * LENGTH * _dense(FEATURES, FEATURES)
-        attention = 2 * LENGTH * _dense(LENGTH, FEATURES)
-        perceptron = 2 * LENGTH * _dense(FEATURES, 4 * FEATURES)
-        return [projections, attention, perceptron] * LAYERS + [_dense(FEATURES, SENTIMENTS)]
+    if model in ("transformer", "minilm"):
+        length, features, layers = LENGTH, FEATURES, LAYERS
+        if model == "minilm":
+            length, features, layers = MINILM_LENGTH, MINILM["hidden_size"], MINILM["num_hidden_layers"]
+        projections = 4 * length * _dense(features, features)
+        attention = 2 * length * _dense(length, features)
+        perceptron = 2 * length * _dense(features, 4 * features)
+        return [projections, attention, perceptron] * layers + [_dense(features, SENTIMENTS)]
     raise ValueError(model)
 
 
