@@ -154,7 +154,7 @@ The compiled program alone, on batches of 64: {program:,.0f} images a second; de
 | images each | clients | images a second | of the program | median ms | p99 ms | most ms | lost on SIGTERM |
 |---|---|---|---|---|---|---|---|"""
 
-NOTE = """A request of one small image costs as much time of the processor in HTTP, the client's included, as in the program:
+NOTE = """A request of one small image costs as much time of the processor in HTTP, with the client, as in the program:
 with 16 images each, the server reaches the rate of the program."""
 
 if __name__ == "__main__":

@@ -23,8 +23,8 @@ logger = logging.getLogger(__name__)
 # XLA then uses no GPU operation with a varying order of additions, and chooses no kernel by its measured speed.
 _DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 # XLA's experimental fusions make plain convolutions on a CPU up to twice as fast. XLA aborts on an unknown flag, so it
-# is set only for the versions of jaxlib with which it was tested. With 0.12, one measurement of the small CNN was slower
-# with the flag and another one faster, so it is not set.
+# is set only for the versions of jaxlib with which it was tested. With 0.12, the small CNN was slower with the flag in
+# one measurement and faster in another, so it is not set.
 _FLAG_BY_JAXLIB = {"0.10": "--xla_cpu_experimental_ynn_fusion_type=individual_dot", "0.12": None}
 
 # Thresholds of gc.set_threshold. Importing and tracing create hundreds of thousands of objects that stay alive; with
