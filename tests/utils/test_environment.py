@@ -49,7 +49,7 @@ def test_the_flag_is_set_only_for_tested_versions_of_jaxlib(jaxlib):
     assert "JAX_COMPILATION_CACHE_DIR" in variables
 
 
-@pytest.mark.parametrize("jaxlib", ["0.10.2", "0.12.0.1"])
+@pytest.mark.parametrize("jaxlib", ["0.7.2", "0.10.2", "0.12.0.1"])
 def test_a_measured_jaxlib_needs_no_note(jaxlib, monkeypatch):
     monkeypatch.setattr(importlib.metadata, "version", {"jaxlib": jaxlib}.__getitem__)
     assert environment.unmeasured() is None
@@ -59,7 +59,7 @@ def test_a_line_says_that_a_jaxlib_was_not_measured(monkeypatch):
     monkeypatch.setattr(importlib.metadata, "version", {"jaxlib": "0.13.1"}.__getitem__)
     line = environment.unmeasured()
     assert "jaxlib 0.13.1" in line
-    assert "0.10 and 0.12" in line
+    assert "0.7, 0.10, 0.12" in line
 
 
 def test_variables_of_the_user_are_not_changed():
