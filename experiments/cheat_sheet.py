@@ -38,6 +38,7 @@ import processes
 from scipy import special, stats
 
 from jaxcls._utils import environment
+from jaxcls.metrics.shift import holm
 from jaxcls.training.settings import Settings
 
 RECORD = Path(__file__).with_suffix(".jsonl")
@@ -433,19 +434,6 @@ def crossed(values: np.ndarray) -> Estimate:
     return Estimate(
         float(mean), float(stats.t.ppf(0.975, freedom) * error), float(2 * stats.t.sf(abs(mean) / error, freedom))
     )
-
-
-def holm(p: Sequence[float]) -> np.ndarray:
-    """Holm's adjusted p values (1979, "A simple sequentially rejective multiple test procedure").
-
-    >>> holm([0.01, 0.04, 0.03]).tolist()
-    [0.03, 0.06, 0.06]
-    """
-    values = np.asarray(p, float)
-    order = np.argsort(values, kind="stable")
-    adjusted = np.empty_like(values)
-    adjusted[order] = np.minimum(np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)), 1)
-    return adjusted
 
 
 def rows(record: Path) -> list[dict[str, Any]]:

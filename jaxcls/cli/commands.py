@@ -5,6 +5,7 @@ What imports JAX is imported by `run`, because --help needs none of it.
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -189,20 +190,15 @@ class Predict(OutputSettings):
         if self.coverage is not None:
             sets = learned.sets(self.coverage, method=self.sets, by_class=self.by_class)
         request = problems.Request(self.input, self.output, self.sample_submission, self.draw, say, sets, self.coverage)
-        scores: list[Any] = []
-
-        def predict() -> Any:
-            scores.append(learned.predict(examples.inputs))
-            return scores[-1]
-
+        scores = functools.cache(lambda: learned.predict(examples.inputs))
         written = problems.get(learned.problem, learned.class_names).write(
-            request, examples, predict, learned.thresholds
+            request, examples, scores, learned.thresholds
         )
         if learned.reference is not None:
             differences = shift.compare(
                 learned.reference,
                 examples.inputs,
-                scores[-1],
+                scores(),
                 learned.problem,
                 learned.class_names,
                 learned.experiment.preprocessor,

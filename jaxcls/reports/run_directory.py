@@ -134,17 +134,14 @@ class RunDirectory:
 
     def write_calibration(self, record: Mapping[str, Any] | None) -> None:
         """Writes calibration.json, or removes that of an earlier test."""
-        self._write_optional(_CALIBRATION, record)
-
-    def write_reference(self, record: Mapping[str, Any] | None) -> None:
-        """Writes reference.json, or removes that of an earlier test."""
-        self._write_optional(_REFERENCE, record)
-
-    def _write_optional(self, name: str, record: Mapping[str, Any] | None) -> None:
         if record is not None:
-            self._write(name, json.dumps(record, separators=(",", ":")) + "\n")
+            self._write(_CALIBRATION, json.dumps(record, separators=(",", ":")) + "\n")
         else:
-            (self.path / name).unlink(missing_ok=True)
+            (self.path / _CALIBRATION).unlink(missing_ok=True)
+
+    def write_reference(self, record: Mapping[str, Any]) -> None:
+        """Writes reference.json."""
+        self._write(_REFERENCE, json.dumps(record, separators=(",", ":")) + "\n")
 
     def write_checksums(self) -> None:
         """Writes SHA256SUMS, after which the directory can be loaded for predictions."""
